@@ -1,0 +1,1 @@
+"""The conversation templates that come with nfox: one JSON file each."""

@@ -1,0 +1,143 @@
+"""Many prompts from a file, one JSON line each, resumable by id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nfox.chat import Chat, Reply
+from nfox.errors import NfoxError, UsageError
+from nfox.templates import Message
+
+_LAYOUTS = '{"id", "prompt"}, {"id", "messages": [{"role", "content"}]} or {"id", "turns": [text]}'
+_SEEDS = 1024  # replies a prompt may use, so that its noise does not depend on other prompts
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One line of a prompts file.
+
+    Args:
+        id: names it in the output.
+        index: its place in the file; with the seed it fixes the noise.
+        opening: messages before the first question.
+        questions: asked one after the other, in one conversation.
+    """
+
+    id: str
+    index: int
+    opening: tuple[Message, ...]
+    questions: tuple[str, ...]
+
+
+def parse_prompt(text: str, index: int, where: str = "the prompts") -> Prompt:
+    """Read one line of JSON.
+
+    Args:
+        text: of the line.
+        index: of the line, from 0; the id of a line without one.
+        where: for errors.
+
+    Raises:
+        UsageError: if it is in none of the three layouts.
+    """
+    place = f"{where}, line {index + 1}"
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{place}: not JSON: {error}", f"expected {_LAYOUTS}") from error
+    if not isinstance(row, dict):
+        raise UsageError(f"{place}: not a JSON object", f"expected {_LAYOUTS}")
+    name = str(row.get("id", row.get("question_id", index)))
+    if isinstance(row.get("prompt"), str):
+        return Prompt(name, index, (), (row["prompt"],))
+    turns = row.get("turns")
+    if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
+        return Prompt(name, index, (), tuple(turns))
+    messages = row.get("messages")
+    if isinstance(messages, list) and messages:
+        try:
+            read = tuple(Message(m["role"], str(m["content"])) for m in messages)
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"{place}: a message lacks {error}", f"expected {_LAYOUTS}") from error
+        if read[-1].role == "user":
+            return Prompt(name, index, read[:-1], (read[-1].content,))
+        raise UsageError(f"{place}: the last message must be the user's, not {read[-1].role}'s")
+    raise UsageError(f"{place}: none of the layouts", f"expected {_LAYOUTS}")
+
+
+def parse_prompts(lines: Iterable[str], where: str) -> list[Prompt]:
+    """Read JSON lines; empty ones are skipped.
+
+    Raises:
+        UsageError: if a line is wrong, or an id stands twice.
+    """
+    kept = (line for line in lines if line.strip())
+    prompts = [parse_prompt(line, index, where) for index, line in enumerate(kept)]
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise UsageError(f"{where}: the id {prompt.id!r} stands twice")
+        seen.add(prompt.id)
+    return prompts
+
+
+def finished_ids(path: Path) -> set[str]:
+    """Return the ids that an output file already has; cut off a line that was not finished.
+
+    Raises:
+        NfoxError: if it is not an output of ours.
+    """
+    if not path.exists():
+        return set()
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    try:
+        ids = {str(json.loads(line)["id"]) for line in whole.splitlines() if line.strip()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise NfoxError(
+            f"{path} exists and is not an output of nfox generate ({error})", "choose another --out"
+        ) from error
+    if len(whole) < len(data):
+        path.write_bytes(whole)
+    return ids
+
+
+def answer(chat: Chat, prompt: Prompt) -> dict[str, Any]:
+    """Ask a prompt's questions one after the other and return the line to write.
+
+    What the model cannot take, because it is too long, becomes a line with an `error`.
+    """
+    chat.replies = prompt.index * _SEEDS
+    messages: list[Message] = list(prompt.opening)
+    replies: list[Reply] = []
+    for question in prompt.questions:
+        messages.append(Message("user", question))
+        try:
+            for _ in chat.updates(messages):
+                pass
+        except NfoxError as error:
+            return {"id": prompt.id, "text": "", "finish_reason": "error", "error": error.message}
+        replies.append(chat.reply)
+        messages.append(chat.reply.message())
+    turns = [_line(reply) for reply in replies]
+    several = {"turns": turns} if len(turns) > 1 else {}
+    return {"id": prompt.id, **turns[-1], **several}
+
+
+def _line(reply: Reply) -> dict[str, Any]:
+    return {
+        "text": reply.text,
+        "tokens": reply.ids,
+        "finish_reason": reply.finish,
+        "timings": reply.stats.timings(),
+        "spec": reply.stats.spec(reply.method),
+    }
+
+
+def remaining(prompts: Sequence[Prompt], done: set[str]) -> list[Prompt]:
+    """Return the prompts that have not been answered yet, in order."""
+    return [prompt for prompt in prompts if prompt.id not in done]

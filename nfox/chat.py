@@ -1,0 +1,287 @@
+"""A model, a method and a template, ready to talk: what every front end stands on.
+
+`Chat` turns messages into a stream of text in which every piece says where it came from.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nfox import drafters
+from nfox.costs import Costs
+from nfox.drafters.base import Drafter, Parts
+from nfox.errors import ContextError, UsageError
+from nfox.generate import FinishReason, Step, generate
+from nfox.loading import LoadedModel, load_model
+from nfox.sampling import Sampling
+from nfox.stats import Stats
+from nfox.stream import Piece, TextStream
+from nfox.templates import Message, Template
+from nfox.verify import make_rule
+
+Finish = FinishReason | Literal["interrupt", "error"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can change from reply to reply.
+
+    Args:
+        sampling: how tokens are chosen.
+        accept: the acceptance rule: "exact", "rejection" or "typical".
+        lenience: of rejection; below 1 it is no longer lossless.
+        epsilon: of typical acceptance.
+        delta: of typical acceptance.
+        max_new_tokens: of a reply.
+        stop: strings that end a reply, besides the template's.
+        keep_logits: put the target's logits into each step.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    accept: str = "exact"
+    lenience: float = 1.0
+    epsilon: float = 0.09
+    delta: float = 0.3
+    max_new_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    keep_logits: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        make_rule(self.accept, self.sampling, lenience=self.lenience)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one step added to a reply.
+
+    Args:
+        pieces: text that is now certain; it may lag behind the tokens.
+        step: of the loop; None for the last text, which waited for more.
+    """
+
+    pieces: tuple[Piece, ...]
+    step: Step | None
+
+
+@dataclass
+class Reply:
+    """A reply, complete or not: it grows while it is streamed.
+
+    Args:
+        method: that drafted it.
+        ids: its tokens, without the stop token.
+        text: what they say.
+        finish: why it ended; "interrupt" until it does.
+        stats: of its steps.
+    """
+
+    method: str
+    ids: list[int] = field(default_factory=list)
+    text: str = ""
+    finish: Finish = "interrupt"
+    stats: Stats = field(default_factory=Stats)
+
+    def message(self) -> Message:
+        """Return it as a message; its ids go along, so that they are never tokenised again."""
+        return Message("assistant", self.text, tuple(self.ids) if self.ids else None)
+
+
+class Chat:
+    """Answers lists of messages. What two of them have in common is read once.
+
+    Args:
+        model: the target.
+        template: renders messages to token ids.
+        method: None takes the best one whose needs are met.
+        options: of the method, as texts.
+        settings: for all replies, until changed.
+        max_context: positions to use at most.
+        costs: of forwards over several tokens, if measured.
+        places: where weights of methods were said to be: {"draft_model": ..., "heads": ...}.
+        load_draft: loads a draft model.
+
+    Attributes:
+        method: name of the method in use.
+        why: why this one, in a few words.
+        drafter: what guesses.
+        reply: the last or current reply.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        template: Template,
+        *,
+        method: str | None = None,
+        options: dict[str, str] | None = None,
+        settings: Settings | None = None,
+        max_context: int | None = None,
+        costs: Costs | None = None,
+        places: dict[str, str] | None = None,
+        load_draft: Callable[[str], LoadedModel] = load_model,
+    ) -> None:
+        self.model = model
+        self.template = template
+        self.settings = settings or Settings()
+        self.max_context = min(max_context or model.target.max_context, model.target.max_context)
+        self.costs = costs
+        self.places = places or {}
+        self._parts = Parts(model, costs, load=load_draft)
+        self.stop_ids = _stop_ids(model, template)
+        self.cache = model.target.new_cache()
+        self.replies = 0
+        self.reply = Reply("")
+        self._cancelled = threading.Event()
+        self.method, self.why = "", ""
+        self.drafter: Drafter
+        self.use(method, options)
+
+    def use(self, name: str | None = None, options: dict[str, str] | None = None) -> None:
+        """Change the method; the cache stays.
+
+        Args:
+            name: of the method; None takes the best one whose needs are met.
+            options: of the method, as texts.
+
+        Raises:
+            NfoxError: if the method is unknown, does not fit, or lacks what it needs.
+        """
+        best = (name, "as asked for") if name else drafters.best(self.model, self.places)
+        self.drafter = drafters.build(best[0], options or {}, self._parts, self.places)
+        self.method, self.why = best
+
+    def set_template(self, template: Template) -> None:
+        """Change the template, and with it what ends a reply."""
+        self.template = template
+        self.stop_ids = _stop_ids(self.model, template)
+
+    def cancel(self) -> None:
+        """End the current reply after its current forward; what it said so far is kept."""
+        self._cancelled.set()
+
+    def stream(self, messages: Sequence[Message | dict[str, str]]) -> Iterator[Piece]:
+        """Answer messages; yield the reply's text piece by piece.
+
+        Args:
+            messages: the conversation, `Message`s or {"role": ..., "content": ...}.
+
+        Raises:
+            ContextError: if they do not fit into the context.
+        """
+        for update in self.updates(messages):
+            yield from update.pieces
+
+    def updates(self, messages: Sequence[Message | dict[str, str]]) -> Iterator[Update]:
+        """Answer messages; yield what every step adds. The reply grows in `self.reply`.
+
+        Args:
+            messages: the conversation, `Message`s or {"role": ..., "content": ...}.
+
+        Raises:
+            ContextError: if they do not fit into the context.
+        """
+        asked = [
+            m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages
+        ]
+        self._cancelled.clear()
+        reply = self.reply = Reply(self.method)
+        stops = (*self.template.stop_strings, *self.settings.stop)
+        text = TextStream(self.model.tokenizer, stops)
+        try:
+            for step in self._steps(asked, reply):
+                pieces = self._take(step, reply, text)
+                reply.finish = "stop" if text.stopped else step.finish or "interrupt"
+                yield Update(tuple(pieces), step)
+                if text.stopped:
+                    break
+            rest = text.finish()
+            reply.text = text.text
+            if rest:
+                yield Update(tuple(rest), None)
+        finally:
+            text.finish()
+            self._close(reply, text)
+
+    def _steps(self, messages: Sequence[Message], reply: Reply) -> Iterator[Step]:
+        """Run the loop over a prompt; note what reading it took."""
+        prompt, source = self._encode(messages)
+        settings, stats = self.settings, reply.stats
+        rule = make_rule(
+            settings.accept,
+            settings.sampling,
+            reply=self.replies,
+            lenience=settings.lenience,
+            epsilon=settings.epsilon,
+            delta=settings.delta,
+        )
+        self.replies += 1
+        stats.cached_tokens = self.cache.reuse(prompt, source)
+        steps = generate(
+            self.model.target,
+            self.drafter,
+            prompt,
+            cache=self.cache,
+            rule=rule,
+            max_tokens=settings.max_new_tokens,
+            stop_ids=self.stop_ids,
+            source=source,
+            max_context=self.max_context,
+            stop=self._cancelled.is_set,
+            keep_logits=settings.keep_logits,
+        )
+        stats.prompt_tokens = len(prompt)
+        start = time.perf_counter()
+        for index, step in enumerate(steps):
+            if index == 0:
+                stats.prefill_seconds = time.perf_counter() - start - step.seconds.total
+            yield step
+
+    def _encode(self, messages: Sequence[Message]) -> tuple[list[int], tuple[int, ...] | None]:
+        """Return what the target reads, and what its encoder reads if it has one."""
+        if not self.model.target.encodes:
+            return self.template.encode(self.model.tokenizer, messages), None
+        # An encoder reads the last message alone, as the model was trained.
+        source = self.model.tokenizer(messages[-1].content).input_ids
+        if len(source) > self.max_context:
+            raise ContextError(f"the text has {len(source)} tokens, more than {self.max_context}")
+        return [self.model.target.first_token], tuple(source)
+
+    def _take(self, step: Step, reply: Reply, text: TextStream) -> list[Piece]:
+        """Add a step's tokens to the reply; return the text they complete."""
+        pieces: list[Piece] = []
+        count = 0
+        for token, source in zip(step.tokens, step.sources, strict=True):
+            count += 1
+            if token in self.stop_ids:
+                break
+            reply.ids.append(token)
+            pieces += text.push(token, source, reply.stats.steps)
+            if text.stopped:
+                break
+        reply.stats.add(step, count)
+        reply.text = text.text
+        return pieces
+
+    def _close(self, reply: Reply, text: TextStream) -> None:
+        """Make a reply's ids and text agree: a stop string belongs to neither."""
+        reply.text = text.text
+        if text.stopped:
+            decode = self.model.tokenizer.decode
+            while reply.ids and len(decode(reply.ids, skip_special_tokens=True)) > len(text.text):
+                reply.ids.pop()
+            if decode(reply.ids, skip_special_tokens=True) != text.text:
+                reply.ids = []  # the cut is inside a token: the text will be tokenised again
+
+
+def _stop_ids(model: LoadedModel, template: Template) -> frozenset[int]:
+    """Return all tokens that end a reply: of the model's generation config, tokenizer, template."""
+    generation = model.target.model.generation_config.eos_token_id
+    listed = generation if isinstance(generation, list) else [generation]
+    own = getattr(model.tokenizer, "eos_token_id", None)
+    return frozenset(token for token in (*listed, own, *template.stop_ids) if token is not None)

@@ -1,0 +1,104 @@
+"""From names to a `Chat`: which model, which method, which template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from nfox.chat import Chat, Settings
+from nfox.costs import measure
+from nfox.drafters import method as method_class
+from nfox.drafters import names
+from nfox.errors import ModelError
+from nfox.loading import LoadedModel, ModelOptions, base_of, load_model
+from nfox.memory import check_memory
+from nfox.templates import Template, resolve
+
+
+def load(
+    model: str | None = None,
+    *,
+    method: str | None = None,
+    options: dict[str, str] | None = None,
+    draft_model: str | None = None,
+    heads: str | None = None,
+    base_model: str | None = None,
+    loading: ModelOptions | None = None,
+    draft_loading: ModelOptions | None = None,
+    template: str | None = None,
+    system: str | None = None,
+    settings: Settings | None = None,
+    max_context: int | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Chat:
+    """Load a model, choose a method, and return a `Chat`.
+
+    Args:
+        model: folder or hub id of a base model or of heads, whose config names the base; None is
+            the embedded one.
+        method: None takes the best one whose weights are there.
+        options: of the method, {"gamma": "4"}.
+        draft_model: folder or hub id of a draft model.
+        heads: folder or hub id of trained heads.
+        base_model: overrides the base that a heads checkpoint names.
+        loading: how the target is loaded.
+        draft_loading: how a draft model is loaded; like the target, but not quantised, by default.
+        template: name of a conversation template; by default the tokenizer's own.
+        system: replaces the template's system message.
+        settings: for all replies, until changed.
+        max_context: positions to use at most.
+        on_stage: told what is being done, for a progress display.
+
+    Raises:
+        NfoxError: if anything is missing or does not fit.
+    """
+    from nfox.demo import TARGET
+
+    loading = loading or ModelOptions()
+    draft_loading = draft_loading or replace(
+        loading, quantisation=None, adapter=None, revision=None, device_map=None
+    )
+    name = model or str(TARGET)
+    base = base_of(name)
+    if base is not None:
+        heads, name = heads or name, base_model or base
+    elif base_model is not None:
+        heads, name = heads or name, base_model
+    places = {
+        key: place for key, place in (("draft_model", draft_model), ("heads", heads)) if place
+    }
+    if heads and not any(method_class(m).find(name, {"heads": heads}) for m in names()):
+        raise ModelError(
+            f"{heads} holds heads for {name}, which no method of this version reads",
+            "leave --heads out, or pass a base model",
+        )
+    on_stage(f"checking memory for {name}")
+    also = [(draft_model, draft_loading)] if draft_model else []
+    check_memory([(name, loading), *also], min(max_context or 4096, 4096))
+    on_stage(f"loading {name}")
+    loaded = load_model(name, loading)
+    made = _template(loaded, template, system)
+    on_stage("measuring t(N)/t(1)")
+    costs = measure(loaded.target)
+    on_stage("preparing the method")
+    return Chat(
+        loaded,
+        made,
+        method=method,
+        options=options,
+        settings=settings,
+        max_context=max_context,
+        costs=costs,
+        places=places,
+        load_draft=lambda draft: load_model(draft, draft_loading),
+    )
+
+
+def _template(loaded: LoadedModel, template: str | None, system: str | None) -> Template:
+    if loaded.tokenizer is None:
+        raise ModelError(
+            f"{loaded.name} has no tokenizer", "copy the tokenizer's files into the folder"
+        )
+    if loaded.target.encodes and template is None:
+        template = "plain"
+    return resolve(loaded.tokenizer, template, model_name=loaded.name, system=system)

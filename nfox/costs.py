@@ -1,0 +1,108 @@
+"""What a forward over several tokens takes, measured when a model is loaded.
+
+Speculation pays where scoring N tokens takes hardly longer than scoring one. That depends on the
+model, the dtype, the quantisation and the machine, so it is measured, bounds how much is drafted,
+and is shown.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from nfox.target import Target
+from nfox.tree import TokenTree
+
+WIDTHS = (1, 2, 4, 8, 16, 32)
+
+_ALPHA = 0.8  # the acceptance rate that draft lengths are chosen for, before any was seen
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one target forward over N tokens.
+
+    Args:
+        seconds: by width; at least width 1.
+    """
+
+    seconds: dict[int, float]
+
+    def at(self, width: int) -> float:
+        """Return the seconds for a width, interpolated between measured ones."""
+        known = sorted(self.seconds)
+        if width in self.seconds:
+            return self.seconds[width]
+        right = bisect_left(known, width)
+        if right == len(known):  # beyond the widest: in proportion
+            return self.seconds[known[-1]] * width / known[-1]
+        low, high = known[right - 1], known[right]
+        part = (width - low) / (high - low)
+        return self.seconds[low] * (1 - part) + self.seconds[high] * part
+
+    def speedup(self, gamma: int, alpha: float = _ALPHA, draft: float = 0.0) -> float:
+        """Return the expected speed-up over plain decoding of chains of `gamma` tokens.
+
+        Leviathan et al. 2023, theorem 3.8, with the measured cost of a wide forward in it.
+
+        Args:
+            gamma: drafted tokens per step.
+            alpha: chance that one is accepted, given that the one before was.
+            draft: seconds per drafted token.
+        """
+        tau = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
+        return tau * self.at(1) / (self.at(gamma + 1) + gamma * draft)
+
+    def best_gamma(self, most: int, draft: float = 0.0) -> int:
+        """Return the draft length of at most `most` tokens that promises the most speed."""
+        return max(range(most + 1), key=lambda gamma: self.speedup(gamma, draft=draft))
+
+    @property
+    def pays(self) -> bool:
+        """Whether any draft length promises a gain, even if drafting itself cost nothing."""
+        return self.best_gamma(max(self.seconds) - 1) > 0
+
+    def __str__(self) -> str:
+        first = self.at(1)
+        ratios = ", ".join(f"{n}: {t / first:.2f}" for n, t in sorted(self.seconds.items()))
+        return f"t(1) = {first * 1e3:.1f} ms, t(N)/t(1) = {ratios}"
+
+
+def timed(act: Callable[[], object], device: torch.device) -> float:
+    """Return how many seconds `act` takes, kernels on the device included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    act()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def measure(target: Target, *, budget: float = 1.0) -> Costs:
+    """Time forwards of several widths over a short past.
+
+    Args:
+        target: the model; its `proposals` say whether it takes more than one token.
+        budget: seconds to spend, about. A slow model is timed less often and at fewer widths.
+    """
+    cache = target.new_cache()
+    cache.reuse([0], (0,) if target.encodes else None)
+    target.read([i % target.vocabulary for i in range(8)], cache)
+    widths = WIDTHS if target.proposals != "nothing" else (1,)
+    begin, seconds = time.perf_counter(), {}
+    for width in widths:
+        tree = TokenTree.chain(0, [i % target.vocabulary for i in range(1, width)])
+        target.score(tree, cache)  # the first of a width is slower
+        times = [timed(lambda tree=tree: target.score(tree, cache), target.device)]  # type: ignore[misc]
+        while len(times) < 5 and time.perf_counter() - begin < budget:
+            times.append(timed(lambda tree=tree: target.score(tree, cache), target.device))  # type: ignore[misc]
+        seconds[width] = median(times)
+        if time.perf_counter() - begin > 2 * budget and width > 1:
+            break
+    return Costs(seconds)

@@ -1,0 +1,280 @@
+"""From a name to a model in memory: dtype, quantisation, devices, adapters; and what can go wrong.
+
+transformers, bitsandbytes and peft do the work. Every failure becomes one line that says what to
+do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.target import Target
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
+Quantisation = Literal["4bit", "8bit"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is loaded.
+
+    Args:
+        dtype: of weights and activations; "auto" is bfloat16 on a CPU that computes in it, else
+            float32, and the checkpoint's own on a GPU.
+        quantisation: "4bit" (nf4) or "8bit" by bitsandbytes, while loading.
+        attn: transformers' attention; "auto" is sdpa where the model has it; flash_attention_2
+            takes no masks, so it scores chains only.
+        device: "cpu", "cuda:1", ...; by default a GPU if there is one.
+        device_map: "auto" splits the model over devices.
+        max_memory: what each device may hold, {"0": "9GiB", "cpu": "20GiB"}.
+        revision: commit, tag or branch on the hub.
+        offline: use nothing but local files.
+        trust_remote_code: run code that comes with the checkpoint.
+        adapter: a LoRA folder or hub id, merged into the weights.
+    """
+
+    dtype: str = "auto"
+    quantisation: Quantisation | None = None
+    attn: str = "auto"
+    device: str | None = None
+    device_map: str | None = None
+    max_memory: dict[str, str] = field(default_factory=dict)
+    revision: str | None = None
+    offline: bool = False
+    trust_remote_code: bool = False
+    adapter: str | None = None
+
+    def __post_init__(self) -> None:
+        for given, known in ((self.dtype, DTYPES), (self.attn, ATTENTIONS)):
+            if given not in known:
+                raise UsageError(f"{given!r} is not one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A language model, ready to run.
+
+    Args:
+        name: folder or hub id, as given.
+        target: the model.
+        tokenizer: its tokenizer; None if the folder has none.
+    """
+
+    name: str
+    target: Target
+    tokenizer: Any = None
+
+
+def load_model(name: str, options: ModelOptions | None = None) -> LoadedModel:
+    """Load a causal or encoder-decoder language model and its tokenizer.
+
+    Args:
+        name: a local folder or a hub id.
+        options: how.
+
+    Raises:
+        ModelError: if it is not there, or cannot be loaded as asked.
+    """
+    options = options or ModelOptions()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    folder = _existing(name)
+    try:
+        config = AutoConfig.from_pretrained(folder, **_hub(options))
+        model = _load(folder, config, options)
+    except NfoxError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise NfoxError(f"{name}: out of memory: {_line(error)}", _SMALLER) from error
+    except _FAILURES as error:
+        raise ModelError(f"cannot load {name}: {_line(error)}", _hint(name, options)) from error
+    return LoadedModel(name, Target(model.eval()), _load_tokenizer(folder, options))
+
+
+def base_of(name: str) -> str | None:
+    """Return the base model that a heads checkpoint or an adapter names in its config, or None.
+
+    Args:
+        name: a local folder; anything else is taken to be a model.
+    """
+    for file in ("config.json", "adapter_config.json"):
+        path = Path(name) / file
+        if path.is_file():
+            base = read_json(path).get("base_model_name_or_path")
+            if base and not (Path(name) / "model.safetensors").is_file():
+                return str(base)
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ModelError: if the file is not one.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    return data
+
+
+def best_device() -> torch.device:
+    """Return the GPU if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def cpu_computes_bfloat16() -> bool:
+    """Whether the CPU has bfloat16 arithmetic (AVX512-BF16 or AMX on x86, BF16 on Arm)."""
+    flags = Path("/proc/cpuinfo")
+    text = flags.read_text(encoding="utf-8", errors="replace") if flags.is_file() else ""
+    words = set(text.split())
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype | Literal["auto"]:
+    """Return the dtype for a name of `DTYPES`; "auto" is the checkpoint's own."""
+    if name != "auto":
+        found: torch.dtype = getattr(torch, name)
+        return found
+    if device.type == "cpu":
+        return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
+    return "auto"
+
+
+# What transformers and the libraries under it raise on files that are not what they should be.
+_FAILURES = (
+    OSError,
+    ValueError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+_SMALLER = "try --load-in-4bit, a smaller --max-context, or a smaller model"
+
+
+def _existing(name: str) -> str:
+    """Return what transformers should load; a folder must be one."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"{name}: there is no config.json in this folder",
+                "pass a folder written by save_pretrained, or a hub id like Qwen/Qwen3-0.6B",
+            )
+        return str(path)
+    if path.exists():
+        raise ModelError(f"{name}: expected a folder, found a file", "pass the folder it lies in")
+    if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name:
+        raise ModelError(f"{name}: no such folder", "check the path")
+    return name
+
+
+def _hub(options: ModelOptions) -> dict[str, Any]:
+    return {
+        "revision": options.revision or "main",
+        "local_files_only": options.offline,
+        "trust_remote_code": options.trust_remote_code,
+    }
+
+
+def _load(folder: str, config: Any, options: ModelOptions) -> Any:
+    """Load weights, move them, merge the adapter."""
+    device = torch.device(options.device) if options.device else best_device()
+    arguments: dict[str, Any] = {
+        "dtype": choose_dtype(options.dtype, device),
+        "attn_implementation": None if options.attn == "auto" else options.attn,
+        "weights_only": True,
+        **_hub(options),
+    }
+    if options.quantisation:
+        arguments["quantization_config"] = _quantisation(folder, config, options, arguments)
+    if options.device_map:
+        limits = {int(k) if k.isdigit() else k: v for k, v in options.max_memory.items()}
+        arguments |= {"device_map": options.device_map, "max_memory": limits or None}
+    elif options.quantisation or device.type != "cpu":
+        arguments["device_map"] = {"": device}
+    encodes = bool(config.is_encoder_decoder)
+    loader = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
+    model = loader.from_pretrained(folder, **arguments)
+    return _merge(model, options) if options.adapter else model
+
+
+def _quantisation(
+    folder: str, config: Any, options: ModelOptions, arguments: dict[str, Any]
+) -> transformers.BitsAndBytesConfig:
+    already = getattr(config, "quantization_config", None)
+    if already is not None:
+        kind = already.get("quant_method", "quantised") if isinstance(already, dict) else already
+        raise ModelError(
+            f"{folder} is already quantised ({kind})",
+            f"leave --load-in-{options.quantisation} out",
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"--load-in-{options.quantisation} needs bitsandbytes, which is not installed",
+            "pip install bitsandbytes",
+        )
+    compute = arguments["dtype"] if arguments["dtype"] != "auto" else torch.bfloat16
+    if options.quantisation == "8bit":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
+    )
+
+
+def _merge(model: Any, options: ModelOptions) -> Any:
+    """Merge a LoRA into the weights: left unmerged it costs two small products a layer and step."""
+    from peft import PeftModel
+
+    name = str(options.adapter)
+    if Path(name).is_dir() and not (Path(name) / "adapter_config.json").is_file():
+        raise ModelError(f"--adapter {name}: there is no adapter_config.json in this folder")
+    adapted = PeftModel.from_pretrained(model, name, local_files_only=options.offline)
+    return adapted.merge_and_unload()
+
+
+def _load_tokenizer(folder: str, options: ModelOptions) -> Any:
+    """Load the tokenizer; a folder without one gives None."""
+    path = Path(folder)
+    if path.is_dir() and not any(path.glob("*token*")) and not any(path.glob("*vocab*")):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(folder, **_hub(options))
+    except _FAILURES as error:
+        raise ModelError(f"cannot load the tokenizer of {folder}: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    """Return the first line of an error, at most 200 characters."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+def _hint(name: str, options: ModelOptions) -> str:
+    if Path(name).is_dir():
+        return "check that the folder holds a whole checkpoint"
+    if options.offline:
+        return "it is not in the local cache: leave --offline out, or pass a folder"
+    return "check the id and the network; a gated model needs `hf auth login`"

@@ -1,0 +1,118 @@
+"""From logits to the distribution a token is drawn from, and the noise it is drawn with.
+
+Target and draft model process their logits here alike. The noise of one position depends on
+(seed, reply, position) alone, so every method and the draft model see the same: the Gumbel-max
+trick, argmax(log p + noise) ~ p, then gives one text for one seed, however it was drafted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+
+from nfox.errors import UsageError
+
+_RANGES = "temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1, repetition_penalty > 0"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is chosen from logits. The defaults are greedy decoding.
+
+    Args:
+        temperature: 0 takes the most likely token.
+        top_k: keep only the k most likely tokens (0: all).
+        top_p: keep the smallest set of most likely tokens whose probability reaches this.
+        min_p: keep tokens at least this many times as likely as the most likely one.
+        repetition_penalty: divide the logits of tokens seen before (1: no penalty); Keskar et al.
+            2019, the definition of transformers. Applied along each path of a tree.
+        seed: of the noise.
+
+    Raises:
+        UsageError: for a number out of its range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "temperature": 0 <= self.temperature < inf,
+            "top_k": self.top_k >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "min_p": 0 <= self.min_p <= 1,
+            "repetition_penalty": 0 < self.repetition_penalty < inf,
+        }
+        for name, fits in ranges.items():
+            if not fits:
+                raise UsageError(f"{name} cannot be {getattr(self, name)}", _RANGES)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Return the log-probabilities after temperature, top-k, top-p and min-p, in that order.
+
+        Args:
+            logits: [..., V], after penalties; float32 or wider.
+
+        Returns:
+            [..., V]; -inf where a token was cut off. Needs a temperature above 0.
+        """
+        logits = logits / self.temperature
+        if 0 < self.top_k < logits.shape[-1]:
+            kth = logits.topk(self.top_k, dim=-1).values[..., -1:]
+            logits = logits.masked_fill(logits < kth, -torch.inf)
+        if self.top_p < 1:
+            ordered, order = logits.sort(dim=-1, descending=True)
+            before = ordered.softmax(-1).cumsum(-1).roll(1, -1)
+            before[..., 0] = 0  # the token that crosses top_p stays, the first one always
+            cut = (before >= self.top_p).scatter(-1, order, before >= self.top_p)
+            logits = logits.masked_fill(cut, -torch.inf)
+        if self.min_p > 0:
+            least = logits.softmax(-1).amax(-1, keepdim=True) * self.min_p
+            logits = logits.masked_fill(logits.softmax(-1) < least, -torch.inf)
+        return logits.log_softmax(-1)
+
+    def penalise(self, logits: Tensor, seen: Sequence[int]) -> Tensor:
+        """Return [V] logits with the repetition penalty on every token in `seen`."""
+        if self.repetition_penalty == 1:
+            return logits
+        index = torch.tensor(sorted(set(seen)), device=logits.device)
+        kept = logits[index]
+        penalty = self.repetition_penalty
+        return logits.index_copy(0, index, torch.where(kept > 0, kept / penalty, kept * penalty))
+
+
+class Noise:
+    """Gumbel noise, the same for everybody who asks for the same (seed, reply, position).
+
+    Args:
+        seed: chosen by the user.
+        reply: which reply of the conversation this is, so that a regenerated one differs.
+    """
+
+    def __init__(self, seed: int, reply: int = 0) -> None:
+        self._key = (seed * 1_000_003 + reply) * 1_000_003
+        self._rows: dict[tuple[int, int], Tensor] = {}
+
+    def at(self, position: int, size: int) -> Tensor:
+        """Return [size] float32 Gumbel noise for the token at `position` of the conversation."""
+        row = self._rows.get((position, size))
+        if row is None:
+            generator = torch.Generator().manual_seed((self._key + position) % 2**63)
+            exponential = torch.empty(size).exponential_(generator=generator)
+            if len(self._rows) >= 256:  # positions far behind are never asked for again
+                self._rows.clear()
+            row = self._rows[position, size] = -exponential.log()
+        return row

@@ -1,0 +1,229 @@
+"""The model we serve, as the loop sees it: it reads tokens and scores trees.
+
+It knows nothing about drafters. What kinds of proposals it takes is found by trying, not by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from nfox.cache import KVCache
+from nfox.tree import TokenTree, ancestors
+
+log = logging.getLogger(__name__)
+
+Proposals = Literal["trees", "chains", "nothing"]
+"""What a target can score in one forward: any tree, a chain, or the root alone."""
+
+CHUNK = 512
+"""Tokens read in one forward, so that reading a long prompt can be interrupted."""
+
+
+class Target:
+    """A causal or an encoder-decoder language model of transformers.
+
+    Args:
+        model: in evaluation mode, on its device or devices.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.config = model.config.get_text_config(decoder=True)
+        self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
+        self.takes = frozenset(inspect.signature(model.forward).parameters)
+        self.encodes = bool(model.config.is_encoder_decoder)
+        self._captured: list[Tensor] = []
+        # The input of the output embeddings is the last hidden state of every architecture; taking
+        # it there spares the collection of all layers' states.
+        model.get_output_embeddings().register_forward_pre_hook(self._capture)
+
+    def _capture(self, module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        self._captured = [arguments[0]]
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in."""
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of activations."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def max_context(self) -> int:
+        """The number of positions the model was made for (a very large one if it does not say)."""
+        named = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+        found = [getattr(self.config, name, None) for name in named]
+        relative = self.encodes and not getattr(self.config, "max_position_embeddings", None)
+        return next((int(n) for n in found if n and not relative), 1 << 20)
+
+    @property
+    def first_token(self) -> int:
+        """What an encoder-decoder model's decoder starts from."""
+        start = self.model.generation_config.decoder_start_token_id
+        return int(start if start is not None else self.model.config.decoder_start_token_id)
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        """What this model scores rightly in one forward, found by a probe on a few tokens."""
+        if not self._agrees(_chain_probe):
+            return "nothing"
+        return "trees" if not self.encodes and self._agrees(_tree_probe) else "chains"
+
+    def new_cache(self) -> KVCache:
+        """Return an empty cache for one conversation."""
+        return KVCache(self.model.config, rollback=self.proposals != "nothing")
+
+    def read(
+        self, tokens: Sequence[int], cache: KVCache, stop: Callable[[], bool] | None = None
+    ) -> bool:
+        """Read tokens into the cache, chunk by chunk.
+
+        Args:
+            tokens: any number of them.
+            cache: what has been read before; longer by `tokens` afterwards.
+            stop: asked before every chunk.
+
+        Returns:
+            False if `stop` said to.
+        """
+        # A recurrent state takes a whole text from the start, or one token more: transformers
+        # scans several tokens as if nothing had been before them.
+        chunk = CHUNK if cache.rollback else 1 if cache.tokens else max(len(tokens), 1)
+        for start in range(0, len(tokens), chunk):
+            if stop and stop():
+                return False
+            self._read_chunk(tokens[start : start + chunk], cache)
+        return True
+
+    @torch.inference_mode()
+    def _read_chunk(self, tokens: Sequence[int], cache: KVCache) -> None:
+        ids = torch.tensor([list(tokens)], device=self.device)
+        cache.begin()
+        if self.encodes:
+            self._forward(ids, cache)
+            hidden = self._captured.pop()
+        else:  # no logits are needed
+            model = self.model.base_model
+            hidden = model(ids, use_cache=True, **self._past(cache)).last_hidden_state
+        cache.extend(tokens, hidden[0])
+
+    @torch.inference_mode()
+    def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
+        """Run the target once over all nodes of a tree. The cache is not longer afterwards.
+
+        Args:
+            tree: of a kind that `proposals` allows.
+            cache: what has been read before.
+
+        Returns:
+            [N, V] logits, float32 or wider, and [N, D] last hidden states, after every node.
+        """
+        ids = torch.tensor([tree.tokens], device=self.device)
+        shape: dict[str, Any] = {}
+        if len(tree) > 1 and self.proposals == "trees":
+            shape = self._tree_inputs(tree, len(cache.tokens))
+        cache.begin()
+        logits = self._forward(ids, cache, **shape)
+        return logits, self._captured.pop()[0]
+
+    def _forward(self, ids: Tensor, cache: KVCache, **inputs: Any) -> Tensor:
+        """Return [N, V] logits of one whole forward."""
+        if self.encodes:
+            inputs |= {"decoder_input_ids": ids, "encoder_outputs": self._encode(cache)}
+        else:
+            inputs["input_ids"] = ids
+        logits: Tensor = self.model(use_cache=True, **inputs, **self._past(cache)).logits[0]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _past(self, cache: KVCache) -> dict[str, Any]:
+        name = "past_key_values" if "past_key_values" in self.takes else "cache_params"
+        return {name: cache.past}
+
+    def _encode(self, cache: KVCache) -> BaseModelOutput:
+        """Run the encoder over the cache's source, once: its states stay with the cache."""
+        if cache.encoded is None:
+            ids = torch.tensor([list(cache.source or ())], device=self.device)
+            cache.encoded = self.model.get_encoder()(ids).last_hidden_state
+        return BaseModelOutput(last_hidden_state=cache.encoded)
+
+    def _tree_inputs(self, tree: TokenTree, base: int) -> dict[str, Any]:
+        """Return the position ids [1, N] and 4D masks [1, 1, N, base + N] of a tree."""
+        depths = torch.tensor(tree.depths)
+        positions = base + depths
+        key_positions = torch.cat([torch.arange(base), positions])
+        seen = torch.ones(len(tree), base + len(tree), dtype=torch.bool)
+        seen[:, base:] = ancestors(tree.parents)
+        inputs: dict[str, Any] = {"attention_mask": self._bias(seen)}
+        window = getattr(self.config, "sliding_window", None)
+        kinds = set(getattr(self.config, "layer_types", None) or ())
+        if window and kinds != {"full_attention"}:
+            near = positions[:, None] - key_positions[None, :] < window
+            inputs["attention_mask"] = self._bias(seen & near)
+            if kinds:  # such models take one mask per kind of layer
+                masks = {"full_attention": seen, "sliding_attention": seen & near}
+                inputs["attention_mask"] = {kind: self._bias(masks[kind]) for kind in kinds}
+        if "position_ids" in self.takes:
+            inputs["position_ids"] = positions[None].to(self.device)
+        return inputs
+
+    def _bias(self, seen: Tensor) -> Tensor:
+        """Turn a [N, T] bool mask into the additive one that attention takes."""
+        bias = torch.zeros(seen.shape, dtype=self.dtype)
+        bias.masked_fill_(~seen, torch.finfo(self.dtype).min)
+        return bias[None, None].to(self.device)
+
+    @torch.inference_mode()
+    def _agrees(self, probe: _Probe) -> bool:
+        """Whether a tree scored at once gives what its paths give one token at a time."""
+        parents, check = probe
+        tokens = [(7 * i + 3) % self.vocabulary for i in range(len(parents) + 4)]
+        tree = TokenTree(tuple(tokens[4:]), parents)
+        cache = KVCache(self.model.config)
+        cache.source = tuple(tokens[:4])
+        try:
+            self.read(tokens[:4], cache)
+            # The probe runs before `proposals` is known, so it says itself what to send.
+            shape = {} if tree.is_chain else self._tree_inputs(tree, 4)
+            at_once = self._forward(torch.tensor([tree.tokens], device=self.device), cache, **shape)
+            expected = self._one_by_one([tree.tokens[node] for node in tree.path(check)], cache)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            # Whatever a model raises here, it does not take such proposals.
+            log.debug("probe of %d nodes: %s", len(tree), error)
+            return False
+        finally:
+            self._captured.clear()
+        coarse = self.dtype in (torch.float16, torch.bfloat16) or hasattr(
+            self.config, "quantization_config"
+        )
+        difference = (at_once[check] - expected).abs().max() / expected.std().clamp_min(1e-9)
+        return bool(difference < (0.25 if coarse else 1e-3))
+
+    def _one_by_one(self, tokens: Sequence[int], cache: KVCache) -> Tensor:
+        """Return [V] logits after the last of `tokens`, each scored by itself."""
+        logits = torch.empty(0)
+        for token in tokens:
+            ids = torch.tensor([[token]], device=self.device)
+            logits = self._forward(ids, cache)
+            cache.extend([token], self._captured.pop()[0])
+        return logits[-1]
+
+
+_Probe = tuple[tuple[int, ...], int]
+
+# A chain, compared at its end; and a long branch with a short one after it, whose last node stands
+# 13 places further than its position says: what ignores mask or positions is far off there.
+_chain_probe: _Probe = (tuple(range(-1, 5)), 5)
+_tree_probe: _Probe = ((*range(-1, 13), 0, 14), 15)

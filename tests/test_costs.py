@@ -1,0 +1,68 @@
+"""What a wide forward costs decides how much is drafted."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from nfox.costs import WIDTHS, Costs, measure, timed
+
+FLAT = Costs({1: 5.0, 4: 5.0, 32: 5.0})
+LINEAR = Costs({1: 1.0, 2: 2.0, 32: 32.0})
+MIXED = Costs({1: 2.0, 4: 3.0, 8: 7.0})
+
+
+def test_between_measured_widths_it_is_interpolated_beyond_in_proportion() -> None:
+    assert [MIXED.at(n) for n in (1, 4, 8)] == [2.0, 3.0, 7.0]
+    assert MIXED.at(2) == pytest.approx(2 + 1 / 3)
+    assert MIXED.at(7) == pytest.approx(6.0)
+    assert MIXED.at(16) == pytest.approx(14.0)
+    assert Costs({1: 3.0}).at(5) == 15.0
+
+
+def test_the_speed_up_is_the_formula() -> None:
+    # gamma 3, alpha 0.5: 1 + 1/2 + 1/4 + 1/8 tokens in the time of one wide forward and 3 drafts.
+    assert MIXED.speedup(3, 0.5, draft=0.5) == pytest.approx(1.875 * 2.0 / (3.0 + 1.5))
+    assert MIXED.speedup(3, 1.0) == pytest.approx(4 * 2.0 / 3.0)
+    assert MIXED.speedup(0) == 1.0
+    assert MIXED.speedup(5, 0.0, draft=1.0) < 1
+
+
+def test_the_more_a_draft_costs_the_shorter_it_is() -> None:
+    lengths = [FLAT.best_gamma(16, draft) for draft in (0.0, 0.1, 0.5, 1.0, 3.0, 10.0)]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] == 16
+    assert lengths[-1] == 0
+    for most in (0, 1, 7):
+        assert FLAT.best_gamma(most) == most
+    assert LINEAR.best_gamma(16) == 0
+
+
+def test_it_says_whether_speculation_pays() -> None:
+    assert FLAT.pays
+    assert not LINEAR.pays
+    assert not Costs({1: 1.0}).pays
+
+
+def test_it_is_shown_in_one_line() -> None:
+    assert str(Costs({4: 0.006, 1: 0.004})) == "t(1) = 4.0 ms, t(N)/t(1) = 1: 1.00, 4: 1.50"
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom", "mamba", "t5"])
+def test_measuring_scores_every_width_it_can(family: str) -> None:
+    costs = measure(tiny.target(family), budget=0.2)
+    expected = {1} if family == "mamba" else set(WIDTHS)
+    assert set(costs.seconds) <= expected
+    assert 1 in costs.seconds
+    assert all(seconds > 0 for seconds in costs.seconds.values())
+
+
+def test_a_slow_model_is_measured_at_two_widths_at_least() -> None:
+    assert set(measure(tiny.target(), budget=0.0).seconds) >= {1, 2}
+
+
+def test_timed_calls_once() -> None:
+    calls: list[int] = []
+    assert timed(lambda: calls.append(1), torch.device("cpu")) >= 0
+    assert calls == [1]

@@ -1,0 +1,270 @@
+"""What every method keeps to, and what lookup and jacobi propose."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from tiny import PROMPT
+
+from nfox import drafters
+from nfox.costs import Costs
+from nfox.drafters.base import Context, Drafter, Options, Parts
+from nfox.drafters.jacobi import Jacobi
+from nfox.drafters.lookup import Lookup
+from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.loading import LoadedModel
+from nfox.sampling import Sampling
+from nfox.verify import RULES, make_rule
+
+NAMES = drafters.names()
+
+
+def context(
+    tokens: Sequence[int],
+    root: int,
+    *,
+    room: int = 99,
+    path: Sequence[int] = (),
+    choices: Sequence[int] = (),
+    source: tuple[int, ...] | None = None,
+) -> Context:
+    """Return what a drafter sees that looks at tokens only."""
+    cache = tiny.Table(torch.zeros(1, 1, 1)).new_cache()
+    cache.tokens, cache.source = list(tokens), source
+    return Context(cache, root, list(path), list(choices), room, make_rule())
+
+
+class Watched(Drafter):
+    """Another drafter, whose every proposal is looked at."""
+
+    summary = "is watched"
+
+    def __init__(self, inner: Drafter, family: str) -> None:
+        self.inner, self.family, self.seen = inner, family, 0
+
+    @classmethod
+    def build(cls, parts: object, options: object) -> Watched:
+        raise NotImplementedError
+
+    def propose(self, context: Context) -> Any:
+        tokens, hidden = list(context.tokens), context.hidden.clone()
+        tree = self.inner.propose(context)
+        assert context.tokens == tokens, "it may look at the cache, no more"
+        assert torch.equal(context.hidden, hidden)
+        assert tree.tokens[0] == context.root
+        assert max(tree.depths) <= max(context.room, 0)
+        assert all(0 <= token < tiny.VOCABULARY for token in tree.tokens)
+        assert tree.is_chain or tiny.FAMILIES[self.family].proposals == "trees"
+        assert tree.q is None or tree.q.shape == (len(tree), tiny.VOCABULARY)
+        self.seen += 1
+        return tree
+
+    def truncate(self, length: int) -> None:
+        self.inner.truncate(length)
+
+
+@pytest.mark.parametrize(
+    ("family", "method"), [(f, m) for f in ("llama", "bloom", "mamba") for m in tiny.methods(f)]
+)
+@pytest.mark.parametrize("accept", RULES)
+def test_every_method_keeps_to_the_contract(family: str, method: str, accept: str) -> None:
+    for number, room in enumerate((30, 3, 2, 1)):
+        drafter = Watched(tiny.make(method, family), family)
+        rule = make_rule(accept, Sampling(1.0), reply=number)
+        steps = tiny.run(tiny.target(family), drafter, PROMPT, rule=rule, max_tokens=room)
+        assert drafter.seen == len(steps)
+        assert len(tiny.text(steps)) == room
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_says_what_it_is(name: str) -> None:
+    found = drafters.method(name)
+    assert issubclass(found, Drafter)
+    assert found.summary
+    assert "\n" not in found.summary + found.needs
+    assert issubclass(found.options, Options)
+    for option in dataclasses.fields(found.options):
+        assert option.metadata["help"], f"{name}: option {option.name} needs a help text"
+        assert option.default is not dataclasses.MISSING
+    family = "llama"
+    assert isinstance(tiny.make(name, family).describe(), str)
+    assert found.drafts == any(
+        len(step.tree) > 1 for step in tiny.run(tiny.target(), tiny.make(name), PROMPT * 2)
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_can_be_seen_twice(name: str) -> None:
+    """The same conversation drafted for again gives the same proposals."""
+    target, drafter = tiny.target(), tiny.make(name)
+    trees = [
+        [(step.tree.tokens, step.tree.parents) for step in tiny.run(target, drafter, PROMPT)]
+        for _ in range(2)
+    ]
+    assert trees[0] == trees[1]
+
+
+def test_methods_are_found_by_their_files_without_torch() -> None:
+    code = "import sys, nfox.drafters as d; print(d.names(), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{NAMES} False"
+
+
+def test_an_unknown_method_or_option_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="unknown method 'medussa'") as caught:
+        drafters.method("medussa")
+    assert all(name in caught.value.hint for name in NAMES)
+    with pytest.raises(UsageError, match="no option 'gama'") as caught:
+        drafters.options_for("lookup", {"gama": "3"})
+    assert "gamma" in caught.value.hint
+    with pytest.raises(UsageError, match="has no option 'gamma'") as caught:
+        drafters.options_for("none", {"gamma": "3"})
+    assert caught.value.hint == "it has no options"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("lookup", {"gamma": "-1"}),
+        ("lookup", {"gamma": "many"}),
+        ("lookup", {"gamma": "2.5"}),
+        ("lookup", {"ngram": "0"}),
+        ("jacobi", {"window": "-3"}),
+        ("spec", {"gamma": "-1"}),
+        ("spec", {"confidence": "1.1"}),
+        ("spec", {"confidence": "-0.1"}),
+        ("spec", {"confidence": "nan"}),
+    ],
+)
+def test_values_out_of_bounds_are_refused(name: str, values: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        drafters.options_for(name, values)
+
+
+def test_options_are_read_from_text() -> None:
+    assert dataclasses.asdict(drafters.options_for("lookup", {"gamma": "4", "ngram": "2"})) == {
+        "gamma": 4,
+        "ngram": 2,
+    }
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if drafters.method(n).needs])
+def test_what_a_method_needs_is_named_when_it_is_missing(name: str) -> None:
+    parts = Parts(LoadedModel("the target", tiny.target()))
+    with pytest.raises(ModelError, match=f"method {name} needs"):
+        drafters.build(name, {}, parts, {})
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if drafters.method(n).drafts])
+def test_a_recurrent_target_cannot_be_drafted_for(name: str) -> None:
+    model = LoadedModel("a mamba", tiny.target("mamba"))
+    with pytest.raises(ModelError, match="recurrent state"):
+        drafters.build(name, {}, Parts(model), {})
+    chosen, why = drafters.best(model, {"draft_model": "x", "heads": "y"})
+    assert not drafters.method(chosen).drafts
+    assert "rolled back" in why
+
+
+def test_the_draft_length_is_the_given_one_or_as_many_as_pay() -> None:
+    model = LoadedModel("the target", tiny.target())
+    steep, flat = Costs({1: 1.0, 2: 3.0, 16: 30.0}), Costs({1: 1.0, 32: 1.0})
+    assert Parts(model).draft_length(None, 8) == 8
+    assert Parts(model, steep).draft_length(None, 8) == 0
+    assert Parts(model, flat).draft_length(None, 8) == 8
+    assert Parts(model, steep).draft_length(5, 8) == 5
+    for made in (drafters.build("lookup", {}, Parts(model, steep), {}),
+                 drafters.build("jacobi", {}, Parts(model, steep), {})):  # fmt: skip
+        assert len(made.propose(context([1, 1, 1, 1], 1))) == 1
+
+
+def slow_lookup(text: list[int], root: int, gamma: int, ngram: int) -> list[int]:
+    """Look at every place of the text, from the end, for every length."""
+    whole = [*text, root]
+    for size in range(min(ngram, len(whole)), 0, -1):
+        for end in range(len(text) - 1, size - 1, -1):
+            if whole[end - size : end] == whole[-size:]:
+                return whole[end : end + gamma]
+    return []
+
+
+@pytest.mark.parametrize("ngram", [1, 2, 3, 5])
+@pytest.mark.parametrize("gamma", [0, 1, 4, 50])
+def test_lookup_proposes_what_followed(gamma: int, ngram: int) -> None:
+    random = Random(gamma)
+    drafter = Lookup(gamma, ngram)
+    for _ in range(20):
+        text: list[int] = []
+        drafter.truncate(0)
+        while len(text) < 40:
+            root = random.randrange(5)
+            tree = drafter.propose(context(text, root))
+            assert list(tree.tokens[1:]) == slow_lookup(text, root, gamma, ngram)
+            text += [root, *(random.randrange(5) for _ in range(random.randrange(4)))]
+
+
+def test_lookup_looks_into_the_source_of_an_encoder_too() -> None:
+    drafter, source = Lookup(3, 2), (7, 8, 9, 10, 11)
+    tree = drafter.propose(context([0, 7], 8, source=source))
+    assert tree.tokens == (8, 9, 10, 11)
+    drafter.truncate(0)
+    assert drafter.propose(context([0, 7], 8, source=(1, 2))).tokens == (8,)
+
+
+def test_lookup_forgets_what_was_taken_back() -> None:
+    drafter = Lookup(2, 1)
+    drafter.propose(context([1, 2, 3, 4], 5))
+    drafter.truncate(1)
+    assert drafter.propose(context([1, 6, 7, 8], 2)).tokens == (2,)
+    assert drafter.propose(context([1, 6, 7, 8], 6)).tokens == (6, 7, 8)
+
+
+def test_lookup_is_at_home_after_another_method_changed_the_text() -> None:
+    """It proposed for one text, another method replaced the end, and it was told of the rest."""
+    drafter = Lookup(2, 1)
+    drafter.propose(context([1, 2, 3, 4], 5))
+    drafter.truncate(4)  # another text by now: [1, 9, 8, 7]
+    assert drafter.propose(context([1, 9, 8, 7], 9)).tokens == (9, 8, 7)
+
+
+def test_jacobi_proposes_its_own_last_guesses_then_fills_the_window() -> None:
+    drafter = Jacobi(5)
+    # Of five nodes two were accepted after the root; 13 and 14 are the choices beyond the bonus 12.
+    tree = drafter.propose(context([1, 2], 12, path=[0, 1, 2], choices=[10, 11, 12, 13, 14]))
+    assert tree.tokens[:3] == (12, 13, 14)
+    assert len(tree) == 6
+    assert set(tree.tokens[3:]) <= {1, 2}
+    assert len(drafter.propose(context([1, 2], 12, room=3))) == 4
+    assert drafter.propose(context([], 12)).tokens == (12,) * 6
+
+
+def test_jacobi_comes_to_the_fixed_point_in_one_pass_per_token_or_less() -> None:
+    right = tiny.slow("llama", PROMPT, 24)
+    for window in (0, 1, 4, 40):
+        steps = tiny.run(tiny.target(), Jacobi(window), PROMPT)
+        assert tiny.text(steps) == right
+        assert len(steps) <= 24
+
+
+def test_jacobi_accepts_above_temperature_zero() -> None:
+    """The noise of a position stays, so a guess made with it can come true."""
+    sampling = Sampling(0.2, seed=1)
+    accepted = 0
+    for reply in range(6):
+        rule = make_rule("exact", sampling, reply=reply)
+        steps = tiny.run(tiny.target("gpt2"), Jacobi(8), PROMPT, rule=rule, max_tokens=60)
+        accepted += sum(len(step.tokens) - 1 for step in steps)
+    assert accepted > 20
+
+
+def test_an_error_has_a_message_a_hint_and_a_code() -> None:
+    assert NfoxError("what", "do").hint == "do"
+    assert (NfoxError("w").code, UsageError("w").code, ModelError("w").code) == (1, 2, 3)
+    assert NfoxError("w", code=7).code == 7

@@ -1,0 +1,187 @@
+"""What can go wrong when a model is loaded is one line that says what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import folder
+import pytest
+import torch
+
+from nfox import ModelOptions, NfoxError, drafters, load
+from nfox.errors import ModelError, UsageError
+from nfox.loading import base_of, choose_dtype, load_model
+from nfox.memory import cache_bytes, check_memory, weight_bytes
+
+OFFLINE = ModelOptions(offline=True, dtype="float32")
+
+
+def copy(tmp_path: Path, source: Path) -> Path:
+    return Path(shutil.copytree(source, tmp_path / "model"))
+
+
+def refused(name: str, loading: ModelOptions = OFFLINE, **more: object) -> NfoxError:
+    with pytest.raises(NfoxError) as error:
+        load(name, loading=loading, **more)
+    assert "\n" not in error.value.message + error.value.hint
+    return error.value
+
+
+def test_missing_and_wrong_folders(tmp_path: Path) -> None:
+    assert "no such folder" in refused(str(tmp_path / "absent")).message
+    assert "config.json" in refused(str(tmp_path)).message
+    (tmp_path / "file").touch()
+    assert "found a file" in refused(str(tmp_path / "file")).message
+    assert refused("nobody/nothing-here").code == 3
+
+
+def test_broken_checkpoints(tmp_path: Path) -> None:
+    model = copy(tmp_path, folder.llama())
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert refused(str(model)).code == 3
+    weights.unlink()
+    assert refused(str(model)).code == 3
+    (model / "config.json").write_text("{")
+    assert refused(str(model)).code == 3
+
+
+def test_a_pickle_is_not_run(tmp_path: Path) -> None:
+    model = copy(tmp_path, folder.llama())
+    (model / "model.safetensors").unlink()
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+            return (Path.touch, (str(tmp_path / "ran"),))
+
+    torch.save({"x": Evil()}, model / "pytorch_model.bin")
+    assert refused(str(model)).code == 3
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_a_tokenizer(tmp_path: Path) -> None:
+    model = copy(tmp_path, folder.llama())
+    for file in model.glob("*token*"):
+        file.unlink()
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    assert "tokenizer" in refused(str(model)).message
+    # a draft model needs none: it reads the target's ids
+    load(str(folder.llama()), draft_model=str(model), loading=OFFLINE)
+
+
+def test_a_draft_model_with_another_tokenizer_is_refused_by_name() -> None:
+    other = folder.llama(words="pack my box with five dozen liquor jugs 0123456789 and more")
+    error = refused(str(folder.llama()), draft_model=str(other))
+    assert error.code == 3
+    assert str(other) in error.message
+    assert "tokenizer" in error.message
+
+
+def test_unknown_methods_and_options() -> None:
+    name = str(folder.llama())
+    assert isinstance(refused(name, method="magic"), UsageError)
+    needy = next(n for n in drafters.names() if drafters.method(n).needs)
+    assert drafters.method(needy).needs in refused(name, method=needy).message
+    free = next(n for n in drafters.names() if drafters.method(n).rank == 1)
+    assert "no option" in refused(name, method=free, options={"colour": "red"}).message
+    assert "gamma" in refused(name, method=free, options={"gamma": "many"}).message
+    assert isinstance(refused(name, method=free, options={"gamma": "-1"}), UsageError)
+
+
+def test_the_best_method_whose_weights_are_there(tmp_path: Path) -> None:
+    chat = load(str(folder.llama()), loading=OFFLINE)
+    assert not drafters.method(chat.method).needs
+    assert "found" in chat.why
+    model = copy(tmp_path, folder.llama())
+    shutil.copytree(folder.llama(layers=1, seed=1), model / "nfox" / "spec")
+    chat = load(str(model), loading=OFFLINE)
+    assert drafters.method(chat.method).needs
+    assert str(model) in chat.why
+
+
+def test_heads_that_no_method_reads(tmp_path: Path) -> None:
+    heads = tmp_path / "heads"
+    heads.mkdir()
+    (heads / "config.json").write_text(
+        json.dumps({"medusa_num_heads": 3, "base_model_name_or_path": str(folder.llama())})
+    )
+    assert base_of(str(heads)) == str(folder.llama())
+    assert str(heads) in refused(str(heads)).message
+    assert base_of(str(folder.llama())) is None
+
+
+@pytest.mark.parametrize("quantisation", ["4bit", "8bit"])
+def test_quantised_models_answer(quantisation: str) -> None:
+    options = ModelOptions(quantisation=quantisation, device="cpu")
+    chat = load(str(folder.llama()), loading=options)
+    assert "".join(piece.text for piece in chat.stream([{"role": "user", "content": "hi"}]))
+
+
+def test_quantisation_needs_its_library_and_an_unquantised_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = copy(tmp_path, folder.llama())
+    four = ModelOptions(quantisation="4bit")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "bitsandbytes" in refused(str(model), four).message
+    monkeypatch.undo()
+    config = json.loads((model / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (model / "config.json").write_text(json.dumps(config))
+    assert "already quantised" in refused(str(model), four).message
+
+
+def test_an_adapter_is_merged(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = load_model(str(folder.llama()), OFFLINE).target.model
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    adapted = get_peft_model(base, config)
+    ids = torch.tensor([[5, 6, 7]])
+    expected = adapted(ids).logits
+    adapted.save_pretrained(tmp_path)
+    options = ModelOptions(dtype="float32", adapter=str(tmp_path))
+    merged = load_model(str(folder.llama()), options).target.model
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    (tmp_path / "adapter_config.json").unlink()
+    assert "adapter_config.json" in refused(str(folder.llama()), options).message
+
+
+def test_dtypes() -> None:
+    cpu = torch.device("cpu")
+    assert choose_dtype("float16", cpu) == torch.float16
+    assert choose_dtype("auto", cpu) in (torch.bfloat16, torch.float32)
+    assert choose_dtype("auto", torch.device("cuda")) == "auto"
+    assert load_model(str(folder.llama()), OFFLINE).target.dtype == torch.float32
+    with pytest.raises(UsageError):
+        ModelOptions(dtype="float8")
+
+
+def test_memory_is_asked_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = str(folder.llama())
+    size = (folder.llama() / "model.safetensors").stat().st_size
+    assert weight_bytes(name, ModelOptions(dtype="float32")) == size
+    assert weight_bytes(name, ModelOptions(dtype="bfloat16")) == size // 2
+    assert weight_bytes(name, ModelOptions(quantisation="4bit")) < size // 4
+    assert weight_bytes("some/hub-id", ModelOptions()) == 0
+    config = json.loads((folder.llama() / "config.json").read_text())
+    # 2 layers x (keys + values) x 2 heads x 16 numbers, and 64 of the hidden state
+    assert cache_bytes(config, 10, 2) == 10 * 2 * (2 * 2 * 2 * 16 + 64)
+    monkeypatch.setattr("nfox.memory.free_bytes", lambda options: size // 2)
+    with pytest.raises(NfoxError, match="free") as error:
+        check_memory([(name, ModelOptions(dtype="float32"))], 100)
+    assert error.value.code == 1
+
+
+def test_a_device_map_and_a_context_limit() -> None:
+    options = ModelOptions(dtype="float32", device_map="auto", max_memory={"cpu": "1GiB"})
+    chat = load(str(folder.llama()), loading=options, max_context=64)
+    assert chat.max_context == 64
+    with pytest.raises(NfoxError) as error:
+        list(chat.stream([{"role": "user", "content": "x" * 200}]))
+    assert error.value.code == 4
+    assert isinstance(error.value, NfoxError)
+    assert not isinstance(error.value, ModelError)

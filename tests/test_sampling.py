@@ -1,0 +1,106 @@
+"""Logits are processed as transformers does it, and noise depends on its key alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from nfox.errors import UsageError
+from nfox.sampling import Noise, Sampling
+
+OPTIONS = [
+    Sampling(*values, repetition_penalty=penalty)
+    for *values, penalty in itertools.product(
+        (0.3, 1.0, 1.7), (0, 1, 5, 99), (1.0, 0.9, 0.3, 0.01), (0.0, 0.1, 1.0), (1.0, 1.4, 0.7)
+    )
+]
+
+
+def theirs(sampling: Sampling, logits: Tensor, seen: list[int]) -> Tensor:
+    """Return log-probabilities made by transformers' processors, in the order of its generate()."""
+    chain = transformers.LogitsProcessorList()
+    if sampling.repetition_penalty != 1:
+        chain.append(transformers.RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    chain.append(transformers.TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        chain.append(transformers.TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        chain.append(transformers.TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        chain.append(transformers.MinPLogitsWarper(sampling.min_p))
+    return chain(torch.tensor([seen]), logits[None].clone())[0].log_softmax(-1)
+
+
+def test_logits_are_processed_as_by_transformers() -> None:
+    torch.manual_seed(0)
+    for sampling in OPTIONS:
+        logits, seen = 3 * torch.randn(20, dtype=torch.float64), [3, 3, 17, 0]
+        ours = sampling.log_probabilities(sampling.penalise(logits, seen))
+        torch.testing.assert_close(ours, theirs(sampling, logits, seen))
+
+
+def test_rows_are_processed_one_by_one() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(3, 5, 20)
+    for sampling in OPTIONS[::7]:
+        expected = torch.stack([sampling.log_probabilities(row) for row in rows.view(-1, 20)])
+        torch.testing.assert_close(sampling.log_probabilities(rows).view(-1, 20), expected)
+
+
+def test_logits_stay_as_they_are() -> None:
+    logits = torch.randn(20)
+    before = logits.clone()
+    sampling = Sampling(0.7, 5, 0.8, 0.1, 1.3)
+    sampling.log_probabilities(sampling.penalise(logits, [1, 2]))
+    assert torch.equal(logits, before)
+
+
+def test_the_likeliest_token_is_never_cut() -> None:
+    logits = torch.tensor([0.0, 5.0, 1.0])
+    for sampling in (Sampling(1.0, 1), Sampling(1.0, top_p=1e-9), Sampling(1.0, min_p=1.0)):
+        assert sampling.log_probabilities(logits).exp().tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": -0.1},
+        {"temperature": float("inf")},
+        {"temperature": float("nan")},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"min_p": -0.1},
+        {"min_p": 2.0},
+        {"repetition_penalty": 0.0},
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(options: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        Sampling(**options)  # type: ignore[arg-type]
+
+
+def test_noise_depends_on_seed_reply_and_position_alone() -> None:
+    keys = list(itertools.product((0, 1), (0, 1, 2), (0, 1, 700)))
+    rows = {key: Noise(*key[:2]).at(key[2], 32) for key in keys}
+    for (seed, reply, position), row in rows.items():
+        noise = Noise(seed, reply)
+        for earlier in range(300):  # more than are remembered
+            noise.at(earlier, 32)
+        assert torch.equal(noise.at(position, 32), row)
+    for a, b in itertools.combinations(rows.values(), 2):
+        assert not torch.equal(a, b)
+
+
+def test_noise_is_gumbel_noise() -> None:
+    noise = Noise(0)
+    values = torch.cat([noise.at(position, 64) for position in range(400)])
+    assert values.isfinite().all()
+    # The distribution function of what it should be maps it to uniform numbers.
+    uniform = (-(-values).exp()).exp().sort().values
+    gap = (uniform - torch.linspace(0, 1, len(values))).abs().max()
+    assert gap < 1.95 / len(values) ** 0.5  # Kolmogorov and Smirnov, p = 0.001

@@ -1,0 +1,237 @@
+"""A conversation is never lost, and always says what decoding it at once would say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import folder
+import pytest
+
+from nfox import Chat, Message, ModelOptions, NfoxError, Sampling, Session, Settings, drafters, load
+from nfox.errors import ContextError, ModelError, UsageError
+
+FLOAT64 = ModelOptions(dtype="float32")
+
+
+def chat(**settings: object) -> Chat:
+    made = {"max_new_tokens": 24, **settings}
+    return load(
+        str(folder.llama()),
+        draft_model=str(folder.llama(layers=1, seed=1)),
+        loading=FLOAT64,
+        settings=Settings(**made),
+    )
+
+
+def say(session: Session, text: str) -> str:
+    return "".join(piece.text for update in session.send(text) for piece in update.pieces)
+
+
+def test_pieces_are_the_reply_and_its_ids() -> None:
+    talk = chat()
+    session = Session(talk)
+    text = say(session, "hello")
+    assert text == talk.reply.text == session.messages[-1].content
+    assert tuple(talk.reply.ids) == session.messages[-1].ids
+    assert talk.reply.text == talk.model.tokenizer.decode(talk.reply.ids, skip_special_tokens=True)
+    assert talk.reply.stats.tokens == len(talk.reply.ids) + (talk.reply.finish == "stop")
+
+
+@pytest.mark.parametrize("name", drafters.names())
+def test_a_conversation_says_what_a_fresh_one_does(name: str) -> None:
+    talk, fresh = chat(), chat()
+    talk.use(name)
+    fresh.use("none")
+    session = Session(talk)
+    for question in ("hello there", "and then?", "😀 ünïcode"):
+        say(session, question)
+        fresh.cache = fresh.model.target.new_cache()
+        list(fresh.stream(session.messages[:-1]))
+        assert fresh.reply.ids == talk.reply.ids
+
+
+def test_later_turns_read_only_what_is_new() -> None:
+    talk = chat()
+    session = Session(talk)
+    say(session, "hello there, this is a first question")
+    read = len(talk.cache.tokens)
+    say(session, "more")
+    assert talk.reply.stats.cached_tokens == read
+
+
+def test_a_change_of_method_keeps_the_cache() -> None:
+    talk = chat()
+    session = Session(talk)
+    for name in drafters.names():
+        talk.use(name)
+        before = len(talk.cache.tokens)
+        say(session, "go on")
+        assert talk.reply.method == name
+        assert talk.reply.stats.cached_tokens == before
+
+
+def test_cancel_keeps_what_was_said() -> None:
+    talk = chat()
+    session = Session(talk)
+    said = ""
+    for number, update in enumerate(session.send("hello")):
+        said += "".join(piece.text for piece in update.pieces)
+        if number == 2:
+            talk.cancel()
+    assert talk.reply.finish == "interrupt"
+    assert session.messages[-1] == Message("assistant", said, tuple(talk.reply.ids))
+    assert 0 < len(talk.reply.ids) < 24
+    say(session, "next")
+    assert [m.role for m in session.messages] == ["user", "assistant"] * 2
+
+
+def test_an_interrupt_keeps_what_was_said() -> None:
+    talk = chat()
+    session = Session(talk)
+    updates = session.send("hello")
+    next(updates)
+    with pytest.raises(KeyboardInterrupt):
+        updates.throw(KeyboardInterrupt)
+    assert [m.role for m in session.messages] == ["user", "assistant"]
+    assert session.messages[-1].ids == tuple(talk.reply.ids)
+
+
+def test_where_nothing_was_said_the_question_is_taken_back(monkeypatch) -> None:
+    talk = chat()
+    session = Session(talk)
+    say(session, "first")
+    before = list(session.messages)
+
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(talk.model.target, "read", broken)
+    with pytest.raises(KeyboardInterrupt):
+        say(session, "second")
+    assert session.messages == before
+    monkeypatch.undo()
+    say(session, "second")
+    assert len(session.messages) == 4
+
+
+def test_a_prompt_longer_than_the_context_is_refused_and_nothing_is_lost() -> None:
+    talk = chat()
+    session = Session(talk)
+    say(session, "hello")
+    before = list(session.messages)
+    with pytest.raises(ContextError, match="tokens") as error:
+        say(session, "x " * 600)
+    assert error.value.code == 4
+    assert session.messages == before
+
+
+def test_regenerate_and_undo() -> None:
+    talk = chat(sampling=Sampling(temperature=1.5, seed=3))
+    session = Session(talk)
+    with pytest.raises(UsageError):
+        session.regenerate()
+    first = say(session, "hello")
+    list(session.regenerate())
+    assert talk.reply.text != first  # another draw of the same seed
+    assert [m.role for m in session.messages] == ["user", "assistant"]
+    assert session.undo() == "hello"
+    assert session.undo() is None
+    assert session.messages == []
+
+
+def test_without_history_every_prompt_is_fresh() -> None:
+    talk = chat()
+    session = Session(talk, history=False)
+    first = say(session, "hello")
+    say(session, "something else")
+    assert say(session, "hello") == first
+
+
+def test_the_system_message_stays() -> None:
+    session = Session(chat(), system="Be brief.")
+    say(session, "hello")
+    session.system = "Be long."
+    session.reset()
+    assert session.messages == [Message("system", "Be long.")]
+    session.system = None
+    assert session.messages == []
+
+
+@pytest.mark.parametrize("stop", ["e", "qu", " "])
+def test_a_stop_string_belongs_neither_to_text_nor_ids(stop: str) -> None:
+    talk = chat(stop=(stop,), sampling=Sampling(temperature=1.0, seed=1), max_new_tokens=100)
+    session = Session(talk)
+    say(session, "hello")
+    reply = talk.reply
+    assert reply.finish == "stop"
+    assert stop not in reply.text
+    assert not reply.ids or talk.model.tokenizer.decode(reply.ids) == reply.text
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    session = Session(chat())
+    say(session, "hello 😀")
+    session.save(tmp_path / "chat.json")
+    again = Session(session.chat)
+    again.load(tmp_path / "chat.json")
+    assert again.messages == session.messages
+
+
+def test_load_reads_the_layouts_of_others(tmp_path: Path) -> None:
+    session = Session(chat())
+    plain = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    fastchat = {
+        "template_name": "vicuna_v1.1",
+        "system_message": "s",
+        "roles": ["USER", "ASSISTANT"],
+        "messages": [["USER", "a"], ["ASSISTANT", "b"]],
+        "offset": 0,
+    }
+    path = tmp_path / "chat.json"
+    for data in (plain, {"messages": plain}, fastchat):
+        path.write_text(json.dumps(data))
+        session.load(path)
+        assert [m.content for m in session.turns] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1", "{}", '{"messages": [{"role": "fox"}]}', "[[1, 2]]", "7"]
+)
+def test_a_broken_file_changes_nothing(tmp_path: Path, text: str) -> None:
+    session = Session(chat())
+    session.messages = [Message("user", "kept"), Message("assistant", "too")]
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(NfoxError) as error:
+        session.load(path)
+    assert "\n" not in error.value.message
+    assert len(session.messages) == 2
+    with pytest.raises(NfoxError):
+        session.load(tmp_path / "absent.json")
+    with pytest.raises(NfoxError):
+        session.save(tmp_path / "absent" / "x.json")
+
+
+def test_an_encoder_decoder_model_talks() -> None:
+    talk = load(str(folder.t5()), loading=FLOAT64, settings=Settings(max_new_tokens=12))
+    texts = {}
+    for name in ("none", talk.method):
+        talk.use(name)
+        talk.cache = talk.model.target.new_cache()
+        texts[name] = "".join(p.text for p in talk.stream([Message("user", "hello fox")]))
+        assert talk.reply.ids
+    assert texts["none"] == texts[talk.method]
+
+
+def test_a_recurrent_model_gets_plain_decoding() -> None:
+    talk = load(str(folder.mamba()), loading=FLOAT64, settings=Settings(max_new_tokens=8))
+    assert not talk.drafter.drafts
+    assert "rolled back" in talk.why
+    session = Session(talk)
+    say(session, "hello")
+    say(session, "again")
+    assert talk.reply.stats.cached_tokens > 0
+    other = next(name for name in drafters.names() if drafters.method(name).drafts)
+    with pytest.raises(ModelError):
+        talk.use(other)

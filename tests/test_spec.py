@@ -1,0 +1,234 @@
+"""The draft model reads every token once, whatever happens to the conversation in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from tiny import PROMPT
+
+from nfox.drafters.base import Parts
+from nfox.drafters.lookup import Lookup
+from nfox.drafters.none import Autoregressive
+from nfox.drafters.spec import SpecOptions, Speculative
+from nfox.errors import ModelError
+from nfox.loading import LoadedModel
+from nfox.sampling import Sampling
+from nfox.target import Target
+from nfox.verify import RULES, make_rule
+
+TARGET, DRAFT = tiny.target(), tiny.draft()
+RIGHT = tiny.slow("llama", PROMPT, 24)
+
+
+@contextmanager
+def reads(draft: Target) -> Iterator[list[int]]:
+    """Count the tokens of every forward of a draft model."""
+    widths: list[int] = []
+    embedding = draft.model.get_input_embeddings()
+    hook = embedding.register_forward_hook(lambda m, args, out: widths.append(args[0].shape[-1]))
+    try:
+        yield widths
+    finally:
+        hook.remove()
+
+
+def perfect(gamma: int) -> Speculative:
+    """A draft model that is the target again."""
+    return Speculative(tiny.recast("llama", torch.float64), tiny.VOCABULARY, gamma)
+
+
+def decode(drafter: Any, prompt: tuple[int, ...] = PROMPT, **more: Any) -> list[int]:
+    return tiny.text(tiny.run(TARGET, drafter, prompt, **more))
+
+
+@pytest.mark.parametrize("accept", RULES)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_target_as_its_own_draft_is_always_right(accept: str, temperature: float) -> None:
+    if accept == "typical" and temperature:
+        pytest.skip("it may refuse what the target itself would say")
+    rule = make_rule(accept, Sampling(temperature, seed=3))
+    steps = tiny.run(TARGET, perfect(3), PROMPT, rule=rule)
+    assert [len(step.tokens) for step in steps] == [4] * 6
+
+
+@pytest.mark.parametrize("gamma", [1, 3, 6])
+def test_every_token_is_read_once(gamma: int) -> None:
+    drafter = perfect(gamma)
+    with reads(drafter.draft) as widths:
+        text = [*PROMPT, *decode(drafter)]
+    # All guesses come true, so what was read is the text up to the last drafted token's parent.
+    assert sum(widths) == len(drafter.cache.tokens)
+    assert drafter.cache.tokens == text[: sum(widths)]
+
+
+def test_a_step_reads_what_is_new_and_what_it_drafts() -> None:
+    drafter = Speculative(DRAFT, tiny.VOCABULARY, 4)
+    with reads(DRAFT) as widths:
+        steps = tiny.run(TARGET, drafter, PROMPT)
+    assert widths[:2] == [len(PROMPT) - 1, 1]  # the prompt, then its last token, the root
+    rest = widths[1:]
+    for number, step in enumerate(steps):
+        drafted = len(step.tree) - 1
+        mine, rest = rest[:drafted], rest[drafted:]
+        all_came_true = number > 0 and steps[number - 1].sources[-1] == "bonus"
+        # Of a path that came true the last token was drafted, never read.
+        assert mine == [2 if all_came_true else 1, *[1] * (drafted - 1)][:drafted]
+    assert rest == []
+    assert {step.sources[-1] for step in steps} == {"bonus", "corrected"}
+
+
+def test_it_joins_late() -> None:
+    cache, drafter = TARGET.new_cache(), Speculative(DRAFT, tiny.VOCABULARY, 3)
+    text = (*PROMPT, *decode(Autoregressive(), cache=cache), 8)
+    with reads(DRAFT) as widths:
+        assert decode(drafter, text, cache=cache, max_tokens=2) == tiny.slow("llama", text, 2)
+    assert widths[0] == len(text) - 1
+
+
+def first_reads(drafter: Speculative, prompt: tuple[int, ...], cache: Any) -> int:
+    """Return how many tokens are read for the first proposal to a prompt."""
+    with reads(drafter.draft) as widths:
+        expected = tiny.slow("llama", prompt, 2)
+        assert decode(drafter, prompt, cache=cache, max_tokens=2) == expected
+    return sum(widths[:2]) if len(widths) > 1 else sum(widths)
+
+
+def test_it_catches_up_after_truncation() -> None:
+    cache, drafter = TARGET.new_cache(), Speculative(DRAFT, tiny.VOCABULARY, 3)
+    decode(drafter, cache=cache)
+    assert first_reads(drafter, PROMPT, cache) == 1  # regenerate: only the root is new
+    assert first_reads(drafter, (*PROMPT[:5], 40, 41, 42), cache) == 3
+    assert first_reads(drafter, (*PROMPT[:5], 40, 43), cache) == 1
+
+
+def test_it_catches_up_after_another_method_changed_the_text() -> None:
+    cache, drafter = TARGET.new_cache(), Speculative(DRAFT, tiny.VOCABULARY, 3)
+    decode(drafter, cache=cache, max_tokens=6)
+    other = (*PROMPT[:5], *range(40, 60))
+    decode(Lookup(), other, cache=cache, max_tokens=6)  # longer than what the draft model knows
+    assert first_reads(drafter, (*other, 1), cache) == len(other) + 1 - 5
+    kept = drafter.cache.tokens[: len(other) + 1]
+    assert kept == [*other, 1]
+
+
+def test_it_catches_up_after_an_interrupt() -> None:
+    cache, drafter = TARGET.new_cache(), Speculative(DRAFT, tiny.VOCABULARY, 3)
+    decode(drafter, cache=cache, max_tokens=6)
+    longer = (*PROMPT, *RIGHT[:6], 9, 9)
+    for line in range(40, 200, 7):
+        with tiny.interrupt(line):
+            decode(drafter, longer, cache=cache)
+        known = drafter.cache.tokens
+        assert known[: len(PROMPT)] == list(PROMPT)
+        assert decode(drafter, longer, cache=cache, max_tokens=8) == tiny.slow("llama", longer, 8)
+        decode(drafter, PROMPT, cache=cache, max_tokens=6)
+
+
+@pytest.mark.parametrize("size", [tiny.VOCABULARY - 20, tiny.VOCABULARY + 20])
+@pytest.mark.parametrize("accept", RULES)
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_vocabularies_of_different_sizes(size: int, accept: str, temperature: float) -> None:
+    """The draft model reads what it does not know, and draws nothing that the target lacks."""
+    draft = tiny.target("llama", vocab_size=size)
+    sampling = Sampling(temperature, seed=5, repetition_penalty=1.1)
+    texts = []
+    for drafter in (Speculative(draft, tiny.VOCABULARY, 4), Autoregressive()):
+        rule = make_rule(accept, sampling)
+        steps = tiny.run(TARGET, drafter, (*PROMPT, 63, 60), rule=rule, max_tokens=40)
+        assert all(token < tiny.VOCABULARY for step in steps for token in step.tree.tokens)
+        texts.append(tiny.text(steps))
+    if accept == "exact" or not temperature:
+        assert texts[0] == texts[1]
+
+
+def test_padding_has_no_probability() -> None:
+    draft = tiny.target("llama", vocab_size=tiny.VOCABULARY - 20)
+    steps = tiny.run(
+        TARGET,
+        Speculative(draft, tiny.VOCABULARY, 3),
+        PROMPT,
+        rule=make_rule("rejection", Sampling(1.0)),
+    )
+    for step in steps:
+        assert step.tree.q is None or step.tree.q[1:, -20:].eq(0).all()
+        assert step.tree.q is None or torch.allclose(
+            step.tree.q[1:].sum(-1), torch.ones(len(step.tree) - 1).double()
+        )
+
+
+def test_drafting_stops_after_an_unlikely_token_and_keeps_it() -> None:
+    lengths = {}
+    for confidence in (0.0, 0.5, 1.0):
+        drafter = Speculative(DRAFT, tiny.VOCABULARY, 4, confidence)
+        steps = tiny.run(TARGET, drafter, PROMPT)
+        assert tiny.text(steps) == RIGHT
+        lengths[confidence] = [len(step.tree) - 1 for step in steps[:-2]]
+    assert set(lengths[0.0]) == {4}
+    assert set(lengths[1.0]) == {1}
+    assert set(lengths[0.5]) > {1, 4}
+
+
+def test_gamma_zero_is_plain_decoding() -> None:
+    with reads(DRAFT) as widths:
+        steps = tiny.run(TARGET, Speculative(DRAFT, tiny.VOCABULARY, 0), PROMPT)
+    assert tiny.text(steps) == RIGHT
+    assert {len(step.tree) for step in steps} == {1}
+    assert widths == []
+
+
+def test_a_draft_model_with_a_shorter_context_falls_silent() -> None:
+    draft = tiny.target("gpt2", max_position_embeddings=20)
+    steps = tiny.run(TARGET, Speculative(draft, tiny.VOCABULARY, 3), PROMPT)
+    assert tiny.text(steps) == RIGHT
+    assert len(steps[0].tree) == 4
+    assert len(steps[-3].tree) == 1
+
+
+def build(target: Any, draft: Any, **vocabularies: dict[str, int]) -> Speculative:
+    def named(name: str, model: Target) -> LoadedModel:
+        words = vocabularies.get(name)
+        tokenizer = words and SimpleNamespace(get_vocab=lambda: words)
+        return LoadedModel(name, model, tokenizer)
+
+    parts = Parts(named("big", target), weights="small", load=lambda name: named(name, draft))
+    return Speculative.build(parts, SpecOptions())
+
+
+def words(count: int, start: int = 0) -> dict[str, int]:
+    return {f"word{number}": number + start for number in range(count)}
+
+
+def test_sizes_may_differ_tokenizers_may_not() -> None:
+    assert build(TARGET, DRAFT, big=words(64), small=words(64)).gamma == 8
+    assert build(TARGET, DRAFT, big=words(64), small=words(60)).name == "small"
+    assert build(TARGET, DRAFT, big=words(60), small=words(64))
+    assert build(TARGET, DRAFT, big=words(64))  # one without a tokenizer cannot be compared
+    for other in (words(64, start=1), {f"ord{n}": n for n in range(64)}, words(64) | {"word3": 9}):
+        with pytest.raises(ModelError, match="small has another tokenizer than big"):
+            build(TARGET, DRAFT, big=words(64), small=other)
+
+
+def test_what_cannot_draft_is_refused() -> None:
+    with pytest.raises(ModelError, match="small cannot draft: its recurrent state"):
+        build(TARGET, tiny.target("mamba"))
+    with pytest.raises(
+        ModelError, match="big is a decoder-only model, the draft model small is an"
+    ):
+        build(TARGET, tiny.target("t5"))
+    with pytest.raises(ModelError, match="no draft model was named"):
+        Speculative.build(Parts(LoadedModel("big", TARGET)), SpecOptions())
+
+
+def test_its_weights_are_named_or_lie_beside_the_model(tmp_path: Path) -> None:
+    assert Speculative.find(str(tmp_path), {}) is None
+    assert Speculative.find(str(tmp_path), {"draft_model": "some/model"}) == "some/model"
+    beside = tmp_path / "nfox" / "spec"
+    beside.mkdir(parents=True)
+    assert Speculative.find(str(tmp_path), {}) == str(beside)

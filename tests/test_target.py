@@ -1,0 +1,98 @@
+"""A tree scored at once gives what its paths give one by one; what a model takes is found out."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from tiny import PROMPT
+
+from nfox.cache import KVCache
+from nfox.target import Target
+from nfox.tree import TokenTree
+
+FAMILIES = list(tiny.FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_model_takes_is_found_by_trying(family: str) -> None:
+    assert tiny.target(family).proposals == tiny.FAMILIES[family].proposals
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2", "mixtral", "bloom", "mpt", "t5"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_probe_does_not_depend_on_the_dtype(family: str, dtype: torch.dtype) -> None:
+    coarse = tiny.recast(family, dtype)
+    assert coarse.proposals == tiny.FAMILIES[family].proposals
+    assert coarse.score(TokenTree.chain(1), filled(coarse))[0].dtype == torch.float32
+
+
+def filled(target: Target) -> KVCache:
+    cache = target.new_cache()
+    cache.reuse([0], PROMPT if target.encodes else None)
+    target.read(PROMPT, cache)
+    return cache
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if tiny.FAMILIES[f].proposals == "trees"])
+@pytest.mark.parametrize("length", [1, 7, 30])
+def test_every_node_sees_its_own_path_only(family: str, length: int) -> None:
+    target = tiny.target(family)
+    past = [(7 * i) % tiny.VOCABULARY for i in range(length)]
+    tree = TokenTree.from_paths(9, [range(12), [3], [3, 1, 4], [5, 9, 2, 6, 5, 3, 5, 8, 9, 7]])
+    cache = target.new_cache()
+    target.read(past, cache)
+    logits, hidden = target.score(tree, cache)
+    with torch.inference_mode():
+        for node in range(len(tree)):
+            path = [tree.tokens[n] for n in tree.path(node)]
+            output = target.model(
+                torch.tensor([[*past, *path]]), use_cache=False, output_hidden_states=True
+            )
+            torch.testing.assert_close(logits[node], output.logits[0, -1], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                hidden[node], output.hidden_states[-1][0, -1], rtol=1e-4, atol=1e-4
+            )
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if tiny.FAMILIES[f].proposals == "chains"])
+def test_every_node_of_a_chain_sees_those_before_it(family: str) -> None:
+    target = tiny.target(family)
+    chain = TokenTree.chain(9, [5, 9, 2, 6, 5, 3, 5, 8, 9, 7])
+    logits, _ = target.score(chain, filled(target))
+    ids = torch.tensor([[*PROMPT, *chain.tokens]])
+    inputs = {"decoder_input_ids": ids, "input_ids": torch.tensor([PROMPT])}
+    with torch.inference_mode():
+        expected = target.model(**inputs if target.encodes else {"input_ids": ids}).logits[0]
+    torch.testing.assert_close(logits, expected[len(PROMPT) :], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "option"),
+    [("llama", "max_position_embeddings"), ("mpt", "max_seq_len")],
+)
+def test_the_context_is_what_the_config_says(family: str, option: str) -> None:
+    changes = {"max_position_embeddings": None} if family == "mpt" else {}
+    assert tiny.target(family, **changes, **{option: 99}).max_context == 99
+
+
+def test_relative_positions_have_no_end() -> None:
+    assert tiny.target("t5").max_context > 100_000
+
+
+def test_no_tokens_are_read_in_no_forward() -> None:
+    target = tiny.target()
+    cache = target.new_cache()
+    assert target.read([], cache)
+    assert cache.tokens == []
+
+
+def test_float64_stays_float64() -> None:
+    assert tiny.target().score(TokenTree.chain(1), filled(tiny.target()))[0].dtype == torch.float64
+
+
+def test_a_context_of_many_forwards_leaves_no_captured_states() -> None:
+    target = tiny.target()
+    filled(target)
+    target.score(TokenTree.chain(1, [2]), target.new_cache())
+    assert target._captured == []

@@ -1,0 +1,186 @@
+"""Acceptance rules on trees small enough to judge by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from nfox.errors import UsageError
+from nfox.sampling import Sampling
+from nfox.tree import TokenTree
+from nfox.verify import RULES, Greedy, Rejection, Typical, make_rule, verify
+
+SIZE = 6
+TREE = TokenTree.from_paths(0, [[1, 2], [3, 4, 5], [2]])
+
+
+def logits_for(tree: TokenTree, choices: list[int]) -> Tensor:
+    """Return [N, V] logits whose largest ones are `choices`."""
+    logits = torch.randn(len(tree), SIZE)
+    logits[range(len(tree)), choices] = 9.0
+    return logits
+
+
+@pytest.mark.parametrize("accept", RULES)
+def test_at_temperature_zero_every_rule_is_the_greedy_one(accept: str) -> None:
+    for choices, path, bonus in [
+        ([3, 0, 0, 4, 5, 1, 0], [0, 3, 4, 5], 1),  # the whole branch
+        ([3, 2, 0, 0, 0, 0, 0], [0, 3], 0),  # 2 is right below 1, but 1 is refused
+        ([5, 2, 0, 4, 5, 0, 0], [0], 5),
+        ([2, 0, 0, 0, 0, 0, 4], [0, 6], 4),
+    ]:
+        rule = make_rule(accept, Sampling())
+        verdict = verify(TREE, logits_for(TREE, choices), rule, [4])
+        assert isinstance(rule, Greedy)
+        assert (verdict.path, verdict.bonus, verdict.choices) == (path, bonus, choices)
+        assert rule.draw(logits_for(TREE, choices)[0], [4]) == (choices[0], None)
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(0, repetition_penalty=1.5), Sampling(0.8, repetition_penalty=1.5)]
+)
+def test_the_penalty_follows_each_path(sampling: Sampling) -> None:
+    """A node's row is penalised for the past, the root and the path to it: not for siblings."""
+    torch.manual_seed(2)
+    logits, past = torch.randn(len(TREE), SIZE), [4, 4]
+    at_once = make_rule("exact", sampling).judge(TREE, logits, past).choices
+    for node in range(len(TREE)):
+        path = [TREE.tokens[n] for n in TREE.path(node)]
+        before = [*past, *path[:-1]]
+        alone = make_rule("exact", sampling).judge(
+            TokenTree.chain(path[-1]), logits[node : node + 1], before
+        )
+        assert alone.choices == [at_once[node]]
+        # A draft model with the same logits draws the same token there.
+        assert (
+            make_rule("exact", sampling).draw(logits[node], [*before, path[-1]])[0] == at_once[node]
+        )
+
+
+def test_sampling_chooses_alike_for_all_nodes_at_one_position() -> None:
+    rule = make_rule("exact", Sampling(1.0, seed=4))
+    logits = torch.randn(SIZE).expand(len(TREE), SIZE)
+    choices = rule.judge(TREE, logits, [1, 1]).choices
+    for depth in range(4):
+        assert len({c for c, d in zip(choices, TREE.depths, strict=True) if d == depth}) == 1
+
+
+def test_where_p_equals_q_everything_is_accepted() -> None:
+    sampling = Sampling(1.0)
+    for seed in range(200):
+        torch.manual_seed(seed)
+        rule = make_rule("rejection", Sampling(1.0, seed=seed))
+        logits = 3 * torch.randn(4, SIZE)
+        drawn = [rule.draw(row, []) for row in logits[:3]]
+        q = torch.stack([torch.zeros(SIZE), *(q for _, q in drawn if q is not None)])
+        tree = TokenTree.chain(0, [token for token, _ in drawn], q)
+        assert verify(tree, logits, rule, []).path == [0, 1, 2, 3]
+    torch.testing.assert_close(q[1:], sampling.log_probabilities(logits[:3]).exp())
+
+
+def test_a_token_the_target_never_takes_is_refused() -> None:
+    logits = torch.zeros(2, SIZE)
+    logits[:, 3] = -torch.inf
+    for q in (None, torch.full((2, SIZE), 1 / SIZE)):
+        for seed in range(50):
+            rule = make_rule("rejection", Sampling(1.0, seed=seed))
+            verdict = verify(TokenTree.chain(0, [3], q), logits, rule, [])
+            assert verdict.path == [0]
+            assert verdict.bonus != 3
+
+
+def test_a_residual_of_no_mass_leaves_the_target_itself() -> None:
+    """p = q up to rounding: nothing is left of max(p - q, 0), and nothing is divided by zero."""
+    rule = make_rule("rejection", Sampling(1.0))
+    assert isinstance(rule, Rejection)
+    logits = torch.tensor([[0.0, 1.0, -torch.inf]] * 2)
+    p = logits[0].softmax(-1)
+    q = torch.stack([torch.zeros(3), p * 1.001])  # everywhere at least p
+    for _ in range(3000):
+        verdict = verify(TokenTree.chain(0, [1], q), logits, rule, [])
+        assert verdict.bonus in (0, 1)
+
+
+def test_one_token_with_all_the_mass() -> None:
+    logits = torch.full((3, SIZE), -torch.inf)
+    logits[:, 2] = 0
+    for accept in RULES:
+        rule = make_rule(accept, Sampling(1.0))
+        assert verify(TokenTree.chain(0, [2, 2]), logits, rule, []).path == [0, 1, 2]
+        assert verify(TokenTree.chain(0, [1, 2]), logits, rule, []).bonus == 2
+
+
+def slow_typical(
+    tree: TokenTree, logits: Tensor, sampling: Sampling, eps: float, delta: float
+) -> list[int]:
+    """Return the path of Medusa's rule, straight from its formula."""
+    p = sampling.log_probabilities(logits.double()).exp()
+    best, best_key = [0], (0, 0.0)
+    for leaf in range(len(tree)):
+        path, score, fine = tree.path(leaf), 0.0, True
+        for parent, node in pairwise(path):
+            entropy = -sum(x * torch.log(x + 1e-5) for x in p[parent])
+            chance = p[parent, tree.tokens[node]]
+            fine &= bool(chance > min(eps, delta * torch.exp(-entropy)))
+            score += float(chance.log())
+        if fine and (len(path) - 1, score) > best_key:
+            best, best_key = path, (len(path) - 1, score)
+    return best
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0.7), Sampling(1.0), Sampling(1.0, top_p=0.8)])
+def test_typical_acceptance_is_medusas_formula(sampling: Sampling) -> None:
+    torch.manual_seed(1)
+    depths = []
+    for eps, delta in [(0.09, 0.3), (0.3, 0.6), (0.01, 0.1)]:
+        rule = make_rule("typical", sampling, epsilon=eps, delta=delta)
+        for _ in range(40):
+            logits = 2 * torch.randn(len(TREE), SIZE)
+            path = verify(TREE, logits, rule, [1]).path
+            assert path == slow_typical(TREE, logits, sampling, eps, delta)
+            depths.append(len(path))
+    assert set(depths) == {1, 2, 3, 4}
+
+
+def test_typical_takes_the_likelier_of_equally_long_paths() -> None:
+    tree = TokenTree.from_paths(0, [[1], [2], [3]])
+    logits = torch.tensor([[0.0, 2.0, 3.0, 2.5, 0.0, 0.0]] * 4)
+    assert verify(tree, logits, make_rule("typical", Sampling(1.0)), []).path == [0, 2]
+
+
+def test_typical_goes_on_as_exact_does() -> None:
+    torch.manual_seed(3)
+    logits = torch.randn(len(TREE), SIZE)
+    rules = [make_rule(accept, Sampling(1.0, seed=8), reply=2) for accept in ("typical", "exact")]
+    assert rules[0].judge(TREE, logits, [1]).choices == rules[1].judge(TREE, logits, [1]).choices
+
+
+def test_rules_say_whether_they_are_lossless() -> None:
+    warm = Sampling(1.0)
+    assert make_rule("exact", warm).lossless
+    assert make_rule("rejection", warm).lossless
+    assert not make_rule("rejection", warm, lenience=0.9).lossless
+    assert not make_rule("typical", warm).lossless
+    assert isinstance(make_rule("typical", warm), Typical)
+    assert make_rule("typical", Sampling()).lossless  # then it is the greedy rule
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"accept": "hopeful"},
+        {"accept": "rejection", "lenience": 0.0},
+        {"accept": "rejection", "lenience": 1.5},
+        {"accept": "exact", "lenience": 0.5},
+        {"accept": "typical", "epsilon": 0.0},
+        {"accept": "typical", "epsilon": 1.5},
+        {"accept": "typical", "delta": -0.3},
+    ],
+)
+def test_bad_settings_are_refused(options: dict[str, float | str]) -> None:
+    for sampling in (Sampling(), Sampling(1.0)):
+        with pytest.raises(UsageError):
+            make_rule(sampling=sampling, **options)  # type: ignore[arg-type]
