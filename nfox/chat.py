@@ -17,11 +17,11 @@ from nfox.drafters.base import Drafter, Parts
 from nfox.errors import ContextError, UsageError
 from nfox.generate import FinishReason, Step, generate
 from nfox.loading import LoadedModel, load_model
+from nfox.rules import make_rule
 from nfox.sampling import Sampling
 from nfox.stats import Stats
 from nfox.stream import Piece, TextStream
 from nfox.templates import Message, Template
-from nfox.verify import make_rule
 
 Finish = FinishReason | Literal["interrupt", "error"]
 

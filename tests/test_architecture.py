@@ -22,7 +22,7 @@ FLOORS = [
     ["nfox.errors", "nfox.demo"],
     ["nfox.tree", "nfox.sampling", "nfox.conversation"],
     ["nfox.verify", "nfox.cache", "nfox.stream", "nfox.templates", "nfox.defaults"],
-    ["nfox.target"],
+    ["nfox.target", "nfox.rules"],
     ["nfox.costs", "nfox.loading"],
     ["nfox.memory", "nfox.drafters.base"],
     ["nfox.drafters.*", "nfox.generate", "nfox.checkpoint"],

@@ -21,8 +21,8 @@ from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.lookup import Lookup
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.loading import LoadedModel
+from nfox.rules import RULES, make_rule
 from nfox.sampling import Sampling
-from nfox.verify import RULES, make_rule
 
 NAMES = drafters.names()
 

@@ -13,9 +13,9 @@ from nfox.cache import KVCache
 from nfox.drafters.base import Context, Drafter
 from nfox.errors import ContextError
 from nfox.generate import generate
+from nfox.rules import make_rule
 from nfox.target import Target
 from nfox.tree import TokenTree
-from nfox.verify import make_rule
 
 CASES = [(family, method) for family in tiny.DECODERS for method in tiny.methods(family)]
 LLAMA = [method for family, method in CASES if family == "llama"]

@@ -19,9 +19,10 @@ from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.lookup import Lookup
 from nfox.drafters.none import Autoregressive
 from nfox.drafters.spec import Speculative
+from nfox.rules import Rejection, SampleAndMatch, make_rule
 from nfox.sampling import Sampling
 from nfox.tree import TokenTree
-from nfox.verify import Rejection, Rule, SampleAndMatch, make_rule
+from nfox.verify import Rule
 
 SIZE = 6
 LENGTH = 2000

@@ -15,9 +15,10 @@ from tiny import PROMPT
 
 from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.spec import Speculative
+from nfox.rules import RULES, Rejection, make_rule
 from nfox.sampling import Sampling
 from nfox.tree import TokenTree
-from nfox.verify import RULES, Rejection, make_rule, verify
+from nfox.verify import verify
 
 METHODS = tiny.methods("llama")
 RIGHT = tiny.slow("llama", PROMPT, 24)

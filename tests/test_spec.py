@@ -19,9 +19,9 @@ from nfox.drafters.none import Autoregressive
 from nfox.drafters.spec import SpecOptions, Speculative
 from nfox.errors import ModelError
 from nfox.loading import LoadedModel
+from nfox.rules import RULES, make_rule
 from nfox.sampling import Sampling
 from nfox.target import Target
-from nfox.verify import RULES, make_rule
 
 TARGET, DRAFT = tiny.target(), tiny.draft()
 RIGHT = tiny.slow("llama", PROMPT, 24)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from nfox.errors import UsageError
+from nfox.rules import RULES, Greedy, Rejection, Typical, make_rule
 from nfox.sampling import Sampling
 from nfox.tree import TokenTree
-from nfox.verify import RULES, Greedy, Rejection, Typical, make_rule, verify
+from nfox.verify import verify
 
 SIZE = 6
 TREE = TokenTree.from_paths(0, [[1, 2], [3, 4, 5], [2]])

@@ -26,9 +26,9 @@ from nfox.cache import KVCache
 from nfox.drafters.base import Context, Drafter, Parts
 from nfox.generate import Step, generate
 from nfox.loading import LoadedModel
+from nfox.rules import make_rule
 from nfox.target import Target
 from nfox.tree import TokenTree
-from nfox.verify import make_rule
 
 VOCABULARY = 64
 PROMPT = (5, 9, 2, 7, 7, 1, 3, 5, 9, 2)
