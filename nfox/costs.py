@@ -45,7 +45,9 @@ class Costs:
         part = (width - low) / (high - low)
         return self.seconds[low] * (1 - part) + self.seconds[high] * part
 
-    def speedup(self, gamma: int, alpha: float = _ALPHA, draft: float = 0.0) -> float:
+    def speedup(
+        self, gamma: int, alpha: float = _ALPHA, draft: float = 0.0, branches: int = 1
+    ) -> float:
         """Return the expected speed-up over plain decoding of chains of `gamma` tokens.
 
         Leviathan et al. 2023, theorem 3.8, with the measured cost of a wide forward in it.
@@ -54,13 +56,18 @@ class Costs:
             gamma: drafted tokens per step.
             alpha: chance that one is accepted, given that the one before was.
             draft: seconds per drafted token.
+            branches: nodes at each depth; all but one only make the forward wider here.
         """
         tau = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
-        return tau * self.at(1) / (self.at(gamma + 1) + gamma * draft)
+        return tau * self.at(1) / (self.at(gamma * branches + 1) + gamma * draft)
 
-    def best_gamma(self, most: int, draft: float = 0.0) -> int:
+    def best_gamma(self, most: int, draft: float = 0.0, branches: int = 1) -> int:
         """Return the draft length of at most `most` tokens that promises the most speed."""
-        return max(range(most + 1), key=lambda gamma: self.speedup(gamma, draft=draft))
+
+        def promise(gamma: int) -> float:
+            return self.speedup(gamma, draft=draft, branches=branches)
+
+        return max(range(most + 1), key=promise)
 
     @property
     def pays(self) -> bool:

@@ -15,6 +15,15 @@ from nfox.tree import TokenTree
 from nfox.verify import Judgement, Rule
 
 
+def _best(scores: Tensor, count: int) -> list[int]:
+    """Return the indices of the largest of [V] scores, without those that are cut off."""
+    if count == 1:  # much cheaper than topk
+        return [int(scores.argmax())]
+    top = scores.topk(min(count, len(scores)))
+    kept: list[int] = top.indices[top.values > -torch.inf].tolist()
+    return kept
+
+
 def _matches(tree: TokenTree, choices: Sequence[int]) -> list[bool]:
     pairs = zip(tree.tokens, tree.parents, strict=True)
     return [parent < 0 or choices[parent] == token for token, parent in pairs]
@@ -40,9 +49,11 @@ class Greedy(Rule):
         choices = _penalised(self.sampling, tree, logits, past).argmax(-1).tolist()
         return Judgement(_matches(tree, choices), choices)
 
-    def draw(self, logits: Tensor, past: Sequence[int]) -> tuple[int, Tensor | None]:
+    def draw(
+        self, logits: Tensor, past: Sequence[int], count: int = 1
+    ) -> tuple[list[int], Tensor | None]:
         """See `Rule.draw`."""
-        return int(self.sampling.penalise(logits, past).argmax()), None
+        return _best(self.sampling.penalise(logits, past), count), None
 
 
 @dataclass
@@ -60,20 +71,22 @@ class SampleAndMatch(Rule):
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
         """See `Rule.judge`."""
         rows = _penalised(self.sampling, tree, logits, past)
-        choices = self._choose(rows, [len(past) + 1 + depth for depth in tree.depths])
+        places = [len(past) + 1 + depth for depth in tree.depths]
+        choices = self._perturbed(rows, places).argmax(-1).tolist()
         return Judgement(_matches(tree, choices), choices)
 
-    def draw(self, logits: Tensor, past: Sequence[int]) -> tuple[int, Tensor | None]:
+    def draw(
+        self, logits: Tensor, past: Sequence[int], count: int = 1
+    ) -> tuple[list[int], Tensor | None]:
         """See `Rule.draw`."""
         row = self.sampling.penalise(logits, past)
-        return self._choose(row[None], [len(past)])[0], None
+        return _best(self._perturbed(row[None], [len(past)])[0], count), None
 
-    def _choose(self, logits: Tensor, positions: Sequence[int]) -> list[int]:
-        """Sample one token per row of [N, V] logits, for these positions."""
+    def _perturbed(self, logits: Tensor, positions: Sequence[int]) -> Tensor:
+        """Return [N, V] log-probabilities plus noise: the largest of a row is a sample."""
         noise = torch.stack([self.noise.at(place, logits.shape[-1]) for place in positions])
         log_p = self.sampling.log_probabilities(logits)
-        chosen: list[int] = (log_p + noise.to(log_p)).argmax(-1).tolist()
-        return chosen
+        return log_p + noise.to(log_p)
 
 
 @dataclass
@@ -138,11 +151,13 @@ class Rejection(Rule):
                 drawn = drawn / drawn.sum() if drawn.sum() > 0 else drawn
         return None, p
 
-    def draw(self, logits: Tensor, past: Sequence[int]) -> tuple[int, Tensor | None]:
-        """See `Rule.draw`. Hands over q."""
+    def draw(
+        self, logits: Tensor, past: Sequence[int], count: int = 1
+    ) -> tuple[list[int], Tensor | None]:
+        """See `Rule.draw`. One guess, and its q."""
         row = self.sampling.penalise(logits, past)
         q = self.sampling.log_probabilities(row).exp().cpu()
-        return int(torch.multinomial(q, 1, generator=self.generator)), q
+        return [int(torch.multinomial(q, 1, generator=self.generator))], q
 
 
 @dataclass

@@ -67,11 +67,19 @@ class Rule(ABC):
         """
 
     @abstractmethod
-    def draw(self, logits: Tensor, past: Sequence[int]) -> tuple[int, Tensor | None]:
+    def draw(
+        self, logits: Tensor, past: Sequence[int], count: int = 1
+    ) -> tuple[list[int], Tensor | None]:
         """Draw a draft model's guess from its logits [V] after `past`.
 
+        Args:
+            logits: [V] of the draft model.
+            past: the tokens before the guess.
+            count: how many guesses are wanted at most.
+
         Returns:
-            The token, and the distribution q [V] it was drawn from where the rule needs it.
+            Different tokens, the best first, and the distribution q [V] they were drawn from where
+            the rule needs it.
         """
 
 

@@ -71,8 +71,8 @@ class Siblings(Drafter):
         return TokenTree(tuple(tokens), tuple(parents), torch.stack(rows))
 
 
-def spec(gamma: int, confidence: float = 0.0) -> Speculative:
-    return Speculative(DRAFT, SIZE, gamma, confidence)  # type: ignore[arg-type]
+def spec(gamma: int, confidence: float = 0.0, branches: int = 1) -> Speculative:
+    return Speculative(DRAFT, SIZE, gamma, confidence, branches)  # type: ignore[arg-type]
 
 
 DRAFTERS: dict[str, Any] = {
@@ -84,6 +84,7 @@ DRAFTERS: dict[str, Any] = {
     "spec-1": lambda: spec(1),
     "spec-3": lambda: spec(3),
     "spec-stops": lambda: spec(4, 0.4),
+    "spec-branches": lambda: spec(3, 0.2, branches=3),
     "siblings": Siblings,
 }
 
@@ -195,7 +196,7 @@ class OneNumber(Rejection):
 class WrongQ(Rejection):
     """Draws at one temperature and hands over the q of another."""
 
-    def draw(self, logits: Tensor, past: Any) -> tuple[int, Tensor | None]:
+    def draw(self, logits: Tensor, past: Any, count: int = 1) -> tuple[list[int], Tensor | None]:
         return super().draw(logits, past)[0], logits.softmax(-1)
 
 
@@ -205,7 +206,7 @@ class DrawsPerNode(SampleAndMatch):
     def judge(self, tree: TokenTree, logits: Tensor, past: Any) -> Any:
         judgement = super().judge(tree, logits, past)
         again = [len(past) + 10_000 + depth for depth in tree.depths]
-        second = self._choose(logits, again)
+        second = self._perturbed(logits, again).argmax(-1).tolist()
         for node in range(1, len(tree)):
             if second[tree.parents[node]] == tree.tokens[node]:
                 judgement.accepted[node] = True

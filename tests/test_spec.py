@@ -232,3 +232,15 @@ def test_its_weights_are_named_or_lie_beside_the_model(tmp_path: Path) -> None:
     beside = tmp_path / "nfox" / "spec"
     beside.mkdir(parents=True)
     assert Speculative.find(str(tmp_path), {}) == str(beside)
+
+
+def test_second_guesses_stand_beside_the_first_and_are_followed() -> None:
+    right = tiny.slow("llama", PROMPT, 40)
+    drafter = Speculative(DRAFT, tiny.VOCABULARY, 3, branches=8)
+    steps = tiny.run(TARGET, drafter, PROMPT, max_tokens=40)
+    assert tiny.text(steps) == right
+    assert all(len(step.tree) <= 1 + 8 * 3 and max(step.tree.depths) <= 3 for step in steps)
+    aside = [s for s in steps if s.verdict.path != list(range(len(s.verdict.path)))]
+    assert aside  # a second guess was the right one
+    chain = tiny.run(TARGET, Speculative(DRAFT, tiny.VOCABULARY, 3), PROMPT, max_tokens=40)
+    assert len(steps) < len(chain)

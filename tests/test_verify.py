@@ -37,7 +37,7 @@ def test_at_temperature_zero_every_rule_is_the_greedy_one(accept: str) -> None:
         verdict = verify(TREE, logits_for(TREE, choices), rule, [4])
         assert isinstance(rule, Greedy)
         assert (verdict.path, verdict.bonus, verdict.choices) == (path, bonus, choices)
-        assert rule.draw(logits_for(TREE, choices)[0], [4]) == (choices[0], None)
+        assert rule.draw(logits_for(TREE, choices)[0], [4]) == ([choices[0]], None)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_the_penalty_follows_each_path(sampling: Sampling) -> None:
         )
         assert alone.choices == [at_once[node]]
         # A draft model with the same logits draws the same token there.
-        assert (
-            make_rule("exact", sampling).draw(logits[node], [*before, path[-1]])[0] == at_once[node]
-        )
+        assert make_rule("exact", sampling).draw(logits[node], [*before, path[-1]])[0] == [
+            at_once[node]
+        ]
 
 
 def test_sampling_chooses_alike_for_all_nodes_at_one_position() -> None:
@@ -77,7 +77,7 @@ def test_where_p_equals_q_everything_is_accepted() -> None:
         logits = 3 * torch.randn(4, SIZE)
         drawn = [rule.draw(row, []) for row in logits[:3]]
         q = torch.stack([torch.zeros(SIZE), *(q for _, q in drawn if q is not None)])
-        tree = TokenTree.chain(0, [token for token, _ in drawn], q)
+        tree = TokenTree.chain(0, [guesses[0] for guesses, _ in drawn], q)
         assert verify(tree, logits, rule, []).path == [0, 1, 2, 3]
     torch.testing.assert_close(q[1:], sampling.log_probabilities(logits[:3]).exp())
 

@@ -86,17 +86,20 @@ class Parts:
             raise ModelError("no draft model was named", "pass --draft-model FOLDER or hub id")
         return self.load(self.weights)
 
-    def draft_length(self, given: int | None, most: int, draft: float = 0.0) -> int:
+    def draft_length(
+        self, given: int | None, most: int, draft: float = 0.0, branches: int = 1
+    ) -> int:
         """Return how many tokens to draft: the given number, else as many as pay, up to `most`.
 
         Args:
             given: what the person asked for.
             most: the default where width costs nothing.
             draft: seconds per drafted token.
+            branches: guesses at each depth.
         """
         if given is not None:
             return given
-        return self.costs.best_gamma(most, draft) if self.costs else most
+        return self.costs.best_gamma(most, draft, branches) if self.costs else most
 
 
 class Drafter(ABC):

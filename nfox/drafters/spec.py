@@ -29,23 +29,28 @@ class SpecOptions(Options):
         None, "tokens drafted at most; by default up to 8, as many as pay on this machine"
     )
     confidence: float = option(0.3, "drafting stops after a token less probable than this")
+    branches: int = option(2, "guesses at each depth, where the model takes trees")
 
     def __post_init__(self) -> None:
         if (self.gamma or 0) < 0:
             raise UsageError(f"gamma must not be negative: {self.gamma}")
         if not 0 <= self.confidence <= 1:
             raise UsageError(f"the confidence is a probability, not {self.confidence}")
+        if self.branches < 1:
+            raise UsageError(f"there must be at least one branch, not {self.branches}")
 
 
 class Speculative(Drafter):
-    """Propose a chain drawn from a draft model.
+    """Propose a chain drawn from a draft model, and beside each token what came second.
 
     Args:
         draft: the draft model.
         vocabulary: the target's; the draft model's logits are cut or padded to it.
-        gamma: how many tokens are drafted at most.
+        gamma: how deep is drafted at most.
         confidence: drafting stops after a token less probable than this; the token stays, since
             dropping it because of what it is would bias the draft.
+        branches: guesses at each depth; the first is drafted on from. Needs a target that takes
+            trees; a rule that needs q draws only one.
         name: of the draft model, for the header.
     """
 
@@ -60,11 +65,13 @@ class Speculative(Drafter):
         vocabulary: int,
         gamma: int = 4,
         confidence: float = 0.0,
+        branches: int = 1,
         name: str = "",
     ) -> None:
         self.draft = draft
         self.vocabulary = vocabulary
         self.gamma = gamma
+        self.branches = branches
         self.confidence = confidence
         self.name = name
         self.cache = draft.new_cache()
@@ -80,10 +87,11 @@ class Speculative(Drafter):
         """See `Drafter.build`."""
         draft = parts.load_weights()
         _check(parts, draft)
+        target = parts.model.target
+        branches = options.branches if target.proposals == "trees" else 1
         seconds = measure(draft.target, budget=0.2).at(1)
-        gamma = parts.draft_length(options.gamma, 8, seconds)
-        size = parts.model.target.vocabulary
-        return cls(draft.target, size, gamma, options.confidence, draft.name)
+        gamma = parts.draft_length(options.gamma, 8, seconds, branches)
+        return cls(draft.target, target.vocabulary, gamma, options.confidence, branches, draft.name)
 
     def propose(self, context: Context) -> TokenTree:
         """See `Drafter.propose`."""
@@ -92,21 +100,23 @@ class Speculative(Drafter):
             return TokenTree.chain(context.root)
         past = self._known([*context.tokens, context.root])
         feed = self._catch_up(context, past)
-        drafted: list[int] = []
+        tokens, parents, node = [context.root], [-1], 0
         rows: list[Tensor] = []
-        while len(drafted) < length:
+        for _ in range(length):
             logits, hidden = self.draft.score(feed, self.cache)
             self.cache.commit(feed, range(len(feed)), hidden)
             row = self._fit(logits[-1])
-            token, q = context.rule.draw(row, past)
-            drafted.append(token)
+            guesses, q = context.rule.draw(row, past, self.branches)
+            parents += [node] * len(guesses)
+            node = len(tokens)
+            tokens += guesses
             rows += [] if q is None else [q]
-            if self.confidence and float(row.log_softmax(-1)[token].exp()) < self.confidence:
+            if self.confidence and float(row.softmax(-1)[guesses[0]]) < self.confidence:
                 break
-            past.append(token)
-            feed = TokenTree.chain(token)
+            past.append(guesses[0])
+            feed = TokenTree.chain(guesses[0])
         q = torch.stack([torch.zeros_like(rows[0]), *rows]) if rows else None
-        return TokenTree.chain(context.root, drafted, q)
+        return TokenTree(tuple(tokens), tuple(parents), q)
 
     def _catch_up(self, context: Context, past: list[int]) -> TokenTree:
         """Forget refused guesses and read what is missing; return the chain to score first."""
@@ -141,7 +151,7 @@ class Speculative(Drafter):
 
     def describe(self) -> str:
         """See `Drafter.describe`."""
-        return f"draft model {self.name}, gamma {self.gamma}"
+        return f"draft model {self.name}, gamma {self.gamma}, branches {self.branches}"
 
 
 def _check(parts: Parts, draft: Any) -> None:
