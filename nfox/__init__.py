@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nfox.chat import Chat, Reply, Settings, Update
+    from nfox.chat import Chat
     from nfox.compose import load
+    from nfox.conversation import Message
     from nfox.errors import NfoxError
     from nfox.loading import ModelOptions
+    from nfox.reply import Reply, Settings, Update
     from nfox.sampling import Sampling
     from nfox.session import Session
     from nfox.stream import Piece
-    from nfox.templates import Message
 
 __version__ = "0.1.0"
 
@@ -25,15 +26,15 @@ if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "cli").is_dir():
 
 _HOMES = {
     "Chat": "chat",
-    "Message": "templates",
+    "Message": "conversation",
     "ModelOptions": "loading",
     "NfoxError": "errors",
     "Piece": "stream",
-    "Reply": "chat",
+    "Reply": "reply",
     "Sampling": "sampling",
     "Session": "session",
-    "Settings": "chat",
-    "Update": "chat",
+    "Settings": "reply",
+    "Update": "reply",
     "load": "compose",
 }
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfox.chat import Chat, Reply
+from nfox.chat import Chat
+from nfox.conversation import Message
 from nfox.errors import NfoxError, UsageError
-from nfox.templates import Message
+from nfox.reply import Reply
 
 _LAYOUTS = '{"id", "prompt"}, {"id", "messages": [{"role", "content"}]} or {"id", "turns": [text]}'
 _SEEDS = 1024  # replies a prompt may use, so that its noise does not depend on other prompts

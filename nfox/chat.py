@@ -8,88 +8,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 from nfox import drafters
+from nfox.conversation import Message, Template
 from nfox.costs import Costs
 from nfox.drafters.base import Drafter, Parts
-from nfox.errors import ContextError, UsageError
-from nfox.generate import FinishReason, Step, generate
+from nfox.errors import ContextError
+from nfox.generate import Step, generate
 from nfox.loading import LoadedModel, load_model
-from nfox.rules import make_rule
-from nfox.sampling import Sampling
-from nfox.stats import Stats
+from nfox.reply import Reply, Settings, Update
 from nfox.stream import Piece, TextStream
-from nfox.templates import Message, Template
-
-Finish = FinishReason | Literal["interrupt", "error"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What can change from reply to reply.
-
-    Args:
-        sampling: how tokens are chosen.
-        accept: the acceptance rule: "exact", "rejection" or "typical".
-        lenience: of rejection; below 1 it is no longer lossless.
-        epsilon: of typical acceptance.
-        delta: of typical acceptance.
-        max_new_tokens: of a reply.
-        stop: strings that end a reply, besides the template's.
-        keep_logits: put the target's logits into each step.
-    """
-
-    sampling: Sampling = field(default_factory=Sampling)
-    accept: str = "exact"
-    lenience: float = 1.0
-    epsilon: float = 0.09
-    delta: float = 0.3
-    max_new_tokens: int = 512
-    stop: tuple[str, ...] = ()
-    keep_logits: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
-        make_rule(self.accept, self.sampling, lenience=self.lenience)
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one step added to a reply.
-
-    Args:
-        pieces: text that is now certain; it may lag behind the tokens.
-        step: of the loop; None for the last text, which waited for more.
-    """
-
-    pieces: tuple[Piece, ...]
-    step: Step | None
-
-
-@dataclass
-class Reply:
-    """A reply, complete or not: it grows while it is streamed.
-
-    Args:
-        method: that drafted it.
-        ids: its tokens, without the stop token.
-        text: what they say.
-        finish: why it ended; "interrupt" until it does.
-        stats: of its steps.
-    """
-
-    method: str
-    ids: list[int] = field(default_factory=list)
-    text: str = ""
-    finish: Finish = "interrupt"
-    stats: Stats = field(default_factory=Stats)
-
-    def message(self) -> Message:
-        """Return it as a message; its ids go along, so that they are never tokenised again."""
-        return Message("assistant", self.text, tuple(self.ids) if self.ids else None)
 
 
 class Chat:
@@ -212,14 +140,7 @@ class Chat:
         """Run the loop over a prompt; note what reading it took."""
         prompt, source = self._encode(messages)
         settings, stats = self.settings, reply.stats
-        rule = make_rule(
-            settings.accept,
-            settings.sampling,
-            reply=self.replies,
-            lenience=settings.lenience,
-            epsilon=settings.epsilon,
-            delta=settings.delta,
-        )
+        rule = settings.rule(self.replies)
         self.replies += 1
         stats.cached_tokens = self.cache.reuse(prompt, source)
         steps = generate(

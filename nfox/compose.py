@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from nfox.chat import Chat, Settings
+from nfox.chat import Chat
+from nfox.conversation import Template
 from nfox.costs import measure
 from nfox.drafters import method as method_class
 from nfox.drafters import names
 from nfox.errors import ModelError
 from nfox.loading import LoadedModel, ModelOptions, base_of, load_model
 from nfox.memory import check_memory
-from nfox.templates import Template, resolve
+from nfox.reply import Settings
+from nfox.templates import resolve
 
 
 def load(

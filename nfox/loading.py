@@ -19,10 +19,10 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from nfox.devices import DTYPES, best_device, choose_dtype
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.target import Target
 
-DTYPES = ("auto", "float32", "float16", "bfloat16")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
 Quantisation = Literal["4bit", "8bit"]
 
@@ -132,31 +132,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelError(f"{path}: expected a JSON object, got {type(data).__name__}")
     return data
-
-
-def best_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def cpu_computes_bfloat16() -> bool:
-    """Whether the CPU has bfloat16 arithmetic (AVX512-BF16 or AMX on x86, BF16 on Arm)."""
-    flags = Path("/proc/cpuinfo")
-    text = flags.read_text(encoding="utf-8", errors="replace") if flags.is_file() else ""
-    words = set(text.split())
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype | Literal["auto"]:
-    """Return the dtype for a name of `DTYPES`; "auto" is the checkpoint's own."""
-    if name != "auto":
-        found: torch.dtype = getattr(torch, name)
-        return found
-    if device.type == "cpu":
-        return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
-    return "auto"
 
 
 # What transformers and the libraries under it raise on files that are not what they should be.

@@ -9,8 +9,9 @@ from typing import Any
 import psutil
 import torch
 
+from nfox.devices import best_device, choose_dtype
 from nfox.errors import NfoxError
-from nfox.loading import ModelOptions, best_device, choose_dtype, read_json
+from nfox.loading import ModelOptions, read_json
 
 _BYTES = {"4bit": 0.6, "8bit": 1.1}  # per weight, with scales and what stays in 16 bit
 

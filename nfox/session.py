@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nfox.chat import Chat, Update
+from nfox.chat import Chat
+from nfox.conversation import Message
 from nfox.errors import NfoxError, UsageError
-from nfox.templates import Message
+from nfox.reply import Update
 
 FORMAT = "nfox.conversation/1"
 

@@ -19,7 +19,7 @@ PACKAGES = {"nfox": ROOT / "nfox", "nfox.cli": ROOT / "cli"}
 
 # From low to high. A module imports from lower floors only, also inside functions and for types.
 FLOORS = [
-    ["nfox.errors", "nfox.demo"],
+    ["nfox.errors", "nfox.demo", "nfox.devices"],
     ["nfox.tree", "nfox.sampling", "nfox.conversation"],
     ["nfox.verify", "nfox.cache", "nfox.stream", "nfox.templates", "nfox.defaults"],
     ["nfox.target", "nfox.rules"],
@@ -27,6 +27,7 @@ FLOORS = [
     ["nfox.memory", "nfox.drafters.base"],
     ["nfox.drafters.*", "nfox.generate", "nfox.checkpoint"],
     ["nfox.drafters", "nfox.stats"],
+    ["nfox.reply"],
     ["nfox.chat"],
     ["nfox.session", "nfox.compose", "nfox.batch"],
     ["nfox.serve*", "nfox.train*", "nfox.eval*"],
