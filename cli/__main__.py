@@ -1,0 +1,5 @@
+"""`python -m nfox.cli`: what the command `nfox` runs."""
+
+from . import main
+
+main()

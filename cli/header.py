@@ -1,0 +1,102 @@
+"""What is said once, when the chat starts: what was loaded, how, and how to read the marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+
+from nfox import __version__
+
+from .theme import Screen
+
+if TYPE_CHECKING:
+    from nfox.chat import Chat
+    from nfox.tree import Source
+
+_DIM = Style(dim=True)
+_WIDEST = 8  # the draft length up to which widths are asked whether they pay
+
+
+def model_name(chat: Chat) -> str:
+    """Return the model's name without the folders around it."""
+    from nfox.demo import TARGET
+
+    name = chat.model.name
+    if Path(name) == TARGET:
+        return "the embedded model"
+    return Path(name).name if Path(name).is_dir() else name
+
+
+def exactness(chat: Chat) -> str:
+    """Say whether replies follow the target's own distribution."""
+    from nfox.rules import make_rule
+
+    settings = chat.settings
+    rule = make_rule(settings.accept, settings.sampling, lenience=settings.lenience)
+    return "lossless" if rule.lossless else f"{settings.accept}: not lossless"
+
+
+def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) -> None:
+    """Print two or three lines about what was loaded.
+
+    Args:
+        chat: the model and the method.
+        screen: where.
+        loaded: seconds it took.
+        verbose: add what forwards cost.
+    """
+    target, dot = chat.model.target, screen.symbols.dot
+    size = sum(weights.numel() for weights in target.model.parameters())
+    parts = (
+        f"nfox {__version__}",
+        chat.method,
+        exactness(chat),
+        f"{model_name(chat)}, {_count(size)} parameters",
+        f"{str(target.dtype).removeprefix('torch.')} {target.device}",
+        f"template {chat.template.name}",
+        f"loaded in {loaded:.1f} s",
+    )
+    line = Text(dot.join(parts))
+    line.stylize("bold", 0, len(parts[0]))
+    screen.console.print(line)
+    screen.console.print(Text(_method(chat), _DIM))
+    if chat.costs is not None:
+        if target.proposals == "nothing" or not chat.costs.best_gamma(_WIDEST):
+            said = "drafting does not pay here: scoring more than one token takes too long"
+            screen.console.print(Text(said, _DIM))
+        if verbose:
+            screen.console.print(Text(str(chat.costs), _DIM))
+
+
+def print_legend(chat: Chat, screen: Screen) -> None:
+    """Print how to read the marks, in the marks."""
+    rule = "" if exactness(chat) == "lossless" else f" ({chat.settings.accept})"
+    words: dict[Source, str] = {
+        "bonus": "target model",
+        "accepted": f"accepted draft{rule}",
+        "corrected": "corrected",
+    }
+    line = Text()
+    for source, meaning in words.items() if screen.marked else ():
+        opening, closing = screen.brackets.get(source, ("", ""))
+        line.append(opening + meaning + closing, screen.styles[source]).append("   ")
+    line.append("/help   ^C stops a reply   ^D leaves", _DIM)
+    screen.console.print(line)
+
+
+def _method(chat: Chat) -> str:
+    """Say why this method, and what it drafts with, without the model's whole path."""
+    said = f"{chat.method}: {chat.why}"
+    if described := chat.drafter.describe():
+        said += f"; {described}"
+    return said.replace(f"{chat.model.name}/", "").replace(chat.model.name, model_name(chat))
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number / 1e3:.0f}K"

@@ -1,0 +1,189 @@
+"""From options to a `Chat`: what can be checked is checked before torch is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from nfox.drafters import names
+from nfox.errors import ModelError, UsageError
+
+from .options import GenerationArguments, MethodArguments, ModelArguments
+
+if TYPE_CHECKING:
+    from nfox.chat import Chat
+    from nfox.loading import ModelOptions, Quantisation
+    from nfox.reply import Settings
+
+
+def check(model: ModelArguments, method: MethodArguments) -> None:
+    """Find what is wrong with the options, as far as that needs no model.
+
+    Raises:
+        NfoxError: for the first mistake.
+    """
+    if method.method is not None and method.method not in names():
+        raise UsageError(f"unknown method {method.method!r}", f"available: {', '.join(names())}")
+    _method_options(method)
+    _memory_limits(model)
+    _quantisation(model.load_in_4bit, model.load_in_8bit)
+    _quantisation(model.draft_load_in_4bit, model.draft_load_in_8bit)
+    _belongs(method, "rejection", "lenience")
+    _belongs(method, "typical", "epsilon", "delta")
+    if model.conv_template is not None:
+        _template(model.conv_template)
+
+
+def _template(name: str) -> None:
+    from nfox.templates import available
+
+    if not name.endswith(".json") and name not in (*available(), "tokenizer"):
+        raise ModelError(f"no conversation template {name!r}", "--conv-template list shows them")
+
+
+def load_chat(
+    model: ModelArguments,
+    method: MethodArguments,
+    generation: GenerationArguments,
+    *,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Chat:
+    """Load what the options say.
+
+    Args:
+        model: what is loaded, and how.
+        method: what drafts.
+        generation: how tokens are chosen.
+        on_stage: told what is being done.
+
+    Raises:
+        NfoxError: if anything is missing or does not fit.
+    """
+    on_stage("importing torch")
+    from nfox import load
+
+    loading, draft_loading = _loading(model)
+    chat = load(
+        model.model,
+        method=method.method,
+        options=_method_options(method),
+        draft_model=model.draft_model,
+        heads=model.heads,
+        base_model=model.base_model,
+        loading=loading,
+        draft_loading=draft_loading,
+        template=model.conv_template,
+        system=model.system,
+        settings=make_settings(method, generation),
+        max_context=model.max_context,
+        on_stage=on_stage,
+    )
+    if generation.sampling == "model":
+        chat.settings = _as_the_model_says(chat, generation)
+    return chat
+
+
+def make_settings(method: MethodArguments, generation: GenerationArguments) -> Settings:
+    """Return the settings of replies that the options ask for."""
+    from nfox.reply import Settings
+    from nfox.sampling import Sampling
+
+    return Settings(
+        sampling=replace(Sampling(), **_given(generation, *_SAMPLING)),
+        accept=method.accept,
+        max_new_tokens=generation.max_new_tokens,
+        stop=tuple(generation.stop),
+        **_given(method, "lenience", "epsilon", "delta"),
+    )
+
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+
+
+def _given(group: object, *fields: str) -> dict[str, Any]:
+    values = {name: getattr(group, name) for name in fields}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _as_the_model_says(chat: Chat, generation: GenerationArguments) -> Settings:
+    """Take the sampling of the model's generation config; what was given by hand wins."""
+    from nfox.defaults import sampling_of
+
+    own = sampling_of(chat.model.target.model.generation_config)
+    return replace(chat.settings, sampling=replace(own, **_given(generation, *_SAMPLING)))
+
+
+def _loading(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
+    """Return how the target is loaded, and how a draft model is."""
+    from nfox.loading import ModelOptions
+
+    target = ModelOptions(
+        dtype=model.dtype,
+        quantisation=_quantisation(model.load_in_4bit, model.load_in_8bit),
+        attn=model.attn,
+        device=model.device,
+        device_map=model.device_map,
+        max_memory=_memory_limits(model),
+        revision=model.revision,
+        offline=model.offline,
+        trust_remote_code=model.trust_remote_code,
+        adapter=model.adapter,
+    )
+    drafting = _quantisation(model.draft_load_in_4bit, model.draft_load_in_8bit)
+    return target, replace(
+        target, quantisation=drafting, adapter=None, revision=None, device_map=None, max_memory={}
+    )
+
+
+def _quantisation(four: bool, eight: bool) -> Quantisation | None:
+    if four and eight:
+        raise UsageError("4 bit and 8 bit at once", "choose one of the two")
+    return "4bit" if four else "8bit" if eight else None
+
+
+def _pairs(texts: list[str], option: str) -> dict[str, str]:
+    wrong = next((text for text in texts if "=" not in text.strip("=")), None)
+    if wrong is not None:
+        raise UsageError(f"{option} {wrong!r} is not NAME=VALUE")
+    return dict((part.strip() for part in text.split("=", 1)) for text in texts)  # type: ignore[misc]
+
+
+def _method_options(method: MethodArguments) -> dict[str, str]:
+    gamma = {} if method.gamma is None else {"gamma": str(method.gamma)}
+    return _pairs(method.options, "-o") | gamma
+
+
+def _memory_limits(model: ModelArguments) -> dict[str, str]:
+    if model.max_memory and not model.device_map:
+        raise UsageError("--max-memory limits a --device-map", "add --device-map auto")
+    return _pairs((model.max_memory or "").split(",") if model.max_memory else [], "--max-memory")
+
+
+def _belongs(method: MethodArguments, rule: str, *fields: str) -> None:
+    for name in _given(method, *fields):
+        if method.accept != rule:
+            raise UsageError(f"--{name} is of the rule `{rule}`", f"add --accept {rule}")
+
+
+@contextmanager
+def loading_display(wanted: bool) -> Iterator[Callable[[str], None]]:
+    """Show on stderr what is being loaded; give a function that is told of each stage."""
+    if not wanted:
+        yield lambda stage: None
+        return
+    print("loading", end="\r", file=sys.stderr, flush=True)  # importing the display takes a moment
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=16),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("loading", total=None)
+        yield lambda stage: progress.update(task, description=stage)

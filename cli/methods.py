@@ -1,0 +1,80 @@
+"""`nfox methods`: what each method needs, and what was found for a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+import typer
+
+from nfox.drafters import method, names
+
+from .grouped import grouped, option
+
+
+@dataclass(frozen=True)
+class MethodsArguments:
+    """For which model, and how to say it."""
+
+    model: Annotated[
+        str | None,
+        option("Model", "Folder or hub id; the embedded one by default.", "--model", "-m"),
+    ] = None
+    draft_model: Annotated[
+        str | None, option("Model", "Folder or hub id of a draft model.", "--draft-model")
+    ] = None
+    as_json: Annotated[bool, option("Display", "As JSON.", "--json", envvar=None)] = False
+    debug: Annotated[bool, option("Display", "Show tracebacks.", "--debug")] = False
+
+
+def methods(arguments: MethodsArguments) -> None:
+    """List the methods, what each needs, and which weights were found for the model."""
+    from nfox.demo import TARGET
+
+    model = arguments.model or str(TARGET)
+    given = {"draft_model": arguments.draft_model} if arguments.draft_model else {}
+    rows = [_row(name, model, given) for name in names()]
+    if arguments.as_json:
+        print(json.dumps({"model": model, "methods": rows}, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for row in rows:
+        console.print(Text(f"{row['name']}", style="bold"), Text(row["summary"]))
+        for line in _lines(row):
+            console.print(Padding(Text(line, style="dim"), (0, 0, 0, 8)))
+
+
+def _lines(row: dict[str, Any]) -> list[str]:
+    """Say what a method needs and has, and what can be set."""
+    found = f"found: {row['weights']}" if row["weights"] else "not found for this model"
+    lines = [f"needs {row['needs']} ({found})"] if row["needs"] else []
+    for name, setting in row["options"].items():
+        default = "" if setting["default"] is None else f" (default {setting['default']})"
+        lines.append(f"-o {name}=: {setting['help']}{default}")
+    return lines
+
+
+def _row(name: str, model: str, given: dict[str, str]) -> dict[str, Any]:
+    found = method(name)
+    weights = found.find(model, given)
+    return {
+        "name": name,
+        "summary": found.summary,
+        "needs": found.needs,
+        "ready": not found.needs or weights is not None,
+        "weights": weights,
+        "options": {
+            field.name: {"default": field.default, "help": field.metadata["help"]}
+            for field in fields(found.options)
+        },
+    }
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("methods")(grouped(methods))

@@ -1,0 +1,246 @@
+"""The chat as a person has it: the real program in a pseudo-terminal, read from its screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cli_model
+import pexpect
+import pytest
+from pyte import Stream
+from test_cli_render import Terminal, bare
+
+from nfox.cli.render import clean
+from nfox.demo import TARGET
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 90  # seconds; a busy machine takes long to import torch
+ENTER, CTRL_C, CTRL_D, CTRL_J = "\r", "\x03", "\x04", "\x0a"
+
+
+class Program:
+    """The chat in a terminal of its own."""
+
+    def __init__(self, home: Path, *arguments: str, columns: int = 80, **env: str) -> None:
+        self.home = home
+        self.raw = ""
+        self.screen = Terminal(columns, 24, history=100_000, ratio=0.001)
+        self.stream = Stream(self.screen)
+        foreign = ("NFOX_", "NO_COLOR", "COLUMNS", "LINES")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+        settings = {
+            "TERM": "xterm-256color",
+            "OMP_NUM_THREADS": "1",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+            "XDG_STATE_HOME": str(home),
+            "PYTHONPATH": str(ROOT),
+        }
+        self.child = pexpect.spawn(
+            sys.executable,
+            ["-m", "nfox.cli", *arguments],
+            env={**kept, **settings, **env},  # type: ignore[arg-type]
+            cwd=str(home),
+            encoding="utf-8",
+            dimensions=(24, columns),
+            timeout=PATIENCE,
+        )
+
+    def text(self) -> str:
+        """Return the scrollback and the screen."""
+        wide = range(self.screen.columns)
+        past = ("".join(row[x].data for x in wide) for row in self.screen.history.top)
+        return "\n".join(row.rstrip() for row in [*past, *self.screen.display]).rstrip()
+
+    def wait(self, met: Callable[[str], bool]) -> str:
+        """Read until the text is as wanted; return it."""
+        end = time.monotonic() + PATIENCE
+        while not met(self.text()):
+            assert time.monotonic() < end, f"waited in vain; the screen:\n{self.text()}"
+            try:
+                self._feed(self.child.read_nonblocking(65536, timeout=0.2))
+            except pexpect.TIMEOUT:
+                continue
+            except pexpect.EOF:
+                assert met(self.text()), f"it ended:\n{self.text()}"
+        return self.text()
+
+    def _feed(self, output: str) -> None:
+        self.raw += output
+        self.stream.feed(output)
+
+    def prompt(self) -> str:
+        """Wait until it is the person's turn."""
+        return self.wait(lambda text: text.endswith("\n>"))
+
+    def type(self, text: str) -> str:
+        """Send a line; return what is there when it is answered."""
+        before = self.text().count("\n>")
+        self.child.send(text + ENTER)
+        return self.wait(lambda now: now.count("\n>") > before and now.endswith("\n>"))
+
+    def saved(self) -> list[dict[str, str]]:
+        """Return the conversation, as /save writes it."""
+        file = self.home / "talk.json"
+        file.unlink(missing_ok=True)
+        self.type("/save talk.json")
+        messages: list[dict[str, str]] = json.loads(file.read_text())["messages"]
+        return messages
+
+    def end(self) -> int:
+        """Wait for the end; return the exit code."""
+        try:
+            while True:
+                self._feed(self.child.read_nonblocking(65536, timeout=PATIENCE))
+        except pexpect.EOF:
+            self.child.close()
+        return int(self.child.exitstatus if self.child.exitstatus is not None else -1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(cli_model.save(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    programs: list[Program] = []
+
+    def make(*arguments: str, columns: int = 80, **env: str) -> Program:
+        programs.append(Program(tmp_path, *arguments, columns=columns, **env))
+        return programs[-1]
+
+    yield make
+    for program in programs:
+        program.child.close(force=True)
+
+
+def test_a_conversation(model: str, start: Callable[..., Program]) -> None:
+    chat = start("-m", model, "--max-new-tokens", "41")
+    reply = clean(cli_model.said(41)).strip()
+    header = chat.prompt()
+    for part in ("nfox", "lookup", "lossless", "accepted draft", "/help"):
+        assert part in header
+    assert bare(reply) in bare(chat.type("hello"))
+    assert "cut at max_new_tokens=41" in chat.text()
+    assert "took back: hello" in chat.type("/undo")
+    assert "nothing to answer again" in chat.type("/regen")
+    # A paste of several lines is one message, and so is what Ctrl-J joins.
+    chat.type("\x1b[200~one\r\ntwo\nthree\x1b[201~")
+    chat.type(f"four{CTRL_J}five")
+    said = chat.saved()
+    assert [message["role"] for message in said] == ["user", "assistant"] * 2
+    assert [said[0]["content"], said[2]["content"]] == ["one\ntwo\nthree", "four\nfive"]
+    assert said[1]["content"] == cli_model.said(41)
+    chat.type("/regen")
+    assert chat.saved() == said
+    chat.type("/reset")
+    assert chat.saved() == []
+    (chat.home / "mine.json").write_text(json.dumps(said))
+    assert "loaded 4 messages" in chat.type("/load mine.json")
+    assert [(m["role"], m["content"]) for m in chat.saved()] == [
+        (m["role"], m["content"]) for m in said
+    ]
+    chat.child.send(CTRL_D)
+    assert chat.end() == 0
+
+
+def test_mistakes_are_told_and_the_talk_goes_on(model: str, start: Callable[..., Program]) -> None:
+    chat = start("-m", model, "--max-new-tokens", "9", "--max-context", "128")
+    chat.prompt()
+    chat.type("hello")
+    (chat.home / "broken.json").write_text("[1, 2")
+    (chat.home / "other.json").write_text('{"weather": "fine"}')
+    for typed, answer in (
+        ("/load nowhere.json", "No such file"),
+        ("/load broken.json", "not JSON"),
+        ("/load other.json", "not a conversation"),
+        ("/save other.json", "choose another name"),
+        ("/save", "which file?"),
+        ("/regn", "did you mean /regen?"),
+        ("/method warp", "unknown method"),
+        ("/method spec", "needs a draft model"),
+        ("/template nowhere", "no conversation template"),
+        ("/set colour=red", "no setting 'colour'"),
+        ("/set temperature=hot", "expected a number"),
+        ("/set temperature=-1", "temperature cannot be -1.0"),
+    ):
+        assert answer in chat.type(typed).rpartition(f"> {typed}")[2]
+    # Too long a message is refused, and stands in the input line again.
+    chat.child.send("x" * 150 + ENTER)
+    text = chat.wait(lambda now: "the context holds 128" in now and now.endswith("xxx"))
+    assert "/reset" in text.rpartition("the context holds")[2]
+    chat.child.send(CTRL_C)
+    chat.wait(lambda now: now.endswith("\n>"))
+    assert chat.saved()[0]["content"] == "hello"
+    chat.child.send("/exit" + ENTER)
+    assert chat.end() == 0
+
+
+def test_ctrl_c_ends_the_reply_and_nothing_else(model: str, start: Callable[..., Program]) -> None:
+    chat = start("-m", model, "--max-new-tokens", "3900", columns=60)
+    chat.prompt()
+    chat.child.send("hello" + ENTER)
+    chat.wait(lambda now: "tok/s" in now and "^C stops" in now and "then." in now)
+    chat.screen.resize(24, 70)
+    chat.child.setwinsize(24, 70)
+    chat.child.send(CTRL_C)
+    text = chat.wait(lambda now: "stopped" in now and now.endswith("\n>"))
+    assert "^C" not in text.rpartition("stopped")[0].rpartition("> hello")[2]
+    said = chat.saved()
+    assert len(said[1]["content"]) > 20
+    assert cli_model.said(3900).startswith(said[1]["content"].rstrip("\ufffd"))
+    chat.type("/set max_new_tokens=5")
+    chat.type("more")
+    assert chat.saved()[:2] == said
+    # At the prompt it clears the line, and says once how to leave.
+    chat.child.send("half a thou")
+    chat.wait(lambda now: now.endswith("half a thou"))
+    chat.child.send(CTRL_C)
+    assert "^D or /exit leaves" in chat.prompt()
+
+
+def test_a_long_reply_without_colour(model: str, start: Callable[..., Program]) -> None:
+    chat = start("-m", model, "--max-new-tokens", "451", columns=60, NO_COLOR="1")
+    chat.prompt()
+    chat.type("the quick brown dog")
+    text = chat.text().partition("brown dog")[2].rpartition("\n>")[0].rpartition("\n")[0]
+    text = text.rpartition("cut at")[0] or text
+    assert bare(text) == bare(clean(cli_model.said(451)))
+    assert "\x1b[4m" in chat.raw
+    reply = chat.raw.partition("brown dog")[2]
+    assert "38;" not in reply and "\x1b[31m" not in reply and "\x1b]" not in reply
+    chat.child.send("/exit" + ENTER)
+    assert chat.end() == 0
+
+
+def test_no_chat_without_a_terminal_to_write_on(tmp_path: Path) -> None:
+    child = pexpect.spawn(
+        "sh", ["-c", f"{sys.executable} -m nfox.cli | cat"], cwd=str(ROOT), encoding="utf-8"
+    )
+    assert "stdout is not a terminal" in child.read()
+    child.close()
+
+
+def test_plain_lines_for_plain_terminals(model: str, start: Callable[..., Program]) -> None:
+    chat = start("-m", model, "--max-new-tokens", "9", "--provenance", "brackets", TERM="dumb")
+    chat.prompt()
+    assert "⟨" in chat.type("the quick brown dog")
+    assert "\x1b" not in chat.raw
+    chat.child.send(CTRL_D)
+    assert chat.end() == 0
+
+
+@pytest.mark.skipif(not TARGET.is_dir(), reason="the embedded model is not there")
+def test_the_embedded_model(start: Callable[..., Program]) -> None:
+    chat = start("-v")
+    assert "the embedded model" in chat.prompt()
+    assert "nfox" in chat.type("who are you?").rpartition("who are you?")[2]
+    assert "ms/step" in chat.text()
+    assert "x measured" in chat.type("/compare")
+    chat.child.send(CTRL_D)
+    assert chat.end() == 0

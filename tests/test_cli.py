@@ -1,0 +1,272 @@
+"""The command line: options, exit codes, one answer, lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import cli_model
+import pytest
+from typer.testing import CliRunner, Result
+
+import nfox
+from nfox.cli import events, options
+from nfox.cli.app import app
+from nfox.cli.render import clean
+from nfox.drafters import names
+from nfox.rules import RULES
+from nfox.templates import available
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "transformers", "prompt_toolkit", "fastchat.model", "bitsandbytes")
+REPLY = clean(cli_model.said(31)).lstrip()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(cli_model.save(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("NFOX_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def invoke(*arguments: str, input: str = "") -> Result:
+    return CliRunner().invoke(app, arguments, input=input)
+
+
+def ask(model: str, *arguments: str, input: str = "") -> Result:
+    return invoke("--model", model, "--max-new-tokens", "31", *arguments, input=input)
+
+
+def spawn(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "nfox.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_help_is_light_and_complete() -> None:
+    code = (
+        "import sys; sys.argv = ['nfox', '--help']\n"
+        "from nfox.cli import main\n"
+        "try: main()\n"
+        f"finally: print(sorted(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stderr.decode().strip() == "[]"
+    help = done.stdout.decode()
+    for panel in ("Model", "Method", "Generation", "Display", "Session", "Commands"):
+        assert f"─ {panel} ─" in help
+    for name in names():
+        assert name in help
+
+
+def test_no_option_is_without_an_environment_variable() -> None:
+    without = {"prompt", "version", "no_color"}
+    for group in (
+        options.ModelArguments,
+        options.MethodArguments,
+        options.GenerationArguments,
+        options.DisplayArguments,
+        options.SessionArguments,
+    ):
+        for field in fields(group):
+            declared = eval(str(field.type), vars(options)).__metadata__[0]
+            assert (declared.envvar is None) == (field.name in without), field.name
+
+
+def test_choices_are_those_of_the_engine() -> None:
+    assert options.Accept.__args__ == RULES  # type: ignore[attr-defined]
+
+
+def test_version_and_templates() -> None:
+    assert invoke("-V").stdout == f"nfox {nfox.__version__}\n"
+    shown = invoke("--conv-template", "list")
+    assert shown.exit_code == 0
+    assert shown.stdout.split() == [*available(), "tokenizer"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--method", "warp"], 2, "unknown method 'warp'"),
+        (["--conv-template", "vicunna"], 3, "no conversation template 'vicunna'"),
+        (["-o", "gamma"], 2, "not NAME=VALUE"),
+        (["--load-in-4bit", "--load-in-8bit"], 2, "4 bit and 8 bit"),
+        (["--lenience", "0.5"], 2, "--accept rejection"),
+        (["--epsilon", "0.5"], 2, "--accept typical"),
+        (["--max-memory", "0=9GiB"], 2, "--device-map"),
+        (["--temperature", "-1"], 2, "--temperature"),
+        (["--style", "fancy"], 2, "--style"),
+        (["-p", "", "--json"], 2, "the prompt is empty"),
+        (["--style", "programmatic", "-p", "hi"], 2, "reads prompts from stdin"),
+        (["--gamma", "3", "methods"], 2, "--gamma stands before methods"),
+        (["--model", "/no/such/folder", "-p", "hi"], 3, "no such folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_code(arguments: list[str], code: int, said: str) -> None:
+    done = invoke(*arguments)
+    assert done.exit_code == code
+    assert said in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_one_answer(model: str) -> None:
+    done = ask(model, "-p", "hello")
+    assert (done.exit_code, done.stdout) == (0, REPLY + "\n")
+    assert done.stderr == ""
+
+
+def test_a_pipe_and_a_prompt_are_joined(model: str) -> None:
+    end = lines(ask(model, "--json", "-p", "explain", input="a file\n").stdout)[-1]
+    alone = lines(ask(model, "--json", "-p", "explain\n\na file").stdout)[-1]
+    dash = lines(ask(model, "--json", "-p", "-", input="explain\n\na file").stdout)[-1]
+    assert end["usage"] == alone["usage"] == dash["usage"]
+
+
+def test_every_method_gives_the_same_answer(model: str) -> None:
+    free = [name for name in names() if name != "spec"]  # the others need no second model
+    draft = ["--method", "spec", "--draft-model", model]
+    answers = [ask(model, "-p", "hello", "--method", name).stdout for name in free]
+    answers.append(ask(model, "-p", "hello", *draft, "--gamma", "3").stdout)
+    assert set(answers) == {REPLY + "\n"}
+
+
+def test_json_events(model: str) -> None:
+    done = ask(model, "-p", "the quick brown dog", "--json", "-vv")
+    first, *middle, last = lines(done.stdout)
+    assert (first["event"], first["schema"]) == ("start", events.SCHEMA)
+    assert first["lossless"] is True
+    deltas = [event for event in middle if event["event"] == "delta"]
+    assert "".join(event["text"] for event in deltas) == last["text"] == cli_model.said(31)
+    for event in deltas:
+        assert sum(count for count, _ in event["runs"]) == len(event["text"])
+    assert {run[1] for event in deltas for run in event["runs"]} == {"a", "b", "c"}
+    steps = [event for event in middle if event["event"] == "step"]
+    assert len(steps) == last["spec"]["steps"]
+    assert sum(len(event["tokens"]) for event in steps) == last["usage"]["completion_tokens"] == 31
+    assert last["finish_reason"] == "length"
+    assert last["timings"]["draft_n_accepted"] == last["spec"]["accepted"] > 0
+
+
+def test_no_event_can_steer_a_terminal() -> None:
+    import io
+    from contextlib import redirect_stdout
+
+    text = "\x1b[31m \x9b2J \x7f \u202e \u2066 你好"
+    with redirect_stdout(io.StringIO()) as out:
+        events.write({"text": text})
+    assert not set(out.getvalue()) & {"\x1b", "\x9b", "\x7f", "\u202e", "\u2066"}
+    assert json.loads(out.getvalue()) == {"text": text}
+    assert "你好" in out.getvalue()
+
+
+def test_stop_and_verbose(model: str) -> None:
+    done = ask(model, "-p", "hello", "--stop", "quick", "-v")
+    assert done.stdout.strip() == "The"
+    assert "steps" in done.stderr and "prefill" in done.stderr
+    assert ask(model, "-p", "hello", "--stop", "quick", "-v", "-q").stdout.strip() == "The"
+
+
+def test_a_prompt_that_does_not_fit(model: str) -> None:
+    done = ask(model, "-p", "x" * 300, "--max-context", "64", "--json")
+    assert done.exit_code == 4
+    assert "64" in done.stderr
+    assert lines(done.stdout)[-1]["code"] == 4
+
+
+def test_programmatic_lines(model: str) -> None:
+    said = [
+        '{"role": "user", "content": "one"}',
+        "",
+        "not json",
+        '{"role": "user", "content": "two"}',
+        '{"role": "tool", "content": "x"}',
+        '{"cmd": "reset"}',
+        '{"role": "user", "content": "two"}',
+    ]
+    done = ask(model, "--style", "programmatic", input="\n".join(said))
+    assert done.exit_code == 0
+    events_ = [event for event in lines(done.stdout) if event["event"] != "delta"]
+    assert [event["event"] for event in events_] == [
+        *("start", "end", "error", "end", "error", "reset", "end")
+    ]
+    one, two, fresh = (event for event in events_ if event["event"] == "end")
+    assert one["text"] == two["text"] == fresh["text"] == cli_model.said(31)
+    prompts = [event["usage"]["prompt_tokens"] for event in (one, two, fresh)]
+    assert prompts[0] == prompts[2] < prompts[1]
+
+
+def test_sampling_of_the_model(model: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in Path(model).iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    config = copy / "generation_config.json"
+    data = json.loads(config.read_text())
+    config.write_text(json.dumps({**data, "do_sample": True, "temperature": 0.5, "top_p": 0.9}))
+    assert ask(str(copy), "-p", "hello", "--sampling", "model").stdout == REPLY + "\n"
+    config.write_text(json.dumps({**data, "num_beams": 3}))
+    done = ask(str(copy), "-p", "hello", "--sampling", "model")
+    assert done.exit_code == 2
+    assert "num_beams=3" in done.stderr
+
+
+def test_what_the_models_sampling_means() -> None:
+    from transformers import GenerationConfig
+
+    from nfox.defaults import sampling_of
+    from nfox.sampling import Sampling
+
+    assert sampling_of(GenerationConfig(temperature=0.5)) == Sampling()
+    drawn = sampling_of(GenerationConfig(do_sample=True, temperature=0.5, top_p=0.9), seed=3)
+    assert drawn == Sampling(temperature=0.5, top_k=50, top_p=0.9, seed=3)
+    assert sampling_of(GenerationConfig(repetition_penalty=1.2)) == replace(
+        Sampling(), repetition_penalty=1.2
+    )
+
+
+def test_a_real_pipe_gets_the_answer_alone(model: str) -> None:
+    process = spawn("-m", model, "--max-new-tokens", "31", stdin=subprocess.PIPE)
+    out, err = process.communicate(b"hello\n", timeout=120)
+    assert (process.returncode, out.decode(), err) == (0, REPLY + "\n", b"")
+
+
+def test_nobody_reads(model: str) -> None:
+    process = spawn("-m", model, "-p", "hi", "--max-new-tokens", "3000", stdin=subprocess.DEVNULL)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.wait(timeout=120) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_interrupted(model: str) -> None:
+    process = spawn("-m", model, "-p", "hi", "--max-new-tokens", "4000", stdin=subprocess.DEVNULL)
+    assert process.stdout is not None
+    begin = process.stdout.read(10)
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    said = (begin + rest).decode()
+    assert said.endswith("\n") and err == b""
+    assert clean(cli_model.said(4000)).lstrip().startswith(said.strip())

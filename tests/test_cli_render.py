@@ -1,0 +1,226 @@
+"""What a reply looks like: every mark, and nothing lost, doubled or let through on the way."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyte
+import pytest
+from rich.cells import cell_len
+from rich.color import ColorTriplet
+from rich.text import Text
+
+from nfox.cli.options import DisplayArguments
+from nfox.cli.render import ReplyView, clean
+from nfox.cli.theme import PALETTES, Screen, make_screen
+from nfox.stream import Piece
+
+ACCEPTED, CORRECTED = "\x1b[4;38;2;0;119;205m", "\x1b[38;2;180;94;0m"
+UNDERLINED, ITALIC, RESET = "\x1b[4m", "\x1b[3m", "\x1b[0m"
+PIECES = [Piece("The", "bonus", 0), Piece(" quick", "accepted", 1), Piece(" fox", "corrected", 1)]
+
+
+class Tty(io.StringIO):
+    """A file that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORFGBG", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("COLUMNS", "60"), ("LINES", "12"), ("TERM", "xterm-256color")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLORTERM", "truecolor")
+
+
+class Terminal(pyte.HistoryScreen):
+    """Wraps a wide character that does not fit into a row, which pyte leaves out."""
+
+    def draw(self, data: str) -> None:
+        for character in data:
+            if cell_len(character) == 2 and self.cursor.x == self.columns - 1:
+                self.cursor.x = self.columns
+            super().draw(character)
+
+
+def screen_for(file: io.StringIO, **options: object) -> Screen:
+    return make_screen(replace(DisplayArguments(), **options), file)  # type: ignore[arg-type]
+
+
+def written(pieces: Sequence[Piece], *, fold: bool = False, **options: object) -> str:
+    """Return all that a reply without status rows writes."""
+    file = Tty()
+    view = ReplyView(screen_for(file, live=False, **options), fold=fold)
+    for piece in pieces:
+        view.add([piece])
+    view.close()
+    return file.getvalue()
+
+
+def shown(output: str, columns: int = 60, rows: int = 12) -> str:
+    """Return what a terminal has on its screen and in its scrollback."""
+    display = Terminal(columns, rows, history=100_000, ratio=0.001)
+    pyte.Stream(display).feed(output.replace("\n", "\r\n"))
+    history = ["".join(line[x].data for x in range(columns)) for line in display.history.top]
+    return "\n".join([*history, *display.display])
+
+
+def bare(text: str) -> str:
+    """Return the characters that leave ink, as pyte composes them."""
+    return unicodedata.normalize("NFC", re.sub(r"[\s\u200d]", "", text))
+
+
+def test_each_source_has_its_mark() -> None:
+    marked = f"The{ACCEPTED} quick{RESET}{CORRECTED} fox{RESET}\n"
+    assert written(PIECES) == marked
+
+
+def test_without_colour_the_marks_remain(monkeypatch: pytest.MonkeyPatch) -> None:
+    marked = f"The{UNDERLINED} quick{RESET}{ITALIC} fox{RESET}\n"
+    assert written(PIECES, no_color=True) == marked
+    assert written(PIECES, color="never") == marked
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert written(PIECES) == marked
+
+
+def test_modes_of_provenance() -> None:
+    assert written(PIECES, provenance="off") == "The quick fox\n"
+    assert written(PIECES, provenance="brackets") == "The⟨ quick⟩{ fox}\n"
+    assert written(PIECES, provenance="brackets", ascii=True) == "The[ quick]{ fox}\n"
+    assert written(PIECES, provenance="underline") == (
+        f"The{UNDERLINED} quick{RESET}{ITALIC} fox{RESET}\n"
+    )
+    assert UNDERLINED not in written(PIECES, provenance="color")
+    assert written(PIECES, style="simple") == "The quick fox\n"
+
+
+def test_a_file_gets_the_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    view = ReplyView(screen_for(file))
+    view.add(PIECES, Text("status"))
+    view.close()
+    assert file.getvalue() == "The quick fox\n"
+    monkeypatch.setenv("TERM", "dumb")
+    assert written(PIECES) == "The quick fox\n"
+
+
+@pytest.mark.parametrize("theme", PALETTES)
+def test_colours_can_be_read(theme: str) -> None:
+    def luminance(color: str) -> float:
+        rgb = ColorTriplet(*(int(color[i : i + 2], 16) for i in (1, 3, 5))).normalized
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    grounds = {
+        "auto": ("#000000", "#ffffff"),
+        "dark": ("#000000", "#1e1e1e"),
+        "light": ("#ffffff", "#fdf6e3"),
+    }
+    for color in PALETTES[theme]:
+        for ground in grounds[theme]:
+            low, high = sorted((luminance(color), luminance(ground)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_the_terminal_says_whether_it_is_dark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLORFGBG", "15;0")
+    assert written(PIECES) == written(PIECES, theme="dark")
+    monkeypatch.setenv("COLORFGBG", "0;15")
+    assert written(PIECES) == written(PIECES, theme="light")
+
+
+def test_nothing_in_the_text_steers_the_terminal() -> None:
+    nasty = "[red]a[/red] \x1b[31mb\x1b]0;title\x07c\x9b2Jd\re\bf\u202eg :smile: [link=x]h[/link]"
+    output = written([Piece(nasty, "bonus", 0)])
+    assert output == "[red]a[/red] [31mb]0;titlec2Jdefg :smile: [link=x]h[/link]\n"
+
+
+def test_leading_space_is_dropped_and_tabs_are_spaces() -> None:
+    pieces = [Piece("\n ", "bonus", 0), Piece(" a\tb", "bonus", 1)]
+    assert written(pieces) == "a    b\n"
+
+
+def test_reasoning_is_dim_or_folded() -> None:
+    texts = ("<thi", "nk>hm</think>", "\nyes")
+    pieces = [Piece(text, "bonus", number) for number, text in enumerate(texts)]
+    output = written(pieces)
+    assert "\x1b[2m" in output and output.endswith("yes\n")
+    folded = written(pieces, fold=True)
+    assert "hm" not in folded and folded.startswith("yes") and "folded" in folded
+
+
+@pytest.mark.parametrize("columns", [20, 60, 120])
+def test_a_long_reply_is_neither_cut_nor_doubled(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    chance = random.Random(columns)
+    words = [
+        "".join(chance.choices("abcdefgh", k=chance.randint(1, 9)))
+        + chance.choice([" ", " ", " ", ", ", "\n", "  ", " 你好", "🦊", " e\u0301", "한국어 "])
+        for _ in range(600)
+    ]
+    file = Tty()
+    view = ReplyView(screen_for(file))
+    for number, word in enumerate(words):
+        view._drawn = 0  # draw every status row, however fast this is
+        view.add(
+            [Piece(word, chance.choice(["accepted", "corrected", "bonus"]), number)],
+            Text(f"STATUS {number}"),
+        )
+        view._drawn = 0
+        view.add((), Text(f"STATUS {number} again"))
+    view.close()
+    assert file.getvalue().count("STATUS") == 1200
+    assert bare(shown(file.getvalue(), columns)) == bare(clean("".join(words)))
+
+
+def test_one_word_wider_than_the_screen_survives() -> None:
+    file = Tty()
+    view = ReplyView(screen_for(file))
+    text = "".join(chr(ord("a") + n % 26) for n in range(1000))
+    for n, letter in enumerate(text):
+        view.add([Piece(letter, "bonus", n)], Text("row"))
+    view.close()
+    assert bare(shown(file.getvalue())) == text
+
+
+@pytest.mark.parametrize("columns", [20, 60])
+def test_lines_break_between_words_but_code_is_left_alone(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    words = ("word " * 60 + "\n```\n" + "code " * 60 + "\n```\n" + "最後" * 60).split(" ")
+    pieces = [Piece(f" {word}", "bonus", number) for number, word in enumerate(words)]
+    rows = shown(written(pieces), columns).split("\n")
+    prose = rows[: next(number for number, row in enumerate(rows) if "```" in row)]
+    assert len(prose) >= 5 and {word for row in prose for word in row.split()} == {"word"}
+    code = "".join(rows[len(prose) + 1 :]).partition("```")[0]
+    assert code.strip() == " ".join(["code"] * 60)
+    assert bare("".join(rows)).endswith("最後" * 60)
+
+
+def test_the_status_row_stands_below_the_text_and_goes() -> None:
+    file = Tty()
+    view = ReplyView(screen_for(file))
+    view.add([Piece("some text and", "bonus", 0)], Text("12 tok/s"))
+    rows = [row.rstrip() for row in shown(file.getvalue()).split("\n")]
+    assert rows[:3] == ["some text", "12 tok/s", ""]  # the last word may go on
+    view.add([Piece(" and more", "bonus", 1)], Text("13 tok/s"))
+    view.close()
+    assert bare(shown(file.getvalue())) == "sometextandandmore"
+
+
+def test_a_style_never_changes_inside_a_bracketed_run() -> None:
+    pieces = [Piece(c, "accepted", n) for n, c in enumerate("abc")]
+    assert written(pieces, provenance="brackets") == "⟨abc⟩\n"
