@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from nfox.tree import Source
 
 _DIM = Style(dim=True)
-_WIDEST = 8  # the draft length up to which widths are asked whether they pay
 
 
 def model_name(chat: Chat) -> str:
@@ -64,7 +63,7 @@ def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) ->
     screen.console.print(line)
     screen.console.print(Text(_method(chat), _DIM))
     if chat.costs is not None:
-        if target.proposals == "nothing" or not chat.costs.best_gamma(_WIDEST):
+        if target.proposals == "nothing" or not chat.costs.pays:
             said = "drafting does not pay here: scoring more than one token takes too long"
             screen.console.print(Text(said, _DIM))
         if verbose:

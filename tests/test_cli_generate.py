@@ -1,0 +1,93 @@
+"""`nfox generate` and `nfox methods`, run as a person runs them, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import folder
+import pytest
+from typer.testing import CliRunner, Result
+
+from nfox import drafters
+from nfox.cli.app import app
+
+SMALL = ("--max-new-tokens", "8", "--dtype", "float32")
+
+
+def run(*arguments: str, stdin: str | None = None) -> Result:
+    model = () if "--model" in arguments else ("--model", str(folder.llama()))
+    command = [*arguments, *model, *(SMALL if arguments[0] == "generate" else ())]
+    return CliRunner().invoke(app, command, input=stdin)
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_prompts_from_arguments_and_from_stdin_are_the_same() -> None:
+    given = run("generate", "hello", "and you?")
+    assert given.exit_code == 0
+    piped = run("generate", stdin="hello\n\nand you?\n")
+    assert [row["tokens"] for row in lines(given.stdout)] == [
+        row["tokens"] for row in lines(piped.stdout)
+    ]
+    assert [row["id"] for row in lines(given.stdout)] == ["0", "1"]
+    assert all(row["finish_reason"] in ("stop", "length") for row in lines(given.stdout))
+
+
+def test_a_file_is_answered_once(tmp_path: Path) -> None:
+    prompts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"id": name, "prompt": f"hello {name}"} for name in "abc"]
+    prompts.write_text("\n".join(map(json.dumps, rows)))
+    assert run("generate", "--prompts", str(prompts), "--out", str(out)).exit_code == 0
+    whole = lines(out.read_text())
+    assert [row["id"] for row in whole] == list("abc")
+    out.write_text(json.dumps(whole[0]) + "\n" + json.dumps(whole[1])[:20])  # killed in a line
+    assert run("generate", "--prompts", str(prompts), "--out", str(out)).exit_code == 0
+    assert [row["tokens"] for row in lines(out.read_text())] == [row["tokens"] for row in whole]
+    before = out.read_text()
+    assert "already" in run("generate", "--prompts", str(prompts), "--out", str(out)).stderr
+    assert out.read_text() == before
+
+
+def test_every_method_writes_the_same_greedy_text() -> None:
+    draft = str(folder.llama(layers=1, seed=1))
+    texts = set()
+    for name in drafters.names():
+        result = run("generate", "hello", "--method", name, "--draft-model", draft)
+        row = lines(result.stdout)[0]
+        assert row["spec"]["method"] == name
+        texts.add(row["text"])
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--prompts", "absent.jsonl"], 2, "no such file"),
+        (["hello", "--prompts", "x"], 2, "give one of them"),
+        (["hello", "--method", "magic"], 2, "unknown method"),
+        (["hello", "-o", "nonsense"], 2, "nonsense"),
+        (["hello", "--model", "./absent"], 3, "no such folder"),
+        (["x " * 600], 4, "refused"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_code(arguments: list[str], code: int, said: str) -> None:
+    result = run("generate", *arguments)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_methods_says_what_is_needed_and_what_was_found() -> None:
+    found = json.loads(run("methods", "--json").stdout)["methods"]
+    assert [row["name"] for row in found] == drafters.names()
+    assert all(row["ready"] is not bool(row["needs"]) for row in found)
+    draft = str(folder.llama(layers=1, seed=1))
+    given = json.loads(run("methods", "--json", "--draft-model", draft).stdout)["methods"]
+    assert all(row["ready"] for row in given)
+    shown = run("methods").stdout
+    for row in found:
+        assert row["name"] in shown
+        assert all(f"-o {option}=" in shown for option in row["options"])
