@@ -63,8 +63,12 @@ def load_chat(
         NfoxError: if anything is missing or does not fit.
     """
     on_stage("importing torch")
+    import torch
+
     from nfox import load
 
+    if model.threads is not None:
+        torch.set_num_threads(model.threads)
     loading, draft_loading = _loading(model)
     chat = load(
         model.model,

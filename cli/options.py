@@ -53,6 +53,9 @@ class ModelArguments:
     dtype: Annotated[DType, _model("Of weights and activations.", "--dtype")] = "auto"
     attn: Annotated[Attention, _model("The attention of transformers.", "--attn")] = "auto"
     device: Annotated[Text, _model("cpu, cuda:1, ... \\[default: a GPU if any]", "--device")] = None
+    threads: Annotated[
+        int | None, _model("Of the CPU; fewer are faster on a busy machine.", "--threads", min=1)
+    ] = None
     device_map: Annotated[Text, _model("auto: over all devices.", "--device-map")] = None
     max_memory: Annotated[Text, _model("Of --device-map: 0=9GiB,cpu=20GiB.", "--max-memory")] = None
     max_context: Annotated[
