@@ -117,13 +117,6 @@ class KVCache:
             return torch.empty(0, 0)
         return self._hidden[: len(self.tokens)]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory held."""
-        layers = list(_self_attention(self.past).layers)
-        held = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
-        return sum(t.nbytes for t in [*held, self._hidden] if isinstance(t, Tensor))
-
     def reuse(self, prompt: Sequence[int], source: tuple[int, ...] | None = None) -> int:
         """Keep what is common with `prompt` and forget the rest.
 

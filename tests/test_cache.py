@@ -211,17 +211,6 @@ def test_an_interrupt_at_any_line_of_another_prompt(family: str) -> None:
             assert tiny.text(steps) == tiny.slow(family, prompt, 4, source)
 
 
-def test_memory_is_counted() -> None:
-    target = single()
-    cache = target.new_cache()
-    assert cache.nbytes == 0
-    target.read(PROMPT, cache)
-    layers, heads, width, rows = 2, 2, 8, 256
-    assert cache.nbytes == 4 * rows * (layers * 2 * heads * width + 32)
-    target.read(LONG[:300], cache)
-    assert cache.nbytes == 2 * 4 * rows * (layers * 2 * heads * width + 32)
-
-
 def test_a_recurrent_state_starts_anew_instead_of_forgetting() -> None:
     target = tiny.target("mamba")
     cache = target.new_cache()
