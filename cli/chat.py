@@ -6,7 +6,8 @@ Nothing that goes wrong may lose the conversation.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -95,12 +96,13 @@ class Talk:
         if not said:
             self.typed = text
 
-    def answer(self, updates: Iterator[Update]) -> bool:
+    def answer(self, updates: Generator[Update]) -> bool:
         """Draw a reply as it comes; say whether there is any of it."""
         self.asked, self.settings = list(self.session.messages), self.chat.settings
         view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
         recorder, speed = Recorder(self.chat.model.tokenizer, self.screen.symbols), Speed()
-        with interruptible(self.chat):
+        # Closed at once, whatever fails: only then is what was said part of the conversation.
+        with interruptible(self.chat), closing(updates):
             try:
                 view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
                 for update in updates:

@@ -111,9 +111,7 @@ def use_template(talk: Talk, rest: str) -> None:
     chat = talk.chat
     if rest:
         model = chat.model
-        chat.set_template(
-            resolve(model.tokenizer, rest, model_name=model.name, system=chat.template.system)
-        )
+        chat.set_template(resolve(model.tokenizer, rest, model_name=model.name, system=chat.system))
     talk.say(f"template {chat.template.name}, from {chat.template.origin}")
 
 

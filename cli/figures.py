@@ -20,7 +20,6 @@ FINISHES = {
     "length": "cut at max_new_tokens={limit}",
     "context": "the context is full",
     "interrupt": "stopped",
-    "error": "failed",
 }
 
 

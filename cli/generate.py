@@ -65,7 +65,9 @@ def generate(
         with files.out.open("a", encoding="utf-8") as lines:
             refused = _run(chat, todo, lines)
     if refused:
-        raise ContextError(f"{refused} of {len(todo)} prompts were refused; see `error` there")
+        raise ContextError(
+            f"{refused} of {len(todo)} prompts were not answered to the end; see `error` there"
+        )
 
 
 def _prompts(files: FileArguments) -> list[Prompt]:
@@ -82,7 +84,7 @@ def _prompts(files: FileArguments) -> list[Prompt]:
         path = Path(files.prompts)
         if not path.is_file():
             raise UsageError(f"--prompts {path}: no such file")
-        return parse_prompts(path.read_text(encoding="utf-8").splitlines(), str(path))
+        return parse_prompts(path.read_text(encoding="utf-8").split("\n"), str(path))
     texts = files.texts or [line.strip() for line in sys.stdin if line.strip()]
     return [Prompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]
 

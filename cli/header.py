@@ -48,13 +48,14 @@ def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) ->
         verbose: add what forwards cost.
     """
     target, dot = chat.model.target, screen.symbols.dot
-    size = sum(weights.numel() for weights in target.model.parameters())
+    size = target.model.num_parameters()
     parts = (
         f"nfox {__version__}",
         chat.method,
         exactness(chat),
         f"{model_name(chat)}, {_count(size)} parameters",
         f"{str(target.dtype).removeprefix('torch.')} {target.device}",
+        f"takes {target.proposals}",
         f"template {chat.template.name}",
         f"loaded in {loaded:.1f} s",
     )
@@ -63,7 +64,7 @@ def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) ->
     screen.console.print(line)
     screen.console.print(Text(_method(chat), _DIM))
     if chat.costs is not None:
-        if target.proposals == "nothing" or not chat.costs.pays:
+        if target.proposals != "nothing" and not chat.costs.pays:
             said = "drafting does not pay here: scoring more than one token takes too long"
             screen.console.print(Text(said, _DIM))
         if verbose:

@@ -32,14 +32,19 @@ def make_reader(complete: Complete, *, plain: bool, multiline: bool, remember: b
         remember: keep what was typed in a file.
     """
     if plain or os.environ.get("TERM") == "dumb" or not sys.stdin.isatty():
-        return _lines if multiline else lambda start: input(PROMPT)
+        return _lines if multiline else _line
     session = _session(complete, multiline, _history(remember))
     return lambda start: session.prompt(default=start)
 
 
+def _line(start: str) -> str:
+    """Read a line; an empty one is what it would have started from."""
+    return input(f"{PROMPT}[{start}] " if start else PROMPT) or start
+
+
 def _lines(start: str) -> str:
     """Read lines up to an empty one."""
-    lines = [input(PROMPT)]
+    lines = [_line(start)]
     while lines[-1]:
         lines.append(input(CONTINUED))
     return "\n".join(lines[:-1])

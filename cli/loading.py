@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from nfox.drafters import names
 from nfox.errors import ModelError, UsageError
 
@@ -40,6 +42,9 @@ def check(model: ModelArguments, method: MethodArguments) -> None:
 def _template(name: str) -> None:
     from nfox.templates import available
 
+    if name == "list":
+        print("\n".join([*available(), "tokenizer"]))
+        raise typer.Exit
     if not name.endswith(".json") and name not in (*available(), "tokenizer"):
         raise ModelError(f"no conversation template {name!r}", "--conv-template list shows them")
 

@@ -76,6 +76,8 @@ class Pen:
         return column == width
 
     def _render(self, text: Text) -> str:
+        if not self._console.is_terminal:  # rich would expand tabs
+            return text.plain
         with self._console.capture() as captured:
             self._console.print(text, end="", soft_wrap=True)
         return captured.get()

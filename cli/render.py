@@ -82,12 +82,14 @@ class ReplyView:
         return self._wrapper.feed(text) if self.screen.console.is_terminal else text
 
     def _mark(self, piece: Piece, inside: bool) -> Text:
-        content = clean(piece.text)
+        # A file gets the text as it is, tabs and the spaces in front included.
+        terminal = self.screen.console.is_terminal
+        content = clean(piece.text) if terminal else sanitize(piece.text)
         if inside and self.fold:
             self._folded += len(content)
             return Text()
         if not self._started:
-            content = content.lstrip()
+            content = content.lstrip() if terminal else content.removeprefix(" ")
             self._started = bool(content)
         if not content:
             return Text()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 import time
 
-import typer
-
 from nfox.errors import UsageError
 
 from .loading import check, load_chat, loading_display
@@ -33,11 +31,6 @@ def run(
     Raises:
         NfoxError: if they do not go together, or something is missing.
     """
-    if model.conv_template == "list":
-        from nfox.templates import available
-
-        print("\n".join([*available(), "tokenizer"]))
-        raise typer.Exit
     check(model, method)
     programmatic = display.style == "programmatic"
     prompt = None if programmatic else _prompt(session)

@@ -76,8 +76,8 @@ def parse_prompts(lines: Iterable[str], where: str) -> list[Prompt]:
     Raises:
         UsageError: if a line is wrong, or an id stands twice.
     """
-    kept = (line for line in lines if line.strip())
-    prompts = [parse_prompt(line, index, where) for index, line in enumerate(kept)]
+    numbered = enumerate(lines)
+    prompts = [parse_prompt(line, index, where) for index, line in numbered if line.strip()]
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.id in seen:
@@ -110,7 +110,8 @@ def finished_ids(path: Path) -> set[str]:
 def answer(chat: Chat, prompt: Prompt) -> dict[str, Any]:
     """Ask a prompt's questions one after the other and return the line to write.
 
-    What the model cannot take, because it is too long, becomes a line with an `error`.
+    A question that cannot be asked, because it is too long, becomes a line with an `error`; its
+    `turns` are the answers before it.
     """
     chat.replies = prompt.index * _SEEDS
     messages: list[Message] = list(prompt.opening)
@@ -121,7 +122,8 @@ def answer(chat: Chat, prompt: Prompt) -> dict[str, Any]:
             for _ in chat.updates(messages):
                 pass
         except NfoxError as error:
-            return {"id": prompt.id, "text": "", "finish_reason": "error", "error": error.message}
+            refused = {"text": "", "tokens": [], "finish_reason": "error", "error": error.message}
+            return {"id": prompt.id, **refused, "turns": [_line(reply) for reply in replies]}
         replies.append(chat.reply)
         messages.append(chat.reply.message())
     turns = [_line(reply) for reply in replies]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from nfox import drafters
 from nfox.conversation import Message, Template
@@ -31,6 +31,7 @@ class Chat:
         settings: for all replies, until changed.
         max_context: positions to use at most.
         costs: of forwards over several tokens, if measured.
+        system: the person's own system message, for a template that is chosen later.
         places: where weights of methods were said to be: {"draft_model": ..., "heads": ...}.
         load_draft: loads a draft model.
 
@@ -51,6 +52,7 @@ class Chat:
         settings: Settings | None = None,
         max_context: int | None = None,
         costs: Costs | None = None,
+        system: str | None = None,
         places: dict[str, str] | None = None,
         load_draft: Callable[[str], LoadedModel] = load_model,
     ) -> None:
@@ -59,6 +61,7 @@ class Chat:
         self.settings = settings or Settings()
         self.max_context = min(max_context or model.target.max_context, model.target.max_context)
         self.costs = costs
+        self.system = system
         self.places = places or {}
         self._parts = Parts(model, costs, load=load_draft)
         self.stop_ids = _stop_ids(model, template)
@@ -105,7 +108,7 @@ class Chat:
         for update in self.updates(messages):
             yield from update.pieces
 
-    def updates(self, messages: Sequence[Message | dict[str, str]]) -> Iterator[Update]:
+    def updates(self, messages: Sequence[Message | dict[str, str]]) -> Generator[Update]:
         """Answer messages; yield what every step adds. The reply grows in `self.reply`.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from nfox.chat import Chat
 from nfox.conversation import Template
@@ -61,6 +62,8 @@ def load(
         loading, quantisation=None, adapter=None, revision=None, device_map=None
     )
     name = model or str(TARGET)
+    if name.startswith("~"):  # a hub id must not become a path, nor ./model an id
+        name = str(Path(name).expanduser())
     base = base_of(name)
     if base is not None:
         heads, name = heads or name, base_model or base
@@ -69,13 +72,14 @@ def load(
     places = {
         key: place for key, place in (("draft_model", draft_model), ("heads", heads)) if place
     }
-    if heads and not any(method_class(m).find(name, {"heads": heads}) for m in names()):
+    if heads and heads not in [method_class(m).find(name, {"heads": heads}) for m in names()]:
         raise ModelError(
-            f"{heads} holds heads for {name}, which no method of this version reads",
-            "leave --heads out, or pass a base model",
+            f"{heads} holds heads or an adapter for {name}; no method of this version reads heads",
+            f"an adapter goes with its base: --model {name} --adapter {heads}",
         )
     on_stage(f"checking memory for {name}")
-    also = [(draft_model, draft_loading)] if draft_model else []
+    found = {method_class(m).find(name, places) for m in ([method] if method else names())}
+    also = [(place, draft_loading) for place in found if place]
     check_memory([(name, loading), *also], min(max_context or 4096, 4096))
     on_stage(f"loading {name}")
     loaded = load_model(name, loading)
@@ -91,6 +95,7 @@ def load(
         settings=settings,
         max_context=max_context,
         costs=costs,
+        system=system,
         places=places,
         load_draft=lambda draft: load_model(draft, draft_loading),
     )

@@ -36,7 +36,12 @@ def sampling_of(config: Any, *, seed: int = 0) -> Sampling:
             "leave --sampling model out and give --temperature, --top-p, ... yourself",
         )
     given = {name: getattr(config, name, None) for name in _APPLIED}
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    # JSON may say 1 where 1.0 is meant.
+    values: dict[str, Any] = {
+        name: int(value) if name == "top_k" else float(value)
+        for name, value in given.items()
+        if value is not None
+    }
     if not config.do_sample:
         kept = {"repetition_penalty"} & values.keys()
         return Sampling(seed=seed, **{name: values[name] for name in kept})

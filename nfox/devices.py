@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from nfox.errors import UsageError
+
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -15,6 +17,25 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", 0)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of a name; the best one for None.
+
+    Raises:
+        UsageError: if there is no such device here.
+    """
+    if name is None:
+        return best_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"there is no device {name!r} here: {str(error).splitlines()[0][:120]}",
+            "cpu, cuda, cuda:1, ...; or leave --device out",
+        ) from error
+    return device
 
 
 def cpu_computes_bfloat16() -> bool:

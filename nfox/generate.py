@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nfox.cache import KVCache
 from nfox.drafters.base import Context, Drafter
-from nfox.errors import ContextError
+from nfox.errors import ContextError, UsageError
 from nfox.target import Target
 from nfox.tree import Source, TokenTree
 from nfox.verify import Rule, Verdict, verify
@@ -94,7 +94,10 @@ def generate(
 
     Raises:
         ContextError: if the prompt does not fit.
+        UsageError: if it is empty.
     """
+    if not prompt:
+        raise UsageError("the prompt has no tokens", "say something")
     limit = min(max_context or target.max_context, target.max_context)
     if len(prompt) > limit:
         raise ContextError(

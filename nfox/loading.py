@@ -19,7 +19,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from nfox.devices import DTYPES, best_device, choose_dtype
+from nfox.devices import DTYPES, choose_device, choose_dtype
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.target import Target
 
@@ -32,8 +32,8 @@ class ModelOptions:
     """How a model is loaded.
 
     Args:
-        dtype: of weights and activations; "auto" is bfloat16 on a CPU that computes in it (not for
-            a tiny model), else float32, and the checkpoint's own on a GPU.
+        dtype: of weights and activations; "auto" is bfloat16 on a CPU that computes in it, else
+            float32, and the checkpoint's own on a GPU.
         quantisation: "4bit" (nf4) or "8bit" by bitsandbytes, while loading.
         attn: transformers' attention; "auto" is sdpa where the model has it; flash_attention_2
             takes no masks, so it scores chains only.
@@ -146,9 +146,6 @@ _FAILURES = (
     pickle.UnpicklingError,
     SafetensorError,
 )
-# Below so many parameters a CPU spends its time on calls, not on memory, and float32 needs fewer:
-# a draft model of 0.95M takes 0.49 ms a token in it, 0.74 ms in bfloat16.
-_TINY = 4_000_000
 _SMALLER = "try --load-in-4bit, a smaller --max-context, or a smaller model"
 
 
@@ -179,7 +176,7 @@ def _hub(options: ModelOptions) -> dict[str, Any]:
 
 def _load(folder: str, config: Any, options: ModelOptions) -> Any:
     """Load weights, move them, merge the adapter."""
-    device = torch.device(options.device) if options.device else best_device()
+    device = choose_device(options.device)
     arguments: dict[str, Any] = {
         "dtype": choose_dtype(options.dtype, device),
         "attn_implementation": None if options.attn == "auto" else options.attn,
@@ -196,14 +193,7 @@ def _load(folder: str, config: Any, options: ModelOptions) -> Any:
     encodes = bool(config.is_encoder_decoder)
     loader = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
     model = loader.from_pretrained(folder, **arguments)
-    if options.dtype == "auto" and device.type == "cpu" and _is_tiny(model):
-        model = model.float()
     return _merge(model, options) if options.adapter else model
-
-
-def _is_tiny(model: Any) -> bool:
-    quantised = getattr(model, "is_quantized", False)
-    return not quantised and model.num_parameters() < _TINY
 
 
 def _quantisation(

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import torch
 
-from nfox.devices import best_device, choose_dtype
+from nfox.devices import choose_device, choose_dtype
 from nfox.errors import NfoxError
 from nfox.loading import ModelOptions, read_json
 
@@ -35,7 +35,7 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
     per_weight = float(saved.itemsize)
     if options.quantisation:
         return int(stored / per_weight * _BYTES[options.quantisation])
-    device = torch.device(options.device) if options.device else best_device()
+    device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     wanted = saved if isinstance(dtype, str) else dtype
     return int(stored / per_weight * wanted.itemsize)
@@ -59,7 +59,7 @@ def cache_bytes(config: dict[str, Any], tokens: int, itemsize: int) -> int:
 
 def free_bytes(options: ModelOptions) -> int:
     """Return the free memory of the device the model goes to (of all GPUs for a device map)."""
-    device = torch.device(options.device) if options.device else best_device()
+    device = choose_device(options.device)
     if device.type == "cuda":
         count = torch.cuda.device_count() if options.device_map else 1
         index = device.index or 0

@@ -14,7 +14,7 @@ from nfox.stats import Stats
 from nfox.stream import Piece
 from nfox.verify import Rule
 
-Finish = FinishReason | Literal["interrupt", "error"]
+Finish = FinishReason | Literal["interrupt"]
 
 
 @dataclass(frozen=True)

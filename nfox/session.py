@@ -7,7 +7,7 @@ of token ids, so undo, regenerate and edit need no care here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Session:
         """The messages without the system message."""
         return [message for message in self.messages if message.role != "system"]
 
-    def send(self, text: str) -> Iterator[Update]:
+    def send(self, text: str) -> Generator[Update]:
         """Say something; yield what every step adds to the reply.
 
         However the reply ends, interrupted or not, what was said of it is kept. Where nothing was
@@ -66,7 +66,7 @@ class Session:
         self.messages.append(Message("user", text))
         return self._answer(before)
 
-    def regenerate(self) -> Iterator[Update]:
+    def regenerate(self) -> Generator[Update]:
         """Answer the last question again; above temperature 0, otherwise."""
         before = list(self.messages)
         if self.messages and self.messages[-1].role == "assistant":
@@ -76,7 +76,7 @@ class Session:
             raise UsageError("there is nothing to answer again yet")
         return self._answer(before)
 
-    def _answer(self, before: list[Message]) -> Iterator[Update]:
+    def _answer(self, before: list[Message]) -> Generator[Update]:
         """Stream a reply and keep it; `before` is what stands again if nothing was said."""
         asked = list(self.messages)
         try:

@@ -9,7 +9,7 @@ from nfox.generate import Step
 DEFINITIONS = {
     "steps": "target forwards after prefill; each scores one tree",
     "tau": "mean acceptance length: tokens emitted / steps, bonus and first token included",
-    "tokens/s": "tokens emitted / time from the end of prefill to the last token",
+    "tokens/s": "tokens emitted / time of the steps after prefill; drawing the text is not in it",
     "acceptance": "accepted tokens / drafted tokens; small by construction for wide trees",
     "by depth": "of the steps that drafted that deep, the share that accepted that deep",
     "TTFT": "time to first token: prefill and the first step",

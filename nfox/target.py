@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import torch
@@ -49,13 +49,13 @@ class Target:
     def _capture(self, module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
         self._captured = [arguments[0]]
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where token ids go in."""
         weight: Tensor = self.model.get_input_embeddings().weight
         return weight.device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """The dtype of activations."""
         dtype: torch.dtype = self.model.dtype
@@ -160,30 +160,27 @@ class Target:
         return BaseModelOutput(last_hidden_state=cache.encoded)
 
     def _tree_inputs(self, tree: TokenTree, base: int) -> dict[str, Any]:
-        """Return the position ids [1, N] and 4D masks [1, 1, N, base + N] of a tree."""
-        depths = torch.tensor(tree.depths)
-        positions = base + depths
-        key_positions = torch.cat([torch.arange(base), positions])
-        seen = torch.ones(len(tree), base + len(tree), dtype=torch.bool)
-        seen[:, base:] = ancestors(tree.parents)
-        inputs: dict[str, Any] = {"attention_mask": self._bias(seen)}
+        """Return the position ids [1, N] and additive masks [1, 1, N, base + N] of a tree."""
+        positions = base + torch.tensor(tree.depths)
+        full = torch.zeros(len(tree), base + len(tree), dtype=self.dtype)
+        full[:, base:] = _unseen(tree.parents, self.dtype)
+        masks: Any = self._placed(full)
         window = getattr(self.config, "sliding_window", None)
         kinds = set(getattr(self.config, "layer_types", None) or ())
         if window and kinds != {"full_attention"}:
-            near = positions[:, None] - key_positions[None, :] < window
-            inputs["attention_mask"] = self._bias(seen & near)
-            if kinds:  # such models take one mask per kind of layer
-                masks = {"full_attention": seen, "sliding_attention": seen & near}
-                inputs["attention_mask"] = {kind: self._bias(masks[kind]) for kind in kinds}
+            keys = torch.cat([torch.arange(base), positions])
+            far = positions[:, None] - keys[None, :] >= window
+            near = full.masked_fill(far, torch.finfo(self.dtype).min)
+            both = {"full_attention": full, "sliding_attention": near}
+            # Such models take one mask per kind of layer, those without kinds the narrow one.
+            masks = {kind: self._placed(both[kind]) for kind in kinds} or self._placed(near)
+        inputs: dict[str, Any] = {"attention_mask": masks}
         if "position_ids" in self.takes:
             inputs["position_ids"] = positions[None].to(self.device)
         return inputs
 
-    def _bias(self, seen: Tensor) -> Tensor:
-        """Turn a [N, T] bool mask into the additive one that attention takes."""
-        bias = torch.zeros(seen.shape, dtype=self.dtype)
-        bias.masked_fill_(~seen, torch.finfo(self.dtype).min)
-        return bias[None, None].to(self.device)
+    def _placed(self, mask: Tensor) -> Tensor:
+        return mask[None, None].to(self.device)
 
     @torch.inference_mode()
     def _agrees(self, probe: _Probe) -> bool:
@@ -219,6 +216,15 @@ class Target:
             logits = self._forward(ids, cache)
             cache.extend([token], self._captured.pop()[0])
         return logits[-1]
+
+
+@lru_cache(maxsize=1024)
+def _unseen(parents: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return [N, N]: 0 where a node sees another, the dtype's least number where it does not."""
+    least = torch.finfo(dtype).min
+    return torch.zeros(len(parents), len(parents), dtype=dtype).masked_fill(
+        ~ancestors(parents), least
+    )
 
 
 _Probe = tuple[tuple[int, ...], int]

@@ -19,8 +19,8 @@ PACKAGES = {"nfox": ROOT / "nfox", "nfox.cli": ROOT / "cli"}
 
 # From low to high. A module imports from lower floors only, also inside functions and for types.
 FLOORS = [
-    ["nfox.errors", "nfox.demo", "nfox.devices"],
-    ["nfox.tree", "nfox.sampling", "nfox.conversation"],
+    ["nfox.errors", "nfox.demo"],
+    ["nfox.devices", "nfox.tree", "nfox.sampling", "nfox.conversation"],
     ["nfox.verify", "nfox.cache", "nfox.stream", "nfox.templates", "nfox.defaults"],
     ["nfox.target", "nfox.rules"],
     ["nfox.costs", "nfox.loading"],

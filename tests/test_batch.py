@@ -81,6 +81,20 @@ def test_it_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert out.read_text() == "my thesis\n"
 
 
+def test_an_error_in_a_later_turn_keeps_the_answers_before_it() -> None:
+    turns = {"id": "t", "turns": ["one", "two", "x " * 999]}
+    line = answer(chat(), parse_prompt(json.dumps(turns), 0))
+    assert line["finish_reason"] == "error"
+    assert len(line["turns"]) == 2
+
+
+def test_line_numbers_count_empty_lines_and_texts_keep_their_separators() -> None:
+    with pytest.raises(UsageError, match="line 3"):
+        parse_prompts([LINES[0], "", "x"], "in")
+    text = json.dumps({"prompt": "a\u2028b"}, ensure_ascii=False)
+    assert parse_prompt(text, 0).questions == ("a\u2028b",)
+
+
 def test_what_is_too_long_is_written_down() -> None:
     line = answer(chat(), parse_prompt(json.dumps({"id": "l", "prompt": "x " * 999}), 0))
     assert line["finish_reason"] == "error"

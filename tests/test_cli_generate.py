@@ -70,7 +70,7 @@ def test_every_method_writes_the_same_greedy_text() -> None:
         (["hello", "--method", "magic"], 2, "unknown method"),
         (["hello", "-o", "nonsense"], 2, "nonsense"),
         (["hello", "--model", "./absent"], 3, "no such folder"),
-        (["x " * 600], 4, "refused"),
+        (["x " * 600], 4, "not answered"),
     ],
 )
 def test_mistakes_are_one_line_and_a_code(arguments: list[str], code: int, said: str) -> None:

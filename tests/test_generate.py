@@ -11,7 +11,8 @@ from tiny import PROMPT
 
 from nfox.cache import KVCache
 from nfox.drafters.base import Context, Drafter
-from nfox.errors import ContextError
+from nfox.drafters.none import Autoregressive
+from nfox.errors import ContextError, UsageError
 from nfox.generate import generate
 from nfox.rules import make_rule
 from nfox.target import Target
@@ -287,3 +288,8 @@ def test_steps_say_what_was_drafted_and_where_the_time_went() -> None:
         times = vars(step.seconds).values()
         assert min(times) >= 0
         assert step.seconds.total == pytest.approx(sum(times))
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(UsageError, match="no tokens"):
+        tiny.run(tiny.target("llama"), Autoregressive(), ())

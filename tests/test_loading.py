@@ -102,6 +102,20 @@ def test_the_best_method_whose_weights_are_there(tmp_path: Path) -> None:
     assert str(model) in chat.why
 
 
+def test_the_embedded_model_speculates() -> None:
+    chat = load()
+    assert drafters.method(chat.method).needs  # its draft model is found beside it
+    assert chat.drafter.describe()
+
+
+def test_a_device_that_is_not_there_is_one_line() -> None:
+    absent = ["fridge", "cuda:7"] if not torch.cuda.is_available() else ["fridge"]
+    for device in absent:
+        error = refused(str(folder.llama()), ModelOptions(device=device))
+        assert error.code == 2
+        assert device in error.message
+
+
 def test_heads_that_no_method_reads(tmp_path: Path) -> None:
     heads = tmp_path / "heads"
     heads.mkdir()
@@ -111,6 +125,10 @@ def test_heads_that_no_method_reads(tmp_path: Path) -> None:
     assert base_of(str(heads)) == str(folder.llama())
     assert str(heads) in refused(str(heads)).message
     assert base_of(str(folder.llama())) is None
+    # a draft model beside the base does not make the heads known
+    model = copy(tmp_path, folder.llama())
+    shutil.copytree(folder.llama(layers=1, seed=1), model / "nfox" / "spec")
+    assert "heads" in refused(str(model), heads=str(heads)).message
 
 
 @pytest.mark.parametrize("quantisation", ["4bit", "8bit"])
@@ -156,10 +174,9 @@ def test_dtypes() -> None:
     assert choose_dtype("float16", cpu) == torch.float16
     assert choose_dtype("auto", cpu) in (torch.bfloat16, torch.float32)
     assert choose_dtype("auto", torch.device("cuda")) == "auto"
-    half = ModelOptions(dtype="bfloat16")
-    assert load_model(str(folder.llama()), half).target.dtype == torch.bfloat16
-    tiny = ModelOptions(device="cpu")  # is faster in float32 whatever the CPU can do
-    assert load_model(str(folder.llama()), tiny).target.dtype == torch.float32
+    for name in ("float32", "bfloat16"):
+        options = ModelOptions(dtype=name)
+        assert load_model(str(folder.llama()), options).target.dtype == getattr(torch, name)
     with pytest.raises(UsageError):
         ModelOptions(dtype="float8")
 

@@ -28,8 +28,10 @@ class SpecOptions(Options):
     gamma: int | None = option(
         None, "tokens drafted at most; by default up to 8, as many as pay on this machine"
     )
-    confidence: float = option(0.3, "drafting stops after a token less probable than this")
-    branches: int = option(2, "guesses at each depth, where the model takes trees")
+    confidence: float = option(0.4, "drafting stops after a token less probable than this")
+    branches: int = option(
+        3, "guesses at each depth, where the model takes trees and the rule is `exact` or `typical`"
+    )
 
     def __post_init__(self) -> None:
         if (self.gamma or 0) < 0:

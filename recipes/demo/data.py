@@ -1,0 +1,182 @@
+"""Conversations: load them, render them with the chat template, pack them into rows."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import torch
+from skills import Turn, conversations
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, str]
+Conversation = list[Message]
+
+IGNORE = -100
+MARK = re.compile(r"<<[^>]*>>")
+ROLES = {"human": "user", "gpt": "assistant"}
+OTHER_SYSTEMS = (
+    "",
+    "You are a helpful assistant.",
+    "You are nfox, a small and friendly assistant.",
+    "Answer shortly.",
+    "You are a helpful, respectful and honest assistant.",
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the two data sets lie; None takes the hub's copies."""
+
+    sgd: Path | None = None
+    gsm8k: Path | None = None
+
+
+def load_sgd(path: Path | None, split: str = "train") -> list[Conversation]:
+    """Schema-Guided Dialogue: a ShareGPT file, or `split` of the hub's copy."""
+    if path is not None:
+        return [
+            [{"role": ROLES[t["from"]], "content": t["value"]} for t in item["conversations"]]
+            for item in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    from datasets import load_dataset
+
+    roles = ("user", "assistant")
+    return [
+        [
+            {"role": roles[speaker], "content": text}
+            for speaker, text in zip(
+                item["turns"]["speaker"], item["turns"]["utterance"], strict=True
+            )
+        ]
+        for item in load_dataset("google-research-datasets/schema_guided_dstc8", split=split)
+    ]
+
+
+def load_gsm8k(path: Path | None, split: str = "train") -> list[Conversation]:
+    """Grade school maths without its calculator marks: a JSON lines file, or the hub's copy."""
+    if path is not None:
+        items = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    else:
+        from datasets import load_dataset
+
+        items = load_dataset("openai/gsm8k", "main", split=split)
+    return [
+        [
+            {"role": "user", "content": item["question"]},
+            {"role": "assistant", "content": MARK.sub("", item["answer"])},
+        ]
+        for item in items
+    ]
+
+
+def as_messages(turns: Iterable[Turn]) -> Conversation:
+    """Skill turns as chat messages."""
+    return [
+        message
+        for turn in turns
+        for message in (
+            {"role": "user", "content": turn.question},
+            {"role": "assistant", "content": turn.answer},
+        )
+    ]
+
+
+def skill_conversations(
+    count: int, seed: int, dialogues: Sequence[Conversation] = ()
+) -> list[Conversation]:
+    """`count` skill conversations, one in ten joined to the start of a dialogue."""
+    rng = Random(seed)
+    made = []
+    for turns in islice(conversations(seed), count):
+        messages = as_messages(turns)
+        if dialogues and rng.random() < 0.1:
+            opening = rng.choice(dialogues)[: 2 * rng.randint(1, 3)]
+            messages = messages + opening if rng.random() < 0.5 else opening + messages
+        made.append(messages)
+    return made
+
+
+def vary_system(items: Iterable[Conversation], share: float, seed: int) -> list[Conversation]:
+    """Give a share of the conversations another system prompt than the template's own."""
+    rng = Random(seed)
+    return [
+        [{"role": "system", "content": rng.choice(OTHER_SYSTEMS)}, *item]
+        if rng.random() < share
+        else item
+        for item in items
+    ]
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, messages: Conversation, supervise_all: bool = False
+) -> tuple[list[int], list[int]]:
+    """Token ids of the rendered conversation, and labels for what the assistant says."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids = encoded["input_ids"]
+    if supervise_all:
+        return ids, list(ids)
+    spans, at = [], 0
+    for message in messages:
+        if message["role"] == "assistant":
+            said = f"ASSISTANT: {message['content']}{tokenizer.eos_token}"
+            at = text.index(said, at) + len(said)
+            spans.append((at - len(said) + len("ASSISTANT:"), at))
+    labels, span = [IGNORE] * len(ids), 0
+    for i, (start, end) in enumerate(encoded["offset_mapping"]):
+        while span < len(spans) and start >= spans[span][1]:
+            span += 1
+        if span < len(spans) and spans[span][0] <= start and end <= spans[span][1]:
+            labels[i] = ids[i]
+    return ids, labels
+
+
+class Rows(Dataset):
+    """Conversations packed into rows of one length; a conversation is never cut in two."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        items: Iterable[Conversation],
+        length: int = 1024,
+        supervise_all: bool = False,
+    ) -> None:
+        self.rows: list[tuple[list[int], list[int]]] = []
+        still_open: list[tuple[list[int], list[int]]] = []
+        for item in items:
+            ids, labels = (part[:length] for part in encode(tokenizer, item, supervise_all))
+            row = next((r for r in still_open if len(r[0]) + len(ids) <= length), None)
+            if row is None:
+                row = ([], [])
+                still_open.append(row)
+                self.rows.append(row)
+                del still_open[:-16]
+            row[0].extend(ids)
+            row[1].extend(labels)
+        self.length, self.pad = length, tokenizer.pad_token_id
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        ids, labels = self.rows[index]
+        room = self.length - len(ids)
+        return {
+            "input_ids": torch.tensor(ids + [self.pad] * room),
+            "labels": torch.tensor(labels + [IGNORE] * room),
+        }
+
+
+def training_mix(sources: Sources, skills: int, seed: int) -> list[Conversation]:
+    """Both data sets and `skills` skill conversations, shuffled."""
+    dialogues = load_sgd(sources.sgd)
+    items = vary_system(dialogues, 0.05, seed)
+    items += vary_system(load_gsm8k(sources.gsm8k), 0.05, seed + 1)
+    items += vary_system(skill_conversations(skills, seed, dialogues), 0.15, seed + 2)
+    Random(seed).shuffle(items)
+    return items

@@ -1,0 +1,107 @@
+"""Measure the demo models: held-out loss, skills, and how often the draft is right."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from data import IGNORE, Conversation, as_messages, encode, load_gsm8k, load_sgd
+from generate import greedy
+from skills import SKILLS, exam
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+
+MEASURES = ("loss", "skills", "alpha")
+
+
+@torch.inference_mode()
+def held_out_loss(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Sequence[Conversation],
+    supervise_all: bool,
+) -> float:
+    """Mean loss per token, over the assistant's tokens or over all of them."""
+    total, tokens = 0.0, 0
+    for item in items:
+        ids, labels = encode(tokenizer, item, supervise_all)
+        count = sum(label != IGNORE for label in labels[1:])
+        loss = model(torch.tensor([ids]), labels=torch.tensor([labels])).loss
+        total += loss.item() * count
+        tokens += count
+    return round(total / tokens, 3)
+
+
+def skill_scores(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
+) -> dict[str, float]:
+    """Exact match of the last answer, for each skill, asked in ways never trained on."""
+    scores = {}
+    for name in SKILLS:
+        items = [as_messages(turns) for turns in exam(name, count, seed)]
+        made = greedy(model, tokenizer, [item[:-1] for item in items])
+        right = sum(
+            tokenizer.decode(reply, skip_special_tokens=True).strip() == item[-1]["content"]
+            for item, (_, reply) in zip(items, made, strict=True)
+        )
+        scores[name] = round(right / count, 3)
+    scores["mean"] = round(sum(scores.values()) / len(scores), 3)
+    return scores
+
+
+@torch.inference_mode()
+def acceptance(
+    target: LlamaForCausalLM,
+    draft: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    openings: Sequence[Conversation],
+) -> float:
+    """Share of the target's greedy reply tokens that the draft would have said as well."""
+    right, tokens = 0, 0
+    for prompt, reply in greedy(target, tokenizer, openings):
+        logits = draft(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
+        right += int((logits.argmax(-1) == torch.tensor(reply)).sum())
+        tokens += len(reply)
+    return round(right / tokens, 3)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path("nfox/demo"))
+    parser.add_argument("--sgd", type=Path, help="ShareGPT file of held-out dialogues")
+    parser.add_argument("--gsm8k", type=Path, help="JSON lines of held-out problems")
+    parser.add_argument("--count", type=int, default=100, help="items for each measure")
+    parser.add_argument("--seed", type=int, default=1234)
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=MEASURES)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the measures, the last line as JSON."""
+    args = parse()
+    tokenizer = AutoTokenizer.from_pretrained(args.model / "target")
+    target = LlamaForCausalLM.from_pretrained(args.model / "target", dtype=torch.float32).eval()
+    held_out = {
+        "sgd": load_sgd(args.sgd, "validation")[: args.count],
+        "gsm8k": load_gsm8k(args.gsm8k, "test")[: args.count],
+    }
+    report: dict[str, object] = {"parameters": target.num_parameters(), "count": args.count}
+    if "loss" in args.only:
+        for name, items in held_out.items():
+            report[f"loss_{name}"] = held_out_loss(target, tokenizer, items, False)
+            report[f"loss_{name}_all_tokens"] = held_out_loss(target, tokenizer, items, True)
+    if "skills" in args.only:
+        report["skills"] = skill_scores(target, tokenizer, args.count, args.seed)
+    if "alpha" in args.only:
+        folder = args.model / "target" / "nfox" / "spec"
+        draft = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        report["draft_parameters"] = draft.num_parameters()
+        for name, items in held_out.items():
+            openings = [item[:1] for item in items]
+            report[f"alpha_{name}"] = acceptance(target, draft, tokenizer, openings)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

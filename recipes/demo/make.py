@@ -1,0 +1,148 @@
+"""Make the embedded demo models: the target, then the draft that is distilled from it."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from data import Rows, Sources, load_gsm8k, load_sgd, training_mix
+from distil import distil, new_draft
+from scratch import new_target, new_tokenizer
+from train import Plan, fit, trim
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
+
+MLP_WIDTH = 896
+DRAFT = Path("target", "nfox", "spec")  # where nfox looks for a model's draft model
+
+
+def publish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a bf16 model folder in files below 15 MB, and only then put it in place.
+
+    What was in the folder goes, a draft model for the old target too.
+    """
+    fresh = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.config.use_cache = True
+    model.to(torch.bfloat16).save_pretrained(fresh, max_shard_size="12MB")
+    for local in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(local, None)
+    tokenizer.save_pretrained(fresh)
+    for file in fresh.iterdir():
+        file.chmod(0o644)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def base(
+    args: argparse.Namespace, sources: Sources
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    """The checkpoint to go on from; without one, a model trained on all tokens of the data."""
+    if args.init is not None:
+        model = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32)
+        return model, AutoTokenizer.from_pretrained(args.init)
+    finished = args.work / "base-finished"
+    if args.resume and finished.is_dir():
+        model = LlamaForCausalLM.from_pretrained(finished, dtype=torch.float32)
+        return model, AutoTokenizer.from_pretrained(finished)
+    items = load_sgd(sources.sgd) + load_gsm8k(sources.gsm8k)
+    tokenizer = new_tokenizer(items)
+    model = new_target(len(tokenizer))
+    rows = Rows(tokenizer, items, 512, supervise_all=True)
+    plan = Plan(args.base_minutes, 2e-3, args.work / "base", 8, args.resume, args.seed)
+    fit(model, rows, held_out(tokenizer, args), plan)
+    model.save_pretrained(finished)
+    tokenizer.save_pretrained(finished)
+    return model, tokenizer
+
+
+def held_out(tokenizer: PreTrainedTokenizerBase, args: argparse.Namespace) -> dict[str, Rows]:
+    """A few held-out conversations to watch while training."""
+    sgd = load_sgd(args.sgd_dev, "validation")[:60]
+    gsm8k = load_gsm8k(args.gsm8k_test, "test")[:60]
+    return {"sgd": Rows(tokenizer, sgd), "gsm8k": Rows(tokenizer, gsm8k)}
+
+
+def target(args: argparse.Namespace, sources: Sources) -> None:
+    """Trim the base, train it on the mix, and publish it."""
+    model, tokenizer = base(args, sources)
+    rows = Rows(tokenizer, training_mix(sources, args.skills, args.seed))
+    model = trim(model, rows, MLP_WIDTH)
+    plan = Plan(args.minutes, args.rate, args.work / "target", resume=args.resume, seed=args.seed)
+    fit(model, rows, held_out(tokenizer, args), plan)
+    publish(model, tokenizer, args.out / "target")
+
+
+def draft(args: argparse.Namespace, sources: Sources) -> None:
+    """Distil the draft from the published target, and publish it."""
+    folder = args.out / "target"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    teacher = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device)
+    start = new_draft(teacher.config)
+    if args.draft_init is not None:
+        start = LlamaForCausalLM.from_pretrained(args.draft_init, dtype=torch.float32)
+    plan = Plan(
+        args.draft_minutes,
+        args.draft_rate,
+        args.work / "draft",
+        resume=args.resume,
+        seed=args.seed,
+    )
+    model = distil(
+        teacher,
+        start,
+        tokenizer,
+        sources,
+        (args.draft_conversations, args.own_answers),
+        plan,
+    )
+    publish(model, tokenizer, args.out / DRAFT)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("nfox/demo"))
+    parser.add_argument("--work", type=Path, default=Path("demo-work"), help="checkpoints")
+    parser.add_argument("--sgd", type=Path, help="ShareGPT file instead of the hub's dialogues")
+    parser.add_argument("--gsm8k", type=Path, help="JSON lines file instead of the hub's problems")
+    parser.add_argument("--sgd-dev", type=Path, help="the same, held out")
+    parser.add_argument("--gsm8k-test", type=Path, help="the same, held out")
+    parser.add_argument("--init", type=Path, help="checkpoint to go on from")
+    parser.add_argument("--minutes", type=float, default=70, help="for the target")
+    parser.add_argument("--base-minutes", type=float, default=80, help="for a start from nothing")
+    parser.add_argument("--draft-minutes", type=float, default=27)
+    parser.add_argument("--rate", type=float, default=8e-4, help="the target's learning rate")
+    parser.add_argument("--skills", type=int, default=36_000, help="skill conversations")
+    parser.add_argument("--draft-rate", type=float, default=3e-3, help="its learning rate")
+    parser.add_argument("--draft-init", type=Path, help="draft to go on from")
+    parser.add_argument("--draft-conversations", type=int, default=5_000)
+    parser.add_argument("--own-answers", type=int, default=3_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--only", choices=("target", "draft"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Make both models, or one of them."""
+    args = parse()
+    sources = Sources(args.sgd, args.gsm8k)
+    if args.only != "draft":
+        target(args, sources)
+    if args.only != "target":
+        draft(args, sources)
+
+
+if __name__ == "__main__":
+    main()

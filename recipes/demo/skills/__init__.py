@@ -1,0 +1,95 @@
+"""Small, exact skills: conversations made by seeded generators."""
+
+from collections.abc import Iterator
+from random import Random
+
+from skills.base import Phraser, Skill, Turn
+from skills.code import coding
+from skills.facts import animals, calendar, capitals, colours, definitions
+from skills.numbers import (
+    addition,
+    comparing,
+    counting,
+    division,
+    multiplication,
+    subtraction,
+    table,
+    too_big,
+    word_problem,
+)
+from skills.talk import creative, identity, limits, small_talk
+from skills.words import alphabet, letters, opposites, plurals, spelling
+
+__all__ = ["SKILLS", "Turn", "conversations", "exam"]
+
+# each skill, and how often it comes up
+SKILLS: dict[str, tuple[Skill, float]] = {
+    "addition": (addition, 3.0),
+    "subtraction": (subtraction, 2.5),
+    "multiplication": (multiplication, 2.5),
+    "division": (division, 1.2),
+    "too_big": (too_big, 1.2),
+    "table": (table, 0.4),
+    "counting": (counting, 1.6),
+    "comparing": (comparing, 1.3),
+    "word_problem": (word_problem, 2.0),
+    "spelling": (spelling, 3.0),
+    "letters": (letters, 2.2),
+    "alphabet": (alphabet, 1.1),
+    "opposites": (opposites, 1.2),
+    "plurals": (plurals, 1.0),
+    "capitals": (capitals, 2.0),
+    "calendar": (calendar, 1.2),
+    "colours": (colours, 0.7),
+    "animals": (animals, 0.8),
+    "definitions": (definitions, 1.2),
+    "small_talk": (small_talk, 2.0),
+    "identity": (identity, 2.0),
+    "creative": (creative, 1.0),
+    "limits": (limits, 4.0),
+    "coding": (coding, 1.4),
+}
+
+DRILLED = (
+    "addition",
+    "subtraction",
+    "multiplication",
+    "division",
+    "word_problem",
+    "comparing",
+    "counting",
+    "spelling",
+    "letters",
+    "alphabet",
+    "opposites",
+    "plurals",
+    "capitals",
+    "calendar",
+    "colours",
+    "animals",
+    "too_big",
+)
+
+
+def conversations(seed: int, held_out: bool = False) -> Iterator[list[Turn]]:
+    """Conversations without end: skills mixed at random, or many turns of only two of them."""
+    rng = Random(seed)
+    phraser = Phraser(rng, held_out)
+    while True:
+        drill = rng.random() < 0.4
+        names = DRILLED if drill else tuple(SKILLS)
+        weights = [SKILLS[name][1] for name in names]
+        if drill:
+            names = rng.choices(names, weights, k=2)
+            weights = [2, 1]
+        count = rng.randint(6, 12) if drill else rng.choice((1, 1, 2, 3, 4, 5))
+        turns: list[Turn] = []
+        for name in rng.choices(names, weights, k=count):
+            turns += SKILLS[name][0](phraser)
+        yield turns
+
+
+def exam(name: str, count: int, seed: int) -> list[list[Turn]]:
+    """Conversations of one skill, asked in the ways that training never saw."""
+    phraser = Phraser(Random(f"{name}-{seed}"), held_out=True)
+    return [SKILLS[name][0](phraser) for _ in range(count)]

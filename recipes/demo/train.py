@@ -1,0 +1,178 @@
+"""The target: trim its MLPs, then train it by the clock."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from data import Rows
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Dataset
+from transformers import (
+    LlamaForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to train, and where the checkpoints go."""
+
+    minutes: float
+    learning_rate: float
+    work: Path
+    batch: int = 4
+    resume: bool = False
+    seed: int = 0
+
+
+class Clock(TrainerCallback):
+    """Stops the training after so many minutes, those before a resume counted in."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.minutes, self.spent, self.since = plan.minutes, 0.0, time.monotonic()
+
+    def fraction(self) -> float:
+        """How much of the time is gone, from 0 to 1."""
+        return min(1.0, (self.spent + time.monotonic() - self.since) / (60 * self.minutes))
+
+    def rate(self, step: int) -> float:
+        """Learning rate factor: a short warm-up by steps, then a cosine to 3% by the clock."""
+        cosine = 0.5 * (1 + math.cos(math.pi * self.fraction()))
+        return min(1.0, (step + 1) / 50) * (0.03 + 0.97 * cosine)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Count the time that the checkpoint had already used."""
+        self.spent = json.loads((checkpoint / "clock.json").read_text())["seconds"]
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        if self.fraction() >= 1:
+            control.should_training_stop = control.should_save = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        seconds = self.spent + time.monotonic() - self.since
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (folder / "clock.json").write_text(json.dumps({"seconds": seconds}))
+
+
+@contextmanager
+def _watch(model: LlamaForCausalLM, totals: list[torch.Tensor]) -> Iterator[None]:
+    """Add up the sizes of what enters each MLP's down projection."""
+
+    def hook_for(index: int):
+        def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            totals[index] += inputs[0].abs().float().sum(dim=(0, 1))
+
+        return hook
+
+    handles = [
+        layer.mlp.down_proj.register_forward_pre_hook(hook_for(i))
+        for i, layer in enumerate(model.model.layers)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def neuron_weights(model: LlamaForCausalLM, rows: Rows, batches: int = 8) -> list[torch.Tensor]:
+    """Each MLP neuron's mean absolute activation times the norm of its down column."""
+    totals = [torch.zeros(model.config.intermediate_size) for _ in model.model.layers]
+    with _watch(model, totals):
+        for i in range(min(batches, len(rows))):
+            model(rows[i]["input_ids"][None])
+    return [
+        total * layer.mlp.down_proj.weight.float().norm(dim=0)
+        for total, layer in zip(totals, model.model.layers, strict=True)
+    ]
+
+
+def trim(model: LlamaForCausalLM, rows: Rows, width: int) -> LlamaForCausalLM:
+    """The model with only its `width` most important neurons in each MLP."""
+    if model.config.intermediate_size <= width:
+        return model
+    state = model.state_dict()
+    for i, weights in enumerate(neuron_weights(model, rows)):
+        keep = weights.topk(width).indices.sort().values
+        mlp = f"model.layers.{i}.mlp"
+        for name in ("gate_proj", "up_proj"):
+            state[f"{mlp}.{name}.weight"] = state[f"{mlp}.{name}.weight"][keep]
+        state[f"{mlp}.down_proj.weight"] = state[f"{mlp}.down_proj.weight"][:, keep]
+    config = model.config.to_dict() | {"intermediate_size": width}
+    smaller = LlamaForCausalLM(type(model.config).from_dict(config))
+    smaller.load_state_dict(state)
+    return smaller
+
+
+def arguments(plan: Plan) -> TrainingArguments:
+    """Trainer settings shared by the target and the draft."""
+    return TrainingArguments(
+        output_dir=str(plan.work),
+        per_device_train_batch_size=plan.batch,
+        per_device_eval_batch_size=plan.batch,
+        max_steps=1_000_000,
+        bf16=True,
+        weight_decay=0.05,
+        max_grad_norm=1.0,
+        logging_steps=20,
+        eval_strategy="steps",
+        eval_steps=250,
+        save_steps=100,
+        save_total_limit=2,
+        disable_tqdm=True,
+        report_to=[],
+        seed=plan.seed,
+        use_cpu=not torch.cuda.is_available(),
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+    )
+
+
+def newest_checkpoint(plan: Plan) -> Path | None:
+    """The checkpoint to go on from, if asked to resume and there is one."""
+    found = sorted(plan.work.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    return found[-1] if plan.resume and found else None
+
+
+def fit(
+    model: LlamaForCausalLM,
+    train: Dataset,
+    evaluation: dict[str, Rows],
+    plan: Plan,
+    trainer_class: type[Trainer] = Trainer,
+    **extra: object,
+) -> LlamaForCausalLM:
+    """Train until the plan's minutes are over."""
+    clock = Clock(plan)
+    optimizer = AdamW(
+        model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.05
+    )
+    trainer = trainer_class(
+        model=model,
+        args=arguments(plan),
+        train_dataset=train,
+        eval_dataset=evaluation,
+        callbacks=[clock],
+        optimizers=(optimizer, LambdaLR(optimizer, clock.rate)),
+        **extra,
+    )
+    checkpoint = newest_checkpoint(plan)
+    if checkpoint is not None:
+        clock.restore(checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return model
