@@ -89,14 +89,17 @@ def as_messages(turns: Iterable[Turn]) -> Conversation:
 def skill_conversations(
     count: int, seed: int, dialogues: Sequence[Conversation] = ()
 ) -> list[Conversation]:
-    """`count` skill conversations, one in ten joined to the start of a dialogue."""
+    """`count` skill conversations, one in three of them joined to a part of a dialogue.
+
+    A person changes the subject: what was said about a table or a bus must not colour the answer.
+    """
     rng = Random(seed)
     made = []
     for turns in islice(conversations(seed), count):
         messages = as_messages(turns)
-        if dialogues and rng.random() < 0.1:
+        if dialogues and rng.random() < 0.33:
             opening = rng.choice(dialogues)[: 2 * rng.randint(1, 3)]
-            messages = messages + opening if rng.random() < 0.5 else opening + messages
+            messages = messages + opening if rng.random() < 0.25 else opening + messages
         made.append(messages)
     return made
 
@@ -173,10 +176,11 @@ class Rows(Dataset):
 
 
 def training_mix(sources: Sources, skills: int, seed: int) -> list[Conversation]:
-    """Both data sets and `skills` skill conversations, shuffled."""
-    dialogues = load_sgd(sources.sgd)
-    items = vary_system(dialogues, 0.05, seed)
-    items += vary_system(load_gsm8k(sources.gsm8k), 0.05, seed + 1)
-    items += vary_system(skill_conversations(skills, seed, dialogues), 0.15, seed + 2)
+    """Half of the dialogues, all problems and `skills` skill conversations, shuffled."""
+    dialogues, problems = load_sgd(sources.sgd), load_gsm8k(sources.gsm8k)
+    half = Random(seed).sample(dialogues, len(dialogues) // 2)
+    items = vary_system(half, 0.05, seed)
+    items += vary_system(problems, 0.05, seed + 1)
+    items += vary_system(skill_conversations(skills, seed, dialogues + problems), 0.15, seed + 2)
     Random(seed).shuffle(items)
     return items

@@ -1,6 +1,8 @@
 """The draft: a small model that learns to foretell what the target would say."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
 import torch
@@ -15,7 +17,6 @@ from data import (
     training_mix,
 )
 from generate import greedy
-from torch.nn import functional
 from torch.utils.data import ConcatDataset, Dataset
 from train import Plan, fit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, Trainer
@@ -41,16 +42,17 @@ def new_draft(target: LlamaConfig) -> LlamaForCausalLM:
     )
 
 
-class Taught(Dataset):
-    """Rows with the target's last hidden states, worked out when a row is first asked for.
+KEPT = 32  # of the target's first choices; they hold nearly all of its probability
 
-    Hidden states are a tenth of the size of the logits, and one product with the target's head
-    gives the full logits back, so that later passes over the rows need no target.
+
+class Taught(Dataset):
+    """Rows with the target's first choices after every token, worked out when first asked for, so
+    that later passes over the rows need no target.
     """
 
     def __init__(self, rows: Dataset, target: LlamaForCausalLM) -> None:
         self.rows, self.target = rows, target.eval()
-        self.known: dict[int, torch.Tensor] = {}
+        self.known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,20 +61,20 @@ class Taught(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         row = self.rows[index]
         if index not in self.known:
-            ids = row["input_ids"][None].to(self.target.device)
-            hidden = self.target.model(ids).last_hidden_state[0]
-            self.known[index] = hidden.to("cpu", torch.bfloat16)
-        return {**row, "hidden": self.known[index]}
+            logits = self.target(row["input_ids"][None].to(self.target.device)).logits[0]
+            best = logits.float().log_softmax(-1).topk(KEPT)
+            self.known[index] = best.indices.to("cpu", torch.int16), best.values.to("cpu").half()
+        choices, chances = self.known[index]
+        return {**row, "choices": choices, "chances": chances}
 
 
 class Distiller(Trainer):
-    """Forward KL from the target's full distribution, and cross-entropy with its first choice,
-    where the assistant speaks.
+    """Forward KL from the target's first choices, and cross-entropy with the very first, where the
+    assistant speaks.
     """
 
-    def __init__(self, *args: object, head: torch.nn.Linear, **kwargs: object) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
-        self.head = head
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(
@@ -83,14 +85,12 @@ class Distiller(Trainer):
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict]:
         spoken = inputs["labels"][:, 1:] != IGNORE
-        with torch.no_grad():
-            logits = self.head(inputs["hidden"][:, :-1][spoken])
-            wanted = functional.log_softmax(logits.float(), dim=-1)
+        choices = inputs["choices"][:, :-1][spoken].long()
+        wanted = inputs["chances"][:, :-1][spoken].float().softmax(-1)
         hidden = model.model(inputs["input_ids"]).last_hidden_state[:, :-1][spoken]
-        guessed = functional.log_softmax(model.lm_head(hidden).float(), dim=-1)
-        loss = functional.kl_div(guessed, wanted, reduction="batchmean", log_target=True)
+        guessed = model.lm_head(hidden).float().log_softmax(-1).gather(-1, choices)
         # A draft is judged by its first guess, so the target's own first choice counts twice.
-        loss = loss + functional.nll_loss(guessed, wanted.argmax(-1))
+        loss = -((wanted * guessed).sum(-1) + guessed[:, 0]).mean()
         return (loss, {}) if return_outputs else loss
 
 
@@ -124,6 +124,25 @@ def own_answers(
     ]
 
 
+def answers_file(
+    target: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sources,
+    count: int,
+    plan: Plan,
+) -> Path:
+    """Write the target's own answers as JSON lines, unless `--resume` finds them there."""
+    file = plan.work.parent / "own.jsonl"
+    if not (plan.resume and file.is_file()):
+        made = own_answers(target, tokenizer, prompts(sources, count, plan.seed + 7))
+        Random(plan.seed).shuffle(made)
+        lines = (json.dumps({"messages": item}, ensure_ascii=False) + "\n" for item in made)
+        part = file.with_suffix(".part")
+        part.write_text("".join(lines), encoding="utf-8")
+        part.rename(file)
+    return file
+
+
 def distil(
     target: LlamaForCausalLM,
     draft: LlamaForCausalLM,
@@ -134,8 +153,9 @@ def distil(
 ) -> LlamaForCausalLM:
     """Train `draft` on `counts` conversations of the mix and of the target's own answers."""
     mixed, answered = counts
-    made = own_answers(target, tokenizer, prompts(sources, answered + 50, plan.seed + 7))
-    Random(plan.seed).shuffle(made)
+    file = answers_file(target, tokenizer, sources, answered + 50, plan)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    made = [json.loads(line)["messages"] for line in lines]
     own = Taught(Rows(tokenizer, made[50:]), target)
     items = training_mix(sources, 12_000, plan.seed + 3)[:mixed]
     mix = Taught(Rows(tokenizer, items), target)
@@ -145,5 +165,4 @@ def distil(
         {"own": Taught(Rows(tokenizer, made[:50]), target)},
         plan,
         trainer_class=Distiller,
-        head=target.lm_head,
     )

@@ -77,7 +77,14 @@ def target(args: argparse.Namespace, sources: Sources) -> None:
     model, tokenizer = base(args, sources)
     rows = Rows(tokenizer, training_mix(sources, args.skills, args.seed))
     model = trim(model, rows, MLP_WIDTH)
-    plan = Plan(args.minutes, args.rate, args.work / "target", resume=args.resume, seed=args.seed)
+    plan = Plan(
+        args.minutes,
+        args.rate,
+        args.work / "target",
+        resume=args.resume,
+        compile=args.compile,
+        seed=args.seed,
+    )
     fit(model, rows, held_out(tokenizer, args), plan)
     publish(model, tokenizer, args.out / "target")
 
@@ -96,6 +103,7 @@ def draft(args: argparse.Namespace, sources: Sources) -> None:
         args.draft_rate,
         args.work / "draft",
         resume=args.resume,
+        compile=args.compile,
         seed=args.seed,
     )
     model = distil(
@@ -123,12 +131,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--base-minutes", type=float, default=80, help="for a start from nothing")
     parser.add_argument("--draft-minutes", type=float, default=27)
     parser.add_argument("--rate", type=float, default=8e-4, help="the target's learning rate")
-    parser.add_argument("--skills", type=int, default=36_000, help="skill conversations")
+    parser.add_argument("--skills", type=int, default=40_000, help="skill conversations")
     parser.add_argument("--draft-rate", type=float, default=3e-3, help="its learning rate")
     parser.add_argument("--draft-init", type=Path, help="draft to go on from")
     parser.add_argument("--draft-conversations", type=int, default=5_000)
-    parser.add_argument("--own-answers", type=int, default=3_000)
+    parser.add_argument("--own-answers", type=int, default=6_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--only", choices=("target", "draft"))
     return parser.parse_args()

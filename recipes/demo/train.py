@@ -32,6 +32,7 @@ class Plan:
     work: Path
     batch: int = 4
     resume: bool = False
+    compile: bool = False
     seed: int = 0
 
 
@@ -140,6 +141,8 @@ def arguments(plan: Plan) -> TrainingArguments:
         use_cpu=not torch.cuda.is_available(),
         prediction_loss_only=True,
         remove_unused_columns=False,
+        torch_compile=plan.compile,
+        dataloader_drop_last=True,  # one shape, so that a compiled model is compiled once
     )
 
 
@@ -160,7 +163,7 @@ def fit(
     """Train until the plan's minutes are over."""
     clock = Clock(plan)
     optimizer = AdamW(
-        model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.05
+        model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True
     )
     trainer = trainer_class(
         model=model,
