@@ -10,7 +10,7 @@ import typer
 
 from nfox.errors import UsageError
 
-from . import generate, methods
+from . import data, eval, generate, methods, train
 from .grouped import grouped
 from .options import (
     DisplayArguments,
@@ -62,5 +62,5 @@ def _refuse_stray_options(context: typer.Context) -> None:
             )
 
 
-for command in (generate, methods):
+for command in (generate, methods, data, train, eval):
     command.register(app)

@@ -27,7 +27,7 @@ from .input import Reader, make_reader
 from .interrupt import interruptible
 from .options import DisplayArguments, SessionArguments
 from .render import ReplyView
-from .state import rescue_file
+from .state import keep, rescue_file
 from .steps import Recorder, StepRecord, print_steps
 from .theme import Screen, make_screen
 
@@ -50,6 +50,7 @@ class Talk:
         notes: where everything goes that is not a reply; by default with the replies.
 
     Attributes:
+        kept: the conversation is written down after every reply.
         fold: hide reasoning.
         records: the steps of the last reply.
         asked: the messages that it answers.
@@ -68,6 +69,7 @@ class Talk:
         self.notes = notes or screen.console
         self.screen = screen
         self.display = display
+        self.kept = False
         self.fold = display.fold_thinking
         self.records: list[StepRecord] = []
         self.asked: list[Message] = []
@@ -116,15 +118,19 @@ class Talk:
                 view.close()
         self.records = recorder.records
         self._finish(self.chat.reply)
+        self._keep()
         return bool(self.records)
 
     def _thinking(self) -> bool:
-        """Whether the prompt ends inside <think>, as some templates have it."""
+        """Whether the reply goes on inside <think>, as some templates begin it."""
         try:
             segments = self.chat.template.segments(self.asked)
         except NfoxError:  # which the reply itself will run into
             return False
-        return "".join(segment.text for segment in segments).rstrip().endswith("<think>")
+        begun = self.asked[-1].content if self.asked[-1].role == "assistant" else ""
+        prompt = "".join(segment.text for segment in segments).removesuffix(begun).rstrip()
+        thought = "<think>" in begun or prompt.endswith("<think>")
+        return thought and "</think>" not in begun
 
     def _finish(self, reply: Reply) -> None:
         """Print what follows a reply."""
@@ -141,6 +147,12 @@ class Talk:
         used = (reply.stats.prompt_tokens + reply.stats.tokens) / self.chat.max_context
         if reply.finish != "context" and used >= _NEARLY_FULL:
             self.say(f"the context is {used:.0%} full; /undo and /reset make room")
+
+    def _keep(self) -> None:
+        """Write the conversation down, so that a crash loses nothing."""
+        if self.kept and self.session.turns and (wrong := keep(self.session)):
+            self.kept = False
+            self.say(wrong)
 
     def rescue(self) -> None:
         """Write the conversation to a file of its own, if there is any, and say where."""
@@ -168,6 +180,7 @@ def chat_loop(
     """
     screen = make_screen(display)
     talk = Talk(Session(chat, history=not session.no_history), screen, display)
+    talk.kept = not session.no_input_history
     if not display.quiet:
         print_header(chat, screen, loaded, verbose=display.verbose > 0)
         print_legend(chat, screen)
@@ -178,6 +191,8 @@ def chat_loop(
         remember=not session.no_input_history,
     )
     try:
+        if session.resume:
+            _take(talk, "/load")
         _loop(talk, reader)
     except KeyboardInterrupt:
         talk.rescue()
@@ -204,8 +219,14 @@ def _loop(talk: Talk, read: Reader) -> None:
             continue
         except EOFError:
             return
-        try:
-            if not commands.take(talk, text):
-                return
-        except NfoxError as error:
-            complain(error.message, error.hint)
+        if not _take(talk, text):
+            return
+
+
+def _take(talk: Talk, text: str) -> bool:
+    """Do what was typed, or say why not; say whether the chat goes on."""
+    try:
+        return commands.take(talk, text)
+    except NfoxError as error:
+        complain(error.message, error.hint)
+        return True

@@ -12,6 +12,7 @@ from nfox.session import FORMAT
 
 from .commands import Leave, command, registry
 from .render import clean
+from .state import last_file
 
 if TYPE_CHECKING:
     from .chat import Talk
@@ -62,6 +63,12 @@ def regenerate(talk: Talk, rest: str) -> None:
     talk.answer(talk.session.regenerate())
 
 
+@command("/continue")
+def go_on(talk: Talk, rest: str) -> None:
+    """Go on with a reply that was cut by its length or by ^C."""
+    talk.answer(talk.session.go_on())
+
+
 @command("/save", "!!save", usage="FILE", words=_files)
 def save(talk: Talk, rest: str) -> None:
     """Write the conversation to a JSON file."""
@@ -72,10 +79,13 @@ def save(talk: Talk, rest: str) -> None:
     talk.say(f"saved {_turns(talk)} in {path}")
 
 
-@command("/load", "!!load", usage="FILE", words=_files)
+@command("/load", "!!load", usage="[FILE]", words=_files)
 def load(talk: Talk, rest: str) -> None:
-    """Go on with a saved conversation, ours or FastChat's."""
-    talk.session.load(_path(rest))
+    """Go on with the last conversation, or with a saved one, ours or FastChat's."""
+    path = _path(rest) if rest else last_file()
+    if not rest and not path.is_file():
+        raise UsageError("there is no last conversation", "/load FILE reads a saved one")
+    talk.session.load(path)
     talk.say(f"loaded {_turns(talk)}")
     for message in talk.session.turns[-2:]:
         talk.say(f"{message.role}: {_excerpt(talk, message.content)}")

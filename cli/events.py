@@ -44,6 +44,7 @@ def start(chat: Chat) -> Event:
         "model": chat.model.name,
         "method": chat.method,
         "why": chat.why,
+        "drafter": chat.drafter.describe(),
         "template": chat.template.name,
         "dtype": str(target.dtype).removeprefix("torch."),
         "device": str(target.device),

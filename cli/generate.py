@@ -16,6 +16,7 @@ from nfox.errors import ContextError, UsageError
 from .grouped import grouped, option
 from .loading import check, load_chat
 from .options import GenerationArguments, MethodArguments, ModelArguments
+from .progress import loading_display
 
 if TYPE_CHECKING:
     from nfox.batch import Prompt
@@ -58,7 +59,8 @@ def generate(
     if not todo:
         print("nfox: all prompts are answered already", file=sys.stderr)
         return
-    chat = load_chat(model, method, generation)
+    with loading_display(sys.stderr.isatty()) as told:
+        chat = load_chat(model, method, generation, told=told)
     if files.out is None:
         refused = _run(chat, todo, sys.stdout)
     else:

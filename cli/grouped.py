@@ -6,6 +6,8 @@ That keeps fifty options out of signatures, and lets commands share them.
 from __future__ import annotations
 
 import inspect
+import os
+import shlex
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
@@ -30,6 +32,24 @@ def option(panel: str, help: str, *names: str, **extra: Any) -> Any:
     variable = names[0].split("/")[0].removeprefix("--").replace("-", "_").upper()
     usual: dict[str, Any] = {"envvar": f"NFOX_{variable}", "show_envvar": False}
     return typer.Option(*names, help=help, rich_help_panel=panel, **usual | extra)
+
+
+def words(context: typer.Context, parameter: typer.CallbackParam, value: list[str]) -> list[str]:
+    """Split an environment variable as a shell splits words, so that quotes keep spaces.
+
+    The callback of an option that can be given more than once.
+
+    Raises:
+        BadParameter: if a quote is not closed.
+    """
+    name = str(parameter.envvar)
+    source = context.get_parameter_source(str(parameter.name))
+    if source is None or source.name != "ENVIRONMENT":
+        return value
+    try:
+        return shlex.split(os.environ[name])
+    except ValueError as error:
+        raise typer.BadParameter(f"{name}: {error}; put quotes around what has spaces") from None
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:

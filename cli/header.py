@@ -65,7 +65,7 @@ def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) ->
     screen.console.print(Text(_method(chat), _DIM))
     if chat.costs is not None:
         if target.proposals != "nothing" and not chat.costs.pays:
-            said = "drafting does not pay here: scoring more than one token takes too long"
+            said = "scoring more than one token takes too long here for drafting to pay"
             screen.console.print(Text(said, _DIM))
         if verbose:
             screen.console.print(Text(str(chat.costs), _DIM))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +11,7 @@ from nfox.drafters import names
 from nfox.errors import ModelError, UsageError
 
 from .options import GenerationArguments, MethodArguments, ModelArguments
+from .progress import NOBODY, Loading
 
 if TYPE_CHECKING:
     from nfox.chat import Chat
@@ -54,7 +52,7 @@ def load_chat(
     method: MethodArguments,
     generation: GenerationArguments,
     *,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    told: Loading = NOBODY,
 ) -> Chat:
     """Load what the options say.
 
@@ -62,12 +60,12 @@ def load_chat(
         model: what is loaded, and how.
         method: what drafts.
         generation: how tokens are chosen.
-        on_stage: told what is being done.
+        told: how loading goes.
 
     Raises:
         NfoxError: if anything is missing or does not fit.
     """
-    on_stage("importing torch")
+    told.stage("importing torch")
     import torch
 
     from nfox import load
@@ -88,7 +86,8 @@ def load_chat(
         system=model.system,
         settings=make_settings(method, generation),
         max_context=model.max_context,
-        on_stage=on_stage,
+        on_stage=told.stage,
+        on_progress=told.progress,
     )
     if generation.sampling == "model":
         chat.settings = _as_the_model_says(chat, generation)
@@ -175,24 +174,3 @@ def _belongs(method: MethodArguments, rule: str, *fields: str) -> None:
     for name in _given(method, *fields):
         if method.accept != rule:
             raise UsageError(f"--{name} is of the rule `{rule}`", f"add --accept {rule}")
-
-
-@contextmanager
-def loading_display(wanted: bool) -> Iterator[Callable[[str], None]]:
-    """Show on stderr what is being loaded; give a function that is told of each stage."""
-    if not wanted:
-        yield lambda stage: None
-        return
-    print("loading", end="\r", file=sys.stderr, flush=True)  # importing the display takes a moment
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("loading", total=None)
-        yield lambda stage: progress.update(task, description=stage)

@@ -24,6 +24,9 @@ class MethodsArguments:
     draft_model: Annotated[
         str | None, option("Model", "Folder or hub id of a draft model.", "--draft-model")
     ] = None
+    heads: Annotated[
+        str | None, option("Model", "Folder or hub id of trained heads.", "--heads")
+    ] = None
     as_json: Annotated[bool, option("Display", "As JSON.", "--json", envvar=None)] = False
     debug: Annotated[bool, option("Display", "Show tracebacks.", "--debug")] = False
 
@@ -31,10 +34,11 @@ class MethodsArguments:
 def methods(arguments: MethodsArguments) -> None:
     """List the methods, what each needs, and which weights were found for the model."""
     from nfox.demo import TARGET
+    from nfox.drafters.base import Places
 
     model = arguments.model or str(TARGET)
-    given = {"draft_model": arguments.draft_model} if arguments.draft_model else {}
-    rows = [_row(name, model, given) for name in names()]
+    given = Places(arguments.draft_model, arguments.heads)
+    rows = [_row(name, model, method(name).find(model, given)) for name in names()]
     if arguments.as_json:
         print(json.dumps({"model": model, "methods": rows}, ensure_ascii=False, indent=1))
         return
@@ -59,15 +63,15 @@ def _lines(row: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _row(name: str, model: str, given: dict[str, str]) -> dict[str, Any]:
+def _row(name: str, model: str, weights: str | None) -> dict[str, Any]:
     found = method(name)
-    weights = found.find(model, given)
     return {
         "name": name,
         "summary": found.summary,
         "needs": found.needs,
         "ready": not found.needs or weights is not None,
         "weights": weights,
+        "published": found.fetch(model),
         "options": {
             field.name: {"default": field.default, "help": field.metadata["help"]}
             for field in fields(found.options)

@@ -14,7 +14,7 @@ import typer
 from nfox import __version__
 from nfox.drafters import names
 
-from .grouped import option
+from .grouped import option, words
 
 _model, _method, _generation, _display, _session = (
     partial(option, panel) for panel in ("Model", "Method", "Generation", "Display", "Session")
@@ -83,7 +83,7 @@ class MethodArguments:
     ] = None
     options: Annotated[
         list[str],
-        _method("An option of the method.", "--option", "-o", metavar="NAME=VALUE"),
+        _method("An option of the method.", "--option", "-o", metavar="NAME=VALUE", callback=words),
     ] = field(default_factory=list)
     gamma: Annotated[int | None, _method("Draft length: -o gamma=N.", "--gamma", min=0)] = None
     accept: Annotated[Accept, _method("The acceptance rule.", "--accept")] = "exact"
@@ -120,9 +120,14 @@ class GenerationArguments:
         _generation("model: as its generation_config says.", "--sampling"),
     ] = "greedy"
     seed: Annotated[int | None, _generation("Of the random numbers.", "--seed", min=0)] = None
-    stop: Annotated[list[str], _generation("A text that ends a reply; repeatable.", "--stop")] = (
-        field(default_factory=list)
-    )
+    stop: Annotated[
+        list[str],
+        _generation(
+            "Text that ends a reply; repeatable. NFOX_STOP: words, in quotes if need be.",
+            "--stop",
+            callback=words,
+        ),
+    ] = field(default_factory=list)
     max_new_tokens: Annotated[int, _generation("Of a reply.", "--max-new-tokens", min=1)] = 512
 
 
@@ -179,7 +184,10 @@ class SessionArguments:
     ] = False
     no_history: Annotated[Switch, _session("Each prompt starts fresh.", "--no-history")] = False
     no_input_history: Annotated[
-        Switch, _session("Do not remember what is typed.", "--no-input-history")
+        Switch, _session("Keep neither input nor talk in files.", "--no-input-history")
+    ] = False
+    resume: Annotated[
+        Switch, _session("Go on with the last conversation.", "--resume", envvar=None)
     ] = False
     version: Annotated[
         Switch,

@@ -82,14 +82,14 @@ class ReplyView:
         return self._wrapper.feed(text) if self.screen.console.is_terminal else text
 
     def _mark(self, piece: Piece, inside: bool) -> Text:
-        # A file gets the text as it is, tabs and the spaces in front included.
+        # A file gets the text as it is, tabs and what is in front included.
         terminal = self.screen.console.is_terminal
         content = clean(piece.text) if terminal else sanitize(piece.text)
         if inside and self.fold:
             self._folded += len(content)
             return Text()
         if not self._started:
-            content = content.lstrip() if terminal else content.removeprefix(" ")
+            content = content.lstrip() if terminal else content
             self._started = bool(content)
         if not content:
             return Text()

@@ -7,7 +7,7 @@ import time
 
 from nfox.errors import UsageError
 
-from .loading import check, load_chat, loading_display
+from .loading import check, load_chat
 from .options import (
     DisplayArguments,
     GenerationArguments,
@@ -15,6 +15,8 @@ from .options import (
     ModelArguments,
     SessionArguments,
 )
+from .progress import loading_display
+from .state import last_file
 
 _STDIN = "-"
 
@@ -36,8 +38,8 @@ def run(
     prompt = None if programmatic else _prompt(session)
     _check_streams(session, prompt, programmatic)
     begin = time.perf_counter()
-    with loading_display(sys.stderr.isatty() and not display.quiet) as on_stage:
-        chat = load_chat(model, method, generation, on_stage=on_stage)
+    with loading_display(sys.stderr.isatty() and not display.quiet) as told:
+        chat = load_chat(model, method, generation, told=told)
     loaded = time.perf_counter() - begin
     # These take torch, which by now was imported with something to see.
     from .chat import chat_loop
@@ -69,6 +71,10 @@ def _prompt(session: SessionArguments) -> str | None:
 def _check_streams(session: SessionArguments, prompt: str | None, programmatic: bool) -> None:
     if programmatic and session.prompt is not None:
         raise UsageError("--style programmatic reads prompts from stdin", "leave --prompt out")
+    if session.resume and (programmatic or prompt is not None):
+        raise UsageError("--resume is of the chat", "leave it out, or the prompt")
+    if session.resume and not last_file().is_file():
+        raise UsageError("there is no last conversation to go on with", "leave --resume out")
     if programmatic or prompt is not None:
         return
     if session.as_json:

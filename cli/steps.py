@@ -50,7 +50,7 @@ class StepRecord:
         sources: from where.
         nodes: what was drafted.
         seconds: where the time went.
-        p: the target's probability of its own, last token.
+        p: the target's probability of the last token.
     """
 
     tokens: tuple[str, ...]
@@ -87,13 +87,10 @@ class Recorder:
             )
             for n in range(1, len(tree))
         )
-        own = (
-            None
-            if scores is None
-            else float(scores[step.verdict.path[-1], step.verdict.choices[step.verdict.path[-1]]])
-        )
+        before = step.verdict.path[len(step.tokens) - 1]  # a stop token may cut the path
+        p = None if scores is None else float(scores[before, step.tokens[-1]])
         tokens = tuple(map(self._spell, step.tokens))
-        self.records.append(StepRecord(tokens, step.sources, nodes, step.seconds, own))
+        self.records.append(StepRecord(tokens, step.sources, nodes, step.seconds, p))
 
     def _spell(self, token: int) -> str:
         """Write a token so that its spaces can be seen."""
@@ -162,7 +159,7 @@ def _tree(record: StepRecord, screen: Screen) -> Iterator[Text]:
         words = [_node(node, symbols) for node in here[:_SHOWN]]
         more = f"  {symbols.ellipsis} {len(here) - _SHOWN} more" if len(here) > _SHOWN else ""
         yield Text(f"{symbols.depth(depth)}  {'  '.join(words)}{more}", _DIM)
-    if record.p is not None:
+    if record.p is not None and record.sources[-1] != "accepted":
         yield Text(f"{symbols.raised[-1]}  {record.tokens[-1]} p={record.p:.3f}", _DIM)
 
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from nfox import drafters
 from nfox.conversation import Message, Template
 from nfox.costs import Costs
-from nfox.drafters.base import Drafter, Parts
+from nfox.drafters.base import Drafter, Parts, Places
 from nfox.errors import ContextError
 from nfox.generate import Step, generate
 from nfox.loading import LoadedModel, load_model
 from nfox.reply import Reply, Settings, Update
-from nfox.stream import Piece, TextStream
+from nfox.stream import Piece, TextStream, spelled
 
 
 class Chat:
@@ -32,7 +32,7 @@ class Chat:
         max_context: positions to use at most.
         costs: of forwards over several tokens, if measured.
         system: the person's own system message, for a template that is chosen later.
-        places: where weights of methods were said to be: {"draft_model": ..., "heads": ...}.
+        places: where weights of methods were said to be.
         load_draft: loads a draft model.
 
     Attributes:
@@ -53,7 +53,7 @@ class Chat:
         max_context: int | None = None,
         costs: Costs | None = None,
         system: str | None = None,
-        places: dict[str, str] | None = None,
+        places: Places | None = None,
         load_draft: Callable[[str], LoadedModel] = load_model,
     ) -> None:
         self.model = model
@@ -62,9 +62,9 @@ class Chat:
         self.max_context = min(max_context or model.target.max_context, model.target.max_context)
         self.costs = costs
         self.system = system
-        self.places = places or {}
-        self._parts = Parts(model, costs, load=load_draft)
-        self.stop_ids = _stop_ids(model, template)
+        self.places = places or Places()
+        self._parts = Parts(model, costs, load=load_draft, hub=self.places.hub)
+        self.stop_ids = stop_ids(model, template)
         self.cache = model.target.new_cache()
         self.replies = 0
         self.reply = Reply("")
@@ -90,7 +90,7 @@ class Chat:
     def set_template(self, template: Template) -> None:
         """Change the template, and with it what ends a reply."""
         self.template = template
-        self.stop_ids = _stop_ids(self.model, template)
+        self.stop_ids = stop_ids(self.model, template)
 
     def cancel(self) -> None:
         """End the current reply after its current forward; what it said so far is kept."""
@@ -112,7 +112,8 @@ class Chat:
         """Answer messages; yield what every step adds. The reply grows in `self.reply`.
 
         Args:
-            messages: the conversation, `Message`s or {"role": ..., "content": ...}.
+            messages: the conversation, `Message`s or {"role": ..., "content": ...}. One that ends
+                with an assistant's is continued there; the reply is then what is new.
 
         Raises:
             ContextError: if they do not fit into the context.
@@ -122,10 +123,12 @@ class Chat:
         ]
         self._cancelled.clear()
         reply = self.reply = Reply(self.method)
+        prompt, source = self._encode(asked)
+        begun = prompt if [m.role for m in asked[-1:]] == ["assistant"] else []
         stops = (*self.template.stop_strings, *self.settings.stop)
-        text = TextStream(self.model.tokenizer, stops)
+        text = TextStream(self.model.tokenizer, stops, begun, trim=not begun)
         try:
-            for step in self._steps(asked, reply):
+            for step in self._steps(prompt, source, reply):
                 pieces = self._take(step, reply, text)
                 reply.finish = "stop" if text.stopped else step.finish or "interrupt"
                 yield Update(tuple(pieces), step)
@@ -137,11 +140,12 @@ class Chat:
                 yield Update(tuple(rest), None)
         finally:
             text.finish()
-            self._close(reply, text)
+            self._close(reply, text, begun)
 
-    def _steps(self, messages: Sequence[Message], reply: Reply) -> Iterator[Step]:
+    def _steps(
+        self, prompt: Sequence[int], source: tuple[int, ...] | None, reply: Reply
+    ) -> Iterator[Step]:
         """Run the loop over a prompt; note what reading it took."""
-        prompt, source = self._encode(messages)
         settings, stats = self.settings, reply.stats
         rule = settings.rule(self.replies)
         self.replies += 1
@@ -170,11 +174,15 @@ class Chat:
         """Return what the target reads, and what its encoder reads if it has one."""
         if not self.model.target.encodes:
             return self.template.encode(self.model.tokenizer, messages), None
-        # An encoder reads the last message alone, as the model was trained.
-        source = self.model.tokenizer(messages[-1].content).input_ids
+        tokenize, question, ids = self.model.tokenizer, messages[-1], None
+        if question.role == "assistant":
+            begun, question = question, messages[-2]
+            ids = begun.ids or tokenize(begun.content, add_special_tokens=False).input_ids
+        # An encoder reads the last question alone, as the model was trained.
+        source = tokenize(question.content).input_ids
         if len(source) > self.max_context:
             raise ContextError(f"the text has {len(source)} tokens, more than {self.max_context}")
-        return [self.model.target.first_token], tuple(source)
+        return [self.model.target.first_token, *(ids or ())], tuple(source)
 
     def _take(self, step: Step, reply: Reply, text: TextStream) -> list[Piece]:
         """Add a step's tokens to the reply; return the text they complete."""
@@ -192,18 +200,24 @@ class Chat:
         reply.text = text.text
         return pieces
 
-    def _close(self, reply: Reply, text: TextStream) -> None:
+    def _close(self, reply: Reply, text: TextStream, begun: Sequence[int]) -> None:
         """Make a reply's ids and text agree: a stop string belongs to neither."""
         reply.text = text.text
-        if text.stopped:
-            decode = self.model.tokenizer.decode
-            while reply.ids and len(decode(reply.ids, skip_special_tokens=True)) > len(text.text):
-                reply.ids.pop()
-            if decode(reply.ids, skip_special_tokens=True) != text.text:
-                reply.ids = []  # the cut is inside a token: the text will be tokenised again
+        if not text.stopped:
+            return
+        before = spelled(self.model.tokenizer, begun)
+
+        def said() -> str:
+            whole = spelled(self.model.tokenizer, [*begun, *reply.ids])[len(before) :]
+            return whole if begun else whole.removeprefix(" ")
+
+        while reply.ids and len(said()) > len(text.text):
+            reply.ids.pop()
+        if said() != text.text:
+            reply.ids = []  # the cut is inside a token: the text will be tokenised again
 
 
-def _stop_ids(model: LoadedModel, template: Template) -> frozenset[int]:
+def stop_ids(model: LoadedModel, template: Template) -> frozenset[int]:
     """Return all tokens that end a reply: of the model's generation config, tokenizer, template."""
     generation = model.target.model.generation_config.eos_token_id
     listed = generation if isinstance(generation, list) else [generation]

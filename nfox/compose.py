@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from nfox.chat import Chat
+from nfox.checkpoint import base_of
 from nfox.conversation import Template
 from nfox.costs import measure
 from nfox.drafters import method as method_class
 from nfox.drafters import names
+from nfox.drafters.base import Places
 from nfox.errors import ModelError
-from nfox.loading import LoadedModel, ModelOptions, base_of, load_model
+from nfox.loading import LoadedModel, ModelOptions, load_model
 from nfox.memory import check_memory
+from nfox.progress import Progress
 from nfox.reply import Settings
 from nfox.templates import resolve
 
@@ -33,6 +36,7 @@ def load(
     settings: Settings | None = None,
     max_context: int | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
+    on_progress: Progress = lambda what, done, total: None,
 ) -> Chat:
     """Load a model, choose a method, and return a `Chat`.
 
@@ -51,6 +55,7 @@ def load(
         settings: for all replies, until changed.
         max_context: positions to use at most.
         on_stage: told what is being done, for a progress display.
+        on_progress: told how far downloads and the loading of weights are.
 
     Raises:
         NfoxError: if anything is missing or does not fit.
@@ -64,29 +69,29 @@ def load(
     name = model or str(TARGET)
     if name.startswith("~"):  # a hub id must not become a path, nor ./model an id
         name = str(Path(name).expanduser())
-    base = base_of(name)
+    base = base_of(name, loading)
     if base is not None:
         heads, name = heads or name, base_model or base
     elif base_model is not None:
         heads, name = heads or name, base_model
-    places = {
-        key: place for key, place in (("draft_model", draft_model), ("heads", heads)) if place
-    }
-    if heads and heads not in [method_class(m).find(name, {"heads": heads}) for m in names()]:
-        raise ModelError(
-            f"{heads} holds heads or an adapter for {name}; no method of this version reads heads",
-            f"an adapter goes with its base: --model {name} --adapter {heads}",
-        )
+    places = Places(draft_model, heads, replace(ModelOptions(), offline=loading.offline))
+    if heads:
+        _check_heads(heads, name, places)
     on_stage(f"checking memory for {name}")
     found = {method_class(m).find(name, places) for m in ([method] if method else names())}
     also = [(place, draft_loading) for place in found if place]
     check_memory([(name, loading), *also], min(max_context or 4096, 4096))
     on_stage(f"loading {name}")
-    loaded = load_model(name, loading)
+    loaded = load_model(name, loading, on_progress)
     made = _template(loaded, template, system)
     on_stage("measuring t(N)/t(1)")
     costs = measure(loaded.target)
     on_stage("preparing the method")
+
+    def load_draft(draft: str) -> LoadedModel:
+        on_stage(f"loading {draft}")
+        return load_model(draft, draft_loading, on_progress)
+
     return Chat(
         loaded,
         made,
@@ -97,7 +102,19 @@ def load(
         costs=costs,
         system=system,
         places=places,
-        load_draft=lambda draft: load_model(draft, draft_loading),
+        load_draft=load_draft,
+    )
+
+
+def _check_heads(heads: str, model: str, places: Places) -> None:
+    """Refuse what no method can read, before a model is loaded for it."""
+    if heads in [method_class(name).find(model, places) for name in names()]:
+        return
+    if heads.startswith((".", "/")) and not Path(heads).is_dir():
+        raise ModelError(f"--heads {heads}: no such folder", "check the path")
+    raise ModelError(
+        f"{heads} holds no heads that a method of nfox reads",
+        f"an adapter goes with its base: --model {model} --adapter {heads}",
     )
 
 

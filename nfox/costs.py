@@ -80,6 +80,19 @@ class Costs:
         return f"t(1) = {first * 1e3:.1f} ms, t(N)/t(1) = {ratios}"
 
 
+def idleness(length: int, *, given: bool) -> str:
+    """Say in a few words why nothing is drafted; "" where something is.
+
+    Args:
+        length: of drafts.
+        given: whether the person said so, and not the costs.
+    """
+    if length:
+        return ""
+    why = "as asked for" if given else "drafting does not pay on this machine"
+    return f"; plain decoding, {why}"
+
+
 def timed(act: Callable[[], object], device: torch.device) -> float:
     """Return how many seconds `act` takes, kernels on the device included."""
     if device.type == "cuda":

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from nfox.devices import DTYPES, choose_device, choose_dtype
 from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.progress import Progress, quiet, reported
 from nfox.target import Target
 
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
@@ -78,23 +79,27 @@ class LoadedModel:
     tokenizer: Any = None
 
 
-def load_model(name: str, options: ModelOptions | None = None) -> LoadedModel:
+def load_model(
+    name: str,
+    options: ModelOptions | None = None,
+    on_progress: Progress = lambda what, done, total: None,
+) -> LoadedModel:
     """Load a causal or encoder-decoder language model and its tokenizer.
 
     Args:
         name: a local folder or a hub id.
         options: how.
+        on_progress: told how far the download and the loading of weights are.
 
     Raises:
         ModelError: if it is not there, or cannot be loaded as asked.
     """
     options = options or ModelOptions()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    quiet()
     folder = _existing(name)
     try:
         config = AutoConfig.from_pretrained(folder, **_hub(options))
-        model = _load(folder, config, options)
+        model = _load(folder, config, options, on_progress)
     except NfoxError:
         raise
     except torch.OutOfMemoryError as error:
@@ -102,21 +107,6 @@ def load_model(name: str, options: ModelOptions | None = None) -> LoadedModel:
     except _FAILURES as error:
         raise ModelError(f"cannot load {name}: {_line(error)}", _hint(name, options)) from error
     return LoadedModel(name, Target(model.eval()), _load_tokenizer(folder, options))
-
-
-def base_of(name: str) -> str | None:
-    """Return the base model that a heads checkpoint or an adapter names in its config, or None.
-
-    Args:
-        name: a local folder; anything else is taken to be a model.
-    """
-    for file in ("config.json", "adapter_config.json"):
-        path = Path(name) / file
-        if path.is_file():
-            base = read_json(path).get("base_model_name_or_path")
-            if base and not (Path(name) / "model.safetensors").is_file():
-                return str(base)
-    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -174,7 +164,7 @@ def _hub(options: ModelOptions) -> dict[str, Any]:
     }
 
 
-def _load(folder: str, config: Any, options: ModelOptions) -> Any:
+def _load(folder: str, config: Any, options: ModelOptions, on_progress: Progress) -> Any:
     """Load weights, move them, merge the adapter."""
     device = choose_device(options.device)
     arguments: dict[str, Any] = {
@@ -192,7 +182,8 @@ def _load(folder: str, config: Any, options: ModelOptions) -> Any:
         arguments["device_map"] = {"": device}
     encodes = bool(config.is_encoder_decoder)
     loader = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
-    model = loader.from_pretrained(folder, **arguments)
+    with reported(on_progress) as bars:
+        model = loader.from_pretrained(folder, tqdm_class=bars, **arguments)
     return _merge(model, options) if options.adapter else model
 
 

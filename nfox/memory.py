@@ -24,11 +24,13 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
         options: dtype and quantisation change the size.
     """
     folder = Path(name)
-    files = list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
+    kinds = ("*.safetensors", "*.bin", "*.pt")
+    files = next((found for kind in kinds if (found := list(folder.glob(kind)))), [])
     if not files:
         return 0
     stored = sum(file.stat().st_size for file in files)
-    config = read_json(folder / "config.json")
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {"dtype": "bfloat16"}  # heads are kept in it
     if "quantization_config" in config:
         return stored
     saved = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32)

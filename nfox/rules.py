@@ -108,6 +108,7 @@ class Rejection(Rule):
     generator: torch.Generator
     lenience: float = 1.0
     name: ClassVar[str] = "rejection"
+    draws_one: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.lossless = self.lenience == 1

@@ -14,7 +14,8 @@ from typing import Any
 from nfox.chat import Chat
 from nfox.conversation import Message
 from nfox.errors import NfoxError, UsageError
-from nfox.reply import Update
+from nfox.reply import Reply, Update
+from nfox.stream import spelled
 
 FORMAT = "nfox.conversation/1"
 
@@ -35,6 +36,7 @@ class Session:
         self.chat = chat
         self.history = history
         self.messages: list[Message] = []
+        self._ended: Message | None = None  # the last reply that the model itself ended
         if system is not None:
             self.system = system
 
@@ -76,6 +78,21 @@ class Session:
             raise UsageError("there is nothing to answer again yet")
         return self._answer(before)
 
+    def go_on(self) -> Generator[Update]:
+        """Go on with the last reply where it was cut, from the same tokens.
+
+        Raises:
+            UsageError: if it was not cut, or its tokens are not known.
+        """
+        last = self.messages[-1] if self.turns else None
+        if last is None or last.role != "assistant":
+            raise UsageError("there is no reply to go on with yet")
+        if last is self._ended:
+            raise UsageError("the last reply came to its end")
+        if last.ids is None:
+            raise UsageError("the last reply is known as text only, not by its tokens")
+        return self._answer(list(self.messages))
+
     def _answer(self, before: list[Message]) -> Generator[Update]:
         """Stream a reply and keep it; `before` is what stands again if nothing was said."""
         asked = list(self.messages)
@@ -85,7 +102,20 @@ class Session:
             reply = self.chat.reply
             if self.messages == asked:  # nobody has changed the conversation meanwhile
                 said = reply.ids or reply.text or reply.finish != "interrupt"
-                self.messages = [*asked, reply.message()] if said else before
+                self.messages = self._with(asked, reply) if said else before
+                self._ended = self.messages[-1] if reply.finish == "stop" else self._ended
+
+    def _with(self, asked: list[Message], reply: Reply) -> list[Message]:
+        """Return the messages and the reply to them, which goes on with the last if that is one."""
+        begun = asked[-1]
+        if begun.role != "assistant" or begun.ids is None:
+            return [*asked, reply.message()]
+        if reply.text and not reply.ids:  # cut inside a token: known as text only
+            return [*asked[:-1], Message("assistant", begun.content + reply.text)]
+        ids = (*begun.ids, *reply.ids)
+        # Spelled anew: the cut may have been inside a character.
+        text = spelled(self.chat.model.tokenizer, ids).removeprefix(" ")
+        return [*asked[:-1], Message("assistant", text, ids)]
 
     def undo(self) -> str | None:
         """Take back the last exchange; return the question, or None if there is none."""

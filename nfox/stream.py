@@ -56,17 +56,24 @@ def sanitize(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
+def spelled(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Return the text of ids, without special tokens."""
+    as_they_are = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    return str(tokenizer.decode(list(ids), **as_they_are))
+
+
 class TextStream:
     """The text of one reply, as its tokens arrive.
 
-    The pieces joined are `tokenizer.decode(ids, skip_special_tokens=True)`, cut at the first stop
-    string; with `context` they are what the ids add to its text.
+    The pieces joined are `spelled(tokenizer, ids)`, cut at the first stop string; with `context`
+    they are what the ids add to its text.
 
     Args:
         tokenizer: the target's.
         stop: strings that end the reply; of several, the one that is complete first counts.
         context: tokens before the first one pushed, when a reply is continued: without them a
             SentencePiece tokenizer drops the space in front of the first word.
+        trim: leave out one space in front, which the token of a first word may bring along.
 
     Attributes:
         text: everything emitted so far.
@@ -78,8 +85,11 @@ class TextStream:
         tokenizer: PreTrainedTokenizerBase,
         stop: Sequence[str] = (),
         context: Sequence[int] = (),
+        *,
+        trim: bool = False,
     ) -> None:
         self.text = ""
+        self._trim = trim
         self.stopped_by: str | None = None
         self._tokenizer = tokenizer
         self._byte_tokens = _byte_tokens(tokenizer)
@@ -125,12 +135,18 @@ class TextStream:
         pieces = self._release(text[len(self._prefix) :])
         self._prefix = text
         rest, self._held = [] if self.stopped else self._held, []
-        self.text += _text(rest)
-        return pieces + rest
+        return pieces + self._emit(rest)
 
     def _decode(self) -> str:
-        as_they_are = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        return str(self._tokenizer.decode(self._ids, **as_they_are))
+        return spelled(self._tokenizer, self._ids)
+
+    def _emit(self, pieces: list[Piece]) -> list[Piece]:
+        """Let pieces go."""
+        if self._trim and pieces:
+            self._trim = False
+            pieces = _split(pieces, pieces[0].text.startswith(" "))[1]
+        self.text += _text(pieces)
+        return pieces
 
     def _release(self, text: str) -> list[Piece]:
         """Add text to what is held back, and return what need not be held any longer."""
@@ -141,8 +157,7 @@ class TextStream:
         certain = (0, len(held) - _unfinished(held, self._stop), None)
         _, cut, self.stopped_by = min((f for f in found if f[1] >= 0), default=certain)
         pieces, self._held = _split(self._held, cut)
-        self.text += _text(pieces)
-        return pieces
+        return self._emit(pieces)
 
     def _pieces(self, text: str) -> list[Piece]:
         """Make pieces of new text, so that the style never changes inside a visible character."""

@@ -61,6 +61,17 @@ class Target:
         dtype: torch.dtype = self.model.dtype
         return dtype
 
+    @cached_property
+    def last_device(self) -> torch.device:
+        """Where last hidden states and logits come out."""
+        weight: Tensor = self.model.get_output_embeddings().weight
+        return weight.device
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of the last hidden states."""
+        return int(self.model.get_output_embeddings().in_features)
+
     @property
     def max_context(self) -> int:
         """The number of positions the model was made for (a very large one if it does not say)."""
@@ -74,6 +85,46 @@ class Target:
         """What an encoder-decoder model's decoder starts from."""
         start = self.model.generation_config.decoder_start_token_id
         return int(start if start is not None else self.model.config.decoder_start_token_id)
+
+    @torch.no_grad()
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Return the last hidden states [B, T, D] of whole texts, for training.
+
+        Args:
+            ids: [B, T] tokens, padded on the right: what comes after a token does not change its
+                state, so no mask is needed (and with a sliding window one makes NaN of padding).
+        """
+        model = self.model.base_model
+        states: Tensor = model(ids.to(self.device), use_cache=False).last_hidden_state
+        return states
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return the input embeddings [..., D] of token ids [...]."""
+        vectors: Tensor = self.model.get_input_embeddings()(ids)
+        return vectors
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Return the logits [..., V] of last hidden states [..., D], as the model computes them.
+
+        The output embeddings are not all of it: Gemma 2 caps the logits, Cohere and Granite scale
+        them.
+        """
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        self._captured.clear()
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = logits * (getattr(self.config, "logit_scale", None) or 1.0)
+        logits = logits / (getattr(self.config, "logits_scaling", None) or 1.0)
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    @cached_property
+    def unembeds(self) -> bool:
+        """Whether `unembed` gives this model's logits, found by a probe on a few tokens."""
+        cache = self.new_cache()
+        cache.reuse([0], (0,) if self.encodes else None)
+        logits, hidden = self.score(TokenTree.chain(0), cache)
+        with torch.inference_mode():
+            return torch.allclose(self.unembed(hidden), logits, rtol=1e-2, atol=1e-2)
 
     @cached_property
     def proposals(self) -> Proposals:

@@ -51,9 +51,14 @@ class Rule(ABC):
     """How tokens are chosen in one reply, by the target and by a draft model.
 
     Make a new one for every reply: it may hold the state of a random generator.
+
+    Attributes:
+        lossless: whether replies follow the target's own distribution.
+        draws_one: whether it needs the q of a guess, and therefore draws one guess at a place only.
     """
 
     name: ClassVar[str]
+    draws_one: ClassVar[bool] = False
     lossless: bool = True
 
     @abstractmethod

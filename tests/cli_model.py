@@ -31,13 +31,15 @@ TEMPLATE = (
 
 
 def said(tokens: int) -> str:
-    """Return the first so many tokens of a reply, as long as they end between characters."""
+    """Return the text of a reply's first so many tokens, if they end between characters; without
+    the space in front, which is the tokenizer's.
+    """
     order = _order(*_ids())
     first, cycle = order[0], order[1:]
     names = {token: text for text, token in _ids()[0].items()}
     fox = dict(zip(_ids()[1], ("", "", "", "🦊"), strict=True))
     ids = [first, *(cycle[i % len(cycle)] for i in range(tokens - 1))]
-    return "".join(fox.get(token, names.get(token, "")) for token in ids)
+    return "".join(fox.get(token, names.get(token, "")) for token in ids).removeprefix(" ")
 
 
 def _ids() -> tuple[dict[str, int], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -17,6 +18,10 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+
+from nfox import drafters
+from nfox.checkpoint import About, write
+from nfox.heads import HeadsDrafter
 
 TEMPLATE = (
     "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
@@ -89,6 +94,33 @@ def t5() -> Path:
         initializer_factor=3.0,
     )
     return _save(T5ForConditionalGeneration(config), tokenizer())
+
+
+@cache
+def equipped() -> Path:
+    """Save the tiny Llama again, with random weights beside it for every method that needs some."""
+    place = Path(mkdtemp(prefix="nfox-test-")) / "model"
+    shutil.copytree(llama(), place)
+    shutil.copytree(llama(layers=1, seed=1), place / "nfox" / "spec")
+    for name in drafters.names():
+        method = drafters.method(name)
+        if issubclass(method, HeadsDrafter):
+            write_heads(place / "nfox" / name, method, base="the tiny Llama")
+    return place
+
+
+def write_heads(place: Path, method: type[HeadsDrafter], base: str) -> None:
+    """Save random heads for the tiny Llama."""
+    torch.manual_seed(5)
+    config = method.heads_class.Config(hidden_size=64, vocab_size=320, num_heads=3)
+    heads = method.heads_class(config)
+    about = About(
+        method=method.method(),
+        base=base,
+        config=config.model_dump(),
+        accuracy=[[0.6, 0.2, 0.1]] * 3,
+    )
+    write(place, about, heads.state_dict())
 
 
 def _save(model: torch.nn.Module, made: object) -> Path:

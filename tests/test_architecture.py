@@ -19,17 +19,22 @@ PACKAGES = {"nfox": ROOT / "nfox", "nfox.cli": ROOT / "cli"}
 
 # From low to high. A module imports from lower floors only, also inside functions and for types.
 FLOORS = [
-    ["nfox.errors", "nfox.demo"],
-    ["nfox.devices", "nfox.tree", "nfox.sampling", "nfox.conversation"],
+    ["nfox.errors", "nfox.demo", "nfox.alignments", "nfox.layers"],
+    ["nfox.devices", "nfox.progress", "nfox.tree", "nfox.sampling", "nfox.conversation"],
     ["nfox.verify", "nfox.cache", "nfox.stream", "nfox.templates", "nfox.defaults"],
-    ["nfox.target", "nfox.rules"],
+    ["nfox.target", "nfox.rules", "nfox.columns"],
     ["nfox.costs", "nfox.loading"],
-    ["nfox.memory", "nfox.drafters.base"],
-    ["nfox.drafters.*", "nfox.generate", "nfox.checkpoint"],
+    ["nfox.memory", "nfox.checkpoint", "nfox.trees", "nfox.drafters.base"],
+    ["nfox.heads"],
+    ["nfox.drafters.*", "nfox.generate"],
     ["nfox.drafters", "nfox.stats"],
     ["nfox.reply"],
     ["nfox.chat"],
     ["nfox.session", "nfox.compose", "nfox.batch"],
+    ["nfox.train.data", "nfox.train.rows", "nfox.train.learner", "nfox.train.callbacks"],
+    ["nfox.train.measure", "nfox.train.resume"],
+    ["nfox.train.trainer"],
+    ["nfox.train.record"],
     ["nfox.serve*", "nfox.train*", "nfox.eval*"],
     ["nfox.cli*"],
 ]

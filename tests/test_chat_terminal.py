@@ -145,8 +145,12 @@ def test_a_conversation(model: str, start: Callable[..., Program]) -> None:
     assert [(m["role"], m["content"]) for m in chat.saved()] == [
         (m["role"], m["content"]) for m in said
     ]
+    chat.type("once more")
     chat.child.send(CTRL_D)
     assert chat.end() == 0
+    later = start("-m", model, "--resume")
+    assert "loaded 6 messages" in later.prompt()
+    assert "user: once more" in later.text()
 
 
 def test_mistakes_are_told_and_the_talk_goes_on(model: str, start: Callable[..., Program]) -> None:
@@ -195,8 +199,12 @@ def test_ctrl_c_ends_the_reply_and_nothing_else(model: str, start: Callable[...,
     assert len(said[1]["content"]) > 20
     assert cli_model.said(3900).startswith(said[1]["content"].rstrip("\ufffd"))
     chat.type("/set max_new_tokens=5")
+    chat.type("/continue")
+    longer = chat.saved()[1]["content"]
+    assert longer.startswith(said[1]["content"].rstrip("\ufffd"))
+    assert longer != said[1]["content"] and len(chat.saved()) == 2
     chat.type("more")
-    assert chat.saved()[:2] == said
+    assert chat.saved()[1]["content"] == longer
     # At the prompt it clears the line, and says once how to leave.
     chat.child.send("half a thou")
     chat.wait(lambda now: now.endswith("half a thou"))

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 import nfox
 from nfox.cli import events, options
 from nfox.cli.app import app
-from nfox.drafters import names
+from nfox.drafters import method, names
 from nfox.rules import RULES
 from nfox.stream import sanitize
 from nfox.templates import available
@@ -80,7 +80,7 @@ def test_help_is_light_and_complete() -> None:
 
 
 def test_no_option_is_without_an_environment_variable() -> None:
-    without = {"prompt", "version", "no_color"}
+    without = {"prompt", "resume", "version", "no_color"}
     for group in (
         options.ModelArguments,
         options.MethodArguments,
@@ -118,6 +118,7 @@ def test_version_and_templates() -> None:
         (["--style", "fancy"], 2, "--style"),
         (["-p", "", "--json"], 2, "the prompt is empty"),
         (["--style", "programmatic", "-p", "hi"], 2, "reads prompts from stdin"),
+        (["--resume", "-p", "hi"], 2, "--resume is of the chat"),
         (["--gamma", "3", "methods"], 2, "--gamma stands before methods"),
         (["--model", "/no/such/folder", "-p", "hi"], 3, "no such folder"),
     ],
@@ -143,7 +144,7 @@ def test_a_pipe_and_a_prompt_are_joined(model: str) -> None:
 
 
 def test_every_method_gives_the_same_answer(model: str) -> None:
-    free = [name for name in names() if name != "spec"]  # the others need no second model
+    free = [name for name in names() if not method(name).needs]
     draft = ["--method", "spec", "--draft-model", model]
     answers = [ask(model, "-p", "hello", "--method", name).stdout for name in free]
     answers.append(ask(model, "-p", "hello", *draft, "--gamma", "3").stdout)
@@ -184,6 +185,21 @@ def test_stop_and_verbose(model: str) -> None:
     assert done.stdout.strip() == "The"
     assert "steps" in done.stderr and "prefill" in done.stderr
     assert ask(model, "-p", "hello", "--stop", "quick", "-v", "-q").stdout.strip() == "The"
+
+
+def test_a_list_in_the_environment_is_read_as_a_shell_reads_words(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NFOX_STOP", "nowhere ' brown fox'")
+    assert ask(model, "-p", "hello").stdout == "The quick\n"
+    assert "fox" in ask(model, "-p", "hello", "--stop", "nowhere ' brown").stdout
+    monkeypatch.setenv("NFOX_OPTION", "gamma=2 ngram=1")
+    first = lines(ask(model, "-p", "hello", "--json").stdout)[0]
+    assert "2 tokens after the last 1" in first["drafter"]
+    monkeypatch.setenv("NFOX_STOP", "it's")
+    done = ask(model, "-p", "hello")
+    assert done.exit_code == 2
+    assert "NFOX_STOP: No closing quotation" in " ".join(done.stderr.replace("│", "").split())
 
 
 def test_a_prompt_that_does_not_fit(model: str) -> None:
@@ -269,4 +285,5 @@ def test_interrupted(model: str) -> None:
     assert process.returncode == 130
     said = (begin + rest).decode()
     assert said.endswith("\n") and err == b""
-    assert sanitize(cli_model.said(4000)).lstrip().startswith(said.strip())
+    whole = sanitize(cli_model.said(4000)).lstrip()
+    assert whole.startswith(said.strip().rstrip("\ufffd"))  # it may end inside a character

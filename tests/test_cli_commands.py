@@ -15,15 +15,17 @@ import pytest
 import typer
 from rich.console import Console
 
-from nfox import Session, Settings, load
+from nfox import Message, Session, Settings, load
 from nfox.chat import Chat
 from nfox.cli import chat as program
-from nfox.cli import commands, input
+from nfox.cli import commands, events, input
 from nfox.cli.chat import Talk, chat_loop
 from nfox.cli.commands_tuning import changed
+from nfox.cli.header import print_header
 from nfox.cli.interrupt import interruptible
 from nfox.cli.options import DisplayArguments, SessionArguments
 from nfox.cli.theme import make_screen
+from nfox.costs import Costs
 from nfox.drafters import names
 from nfox.errors import ContextError, NfoxError, UsageError
 from nfox.reply import Reply, Update
@@ -104,6 +106,68 @@ def test_what_is_a_message_and_what_is_not(talk: Talk) -> None:
     assert not commands.take(talk, "!!exit")
 
 
+def test_a_cut_reply_goes_on(talk: Talk) -> None:
+    with pytest.raises(UsageError, match="no reply"):
+        do(talk, "/continue")
+    do(talk, "/set max_new_tokens=9")
+    do(talk, "hello")
+    shown = do(talk, "/continue")
+    assert shown.startswith(" [red]") and "says" not in shown  # only what is new
+    assert contents(talk) == ["hello", cli_model.said(18)]
+    assert "identical output: yes" in do(talk, "/compare")
+    do(talk, "/continue")
+    do(talk, "more")
+    assert contents(talk) == ["hello", cli_model.said(27), "more", cli_model.said(9)]
+
+
+def test_every_turn_is_kept_and_the_last_talk_comes_back(chat: Chat, talk: Talk) -> None:
+    with pytest.raises(UsageError, match="no last conversation"):
+        do(talk, "/load")
+    do(talk, "hello")
+    assert not Path("state/nfox/last.json").exists()  # it was not asked for
+    talk.kept = True
+    for question in ("one", "two"):
+        do(talk, question)
+    before = talk.session.messages
+    later = make(chat)
+    assert "loaded 6 messages" in do(later, "/load")
+    assert later.session.messages == before
+    [file] = Path("state/nfox").iterdir()
+    assert file.stat().st_mode & 0o077 == 0
+    file.unlink()
+    file.mkdir()  # a place that cannot be written to is told once, and the chat goes on
+    assert "not kept" in do(talk, "three")
+    assert "not kept" not in do(talk, "four")
+    assert len(contents(talk)) == 10
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_talk_is_resumed(
+    kept: bool,
+    talk: Talk,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def talking(*typed: str, **options: bool) -> None:
+        said = iter(typed)
+
+        def read(start: str) -> str:
+            try:
+                return next(said)
+            except StopIteration:
+                raise EOFError from None
+
+        monkeypatch.setattr(program, "make_reader", lambda *a, **k: read)
+        arguments = SessionArguments(no_input_history=not kept, **options)
+        chat_loop(talk.chat, 0.0, DisplayArguments(), arguments)
+
+    talking("hello", "/continue")
+    talking("/save now.json", resume=True)
+    saved = json.loads(Path("now.json").read_text())["messages"]
+    assert len(saved) == (2 if kept else 0)
+    assert ("no last conversation" in capsys.readouterr().err) is not kept
+
+
 def test_settings_are_parsed_by_what_they_are() -> None:
     made = changed(
         Settings(), "temperature=0.5 top-k=3 max_new_tokens=9 stop='a\\nb' accept=typical"
@@ -138,6 +202,18 @@ def test_methods_in_mid_conversation(talk: Talk) -> None:
         with pytest.raises(NfoxError):
             do(talk, wrong)
     assert talk.chat.method == "lookup"
+
+
+@pytest.mark.parametrize("name", ["lookup", "jacobi"])
+def test_the_header_says_when_drafting_does_not_pay(chat: Chat, talk: Talk, name: str) -> None:
+    flat, steep = Costs({1: 1.0, 32: 1.0}), Costs({1: 1.0, 2: 2.0, 32: 32.0})
+    for costs, word in ((flat, False), (steep, True)):
+        made = Chat(chat.model, chat.template, method=name, costs=costs)
+        print_header(made, talk.screen, 1.0, verbose=True)
+        shown = said(talk).replace("\n", " ")
+        assert ("plain decoding, drafting does not pay on this machine" in shown) is word
+        assert ("plain decoding" in events.start(made)["drafter"]) is word
+        assert str(costs) in shown
 
 
 def test_a_template_brings_what_ends_a_reply(talk: Talk) -> None:
@@ -189,6 +265,14 @@ def test_verbose_shows_steps_probabilities_and_trees(chat: Chat, talk: Talk) -> 
     shown = do(plain, "the quick brown dog").partition("step ")[2]
     assert "_brown1 _fox_T" in shown
     assert not set(shown) & set("·τ✓✗…↵ᵀ")
+
+
+def test_a_thought_that_was_cut_is_still_one(talk: Talk) -> None:
+    for begun, inside in (("<think>so", True), ("<think>so</think>yes", False), ("no", False)):
+        talk.asked = [Message("user", "<think>"), Message("assistant", begun, (1,))]
+        assert talk._thinking() is inside
+    talk.asked = talk.asked[:1]
+    assert not talk._thinking()
 
 
 def test_compare_measures_and_changes_nothing(talk: Talk) -> None:

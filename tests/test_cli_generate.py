@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cli_model
 import folder
 import pytest
 from typer.testing import CliRunner, Result
@@ -17,7 +18,8 @@ SMALL = ("--max-new-tokens", "8", "--dtype", "float32")
 
 def run(*arguments: str, stdin: str | None = None) -> Result:
     model = () if "--model" in arguments else ("--model", str(folder.llama()))
-    command = [*arguments, *model, *(SMALL if arguments[0] == "generate" else ())]
+    small = arguments[0] == "generate" and "--max-new-tokens" not in arguments
+    command = [*arguments, *model, *(SMALL if small else ())]
     return CliRunner().invoke(app, command, input=stdin)
 
 
@@ -36,6 +38,17 @@ def test_prompts_from_arguments_and_from_stdin_are_the_same() -> None:
     assert all(row["finish_reason"] in ("stop", "length") for row in lines(given.stdout))
 
 
+def test_a_reply_reads_alike_in_every_output(tmp_path: Path) -> None:
+    """No output begins with the space that the first token brings along."""
+    model = ("--model", str(cli_model.save(tmp_path)), "--max-new-tokens", "8")
+    [row] = lines(run("generate", "hello", *model).stdout)
+    *deltas, end = lines(run(*model, "--json", "-p", "hello").stdout)[1:]
+    streamed = "".join(str(delta["text"]) for delta in deltas)
+    plain = run(*model, "-p", "hello").stdout
+    assert row["text"] == end["text"] == streamed == plain.removesuffix("\n")
+    assert row["text"] == "The quick brown fox 🦊"
+
+
 def test_a_file_is_answered_once(tmp_path: Path) -> None:
     prompts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [{"id": name, "prompt": f"hello {name}"} for name in "abc"]
@@ -52,10 +65,9 @@ def test_a_file_is_answered_once(tmp_path: Path) -> None:
 
 
 def test_every_method_writes_the_same_greedy_text() -> None:
-    draft = str(folder.llama(layers=1, seed=1))
     texts = set()
     for name in drafters.names():
-        result = run("generate", "hello", "--method", name, "--draft-model", draft)
+        result = run("generate", "hello", "--method", name, "--model", str(folder.equipped()))
         row = lines(result.stdout)[0]
         assert row["spec"]["method"] == name
         texts.add(row["text"])
@@ -84,8 +96,9 @@ def test_methods_says_what_is_needed_and_what_was_found() -> None:
     found = json.loads(run("methods", "--json").stdout)["methods"]
     assert [row["name"] for row in found] == drafters.names()
     assert all(row["ready"] is not bool(row["needs"]) for row in found)
-    draft = str(folder.llama(layers=1, seed=1))
-    given = json.loads(run("methods", "--json", "--draft-model", draft).stdout)["methods"]
+    given = json.loads(run("methods", "--json", "--model", str(folder.equipped())).stdout)[
+        "methods"
+    ]
     assert all(row["ready"] for row in given)
     shown = run("methods").stdout
     for row in found:

@@ -11,14 +11,19 @@ from dataclasses import replace
 
 import pyte
 import pytest
+import torch
 from rich.cells import cell_len
 from rich.color import ColorTriplet
 from rich.text import Text
 
 from nfox.cli.options import DisplayArguments
 from nfox.cli.render import ReplyView, clean
+from nfox.cli.steps import Recorder, print_steps
 from nfox.cli.theme import PALETTES, Screen, make_screen
+from nfox.generate import Seconds, Step
 from nfox.stream import Piece
+from nfox.tree import TokenTree
+from nfox.verify import Verdict
 
 ACCEPTED, CORRECTED = "\x1b[4;38;2;0;119;205m", "\x1b[38;2;180;94;0m"
 UNDERLINED, ITALIC, RESET = "\x1b[4m", "\x1b[3m", "\x1b[0m"
@@ -208,6 +213,33 @@ def test_lines_break_between_words_but_code_is_left_alone(
     code = "".join(rows[len(prose) + 1 :]).partition("```")[0]
     assert code.strip() == " ".join(["code"] * 60)
     assert bare("".join(rows)).endswith("最後" * 60)
+
+
+class Letters:
+    """Spells tokens as letters."""
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join("abcdefgh"[id] for id in ids)
+
+
+@pytest.mark.parametrize("end", [1, 2, 3])
+def test_the_probability_beside_a_token_is_its_own(end: int) -> None:
+    """Also where a stop token ends the reply inside what was accepted."""
+    chain = TokenTree.chain(0, [1, 2, 3])
+    verdict = Verdict([0, 1, 2], 4, [1, 2, 4, 5])
+    emitted = ((1, 2, 4)[:end], ("accepted", "accepted", "corrected")[:end])
+    logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    p = logits.softmax(-1)
+    recorder = Recorder(Letters(), screen_for(io.StringIO()).symbols)
+    recorder.add(Step(*emitted, chain, verdict, Seconds(0, 0, 0, 0, 0), "stop", logits))
+    [record] = recorder.records
+    assert record.p == pytest.approx(float(p[end - 1, emitted[0][-1]]))
+    assert record.nodes[1].p == pytest.approx(float(p[1, 2]))
+    screen = screen_for(io.StringIO())
+    print_steps([record], screen, screen.console, trees=True)
+    shown = screen.console.file.getvalue()
+    assert ("ᵀ  e p=" in shown) is (end == 3)  # a drafted token stands in the tree already
+    assert f"b p={float(p[0, 1]):.3f}" in shown
 
 
 def test_the_status_row_stands_below_the_text_and_goes() -> None:

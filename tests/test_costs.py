@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from nfox.costs import WIDTHS, Costs, measure, timed
+from nfox.costs import WIDTHS, Costs, idleness, measure, timed
 
 FLAT = Costs({1: 5.0, 4: 5.0, 32: 5.0})
 LINEAR = Costs({1: 1.0, 2: 2.0, 32: 32.0})
@@ -43,6 +43,12 @@ def test_it_says_whether_speculation_pays() -> None:
     assert FLAT.pays
     assert not LINEAR.pays
     assert not Costs({1: 1.0}).pays
+
+
+def test_why_nothing_is_drafted_is_said_in_a_word() -> None:
+    assert idleness(3, given=False) == idleness(3, given=True) == ""
+    assert "drafting does not pay on this machine" in idleness(0, given=False)
+    assert "as asked for" in idleness(0, given=True)
 
 
 def test_it_is_shown_in_one_line() -> None:

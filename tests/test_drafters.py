@@ -16,7 +16,7 @@ from tiny import PROMPT
 
 from nfox import drafters
 from nfox.costs import Costs
-from nfox.drafters.base import Context, Drafter, Options, Parts
+from nfox.drafters.base import Context, Drafter, Options, Parts, Places
 from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.lookup import Lookup
 from nfox.errors import ModelError, NfoxError, UsageError
@@ -160,15 +160,15 @@ def test_options_are_read_from_text() -> None:
 def test_what_a_method_needs_is_named_when_it_is_missing(name: str) -> None:
     parts = Parts(LoadedModel("the target", tiny.target()))
     with pytest.raises(ModelError, match=f"method {name} needs"):
-        drafters.build(name, {}, parts, {})
+        drafters.build(name, {}, parts, Places())
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if drafters.method(n).drafts])
 def test_a_recurrent_target_cannot_be_drafted_for(name: str) -> None:
     model = LoadedModel("a mamba", tiny.target("mamba"))
     with pytest.raises(ModelError, match="recurrent state"):
-        drafters.build(name, {}, Parts(model), {})
-    chosen, why = drafters.best(model, {"draft_model": "x", "heads": "y"})
+        drafters.build(name, {}, Parts(model), Places())
+    chosen, why = drafters.best(model, Places("x", "y"))
     assert not drafters.method(chosen).drafts
     assert "rolled back" in why
 
@@ -180,8 +180,8 @@ def test_the_draft_length_is_the_given_one_or_as_many_as_pay() -> None:
     assert Parts(model, steep).draft_length(None, 8) == 0
     assert Parts(model, flat).draft_length(None, 8) == 8
     assert Parts(model, steep).draft_length(5, 8) == 5
-    for made in (drafters.build("lookup", {}, Parts(model, steep), {}),
-                 drafters.build("jacobi", {}, Parts(model, steep), {})):  # fmt: skip
+    for made in (drafters.build("lookup", {}, Parts(model, steep), Places()),
+                 drafters.build("jacobi", {}, Parts(model, steep), Places())):  # fmt: skip
         assert len(made.propose(context([1, 1, 1, 1], 1))) == 1
 
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from nfox import ModelOptions, NfoxError, drafters, load
+from nfox.checkpoint import base_of
 from nfox.devices import choose_dtype
 from nfox.errors import ModelError, UsageError
-from nfox.loading import base_of, load_model
+from nfox.loading import load_model
 from nfox.memory import cache_bytes, check_memory, weight_bytes
 
 OFFLINE = ModelOptions(offline=True, dtype="float32")

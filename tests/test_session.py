@@ -12,13 +12,14 @@ from nfox import Chat, Message, ModelOptions, NfoxError, Sampling, Session, Sett
 from nfox.errors import ContextError, ModelError, UsageError
 
 FLOAT64 = ModelOptions(dtype="float32")
+READY = drafters.names()
 
 
 def chat(**settings: object) -> Chat:
     made = {"max_new_tokens": 24, **settings}
     return load(
-        str(folder.llama()),
-        draft_model=str(folder.llama(layers=1, seed=1)),
+        str(folder.equipped()),
+        method="spec",
         loading=FLOAT64,
         settings=Settings(**made),
     )
@@ -28,13 +29,19 @@ def say(session: Session, text: str) -> str:
     return "".join(piece.text for update in session.send(text) for piece in update.pieces)
 
 
+def decoded(talk: Chat) -> str:
+    """Return what the ids of the last reply say, without a space in front."""
+    text: str = talk.model.tokenizer.decode(talk.reply.ids, skip_special_tokens=True)
+    return text.removeprefix(" ")
+
+
 def test_pieces_are_the_reply_and_its_ids() -> None:
     talk = chat()
     session = Session(talk)
     text = say(session, "hello")
     assert text == talk.reply.text == session.messages[-1].content
     assert tuple(talk.reply.ids) == session.messages[-1].ids
-    assert talk.reply.text == talk.model.tokenizer.decode(talk.reply.ids, skip_special_tokens=True)
+    assert talk.reply.text == decoded(talk)
     assert talk.reply.stats.tokens == len(talk.reply.ids) + (talk.reply.finish == "stop")
 
 
@@ -140,6 +147,78 @@ def test_regenerate_and_undo() -> None:
     assert session.messages == []
 
 
+@pytest.mark.parametrize("name", READY)
+def test_a_reply_that_was_cut_goes_on_to_what_it_would_have_been(name: str) -> None:
+    """Token by token, so also from inside a character, and without reading anything again."""
+    talk, whole = chat(max_new_tokens=1), chat()
+    talk.use(name)
+    session, uncut = Session(talk), Session(whole)
+    say(uncut, "hello")
+    say(session, "hello")
+    while len(session.messages[-1].ids) < len(whole.reply.ids):
+        before = len(talk.cache.tokens)
+        list(session.go_on())
+        assert talk.reply.stats.cached_tokens == before
+    assert session.messages == uncut.messages
+
+
+def test_a_reply_goes_on_after_an_interrupt_and_is_one_message() -> None:
+    talk = chat()
+    session, shown = Session(talk), ""
+    for update in session.send("hello"):
+        shown += "".join(piece.text for piece in update.pieces)
+        talk.cancel()
+    for update in session.go_on():
+        shown += "".join(piece.text for piece in update.pieces)
+    assert [m.role for m in session.messages] == ["user", "assistant"]
+    assert session.messages[-1].content == shown
+    say(session, "and then?")
+    assert len(session.messages) == 4
+
+
+def test_what_cannot_go_on_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = chat(max_new_tokens=100, stop=("e",), sampling=Sampling(temperature=1.0, seed=1))
+    session = Session(talk)
+    with pytest.raises(UsageError, match="no reply"):
+        session.go_on()
+    say(session, "hello")
+    assert talk.reply.finish == "stop"
+    monkeypatch.setattr(talk.model.target, "read", lambda *_: False)  # interrupted at once
+    say(session, "and then?")
+    with pytest.raises(UsageError, match="came to its end"):
+        session.go_on()
+    session.messages = [Message("user", "a"), Message("assistant", "b")]
+    with pytest.raises(UsageError, match="text only"):
+        session.go_on()
+    session.messages = [Message("user", "a"), Message("assistant", "b", (40,))]
+    before = list(session.messages)
+    list(session.go_on())
+    assert session.messages == before
+
+
+def test_a_stop_string_in_what_is_added_belongs_neither_to_text_nor_ids() -> None:
+    talk = chat(max_new_tokens=3, sampling=Sampling(temperature=1.0, seed=1))
+    session = Session(talk)
+    say(session, "hello")
+    begun = session.messages[-1]
+    talk.settings = Settings(stop=("e",), max_new_tokens=100, sampling=Sampling(1.0, seed=1))
+    list(session.go_on())
+    assert talk.reply.finish == "stop"
+    last = session.messages[-1]
+    assert last.content.startswith(begun.content.rstrip("\ufffd"))
+    assert "e" not in last.content[len(begun.content) :]
+    assert last.ids is None or last.ids[:3] == begun.ids
+
+
+def test_a_reply_begun_by_the_caller_is_continued() -> None:
+    talk = chat()
+    begun = [Message("user", "hello"), Message("assistant", "the fox")]
+    added = "".join(piece.text for piece in talk.stream(begun))
+    whole = talk.template.encode(talk.model.tokenizer, begun) + talk.reply.ids
+    decoded = talk.model.tokenizer.decode(whole, skip_special_tokens=True)
+    assert decoded.endswith("the fox" + added)
+
+
 def test_without_history_every_prompt_is_fresh() -> None:
     talk = chat()
     session = Session(talk, history=False)
@@ -166,7 +245,7 @@ def test_a_stop_string_belongs_neither_to_text_nor_ids(stop: str) -> None:
     reply = talk.reply
     assert reply.finish == "stop"
     assert stop not in reply.text
-    assert not reply.ids or talk.model.tokenizer.decode(reply.ids) == reply.text
+    assert not reply.ids or decoded(talk) == reply.text
 
 
 def test_save_and_load(tmp_path: Path) -> None:
@@ -222,6 +301,11 @@ def test_an_encoder_decoder_model_talks() -> None:
         texts[name] = "".join(p.text for p in talk.stream([Message("user", "hello fox")]))
         assert talk.reply.ids
     assert texts["none"] == texts[talk.method]
+    session = Session(talk)
+    talk.settings = Settings(max_new_tokens=6)
+    say(session, "hello fox")
+    list(session.go_on())
+    assert session.messages[-1].content == texts["none"]
 
 
 def test_a_recurrent_model_gets_plain_decoding() -> None:

@@ -13,7 +13,8 @@ import tiny
 import torch
 from tiny import PROMPT
 
-from nfox.drafters.base import Parts
+from nfox.costs import Costs
+from nfox.drafters.base import Parts, Places
 from nfox.drafters.lookup import Lookup
 from nfox.drafters.none import Autoregressive
 from nfox.drafters.spec import SpecOptions, Speculative
@@ -215,6 +216,40 @@ def test_sizes_may_differ_tokenizers_may_not() -> None:
             build(TARGET, DRAFT, big=words(64), small=other)
 
 
+@pytest.mark.parametrize(("slope", "deep"), [(0.06, True), (0.3, False)])
+def test_a_rule_that_draws_one_guess_has_a_draft_length_of_its_own(
+    slope: float, deep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where width costs something, a chain may be longer than a tree with branches."""
+    monkeypatch.setattr("nfox.drafters.spec.measure", lambda *_, **__: Costs({1: 0.0}))
+    costs = Costs({n: 1 + slope * (n - 1) for n in (1, 2, 4, 8, 16, 32)})
+    parts = Parts(LoadedModel("big", TARGET), costs, "small", lambda _: LoadedModel("small", DRAFT))
+    drafter = Speculative.build(parts, SpecOptions(confidence=0.0))
+    tree, chain = costs.best_gamma(8, branches=3), costs.best_gamma(8)
+    assert chain > 0 and tree < chain and bool(tree) is deep
+    lengths = {"exact": tree or chain, "rejection": chain}
+    for accept, length in lengths.items():
+        rule = make_rule(accept, Sampling(1.0))
+        steps = tiny.run(TARGET, drafter, PROMPT, rule=rule)
+        wide = 3 if deep and accept == "exact" else 1
+        assert max(max(step.tree.depths) for step in steps) == length
+        assert len(steps[0].tree) == 1 + length * wide
+    greedy = tiny.run(TARGET, drafter, PROMPT, rule=make_rule("rejection"))  # draws branches again
+    assert max(max(step.tree.depths) for step in greedy) == lengths["exact"]
+    assert f"gamma {chain}" in drafter.describe()
+
+
+def test_it_says_when_drafting_does_not_pay() -> None:
+    steep = Costs({1: 1.0, 2: 2.0, 32: 32.0})
+    parts = Parts(LoadedModel("big", TARGET), steep, "small", lambda _: LoadedModel("small", DRAFT))
+    drafter = Speculative.build(parts, SpecOptions())
+    assert "does not pay on this machine" in drafter.describe()
+    assert {len(step.tree) for step in tiny.run(TARGET, drafter, PROMPT)} == {1}
+    for gamma, said in ((0, "as asked for"), (2, "gamma 2")):
+        described = Speculative.build(parts, SpecOptions(gamma)).describe()
+        assert said in described and "pay" not in described
+
+
 def test_what_cannot_draft_is_refused() -> None:
     with pytest.raises(ModelError, match="small cannot draft: its recurrent state"):
         build(TARGET, tiny.target("mamba"))
@@ -227,11 +262,11 @@ def test_what_cannot_draft_is_refused() -> None:
 
 
 def test_its_weights_are_named_or_lie_beside_the_model(tmp_path: Path) -> None:
-    assert Speculative.find(str(tmp_path), {}) is None
-    assert Speculative.find(str(tmp_path), {"draft_model": "some/model"}) == "some/model"
+    assert Speculative.find(str(tmp_path), Places()) is None
+    assert Speculative.find(str(tmp_path), Places("some/model")) == "some/model"
     beside = tmp_path / "nfox" / "spec"
     beside.mkdir(parents=True)
-    assert Speculative.find(str(tmp_path), {}) == str(beside)
+    assert Speculative.find(str(tmp_path), Places()) == str(beside)
 
 
 def test_second_guesses_stand_beside_the_first_and_are_followed() -> None:

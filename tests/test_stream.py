@@ -244,6 +244,22 @@ def test_stop_strings_cut_random_text_wherever_its_tokens_end(kind: str) -> None
         assert stream.text == stopped_reference(text, stops)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", [" Hello world", "  two", "none", " ", "", "\n a"])
+def test_one_space_in_front_can_be_left_out(kind: str, text: str) -> None:
+    tokenizer, ids = make(kind), encode(kind, text)
+    whole, trimmed = TextStream(tokenizer), TextStream(tokenizer, trim=True)
+    pieces = []
+    for id in ids:
+        whole.push(id, "bonus", 0)
+        pieces += trimmed.push(id, "bonus", 0)
+    whole.finish()
+    pieces += trimmed.finish()
+    assert trimmed.text == whole.text.removeprefix(" ")
+    assert "".join(piece.text for piece in pieces) == trimmed.text
+    assert all(piece.text for piece in pieces)
+
+
 def test_after_a_stop_string_nothing_comes() -> None:
     stream = TextStream(make("byte-level"), ["lo"])
     for id in encode("byte-level", "Hello world"):

@@ -96,3 +96,32 @@ def test_a_context_of_many_forwards_leaves_no_captured_states() -> None:
     filled(target)
     target.score(TokenTree.chain(1, [2]), target.new_cache())
     assert target._captured == []
+
+
+@pytest.mark.parametrize("family", list(tiny.FAMILIES))
+def test_hidden_states_are_unembedded_as_the_model_does(family: str) -> None:
+    target = tiny.target(family)
+    assert target.unembeds
+    cache = target.new_cache()
+    cache.reuse([3], (5, 6) if target.encodes else None)
+    logits, hidden = target.score(TokenTree.chain(3), cache)
+    assert hidden.shape[-1] == target.hidden_size
+    with torch.inference_mode():
+        assert torch.allclose(target.unembed(hidden), logits)
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [("gemma2", {"final_logit_softcapping": 0.5}), ("llama", {})],
+)
+def test_what_comes_after_the_output_embeddings_is_done_too(
+    family: str, change: dict[str, float]
+) -> None:
+    """A small cap bends every logit."""
+    target = tiny.target(family, **change)
+    cache = target.new_cache()
+    logits, hidden = target.score(TokenTree.chain(3), cache)
+    with torch.inference_mode():
+        assert torch.allclose(target.unembed(hidden), logits)
+        plain = target.model.get_output_embeddings()(hidden)
+    assert torch.allclose(plain, logits) == (not change)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,8 +24,10 @@ from torch import Tensor
 import nfox
 from nfox import drafters
 from nfox.cache import KVCache
+from nfox.checkpoint import About, write
 from nfox.drafters.base import Context, Drafter, Parts
 from nfox.generate import Step, generate
+from nfox.heads import HeadsDrafter
 from nfox.loading import LoadedModel
 from nfox.rules import make_rule
 from nfox.target import Target
@@ -177,12 +180,31 @@ def theirs(
     return out[0, len(prompt) :].tolist()
 
 
+@once
+def heads_folder(method: str, name: str = "llama", **sizes: int) -> Path:
+    """Save random heads for the target of a family; the accuracies said are made up."""
+    made, found = target(name), drafters.method(method).heads_class
+    sizes = {"hidden_size": made.hidden_size, "vocab_size": made.vocabulary} | sizes
+    config = found.Config(**{"num_heads": 3} | sizes)
+    torch.manual_seed(3)
+    heads = found(config)
+    with torch.no_grad():
+        for weight in heads.parameters():
+            weight.copy_(0.3 * torch.randn_like(weight))
+    accuracy = [[0.4 / (rank + 1) for rank in range(6)]] * config.num_heads
+    about = About(method=method, base=name, config=config.model_dump(), accuracy=accuracy)
+    folder = Path(tempfile.mkdtemp(prefix="nfox-heads-"))
+    write(folder, about, heads.state_dict())
+    return folder
+
+
 def make(method: str, name: str = "llama", **options: Any) -> Drafter:
     """Build a method for the target of a family from tiny parts."""
     found = drafters.method(method)
+    heads = issubclass(found, HeadsDrafter)
     parts = Parts(
         LoadedModel("the target", target(name)),
-        weights="the draft model",
+        weights=str(heads_folder(method, name)) if heads else "the draft model",
         load=lambda weights: LoadedModel(weights, draft(name)),
     )
     return found.build(parts, found.options(**options))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nfox.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from nfox.drafters.base import Drafter, Options, Parts
+    from nfox.drafters.base import Drafter, Options, Parts, Places
     from nfox.loading import LoadedModel
 
 
@@ -53,12 +53,12 @@ def options_for(name: str, values: dict[str, str]) -> Options:
         raise UsageError(f"-o {first['loc'][0]}={first['input']}: {first['msg']}") from None
 
 
-def best(model: LoadedModel, places: dict[str, str]) -> tuple[str, str]:
+def best(model: LoadedModel, places: Places) -> tuple[str, str]:
     """Return the best method whose needs are met for a model, and why it is this one.
 
     Args:
         model: the target.
-        places: where weights were said to be: {"draft_model": ..., "heads": ...}.
+        places: where weights were said to be.
     """
     found = {name: method(name) for name in names()}
     if model.target.proposals == "nothing":
@@ -72,7 +72,7 @@ def best(model: LoadedModel, places: dict[str, str]) -> tuple[str, str]:
     return chosen, "no draft model and no heads were found for this model"
 
 
-def build(name: str, options: dict[str, str], parts: Parts, places: dict[str, str]) -> Drafter:
+def build(name: str, options: dict[str, str], parts: Parts, places: Places) -> Drafter:
     """Make the drafter of a method for a target.
 
     Args:
@@ -92,7 +92,7 @@ def build(name: str, options: dict[str, str], parts: Parts, places: dict[str, st
             "cannot be used with it",
             "leave --method out",
         )
-    weights = found.find(model.name, places)
+    weights = found.find(model.name, places) or found.fetch(model.name)
     if found.needs and weights is None:
-        raise ModelError(f"method {name} needs {found.needs}", "`nfox methods` lists the others")
+        raise ModelError(f"method {name} needs {found.needs}", found.advice(model.name))
     return found.build(replace(parts, weights=weights), made)

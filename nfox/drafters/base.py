@@ -13,7 +13,7 @@ from torch import Tensor
 from nfox.cache import KVCache
 from nfox.costs import Costs
 from nfox.errors import ModelError
-from nfox.loading import LoadedModel
+from nfox.loading import LoadedModel, ModelOptions
 from nfox.tree import TokenTree
 from nfox.verify import Rule
 
@@ -65,6 +65,21 @@ def option(default: Any, help: str) -> Any:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where weights of methods were said to be.
+
+    Args:
+        draft_model: folder or hub id.
+        heads: folder or hub id.
+        hub: how things are fetched from the hub: offline or not.
+    """
+
+    draft_model: str | None = None
+    heads: str | None = None
+    hub: ModelOptions = field(default_factory=ModelOptions)
+
+
+@dataclass(frozen=True)
 class Parts:
     """What a drafter is made from.
 
@@ -73,12 +88,14 @@ class Parts:
         costs: what one forward over so many tokens takes; None if it was not measured.
         weights: the folder or hub id of its weights; None if it has none.
         load: loads a language model, with the draft model's settings (dtype, quantisation).
+        hub: how files are fetched from the hub.
     """
 
     model: LoadedModel
     costs: Costs | None = None
     weights: str | None = None
     load: Callable[[str], LoadedModel] | None = None
+    hub: ModelOptions = field(default_factory=ModelOptions)
 
     def load_weights(self) -> LoadedModel:
         """Load the language model that `weights` names."""
@@ -120,14 +137,26 @@ class Drafter(ABC):
     options: ClassVar[type[Options]] = Options
 
     @classmethod
-    def find(cls, model: str, given: dict[str, str]) -> str | None:
+    def find(cls, model: str, given: Places) -> str | None:
         """Say where the weights of this method for a model are, or None.
 
         Args:
             model: the target's folder or hub id.
-            given: what was named on the command line: {"draft_model": ..., "heads": ...}.
+            given: what was named on the command line.
         """
         return None
+
+    @classmethod
+    def fetch(cls, model: str) -> str | None:
+        """Return the hub id of published weights for a model, or None. They are taken only for a
+        method that was asked for by name: nobody downloads gigabytes by accident.
+        """
+        return None
+
+    @classmethod
+    def advice(cls, model: str) -> str:
+        """Return what to do where the weights for a model are missing."""
+        return "`nfox methods` lists the others"
 
     @classmethod
     @abstractmethod

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from nfox.costs import idleness
 from nfox.drafters.base import Context, Drafter, Options, Parts, option
 from nfox.errors import UsageError
 from nfox.tree import TokenTree
@@ -34,20 +35,23 @@ class Jacobi(Drafter):
 
     Args:
         window: how many tokens are drafted.
+        given: whether the person chose it.
     """
 
     summary = "the target's own guesses, corrected in place; made fast by a CLLM"
     rank = 0
     options = JacobiOptions
 
-    def __init__(self, window: int = 16) -> None:
+    def __init__(self, window: int = 16, *, given: bool = True) -> None:
         self.window = window
+        self.given = given
         self._random = random.Random(0)
 
     @classmethod
     def build(cls, parts: Parts, options: JacobiOptions) -> Jacobi:
         """See `Drafter.build`."""
-        return cls(parts.draft_length(options.window, 16))
+        given = options.window is not None
+        return cls(parts.draft_length(options.window, 16), given=given)
 
     def propose(self, context: Context) -> TokenTree:
         """See `Drafter.propose`. New positions start as random tokens of the text so far."""
@@ -63,7 +67,7 @@ class Jacobi(Drafter):
 
     def describe(self) -> str:
         """See `Drafter.describe`."""
-        return f"window {self.window}"
+        return f"window {self.window}{idleness(self.window, given=self.given)}"
 
 
 METHOD = Jacobi

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nfox.costs import idleness
 from nfox.drafters.base import Context, Drafter, Options, Parts, option
 from nfox.errors import UsageError
 from nfox.tree import TokenTree
@@ -34,15 +35,17 @@ class Lookup(Drafter):
     Args:
         gamma: how many tokens are drafted at most.
         ngram: the longest n tried.
+        given: whether the person chose gamma.
     """
 
     summary = "copies what followed the same few words earlier in the text"
     rank = 1
     options = LookupOptions
 
-    def __init__(self, gamma: int = 8, ngram: int = 3) -> None:
+    def __init__(self, gamma: int = 8, ngram: int = 3, *, given: bool = True) -> None:
         self.gamma = gamma
         self.ngram = ngram
+        self.given = given
         self._after: dict[tuple[int, ...], int] = {}
         self._text: list[int] = []
         self._indexed = 0
@@ -50,7 +53,8 @@ class Lookup(Drafter):
     @classmethod
     def build(cls, parts: Parts, options: LookupOptions) -> Lookup:
         """See `Drafter.build`."""
-        return cls(parts.draft_length(options.gamma, 8), options.ngram)
+        given = options.gamma is not None
+        return cls(parts.draft_length(options.gamma, 8), options.ngram, given=given)
 
     def propose(self, context: Context) -> TokenTree:
         """See `Drafter.propose`."""
@@ -88,7 +92,8 @@ class Lookup(Drafter):
 
     def describe(self) -> str:
         """See `Drafter.describe`."""
-        return f"up to {self.gamma} tokens after the last {self.ngram}"
+        idle = idleness(self.gamma, given=self.given)
+        return f"up to {self.gamma} tokens after the last {self.ngram}{idle}"
 
 
 METHOD = Lookup

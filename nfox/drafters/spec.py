@@ -14,8 +14,16 @@ import torch
 from torch import Tensor
 
 from nfox.cache import common_prefix
-from nfox.costs import measure
-from nfox.drafters.base import Context, Drafter, Options, Parts, option, weights_beside
+from nfox.costs import idleness, measure
+from nfox.drafters.base import (
+    Context,
+    Drafter,
+    Options,
+    Parts,
+    Places,
+    option,
+    weights_beside,
+)
 from nfox.errors import ModelError, UsageError
 from nfox.target import Target
 from nfox.tree import TokenTree
@@ -54,6 +62,8 @@ class Speculative(Drafter):
         branches: guesses at each depth; the first is drafted on from. Needs a target that takes
             trees; a rule that needs q draws only one.
         name: of the draft model, for the header.
+        chain: how deep is drafted under a rule that draws one guess at a place; gamma by default.
+        given: whether the person chose gamma.
     """
 
     summary = "a small draft model guesses, the target checks (speculative sampling)"
@@ -69,10 +79,15 @@ class Speculative(Drafter):
         confidence: float = 0.0,
         branches: int = 1,
         name: str = "",
+        *,
+        chain: int | None = None,
+        given: bool = True,
     ) -> None:
         self.draft = draft
         self.vocabulary = vocabulary
         self.gamma = gamma
+        self.chain = gamma if chain is None else chain
+        self.given = given
         self.branches = branches
         self.confidence = confidence
         self.name = name
@@ -80,9 +95,9 @@ class Speculative(Drafter):
         self._agreed = 0  # so many of the cache's tokens are known to be the target's
 
     @classmethod
-    def find(cls, model: str, given: dict[str, str]) -> str | None:
+    def find(cls, model: str, given: Places) -> str | None:
         """See `Drafter.find`."""
-        return given.get("draft_model") or weights_beside(model, "spec")
+        return given.draft_model or weights_beside(model, "spec")
 
     @classmethod
     def build(cls, parts: Parts, options: SpecOptions) -> Speculative:
@@ -92,12 +107,25 @@ class Speculative(Drafter):
         target = parts.model.target
         branches = options.branches if target.proposals == "trees" else 1
         seconds = measure(draft.target, budget=0.2).at(1)
+        chain = parts.draft_length(options.gamma, 8, seconds)
         gamma = parts.draft_length(options.gamma, 8, seconds, branches)
-        return cls(draft.target, target.vocabulary, gamma, options.confidence, branches, draft.name)
+        if not gamma:  # a chain may pay where wider trees do not
+            gamma, branches = chain, 1
+        return cls(
+            draft.target,
+            target.vocabulary,
+            gamma,
+            options.confidence,
+            branches,
+            draft.name,
+            chain=chain,
+            given=options.gamma is not None,
+        )
 
     def propose(self, context: Context) -> TokenTree:
         """See `Drafter.propose`."""
-        length = min(self.gamma, context.room)
+        gamma = self.chain if context.rule.draws_one else self.gamma
+        length = min(gamma, context.room)
         if len(context.tokens) + length >= self.draft.max_context or length < 1:
             return TokenTree.chain(context.root)
         past = self._known([*context.tokens, context.root])
@@ -127,7 +155,7 @@ class Speculative(Drafter):
             self._agreed = 0
         start = min(self._agreed, len(self.cache.tokens))
         self.cache.truncate(common_prefix(self.cache.tokens, past[:-1], start))
-        if len(past) - len(self.cache.tokens) > self.gamma + 1:  # it joins late
+        if len(past) - len(self.cache.tokens) > max(self.gamma, self.chain) + 1:  # it joins late
             self.draft.read(past[len(self.cache.tokens) : -1], self.cache)
         self._agreed = len(context.tokens)
         missing = past[len(self.cache.tokens) :]
@@ -153,7 +181,9 @@ class Speculative(Drafter):
 
     def describe(self) -> str:
         """See `Drafter.describe`."""
-        return f"draft model {self.name}, gamma {self.gamma}, branches {self.branches}"
+        idle = idleness(self.gamma, given=self.given)
+        said = f"draft model {self.name}, gamma {self.gamma}, branches {self.branches}{idle}"
+        return said if self.chain == self.gamma else f"{said}; gamma {self.chain} in a chain"
 
 
 def _check(parts: Parts, draft: Any) -> None:

@@ -1,0 +1,91 @@
+"""`nfox eval heads`: how good heads are on a text, and the tree they promise the most with."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nfox.errors import UsageError
+
+from .grouped import grouped, option
+from .loading import load_chat
+from .options import GenerationArguments, MethodArguments, ModelArguments
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """What is measured on, and where the result goes."""
+
+    data: Annotated[
+        str | None, option("Data", "JSON, JSONL or a hub dataset of conversations.", "--data")
+    ] = None
+    limit: Annotated[int, option("Data", "Conversations at most.", "--limit", min=1)] = 200
+    max_length: Annotated[
+        int, option("Data", "Tokens of a conversation at most.", "--max-length", min=8)
+    ] = 2048
+    nodes: Annotated[
+        int, option("Data", "Drafted nodes of a tree at most.", "--nodes", min=1, max=63)
+    ] = 63
+    out: Annotated[Path | None, option("Data", "Write the result as JSON.", "--out")] = None
+    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
+
+
+def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -> None:
+    """Measure heads on conversations, against what the target itself says there."""
+    if data.data is None:
+        raise UsageError("--data is missing", "nfox eval heads --heads FOLDER --data FILE.json")
+    chat = load_chat(model, method, GenerationArguments())
+    from nfox import trees
+    from nfox.heads import HeadsDrafter
+    from nfox.train.data import read
+    from nfox.train.learner import Learner
+    from nfox.train.measure import measure
+    from nfox.train.rows import Rows
+
+    drafter = chat.drafter
+    if not isinstance(drafter, HeadsDrafter):
+        raise UsageError(f"{chat.method} has no heads to measure", "add --heads FOLDER")
+    kept = read(data.data).kept[: data.limit]
+    length = min(data.max_length, chat.max_context)
+    rows = Rows(kept, chat.template, chat.model.tokenizer, length)
+    seconds = drafter.seconds()  # before the heads become float32
+    found = measure(Learner(drafter.heads, drafter.target), rows)
+    largest = trees.best(found.accuracy, None, most=data.nodes)
+    fastest = trees.best(found.accuracy, chat.costs, seconds, most=data.nodes)
+    print(accuracy_table(found.accuracy))
+    print(f"loss {found.loss:.4f} over {found.places} tokens of {len(rows)} conversations")
+    for name, shape in (("largest tree", largest), ("best tree here", fastest)):
+        tau = shape.tau(found.accuracy)
+        print(f"{name}: {len(shape)} nodes, {shape.depth} deep, tau {tau:.2f} to expect")
+    names = {"method": chat.method, "heads": drafter.name, "model": chat.model.name}
+    best = {"tree": fastest.paths, "tau": fastest.tau(found.accuracy), "draft_seconds": seconds}
+    sizes = {"data": data.data, "conversations": len(rows)}
+    _write(data.out, {**names, **sizes, **asdict(found), **best})
+
+
+def _write(out: Path | None, result: dict[str, Any]) -> None:
+    if out:
+        out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {shlex.quote(str(out))}")
+
+
+def accuracy_table(accuracy: Sequence[Sequence[float]]) -> str:
+    """Write how often the first, one of the first five and one of all guesses are right."""
+    lines = ["depth   top-1   top-5  top-10"]
+    for depth, row in enumerate(accuracy, 1):
+        shares = (row[0], sum(row[:5]), sum(row[:10]))
+        lines.append(f"{depth:5}" + "".join(f"{share:8.1%}" for share in shares))
+    return "\n".join(lines)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    evaluation = typer.Typer(help="Measure.", no_args_is_help=True, pretty_exceptions_enable=False)
+    evaluation.command("heads")(grouped(heads))
+    app.add_typer(evaluation, name="eval")

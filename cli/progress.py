@@ -1,0 +1,65 @@
+"""What is seen while a model is loaded: what is being done, and how far it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Who is told how loading goes.
+
+    Args:
+        stage: told what is being done.
+        progress: told what is counted there ("bytes" or "weights"), how many there are, and of how
+            many (0: not known).
+    """
+
+    stage: Callable[[str], None] = lambda stage: None
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+
+
+NOBODY = Loading()
+
+
+@contextmanager
+def loading_display(wanted: bool) -> Iterator[Loading]:
+    """Show on stderr how loading goes, and take it away at the end."""
+    if not wanted:
+        yield NOBODY
+        return
+    print("loading", end="\r", file=sys.stderr, flush=True)  # importing the display takes a moment
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=16),
+        TextColumn("{task.fields[count]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task("loading", total=None, count="")
+
+        def stage(name: str) -> None:
+            nonlocal task
+            display.remove_task(task)  # what has a total cannot lose it again
+            task = display.add_task(name, total=None, count="")
+
+        def progress(what: str, done: int, total: int) -> None:
+            count = _count(what, done, total)
+            display.update(task, total=total or None, completed=done, count=count)
+
+        yield Loading(stage, progress)
+
+
+def _count(what: str, done: int, total: int) -> str:
+    from rich.filesize import decimal
+
+    if what == "bytes":
+        return f"{decimal(done)} of {decimal(total)}" if total else decimal(done)
+    return f"{done} of {total} {what}"

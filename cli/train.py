@@ -1,0 +1,100 @@
+"""`nfox train METHOD`: heads for a model, by the flags of the published training scripts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .errors import INTERRUPTED, guarded
+
+if TYPE_CHECKING:
+    from nfox.train.job import Done
+
+_HELP = ("-h", "--help")
+
+
+def train(
+    context: typer.Context,
+    method: Annotated[str, typer.Argument(help="Whose heads.")] = "",
+) -> None:
+    """Train heads: nfox train METHOD [CONFIG.yaml] [--name value ...].
+
+    --model_name_or_path, --data_path and --output_dir are needed; --eval_data_path measures on
+    other data. `nfox train METHOD --help` lists all settings: those of nfox, of the method's heads
+    (--METHOD_num_heads), and all of transformers' TrainingArguments. A YAML or JSON file may hold
+    the same names. Several processes: torchrun --nproc_per_node=N -m nfox.cli train ...
+    """
+    if method in ("", *_HELP):
+        print(context.get_help())
+        return
+    given = [argument for argument in context.args if argument != "--debug"]
+    with guarded(debug=len(given) < len(context.args)):
+        run(method, given)
+
+
+def run(method: str, given: Sequence[str]) -> None:
+    """Train as the arguments say.
+
+    Raises:
+        NfoxError: if something is missing or wrong.
+        typer.Exit: with 130, if it was stopped.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # It warns of a kernel that is optional, whether or not anything is quantised.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from .train_options import help_text, parse
+
+    if set(given) & set(_HELP):
+        print(help_text(method))
+        return
+    command = shlex.join(["nfox", "train", method, *given])
+    job, args = parse(method, given, command)
+    first = args.process_index == 0
+
+    import torch
+
+    from nfox.train.job import train as begin
+
+    from .train_display import Display
+    from .train_stop import Interrupt
+
+    with Display(first) as display, Interrupt(display.tell) as keys:
+        beside = [display, keys]
+        done = begin(job, args, tell=display.tell, stop=keys.pressed, callbacks=beside)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if done.stopped:
+        display.tell(f"stopped; {done.folder} is written. Go on with:")
+        display.tell(f"  {command} --resume_from_checkpoint true")
+        raise typer.Exit(INTERRUPTED)
+    if first:
+        _report(method, job.model, done)
+
+
+def _report(method: str, model: str, done: Done) -> None:
+    """Print what the heads can do and how to use them."""
+    from .eval import accuracy_table
+
+    if done.measured:
+        print(accuracy_table(done.measured.accuracy))
+        tau = done.measured.tau()
+        print(f"loss {done.measured.loss:.4f}; tau {tau:.2f} to expect of a tree of 63 nodes")
+    print(f"written to {done.folder}; try them:")
+    use = ["nfox", "--model", model, "--method", method, "--heads", str(done.folder), "-v"]
+    print(f"  {shlex.join(use)}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    settings = {
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,  # all after the method is the method's
+        "help_option_names": [],
+    }
+    app.command("train", context_settings=settings)(train)

@@ -1,0 +1,74 @@
+"""What is seen of a training: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+
+class Display(TrainerCallback):
+    """Shows steps, loss and the last tau to expect, on stderr.
+
+    Args:
+        wanted: False for all processes but the first.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._wanted = wanted
+        self._stack = ExitStack()
+        self._bar = Progress(
+            TextColumn("{task.completed:.0f} of {task.total:.0f} steps"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not (wanted and self._console.is_terminal),
+        )
+        self._task: Any = None
+        self._loss, self._tau = "", ""
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def tell(self, line: str) -> None:
+        """Write a line, above the bar if there is one."""
+        if self._wanted and self._bar.disable:
+            print(f"nfox: {line}", file=sys.stderr, flush=True)
+        elif self._wanted:
+            self._console.print(f"nfox: {line}", markup=False, soft_wrap=True)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """See `TrainerCallback`."""
+        self._stack.enter_context(self._bar)
+        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """See `TrainerCallback`."""
+        self._bar.update(self._task, completed=state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """See `TrainerCallback`."""
+        self._stack.close()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
+        """See `TrainerCallback`."""
+        logs = logs or {}
+        if "eval_tau" in logs:
+            self._tau = f", tau {logs['eval_tau']:.2f}"
+            self.tell(f"step {state.global_step}: eval loss {logs['eval_loss']:.4f}{self._tau}")
+        elif "loss" in logs:
+            self._loss = f"loss {logs['loss']:.4f}"
+            self._bar.update(self._task, description=self._loss + self._tau)
+            if self._bar.disable:
+                of = f"{state.global_step} of {state.max_steps}"
+                self.tell(f"step {of}: {self._loss}, learning rate {logs['learning_rate']:.2e}")

@@ -1,0 +1,203 @@
+"""Trained heads on disk: `drafter.json` says what they are, `heads.safetensors` holds the weights.
+
+The folder lies anywhere, or beside its base as `<base>/nfox/<method>/`, where it is found by
+itself. Published layouts are read by the method they belong to.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nfox.errors import ModelError
+from nfox.loading import ModelOptions, read_json
+from nfox.progress import quiet
+
+ABOUT = "drafter.json"
+WEIGHTS = "heads.safetensors"
+
+
+class About(BaseModel, extra="forbid"):
+    """What `drafter.json` says.
+
+    Args:
+        method: whose heads these are.
+        base: name of the model they were trained on.
+        config: of the architecture, as the method defines it.
+        accuracy: [depth][rank] how often a guess was the target's own token, if measured.
+        training: data, steps, seconds, versions, command: where they come from.
+    """
+
+    method: str
+    base: str
+    config: dict[str, Any]
+    accuracy: list[list[float]] = []
+    training: dict[str, Any] = {}
+
+
+def file_of(place: str, name: str, options: ModelOptions) -> Path | None:
+    """Return a file of a local folder or of a hub repository, downloaded if need be; None if it
+    has no such file.
+
+    Args:
+        place: folder or hub id.
+        name: of the file.
+        options: revision and offline are used.
+    """
+    if Path(place).is_dir():
+        path = Path(place) / name
+        return path if path.is_file() else None
+    quiet()  # neither its five retries nor its bars are for the person
+    try:
+        return Path(
+            hf_hub_download(
+                place, name, revision=options.revision, local_files_only=options.offline
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        if options.offline:
+            return None
+        raise ModelError(
+            f"{place}: the hub cannot be reached, and {name} is not in the local cache",
+            "check the network, or pass a folder",
+        ) from error
+    except (HfHubHTTPError, HFValidationError, EntryNotFoundError):
+        return None  # no such file, no such repository, or no right to read it
+
+
+def about(place: str, options: ModelOptions | None = None) -> About | None:
+    """Read what heads a folder or hub repository in our own layout holds; None if it holds none.
+
+    Raises:
+        ModelError: if `drafter.json` is not what it should be.
+    """
+    path = file_of(place, ABOUT, options or ModelOptions())
+    if path is None:
+        return None
+    try:
+        return About.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ModelError(f"{path}: {where}: {first['msg']}", "write it anew by training") from error
+
+
+def base_of(place: str, options: ModelOptions | None = None) -> str | None:
+    """Return the base model that heads or an adapter name in their config; None for a model.
+
+    Args:
+        place: local folder or hub id.
+        options: revision and offline are used.
+    """
+    options = options or ModelOptions()
+    path = file_of(place, "config.json", options)
+    config = read_json(path) if path else {}
+    local = Path(place).is_dir()
+    if config.get("architectures") and not (local and "base_model_name_or_path" in config):
+        return None
+    if any(Path(place).glob("model*.safetensors")):
+        return None
+    own = about(place, options)
+    if own is not None:
+        return own.base
+    if not config and (path := file_of(place, "adapter_config.json", options)):
+        config = read_json(path)
+    base = config.get("base_model_name_or_path")
+    return str(base) if base else None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, or a PyTorch one without unpickling code.
+
+    Raises:
+        ModelError: if it is truncated or something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except _UNREADABLE as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise ModelError(f"{path}: not a whole checkpoint: {line}", "copy it again") from error
+
+
+_UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    EOFError,
+)
+
+
+def read(place: str, options: ModelOptions | None = None) -> dict[str, Tensor]:
+    """Read the weights of heads in our own layout.
+
+    Raises:
+        ModelError: if they are not there or not whole.
+    """
+    path = file_of(place, WEIGHTS, options or ModelOptions())
+    if path is None:
+        raise ModelError(f"{place}: there is {ABOUT}, but no {WEIGHTS}", "copy it again")
+    return read_tensors(path)
+
+
+def write(folder: Path, what: About, tensors: Mapping[str, Tensor]) -> None:
+    """Write heads in bf16; a file is complete before it has its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in tensors.items()}
+    part = folder / f"{WEIGHTS}.part"
+    save_file(kept, part)
+    part.replace(folder / WEIGHTS)
+    part = folder / f"{ABOUT}.part"
+    text = json.dumps(what.model_dump(), indent=2, ensure_ascii=False)
+    part.write_text(_rows_on_lines(text) + "\n", encoding="utf-8")
+    part.replace(folder / ABOUT)
+
+
+def _rows_on_lines(text: str) -> str:
+    """Put rows of numbers on one line each."""
+    return re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], place: str) -> None:
+    """Load weights into a module, all of them and nothing else.
+
+    Raises:
+        ModelError: if names or shapes do not fit.
+    """
+    own = {name: weight.shape for name, weight in module.state_dict().items()}
+    given = {name: weight.shape for name, weight in tensors.items()}
+    if own != given:
+        odd = sorted(own.keys() ^ given.keys()) or [n for n in own if own[n] != given[n]]
+        raise ModelError(
+            f"{place}: these heads are not what their config says: {odd[0]} is "
+            f"{_shape(given.get(odd[0]))}, expected {_shape(own.get(odd[0]))}",
+            "copy or train them again",
+        )
+    module.load_state_dict(dict(tensors))
+
+
+def _shape(shape: Any) -> str:
+    return "missing" if shape is None else "x".join(map(str, shape))

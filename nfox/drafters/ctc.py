@@ -1,0 +1,227 @@
+"""CTC-drafter: a small attention module says several slots at once, tokens or blanks.
+
+NeurIPS 2024 (arXiv 2412.00061). It knows the root. All its slots speak at the same time; what they
+say is collapsed (repeats merged, then blanks dropped), so a token may come a slot earlier or later,
+and the tree is made of what is left: the likeliest beginnings over all alignments. A loss of
+sequences trains it: connectionist temporal classification.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedConfig
+
+from nfox.alignments import collapse, longest, prefixes, ranks, surprise
+from nfox.cache import KVCache, common_prefix
+from nfox.drafters.base import Context
+from nfox.heads import IGNORE, Heads, HeadsConfig, HeadsDrafter, Text, state_scale
+from nfox.layers import SlotLayer
+from nfox.target import Target
+from nfox.tree import TokenTree
+
+Memory = list[tuple[Tensor, Tensor]]
+"""Keys and values [B, heads, T, size] of the target's hidden states, for every layer."""
+
+
+class CTCConfig(HeadsConfig):
+    """See `HeadsConfig`.
+
+    Args:
+        slots: spoken at once; 0 for 2 * num_heads - 1, in which any text can be said: equal
+            neighbours need a blank between them.
+        head_size: of attention; as many heads as fit into the hidden size.
+        intermediate_size: of the MLP; 0 for twice the hidden size.
+        places: of a batch that are learned from, drawn anew each time if there are more. They
+            take places * slots * vocabulary * 4 bytes, a few times over.
+    """
+
+    slots: int = Field(0, ge=0)
+    head_size: int = Field(64, ge=2, multiple_of=2)
+    intermediate_size: int = Field(0, ge=0)
+    places: int = Field(512, ge=1)
+
+
+class CTCHeads(Heads):
+    """The attention draft module: slots over the vocabulary, and a blank that is none of it."""
+
+    Config = CTCConfig
+    config: CTCConfig
+
+    def __init__(self, config: CTCConfig) -> None:
+        super().__init__(config)
+        size, slots = config.hidden_size, config.slots or 2 * config.num_heads - 1
+        self.state_norm = nn.RMSNorm(size, eps=1e-6)
+        self.root_norm = nn.RMSNorm(size, eps=1e-6)
+        self.start_from = nn.Linear(2 * size, size, bias=False)
+        self.slots = nn.Parameter(0.5 * torch.randn(slots, size))
+        inner = config.intermediate_size or 2 * size
+        self.layers = nn.ModuleList(
+            SlotLayer(size, config.head_size, inner) for _ in range(config.num_layers)
+        )
+        self.norm = nn.RMSNorm(size, eps=1e-6)
+        self.blank = nn.Linear(size, 1)
+
+    def start(self, target: Target) -> None:
+        """Speak as loud as the target."""
+        self.norm.weight.data.copy_(state_scale(target))
+
+    def remember(self, hidden: Tensor, first: int = 0) -> Memory:
+        """Return what the layers look back at, from hidden states [B, T, D].
+
+        Args:
+            hidden: of the target.
+            first: the position of the first of them.
+        """
+        states = self.state_norm(hidden.to(self.slots.dtype))
+        positions = torch.arange(first, first + hidden.shape[1], device=hidden.device)
+        return [layer.remember(states, positions) for layer in self.layers]  # type: ignore[operator]
+
+    def logits(
+        self, state: Tensor, root: Tensor, at: Tensor, past: Memory, target: Target
+    ) -> Tensor:
+        """Return [B, P, S, V + 1] logits of P places, those of the blank last.
+
+        Args:
+            state: [B, P, D] the target's hidden states there.
+            root: [B, P] the tokens after them.
+            at: [B, P] their positions.
+            past: of the whole texts; each place sees what is not behind it.
+            target: whose embeddings are used, without a gradient, and whose LM head.
+        """
+        embedded = target.embed(root.to(target.device)).detach()
+        states = [self.state_norm(state.to(self.slots)), self.root_norm(embedded.to(self.slots))]
+        slots = self.start_from(torch.cat(states, dim=-1))[:, :, None] + self.slots
+        steps = torch.arange(2, 2 + len(self.slots), device=at.device)
+        positions = (at[:, :, None] + steps)[:, None]
+        seen = torch.arange(past[0][0].shape[2], device=at.device) <= at[..., None]
+        for layer, memory in zip(self.layers, past, strict=True):
+            slots = layer(slots, positions, memory, seen[:, None, :, None])
+        said = self.norm(slots)
+        words = target.unembed(said)
+        return torch.cat([words, self.blank(said).to(words.dtype)], dim=-1)
+
+    def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
+        """See `Heads.loss`: CTC with as many labels in a row as there are, the mean of places."""
+        wanted = torch.stack([text.ahead(k + 2) for k in range(self.config.num_heads)], dim=-1)
+        lengths = (wanted != IGNORE).cumprod(-1).sum(-1)
+        places, real = self._draw(lengths > 0)
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        root = text.ids[rows, (places + 1).clamp_max(text.ids.shape[1] - 1)]
+        past = self.remember(text.hidden)
+        logits = self.logits(text.hidden[rows, places], root, places, past, target)[real]
+        lengths, wanted = lengths[rows, places][real], wanted[rows, places][real]
+        labels = wanted.clamp_min(0)
+        blank = logits.shape[-1] - 1
+        heard = functional.pad(labels, (0, 1), value=blank)[:, None].expand(-1, logits.shape[1], -1)
+        slots = logits.gather(-1, heard) - logits.logsumexp(-1, keepdim=True)
+        total = surprise(slots, labels, lengths).sum() / max(len(labels), 1)
+        numbers = {"ctc_loss": float(total.detach())}
+        said = collapse(logits.detach().argmax(-1), blank, self.config.num_heads)
+        for k in range(self.config.num_heads):
+            learned = lengths > k
+            hits = (said[:, k] == labels[:, k])[learned]
+            numbers[f"head{k + 1}_top1"] = float(hits.sum()) / max(len(hits), 1)
+        return total, numbers
+
+    def _draw(self, learned: Tensor) -> tuple[Tensor, Tensor]:
+        """Return [B, P] places to learn from, and which of them are; the others fill up rows."""
+        many = int(learned.sum())
+        if many > self.config.places:
+            chance = torch.rand(learned.shape, device=learned.device).masked_fill(~learned, 2.0)
+            learned = chance <= chance.flatten().kthvalue(self.config.places).values
+        longest = int(learned.sum(1).max())
+        places = learned.int().argsort(stable=True, dim=1, descending=True)[:, :longest]
+        return places, learned.gather(1, places)
+
+    @torch.no_grad()
+    def guesses(self, text: Text, target: Target, width: int) -> Tensor:
+        """See `Heads.guesses`; each depth by itself, whatever came before."""
+        past, depth, found = self.remember(text.hidden), self.config.num_heads, []
+        batch, length = text.ids.shape
+        places = torch.arange(length, device=text.hidden.device).expand(batch, -1)
+        for at in torch.split(places, max(self.config.places // batch, 1), dim=1):
+            root = text.ids[:, (at[0] + 1).clamp_max(length - 1)]
+            logits = self.logits(text.hidden[:, at[0]], root, at, past, target)
+            spoken = logits.log_softmax(-1).cpu()
+            guesses = [[ranks(slots, depth, width) for slots in row] for row in spoken]
+            found.append(torch.tensor(guesses))
+        return torch.cat(found, dim=1).to(text.ids.device)
+
+
+class CTC(HeadsDrafter):
+    """Propose the likeliest beginnings of what the slots say.
+
+    Only the number of nodes is taken from the tree: what goes well together is known here, and
+    need not be guessed from ranks. Where no branches are allowed, the path that keeps most.
+    """
+
+    summary = "one attention module guesses slots at once, with blanks between (CTC-drafter)"
+    needs = "trained heads: --heads, or <model>/nfox/ctc/"
+    rank = 40
+    heads_class = CTCHeads
+    # No accuracies were published; a guess that knows the root is right more often than Medusa's.
+    prior = tuple((top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.6, 0.4, 0.3, 0.2))
+
+    def __init__(self, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
+        # Not the target's, but kept in the same way: it grows, forgets, and survives interrupts.
+        self.memory = KVCache(PreTrainedConfig())
+        self._agreed = 0  # so many of the memory's tokens are known to be the target's
+
+    def rows(self, context: Context, width: int) -> list[list[int]]:
+        """See `HeadsDrafter.rows`."""
+        return ranks(self._slots(context), self.heads.config.num_heads, width)
+
+    def propose(self, context: Context) -> TokenTree:
+        """See `Drafter.propose`."""
+        if not context.tokens or not self.shape or context.room < 1:
+            return TokenTree.chain(context.root)
+        depth, most = min(self.heads.config.num_heads, context.room), len(self.shape)
+        found = prefixes(self._slots(context), depth)
+        if self.target.proposals != "trees":
+            return TokenTree.chain(context.root, longest(found, most))
+        return TokenTree.from_paths(context.root, list(found)[:most])
+
+    @torch.inference_mode()
+    def _slots(self, context: Context) -> Tensor:
+        """Return [S, V + 1] log-probabilities of what follows the root, on the CPU."""
+        past, device = self._remember(context), context.hidden.device
+        root = torch.tensor([[context.root]], device=device)
+        at = torch.tensor([[len(context.tokens) - 1]], device=device)
+        logits = self.heads.logits(context.hidden[None, -1:], root, at, past, self.target)
+        spoken: Tensor = logits[0, 0].log_softmax(-1).cpu()
+        return spoken
+
+    def _remember(self, context: Context) -> Memory:
+        """Forget what is no longer true, look at what is missing; return all of the past."""
+        memory = self.memory
+        if context.source != memory.source:
+            memory.reuse([], context.source)
+        start = min(self._agreed, len(memory.tokens))
+        memory.truncate(common_prefix(memory.tokens, context.tokens, start))
+        first = len(memory.tokens)
+        hidden = context.hidden[first:]
+        made = self.heads.remember(hidden[None], first)
+        past = [memory.past.update(*states, layer) for layer, states in enumerate(made)]
+        memory.extend(context.tokens[first:], hidden[:, :0])
+        self._agreed = len(memory.tokens)
+        return past
+
+    def truncate(self, length: int) -> None:
+        """See `Drafter.truncate`. The next proposal compares all of the past, since other methods
+        may have changed it meanwhile.
+        """
+        self._agreed = 0
+
+    def describe(self) -> str:
+        """See `Drafter.describe`."""
+        deep = self.heads.config.num_heads if self.shape else 0
+        return f"{self.name}, {len(self.shape)} nodes, up to {deep} deep"
+
+
+METHOD = CTC

@@ -1,0 +1,169 @@
+"""Medusa: heads on the target's last hidden state, each for one more token ahead.
+
+Cai et al. 2024 (arXiv 2401.10774). Head k foretells the token k places after the root, from the
+state of the token before it, without knowing the root: fast, and the less sure the further ahead.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nfox import checkpoint
+from nfox.drafters.base import Context
+from nfox.errors import ModelError
+from nfox.heads import IGNORE, Heads, HeadsConfig, HeadsDrafter, Text, accuracies, cross_entropy
+from nfox.loading import ModelOptions, read_json
+from nfox.target import Target
+
+
+class MedusaConfig(HeadsConfig):
+    """See `HeadsConfig`.
+
+    Args:
+        own_vocabulary: each head ends in a matrix of its own, else in the base's LM head.
+        decay: of the loss, per head (0.8 in the paper).
+    """
+
+    own_vocabulary: bool = False
+    decay: float = 0.8
+
+
+class Block(nn.Module):
+    """z + SiLU(A z + b); nothing but z while A and b are 0."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size, size)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., D] to [..., D]."""
+        return states + functional.silu(self.linear(states))
+
+
+class MedusaHeads(Heads):
+    """K heads: a body of residual blocks, and a vocabulary matrix of its own or the base's.
+
+    Names and shapes of its weights are those of the published checkpoints.
+    """
+
+    Config = MedusaConfig
+    config: MedusaConfig
+
+    def __init__(self, config: MedusaConfig) -> None:
+        super().__init__(config)
+        size, words = config.hidden_size, config.vocab_size
+        self.heads = nn.ModuleList()
+        for _ in range(config.num_heads):
+            layers: list[nn.Module] = [Block(size) for _ in range(config.num_layers)]
+            if config.own_vocabulary:
+                layers.append(nn.Linear(size, words, bias=False))
+            self.heads.append(nn.Sequential(*layers))
+
+    def start(self, target: Target) -> None:
+        """Start each vocabulary matrix from the base's LM head."""
+        if self.config.own_vocabulary:
+            one_each = torch.eye(self.config.hidden_size, dtype=target.dtype)
+            rows = target.unembed(one_each.to(target.last_device))
+            for name, weight in self.named_parameters():
+                if weight.shape == rows.T.shape and "linear" not in name:
+                    weight.data.copy_(rows.T)
+
+    def logits(self, hidden: Tensor, target: Target) -> Tensor:
+        """Return [..., K, V] from hidden states [..., D]."""
+        made = torch.stack([head(hidden) for head in self.heads], dim=-2)
+        return made if self.config.own_vocabulary else target.unembed(made)
+
+    def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
+        """See `Heads.loss`: cross-entropy of every head, each `decay` times the one before."""
+        wanted = torch.stack([text.ahead(k + 2) for k in range(self.config.num_heads)], dim=-1)
+        learned = (wanted != IGNORE).any(-1)
+        logits, wanted = self.logits(text.hidden[learned], target), wanted[learned]
+        total, numbers = logits.sum() * 0, {}  # with nothing to learn still a part of the graph
+        for k in range(self.config.num_heads):
+            one = cross_entropy(logits[:, k], wanted[:, k])
+            total = total + self.config.decay**k * one
+            numbers[f"head{k + 1}_loss"] = float(one.detach())
+            numbers |= accuracies(f"head{k + 1}", logits[:, k], wanted[:, k])
+        return total, numbers
+
+    def guesses(self, text: Text, target: Target, width: int) -> Tensor:
+        """See `Heads.guesses`."""
+        return self.logits(text.hidden, target).topk(width).indices
+
+
+class Medusa(HeadsDrafter):
+    """Propose the likeliest tokens of every head, as a tree."""
+
+    summary = "heads guess the next few tokens independently of each other (Medusa)"
+    needs = "trained heads: --heads, or <model>/nfox/medusa/"
+    rank = 20
+    heads_class = MedusaHeads
+    # Vicuna-7B's published training log; the ranks after the first share what top-5 adds.
+    prior = tuple(
+        (top, *(rest / 2**rank for rank in range(1, 10)))
+        for top, rest in ((0.56, 0.2), (0.32, 0.18), (0.2, 0.15), (0.15, 0.12), (0.12, 0.1))
+    )
+    published: ClassVar = {
+        "lmsys/vicuna-7b-v1.3": "FasterDecoding/medusa-vicuna-7b-v1.3",
+        "lmsys/vicuna-13b-v1.3": "FasterDecoding/medusa-vicuna-13b-v1.3",
+        "lmsys/vicuna-33b-v1.3": "FasterDecoding/medusa-vicuna-33b-v1.3",
+    }
+
+    @classmethod
+    def holds(cls, place: str, options: ModelOptions) -> checkpoint.About | None:
+        """See `HeadsDrafter.holds`; the published layout names its base in config.json."""
+        own = super().holds(place, options)
+        path = None if own else checkpoint.file_of(place, "config.json", options)
+        config = read_json(path) if path else {}
+        if "medusa_num_heads" not in config or _published_file(place, options) is None:
+            return own
+        sizes = _sizes(cls.read(place, options), place)
+        base = str(config.get("base_model_name_or_path") or place)
+        return checkpoint.About(method=cls.method(), base=base, config=sizes)
+
+    @classmethod
+    def read(cls, place: str, options: ModelOptions) -> dict[str, Tensor]:
+        """See `HeadsDrafter.read`."""
+        path = _published_file(place, options)
+        if path is None:
+            return checkpoint.read(place, options)
+        tensors = checkpoint.read_tensors(path)
+        return {f"heads.{name.removeprefix('medusa_head.')}": w for name, w in tensors.items()}
+
+    def rows(self, context: Context, width: int) -> list[list[int]]:
+        """See `HeadsDrafter.rows`."""
+        with torch.inference_mode():
+            logits = self.heads.logits(context.hidden[-1], self.target)
+            guesses: list[list[int]] = logits.topk(width).indices.tolist()
+        return guesses
+
+
+def _published_file(place: str, options: ModelOptions) -> Path | None:
+    names = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
+    found = (checkpoint.file_of(place, name, options) for name in names)
+    return next((path for path in found if path is not None), None)
+
+
+def _sizes(tensors: dict[str, Tensor], place: str) -> dict[str, int | bool]:
+    """Return the config of published heads, from the weights: published configs disagree with
+    theirs (2 heads said, 5 stored)."""
+    places = {tuple(name.split(".")[1:3]) for name in tensors}
+    body = [w for name, w in tensors.items() if name.endswith(".linear.weight")]
+    last = [w for name, w in tensors.items() if name.count(".") == 3 and name.endswith(".weight")]
+    if not body or any(not (len(p) == 2 and p[0].isdigit() and p[1].isdigit()) for p in places):
+        raise ModelError(f"{place}: the weights are not those of Medusa heads")
+    own = [w for w in last if w.dim() == 2]
+    heads = 1 + max(int(head) for head, _ in places)
+    size = body[0].shape[0]
+    sizes = {"hidden_size": size, "num_heads": heads, "num_layers": len(body) // heads}
+    return sizes | {"own_vocabulary": bool(own), "vocab_size": own[0].shape[0] if own else 0}
+
+
+METHOD = Medusa

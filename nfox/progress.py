@@ -1,0 +1,74 @@
+"""How far a download or the loading of weights has come, told as numbers.
+
+huggingface_hub and transformers report to tqdm bars. The bars made here draw nothing, whatever
+stderr is: they hand on what they are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils.tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar, set_tqdm_hook, set_verbosity_error
+
+Progress = Callable[[str, int, int], None]
+"""Told what is counted ("bytes" downloaded or "weights" loaded), how many there are, and of how
+many (0: not known yet; of several files, those that were begun). Called from any thread, by one at
+a time."""
+
+_COUNTED = {"B": "bytes", "weights": "weights"}  # by a bar's unit; bars of files have another
+
+
+def quiet() -> None:
+    """Keep the libraries from drawing bars and writing warnings of their own."""
+    disable_progress_bar()
+    set_verbosity_error()
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def reported(tell: Progress) -> Iterator[type[tqdm]]:
+    """Report on what transformers loads meanwhile.
+
+    Args:
+        tell: called for every part.
+
+    Yields:
+        The `tqdm_class` that `from_pretrained` downloads with; weights need none.
+    """
+
+    class Bar(tqdm):
+        """Counts, and draws nothing."""
+
+        monitor_interval = 0  # no thread is needed to redraw it
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            # Of the two bars of a download, the bytes on the network have no total to be sure of.
+            network = str(options.get("name")).endswith(".transfer")
+            self._counted = None if network else _COUNTED.get(options.get("unit", ""))
+            hidden = {**options, "disable": True}
+            super().__init__(*arguments, **hidden)  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            """See `tqdm.update`."""
+            with self.get_lock():  # files come in several threads
+                self.n += n or 0
+                if self._counted:
+                    tell(self._counted, int(self.n), int(self.total or 0))
+
+        def __iter__(self) -> Iterator[Any]:
+            for item in self.iterable:
+                yield item
+                self.update()
+
+    def weights(factory: object, arguments: tuple[Any, ...], options: dict[str, Any]) -> Bar:
+        return Bar(*arguments, **{**options, "unit": "weights"})
+
+    before = set_tqdm_hook(weights)
+    try:
+        yield Bar
+    finally:
+        set_tqdm_hook(before)

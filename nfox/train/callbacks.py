@@ -1,0 +1,59 @@
+"""What happens beside the steps: an estimate before and after the first ones, and a way to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class Stop(TrainerCallback):
+    """Ends the training after the step in which somebody said so, with a checkpoint.
+
+    Args:
+        asked: says whether to stop.
+
+    Attributes:
+        agreed: makes all processes stop after the same step; set by whoever makes the trainer.
+        stopped: whether it was done.
+    """
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self.asked = asked
+        self.agreed: Callable[[bool], bool] = bool
+        self.stopped = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """See `TrainerCallback`."""
+        if self.agreed(self.asked()) and state.global_step < state.max_steps:
+            self.stopped = control.should_training_stop = control.should_save = True
+
+
+class Estimate(TrainerCallback):
+    """Says how long the training will take, as soon as a step was timed.
+
+    Args:
+        tell: takes a line.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+        self._times: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """See `TrainerCallback`; the first step also warms up, so the second one is timed."""
+        left = state.max_steps - state.global_step
+        self._times.append(time.monotonic())
+        if len(self._times) == 2 and left:
+            seconds = self._times[1] - self._times[0]
+            self.tell(f"{seconds:.2f} s a step, about {_spell(seconds * left)} for {left} more")
+
+
+def _spell(seconds: float) -> str:
+    """Write a time as a person says it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,177 @@
+"""Conversations to learn from: ShareGPT's layout and the chat layout, from files or from the hub.
+
+What is malformed is left out and counted, never a crash in the third hour.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nfox.conversation import Message
+from nfox.errors import NfoxError, UsageError
+
+LAYOUTS = (
+    '{"conversations": [{"from": "human", "value": "..."}]} or '
+    '{"messages": [{"role": "user", "content": "..."}]}'
+)
+_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+}
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """What was read.
+
+    Args:
+        kept: conversations: a system message or none, then user and assistant in turns, a reply
+            at the end.
+        cut: how many of them had something else at their beginning or end, which was cut off.
+        skipped: how many records gave none.
+    """
+
+    kept: list[list[Message]]
+    cut: int = 0
+    skipped: int = 0
+
+    def describe(self) -> str:
+        """Say in one line how many there are, and what was left out."""
+        odd = [(self.cut, "cut to whole turns"), (self.skipped, "skipped as malformed")]
+        left = "".join(f", {count} {what}" for count, what in odd if count)
+        return f"{len(self.kept)} conversations{left}"
+
+
+def read(source: str) -> Conversations:
+    """Read conversations.
+
+    Args:
+        source: a JSON file (a list), a file of JSON lines, or a dataset's id on the hub, its split
+            after a colon ("train" by default).
+
+    Raises:
+        UsageError: if there is nothing of that name, or nothing in it to learn from.
+    """
+    path = Path(source).expanduser()
+    records = _file(path) if path.exists() else _hub(source)
+    found = gather(records)
+    if not found.kept:
+        total = found.skipped
+        raise UsageError(
+            f"{source}: no conversation with a reply to learn from ({total} records)",
+            f"expected {LAYOUTS}",
+        )
+    return found
+
+
+def gather(records: Iterable[Any]) -> Conversations:
+    """Bring records into one shape, counting what does not have it."""
+    kept: list[list[Message]] = []
+    cut = skipped = 0
+    for record in records:
+        messages, whole = normalise(record)
+        if messages:
+            kept.append(messages)
+            cut += not whole
+        else:
+            skipped += 1
+    return Conversations(kept, cut, skipped)
+
+
+def normalise(record: Any) -> tuple[list[Message], bool]:
+    """Return a record's conversation, [] if it has none, and whether that is all of it.
+
+    What comes before the first user message (but for a system message) goes, and so does all from
+    the first turn on that is not the other side's, and a question at the end that nobody answers.
+    """
+    turns = _turns(record)
+    kept = turns[:1] if turns and turns[0] and turns[0].role == "system" else []
+    rest = turns[len(kept) :]
+    while rest and (rest[0] is None or rest[0].role != "user"):
+        rest = rest[1:]
+    for number, turn in enumerate(rest):
+        if turn is None or turn.role != ("user", "assistant")[number % 2]:
+            break
+        kept.append(turn)
+    while kept and kept[-1] and kept[-1].role != "assistant":
+        kept.pop()
+    return [turn for turn in kept if turn], len(kept) == len(turns)
+
+
+def _turns(record: Any) -> list[Message | None]:
+    """Return the turns of a record in either layout; None for one that is not understood."""
+    if not isinstance(record, dict):
+        return []
+    listed = record.get("conversations") or record.get("messages")
+    return [_turn(item) for item in listed] if isinstance(listed, list) else []
+
+
+def _turn(item: Any) -> Message | None:
+    if not isinstance(item, dict):
+        return None
+    role, text = item.get("from", item.get("role")), item.get("value", item.get("content"))
+    if not isinstance(text, str) or not isinstance(role, str) or role not in _ROLES:
+        return None
+    return Message(_ROLES[role], text)
+
+
+def _file(path: Path) -> Iterable[Any]:
+    """Return the records of a file: a list, one record, or one on each line (None where not)."""
+    if not path.is_file():
+        raise UsageError(f"{path}: expected a file, found a folder", "name a JSON or JSONL file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not readable as text: {error}") from error
+    if not text.lstrip().startswith("["):
+        return _lines(text)
+    try:
+        records: list[Any] = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}: not JSON: {error}", f"expected a list of {LAYOUTS}") from error
+    return records
+
+
+def _lines(text: str) -> Iterator[Any]:
+    try:
+        yield json.loads(text)  # one record over several lines
+        return
+    except json.JSONDecodeError:
+        pass
+    for line in text.split("\n"):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                yield None
+
+
+def _hub(source: str) -> Iterable[Any]:
+    """Return the records of a dataset on the hub."""
+    name, _, split = source.partition(":")
+    if source.endswith((".json", ".jsonl")) or source.startswith((".", "/", "~")):
+        raise UsageError(f"{source}: no such file", "check the path")
+    if importlib.util.find_spec("datasets") is None:
+        raise UsageError(
+            f"{source} is no file here, and to read it from the hub `datasets` is not installed",
+            "pip install 'nfox[train]', or name a JSON file",
+        )
+    import datasets
+
+    try:
+        records: Iterable[Any] = datasets.load_dataset(name, split=split or "train")
+    except (OSError, ValueError, RuntimeError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise NfoxError(
+            f"cannot read {source} from the hub: {line}", "check the id and the network"
+        ) from error
+    return records

@@ -1,0 +1,184 @@
+"""A training from beginning to end: model, data, heads, trainer, and the folder it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from transformers import TrainerCallback, set_seed
+
+from nfox import checkpoint, drafters
+from nfox.errors import ModelError, UsageError
+from nfox.heads import Heads, HeadsDrafter
+from nfox.loading import LoadedModel, load_model
+from nfox.target import Target
+from nfox.templates import resolve
+from nfox.train.callbacks import Estimate, Stop
+from nfox.train.data import read
+from nfox.train.learner import Learner
+from nfox.train.measure import Measured
+from nfox.train.record import SAMPLE, Job, about
+from nfox.train.resume import checkpoints, finished, full_disk_said, resume_point
+from nfox.train.rows import Rows
+from nfox.train.trainer import HeadsTrainer, size
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of it.
+
+    Args:
+        folder: of the heads, or of the checkpoint if it was stopped.
+        stopped: before the end.
+        measured: at the end; None if it was stopped.
+    """
+
+    folder: Path
+    stopped: bool
+    measured: Measured | None = None
+
+
+def heads_class(method: str) -> type[HeadsDrafter]:
+    """Return the class of a method that has heads.
+
+    Raises:
+        UsageError: if it has none.
+    """
+    found = drafters.method(method)
+    if not issubclass(found, HeadsDrafter):
+        made = {name: drafters.method(name) for name in drafters.names()}
+        known = [name for name, kind in made.items() if issubclass(kind, HeadsDrafter)]
+        raise UsageError(f"{method} has no heads to train", f"methods with: {', '.join(known)}")
+    return found
+
+
+def train(
+    job: Job,
+    args: Any,
+    *,
+    tell: Callable[[str], None] = lambda line: None,
+    stop: Callable[[], bool] = lambda: False,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Done:
+    """Train heads and write them to `args.output_dir`.
+
+    Args:
+        job: what.
+        args: transformers' `TrainingArguments`.
+        tell: takes lines for the person.
+        stop: asked after every step; True ends the training with a checkpoint.
+        callbacks: told of everything that happens.
+
+    Raises:
+        NfoxError: if anything is missing or does not fit, or the disk is full.
+    """
+    made, folder = heads_class(job.method), Path(args.output_dir)
+    point = resume_point(args.resume_from_checkpoint, folder)
+    loaded = _base(job)
+    rows, eval_rows = _rows(job, loaded, tell)
+    set_seed(args.seed)
+    heads = _heads(made, job, loaded.target)
+    learner = Learner(heads, loaded.target, own_labels=job.own_labels)
+    stopping = Stop(stop)
+    beside = [Estimate(tell), stopping, *callbacks]
+    trainer = HeadsTrainer(learner, args, rows, eval_rows, beside)
+    stopping.agreed = trainer.agreed
+    _announce(job, args, learner, rows, point, tell)
+    with full_disk_said(folder):
+        seconds = _run(trainer, point)
+        if stopping.stopped:
+            return Done(folder / f"checkpoint-{trainer.state.global_step}", True)
+        return Done(folder, False, _finish(job, trainer, seconds))
+
+
+def _run(trainer: HeadsTrainer, point: Path | None) -> float:
+    """Train, from a checkpoint on if there is one; return the seconds."""
+    if point and finished(point, trainer.args.max_steps, trainer.args.num_train_epochs):
+        trainer.restore(point)
+        return 0.0
+    result = trainer.train(resume_from_checkpoint=str(point) if point else None)
+    return float(result.metrics["train_runtime"])
+
+
+def _finish(job: Job, trainer: HeadsTrainer, seconds: float) -> Measured:
+    """Measure the heads and write them."""
+    rows: Any = trainer.train_dataset
+    sample = torch.utils.data.Subset(rows, range(min(len(rows), SAMPLE)))
+    measured = trainer.measure(trainer.eval_dataset or sample)
+    what, weights = about(job, trainer, measured, seconds), trainer.weights()
+    if trainer.is_world_process_zero():
+        checkpoint.write(Path(trainer.args.output_dir), what, weights)
+    return measured
+
+
+def _base(job: Job) -> LoadedModel:
+    """Load the base and refuse those that no heads can draft for."""
+    loaded = load_model(job.model, job.loading)
+    target = loaded.target
+    if target.encodes or target.proposals == "nothing" or not target.unembeds:
+        why = (
+            "is an encoder-decoder model"
+            if target.encodes
+            else "keeps a recurrent state that cannot be rolled back"
+            if target.proposals == "nothing"
+            else "turns hidden states into logits in a way that heads cannot follow"
+        )
+        raise ModelError(f"{job.model} {why}", "heads are for causal models with attention")
+    if loaded.tokenizer is None:
+        raise ModelError(f"{job.model} has no tokenizer", "copy its files into the folder")
+    return loaded
+
+
+def _rows(job: Job, loaded: LoadedModel, tell: Callable[[str], None]) -> tuple[Rows, Rows | None]:
+    """Read and tokenise the data, those to measure on at once."""
+    template = resolve(loaded.tokenizer, job.template, model_name=job.model)
+    length = min(job.max_length, loaded.target.max_context)
+
+    def made(source: str, lazy: bool) -> Rows:
+        found = read(source)
+        rows = Rows(found.kept, template, loaded.tokenizer, length, lazy=lazy)
+        left = f", {rows.left_out} without a reply in {length} tokens" if rows.left_out else ""
+        tell(f"{source}: {found.describe()}{left}")
+        return rows
+
+    return made(job.data, job.lazy), made(job.eval_data, False) if job.eval_data else None
+
+
+def _heads(made: type[HeadsDrafter], job: Job, target: Target) -> Heads:
+    sizes = {"hidden_size": target.hidden_size, "vocab_size": target.vocabulary}
+    try:
+        config = made.heads_class.Config.model_validate(sizes | job.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--{job.method}_{first['loc'][0]}: {first['msg']}") from error
+    heads = made.heads_class(config)
+    heads.start(target)
+    return heads
+
+
+def _announce(
+    job: Job,
+    args: Any,
+    learner: Learner,
+    rows: Rows,
+    point: Path | None,
+    tell: Callable[[str], None],
+) -> None:
+    """Say what will be done, before it is."""
+    count, megabytes = size(learner)
+    tokens = "not counted (lazy)" if rows.tokens is None else f"{rows.tokens:,}"
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * len(rows) / batch
+    tell(
+        f"{job.method} heads: {count:,} parameters ({megabytes:.1f} MB on disk); {len(rows):,} "
+        f"examples, tokens {tokens}; about {steps:,.0f} steps of {batch} examples"
+    )
+    kept = checkpoints(Path(args.output_dir))
+    if point:
+        tell(f"goes on from {point}")
+    elif kept:
+        tell(f"begins anew; --resume_from_checkpoint true would go on from {kept[-1]}")

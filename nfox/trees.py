@@ -1,0 +1,193 @@
+"""Shapes of token trees: which ranks of which depth's guesses are tried.
+
+A shape is a list of paths of ranks: (0, 2) is the best guess for the first token, then the third
+best for the second (Medusa, Cai et al. 2024, arXiv 2401.10774, section 3). It is a published one,
+read from a file, or the one that promises the most on this machine.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from nfox.costs import Costs
+from nfox.errors import UsageError
+from nfox.tree import TokenTree
+
+Accuracy = Sequence[Sequence[float]]
+"""[depth][rank]: how often the guess of this rank for this depth is the target's own token."""
+
+MOST_NODES = 64
+
+# "path:children" for every inner node; the paths of one shape share their first ranks.
+_PUBLISHED = {
+    "mc_sim_7b_63": "r:10 0:10 1:7 2:3 3:2 4:1 5:1 6:1 7:1 8:1 9:1 00:10 01:3 02:2 03:1 04:1 05:1 "
+    "06:1 07:1 10:2 20:1 000:2",
+    "vicuna_7b_stage2": "r:10 0:10 1:5 2:2 3:2 4:1 5:1 6:1 7:1 00:9 01:4 02:2 03:1 04:1 05:1 10:3 "
+    "11:1 20:1 000:4 001:1 002:1 010:1",
+    "vicuna_13b_stage2": "r:10 0:10 1:4 2:2 3:1 4:1 5:1 00:10 01:4 02:2 03:1 04:1 05:1 10:3 11:1 "
+    "20:1 30:1 000:4 001:2 002:1 010:1 100:1",
+    "vicuna_33b_stage2": "r:10 0:10 1:5 2:3 3:2 4:1 5:1 6:1 7:1 00:10 01:4 02:2 03:1 04:1 05:1 "
+    "10:3 11:1 20:1 000:3 001:1 010:1",
+    "zephyr_stage2": "r:10 0:10 1:6 2:4 3:2 4:2 5:1 6:1 7:1 00:10 01:4 02:2 03:1 04:1 05:1 10:2 "
+    "11:1 20:1 000:2 001:1",
+    "vicuna_7b_stage1": "r:10 0:10 1:7 2:4 3:3 4:2 5:2 6:1 7:1 8:1 9:1 00:9 01:3 02:2 03:1 04:1 "
+    "05:1 10:2 20:1 000:1",
+    "eagle_25": "r:4 0:3 1:2 2:2 3:1 00:3 01:2 02:2 10:1 000:3 0000:2",
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Which guesses are tried: paths of ranks, each after the path it goes on from.
+
+    Args:
+        paths: of ranks, without the root's ().
+    """
+
+    paths: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        known: set[tuple[int, ...]] = {()}
+        for path in self.paths:
+            if path[:-1] not in known or path in known or min(path) < 0:
+                raise UsageError(f"a tree's paths must go on from one another: {path} does not")
+            known.add(path)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def depth(self) -> int:
+        """The length of the longest path."""
+        return max(map(len, self.paths), default=0)
+
+    @cached_property
+    def width(self) -> int:
+        """How many guesses are needed for each depth."""
+        return 1 + max((max(path) for path in self.paths), default=0)
+
+    def cut(self, depth: int, width: int | None = None) -> Shape:
+        """Return what of it is at most so deep and wide."""
+        return Shape(
+            tuple(
+                path
+                for path in self.paths
+                if len(path) <= depth and (width is None or max(path) < width)
+            )
+        )
+
+    def fill(self, root: int, guesses: Sequence[Sequence[int]], room: int) -> TokenTree:
+        """Make the tree below a root.
+
+        Args:
+            root: token.
+            guesses: [depth][rank] tokens, those of one depth all different.
+            room: how deep it may be.
+        """
+        tokens, parents = [root], [-1]
+        places: dict[tuple[int, ...], int] = {(): 0}
+        for path in self.paths:
+            if len(path) <= min(room, len(guesses)):
+                places[path] = len(tokens)
+                tokens.append(guesses[len(path) - 1][path[-1]])
+                parents.append(places[path[:-1]])
+        return TokenTree(tuple(tokens), tuple(parents))
+
+    def tau(self, accuracy: Accuracy) -> float:
+        """Return the tokens per step to expect, taking the depths for independent."""
+        return 1 + sum(_chance(path, accuracy) for path in self.paths)
+
+
+def published(name: str) -> Shape:
+    """Return a published shape by its name."""
+    paths: list[tuple[int, ...]] = []
+    for item in _PUBLISHED[name].split():
+        parent, children = item.split(":")
+        ranks = () if parent == "r" else tuple(map(int, parent))
+        paths += [(*ranks, rank) for rank in range(int(children))]
+    return Shape(tuple(sorted(paths, key=lambda path: (len(path), path))))
+
+
+def names() -> list[str]:
+    """Return the names of the published shapes."""
+    return sorted(_PUBLISHED)
+
+
+def named(name: str) -> Shape:
+    """Return a published shape, or one from a JSON file: a list of paths [[0], [0, 0], [1], ...].
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    if name in _PUBLISHED:
+        return published(name)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UsageError(
+            f"there is no tree {name!r}, and no such file",
+            f"trees: auto, {', '.join(names())}, or a JSON file of paths [[0], [0, 0], [1]]",
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        paths = {tuple(int(rank) for rank in item) for item in found if item}
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(f"{name}: not a JSON list of paths: {error}") from error
+    return Shape(tuple(sorted(paths, key=lambda path: (len(path), path))))
+
+
+def _chance(path: Sequence[int], accuracy: Accuracy) -> float:
+    """Return how often all of a path is right."""
+    return math.prod(
+        accuracy[depth][rank] if depth < len(accuracy) and rank < len(accuracy[depth]) else 0.0
+        for depth, rank in enumerate(path)
+    )
+
+
+def likeliest(accuracy: Accuracy, width: int = 10) -> Iterator[tuple[int, ...]]:
+    """Yield paths, the likeliest first, each after the one it goes on from.
+
+    Args:
+        accuracy: of the guesses.
+        width: children of a node at most.
+    """
+    queue: list[tuple[float, tuple[int, ...]]] = [(-_chance((0,), accuracy), (0,))]
+    while queue:
+        chance, path = heapq.heappop(queue)
+        if chance == 0:
+            return
+        yield path
+        *before, rank = path
+        for more in ((*before, rank + 1), (*path, 0)):
+            if more[-1] < width and len(more) <= len(accuracy):
+                heapq.heappush(queue, (-_chance(more, accuracy), more))
+
+
+def best(
+    accuracy: Accuracy, costs: Costs | None, draft: float = 0.0, *, most: int = 63, width: int = 10
+) -> Shape:
+    """Return the shape that promises the most tokens per second.
+
+    Args:
+        accuracy: of the guesses.
+        costs: of a forward over so many nodes; without them the shape is as large as it may be.
+        draft: seconds that drafting takes per step.
+        most: nodes at most, without the root.
+        width: children of a node at most; 1 makes a chain.
+    """
+    paths: list[tuple[int, ...]] = []
+    chosen, promise, tau = 0, 1.0, 1.0
+    for path in likeliest(accuracy, width):
+        if len(paths) == most:
+            break
+        paths.append(path)
+        tau += _chance(path, accuracy)
+        gain = tau * costs.at(1) / (costs.at(len(paths) + 1) + draft) if costs else tau
+        if gain > promise:
+            chosen, promise = len(paths), gain
+    return Shape(tuple(paths[:chosen]))

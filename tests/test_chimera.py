@@ -1,0 +1,291 @@
+"""Chimera: what its hops see, what is kept from step to step, and the published mistakes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from tiny import PROMPT
+from torch import Tensor
+
+from nfox.checkpoint import ABOUT
+from nfox.drafters import chimera
+from nfox.drafters.base import Context
+from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads
+from nfox.errors import ModelError
+from nfox.heads import IGNORE, Text
+from nfox.loading import ModelOptions
+from nfox.rules import make_rule
+from nfox.trees import Shape
+
+SIZE, WORDS = 32, tiny.VOCABULARY
+TOKENS = [*PROMPT, 40, 11, 2, 7, 63, 0, 8, 8, 8, 30]
+
+
+def heads(**sizes: Any) -> ChimeraHeads:
+    """Random heads for the tiny llama; nothing in them is 0."""
+    torch.manual_seed(5)
+    made = ChimeraHeads(ChimeraConfig(hidden_size=SIZE, vocab_size=WORDS, num_heads=4, **sizes))
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.copy_(0.3 * torch.randn_like(weight))
+    return made.double()
+
+
+def started(**sizes: Any) -> ChimeraHeads:
+    """Heads as training starts with them."""
+    torch.manual_seed(5)
+    made = ChimeraHeads(ChimeraConfig(hidden_size=SIZE, vocab_size=WORDS, **sizes)).double()
+    made.start(tiny.target())
+    return made
+
+
+def drafter(made: ChimeraHeads) -> Chimera:
+    return Chimera(tiny.target(), made.eval().requires_grad_(False), Shape(()))
+
+
+def read(*texts: list[int]) -> Text:
+    ids = torch.tensor(texts)
+    return Text(ids, tiny.target().hidden(ids), ids.clone())
+
+
+def propose(made: Chimera, tokens: list[int]) -> list[list[int]]:
+    """What is proposed when all but the last token have been read, and that is the root."""
+    cache = tiny.target().new_cache()
+    tiny.target().read(tokens[:-1], cache)
+    return made.rows(Context(cache, tokens[-1], [], [], 9, make_rule()), 3)
+
+
+def everywhere(text: Text) -> Tensor:
+    return torch.ones_like(text.ids, dtype=torch.bool)
+
+
+def faked(made: ChimeraHeads, text: Text) -> Tensor:
+    """[K, B, T, D] the states of all hops."""
+    with torch.no_grad():
+        hops = made.hops(text, tiny.target(), everywhere(text))
+        return torch.stack([states for states, _ in hops])
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"trigram": False},
+        {"own_vocabulary": True},
+        {"rank": 3 * SIZE},
+        {"head_dim": 6, "num_attention_heads": 5, "intermediate_size": 7, "rope_theta": 50.0},
+    ],
+)
+def test_every_layout_trains_on_what_it_proposes_with(sizes: dict[str, Any]) -> None:
+    made = heads(**sizes)
+    together = made.guesses(read(TOKENS), tiny.target(), 3)[0]
+    kept = drafter(made)
+    for end in range(2, len(TOKENS) + 1):
+        assert propose(kept, TOKENS[:end]) == together[end - 2].tolist()
+
+
+def test_the_edges_of_trigrams_repeat_the_first_token() -> None:
+    windows = chimera._windows(torch.tensor([[4, 5, 6, 7]]))
+    assert windows[0, :3].tolist() == [[4, 4, 5], [4, 5, 6], [5, 6, 7]]
+
+
+def test_a_trigram_met_again_is_not_encoded_again_and_is_the_same() -> None:
+    made, windows = drafter(heads()), [(1, 2, 3), (3, 2, 1), (1, 1, 1)]
+    for _ in range(2):
+        for window in windows:
+            anew = made.heads.grams(torch.tensor([window]), tiny.target())
+            assert torch.equal(made.gram(*window), anew)
+    known = made.gram.cache_info()
+    assert (known.hits, known.misses) == (3, 3)
+    assert known.maxsize is not None
+
+
+@pytest.mark.parametrize("trigram", [True, False])
+def test_the_ablation_asks_with_the_last_token_only(trigram: bool) -> None:
+    grams = heads(trigram=trigram).grams
+    one, other, last = (
+        grams(torch.tensor(window), tiny.target()) for window in ([1, 2, 3], [4, 5, 3], [1, 2, 4])
+    )
+    assert torch.equal(one, other) != trigram
+    assert not torch.equal(one, last)
+
+
+def test_a_hop_sees_the_past_and_nothing_that_comes_later() -> None:
+    changed = [*TOKENS[:12], (TOKENS[12] + 1) % WORDS, *TOKENS[13:]]
+    one, other = faked(heads(), read(TOKENS)), faked(heads(), read(changed))
+    same = (one - other).abs().amax((0, 1, 3)) < 1e-12
+    assert same[:11].all()
+    assert not same[11:].any()  # at place 11 it is the root, from then on the past
+
+
+def test_later_hops_see_the_earlier_drafts_of_their_own_place_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The published mask hid them; and the drafts of other places are not there when proposing."""
+    made, text, place = heads(), read(TOKENS), 9
+    before = faked(made, text)
+    finish, calls = made.encoder.finish, []
+
+    def moved(rows: Tensor, attended: Tensor) -> Tensor:
+        states = finish(rows, attended)
+        calls.append(1)
+        return states.index_fill(1, torch.tensor([place]), 0.7) if len(calls) == 1 else states
+
+    tokens = [logits.argmax(-1) for _, logits in made.hops(text, tiny.target(), everywhere(text))]
+
+    def as_before(hop: int, *_: object) -> Tensor:
+        return torch.nn.functional.one_hot(tokens[hop], WORDS).double()
+
+    monkeypatch.setattr(made.encoder, "finish", moved)
+    monkeypatch.setattr(made, "logits", as_before)  # so that trigrams stay what they were
+    differs = (faked(made, text) - before).abs().amax((1, 3)) > 1e-9
+    assert differs.nonzero().tolist() == [[hop, place] for hop in range(4)]
+
+
+def test_another_draft_changes_its_own_place_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, text, place = heads(), read(TOKENS), 9
+    before, logits = faked(made, text), made.logits
+
+    def other(hop: int, *rest: Any) -> Tensor:
+        found = logits(hop, *rest)
+        return found.index_copy(0, torch.tensor([place]), -found[[place]]) if hop == 0 else found
+
+    monkeypatch.setattr(made, "logits", other)
+    differs = (faked(made, text) - before).abs().amax((1, 3)) > 1e-9
+    assert differs.nonzero().tolist() == [[hop, place] for hop in range(1, 4)]
+
+
+def test_texts_of_a_batch_do_not_see_each_other() -> None:
+    made, other = heads(), [(token + 9) % WORDS for token in TOKENS]
+    both = faked(made, read(TOKENS, other))
+    for row, text in enumerate((TOKENS, other)):
+        torch.testing.assert_close(both[:, row], faked(made, read(text))[:, 0])
+
+
+def test_who_joins_late_proposes_what_it_would_have_proposed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a text longer than its memory at first, which it reads in pieces."""
+    monkeypatch.setattr(chimera, "CHUNK", 50)
+    tokens = [(i * i + 3 * i) % WORDS for i in range(300)]
+    made, target, cache = heads(), tiny.target(), tiny.target().new_cache()
+    kept = drafter(made)
+    for end in range(1, len(tokens)):
+        target.read(tokens[end - 1 : end], cache)
+        context = Context(cache, tokens[end], [], [], 9, make_rule())
+        rows = kept.rows(context, 3)
+        if end % 37 == 0:
+            assert drafter(made).rows(context, 3) == rows
+    assert rows == made.guesses(read(tokens), target, 3)[0, -2].tolist()
+
+
+def test_a_past_that_was_changed_meanwhile_is_forgotten() -> None:
+    kept, changed = drafter(heads()), [*TOKENS[:7], 50, *TOKENS[8:]]
+    for tokens in (TOKENS, changed, TOKENS[:5], TOKENS, changed[:9]):
+        kept.truncate(3)
+        assert propose(kept, tokens) == propose(drafter(heads()), tokens)
+
+
+def test_no_more_hops_than_the_tree_and_the_room_are_deep() -> None:
+    made, context_of = drafter(heads()), tiny.target().new_cache()
+    tiny.target().read(TOKENS, context_of)
+    for depth, room, expected in ((4, 9, 4), (2, 9, 2), (4, 3, 3)):
+        made.shape = Shape(tuple((0,) * n for n in range(1, depth + 1)))
+        context = Context(context_of, 1, [], [], room, make_rule())
+        assert len(made.rows(context, 2)) == expected
+
+
+def test_no_gradient_reaches_the_base_nor_an_earlier_hop() -> None:
+    target, made = tiny.recast("llama", torch.float64), started(num_heads=3)
+    made.start(target)
+    target.model.get_input_embeddings().requires_grad_(True)  # the published ones were trained
+    loss, _ = made.loss(read(TOKENS), target)
+    loss.backward()
+    assert all(weight.grad is None for weight in target.model.parameters())
+    assert all(weight.grad is not None for weight in made.parameters())
+    text = read(TOKENS)
+    (first, _), (_, logits), _ = made.hops(text, target, everywhere(text))
+    first.retain_grad()
+    logits.sum().backward()
+    assert first.grad is None
+
+
+def test_each_part_of_the_loss_counts_by_its_weight() -> None:
+    text, parts = read(TOKENS), ("ce", "hidden_loss", "logit_loss")
+    found = []
+    for part in parts:
+        made = started(**{name: float(name == part) for name in parts})
+        loss, numbers = made.loss(text, tiny.target())
+        found.append(loss.item())
+        heads_only = sum(numbers[f"head{k}_loss"] for k in range(1, 5))
+        assert loss.item() == pytest.approx(heads_only if part == "ce" else numbers[part])
+    whole, _ = started(ce=1.0, hidden_loss=2.0, logit_loss=3.0).loss(text, tiny.target())
+    assert whole.item() == pytest.approx(found[0] + 2 * found[1] + 3 * found[2])
+
+
+def test_the_hidden_loss_does_not_depend_on_the_size_of_states() -> None:
+    one, other = torch.randn(5, SIZE), torch.randn(5, SIZE)
+    small = chimera._distance(one, other)
+    torch.testing.assert_close(chimera._distance(100 * one, 100 * other), small)
+    assert chimera._distance(one, one) == 0
+
+
+def test_heads_are_measured_by_the_labels_and_by_the_bases_own_choice() -> None:
+    made, target, text = heads(), tiny.target(), read(TOKENS)
+    text.labels[:, :8] = IGNORE
+    _, numbers = made.loss(text, target)
+    guesses, own = made.guesses(text, target, 5)[0], target.unembed(text.hidden)[0].argmax(-1)
+    for k in range(1, 5):
+        places = range(max(8 - k - 1, 0), len(TOKENS) - k - 1)  # whose label is not ignored
+        said = [guesses[t, k - 1].tolist() for t in places]
+        for name, wanted in (("", text.labels[0]), ("_base", own.roll(1))):
+            right = [int(wanted[t + k + 1]) for t in places]
+            first = sum(five[0] == word for five, word in zip(said, right, strict=True))
+            among = sum(word in five for five, word in zip(said, right, strict=True))
+            assert numbers[f"head{k}{name}_top1"] == pytest.approx(first / len(places))
+            assert numbers[f"head{k}{name}_top5"] == pytest.approx(among / len(places))
+
+
+def test_training_starts_from_the_lm_head_and_the_size_of_the_targets_states() -> None:
+    target, text, made = tiny.target(), read(TOKENS), started(own_vocabulary=True)
+    one, other = text.hidden[0], text.hidden[0].flip(0)
+    both = target.unembed(one) + target.unembed(other)
+    torch.testing.assert_close(made.logits(1, one, other, target), both)
+    small = started()
+    torch.testing.assert_close(small.logits(1, one, other, target), target.unembed(other))
+    sizes = [states.square().mean().sqrt() for states in (faked(small, text), text.hidden)]
+    assert 0.5 < sizes[0] / sizes[1] < 2
+
+
+def test_weights_in_float32_learn_from_a_base_in_bfloat16() -> None:
+    target, tokens = tiny.recast("llama", torch.bfloat16), torch.tensor([TOKENS])
+    made = ChimeraHeads(ChimeraConfig(hidden_size=SIZE, vocab_size=WORDS))
+    made.start(target)
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        loss, _ = made.loss(Text(tokens, target.hidden(tokens), tokens), target)
+    loss.backward()
+    assert loss.isfinite()
+    for weight in made.parameters():
+        assert weight.grad is not None
+        assert weight.grad.isfinite().all()
+
+
+def test_a_second_layer_is_refused_not_ignored(tmp_path: Path) -> None:
+    folder = tmp_path / "heads"
+    shutil.copytree(tiny.heads_folder("chimera"), folder)
+    about = json.loads((folder / ABOUT).read_text())
+    about["config"]["num_layers"] = 2
+    (folder / ABOUT).write_text(json.dumps(about))
+    with pytest.raises(ModelError, match="num_layers"):
+        Chimera.load("the target", tiny.target(), str(folder), ModelOptions())
+
+
+def test_the_demos_heads_are_small() -> None:
+    with torch.device("meta"):
+        made = ChimeraHeads(ChimeraConfig(hidden_size=384, vocab_size=4096, num_heads=4))
+    assert 2 * sum(weight.numel() for weight in made.parameters()) < 4_000_000

@@ -1,0 +1,192 @@
+"""Conversations to learn from: what is read, what is left out, and what of it is learned."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import folder
+import pytest
+
+from nfox.conversation import Message, Template
+from nfox.errors import NfoxError, UsageError
+from nfox.heads import IGNORE
+from nfox.templates import resolve
+from nfox.train.data import gather, normalise, read
+from nfox.train.rows import Rows, collate
+
+U, A, S = "user", "assistant", "system"
+
+
+def share(*turns: tuple[str, str]) -> dict[str, Any]:
+    names = {U: "human", A: "gpt", S: "system"}
+    return {"conversations": [{"from": names.get(r, r), "value": text} for r, text in turns]}
+
+
+def chat(*turns: tuple[str, str]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+GOOD = ((U, "the fox"), (A, "jumps over"), (U, "the dog"), (A, "the lazy dog"))
+
+
+@pytest.mark.parametrize("layout", [share, chat])
+@pytest.mark.parametrize("form", ["list", "lines", "one"])
+def test_both_layouts_in_all_files_are_the_same(layout: Any, form: str, tmp_path: Path) -> None:
+    records = [layout(*GOOD)] * (1 if form == "one" else 2)
+    path = tmp_path / "data.json"
+    if form == "lines":
+        path.write_text("\n".join(map(json.dumps, records)) + "\n\n")
+    else:
+        path.write_text(json.dumps(records if form == "list" else records[0], indent=1))
+    found = read(str(path))
+    assert found.kept == [[Message(*turn) for turn in GOOD]] * len(records)
+    assert (found.cut, found.skipped) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept", "whole"),
+    [
+        ([S, U, A], [S, U, A], True),
+        ([A, U, A], [U, A], False),
+        ([S, A, U, A], [S, U, A], False),
+        ([U, A, U], [U, A], False),
+        ([U, A, A, U, A], [U, A], False),
+        ([U, U, A], [], False),
+        ([U, A, "tool", A], [U, A], False),
+        ([S, U], [], False),
+        ([U], [], False),
+        ([], [], True),
+    ],
+)
+def test_only_whole_turns_are_kept(turns: list[str], kept: list[str], whole: bool) -> None:
+    messages, all_of_it = normalise(share(*((role, "x") for role in turns)))
+    assert [message.role for message in messages] == kept
+    assert all_of_it == whole
+
+
+ODD = [None, 3, [], {}, {"conversations": None}, {"conversations": "x"}, {"messages": [1, None]}]
+
+
+@pytest.mark.parametrize("record", [*ODD, {"messages": [{"role": U, "content": None}]}])
+def test_malformed_records_are_skipped_and_counted(record: Any) -> None:
+    found = gather([record, share(*GOOD), record])
+    assert (len(found.kept), found.skipped) == (1, 2)
+    assert "2 skipped" in found.describe()
+
+
+def test_a_line_cut_off_costs_that_line_only(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps(share(*GOOD)) + "\n" + json.dumps(share(*GOOD))[:40])
+    assert (len(read(str(path)).kept), read(str(path)).skipped) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "no conversation with a reply"),
+        ("", "no conversation with a reply"),
+        (json.dumps([share((U, "hi"))]), "no conversation with a reply"),
+        ("[{", "not JSON"),
+    ],
+)
+def test_data_without_a_reply_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=said) as caught:
+        read(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_absent_files_and_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        read(str(tmp_path / "absent.json"))
+    with pytest.raises(UsageError, match="found a folder"):
+        read(str(tmp_path))
+
+
+def test_a_hub_id_needs_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="`datasets` is not installed") as caught:
+        read("someone/something")
+    assert "nfox[train]" in caught.value.hint
+
+
+def test_a_hub_id_is_loaded_with_its_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def load_dataset(name: str, split: str) -> list[Any]:
+        asked.append((name, split))
+        if name == "not/there":
+            raise FileNotFoundError("no such dataset\nand a long story")
+        return [share(*GOOD)]
+
+    module = types.ModuleType("datasets")
+    module.load_dataset = load_dataset  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: module)
+    assert len(read("some/one").kept) == len(read("some/one:test").kept) == 1
+    assert asked == [("some/one", "train"), ("some/one", "test")]
+    with pytest.raises(NfoxError, match=r"no such dataset$"):
+        read("not/there")
+
+
+def made(conversations: list[list[Message]], length: int = 512, **options: Any) -> Rows:
+    tokenizer: Any = folder.tokenizer()
+    return Rows(conversations, resolve(tokenizer, None), tokenizer, length, **options)
+
+
+def test_replies_and_their_ends_are_learned_and_nothing_else() -> None:
+    tokenizer: Any = folder.tokenizer()
+    row = made([[Message(*turn) for turn in GOOD]])[0]
+    learned = [token for token in row["labels"] if token != IGNORE]
+    assert tokenizer.decode(learned) == " jumps over</s> the lazy dog</s>" or (
+        tokenizer.decode(learned).replace(" ", "") == "jumpsover</s>thelazydog</s>"
+    )
+    pairs = zip(row["input_ids"], row["labels"], strict=True)
+    assert all(label in (token, IGNORE) for token, label in pairs)
+
+
+def test_rows_made_later_are_those_made_at_once() -> None:
+    conversations = [[Message(*turn) for turn in GOOD[: 2 * n]] for n in (1, 2)]
+    now, later = made(conversations), made(conversations, lazy=True)
+    assert list(map(now.__getitem__, range(2))) == list(map(later.__getitem__, range(2)))
+    assert now.tokens == sum(len(now[i]["input_ids"]) for i in range(2))
+    assert later.tokens is None
+
+
+def test_long_rows_are_cut_and_those_without_a_reply_left_out() -> None:
+    short, long = [Message(U, "a"), Message(A, "b" * 90)], [Message(U, "a" * 90), Message(A, "b")]
+    rows = made([short, long], 40)
+    assert (len(rows), rows.left_out) == (1, 1)
+    assert len(rows[0]["input_ids"]) == len(rows[0]["labels"]) == 40
+    with pytest.raises(UsageError, match="first 40 tokens"):
+        made([long], 40)
+    assert set(made([long], 40, lazy=True)[0]["labels"]) == {IGNORE}
+
+
+def test_what_a_template_refuses_is_left_out() -> None:
+    def render(turns: Any, generate: bool) -> str:
+        if "no" in turns[0]["content"]:
+            raise ValueError("not this one")
+        return "".join(turn["content"] for turn in turns)
+
+    template, tokenizer = Template("strict", "here", render), folder.tokenizer()
+    yes, no = ([Message(U, text), Message(A, "b")] for text in ("yes", "no"))
+    assert Rows([yes, no], template, tokenizer, 99).left_out == 1
+    with pytest.raises(NfoxError, match="not this one"):
+        Rows([no], template, tokenizer, 99)
+
+
+def test_batches_are_padded_on_the_right_and_padding_is_not_learned() -> None:
+    rows = [
+        {"input_ids": [5, 6, 7], "labels": [IGNORE, 6, 7]},
+        {"input_ids": [8], "labels": [8]},
+    ]
+    batch = collate(rows)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[IGNORE, 6, 7], [8, IGNORE, IGNORE]]

@@ -1,0 +1,199 @@
+"""What is true of all trained heads: training, proposing, checkpoints, and their errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from tiny import PROMPT, VOCABULARY
+
+from nfox import checkpoint, drafters, trees
+from nfox.drafters.base import Context, Parts, Places
+from nfox.errors import ModelError, UsageError
+from nfox.heads import IGNORE, HeadsDrafter, Text, measure_accuracy
+from nfox.loading import LoadedModel, ModelOptions
+from nfox.rules import make_rule
+from nfox.sampling import Sampling
+
+METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
+TREES = [name for name in tiny.DECODERS if tiny.FAMILIES[name].proposals == "trees"]
+
+pytestmark = pytest.mark.parametrize("method", METHODS)
+
+
+def found(method: str) -> type[HeadsDrafter]:
+    made = drafters.method(method)
+    assert issubclass(made, HeadsDrafter)
+    return made
+
+
+def read(tokens: list[int], family: str = "llama", **labels: Any) -> Text:
+    """A text as the target of a family has read it."""
+    target = tiny.target(family)
+    cache = target.new_cache()
+    target.read(tokens, cache)
+    ids = torch.tensor([tokens])
+    return Text(ids, cache.hidden[None].clone(), labels.get("labels", ids))
+
+
+def fresh(method: str, family: str = "llama", **sizes: Any) -> Any:
+    """New heads for the target of a family, as training starts with."""
+    target, made = tiny.target(family), found(method).heads_class
+    sizes = {"hidden_size": target.hidden_size, "vocab_size": target.vocabulary} | sizes
+    torch.manual_seed(0)
+    heads = made(made.Config(num_heads=3, **sizes)).to(target.dtype)
+    heads.start(target)
+    return heads
+
+
+@pytest.mark.parametrize("family", TREES)
+def test_training_sees_what_proposing_sees(method: str, family: str) -> None:
+    """At every place of a text, the guesses made while training are those that are proposed."""
+    target, drafter = tiny.target(family), tiny.make(method, family)
+    tokens = [*PROMPT, *tiny.slow(family, PROMPT, 12)]
+    together = drafter.heads.guesses(read(tokens, family), target, 4)[0]
+    cache, rule = target.new_cache(), make_rule()
+    for at in range(len(tokens) - 1):
+        target.read(tokens[at : at + 1], cache)
+        context = Context(cache, tokens[at + 1], [], [], 8, rule)
+        assert drafter.rows(context, 4) == together[at].tolist(), f"at {at}"
+
+
+def test_the_loss_falls_and_the_frozen_target_stays(method: str) -> None:
+    target, heads = tiny.target(), fresh(method)
+    before = [weight.clone() for weight in target.model.parameters()]
+    text = read([*PROMPT, *tiny.slow("llama", PROMPT, 40)])
+    optimizer = torch.optim.AdamW(heads.parameters(), lr=3e-2)
+    losses = []
+    for _ in range(120):
+        loss, _ = heads.loss(text, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    for weight, was in zip(target.model.parameters(), before, strict=True):
+        assert torch.equal(weight, was)
+    accuracy = measure_accuracy(heads.eval(), target, [text], 3)
+    assert accuracy[0][0] > 0.7
+
+
+def test_a_text_without_labels_gives_zero_and_no_nan(method: str) -> None:
+    heads = fresh(method)
+    tokens = list(PROMPT)
+    text = read(tokens, labels=torch.full((1, len(tokens)), IGNORE))
+    loss, _ = heads.loss(text, tiny.target())
+    loss.backward()
+    assert float(loss.detach()) == 0
+    for weight in heads.parameters():
+        assert weight.grad is None or bool(weight.grad.isfinite().all())
+
+
+def test_only_what_is_labelled_is_learned(method: str) -> None:
+    """Other tokens at places that are not learned, after all that is, do not change the loss."""
+    heads, tokens = fresh(method), [*PROMPT, *PROMPT]
+    labels = torch.tensor([tokens])
+    labels[:, len(PROMPT) :] = IGNORE
+    changed = read(tokens[: len(PROMPT)] + [(t + 5) % VOCABULARY for t in PROMPT], labels=labels)
+    one, _ = heads.loss(read(tokens, labels=labels), tiny.target())
+    other, _ = heads.loss(changed, tiny.target())
+    assert one.item() == pytest.approx(other.item())
+
+
+def test_accuracy_counts_the_labelled_places(method: str) -> None:
+    heads, text = fresh(method), read([*PROMPT, *PROMPT])
+    accuracy = measure_accuracy(heads, tiny.target(), [text, text], VOCABULARY)
+    assert len(accuracy) == 3
+    for row in accuracy:
+        assert len(row) == VOCABULARY
+        assert sum(row) <= 1 + 1e-3
+
+
+def test_heads_on_disk_are_found_beside_their_base(method: str, tmp_path: Path) -> None:
+    made = found(method)
+    assert made.find(str(tmp_path), Places()) is None
+    beside = tmp_path / "nfox" / method
+    shutil.copytree(tiny.heads_folder(method), beside)
+    assert made.find(str(tmp_path), Places()) == str(beside)
+    assert made.find("another/model", Places(heads=str(beside))) == str(beside)
+    assert checkpoint.base_of(str(beside)) == "llama"
+
+
+def test_heads_survive_writing_and_reading(method: str, tmp_path: Path) -> None:
+    heads = fresh(method).to(torch.bfloat16)
+    about = checkpoint.About(method=method, base="x", config=heads.config.model_dump())
+    checkpoint.write(tmp_path / "heads", about, heads.state_dict())
+    assert checkpoint.about(str(tmp_path / "heads")) == about
+    again, _ = found(method).load("x", tiny.target(), str(tmp_path / "heads"), ModelOptions())
+    assert again.state_dict().keys() == heads.state_dict().keys()
+    for name, weight in heads.state_dict().items():
+        assert torch.equal(again.state_dict()[name].to(weight.dtype), weight)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "foreign", "not json", "other base", "names"])
+def test_damaged_heads_are_refused_in_one_line(method: str, damage: str, tmp_path: Path) -> None:
+    folder = tmp_path / "heads"
+    shutil.copytree(tiny.heads_folder(method), folder)
+    weights, about = folder / checkpoint.WEIGHTS, folder / checkpoint.ABOUT
+    said = json.loads(about.read_text())
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-50])
+    elif damage == "missing":
+        weights.unlink()
+    elif damage == "foreign":
+        shutil.copy(tiny.heads_folder(method, num_heads=2) / checkpoint.WEIGHTS, weights)
+    elif damage == "not json":
+        about.write_text("{")
+    elif damage == "other base":
+        about.write_text(json.dumps(said | {"config": said["config"] | {"hidden_size": 7}}))
+    else:
+        about.write_text(json.dumps(said | {"config": said["config"] | {"feet": 4}}))
+    with pytest.raises(ModelError) as caught:
+        found(method).load("the target", tiny.target(), str(folder), ModelOptions())
+    assert "\n" not in str(caught.value)
+
+
+def test_heads_for_another_model_say_for_which(method: str, tmp_path: Path) -> None:
+    folder = tiny.heads_folder(method, hidden_size=16)
+    with pytest.raises(ModelError, match="was trained for llama"):
+        found(method).load("the target", tiny.target(), str(folder), ModelOptions())
+
+
+def test_a_tree_deeper_than_the_heads_is_refused(method: str) -> None:
+    with pytest.raises(UsageError, match="5 deep"):
+        tiny.make(method, tree="eagle_25")
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "bloom"])
+def test_one_seed_gives_the_text_of_plain_decoding(method: str, family: str) -> None:
+    target, texts = tiny.target(family), []
+    for name in (method, "none"):
+        rule = make_rule("exact", Sampling(0.9, top_k=20, seed=4), reply=2)
+        steps = tiny.run(target, tiny.make(name, family), PROMPT, rule=rule, max_tokens=40)
+        texts.append(tiny.text(steps))
+    assert texts[0] == texts[1]
+
+
+def test_a_target_that_takes_chains_gets_chains(method: str) -> None:
+    drafter = tiny.make(method, "bloom")
+    steps = tiny.run(tiny.target("bloom"), drafter, PROMPT)
+    assert all(step.tree.is_chain for step in steps)
+    assert max(len(step.tree) for step in steps) > 1
+
+
+def test_missing_heads_name_the_command_that_trains_them(method: str) -> None:
+    parts = Parts(LoadedModel("some/model", tiny.target()))
+    with pytest.raises(ModelError) as caught:
+        drafters.build(method, {}, parts, Places())
+    assert f"nfox train {method}" in str(caught.value.hint)
+
+
+def test_the_tree_is_bounded_by_nodes_and_by_cost(method: str) -> None:
+    assert len(tiny.make(method, nodes=5).shape) <= 5
+    assert len(tiny.make(method, nodes=0).shape) == 0
+    assert isinstance(tiny.make(method).shape, trees.Shape)

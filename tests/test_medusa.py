@@ -1,0 +1,126 @@
+"""Medusa: the published layouts, and the mistakes of the published program."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import save_file
+
+from nfox import drafters, trees
+from nfox.checkpoint import base_of
+from nfox.drafters.base import Parts, Places
+from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
+from nfox.errors import ModelError
+from nfox.loading import LoadedModel, ModelOptions
+
+SIZE, WORDS = 32, tiny.VOCABULARY
+
+
+def published(
+    folder: Path, file: str, *, own: bool = True, heads: int = 5, layers: int = 1
+) -> Path:
+    """Write heads as the published program does; its configs say 2 heads where 5 are stored."""
+    folder.mkdir()
+    config = {"base_model_name_or_path": "lmsys/vicuna-7b-v1.3", "medusa_num_heads": 2}
+    (folder / "config.json").write_text(json.dumps(config | {"medusa_num_layers": layers}))
+    torch.manual_seed(1)
+    weights = {}
+    for k in range(heads):
+        for i in range(layers):
+            weights[f"{k}.{i}.linear.weight"] = torch.randn(SIZE, SIZE)
+            weights[f"{k}.{i}.linear.bias"] = torch.randn(SIZE)
+        if own:
+            weights[f"{k}.{layers}.weight"] = torch.randn(WORDS, SIZE)
+    if file.endswith(".pt"):
+        torch.save(weights, folder / file)
+    else:
+        save_file(weights, folder / file)
+    return folder
+
+
+@pytest.mark.parametrize("file", ["medusa_lm_head.pt", "medusa_lm_head.safetensors"])
+@pytest.mark.parametrize(("own", "layers"), [(True, 1), (True, 2), (False, 1)])
+def test_both_published_layouts_are_read(tmp_path: Path, file: str, own: bool, layers: int) -> None:
+    place = str(published(tmp_path / "heads", file, own=own, layers=layers))
+    assert base_of(place) == "lmsys/vicuna-7b-v1.3"
+    assert Medusa.find("lmsys/vicuna-7b-v1.3", Places(heads=place)) == place
+    heads, about = Medusa.load("the target", tiny.target(), place, ModelOptions())
+    assert about.base == "lmsys/vicuna-7b-v1.3"
+    assert heads.config.num_heads == 5  # what is stored, not what the config says
+    assert (heads.config.num_layers, heads.config.own_vocabulary) == (layers, own)
+    parts = Parts(LoadedModel("the target", tiny.target()))
+    drafter = drafters.build("medusa", {}, parts, Places(heads=place))
+    steps = tiny.run(tiny.target(), drafter, tiny.PROMPT)
+    assert tiny.text(steps) == tiny.slow("llama", tiny.PROMPT, 24)
+    assert max(len(step.tree) for step in steps) > 10
+
+
+def test_a_head_computes_what_the_paper_says(tmp_path: Path) -> None:
+    place = published(tmp_path / "heads", "medusa_lm_head.pt")
+    heads, _ = Medusa.load("the target", tiny.target(), str(place), ModelOptions())
+    weights = torch.load(place / "medusa_lm_head.pt", weights_only=True)
+    h = torch.randn(SIZE, dtype=torch.float64)
+    for k in range(5):
+        w = {name: weight.double() for name, weight in weights.items()}
+        z = w[f"{k}.0.linear.weight"] @ h + w[f"{k}.0.linear.bias"]
+        expected = w[f"{k}.1.weight"] @ (h + z * torch.sigmoid(z))
+        assert torch.allclose(heads.logits(h, tiny.target())[k], expected)
+
+
+def test_blocks_do_not_share_weights() -> None:
+    heads = MedusaHeads(MedusaConfig(hidden_size=SIZE, vocab_size=WORDS, num_layers=3))
+    assert len({weight.data_ptr() for weight in heads.parameters()}) == 4 * 3 * 2
+
+
+def test_heads_start_as_the_base_itself() -> None:
+    target = tiny.target()
+    config = MedusaConfig(hidden_size=SIZE, vocab_size=WORDS, own_vocabulary=True)
+    hidden = torch.randn(3, SIZE, dtype=torch.float64)
+    for own in (True, False):
+        heads = MedusaHeads(config.model_copy(update={"own_vocabulary": own})).double()
+        heads.start(target)
+        for k in range(4):
+            assert torch.allclose(heads.logits(hidden, target)[:, k], target.unembed(hidden))
+
+
+def test_foreign_weights_are_refused(tmp_path: Path) -> None:
+    place = published(tmp_path / "heads", "medusa_lm_head.pt")
+    torch.save({"layers.3.weight": torch.ones(2, 2)}, place / "medusa_lm_head.pt")
+    with pytest.raises(ModelError, match="not those of Medusa heads"):
+        Medusa.find("x", Places(heads=str(place)))
+    (place / "medusa_lm_head.pt").write_bytes(b"PK")
+    with pytest.raises(ModelError, match="not a whole checkpoint"):
+        Medusa.find("x", Places(heads=str(place)))
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (exec, ("raise SystemExit('the trap was sprung')",))
+
+    place = published(tmp_path / "heads", "medusa_lm_head.pt")
+    torch.save({"0.0.linear.weight": Trap()}, place / "medusa_lm_head.pt")
+    with pytest.raises(ModelError):
+        Medusa.find("x", Places(heads=str(place)))
+
+
+@pytest.mark.parametrize("name", [n for n in trees.names() if n != "eagle_25"])
+def test_every_published_tree_is_drafted(name: str) -> None:
+    target = tiny.target()
+    parts = Parts(
+        LoadedModel("the target", target), weights=str(tiny.heads_folder("medusa", num_heads=4))
+    )
+    drafter = Medusa.build(parts, Medusa.options(tree=name))
+    steps = tiny.run(target, drafter, tiny.PROMPT)
+    assert tiny.text(steps) == tiny.slow("llama", tiny.PROMPT, 24)
+    assert len(steps[1].tree) == 64
+
+
+def test_published_heads_are_named_for_their_base() -> None:
+    assert Medusa.fetch("lmsys/vicuna-7b-v1.3") == "FasterDecoding/medusa-vicuna-7b-v1.3"
+    assert Medusa.fetch("some/other-model") is None
+    assert Medusa.find("lmsys/vicuna-7b-v1.3", Places()) is None  # nothing is downloaded unasked

@@ -1,0 +1,176 @@
+"""How far a download and the loading of weights are: the right numbers, and nothing printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import fake_hub
+import folder
+import pytest
+from test_cli_render import Tty
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from nfox import load
+from nfox.cli.progress import loading_display
+from nfox.loading import ModelOptions, load_model
+from nfox.progress import reported
+
+ROOT = Path(__file__).parent.parent
+LOAD = """
+import json
+from nfox.loading import ModelOptions, load_model
+for offline in (False, False, True):
+    told = []
+    options = ModelOptions(dtype="float32", offline=offline)
+    load_model("someone/model", options, lambda *progress: told.append(progress))
+    print(json.dumps(told))
+"""
+
+
+def sharded(place: Path) -> Path:
+    """Save a model in several files of weights."""
+    shutil.copytree(folder.llama(), place)
+    (place / "model.safetensors").unlink()
+    model = AutoModelForCausalLM.from_pretrained(folder.llama())
+    model.save_pretrained(place, max_shard_size="60KB")
+    assert len(list(place.glob("model-*.safetensors"))) > 3
+    return place
+
+
+def fetch(endpoint: str, home: Path) -> tuple[list[list[list[object]]], str]:
+    """Load the model thrice in a new process: from the hub, again, and offline.
+
+    Returns what was told each time, and what was printed.
+    """
+    hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
+    shown = {"TQDM_POSITION": "-1"}  # the hub's own bars, as if stderr were a terminal
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        env={**os.environ, **hub, **shown, **own},
+        capture_output=True,
+        text=True,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_download_is_told_byte_by_byte_to_its_end(tmp_path: Path, several: bool) -> None:
+    source = sharded(tmp_path / "source") if several else folder.llama()
+    size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
+    with fake_hub.hub(source) as endpoint:
+        loads, printed = fetch(endpoint, tmp_path / "home")
+    assert (len(loads), printed) == (3, "")
+    kinds = [what for what, _, _ in loads[0]]
+    assert kinds == sorted(kinds)  # all bytes are there before the first weight is read
+    received = [row[1:] for row in loads[0] if row[0] == "bytes"]
+    assert received == sorted(received)
+    assert received[-1] == [size, size]
+    weights = [row for row in loads[0] if row[0] == "weights"]
+    assert weights == [["weights", n, len(weights)] for n in range(1, len(weights) + 1)]
+    assert loads[1:] == [weights, weights]  # nothing comes twice
+
+
+def test_weights_of_a_local_folder_are_counted_and_nothing_is_printed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    name, told = str(folder.llama()), []
+    capfd.readouterr()
+    load_model(name, ModelOptions(), lambda *progress: told.append(progress))
+    assert told == [("weights", n, len(told)) for n in range(1, len(told) + 1)]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_files_that_come_at_once_are_added_up() -> None:
+    told: list[tuple[str, int, int]] = []
+    with reported(lambda *progress: told.append(progress)) as bars:
+        bar = bars(total=0, unit="B", name="huggingface_hub.snapshot_download")
+        bar.total = 8000
+        parts = [lambda: [bar.update(1) for _ in range(1000)] for _ in range(8)]
+        threads = [threading.Thread(target=part) for part in parts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with bars(total=3, desc="Fetching 3 files") as files:  # which are no bytes
+            files.update(1)
+        bars(total=9, unit="B", name="huggingface_hub.xet_get.transfer").update(9)
+    assert told == [("bytes", n, 8000) for n in range(1, 8001)]
+
+
+def test_the_hook_goes_when_loading_ends_or_fails() -> None:
+    def mine(factory: object, arguments: object, options: object) -> None: ...
+
+    logging.set_tqdm_hook(mine)
+    try:
+        with pytest.raises(ZeroDivisionError), reported(lambda *progress: None):
+            raise ZeroDivisionError
+        assert logging.set_tqdm_hook(None) is mine
+    finally:
+        logging.set_tqdm_hook(None)
+
+
+def test_the_display_shows_what_is_done_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    screen = Tty()
+    monkeypatch.setattr("sys.stderr", screen)
+    steps = {
+        "1.2 kB of 2.0 MB": ("bytes", 1200, 2_000_000),
+        "3.4 kB": ("bytes", 3400, 0),
+        "7 of 21 weights": ("weights", 7, 21),
+    }
+    with loading_display(True) as told:
+        told.stage("loading [a/model]")
+        for shown, step in steps.items():
+            told.progress(*step)
+            wait_for(screen, shown)
+        told.stage("measuring")
+        wait_for(screen, "measuring")
+        assert "21 weights" not in screen.getvalue().rpartition("measuring")[2]
+    assert "loading [a/model]" in screen.getvalue()
+    told.progress("weights", 1, 2)  # a draft model that is loaded in mid-conversation
+    told.stage("late")
+    assert "late" not in screen.getvalue()
+
+
+def wait_for(screen: Tty, text: str) -> None:
+    end = time.monotonic() + 30
+    while text not in screen.getvalue():
+        assert time.monotonic() < end, screen.getvalue()
+        time.sleep(0.02)
+
+
+def test_nothing_is_shown_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Tty()
+    monkeypatch.setattr("sys.stderr", screen)
+    with loading_display(False) as told:
+        told.stage("loading")
+        told.progress("bytes", 1, 2)
+    assert screen.getvalue() == ""
+
+
+def test_loading_tells_of_the_model_and_of_its_draft_model() -> None:
+    told: list[tuple[str, int, int]] = []
+    stages: list[str] = []
+    load(
+        str(folder.llama()),
+        draft_model=str(folder.llama(layers=1, seed=1)),
+        loading=ModelOptions(dtype="float32"),
+        on_stage=stages.append,
+        on_progress=lambda *progress: told.append(progress),
+    )
+    ends = [total for what, done, total in told if (what, done) == ("weights", total)]
+    assert len(ends) == 2 and ends[0] > ends[1] > 0
+    assert [stage for stage in stages if stage.startswith("loading")] == [
+        f"loading {folder.llama()}",
+        f"loading {folder.llama(layers=1, seed=1)}",
+    ]

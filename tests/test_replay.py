@@ -1,0 +1,154 @@
+"""Self-distillation data: replayed turns, resumed files, servers that fail."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import folder
+import pytest
+
+from nfox import load
+from nfox.conversation import Message
+from nfox.errors import NfoxError, UsageError
+from nfox.reply import Settings
+from nfox.train.data import Conversations, gather, read
+from nfox.train.replay import Answerer, Answers, Local, Server, Share, finished, replay
+
+
+def conversation(*questions: str, system: str | None = None) -> list[Message]:
+    turns = [Message("system", system)] if system else []
+    for question in questions:
+        turns += [Message("user", question), Message("assistant", "not this")]
+    return turns
+
+
+ASKED = Conversations(
+    [conversation("the fox", "and the dog?"), conversation("quick", system="Be brief."),
+     conversation("brown fox jumps")]
+)  # fmt: skip
+
+
+class Echo(Answerer):
+    """Answers with the question in capitals; refuses what has "refuse" in it."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def answer(self, asked: Sequence[Sequence[Message]]) -> Answers:
+        self.seen.append(len(asked))
+        last = [messages[-1].content for messages in asked]
+        return [None if "refuse" in q else Message("assistant", q.upper()) for q in last]
+
+
+def lines(path: Path) -> dict[str, list[dict[str, str]]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {row["id"]: row["messages"] for row in rows}
+
+
+def test_a_batch_gives_what_the_chat_gives(tmp_path: Path) -> None:
+    chat = load(str(folder.llama()), method="none", settings=Settings(max_new_tokens=12))
+    counts = replay(ASKED, Local(chat.model, chat.template, 12), tmp_path / "own.jsonl", batch=3)
+    assert counts["kept"] == 3
+    for number, messages in lines(tmp_path / "own.jsonl").items():
+        expected: list[Message] = []
+        for turn in ASKED.kept[int(number)]:
+            if turn.role == "assistant":
+                for _ in chat.updates(expected):
+                    pass
+                turn = Message("assistant", chat.reply.text.strip(), tuple(chat.reply.ids))
+            expected.append(turn)
+        assert [m["content"] for m in messages] == [m.content for m in expected]
+
+
+def test_what_was_written_can_be_trained_on(tmp_path: Path) -> None:
+    replay(ASKED, Echo(), tmp_path / "own.jsonl")
+    again = read(str(tmp_path / "own.jsonl"))
+    assert len(again.kept) == 3
+    assert again.cut == again.skipped == 0
+
+
+def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    out = tmp_path / "own.jsonl"
+    replay(Conversations(ASKED.kept[:2]), Echo(), out)
+    before, echo = out.read_text(), Echo()
+    counts = replay(ASKED, echo, out)
+    assert (counts["kept"], counts["before"]) == (1, 2)
+    assert echo.seen == [1]
+    assert out.read_text().startswith(before)
+    assert finished(out) == {"0", "1", "2"}
+
+
+def test_several_processes_share_the_work(tmp_path: Path) -> None:
+    out = tmp_path / "own.jsonl"
+    for rank in range(2):
+        replay(ASKED, Echo(), out, share=Share(rank, 2))
+    assert sorted(lines(out)) == ["0", "1", "2"]
+    assert len(out.read_text().splitlines()) == 3
+
+
+def test_what_fails_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
+    asked = Conversations(
+        [conversation("refuse"), conversation("fine", "refuse", "never asked"), conversation("ok")]
+    )
+    counts = replay(asked, Echo(), tmp_path / "own.jsonl", batch=2)
+    assert (counts["kept"], counts["cut"], counts["failed"]) == (1, 1, 1)
+    assert lines(tmp_path / "own.jsonl")["1"] == [
+        {"role": "user", "content": "fine"},
+        {"role": "assistant", "content": "FINE"},
+    ]
+
+
+def test_what_does_not_fit_is_cut(tmp_path: Path) -> None:
+    chat = load(str(folder.llama(context=64)), method="none")
+    asked = Conversations([conversation("fox", "dog " * 60), conversation("fox " * 60)])
+    counts = replay(asked, Local(chat.model, chat.template, 12), tmp_path / "own.jsonl")
+    assert (counts["cut"], counts["failed"]) == (1, 1)
+
+
+def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    out = tmp_path / "diary.txt"
+    out.write_text("dear diary\n")
+    with pytest.raises(UsageError, match="line 1"):
+        replay(ASKED, Echo(), out)
+    assert out.read_text() == "dear diary\n"
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """An OpenAI-compatible server that fails now and then."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            text = body["messages"][-1]["content"]
+            assert body["max_tokens"] == 9
+            reply = {"choices": [{"message": {"content": text.upper()}}]}
+            self.send_response(500 if "refuse" in text else 200)
+            self.end_headers()
+            self.wfile.write(b"[]" if "odd" in text else json.dumps(reply).encode())
+
+        def log_message(self, *args: object) -> None: ...
+
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{made.server_port}/v1/chat/completions"
+    made.shutdown()
+    made.server_close()
+
+
+def test_a_server_can_answer_too(tmp_path: Path, server: str) -> None:
+    asked = gather(
+        {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "x"}]}
+        for text in ("fine", "refuse", "odd", "good")
+    )
+    counts = replay(asked, Server(server, "m", 9, concurrency=3), tmp_path / "own.jsonl", batch=4)
+    assert (counts["kept"], counts["failed"]) == (2, 2)
+
+
+def test_nobody_at_the_address_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(NfoxError, match="nobody answers"):
+        replay(ASKED, Server("http://127.0.0.1:9/v1", "m"), tmp_path / "own.jsonl")

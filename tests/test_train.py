@@ -1,0 +1,318 @@
+"""One trainer for all heads: what it computes does not depend on how the work is divided."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import folder
+import pytest
+import tiny
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from nfox import drafters
+from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.heads import IGNORE, HeadsDrafter, Text
+from nfox.loading import ModelOptions, load_model
+from nfox.train.job import Done, train
+from nfox.train.learner import Learner
+from nfox.train.measure import measure
+from nfox.train.record import Job
+from nfox.train.resume import checkpoints, full_disk_said, resume_point
+from nfox.train.rows import collate
+
+METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
+METHOD = METHODS[-1]
+FLOAT32 = ModelOptions(dtype="float32", device="cpu")
+
+
+@cache
+def data() -> Path:
+    """Conversations of different lengths, to be learned by heart."""
+    words, dice = ["the", "quick", "brown", "fox", "jumps", "over", "a", "dog"], random.Random(0)
+    records = []
+    for _ in range(24):
+        first, second = (" ".join(dice.choices(words, k=dice.randint(2, 9))) for _ in range(2))
+        turns = [{"from": "human", "value": first}, {"from": "gpt", "value": second}]
+        records.append({"conversations": turns})
+    path = Path(mkdtemp(prefix="nfox-data-")) / "data.json"
+    path.write_text(json.dumps(records))
+    return path
+
+
+def job(method: str = METHOD, **changes: Any) -> Job:
+    config = {"num_heads": 2}
+    given = {"method": method, "model": str(folder.llama()), "data": str(data())}
+    return Job(**{**given, "config": config, "loading": FLOAT32, **changes})
+
+
+def arguments(out: Path, **changes: Any) -> TrainingArguments:
+    given: dict[str, Any] = {
+        "output_dir": str(out),
+        "use_cpu": True,
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 2,
+        "max_steps": 6,
+        "logging_steps": 1,
+        "save_steps": 3,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return TrainingArguments(**given | changes)
+
+
+class Log(TrainerCallback):
+    """Keeps what was logged for each step."""
+
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
+        self.all: list[dict[str, float]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
+        self.all.append(dict(logs))
+        if "loss" in logs:
+            self.losses[state.global_step] = logs["loss"]
+
+
+def learn(out: Path, made: Job | None = None, **changes: Any) -> tuple[Done, Log]:
+    log = Log()
+    return train(made or job(), arguments(out, **changes), callbacks=[log]), log
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "heads.safetensors")
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2", "opt", "qwen2-mixed"])
+def test_padded_batches_have_the_states_that_the_cache_has(family: str) -> None:
+    target = tiny.target(family)
+    texts = [[7 * i % 61 for i in range(20)], [5 * i % 59 for i in range(11)]]
+    rows = [{"input_ids": text, "labels": text} for text in texts]
+    batch = collate(rows)
+    hidden = target.hidden(batch["input_ids"])
+    for row, text in zip(hidden, texts, strict=True):
+        past = target.new_cache()
+        target.read(text, past)
+        torch.testing.assert_close(row[: len(text)], past.hidden, rtol=1e-4, atol=1e-5)
+
+
+def test_the_targets_own_labels_are_what_it_says_there() -> None:
+    target = tiny.target()
+    tokens = [*tiny.PROMPT, *tiny.slow("llama", tiny.PROMPT, 12)]
+    wrong = torch.tensor([[(token + 1) % tiny.VOCABULARY for token in tokens]])
+    wrong[:, : len(tiny.PROMPT)] = IGNORE
+    ids = torch.tensor([tokens])
+    learner = Learner(tiny.make(METHOD).heads, target)  # type: ignore[attr-defined]
+    text = Text(ids, target.hidden(ids), wrong)
+    labels = learner.chosen(text).labels
+    assert labels[0, len(tiny.PROMPT) :].tolist() == tokens[len(tiny.PROMPT) :]
+    assert set(labels[0, : len(tiny.PROMPT)].tolist()) == {IGNORE}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("own", [False, True])
+def test_trained_heads_are_used_from_their_folder(method: str, own: bool, tmp_path: Path) -> None:
+    done, log = learn(tmp_path, job(method, own_labels=own), max_steps=40, save_steps=40)
+    losses = list(log.losses.values())
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    made = drafters.method(method)
+    assert issubclass(made, HeadsDrafter)
+    target = load_model(str(folder.llama()), FLOAT32).target
+    heads, about = made.load("x", target, str(tmp_path), ModelOptions())
+    assert done.measured is not None
+    assert about.accuracy == [[round(x, 4) for x in row] for row in done.measured.accuracy]
+    assert about.training["steps"] == 40
+    assert about.training["tokens"] > 40
+    assert heads.config.num_heads == 2
+
+
+def test_what_the_loss_reports_is_logged(tmp_path: Path) -> None:
+    _, log = learn(tmp_path, max_steps=2, logging_steps=2)
+    logged = next(entry for entry in log.all if "loss" in entry)
+    assert any(name.endswith("_top1") for name in logged)
+
+
+def test_going_on_from_a_checkpoint_changes_nothing(tmp_path: Path) -> None:
+    _, whole = learn(tmp_path / "a")
+    at_three = str(tmp_path / "a" / "checkpoint-3")
+    _, later = learn(tmp_path / "b", resume_from_checkpoint=at_three)
+    assert list(later.losses) == [4, 5, 6]
+    assert later.losses == {step: whole.losses[step] for step in (4, 5, 6)}
+    for name, weight in weights(tmp_path / "a").items():
+        assert torch.equal(weights(tmp_path / "b")[name], weight)
+
+
+def test_a_finished_training_only_writes_its_heads_again(tmp_path: Path) -> None:
+    learn(tmp_path)
+    before = weights(tmp_path)
+    (tmp_path / "heads.safetensors").unlink()
+    done, later = learn(tmp_path, resume_from_checkpoint="true")
+    assert later.losses == {}
+    assert not done.stopped
+    for name, weight in weights(tmp_path).items():
+        assert torch.equal(before[name], weight)
+
+
+def test_a_checkpoint_holds_the_heads_and_not_the_target(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    learn(tmp_path, max_steps=1)
+    names = load_file(tmp_path / "checkpoint-1" / "model.safetensors").keys()
+    assert {name.removeprefix("heads.") for name in names if name.startswith("heads.")} == set(
+        weights(tmp_path)
+    )
+    assert all(name.startswith("heads.") for name in names)
+
+
+def test_evaluating_changes_nothing(tmp_path: Path) -> None:
+    _, plain = learn(tmp_path / "a")
+    seen = job(eval_data=str(data()))
+    _, watched = learn(tmp_path / "b", seen, eval_strategy="steps", eval_steps=2)
+    assert watched.losses == plain.losses
+    found = [entry for entry in watched.all if "eval_loss" in entry]
+    assert len(found) == 3
+    assert all(entry["eval_tau"] >= 1 for entry in found)
+
+
+def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
+    _, whole = learn(tmp_path / "a", per_device_train_batch_size=4)
+    sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    _, parts = learn(tmp_path / "b", **sizes)
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+
+
+def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "model_name_or_path": folder.llama(),
+        "data_path": data(),
+        "eval_data_path": data(),
+        "output_dir": tmp_path / "two",
+        f"{METHOD}_num_heads": 2,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0,
+        "per_device_train_batch_size": 2,
+        "max_steps": 3,
+        "logging_steps": 1,
+        "bf16": False,
+        "use_cpu": True,
+    }
+    typed = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [sys.executable, *launch, "-m", "nfox.cli", "train", METHOD, *typed]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("written to") == 1
+    state = json.loads((tmp_path / "two" / "checkpoint-3" / "trainer_state.json").read_text())
+    two = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+    seen = job(eval_data=str(data()))
+    one, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=3)
+    assert two == pytest.approx(log.losses, rel=1e-4)
+    said = json.loads((tmp_path / "two" / "drafter.json").read_text())
+    assert one.measured is not None
+    for ours, theirs in zip(one.measured.accuracy, said["accuracy"], strict=True):
+        assert theirs == pytest.approx(ours, abs=0.02)
+
+
+def test_batches_with_nothing_to_learn_leave_the_heads_alone(tmp_path: Path) -> None:
+    # Lazily, a conversation whose reply is beyond the maximum is an empty row.
+    done, log = learn(tmp_path, job(lazy=True, max_length=8), max_steps=2, weight_decay=0.0)
+    assert set(log.losses.values()) == {0.0}
+    assert all(bool(weight.isfinite().all()) for weight in weights(tmp_path).values())
+    assert done.measured is not None
+    assert done.measured.places == 0
+
+
+def test_stopping_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    _, whole = learn(tmp_path / "a")
+    asked = iter([False, True, True])
+    done = train(job(), arguments(tmp_path / "b"), stop=lambda: next(asked))
+    assert done.stopped
+    assert done.folder == tmp_path / "b" / "checkpoint-2"
+    assert not (tmp_path / "b" / "heads.safetensors").exists()
+    _, later = learn(tmp_path / "b", resume_from_checkpoint="true")
+    assert later.losses == {step: whole.losses[step] for step in (3, 4, 5, 6)}
+
+
+def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+
+    def full(what: Any, place: Any, *rest: Any, **options: Any) -> None:
+        if "checkpoint-6" in str(place):
+            raise OSError(28, "No space left on device")
+        save(what, place, *rest, **options)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(NfoxError, match="checkpoint-3 is whole") as caught:
+        learn(tmp_path)
+    assert "--resume_from_checkpoint" in caught.value.hint
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3"]
+    monkeypatch.undo()
+    _, later = learn(tmp_path, resume_from_checkpoint="true")
+    assert list(later.losses) == [4, 5, 6]
+
+
+def test_where_to_go_on(tmp_path: Path) -> None:
+    for step, state in ((4, "{}"), (20, "{}"), (30, '{"cut')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert resume_point(None, tmp_path) is resume_point("False", tmp_path) is None
+    newest = tmp_path / "checkpoint-20"
+    assert resume_point("True", tmp_path) == resume_point("20", tmp_path) == newest
+    assert resume_point(str(newest), tmp_path / "else") == newest
+    for asked in ("30", str(tmp_path / "absent")):
+        with pytest.raises(UsageError, match="no whole checkpoint"):
+            resume_point(asked, tmp_path)
+    with pytest.raises(UsageError, match="no checkpoint"):
+        resume_point("true", tmp_path / "else")
+
+
+def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), full_disk_said(tmp_path):
+        raise PermissionError(13, "no")
+
+
+def test_measuring_says_what_is_proposed() -> None:
+    target = tiny.target()
+    text = [*tiny.PROMPT, *tiny.slow("llama", tiny.PROMPT, 12)]
+    learner = Learner(tiny.make(METHOD).heads, target)  # type: ignore[attr-defined]
+    rows: Any = [{"input_ids": text, "labels": text}]
+    found = measure(learner, rows, width=tiny.VOCABULARY)
+    assert all(len(row) == tiny.VOCABULARY for row in found.accuracy)
+    assert found.places == len(text)
+    assert found.tau() >= found.tau(2) >= 1
+
+
+@pytest.mark.parametrize("kind", ["t5", "mamba"])
+def test_models_that_no_heads_draft_for_are_refused(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"encoder-decoder|recurrent"):
+        learn(tmp_path, job(model=str(getattr(folder, kind)())))
+
+
+def test_methods_without_heads_and_wrong_sizes_are_refused(tmp_path: Path) -> None:
+    other = next(name for name in drafters.names() if name not in METHODS)
+    with pytest.raises(UsageError, match="no heads to train"):
+        learn(tmp_path, job(other))
+    with pytest.raises(UsageError, match=f"--{METHOD}_num_heads"):
+        learn(tmp_path, job(config={"num_heads": "many"}))
+
+
+def test_heads_beside_their_base_are_found_there(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(folder.llama(), base)
+    learn(base / "nfox" / METHOD, job(model=str(base)), max_steps=1)
+    from nfox.drafters.base import Places
+
+    assert drafters.method(METHOD).find(str(base), Places()) == str(base / "nfox" / METHOD)
