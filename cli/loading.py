@@ -160,8 +160,9 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
 
 
 def _method_options(method: MethodArguments) -> dict[str, str]:
-    gamma = {} if method.gamma is None else {"gamma": str(method.gamma)}
-    return _pairs(method.options, "-o") | gamma
+    short = {"gamma": method.gamma, "tree": method.tree}
+    given = {name: str(value) for name, value in short.items() if value is not None}
+    return _pairs(method.options, "-o") | given
 
 
 def _memory_limits(model: ModelArguments) -> dict[str, str]:

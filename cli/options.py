@@ -86,6 +86,7 @@ class MethodArguments:
         _method("An option of the method.", "--option", "-o", metavar="NAME=VALUE", callback=words),
     ] = field(default_factory=list)
     gamma: Annotated[int | None, _method("Draft length: -o gamma=N.", "--gamma", min=0)] = None
+    tree: Annotated[Text, _method("Of heads, a name or file: -o tree=.", "--tree")] = None
     accept: Annotated[Accept, _method("The acceptance rule.", "--accept")] = "exact"
     lenience: Annotated[
         float | None, _method("Of rejection: below 1 it is lossy.", "--lenience", min=0, max=1)

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -227,6 +228,23 @@ class HeadsDrafter(Drafter):
     def fetch(cls, model: str) -> str | None:
         """See `Drafter.fetch`."""
         return cls.published.get(model)
+
+    @classmethod
+    def export(cls, heads: Any, what: checkpoint.About, target: Target, folder: Path) -> None:
+        """Write heads in the layout that was published for the method.
+
+        Args:
+            heads: as `load` gave them.
+            what: they are.
+            target: their base.
+            folder: gets the files.
+
+        Raises:
+            UsageError: if there is no such layout.
+        """
+        raise UsageError(
+            f"no layout was published for {cls.method()} heads", "their own folder can be shared"
+        )
 
     @classmethod
     def build(cls, parts: Parts, options: HeadsOptions) -> Self:

@@ -104,3 +104,14 @@ def test_methods_says_what_is_needed_and_what_was_found() -> None:
     for row in found:
         assert row["name"] in shown
         assert all(f"-o {option}=" in shown for option in row["options"])
+
+
+def test_a_tree_is_named_or_refused() -> None:
+    model = ("--model", str(folder.equipped()))
+    for method in drafters.names():
+        if "tree" not in drafters.method(method).options.__dataclass_fields__:
+            continue
+        wrong = run("generate", "hello", *model, "--method", method, "--tree", "oak")
+        assert (wrong.exit_code, "no tree 'oak'" in wrong.stderr) == (2, True)
+        right = run("generate", "hello", *model, "--method", method, "--tree", "vicuna_33b_stage2")
+        assert (right.exit_code, "4 deep" in right.stderr) == (2, True)

@@ -5,28 +5,29 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import folder
 import pytest
 import tiny
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from nfox import drafters, trees
-from nfox.checkpoint import base_of
+from nfox.checkpoint import About, base_of, write
+from nfox.cli.app import app
 from nfox.drafters.base import Parts, Places
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.errors import ModelError
-from nfox.loading import LoadedModel, ModelOptions
+from nfox.loading import LoadedModel, ModelOptions, load_model
 
 SIZE, WORDS = 32, tiny.VOCABULARY
 
 
-def published(
-    folder: Path, file: str, *, own: bool = True, heads: int = 5, layers: int = 1
-) -> Path:
+def published(place: Path, file: str, *, own: bool = True, heads: int = 5, layers: int = 1) -> Path:
     """Write heads as the published program does; its configs say 2 heads where 5 are stored."""
-    folder.mkdir()
+    place.mkdir()
     config = {"base_model_name_or_path": "lmsys/vicuna-7b-v1.3", "medusa_num_heads": 2}
-    (folder / "config.json").write_text(json.dumps(config | {"medusa_num_layers": layers}))
+    (place / "config.json").write_text(json.dumps(config | {"medusa_num_layers": layers}))
     torch.manual_seed(1)
     weights = {}
     for k in range(heads):
@@ -36,10 +37,10 @@ def published(
         if own:
             weights[f"{k}.{layers}.weight"] = torch.randn(WORDS, SIZE)
     if file.endswith(".pt"):
-        torch.save(weights, folder / file)
+        torch.save(weights, place / file)
     else:
-        save_file(weights, folder / file)
-    return folder
+        save_file(weights, place / file)
+    return place
 
 
 @pytest.mark.parametrize("file", ["medusa_lm_head.pt", "medusa_lm_head.safetensors"])
@@ -124,3 +125,40 @@ def test_published_heads_are_named_for_their_base() -> None:
     assert Medusa.fetch("lmsys/vicuna-7b-v1.3") == "FasterDecoding/medusa-vicuna-7b-v1.3"
     assert Medusa.fetch("some/other-model") is None
     assert Medusa.find("lmsys/vicuna-7b-v1.3", Places()) is None  # nothing is downloaded unasked
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_exported_heads_are_in_the_published_layout_and_guess_alike(
+    tmp_path: Path, own: bool
+) -> None:
+    base = folder.llama()
+    torch.manual_seed(2)
+    config = MedusaConfig(hidden_size=64, vocab_size=320, num_heads=2, own_vocabulary=own)
+    about = About(method="medusa", base=str(base), config=config.model_dump())
+    write(tmp_path / "heads", about, MedusaHeads(config).state_dict())
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["export", "medusa", str(tmp_path / "heads"), "--out", str(out)])
+    assert done.exit_code == 0, done.stderr
+    said = json.loads((out / "config.json").read_text())
+    assert said["base_model_name_or_path"] == str(base)
+    assert (said["medusa_num_heads"], said["medusa_num_layers"]) == (2, 1)
+    assert sorted(load_file(out / "medusa_lm_head.safetensors")) == sorted(
+        f"{k}.{name}" for k in range(2) for name in ("0.linear.weight", "0.linear.bias", "1.weight")
+    )
+    target = load_model(str(base), ModelOptions(dtype="float32")).target
+    hidden = torch.randn(5, 64)
+    one, _ = Medusa.load("x", target, str(tmp_path / "heads"), ModelOptions())
+    other, _ = Medusa.load("x", target, str(out), ModelOptions())
+    with torch.inference_mode():
+        same = torch.allclose(
+            one.logits(hidden, target).float(), other.logits(hidden, target).float(), atol=0.05
+        )
+    assert same
+
+
+def test_only_what_was_published_is_exported(tmp_path: Path) -> None:
+    for name in (name for name in drafters.names() if name != "medusa"):
+        heads = str(folder.equipped() / "nfox" / name)
+        wrong = CliRunner().invoke(app, ["export", name, heads, "--out", str(tmp_path)])
+        assert wrong.exit_code in (2, 3)
+        assert len(wrong.stderr.strip().splitlines()) <= 2

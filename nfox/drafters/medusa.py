@@ -6,10 +6,12 @@ state of the token before it, without knowing the root: fast, and the less sure 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -137,6 +139,30 @@ class Medusa(HeadsDrafter):
         tensors = checkpoint.read_tensors(path)
         return {f"heads.{name.removeprefix('medusa_head.')}": w for name, w in tensors.items()}
 
+    @classmethod
+    def export(
+        cls, heads: MedusaHeads, what: checkpoint.About, target: Target, folder: Path
+    ) -> None:
+        """See `HeadsDrafter.export`: `config.json` and `medusa_lm_head.safetensors`, each head with
+        a vocabulary matrix, which is the base's LM head where it has none of its own.
+        """
+        config = heads.config
+        tensors = {name.removeprefix("heads."): w for name, w in heads.state_dict().items()}
+        if not config.own_vocabulary:
+            matrix = target.model.get_output_embeddings().weight
+            last = [f"{k}.{config.num_layers}.weight" for k in range(config.num_heads)]
+            tensors |= {name: matrix.clone() for name in last}
+        said = {
+            "base_model_name_or_path": what.base,
+            "medusa_num_heads": config.num_heads,
+            "medusa_num_layers": config.num_layers,
+            "hidden_size": config.hidden_size,
+            "vocab_size": target.vocabulary,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({n: w.cpu().contiguous() for n, w in tensors.items()}, folder / _FILES[0])
+        (folder / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
     def rows(self, context: Context, width: int) -> list[list[int]]:
         """See `HeadsDrafter.rows`."""
         with torch.inference_mode():
@@ -145,9 +171,11 @@ class Medusa(HeadsDrafter):
         return guesses
 
 
+_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
+
+
 def _published_file(place: str, options: ModelOptions) -> Path | None:
-    names = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
-    found = (checkpoint.file_of(place, name, options) for name in names)
+    found = (checkpoint.file_of(place, name, options) for name in _FILES)
     return next((path for path in found if path is not None), None)
 
 
