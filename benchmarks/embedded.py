@@ -43,7 +43,7 @@ def gsm8k_questions(path: Path | None, count: int) -> list[str]:
         from datasets import load_dataset
 
         return list(load_dataset("openai/gsm8k", "main", split="test")["question"][:count])
-    lines = path.read_text(encoding="utf-8").splitlines()[:count]
+    lines = path.read_text(encoding="utf-8").strip().split("\n")[:count]
     return [json.loads(line)["question"] for line in lines]
 
 

@@ -60,7 +60,7 @@ def load_sgd(path: Path | None, split: str = "train") -> list[Conversation]:
 def load_gsm8k(path: Path | None, split: str = "train") -> list[Conversation]:
     """Grade school maths without its calculator marks: a JSON lines file, or the hub's copy."""
     if path is not None:
-        items = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        items = [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
     else:
         from datasets import load_dataset
 

@@ -154,7 +154,8 @@ def distil(
     """Train `draft` on `counts` conversations of the mix and of the target's own answers."""
     mixed, answered = counts
     file = answers_file(target, tokenizer, sources, answered + 50, plan)
-    lines = file.read_text(encoding="utf-8").splitlines()
+    # a reply may hold other line breaks than this one
+    lines = file.read_text(encoding="utf-8").strip().split("\n")
     made = [json.loads(line)["messages"] for line in lines]
     own = Taught(Rows(tokenizer, made[50:]), target)
     items = training_mix(sources, 12_000, plan.seed + 3)[:mixed]
