@@ -77,10 +77,10 @@ def prefixes(
     Returns:
         The likeliest first, and no prefix before one that it goes on from.
     """
-    said = slots.exp()
-    tokens = said[:, :-1].topk(min(top, said.shape[1] - 1)).indices
+    tokens = slots[:, :-1].topk(min(top, slots.shape[1] - 1)).indices
     known = tokens.flatten()
-    names, table, blanks = known.tolist(), said[:, known].tolist(), said[:, -1].tolist()
+    table, blanks = slots[:, known].exp().tolist(), slots[:, -1].exp().tolist()
+    names = known.tolist()
     starts: dict[Prefix, float] = {}
     # For each prefix how probable it is so far, the last slot being blank, or its last token.
     now: dict[Prefix, tuple[float, float]] = {(): (1.0, 0.0)}

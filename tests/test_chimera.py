@@ -13,6 +13,7 @@ import torch
 from tiny import PROMPT
 from torch import Tensor
 
+from nfox import grams, layers
 from nfox.checkpoint import ABOUT
 from nfox.drafters import chimera
 from nfox.drafters.base import Context
@@ -90,7 +91,7 @@ def test_every_layout_trains_on_what_it_proposes_with(sizes: dict[str, Any]) -> 
 
 
 def test_the_edges_of_trigrams_repeat_the_first_token() -> None:
-    windows = chimera._windows(torch.tensor([[4, 5, 6, 7]]))
+    windows = grams.windows(torch.tensor([[4, 5, 6, 7]]))
     assert windows[0, :3].tolist() == [[4, 4, 5], [4, 5, 6], [5, 6, 7]]
 
 
@@ -171,7 +172,7 @@ def test_who_joins_late_proposes_what_it_would_have_proposed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In a text longer than its memory at first, which it reads in pieces."""
-    monkeypatch.setattr(chimera, "CHUNK", 50)
+    monkeypatch.setattr(layers, "CHUNK", 50)
     tokens = [(i * i + 3 * i) % WORDS for i in range(300)]
     made, target, cache = heads(), tiny.target(), tiny.target().new_cache()
     kept = drafter(made)

@@ -7,7 +7,7 @@ what the head before it drafted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nfox.columns import ColumnLayer, Memory, attend
 from nfox.drafters.base import Context
+from nfox.grams import Grams, windows
 from nfox.heads import (
     IGNORE,
     Heads,
@@ -28,7 +28,8 @@ from nfox.heads import (
     cross_entropy,
     state_scale,
 )
-from nfox.target import CHUNK, Target
+from nfox.layers import Layer, Memory, Norm, attend
+from nfox.target import Target
 from nfox.trees import Shape
 
 _GRAMS = 16384  # trigrams whose encoding is kept
@@ -72,32 +73,6 @@ class ChimeraConfig(HeadsConfig):
         self.intermediate_size = self.intermediate_size or self.hidden_size
 
 
-class Grams(nn.Module):
-    """M (u + SiLU(A u + b)), where u are the embeddings of the last tokens side by side.
-
-    A is full or a product of two thin matrices, and 0 at first, like b. u is scaled to 1:
-    embeddings of some models are a hundred times smaller than their hidden states.
-    """
-
-    def __init__(self, config: ChimeraConfig) -> None:
-        super().__init__()
-        self.count = 3 if config.trigram else 1
-        size = self.count * config.hidden_size
-        thin = config.rank < size
-        inner = _zero(nn.Linear(config.rank if thin else size, size))
-        down = nn.Linear(size, config.rank, bias=False)
-        self.inner = nn.Sequential(down, inner) if thin else inner
-        self.out = nn.Linear(size, config.hidden_size, bias=False)
-
-    def forward(self, window: Tensor, target: Target) -> Tensor:
-        """Return [..., D] for windows [..., 3] of tokens; the base's embeddings stay frozen."""
-        with torch.no_grad():
-            vectors = target.embed(window[..., -self.count :].to(target.device)).flatten(-2)
-            scaled = functional.rms_norm(vectors, vectors.shape[-1:]).to(self.out.weight)
-        made: Tensor = self.out(scaled + functional.silu(self.inner(scaled)))
-        return made
-
-
 class ChimeraHeads(Heads):
     """Trigram encoder, context encoder, and K heads.
 
@@ -111,29 +86,26 @@ class ChimeraHeads(Heads):
 
     def __init__(self, config: ChimeraConfig) -> None:
         super().__init__(config)
-        self.grams = Grams(config)
-        self.encoder = ColumnLayer(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.head_dim,
-            config.intermediate_size,
-            config.rope_theta,
-        )
-        both, made = 2 * config.hidden_size, [self._head() for _ in range(config.num_heads)]
-        if config.own_vocabulary:
-            made = [nn.Linear(both, config.vocab_size, bias=False) for _ in made]
-        self.heads = nn.ModuleList(made)
+        size, count = config.hidden_size, 3 if config.trigram else 1
+        self.grams = Grams(size, count, config.rank)
+        sizes = (config.num_attention_heads, config.head_dim, config.intermediate_size)
+        self.encoder = Layer(size, *sizes, config.rope_theta)
+        self.norm = Norm(size)
+        self.heads = nn.ModuleList(self._head() for _ in range(config.num_heads))
 
     def _head(self) -> nn.Module:
-        """Return a body that adds nothing at first."""
+        """Return a matrix onto the vocabulary, or a body that adds nothing at first."""
         size, rank = self.config.hidden_size, self.config.rank
-        last = _zero(nn.Linear(rank, size, bias=False))
+        if self.config.own_vocabulary:
+            return nn.Linear(2 * size, self.config.vocab_size, bias=False)
+        last = nn.Linear(rank, size, bias=False)
+        nn.init.zeros_(last.weight)
         return nn.Sequential(nn.Linear(2 * size, rank, bias=False), nn.SiLU(), last)
 
     def start(self, target: Target) -> None:
         """Freeze the base, fake states of its scale, and start matrices from its LM head."""
         target.model.requires_grad_(False)
-        self.encoder.norm.weight.data.copy_(state_scale(target))
+        self.norm.weight.data.copy_(state_scale(target))
         if self.config.own_vocabulary:
             one_each = torch.eye(self.config.hidden_size, dtype=target.dtype)
             rows = target.unembed(one_each.to(target.last_device)).T
@@ -153,16 +125,17 @@ class ChimeraHeads(Heads):
             target: frozen.
             wanted: [B, T] bool, the n places where logits are needed.
         """
-        encoder, angles = self.encoder, self.encoder.angles
-        places = torch.arange(text.ids.shape[1], device=text.hidden.device)
-        window = _windows(text.ids)
-        _, keys, values = encoder.project(text.hidden, angles(places))
-        own: list[tuple[Tensor, Tensor]] = []  # keys and values of each place's own drafts
+        length, encoder, window = text.ids.shape[1], self.encoder, windows(text.ids)
+        turns = encoder.turns(length + self.config.num_heads)
+        places = torch.arange(length, device=text.hidden.device)
+        _, *past = encoder.project(text.hidden, turns[:, :length])
+        own: list[Sequence[Tensor]] = []  # keys and values of each place's own drafts
         for hop in range(1, self.config.num_heads + 1):
-            rows = self.grams(window, target)
-            query, *asking = encoder.project(rows, angles(places + hop))
+            rows, here = self.grams(window, target), turns[:, hop : length + hop]
+            query, *asking = encoder.project(rows, here)
             column = [torch.stack(states, dim=-2) for states in zip(*own, asking, strict=True)]
-            faked = encoder.finish(rows, attend(query, keys, values, *column))
+            found = attend(query[..., None, :], places, past, column)
+            faked = self.norm(encoder.finish(rows, found))
             logits = self.logits(hop - 1, text.hidden[wanted], faked[wanted], target)
             yield faked, logits
             if hop == self.config.num_heads:
@@ -170,7 +143,7 @@ class ChimeraHeads(Heads):
             drafted = torch.zeros_like(text.ids)
             drafted[wanted] = logits.detach().argmax(-1)
             window = torch.cat([window[..., 1:], drafted[..., None]], dim=-1)
-            own.append(encoder.project(faked.detach(), angles(places + hop))[1:])
+            own.append(encoder.project(faked.detach(), here)[1:])
 
     def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
         """See `Heads.loss`: cross-entropy of every head, and for the first hop the distance to the
@@ -211,19 +184,6 @@ class ChimeraHeads(Heads):
         return torch.stack(made, dim=2)
 
 
-def _zero(layer: nn.Linear) -> nn.Linear:
-    for weight in layer.parameters():
-        nn.init.zeros_(weight)
-    return layer
-
-
-def _windows(ids: Tensor) -> Tensor:
-    """Return [B, T, 3] the tokens before, at and after each place of [B, T]; edges are repeated."""
-    before = torch.cat([ids[:, :1], ids[:, :-1]], dim=1)
-    after = torch.cat([ids[:, 1:], ids[:, -1:]], dim=1)
-    return torch.stack([before, ids, after], dim=-1)
-
-
 def _distance(faked: Tensor, true: Tensor) -> Tensor:
     """Return the smooth L1 distance of [n, D] states, in units of the true ones' size."""
     faked, true = faked.float(), true.float()  # squares may not fit into 16 bit
@@ -261,19 +221,19 @@ class Chimera(HeadsDrafter):
     @torch.inference_mode()
     def rows(self, context: Context, width: int) -> list[list[int]]:
         """See `HeadsDrafter.rows`."""
-        start, length = self._catch_up(context), len(context.tokens)
-        depth = min(self.shape.depth or self.heads.config.num_heads, max(context.room, 1))
-        first, last, rows = start, context.hidden[-1:], context.hidden[start:]
-        angles = self._angles(start, length + depth)
-        window = [*context.tokens[:1], *context.tokens[-2:], context.root][-3:]
+        heads, layers, tokens = self.heads, [self.heads.encoder], context.tokens
+        rows = self.memory.catch_up(layers, context.cache)
+        true = rows[-1:]
+        depth = min(self.shape.depth or heads.config.num_heads, max(context.room, 1))
+        window = [*tokens[:1], *tokens[-2:], context.root][-3:]
         guesses: list[list[int]] = []
         for hop in range(depth):
-            turns = angles[:, start - first : length + hop + 1 - first]
-            rows = self._hop(rows, self.gram(*window), start, turns)
-            logits = self.heads.logits(hop, last, rows, self.target)
+            start = len(tokens) + hop - len(rows)
+            rows = heads.norm(self.memory.ask(layers, rows, self.gram(*window), start))
+            logits = heads.logits(hop, true, rows, self.target)
             guesses.append(logits[0].topk(width).indices.tolist())
-            window, start = [*window[1:], guesses[-1][0]], length + hop
-        self.memory.tokens += context.tokens[first:]
+            window = [*window[1:], guesses[-1][0]]
+        self.memory.tokens += tokens[len(self.memory.tokens) :]
         return guesses
 
     def truncate(self, length: int) -> None:
@@ -281,39 +241,6 @@ class Chimera(HeadsDrafter):
         may have changed it meanwhile.
         """
         self.memory.doubt()
-
-    def _catch_up(self, context: Context) -> int:
-        """Read all but the last of what is missing; return how many tokens are remembered."""
-        start, length = self.memory.agree(context.tokens, context.source), len(context.tokens)
-        while length - start > CHUNK:  # it joins late
-            end = start + CHUNK
-            rows, angles = context.hidden[start:end], self._angles(start, end)
-            _, keys, values = self.heads.encoder.project(rows[None], angles)
-            self.memory.write(keys, values, start)
-            self.memory.tokens += context.tokens[start:end]
-            start = end
-        return start
-
-    def _hop(self, rows: Tensor, gram: Tensor, start: int, angles: Tensor) -> Tensor:
-        """Return the [1, D] state faked in answer to a trigram.
-
-        Args:
-            rows: [R, D] states that stand at `start`, not yet in the memory.
-            gram: [1, D] what is asked with; it stands after them.
-            start: position.
-            angles: of the R + 1 positions.
-        """
-        encoder: ColumnLayer = self.heads.encoder
-        query, keys, values = encoder.project(torch.cat([rows, gram])[None], angles)
-        keys, values = self.memory.write(keys, values, start)
-        query = query[:, :, -1:].to(keys.dtype)
-        attended = functional.scaled_dot_product_attention(query, keys, values)
-        return encoder.finish(gram[None], attended.to(gram.dtype))[0]
-
-    def _angles(self, start: int, end: int) -> Tensor:
-        places = torch.arange(start, end, device=self.target.last_device)
-        angles: Tensor = self.heads.encoder.angles(places)
-        return angles
 
     def _gram(self, *window: int) -> Tensor:
         """Return the [1, D] encoding of three tokens; nothing else decides it."""

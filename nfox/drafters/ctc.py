@@ -8,24 +8,20 @@ sequences trains it: connectionist temporal classification.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedConfig
 
 from nfox.alignments import collapse, longest, prefixes, ranks, surprise
-from nfox.cache import KVCache, common_prefix
 from nfox.drafters.base import Context
 from nfox.heads import IGNORE, Heads, HeadsConfig, HeadsDrafter, Text, state_scale
-from nfox.layers import SlotLayer
+from nfox.layers import Layer, Memory, Norm, attend
 from nfox.target import Target
 from nfox.tree import TokenTree
-
-Memory = list[tuple[Tensor, Tensor]]
-"""Keys and values [B, heads, T, size] of the target's hidden states, for every layer."""
 
 
 class CTCConfig(HeadsConfig):
@@ -55,34 +51,37 @@ class CTCHeads(Heads):
     def __init__(self, config: CTCConfig) -> None:
         super().__init__(config)
         size, slots = config.hidden_size, config.slots or 2 * config.num_heads - 1
-        self.state_norm = nn.RMSNorm(size, eps=1e-6)
-        self.root_norm = nn.RMSNorm(size, eps=1e-6)
+        self.state_norm = Norm(size)
+        self.root_norm = Norm(size)
         self.start_from = nn.Linear(2 * size, size, bias=False)
         self.slots = nn.Parameter(0.5 * torch.randn(slots, size))
-        inner = config.intermediate_size or 2 * size
-        self.layers = nn.ModuleList(
-            SlotLayer(size, config.head_size, inner) for _ in range(config.num_layers)
+        heads, wide = max(size // config.head_size, 1), config.intermediate_size or 2 * size
+        self.layers: Iterable[Layer] = nn.ModuleList(  # type: ignore[assignment]
+            Layer(size, heads, config.head_size, wide) for _ in range(config.num_layers)
         )
-        self.norm = nn.RMSNorm(size, eps=1e-6)
+        self.norm = Norm(size)
         self.blank = nn.Linear(size, 1)
 
     def start(self, target: Target) -> None:
         """Speak as loud as the target."""
         self.norm.weight.data.copy_(state_scale(target))
 
-    def remember(self, hidden: Tensor, first: int = 0) -> Memory:
-        """Return what the layers look back at, from hidden states [B, T, D].
+    def remember(self, hidden: Tensor) -> list[Sequence[Tensor]]:
+        """Return keys and values [B, heads, T, size], for every layer, of texts.
 
         Args:
-            hidden: of the target.
-            first: the position of the first of them.
+            hidden: [B, T, D] of the target.
         """
-        states = self.state_norm(hidden.to(self.slots.dtype))
-        positions = torch.arange(first, first + hidden.shape[1], device=hidden.device)
-        return [layer.remember(states, positions) for layer in self.layers]  # type: ignore[operator]
+        length, layers = hidden.shape[1], self.layers
+        return [layer.project(hidden, layer.turns(length)[:, :length])[1:] for layer in layers]
 
     def logits(
-        self, state: Tensor, root: Tensor, at: Tensor, past: Memory, target: Target
+        self,
+        state: Tensor,
+        root: Tensor,
+        at: Tensor,
+        past: Sequence[Sequence[Tensor]],
+        target: Target,
     ) -> Tensor:
         """Return [B, P, S, V + 1] logits of P places, those of the blank last.
 
@@ -90,17 +89,41 @@ class CTCHeads(Heads):
             state: [B, P, D] the target's hidden states there.
             root: [B, P] the tokens after them.
             at: [B, P] their positions.
-            past: of the whole texts; each place sees what is not behind it.
-            target: whose embeddings are used, without a gradient, and whose LM head.
+            past: of the whole texts, from `remember`; each place sees what is not behind it.
+            target: see `asking` and `say`.
         """
-        embedded = target.embed(root.to(target.device)).detach()
-        states = [self.state_norm(state.to(self.slots)), self.root_norm(embedded.to(self.slots))]
-        slots = self.start_from(torch.cat(states, dim=-1))[:, :, None] + self.slots
-        steps = torch.arange(2, 2 + len(self.slots), device=at.device)
-        positions = (at[:, :, None] + steps)[:, None]
-        seen = torch.arange(past[0][0].shape[2], device=at.device) <= at[..., None]
-        for layer, memory in zip(self.layers, past, strict=True):
-            slots = layer(slots, positions, memory, seen[:, None, :, None])
+        slots = self.asking(state, root, target)
+        places, slots = slots.shape[1:3], slots.flatten(1, 2)
+        steps = torch.arange(1, 1 + places[1], device=at.device)
+        positions = (at[..., None] + steps).flatten(1)[:, None]
+        at = at.repeat_interleave(places[1], dim=1)[:, None]
+        end = past[0][0].shape[2] + places[1]
+        for layer, states in zip(self.layers, past, strict=True):
+            made = layer.project(slots, layer.turns(end)[:, positions])
+            query, *own = (torch.unflatten(vectors, 2, places) for vectors in made)
+            slots = layer.finish(slots, attend(query, at, states, own))
+        return self.say(torch.unflatten(slots, 1, places), target)
+
+    def asking(self, state: Tensor, root: Tensor, target: Target) -> Tensor:
+        """Return [..., S, D] slots as they go into the layers.
+
+        Args:
+            state: [..., D] the target's hidden states.
+            root: [...] the tokens after them.
+            target: whose embeddings are used, without a gradient.
+        """
+        embedded = target.embed(root.to(target.device)).detach().to(state.device)
+        known = torch.cat([self.state_norm(state), self.root_norm(embedded)], dim=-1)
+        slots: Tensor = self.start_from(known)[..., None, :] + self.slots
+        return slots
+
+    def say(self, slots: Tensor, target: Target) -> Tensor:
+        """Return [..., V + 1] logits, those of the blank last, of what came out of the layers.
+
+        Args:
+            slots: [..., D].
+            target: whose LM head is used.
+        """
         said = self.norm(slots)
         words = target.unembed(said)
         return torch.cat([words, self.blank(said).to(words.dtype)], dim=-1)
@@ -169,9 +192,7 @@ class CTC(HeadsDrafter):
 
     def __init__(self, *parts: Any, **more: Any) -> None:
         super().__init__(*parts, **more)
-        # Not the target's, but kept in the same way: it grows, forgets, and survives interrupts.
-        self.memory = KVCache(PreTrainedConfig())
-        self._agreed = 0  # so many of the memory's tokens are known to be the target's
+        self.memory = Memory()
 
     def rows(self, context: Context, width: int) -> list[list[int]]:
         """See `HeadsDrafter.rows`."""
@@ -189,34 +210,22 @@ class CTC(HeadsDrafter):
 
     @torch.inference_mode()
     def _slots(self, context: Context) -> Tensor:
-        """Return [S, V + 1] log-probabilities of what follows the root, on the CPU."""
-        past, device = self._remember(context), context.hidden.device
-        root = torch.tensor([[context.root]], device=device)
-        at = torch.tensor([[len(context.tokens) - 1]], device=device)
-        logits = self.heads.logits(context.hidden[None, -1:], root, at, past, self.target)
-        spoken: Tensor = logits[0, 0].log_softmax(-1).cpu()
+        """Return [S, V + 1] log-probabilities of what follows the root."""
+        heads, memory = self.heads, self.memory
+        rows = memory.catch_up(heads.layers, context.cache)
+        root = torch.tensor([context.root], device=self.target.device)
+        asking = heads.asking(rows[-1:], root, self.target)[0]
+        start = len(memory.tokens)
+        slots = memory.ask(heads.layers, rows, asking, start)
+        memory.tokens += context.tokens[start:]
+        spoken: Tensor = heads.say(slots, self.target).log_softmax(-1)
         return spoken
-
-    def _remember(self, context: Context) -> Memory:
-        """Forget what is no longer true, look at what is missing; return all of the past."""
-        memory = self.memory
-        if context.source != memory.source:
-            memory.reuse([], context.source)
-        start = min(self._agreed, len(memory.tokens))
-        memory.truncate(common_prefix(memory.tokens, context.tokens, start))
-        first = len(memory.tokens)
-        hidden = context.hidden[first:]
-        made = self.heads.remember(hidden[None], first)
-        past = [memory.past.update(*states, layer) for layer, states in enumerate(made)]
-        memory.extend(context.tokens[first:], hidden[:, :0])
-        self._agreed = len(memory.tokens)
-        return past
 
     def truncate(self, length: int) -> None:
         """See `Drafter.truncate`. The next proposal compares all of the past, since other methods
         may have changed it meanwhile.
         """
-        self._agreed = 0
+        self.memory.doubt()
 
     def describe(self) -> str:
         """See `Drafter.describe`."""
