@@ -73,10 +73,10 @@ def run(method: str, given: Sequence[str]) -> None:
         display.tell(f"  {command} --resume_from_checkpoint true")
         raise typer.Exit(INTERRUPTED)
     if first:
-        _report(method, job.model, done)
+        _report(method, done)
 
 
-def _report(method: str, model: str, done: Done) -> None:
+def _report(method: str, done: Done) -> None:
     """Print what the heads can do and how to use them."""
     from .eval import accuracy_table
 
@@ -85,8 +85,9 @@ def _report(method: str, model: str, done: Done) -> None:
         tau = done.measured.tau()
         print(f"loss {done.measured.loss:.4f}; tau {tau:.2f} to expect of a tree of 63 nodes")
     print(f"written to {done.folder}; try them:")
-    use = ["nfox", "--model", model, "--method", method, "--heads", str(done.folder), "-v"]
-    print(f"  {shlex.join(use)}")
+    adapter = ["--adapter", str(done.adapter)] if done.adapter else []
+    use = ["nfox", "--model", done.model, *adapter, "--method", method, "--heads", str(done.folder)]
+    print(f"  {shlex.join([*use, '-v'])}")
 
 
 def register(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -19,10 +19,11 @@ from nfox.devices import best_device, cpu_computes_bfloat16
 from nfox.errors import UsageError
 from nfox.heads import HeadsDrafter
 from nfox.loading import ModelOptions
-from nfox.train.job import heads_class
 from nfox.train.record import Job
+from nfox.train.start import heads_class
 
 from .train_config import read_config, typed
+from .train_joint import joint_arguments, read_joint
 
 OLD_NAMES = {
     "evaluation_strategy": "eval_strategy",
@@ -36,6 +37,9 @@ OLD_NAMES = {
     "recover": "resume_from_checkpoint",
 }
 """Of other versions of transformers, and of CTC-drafter's script, to what they are called here."""
+
+OLD_SIZES = {"decay_coefficient": "decay"}
+"""Of the heads, after the method's name: published to ours."""
 
 _FILES = ("configpath", "heads_config")
 
@@ -54,6 +58,7 @@ class DataArguments:
     labels: Literal["data", "target"] = _about(
         "What is learned: the data's tokens, or the base's own choices there.", "data"
     )
+    heads: str | None = _about("Folder or hub id of heads to go on with.")
     conv_template: str | None = _about("Of conversations; the model's own by default.")
     model_max_length: int = _about("Tokens of a conversation at most.", 2048)
     lazy_preprocess: bool = _about("Tokenise while training.", False)
@@ -80,7 +85,8 @@ class _Parser(HfArgumentParser):
 
 def _parser(method: str) -> _Parser:
     made = _heads_arguments(method, heads_class(method))
-    parser = _Parser([DataArguments, made, TrainingArguments], prog="nfox", allow_abbrev=False)
+    kinds = [DataArguments, made, joint_arguments(method), TrainingArguments]
+    parser = _Parser(kinds, prog="nfox", allow_abbrev=False)
     parser.set_defaults(
         learning_rate=1e-3,
         lr_scheduler_type="cosine",
@@ -127,7 +133,7 @@ def parse(method: str, given: Sequence[str], command: str) -> tuple[Job, Trainin
     if "--fp16" in words:
         parser.set_defaults(bf16=False)
     try:
-        data, heads, args, *rest = parser.parse_args_into_dataclasses(
+        data, heads, joint, args, *rest = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
     except (ValueError, ImportError, TypeError) as error:  # what TrainingArguments says of its own
@@ -137,10 +143,16 @@ def parse(method: str, given: Sequence[str], command: str) -> tuple[Job, Trainin
     for name in ("model_name_or_path", "data_path", "output_dir"):
         if name not in said:
             raise UsageError(f"--{name} is missing", f"nfox train {method} --{name} ...")
-    return _job(method, data, heads, args, command), args
+    sizes = {name: value for name, value in vars(heads).items() if not data.heads or name in said}
+    job = _job(method, data, args, command)
+    return replace(
+        job,
+        config={name.removeprefix(f"{method}_"): value for name, value in sizes.items()},
+        joint=read_joint(method, joint, in_4bit=data.load_in_4bit),
+    ), args
 
 
-def _job(method: str, data: DataArguments, heads: Any, args: Any, command: str) -> Job:
+def _job(method: str, data: DataArguments, args: Any, command: str) -> Job:
     if data.load_in_4bit and data.load_in_8bit:
         raise UsageError("4 bit and 8 bit at once", "choose one of the two")
     if args.eval_strategy != "no" and data.eval_data_path is None:
@@ -148,7 +160,6 @@ def _job(method: str, data: DataArguments, heads: Any, args: Any, command: str) 
             f"--eval_strategy {args.eval_strategy.value} without data to measure on",
             "add --eval_data_path",
         )
-    config = {name.removeprefix(f"{method}_"): value for name, value in vars(heads).items()}
     loading = ModelOptions(
         dtype="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
         quantisation="4bit" if data.load_in_4bit else "8bit" if data.load_in_8bit else None,
@@ -161,11 +172,11 @@ def _job(method: str, data: DataArguments, heads: Any, args: Any, command: str) 
         model=str(data.model_name_or_path),
         data=str(data.data_path),
         eval_data=data.eval_data_path,
-        config=config,
         loading=loading,
         max_length=data.model_max_length,
         lazy=data.lazy_preprocess,
         own_labels=data.labels == "target",
+        heads=data.heads,
         template=data.conv_template,
         command=command,
     )
@@ -189,9 +200,15 @@ def _translated(method: str, given: Sequence[str]) -> Iterator[str]:
             skip = False
         elif name:
             _, equals, value = argument.partition("=")
-            yield f"--{OLD_NAMES.get(name, name)}{equals}{value}"
+            yield f"--{_today(method, name)}{equals}{value}"
         else:
             yield argument
+
+
+def _today(method: str, name: str) -> str:
+    """Return what an old name is called here."""
+    size = name.removeprefix(f"{method}_")
+    return f"{method}_{OLD_SIZES[size]}" if size in OLD_SIZES else OLD_NAMES.get(name, name)
 
 
 def _name(argument: str) -> str:

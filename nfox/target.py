@@ -86,16 +86,17 @@ class Target:
         start = self.model.generation_config.decoder_start_token_id
         return int(start if start is not None else self.model.config.decoder_start_token_id)
 
-    @torch.no_grad()
-    def hidden(self, ids: Tensor) -> Tensor:
+    def hidden(self, ids: Tensor, *, gradient: bool = False) -> Tensor:
         """Return the last hidden states [B, T, D] of whole texts, for training.
 
         Args:
             ids: [B, T] tokens, padded on the right: what comes after a token does not change its
                 state, so no mask is needed (and with a sliding window one makes NaN of padding).
+            gradient: keep what the model itself needs to learn.
         """
         model = self.model.base_model
-        states: Tensor = model(ids.to(self.device), use_cache=False).last_hidden_state
+        with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
+            states: Tensor = model(ids.to(self.device), use_cache=False).last_hidden_state
         return states
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ PACKAGES = {"nfox": ROOT / "nfox", "nfox.cli": ROOT / "cli"}
 
 # From low to high. A module imports from lower floors only, also inside functions and for types.
 FLOORS = [
-    ["nfox.errors", "nfox.demo", "nfox.alignments", "nfox.layers"],
+    ["nfox.errors", "nfox.demo", "nfox.alignments"],
     ["nfox.devices", "nfox.progress", "nfox.tree", "nfox.sampling", "nfox.conversation"],
     ["nfox.verify", "nfox.cache", "nfox.stream", "nfox.templates", "nfox.defaults"],
-    ["nfox.target", "nfox.rules", "nfox.columns"],
-    ["nfox.costs", "nfox.loading"],
+    ["nfox.target", "nfox.rules"],
+    ["nfox.costs", "nfox.loading", "nfox.layers", "nfox.grams"],
     ["nfox.memory", "nfox.checkpoint", "nfox.trees", "nfox.drafters.base"],
     ["nfox.heads"],
     ["nfox.drafters.*", "nfox.generate"],
@@ -31,10 +31,12 @@ FLOORS = [
     ["nfox.reply"],
     ["nfox.chat"],
     ["nfox.session", "nfox.compose", "nfox.batch"],
-    ["nfox.train.data", "nfox.train.rows", "nfox.train.learner", "nfox.train.callbacks"],
-    ["nfox.train.measure", "nfox.train.resume"],
+    ["nfox.train.data", "nfox.train.rows", "nfox.train.callbacks", "nfox.train.joint"],
+    ["nfox.train.learner", "nfox.train.base"],
+    ["nfox.train.measure", "nfox.train.resume", "nfox.train.joint_learner"],
     ["nfox.train.trainer"],
     ["nfox.train.record"],
+    ["nfox.train.start"],
     ["nfox.serve*", "nfox.train*", "nfox.eval*"],
     ["nfox.cli*"],
 ]

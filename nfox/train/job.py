@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from transformers import TrainerCallback, set_seed
 
-from nfox import checkpoint, drafters
-from nfox.errors import ModelError, UsageError
-from nfox.heads import Heads, HeadsDrafter
-from nfox.loading import LoadedModel, load_model
-from nfox.target import Target
+from nfox import checkpoint
+from nfox.loading import LoadedModel
 from nfox.templates import resolve
+from nfox.train.base import ADAPTER, WHOLE
 from nfox.train.callbacks import Estimate, Stop
 from nfox.train.data import read
+from nfox.train.joint_learner import JointLearner
 from nfox.train.learner import Learner
 from nfox.train.measure import Measured
 from nfox.train.record import SAMPLE, Job, about
 from nfox.train.resume import checkpoints, finished, full_disk_said, resume_point
 from nfox.train.rows import Rows
+from nfox.train.start import heads_class, load_base, make_heads, make_learner
 from nfox.train.trainer import HeadsTrainer, size
 
 
@@ -34,26 +33,16 @@ class Done:
     Args:
         folder: of the heads, or of the checkpoint if it was stopped.
         stopped: before the end.
+        model: that the heads are for, with the adapter.
+        adapter: of that model, if one was trained.
         measured: at the end; None if it was stopped.
     """
 
     folder: Path
     stopped: bool
+    model: str
+    adapter: Path | None = None
     measured: Measured | None = None
-
-
-def heads_class(method: str) -> type[HeadsDrafter]:
-    """Return the class of a method that has heads.
-
-    Raises:
-        UsageError: if it has none.
-    """
-    found = drafters.method(method)
-    if not issubclass(found, HeadsDrafter):
-        made = {name: drafters.method(name) for name in drafters.names()}
-        known = [name for name, kind in made.items() if issubclass(kind, HeadsDrafter)]
-        raise UsageError(f"{method} has no heads to train", f"methods with: {', '.join(known)}")
-    return found
 
 
 def train(
@@ -78,11 +67,11 @@ def train(
     """
     made, folder = heads_class(job.method), Path(args.output_dir)
     point = resume_point(args.resume_from_checkpoint, folder)
-    loaded = _base(job)
+    loaded = load_base(job)
     rows, eval_rows = _rows(job, loaded, tell)
     set_seed(args.seed)
-    heads = _heads(made, job, loaded.target)
-    learner = Learner(heads, loaded.target, own_labels=job.own_labels)
+    heads = make_heads(made, job, loaded.target)
+    learner = make_learner(job, heads, loaded.target)
     stopping = Stop(stop)
     beside = [Estimate(tell), stopping, *callbacks]
     trainer = HeadsTrainer(learner, args, rows, eval_rows, beside)
@@ -91,8 +80,11 @@ def train(
     with full_disk_said(folder):
         seconds = _run(trainer, point)
         if stopping.stopped:
-            return Done(folder / f"checkpoint-{trainer.state.global_step}", True)
-        return Done(folder, False, _finish(job, trainer, seconds))
+            return Done(folder / f"checkpoint-{trainer.state.global_step}", True, job.model)
+        measured = _finish(job, trainer, loaded.tokenizer, seconds)
+    model = str(folder / WHOLE) if job.joint.base == "whole" else job.model
+    adapter = folder / ADAPTER if job.joint.base == "lora" else None
+    return Done(folder, False, model, adapter, measured)
 
 
 def _run(trainer: HeadsTrainer, point: Path | None) -> float:
@@ -104,33 +96,18 @@ def _run(trainer: HeadsTrainer, point: Path | None) -> float:
     return float(result.metrics["train_runtime"])
 
 
-def _finish(job: Job, trainer: HeadsTrainer, seconds: float) -> Measured:
-    """Measure the heads and write them."""
+def _finish(job: Job, trainer: HeadsTrainer, tokenizer: Any, seconds: float) -> Measured:
+    """Measure the heads and write them, and what was trained of the base."""
     rows: Any = trainer.train_dataset
     sample = torch.utils.data.Subset(rows, range(min(len(rows), SAMPLE)))
     measured = trainer.measure(trainer.eval_dataset or sample)
     what, weights = about(job, trainer, measured, seconds), trainer.weights()
     if trainer.is_world_process_zero():
-        checkpoint.write(Path(trainer.args.output_dir), what, weights)
+        folder, learner = Path(trainer.args.output_dir), trainer.learner
+        if isinstance(learner, JointLearner):
+            learner.trained.write(folder, tokenizer, learner.dtype)
+        checkpoint.write(folder, what, weights)
     return measured
-
-
-def _base(job: Job) -> LoadedModel:
-    """Load the base and refuse those that no heads can draft for."""
-    loaded = load_model(job.model, job.loading)
-    target = loaded.target
-    if target.encodes or target.proposals == "nothing" or not target.unembeds:
-        why = (
-            "is an encoder-decoder model"
-            if target.encodes
-            else "keeps a recurrent state that cannot be rolled back"
-            if target.proposals == "nothing"
-            else "turns hidden states into logits in a way that heads cannot follow"
-        )
-        raise ModelError(f"{job.model} {why}", "heads are for causal models with attention")
-    if loaded.tokenizer is None:
-        raise ModelError(f"{job.model} has no tokenizer", "copy its files into the folder")
-    return loaded
 
 
 def _rows(job: Job, loaded: LoadedModel, tell: Callable[[str], None]) -> tuple[Rows, Rows | None]:
@@ -146,18 +123,6 @@ def _rows(job: Job, loaded: LoadedModel, tell: Callable[[str], None]) -> tuple[R
         return rows
 
     return made(job.data, job.lazy), made(job.eval_data, False) if job.eval_data else None
-
-
-def _heads(made: type[HeadsDrafter], job: Job, target: Target) -> Heads:
-    sizes = {"hidden_size": target.hidden_size, "vocab_size": target.vocabulary}
-    try:
-        config = made.heads_class.Config.model_validate(sizes | job.config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"--{job.method}_{first['loc'][0]}: {first['msg']}") from error
-    heads = made.heads_class(config)
-    heads.start(target)
-    return heads
 
 
 def _announce(
@@ -177,6 +142,10 @@ def _announce(
         f"{job.method} heads: {count:,} parameters ({megabytes:.1f} MB on disk); {len(rows):,} "
         f"examples, tokens {tokens}; about {steps:,.0f} steps of {batch} examples"
     )
+    if isinstance(learner, JointLearner):
+        also = sum(weight.numel() for weight in learner.trained.weights)
+        how = "whole" if job.joint.base == "whole" else f"by LoRA of rank {job.joint.rank}"
+        tell(f"the base is trained with them, {how}: {also:,} parameters")
     kept = checkpoints(Path(args.output_dir))
     if point:
         tell(f"goes on from {point}")

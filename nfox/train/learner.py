@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nfox.heads import IGNORE, Heads, Text
 from nfox.target import Target
+from nfox.train.joint import Joint
 
 ROWS = 2048
 """Places whose logits over the whole vocabulary are in memory at once."""
@@ -27,17 +29,35 @@ class Learner(nn.Module):
         heads: to be trained; moved to where the target's hidden states come out.
         target: frozen here.
         own_labels: learn the target's own choices at the labelled places, not the tokens there.
+        joint: how heads and base are trained; here the base is frozen.
+
+    Attributes:
+        dtype: that is computed in.
+        progress: the share of the training that is done; kept by the trainer.
     """
 
     accepts_loss_kwargs = True  # makes the Trainer count the labels of a step over all processes
 
-    def __init__(self, heads: Heads, target: Target, *, own_labels: bool = False) -> None:
+    def __init__(
+        self,
+        heads: Heads,
+        target: Target,
+        *,
+        own_labels: bool = False,
+        joint: Joint | None = None,
+    ) -> None:
         super().__init__()
         target.model.requires_grad_(False)
         wide = torch.promote_types(target.dtype, torch.float32)
         self.heads = heads.to(target.last_device, wide)
         self.target = target
         self.own_labels = own_labels
+        self.joint = joint or Joint()
+        self.dtype = target.dtype
+        self.progress = 0.0
+
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """Do nothing: a frozen base keeps no activations, and heads have few."""
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
@@ -55,7 +75,7 @@ class Learner(nn.Module):
 
     def read(self, input_ids: Tensor, labels: Tensor) -> Text:
         """Let the target read a batch."""
-        hidden = self.target.hidden(input_ids)
+        hidden = self.target.hidden(input_ids, gradient=self.joint.base != "frozen")
         return Text(input_ids.to(hidden.device), hidden, labels.to(hidden.device))
 
     @torch.no_grad()
@@ -70,8 +90,8 @@ class Learner(nn.Module):
 
     @contextmanager
     def rounding(self) -> Iterator[None]:
-        """Compute in the target's dtype, if that is a 16 bit one."""
-        dtype = self.target.dtype
+        """Compute in the target's dtype, or that of a joint training, if it is a 16 bit one."""
+        dtype = self.dtype
         # Without the cache: a weight rounded once without gradients would stay without them.
         with torch.autocast(
             self.target.last_device.type,

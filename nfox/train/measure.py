@@ -20,7 +20,7 @@ class Measured:
     """What was found.
 
     Args:
-        loss: that of training, a mean over labels.
+        loss: of the heads, as in training, a mean over labels.
         accuracy: [depth][rank] how often a guess is the target's own choice.
         places: labels it was measured at.
     """

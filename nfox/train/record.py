@@ -13,6 +13,8 @@ import transformers
 import nfox
 from nfox import checkpoint
 from nfox.loading import ModelOptions
+from nfox.train.base import WHOLE
+from nfox.train.joint import Joint
 from nfox.train.measure import Measured
 from nfox.train.trainer import HeadsTrainer
 
@@ -34,6 +36,9 @@ class Job:
         max_length: tokens of a row at most.
         lazy: tokenise rows when they are needed.
         own_labels: learn the target's own choices, not the data's.
+        heads: folder or hub id of heads to start from; their config holds where `config` says
+            nothing else.
+        joint: how the base is trained, if it is.
         template: of conversations; None is the model's own.
         command: that started it, for the record.
     """
@@ -47,6 +52,8 @@ class Job:
     max_length: int = 2048
     lazy: bool = False
     own_labels: bool = False
+    heads: str | None = None
+    joint: Joint = field(default_factory=Joint)
     template: str | None = None
     command: str = ""
 
@@ -73,6 +80,8 @@ def about(job: Job, trainer: HeadsTrainer, measured: Measured, seconds: float) -
         "seconds": round(seconds, 1),
         "learning_rate": trainer.args.learning_rate,
         "max_length": job.max_length,
+        "heads": job.heads,
+        "joint": job.joint.record(),
         "quantisation": job.loading.quantisation,
         "versions": {
             "nfox": nfox.__version__,
@@ -82,10 +91,11 @@ def about(job: Job, trainer: HeadsTrainer, measured: Measured, seconds: float) -
         },
         "command": job.command,
     }
-    folder = Path(job.model).expanduser()
+    whole = job.joint.base == "whole"
+    folder = Path(trainer.args.output_dir, WHOLE) if whole else Path(job.model).expanduser()
     return checkpoint.About(
         method=job.method,
-        base=str(folder.resolve()) if folder.is_dir() else job.model,
+        base=str(folder.resolve()) if whole or folder.is_dir() else job.model,
         config=trainer.learner.heads.config.model_dump(),
         accuracy=[[round(rate, 4) for rate in row] for row in measured.accuracy],
         training=training,

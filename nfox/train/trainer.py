@@ -66,6 +66,26 @@ class HeadsTrainer(Trainer):
         self._sums: dict[str, float] = {}
         self._labels = 0
 
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Give the heads a learning rate of their own, a multiple of the base's."""
+        optimizer = super().create_optimizer(model)
+        heads = {id(weight) for weight in self.learner.heads.parameters()}
+        for group in list(optimizer.param_groups):
+            rate = group["lr"] * self.learner.joint.heads_rate
+            own = [weight for weight in group["params"] if id(weight) in heads]
+            rest = [weight for weight in group["params"] if id(weight) not in heads]
+            if own and rest:
+                group["params"] = rest
+                optimizer.add_param_group({**group, "params": own, "lr": rate})
+            elif own:
+                group["lr"] = rate
+        return optimizer
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Leave biases and scales out, also those of a base, whose weights have no names here."""
+        flat = {n for n, w in model.named_parameters() if n.startswith("base.") and w.dim() < 2}
+        return [n for n in super().get_decay_parameter_names(model) if n not in flat]
+
     def compute_loss(
         self,
         model: Any,
@@ -81,6 +101,7 @@ class HeadsTrainer(Trainer):
             return_outputs: never asked for: evaluation is its own.
             num_items_in_batch: labels of the whole step, of all processes.
         """
+        self.learner.progress = self.state.global_step / max(self.state.max_steps, 1)
         loss, numbers = model(**inputs)
         labels = int((inputs["labels"] != IGNORE).sum())
         self._labels += labels
@@ -154,16 +175,15 @@ class HeadsTrainer(Trainer):
     def weights(self) -> dict[str, Tensor]:
         """Return the heads' weights, whole, wherever their parts are."""
         state = self.accelerator.get_state_dict(self.model_wrapped)
-        prefixes = ("module.", "_orig_mod.", "heads.")
         made: dict[str, Tensor] = {}
         for name, weight in state.items():
-            for prefix in prefixes:
-                name = name.removeprefix(prefix)
-            made[name] = weight
+            name = name.removeprefix("module.").removeprefix("_orig_mod.")
+            if name.startswith("heads."):
+                made[name.removeprefix("heads.")] = weight
         return made
 
 
 def size(learner: Learner) -> tuple[int, float]:
-    """Return how many parameters are trained, and their size on disk in MB."""
+    """Return how many parameters the heads have, and their size on disk in MB."""
     count = sum(weight.numel() for weight in learner.heads.parameters())
     return count, count * 2 / 1e6  # written in 16 bit

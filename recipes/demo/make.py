@@ -20,10 +20,17 @@ MLP_WIDTH = 896
 DRAFT = Path("target", "nfox", "spec")  # where nfox looks for a model's draft model
 
 
-def publish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def publish(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    with_tokenizer: bool = True,
+) -> None:
     """Write a bf16 model folder in files below 15 MB, and only then put it in place.
 
-    What was in the folder goes, a draft model for the old target too.
+    What was in the folder goes, a draft model for the old target too. A draft model needs no
+    tokenizer: it stands beside its target's.
     """
     fresh = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -34,9 +41,10 @@ def publish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder:
     )
     model.config.use_cache = True
     model.to(torch.bfloat16).save_pretrained(fresh, max_shard_size="12MB")
-    for local in ("is_local", "local_files_only"):
-        tokenizer.init_kwargs.pop(local, None)
-    tokenizer.save_pretrained(fresh)
+    if with_tokenizer:
+        for local in ("is_local", "local_files_only"):
+            tokenizer.init_kwargs.pop(local, None)
+        tokenizer.save_pretrained(fresh)
     for file in fresh.iterdir():
         file.chmod(0o644)
     shutil.rmtree(folder, ignore_errors=True)
@@ -114,7 +122,7 @@ def draft(args: argparse.Namespace, sources: Sources) -> None:
         (args.draft_conversations, args.own_answers),
         plan,
     )
-    publish(model, tokenizer, args.out / DRAFT)
+    publish(model, tokenizer, args.out / DRAFT, with_tokenizer=False)
 
 
 def parse() -> argparse.Namespace:
