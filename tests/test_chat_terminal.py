@@ -46,6 +46,7 @@ class Program:
             env={**kept, **settings, **env},  # type: ignore[arg-type]
             cwd=str(home),
             encoding="utf-8",
+            codec_errors="replace",  # at ^C a terminal drops what waits, in mid-character too
             dimensions=(24, columns),
             timeout=PATIENCE,
         )
