@@ -86,7 +86,7 @@ class _Parser(HfArgumentParser):
 def _parser(method: str) -> _Parser:
     made = _heads_arguments(method, heads_class(method))
     kinds = [DataArguments, made, joint_arguments(method), TrainingArguments]
-    parser = _Parser(kinds, prog="nfox", allow_abbrev=False)
+    parser = _Parser(kinds, prog=f"nfox train {method}", allow_abbrev=False)
     parser.set_defaults(
         learning_rate=1e-3,
         lr_scheduler_type="cosine",

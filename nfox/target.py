@@ -113,9 +113,12 @@ class Target:
         logits: Tensor = self.model.get_output_embeddings()(hidden)
         self._captured.clear()
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logits = logits * (getattr(self.config, "logit_scale", None) or 1.0)
-        logits = logits / (getattr(self.config, "logits_scaling", None) or 1.0)
-        cap = getattr(self.config, "final_logit_softcapping", None)
+        scale, divisor, cap = (
+            getattr(self.config, name, None)
+            for name in ("logit_scale", "logits_scaling", "final_logit_softcapping")
+        )
+        logits = logits * scale if scale else logits  # a pass over [n, V] is not free
+        logits = logits / divisor if divisor else logits
         return torch.tanh(logits / cap) * cap if cap else logits
 
     @cached_property
