@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        # Mapped, so that to look at names and shapes costs nothing; the oldest format cannot be.
+        mapped = zipfile.is_zipfile(path)
+        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except _UNREADABLE as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise ModelError(f"{path}: not a whole checkpoint: {line}", "copy it again") from error

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -66,7 +67,7 @@ def base(
     tokenizer = new_tokenizer(items)
     model = new_target(len(tokenizer))
     rows = Rows(tokenizer, items, 512, supervise_all=True)
-    plan = Plan(args.base_minutes, 2e-3, args.work / "base", 8, args.resume, args.seed)
+    plan = replace(plan_for(args, "base", args.base_minutes, 2e-3), batch=8)
     fit(model, rows, held_out(tokenizer, args), plan)
     model.save_pretrained(finished)
     tokenizer.save_pretrained(finished)
@@ -80,19 +81,17 @@ def held_out(tokenizer: PreTrainedTokenizerBase, args: argparse.Namespace) -> di
     return {"sgd": Rows(tokenizer, sgd), "gsm8k": Rows(tokenizer, gsm8k)}
 
 
+def plan_for(args: argparse.Namespace, name: str, minutes: float, rate: float) -> Plan:
+    """How long and how fast to train one of the models, with its own folder of checkpoints."""
+    return Plan(minutes, rate, args.work / name, resume=args.resume, seed=args.seed)
+
+
 def target(args: argparse.Namespace, sources: Sources) -> None:
     """Trim the base, train it on the mix, and publish it."""
     model, tokenizer = base(args, sources)
     rows = Rows(tokenizer, training_mix(sources, args.skills, args.seed))
     model = trim(model, rows, MLP_WIDTH)
-    plan = Plan(
-        args.minutes,
-        args.rate,
-        args.work / "target",
-        resume=args.resume,
-        compile=args.compile,
-        seed=args.seed,
-    )
+    plan = replace(plan_for(args, "target", args.minutes, args.rate), compile=args.compile)
     fit(model, rows, held_out(tokenizer, args), plan)
     publish(model, tokenizer, args.out / "target")
 
@@ -106,14 +105,7 @@ def draft(args: argparse.Namespace, sources: Sources) -> None:
     start = new_draft(teacher.config)
     if args.draft_init is not None:
         start = LlamaForCausalLM.from_pretrained(args.draft_init, dtype=torch.float32)
-    plan = Plan(
-        args.draft_minutes,
-        args.draft_rate,
-        args.work / "draft",
-        resume=args.resume,
-        compile=args.compile,
-        seed=args.seed,
-    )
+    plan = plan_for(args, "draft", args.draft_minutes, args.draft_rate)
     model = distil(
         teacher,
         start,
@@ -145,7 +137,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--draft-conversations", type=int, default=5_000)
     parser.add_argument("--own-answers", type=int, default=6_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
+    parser.add_argument(
+        "--compile", action="store_true", help="the target: faster; needs a C++ compiler"
+    )
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--only", choices=("target", "draft"))
     return parser.parse_args()
