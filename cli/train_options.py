@@ -80,6 +80,7 @@ class _Parser(HfArgumentParser):
     """Says what is wrong in one line instead of printing all it knows."""
 
     def error(self, message: str) -> NoReturn:
+        """See `ArgumentParser.error`."""
         raise UsageError(message, "`nfox train METHOD --help` lists the settings")
 
 

@@ -36,7 +36,7 @@ class Session:
         self.chat = chat
         self.history = history
         self.messages: list[Message] = []
-        self._ended: Message | None = None  # the last reply that the model itself ended
+        self._ended: list[Message] = []  # the replies that the model itself ended
         if system is not None:
             self.system = system
 
@@ -87,7 +87,7 @@ class Session:
         last = self.messages[-1] if self.turns else None
         if last is None or last.role != "assistant":
             raise UsageError("there is no reply to go on with yet")
-        if last is self._ended:
+        if any(last is ended for ended in self._ended):
             raise UsageError("the last reply came to its end")
         if last.ids is None:
             raise UsageError("the last reply is known as text only, not by its tokens")
@@ -103,7 +103,7 @@ class Session:
             if self.messages == asked:  # nobody has changed the conversation meanwhile
                 said = reply.ids or reply.text or reply.finish != "interrupt"
                 self.messages = self._with(asked, reply) if said else before
-                self._ended = self.messages[-1] if reply.finish == "stop" else self._ended
+                self._ended += self.messages[-1:] if reply.finish == "stop" else []
 
     def _with(self, asked: list[Message], reply: Reply) -> list[Message]:
         """Return the messages and the reply to them, which goes on with the last if that is one."""
@@ -127,6 +127,7 @@ class Session:
 
     def reset(self) -> None:
         """Forget all turns; the system message stays."""
+        self._ended.clear()
         self.messages = [message for message in self.messages if message.role == "system"]
 
     def save(self, path: Path) -> None:

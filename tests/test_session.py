@@ -319,3 +319,14 @@ def test_a_recurrent_model_gets_plain_decoding() -> None:
     other = next(name for name in drafters.names() if drafters.method(name).drafts)
     with pytest.raises(ModelError):
         talk.use(other)
+
+
+def test_a_reply_that_ended_stays_ended_when_a_later_one_is_taken_back() -> None:
+    talk = chat(max_new_tokens=100, stop=("e",), sampling=Sampling(temperature=1.0, seed=1))
+    session = Session(talk)
+    for question in ("hello", "again"):
+        say(session, question)
+        assert talk.reply.finish == "stop"
+    session.undo()
+    with pytest.raises(UsageError, match="came to its end"):
+        session.go_on()

@@ -84,6 +84,7 @@ class Distiller(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict]:
+        """Return the mean loss of the places where the assistant speaks."""
         spoken = inputs["labels"][:, 1:] != IGNORE
         choices = inputs["choices"][:, :-1][spoken].long()
         wanted = inputs["chances"][:, :-1][spoken].float().softmax(-1)

@@ -58,12 +58,14 @@ class Clock(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
+        """Stop, with a checkpoint, when the time is over."""
         if self.fraction() >= 1:
             control.should_training_stop = control.should_save = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
+        """Write beside the checkpoint how much time it took."""
         seconds = self.spent + time.monotonic() - self.since
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         (folder / "clock.json").write_text(json.dumps({"seconds": seconds}))
