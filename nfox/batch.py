@@ -90,21 +90,28 @@ def finished_ids(path: Path) -> set[str]:
     """Return the ids that an output file already has; cut off a line that was not finished.
 
     Raises:
-        NfoxError: if it is not an output of ours.
+        UsageError: if it is not an output of ours.
     """
     if not path.exists():
         return set()
     data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    try:
-        ids = {str(json.loads(line)["id"]) for line in whole.splitlines() if line.strip()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise NfoxError(
-            f"{path} exists and is not an output of nfox generate ({error})", "choose another --out"
-        ) from error
-    if len(whole) < len(data):
-        path.write_bytes(whole)
+    *whole, rest = data.split(b"\n")
+    ids = {_id(path, number, line) for number, line in enumerate(whole, 1) if line.strip()}
+    if rest and not rest.startswith(b"{"):
+        _id(path, len(whole) + 1, rest)  # not what we began to write: it must not be lost
+    if rest:
+        path.write_bytes(data[: len(data) - len(rest)])
     return ids
+
+
+def _id(path: Path, number: int, line: bytes) -> str:
+    try:
+        return str(json.loads(line)["id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} exists and is not an output of this command (line {number}: {error})",
+            "choose another --out",
+        ) from error
 
 
 def answer(chat: Chat, prompt: Prompt) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import folder
 import pytest
 
 from nfox import load
+from nfox.batch import finished_ids
 from nfox.conversation import Message
 from nfox.errors import NfoxError, UsageError
 from nfox.reply import Settings
 from nfox.train.data import Conversations, gather, read
-from nfox.train.replay import Answerer, Answers, Local, Server, Share, finished, replay
+from nfox.train.replay import Answerer, Answers, Local, Server, Share, replay
 
 
 def conversation(*questions: str, system: str | None = None) -> list[Message]:
@@ -79,7 +80,7 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert (counts["kept"], counts["before"]) == (1, 2)
     assert echo.seen == [1]
     assert out.read_text().startswith(before)
-    assert finished(out) == {"0", "1", "2"}
+    assert finished_ids(out) == {"0", "1", "2"}
 
 
 def test_several_processes_share_the_work(tmp_path: Path) -> None:
@@ -115,6 +116,23 @@ def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="line 1"):
         replay(ASKED, Echo(), out)
     assert out.read_text() == "dear diary\n"
+
+
+def test_a_line_that_was_not_finished_is_written_anew(tmp_path: Path) -> None:
+    out = tmp_path / "own.jsonl"
+    replay(ASKED, Echo(), out)
+    whole = lines(out)
+    out.write_text(out.read_text()[:-20])
+    assert replay(ASKED, Echo(), out)["kept"] == 1
+    assert lines(out) == whole
+
+
+def test_a_file_without_a_line_break_is_not_emptied(tmp_path: Path) -> None:
+    out = tmp_path / "diary.txt"
+    out.write_text("dear diary")
+    with pytest.raises(UsageError, match="line 1"):
+        finished_ids(out)
+    assert out.read_text() == "dear diary"
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ import httpx
 import torch
 from filelock import FileLock
 
+from nfox.batch import finished_ids
 from nfox.chat import stop_ids
 from nfox.conversation import Message, Template
-from nfox.errors import NfoxError, UsageError
+from nfox.errors import NfoxError
 from nfox.loading import LoadedModel
 from nfox.train.data import Conversations
 
@@ -199,7 +200,8 @@ def replay(
         turn, and were there "before".
     """
     share = share or Share()
-    known = finished(out)
+    with _locked(out):
+        known = finished_ids(out)
     mine = range(share.rank, len(conversations.kept), share.size)
     todo = [number for number in mine if str(number) not in known]
     counts: Counter[str] = Counter(before=len(mine) - len(todo))
@@ -213,25 +215,6 @@ def replay(
                 _add(out, numbers[number], made)
         on_done(len(numbers))
     return counts
-
-
-def finished(out: Path) -> set[str]:
-    """Return the ids that a file has.
-
-    Raises:
-        UsageError: if it is something else.
-    """
-    if not out.exists():
-        return set()
-    found = set()
-    for number, line in enumerate(out.read_text(encoding="utf-8").split("\n"), 1):
-        try:
-            found |= {str(json.loads(line)["id"])} if line.strip() else set()
-        except (ValueError, LookupError, TypeError) as error:
-            raise UsageError(
-                f"{out}, line {number}: not a line of this command", "name another file for --out"
-            ) from error
-    return found
 
 
 def _length(messages: Sequence[Message]) -> tuple[int, int]:
@@ -265,11 +248,15 @@ def _add(out: Path, number: int, messages: Sequence[Message]) -> None:
     """Add a line; several processes may do so at once."""
     turns = [{"role": m.role, "content": m.content} for m in messages]
     line = json.dumps({"id": str(number), "messages": turns}, ensure_ascii=False) + "\n"
-    with FileLock(f"{out}.lock"), out.open("a", encoding="utf-8") as lines:
+    with _locked(out), out.open("a", encoding="utf-8") as lines:
         lines.write(line)
 
 
+def _locked(out: Path) -> FileLock:
+    return FileLock(f"{out}.lock")
+
+
 def note(out: Path, facts: dict[str, Any]) -> None:
-    """Write down beside the file where it comes from, as `<out>.json`."""
+    """Write down beside the file where it comes from, as `<out>.provenance.json`."""
     file = out.with_name(f"{out.name}.provenance.json")
     file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
