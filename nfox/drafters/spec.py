@@ -183,7 +183,7 @@ class Speculative(Drafter):
         """See `Drafter.describe`."""
         idle = idleness(self.gamma, given=self.given)
         said = f"draft model {self.name}, gamma {self.gamma}, branches {self.branches}{idle}"
-        return said if self.chain == self.gamma else f"{said} ({self.chain} without branches)"
+        return said if self.chain == self.gamma else f"{said} (gamma {self.chain} without branches)"
 
 
 def _check(parts: Parts, draft: Any) -> None:
