@@ -118,6 +118,24 @@ def state_scale(target: Target) -> Tensor:
     return cache.hidden.float().square().mean(0).sqrt()
 
 
+def labelled(learned: Tensor, most: int = 0) -> tuple[Tensor, Tensor]:
+    """Gather the places of a batch that are learned from, so that no others are computed.
+
+    Args:
+        learned: [B, T] bool.
+        most: draw so many of them at random if there are more; 0 for all.
+
+    Returns:
+        [B, P] places, in order, and [B, P] bool which of them are learned; the others fill up rows.
+    """
+    if 0 < most < int(learned.sum()):
+        chance = torch.rand(learned.shape, device=learned.device).masked_fill(~learned, 2.0)
+        learned = chance <= chance.flatten().kthvalue(most).values
+    longest = int(learned.sum(1).max())
+    places = learned.int().argsort(stable=True, dim=1, descending=True)[:, :longest]
+    return places, learned.gather(1, places)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of [n, V] logits over labels [n]; 0 if all are IGNORE."""
     total = nn.functional.cross_entropy(

@@ -19,7 +19,7 @@ from nfox.drafters import chimera
 from nfox.drafters.base import Context
 from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads
 from nfox.errors import ModelError
-from nfox.heads import IGNORE, Text
+from nfox.heads import IGNORE, Text, labelled
 from nfox.loading import ModelOptions
 from nfox.rules import make_rule
 from nfox.trees import Shape
@@ -62,14 +62,15 @@ def propose(made: Chimera, tokens: list[int]) -> list[list[int]]:
     return made.rows(Context(cache, tokens[-1], [], [], 9, make_rule()), 3)
 
 
-def everywhere(text: Text) -> Tensor:
-    return torch.ones_like(text.ids, dtype=torch.bool)
+def everywhere(text: Text) -> tuple[Tensor, Tensor]:
+    """All places, and that all of them are wanted."""
+    return labelled(torch.ones_like(text.ids, dtype=torch.bool))
 
 
 def faked(made: ChimeraHeads, text: Text) -> Tensor:
     """[K, B, T, D] the states of all hops."""
     with torch.no_grad():
-        hops = made.hops(text, tiny.target(), everywhere(text))
+        hops = made.hops(text, tiny.target(), *everywhere(text))
         return torch.stack([states for states, _ in hops])
 
 
@@ -137,7 +138,7 @@ def test_later_hops_see_the_earlier_drafts_of_their_own_place_only(
         calls.append(1)
         return states.index_fill(1, torch.tensor([place]), 0.7) if len(calls) == 1 else states
 
-    tokens = [logits.argmax(-1) for _, logits in made.hops(text, tiny.target(), everywhere(text))]
+    tokens = [logits.argmax(-1) for _, logits in made.hops(text, tiny.target(), *everywhere(text))]
 
     def as_before(hop: int, *_: object) -> Tensor:
         return torch.nn.functional.one_hot(tokens[hop], WORDS).double()
@@ -159,6 +160,19 @@ def test_another_draft_changes_its_own_place_only(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(made, "logits", other)
     differs = (faked(made, text) - before).abs().amax((1, 3)) > 1e-9
     assert differs.nonzero().tolist() == [[hop, place] for hop in range(1, 4)]
+
+
+def test_places_that_are_not_learned_are_left_out_and_change_nothing() -> None:
+    text = read(TOKENS, TOKENS[::-1])
+    learned = torch.zeros_like(text.ids, dtype=torch.bool)
+    learned[0, [2, 5, 9]], learned[1, 7] = True, True
+    places, real = labelled(learned)
+    assert places.shape == (2, 3)
+    with torch.no_grad():
+        few = [logits for _, logits in heads().hops(text, tiny.target(), places, real)]
+        every = [logits for _, logits in heads().hops(text, tiny.target(), *everywhere(text))]
+    for some, all_of_them in zip(few, every, strict=True):
+        torch.testing.assert_close(some, all_of_them[learned.flatten()])
 
 
 def test_texts_of_a_batch_do_not_see_each_other() -> None:
@@ -210,7 +224,7 @@ def test_no_gradient_reaches_the_base_nor_an_earlier_hop() -> None:
     assert all(weight.grad is None for weight in target.model.parameters())
     assert all(weight.grad is not None for weight in made.parameters())
     text = read(TOKENS)
-    (first, _), (_, logits), _ = made.hops(text, target, everywhere(text))
+    (first, _), (_, logits), _ = made.hops(text, target, *everywhere(text))
     first.retain_grad()
     logits.sum().backward()
     assert first.grad is None

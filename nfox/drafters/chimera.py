@@ -26,6 +26,7 @@ from nfox.heads import (
     Text,
     accuracies,
     cross_entropy,
+    labelled,
     state_scale,
 )
 from nfox.layers import Layer, Memory, Norm, attend
@@ -117,31 +118,35 @@ class ChimeraHeads(Heads):
         made: Tensor = self.heads[hop](torch.cat([hidden, faked], dim=-1))
         return made if self.config.own_vocabulary else target.unembed(faked + made)
 
-    def hops(self, text: Text, target: Target, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield [B, T, D] faked states and [n, V] logits of one head after the other.
+    def hops(
+        self, text: Text, target: Target, places: Tensor, real: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield [B, P, D] faked states and [n, V] logits of one head after the other.
 
         Args:
             text: what the target has read; the token after each place is its root.
             target: frozen.
-            wanted: [B, T] bool, the n places where logits are needed.
+            places: [B, P] in the texts.
+            real: [B, P] bool, the n of them that are wanted.
         """
-        length, encoder, window = text.ids.shape[1], self.encoder, windows(text.ids)
+        length, encoder = text.ids.shape[1], self.encoder
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        window, true = windows(text.ids)[rows, places], text.hidden[rows, places][real]
         turns = encoder.turns(length + self.config.num_heads)
-        places = torch.arange(length, device=text.hidden.device)
         _, *past = encoder.project(text.hidden, turns[:, :length])
         own: list[Sequence[Tensor]] = []  # keys and values of each place's own drafts
         for hop in range(1, self.config.num_heads + 1):
-            rows, here = self.grams(window, target), turns[:, hop : length + hop]
-            query, *asking = encoder.project(rows, here)
+            asked, here = self.grams(window, target), turns[:, (places + hop)[:, None]]
+            query, *asking = encoder.project(asked, here)
             column = [torch.stack(states, dim=-2) for states in zip(*own, asking, strict=True)]
-            found = attend(query[..., None, :], places, past, column)
-            faked = self.norm(encoder.finish(rows, found))
-            logits = self.logits(hop - 1, text.hidden[wanted], faked[wanted], target)
+            found = attend(query[..., None, :], places[:, None], past, column)
+            faked = self.norm(encoder.finish(asked, found))
+            logits = self.logits(hop - 1, true, faked[real], target)
             yield faked, logits
             if hop == self.config.num_heads:
                 return
-            drafted = torch.zeros_like(text.ids)
-            drafted[wanted] = logits.detach().argmax(-1)
+            drafted = torch.zeros_like(places)
+            drafted[real] = logits.detach().argmax(-1)
             window = torch.cat([window[..., 1:], drafted[..., None]], dim=-1)
             own.append(encoder.project(faked.detach(), here)[1:])
 
@@ -150,25 +155,27 @@ class ChimeraHeads(Heads):
         base's next state and to its distribution. Numbers with `base` in their name compare with
         the base's own choice instead of the labels.
         """
-        wanted = [text.ahead(k + 2) for k in range(self.config.num_heads)]
-        learned = (torch.stack(wanted) != IGNORE).any(0)
-        first = wanted[0] != IGNORE
+        wanted = torch.stack([text.ahead(k + 2) for k in range(self.config.num_heads)], dim=-1)
+        known = wanted[..., 0] != IGNORE
+        places, real = labelled((wanted != IGNORE).any(-1))
+        rows = torch.arange(len(places), device=places.device)[:, None]
         with torch.no_grad():
-            true = text.hidden.roll(-1, 1)[first]
+            true = text.hidden.roll(-1, 1)[known]
             base = target.unembed(true)
             chosen = torch.full_like(text.labels, IGNORE)
-            chosen[first] = base.argmax(-1)
+            chosen[known] = base.argmax(-1)
         own = Text(text.ids, text.hidden, chosen)
+        wanted, first = wanted[rows, places][real], known[rows, places][real]
         total, numbers = text.hidden.new_zeros(()), {}
-        for k, (faked, logits) in enumerate(self.hops(text, target, learned)):
-            one, name = cross_entropy(logits, wanted[k][learned]), f"head{k + 1}"
+        for k, (faked, logits) in enumerate(self.hops(text, target, places, real)):
+            one, name = cross_entropy(logits, wanted[:, k]), f"head{k + 1}"
             total = total + self.config.ce * one
             numbers[f"{name}_loss"] = float(one.detach())
-            numbers |= accuracies(name, logits, wanted[k][learned])
-            numbers |= accuracies(f"{name}_base", logits, own.ahead(k)[learned])
+            numbers |= accuracies(name, logits, wanted[:, k])
+            numbers |= accuracies(f"{name}_base", logits, own.ahead(k)[rows, places][real])
             if k == 0:
-                near = _distance(faked[first], true)
-                alike = _divergence(logits[first[learned]], base)
+                near = _distance(faked[real][first], true)
+                alike = _divergence(logits[first], base)
                 total = total + self.config.hidden_loss * near + self.config.logit_loss * alike
                 numbers["hidden_loss"] = float(near.detach())
                 numbers["logit_loss"] = float(alike.detach())
@@ -176,10 +183,10 @@ class ChimeraHeads(Heads):
 
     def guesses(self, text: Text, target: Target, width: int) -> Tensor:
         """See `Heads.guesses`."""
-        everywhere = torch.ones_like(text.ids, dtype=torch.bool)
+        places, real = labelled(torch.ones_like(text.ids, dtype=torch.bool))
         made = [
             logits.topk(width).indices.view(*text.ids.shape, width)
-            for _, logits in self.hops(text, target, everywhere)
+            for _, logits in self.hops(text, target, places, real)
         ]
         return torch.stack(made, dim=2)
 

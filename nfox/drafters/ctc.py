@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from nfox.alignments import collapse, longest, prefixes, ranks, surprise
 from nfox.drafters.base import Context
-from nfox.heads import IGNORE, Heads, HeadsConfig, HeadsDrafter, Text, state_scale
+from nfox.heads import IGNORE, Heads, HeadsConfig, HeadsDrafter, Text, labelled, state_scale
 from nfox.layers import Layer, Memory, Norm, attend
 from nfox.target import Target
 from nfox.tree import TokenTree
@@ -132,7 +132,7 @@ class CTCHeads(Heads):
         """See `Heads.loss`: CTC with as many labels in a row as there are, the mean of places."""
         wanted = torch.stack([text.ahead(k + 2) for k in range(self.config.num_heads)], dim=-1)
         lengths = (wanted != IGNORE).cumprod(-1).sum(-1)
-        places, real = self._draw(lengths > 0)
+        places, real = labelled(lengths > 0, self.config.places)
         rows = torch.arange(len(places), device=places.device)[:, None]
         root = text.ids[rows, (places + 1).clamp_max(text.ids.shape[1] - 1)]
         past = self.remember(text.hidden)
@@ -150,16 +150,6 @@ class CTCHeads(Heads):
             hits = (said[:, k] == labels[:, k])[learned]
             numbers[f"head{k + 1}_top1"] = float(hits.sum()) / max(len(hits), 1)
         return total, numbers
-
-    def _draw(self, learned: Tensor) -> tuple[Tensor, Tensor]:
-        """Return [B, P] places to learn from, and which of them are; the others fill up rows."""
-        many = int(learned.sum())
-        if many > self.config.places:
-            chance = torch.rand(learned.shape, device=learned.device).masked_fill(~learned, 2.0)
-            learned = chance <= chance.flatten().kthvalue(self.config.places).values
-        longest = int(learned.sum(1).max())
-        places = learned.int().argsort(stable=True, dim=1, descending=True)[:, :longest]
-        return places, learned.gather(1, places)
 
     @torch.no_grad()
     def guesses(self, text: Text, target: Target, width: int) -> Tensor:

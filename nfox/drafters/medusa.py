@@ -88,11 +88,12 @@ class MedusaHeads(Heads):
         learned = (wanted != IGNORE).any(-1)
         logits, wanted = self.logits(text.hidden[learned], target), wanted[learned]
         total, numbers = logits.sum() * 0, {}  # with nothing to learn still a part of the graph
-        for k in range(self.config.num_heads):
-            one = cross_entropy(logits[:, k], wanted[:, k])
+        heads = zip(logits.unbind(1), wanted.unbind(1), strict=True)  # a gradient for all at once
+        for k, (head, labels) in enumerate(heads):
+            one = cross_entropy(head, labels)
             total = total + self.config.decay**k * one
             numbers[f"head{k + 1}_loss"] = float(one.detach())
-            numbers |= accuracies(f"head{k + 1}", logits[:, k], wanted[:, k])
+            numbers |= accuracies(f"head{k + 1}", head, labels)
         return total, numbers
 
     def guesses(self, text: Text, target: Target, width: int) -> Tensor:
