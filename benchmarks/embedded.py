@@ -3,9 +3,11 @@
     python benchmarks/embedded.py --sgd dev.json --gsm8k test.jsonl
 
 Greedy, each prompt with an empty cache, methods in turn for every prompt, several rounds; ratios
-are medians over rounds. The last line on stdout is JSON. The files are the Schema-Guided Dialogue
-dataset as ShareGPT-style JSON and GSM8K's test set as published; without them they come from the
-hub. Leave the machine alone meanwhile.
+are medians over rounds. A method may bring options: `medusa:tree=mc_sim_7b_63`. `wide` and `draft`
+are what the target's forward and drafting take of a step, in steps of `none`: t(N)/t(1) and d;
+`predicted` is tau / (t(N)/t(1) + d). The last line on stdout is JSON. The files are the
+Schema-Guided Dialogue dataset as ShareGPT-style JSON and GSM8K's test set as published; without
+them they come from the hub. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +27,7 @@ from nfox import Chat, Message, Settings, load
 from nfox.stats import Stats
 
 Row = dict[str, float]
+SETS = ("sgd", "gsm8k")
 
 
 def sgd_openings(path: Path | None, count: int) -> list[str]:
@@ -59,6 +63,7 @@ def _row(stats: Stats) -> Row:
     return {
         "tokens": stats.tokens,
         "steps": stats.steps,
+        "drafted": stats.drafted,
         "decode": stats.seconds,
         "host": stats.host_seconds,
         "draft": stats.draft_seconds,
@@ -85,24 +90,26 @@ def run_transformers(chat: Chat, prompt: str) -> tuple[list[int], Row]:
 
 
 def measure(
-    runs: dict[str, Callable[[str], tuple[list[int], Row]]], prompts: list[str], rounds: int
+    runs: dict[str, Callable[[str], tuple[list[int], Row]]],
+    sets: Sequence[Sequence[str]],
+    rounds: int,
 ) -> tuple[dict[str, list[Row]], dict[str, float]]:
     """Run everything in turn; return the sums of each round, and the share of equal replies."""
-    sums: dict[str, list[Row]] = {name: [] for name in runs}
+    sums: dict[str, list[Row]] = {name: [{} for _ in range(rounds)] for name in runs}
     same = dict.fromkeys(runs, 0)
-    for _ in range(rounds):
-        total: dict[str, Row] = {name: {} for name in runs}
+    for turn, (number, prompts) in product(range(rounds), enumerate(sets)):
         for prompt in prompts:
             replies = {}
             for name, run in runs.items():
                 replies[name], row = run(prompt)
+                total = sums[name][turn]
+                row |= {f"{key}_{SETS[number]}": row[key] for key in ("tokens", "steps")}
                 for key, value in row.items():
-                    total[name][key] = total[name].get(key, 0) + value
+                    total[key] = total.get(key, 0) + value
             for name in runs:
                 same[name] += replies[name] == replies["none"]
-        for name, row in total.items():
-            sums[name].append(row)
-    return sums, {name: hits / (rounds * len(prompts)) for name, hits in same.items()}
+    count = rounds * sum(map(len, sets))
+    return sums, {name: hits / count for name, hits in same.items()}
 
 
 def report(sums: dict[str, list[Row]], same: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -122,11 +129,18 @@ def report(sums: dict[str, list[Row]], same: dict[str, float]) -> dict[str, dict
             "speedup_with_prefill": ratio(name, "wall"),
             "identical": same[name],
         }
+        for key in SETS:
+            line[f"tau_{key}"] = rows[0][f"tokens_{key}"] / rows[0][f"steps_{key}"]
         if "decode" in rows[0]:
             line["tokens_per_second"] = median(r["tokens"] / r["decode"] for r in rows)
             line["speedup"] = ratio(name, "decode")
             line["host_share"] = median(r["host"] / r["decode"] for r in rows)
-            line["draft_share"] = median(r["draft"] / r["decode"] for r in rows)
+            line["nodes"] = rows[0]["drafted"] / rows[0]["steps"]
+            one = [row["decode"] / row["steps"] for row in sums["none"]]  # seconds of a plain step
+            for key, part in (("wide", "target"), ("draft", "draft")):
+                shares = zip(rows, one, strict=True)
+                line[key] = median(row[part] / row["steps"] / t for row, t in shares)
+            line["predicted"] = line["tau"] / (line["wide"] + line["draft"])
         table[name] = {key: round(value, 4) for key, value in line.items()}
     return table
 
@@ -150,7 +164,8 @@ def main() -> None:
 
     drafters: dict[str, Any] = {}
     for name in arguments.methods.split(","):
-        chat.use(name)
+        method, *options = name.split(":")
+        chat.use(method, dict(option.split("=") for option in options))
         drafters[name] = chat.drafter
 
     def with_method(name: str) -> Callable[[str], tuple[list[int], Row]]:
@@ -162,9 +177,9 @@ def main() -> None:
 
     runs = {name: with_method(name) for name in drafters}
     runs["transformers"] = lambda prompt: run_transformers(chat, prompt)
-    prompts = sgd_openings(arguments.sgd, arguments.limit)
-    prompts += gsm8k_questions(arguments.gsm8k, arguments.limit)
-    measure(runs, prompts[:: max(len(prompts) // 4, 1)], 1)  # warm up
+    count = arguments.limit
+    prompts = [sgd_openings(arguments.sgd, count), gsm8k_questions(arguments.gsm8k, count)]
+    measure(runs, [some[:2] for some in prompts], 1)  # warm up
     table = report(*measure(runs, prompts, arguments.rounds))
     for name, line in table.items():
         print(f"{name:14}", *(f"{key} {value:<9g}" for key, value in line.items()))

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,15 @@ from nfox.errors import UsageError
 
 from .grouped import grouped, option
 from .loading import load_chat
-from .options import GenerationArguments, MethodArguments, ModelArguments
+from .options import DisplayArguments, GenerationArguments, MethodArguments, ModelArguments
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from nfox.train.measure import Measured
+    from nfox.trees import Shape
+
+    from .theme import Symbols
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,12 @@ class DataArguments:
     nodes: Annotated[
         int, option("Data", "Drafted nodes of a tree at most.", "--nodes", min=1, max=63)
     ] = 63
-    out: Annotated[Path | None, option("Data", "Write the result as JSON.", "--out")] = None
+    out: Annotated[
+        Path | None, option("Data", "Write the result as JSON, which --tree reads.", "--out")
+    ] = None
+    picture: Annotated[
+        Path | None, option("Data", "Draw the result to this SVG file as well.", "--picture")
+    ] = None
     debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
 
 
@@ -40,9 +53,13 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     """Measure heads on conversations, against what the target itself says there."""
     if data.data is None:
         raise UsageError("--data is missing", "nfox eval heads --heads FOLDER --data FILE.json")
+    from .pictures import check_file, draw
+    from .theme import make_screen
+
+    check_file(data.picture)
     chat = load_chat(model, method, GenerationArguments())
     from nfox import trees
-    from nfox.heads import HeadsDrafter
+    from nfox.heads_drafter import HeadsDrafter
     from nfox.train.data import read
     from nfox.train.learner import Learner
     from nfox.train.measure import measure
@@ -56,23 +73,51 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     rows = Rows(kept, chat.template, chat.model.tokenizer, length)
     seconds = drafter.seconds()  # before the heads become float32
     found = measure(Learner(drafter.heads, drafter.target), rows)
-    largest = trees.best(found.accuracy, None, most=data.nodes)
-    fastest = trees.best(found.accuracy, chat.costs, seconds, most=data.nodes)
-    print(accuracy_table(found.accuracy))
-    print(f"loss {found.loss:.4f} over {found.places} tokens of {len(rows)} conversations")
-    for name, shape in (("largest tree", largest), ("best tree here", fastest)):
-        tau = shape.tau(found.accuracy)
-        print(f"{name}: {len(shape)} nodes, {shape.depth} deep, tau {tau:.2f} to expect")
+    width = drafter.width
+    largest = trees.best(found.accuracy, None, most=data.nodes, width=width)
+    fastest = trees.best(found.accuracy, chat.costs, seconds, most=data.nodes, width=width)
     names = {"method": chat.method, "heads": drafter.name, "model": chat.model.name}
     best = {"tree": fastest.paths, "tau": fastest.tau(found.accuracy), "draft_seconds": seconds}
     sizes = {"data": data.data, "conversations": len(rows)}
-    _write(data.out, {**names, **sizes, **asdict(found), **best})
+    if data.out:
+        _write(data.out, {**names, **sizes, **asdict(found), **best})
+    screen = make_screen(DisplayArguments())
+    drawn = picture(found, len(rows), largest, fastest, screen.symbols)
+    draw(drawn, screen, data.picture, title=f"{chat.method} heads")
+    for file in filter(None, (data.out, data.picture)):
+        print(f"written to {shlex.quote(str(file))}")
 
 
-def _write(out: Path | None, result: dict[str, Any]) -> None:
-    if out:
-        out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        print(f"written to {shlex.quote(str(out))}")
+def _write(out: Path, result: dict[str, Any]) -> None:
+    out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def picture(
+    found: Measured, conversations: int, largest: Shape, fastest: Shape, symbols: Symbols
+) -> Group:
+    """Draw what was measured, and the tree to use.
+
+    Args:
+        found: on so many conversations.
+        conversations: that were read.
+        largest: tree, which promises the most tokens per step.
+        fastest: tree, which promises the most tokens per second.
+        symbols: to draw with.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    from .head_pictures import accuracy_bars, tree_picture
+
+    lines = [f"loss {found.loss:.4f} over {found.places} tokens of {conversations} conversations"]
+    for name, shape in (("largest tree", largest), ("best tree here", fastest)):
+        tau = shape.tau(found.accuracy)
+        lines.append(f"{name}: {len(shape)} nodes, {shape.depth} deep, tau {tau:.2f} to expect")
+    return Group(
+        accuracy_bars(accuracy_table(found.accuracy), found.accuracy, symbols),
+        Text("\n".join(lines)),
+        tree_picture(fastest, found.accuracy, symbols),
+    )
 
 
 def accuracy_table(accuracy: Sequence[Sequence[float]]) -> str:

@@ -35,7 +35,7 @@ def export(arguments: ExportArguments) -> None:
     if arguments.out is None:
         raise UsageError("--out is missing", "nfox export METHOD HEADS --out FOLDER")
     from nfox.drafters import method
-    from nfox.heads import HeadsDrafter
+    from nfox.heads_drafter import HeadsDrafter
     from nfox.loading import ModelOptions, load_model
 
     made = method(arguments.method)

@@ -40,13 +40,16 @@ class Symbols:
     bars: str = "▁▂▃▄▅▆▇█"
     brackets: tuple[str, str] = ("⟨", "⟩")
     raised: str = "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ"  # digits, and T for the target
+    shades: str = "█▓░"  # of bars that lie one after the other
 
     def depth(self, number: int) -> str:
         """Write a draft depth so that it stands apart from a token."""
         return "".join(self.raised[int(digit)] for digit in str(number))
 
 
-ASCII = Symbols(" | ", "tau", "...", "_", "\\n", "+", "x", ".:-=+*#@", ("[", "]"), "0123456789T")
+ASCII = Symbols(
+    *(" | ", "tau", "...", "_", "\\n", "+", "x", ".:-=+*#@"), ("[", "]"), "0123456789T", "#=."
+)
 
 
 @dataclass(frozen=True)

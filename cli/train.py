@@ -53,7 +53,7 @@ def run(method: str, given: Sequence[str]) -> None:
         print(help_text(method))
         return
     command = shlex.join(["nfox", "train", method, *given])
-    job, args = parse(method, given, command)
+    job, args, notes = parse(method, given, command)
     first = args.process_index == 0
 
     import torch
@@ -64,6 +64,8 @@ def run(method: str, given: Sequence[str]) -> None:
     from .train_stop import Interrupt
 
     with Display(first) as display, Interrupt(display.tell) as keys:
+        for note in notes:
+            display.tell(note)
         beside = [display, keys]
         done = begin(job, args, tell=display.tell, stop=keys.pressed, callbacks=beside)
     if torch.distributed.is_initialized():

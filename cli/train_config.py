@@ -43,7 +43,8 @@ def typed(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, value in settings.items():
         if isinstance(value, dict):
             yield f"--{name}={json.dumps(value)}"
-        elif isinstance(value, list):
-            yield from (f"--{name}", *map(str, value))
-        elif value is not None:
+        elif isinstance(value, list) and value:
+            said = (json.dumps(item) if isinstance(item, dict) else str(item) for item in value)
+            yield from (f"--{name}", *said)
+        elif value is not None and value != []:
             yield f"--{name}={value}"

@@ -43,9 +43,6 @@ class JointArguments:
     METHOD_self_distillation: bool = _about(
         "The base learns to say what it says without adapters, not what the data say.", False
     )
-    METHOD_num_unfreeze_layers: int = _about("Only 0: see --adapter and --full_weights.", 0)
-    METHOD_distillation_regularization: float = _about("Only 0: see self_distillation.", 0.0)
-    METHOD_logging: bool = _about("No matter: losses and accuracies are always logged.", True)
 
 
 def joint_arguments(method: str) -> type:
@@ -79,18 +76,6 @@ def read_joint(method: str, typed: Any, *, in_4bit: bool) -> Joint:
             for f in dataclasses.fields(JointArguments)
         }
     )
-    if given.METHOD_num_unfreeze_layers:
-        raise UsageError(
-            f"--{method}_num_unfreeze_layers {given.METHOD_num_unfreeze_layers}: single layers of "
-            "the base are not trained",
-            "leave it out; --adapter lora or --full_weights True train all of them",
-        )
-    if given.METHOD_distillation_regularization:
-        raise UsageError(
-            f"--{method}_distillation_regularization made heads learn from themselves; it is not "
-            "offered",
-            f"leave it out; --{method}_self_distillation True keeps the base what it is",
-        )
     if given.adapter == "qlora" and not in_4bit:
         raise UsageError("--adapter qlora is for a 4 bit base", "add --load_in_4bit True")
     return Joint(

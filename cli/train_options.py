@@ -1,14 +1,15 @@
 """What `nfox train` takes: our own few settings, those of the heads, and `TrainingArguments`.
 
-The names are those of the published training scripts; old ones are translated. A config file is
-read as if its keys had been typed first.
+The names are those of the published training scripts, see `train_names`. A config file is read as
+if its keys had been typed first.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
@@ -17,29 +18,14 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from nfox.devices import best_device, cpu_computes_bfloat16
 from nfox.errors import UsageError
-from nfox.heads import HeadsDrafter
+from nfox.heads_drafter import HeadsDrafter
 from nfox.loading import ModelOptions
 from nfox.train.record import Job
 from nfox.train.start import heads_class
 
 from .train_config import read_config, typed
 from .train_joint import joint_arguments, read_joint
-
-OLD_NAMES = {
-    "evaluation_strategy": "eval_strategy",
-    "warmup_ratio": "warmup_steps",  # transformers 5 reads less than 1 as a share of the steps
-    "no_cuda": "use_cpu",
-    "tmpdir": "data_path",
-    "cpdir": "output_dir",
-    "basepath": "model_name_or_path",
-    "bs": "per_device_train_batch_size",
-    "lr": "learning_rate",
-    "recover": "resume_from_checkpoint",
-}
-"""Of other versions of transformers, and of CTC-drafter's script, to what they are called here."""
-
-OLD_SIZES = {"decay_coefficient": "decay"}
-"""Of the heads, after the method's name: published to ours."""
+from .train_names import FSDP, Setting, join, reasons, split, translate
 
 _FILES = ("configpath", "heads_config")
 
@@ -64,6 +50,7 @@ class DataArguments:
     lazy_preprocess: bool = _about("Tokenise while training.", False)
     load_in_4bit: bool = _about("The base in nf4.", False)
     load_in_8bit: bool = _about("The base in int8.", False)
+    cache_dir: str | None = _about("Where downloads are kept; the hub's own by default.")
     offline: bool = _about("Use local files only.", False)
     trust_remote_code: bool = _about("Run code that comes with the base.", False)
 
@@ -118,7 +105,9 @@ def help_text(method: str) -> str:
     return text
 
 
-def parse(method: str, given: Sequence[str], command: str) -> tuple[Job, TrainingArguments]:
+def parse(
+    method: str, given: Sequence[str], command: str
+) -> tuple[Job, TrainingArguments, list[str]]:
     """Read the arguments of `nfox train`.
 
     Args:
@@ -126,31 +115,42 @@ def parse(method: str, given: Sequence[str], command: str) -> tuple[Job, Trainin
         given: what follows it: a config file or none, then settings.
         command: for the record.
 
+    Returns:
+        What to train, how, and lines about settings that are not used.
+
     Raises:
         UsageError: for a setting that is missing, unknown, or cannot be used as given.
     """
     parser = _parser(method)
-    words = list(_translated(method, given))
-    if "--fp16" in words:
+    said, unused = translate(method, _with_files(method, given))
+    if _is_on(said.get("fp16")):
         parser.set_defaults(bf16=False)
     try:
         data, heads, joint, args, *rest = parser.parse_args_into_dataclasses(
-            words, return_remaining_strings=True, look_for_args_file=False
+            join(said.items()), return_remaining_strings=True, look_for_args_file=False
         )
     except (ValueError, ImportError, TypeError) as error:  # what TrainingArguments says of its own
         raise UsageError(" ".join(str(error).split())[:300]) from error
     _refuse_unknown(parser, rest[-1])
-    said = {_name(argument) for argument in words}
+    _check(method, said)
+    if "eval_steps" in said and args.eval_strategy == "no":
+        unused["eval_steps"] = "--eval_strategy steps measures while training"
+    sizes = {name: value for name, value in vars(heads).items() if not data.heads or name in said}
+    job = replace(
+        _job(method, data, args, command),
+        config={name.removeprefix(f"{method}_"): value for name, value in sizes.items()},
+        joint=read_joint(method, joint, in_4bit=data.load_in_4bit),
+    )
+    return job, args, list(reasons(unused))
+
+
+def _check(method: str, said: Container[str]) -> None:
+    """Refuse what cannot be begun."""
     for name in ("model_name_or_path", "data_path", "output_dir"):
         if name not in said:
             raise UsageError(f"--{name} is missing", f"nfox train {method} --{name} ...")
-    sizes = {name: value for name, value in vars(heads).items() if not data.heads or name in said}
-    job = _job(method, data, args, command)
-    return replace(
-        job,
-        config={name.removeprefix(f"{method}_"): value for name, value in sizes.items()},
-        joint=read_joint(method, joint, in_4bit=data.load_in_4bit),
-    ), args
+    if _is_on([os.environ.get("ACCELERATE_USE_FSDP", "")]):
+        raise UsageError("accelerate launch --use_fsdp is not offered", FSDP)
 
 
 def _job(method: str, data: DataArguments, args: Any, command: str) -> Job:
@@ -165,6 +165,7 @@ def _job(method: str, data: DataArguments, args: Any, command: str) -> Job:
         dtype="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
         quantisation="4bit" if data.load_in_4bit else "8bit" if data.load_in_8bit else None,
         device=str(args.device),
+        cache_dir=data.cache_dir,
         offline=data.offline,
         trust_remote_code=data.trust_remote_code,
     )
@@ -183,40 +184,33 @@ def _job(method: str, data: DataArguments, args: Any, command: str) -> Job:
     )
 
 
-def _translated(method: str, given: Sequence[str]) -> Iterator[str]:
-    """Yield arguments by today's names, those of files first, so that typed ones win."""
+def _with_files(method: str, given: Sequence[str]) -> Iterator[Setting]:
+    """Yield settings, those of files first, so that typed ones win."""
     rest = list(given)
     if rest and not rest[0].startswith("-"):
-        yield from _translated(method, list(typed(read_config(rest.pop(0)))))
-    names = [_name(argument) for argument in rest]
-    for name, argument, value in zip(names, rest, [*rest[1:], ""], strict=False):
+        yield from _with_files(method, list(typed(read_config(rest.pop(0)))))
+    settings = list(split(rest))
+    for name, values in settings:
         if name in _FILES:
-            path = argument.partition("=")[2] or value
-            yield from typed({f"{method}_{key}": item for key, item in read_config(path).items()})
-    skip = False
-    for name, argument in zip(names, rest, strict=True):
-        if name in _FILES:
-            skip = "=" not in argument
-        elif skip:
-            skip = False
-        elif name:
-            _, equals, value = argument.partition("=")
-            yield f"--{_today(method, name)}{equals}{value}"
-        else:
-            yield argument
+            yield from split(list(typed(_sizes(method, values[0] if values else ""))))
+    yield from (setting for setting in settings if setting[0] not in _FILES)
 
 
-def _today(method: str, name: str) -> str:
-    """Return what an old name is called here."""
-    size = name.removeprefix(f"{method}_")
-    return f"{method}_{OLD_SIZES[size]}" if size in OLD_SIZES else OLD_NAMES.get(name, name)
+def _sizes(method: str, place: str) -> dict[str, Any]:
+    """Read the sizes of heads from a file of their own."""
+    sizes = read_config(place)
+    if "architectures" in sizes or "model_type" in sizes:
+        raise UsageError(
+            f"{place} describes a model of transformers, not heads of {method}",
+            f"leave it out; sizes are --{method}_num_heads, ...: `nfox train {method} --help`",
+        )
+    return {f"{method}_{name}": value for name, value in sizes.items()}
 
 
-def _name(argument: str) -> str:
-    """Return the name of a setting, underscored; "" for a value."""
-    if not argument.startswith("--"):
-        return ""
-    return argument[2:].partition("=")[0].replace("-", "_")
+def _is_on(values: Sequence[str] | None) -> bool:
+    return values is not None and (
+        not values or values[0].lower() in ("true", "1", "yes", "t", "y")
+    )
 
 
 def _refuse_unknown(parser: _Parser, left: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ a text by merging repeats first and dropping blanks then, so that "a blank a" is
 
 from __future__ import annotations
 
+import itertools
 from heapq import nlargest
 
 import torch
@@ -107,8 +108,9 @@ def prefixes(
     return dict(sorted(starts.items(), key=lambda item: -item[1]))
 
 
-def ranks(slots: Tensor, depth: int, width: int) -> list[list[int]]:
-    """Return [depth][width] tokens by how probable they are at each depth, whatever came before.
+def ranks(slots: Tensor, depth: int, width: int) -> tuple[list[list[int]], list[list[float]]]:
+    """Return [depth][width] tokens by how probable they are at each depth, whatever came before;
+    and how probable.
 
     Args:
         slots: [S, V + 1] log-probabilities, those of the blank last.
@@ -122,8 +124,9 @@ def ranks(slots: Tensor, depth: int, width: int) -> list[list[int]]:
     rows = [sorted(chances, key=lambda token: -chances[token])[:width] for chances in found]
     for row in rows:
         others = (token for token in range(slots.shape[1] - 1) if token not in set(row))
-        row += [token for token, _ in zip(others, range(width - len(row)), strict=False)]
-    return rows
+        row += itertools.islice(others, width - len(row))
+    pairs = zip(rows, found, strict=True)
+    return rows, [[chances.get(token, 0.0) for token in row] for row, chances in pairs]
 
 
 def longest(found: dict[Prefix, float], length: int) -> Prefix:

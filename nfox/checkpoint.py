@@ -60,7 +60,7 @@ def file_of(place: str, name: str, options: ModelOptions) -> Path | None:
     Args:
         place: folder or hub id.
         name: of the file.
-        options: revision and offline are used.
+        options: revision, cache_dir and offline are used.
     """
     if Path(place).is_dir():
         path = Path(place) / name
@@ -69,7 +69,11 @@ def file_of(place: str, name: str, options: ModelOptions) -> Path | None:
     try:
         return Path(
             hf_hub_download(
-                place, name, revision=options.revision, local_files_only=options.offline
+                place,
+                name,
+                revision=options.revision,
+                cache_dir=options.cache_dir,
+                local_files_only=options.offline,
             )
         )
     except LocalEntryNotFoundError as error:

@@ -42,6 +42,7 @@ class ModelOptions:
         device_map: "auto" splits the model over devices.
         max_memory: what each device may hold, {"0": "9GiB", "cpu": "20GiB"}.
         revision: commit, tag or branch on the hub.
+        cache_dir: where downloads are kept; None is the hub's own folder.
         offline: use nothing but local files.
         trust_remote_code: run code that comes with the checkpoint.
         adapter: a LoRA folder or hub id, merged into the weights.
@@ -54,6 +55,7 @@ class ModelOptions:
     device_map: str | None = None
     max_memory: dict[str, str] = field(default_factory=dict)
     revision: str | None = None
+    cache_dir: str | None = None
     offline: bool = False
     trust_remote_code: bool = False
     adapter: str | None = None
@@ -159,6 +161,7 @@ def _existing(name: str) -> str:
 def _hub(options: ModelOptions) -> dict[str, Any]:
     return {
         "revision": options.revision or "main",
+        "cache_dir": options.cache_dir,
         "local_files_only": options.offline,
         "trust_remote_code": options.trust_remote_code,
     }
@@ -217,7 +220,9 @@ def _merge(model: Any, options: ModelOptions) -> Any:
     name = str(options.adapter)
     if Path(name).is_dir() and not (Path(name) / "adapter_config.json").is_file():
         raise ModelError(f"--adapter {name}: there is no adapter_config.json in this folder")
-    adapted = PeftModel.from_pretrained(model, name, local_files_only=options.offline)
+    adapted = PeftModel.from_pretrained(
+        model, name, cache_dir=options.cache_dir, local_files_only=options.offline
+    )
     return adapted.merge_and_unload()
 
 

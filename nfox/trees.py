@@ -8,12 +8,14 @@ read from a file, or the one that promises the most on this machine.
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from nfox.costs import Costs
 from nfox.errors import UsageError
@@ -23,6 +25,8 @@ Accuracy = Sequence[Sequence[float]]
 """[depth][rank]: how often the guess of this rank for this depth is the target's own token."""
 
 MOST_NODES = 64
+
+Node = TypeVar("Node")
 
 # "path:children" for every inner node; the paths of one shape share their first ranks.
 _PUBLISHED = {
@@ -99,9 +103,13 @@ class Shape:
                 parents.append(places[path[:-1]])
         return TokenTree(tuple(tokens), tuple(parents))
 
+    def chances(self, accuracy: Accuracy) -> list[float]:
+        """Return how often all of each path is right, taking the depths for independent."""
+        return [_chance(path, accuracy) for path in self.paths]
+
     def tau(self, accuracy: Accuracy) -> float:
-        """Return the tokens per step to expect, taking the depths for independent."""
-        return 1 + sum(_chance(path, accuracy) for path in self.paths)
+        """Return the tokens per step to expect."""
+        return 1 + sum(self.chances(accuracy))
 
 
 def published(name: str) -> Shape:
@@ -120,7 +128,8 @@ def names() -> list[str]:
 
 
 def named(name: str) -> Shape:
-    """Return a published shape, or one from a JSON file: a list of paths [[0], [0, 0], [1], ...].
+    """Return a published shape, or one from a JSON file: a list of paths [[0], [0, 0], [1], ...],
+    or an object that has one as its "tree", such as `nfox eval heads` writes.
 
     Raises:
         UsageError: if it is neither.
@@ -135,7 +144,10 @@ def named(name: str) -> Shape:
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        found = found["tree"] if isinstance(found, dict) else found
         paths = {tuple(int(rank) for rank in item) for item in found if item}
+    except KeyError:
+        raise UsageError(f'{name}: no JSON list of paths, nor an object with a "tree"') from None
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(f"{name}: not a JSON list of paths: {error}") from error
     return Shape(tuple(sorted(paths, key=lambda path: (len(path), path))))
@@ -149,23 +161,28 @@ def _chance(path: Sequence[int], accuracy: Accuracy) -> float:
     )
 
 
-def likeliest(accuracy: Accuracy, width: int = 10) -> Iterator[tuple[int, ...]]:
-    """Yield paths, the likeliest first, each after the one it goes on from.
+def likeliest(accuracy: Accuracy, width: int = 10) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Yield paths and how likely they are, the likeliest first, each after the one it goes on from.
 
     Args:
-        accuracy: of the guesses.
+        accuracy: of the guesses, at every depth falling from rank to rank.
         width: children of a node at most.
     """
-    queue: list[tuple[float, tuple[int, ...]]] = [(-_chance((0,), accuracy), (0,))]
+    if not accuracy:
+        return
+    # With each path how likely the one is that it goes on from.
+    queue: list[tuple[float, tuple[int, ...], float]] = [(-accuracy[0][0], (0,), 1.0)]
     while queue:
-        chance, path = heapq.heappop(queue)
+        chance, path, before = heapq.heappop(queue)
         if chance == 0:
             return
-        yield path
-        *before, rank = path
-        for more in ((*before, rank + 1), (*path, 0)):
-            if more[-1] < width and len(more) <= len(accuracy):
-                heapq.heappush(queue, (-_chance(more, accuracy), more))
+        yield path, -chance
+        rank, depth = path[-1] + 1, len(path)
+        row = accuracy[depth - 1]
+        if rank < min(width, len(row)):
+            heapq.heappush(queue, (-before * row[rank], (*path[:-1], rank), before))
+        if depth < len(accuracy):
+            heapq.heappush(queue, (chance * accuracy[depth][0], (*path, 0), -chance))
 
 
 def best(
@@ -182,12 +199,54 @@ def best(
     """
     paths: list[tuple[int, ...]] = []
     chosen, promise, tau = 0, 1.0, 1.0
-    for path in likeliest(accuracy, width):
-        if len(paths) == most:
-            break
+    for path, chance in itertools.islice(likeliest(accuracy, width), most):
         paths.append(path)
-        tau += _chance(path, accuracy)
+        tau += chance
         gain = tau * costs.at(1) / (costs.at(len(paths) + 1) + draft) if costs else tau
         if gain > promise:
             chosen, promise = len(paths), gain
     return Shape(tuple(paths[:chosen]))
+
+
+class Prices:
+    """What a tree's nodes cost, in the tokens that the same time gives elsewhere.
+
+    A step that takes whatever is worth more than that, and nothing else, is what makes all steps
+    together the fastest; how large its tree is depends on how sure its guesses are.
+
+    Args:
+        most: nodes at most, without the root.
+        costs: of a forward over so many nodes; without them all nodes are free.
+        rate: tokens per second that are made.
+
+    Attributes:
+        floor: what is less likely than that never pays.
+    """
+
+    def __init__(self, most: int, costs: Costs | None = None, rate: float = 0.0) -> None:
+        one = costs.at(1) if costs else 0.0
+        self.total = [rate * (costs.at(n + 1) - one) if costs else 0.0 for n in range(most + 1)]
+        # Nothing that is worth less than this per node pays after so many, however many come.
+        self.least = [
+            min((price - self.total[n]) / m for m, price in enumerate(self.total[n + 1 :], 1))
+            for n in range(most)
+        ]
+        self.floor = min(self.least, default=1.0)
+
+    def paying(self, nodes: Iterable[tuple[Node, float]]) -> list[Node]:
+        """Return the nodes to try.
+
+        Args:
+            nodes: and how likely each is to be right, the likeliest first.
+        """
+        kept: list[Node] = []
+        chosen, promise, worth = 0, 0.0, 0.0
+        for (node, chance), least in zip(nodes, self.least, strict=False):
+            if chance < least:
+                break
+            kept.append(node)
+            worth += chance
+            gain = worth - self.total[len(kept)]
+            if gain > promise:
+                chosen, promise = len(kept), gain
+        return kept[:chosen]

@@ -21,7 +21,7 @@ from transformers import (
 
 from nfox import drafters
 from nfox.checkpoint import About, write
-from nfox.heads import HeadsDrafter
+from nfox.heads_drafter import HeadsDrafter
 
 TEMPLATE = (
     "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from nfox import grams, layers
 from nfox.checkpoint import ABOUT
+from nfox.costs import Costs
 from nfox.drafters import chimera
 from nfox.drafters.base import Context
 from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads
@@ -22,7 +24,7 @@ from nfox.errors import ModelError
 from nfox.heads import IGNORE, Text, labelled
 from nfox.loading import ModelOptions
 from nfox.rules import make_rule
-from nfox.trees import Shape
+from nfox.trees import Prices, Shape
 
 SIZE, WORDS = 32, tiny.VOCABULARY
 TOKENS = [*PROMPT, 40, 11, 2, 7, 63, 0, 8, 8, 8, 30]
@@ -59,7 +61,7 @@ def propose(made: Chimera, tokens: list[int]) -> list[list[int]]:
     """What is proposed when all but the last token have been read, and that is the root."""
     cache = tiny.target().new_cache()
     tiny.target().read(tokens[:-1], cache)
-    return made.rows(Context(cache, tokens[-1], [], [], 9, make_rule()), 3)
+    return made.guess(Context(cache, tokens[-1], [], [], 9, make_rule()), 3).tokens
 
 
 def everywhere(text: Text) -> tuple[Tensor, Tensor]:
@@ -193,9 +195,9 @@ def test_who_joins_late_proposes_what_it_would_have_proposed(
     for end in range(1, len(tokens)):
         target.read(tokens[end - 1 : end], cache)
         context = Context(cache, tokens[end], [], [], 9, make_rule())
-        rows = kept.rows(context, 3)
+        rows = kept.guess(context, 3).tokens
         if end % 37 == 0:
-            assert drafter(made).rows(context, 3) == rows
+            assert drafter(made).guess(context, 3).tokens == rows
     assert rows == made.guesses(read(tokens), target, 3)[0, -2].tolist()
 
 
@@ -212,7 +214,18 @@ def test_no_more_hops_than_the_tree_and_the_room_are_deep() -> None:
     for depth, room, expected in ((4, 9, 4), (2, 9, 2), (4, 3, 3)):
         made.shape = Shape(tuple((0,) * n for n in range(1, depth + 1)))
         context = Context(context_of, 1, [], [], room, make_rule())
-        assert len(made.rows(context, 2)) == expected
+        assert len(made.guess(context, 2).tokens) == expected
+
+
+def test_no_hop_is_made_for_nodes_that_cannot_pay() -> None:
+    made, cache = drafter(heads()), tiny.target().new_cache()
+    tiny.target().read(TOKENS, cache)
+    context = Context(cache, 1, [], [], 9, make_rule())
+    chances = made.guess(context, 1).chances
+    for hops in range(1, 4):
+        sure = math.prod(row[0] for row in chances[:hops])
+        made.prices = Prices(5, Costs({1: 1.0, 2: 2.0}), rate=1.001 * sure)
+        assert len(made.guess(context, 1).tokens) == hops
 
 
 def test_no_gradient_reaches_the_base_nor_an_earlier_hop() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import fake_hub
 import folder
 import pytest
 import test_train
@@ -18,6 +21,8 @@ from typer.testing import CliRunner, Result
 
 from nfox import checkpoint
 from nfox.cli.app import app
+from nfox.errors import UsageError
+from nfox.train.record import Job
 
 SMALL = {"max_steps": 2, "use_cpu": True, "bf16": False, "logging_steps": 1, "save_steps": 99}
 
@@ -93,6 +98,193 @@ def test_a_file_holds_the_same_names_and_typed_ones_win(kind: str, tmp_path: Pat
     assert said(tmp_path / "out").training["steps"] == 1
 
 
+def parsed(*words: object, method: str = METHOD) -> tuple[Job, Any, list[str]]:
+    """Read settings without training."""
+    from nfox.cli.train_options import parse
+
+    return parse(method, [str(word) for word in words], "")
+
+
+def test_every_flag_of_the_published_commands_is_understood(tmp_path: Path) -> None:
+    both = ["--evaluation_strategy", "no", "--save_steps", 200, "--save_total_limit", 2,
+            "--learning_rate", "2e-4", "--weight_decay", "0.", "--warmup_ratio", 0.05,
+            "--lr_scheduler_type", "cosine", "--logging_steps", 1, "--model_max_length", 1024,
+            "--lazy_preprocess", "True", "--gradient_accumulation_steps", 4, "--bf16", "False",
+            "--num_train_epochs", 2, "--per_device_train_batch_size", 2, "--output_dir", tmp_path,
+            "--per_device_eval_batch_size", 4, "--load_in_4bit", "True", "--data_path", "d",
+            "--cache_dir", tmp_path / "hub", f"--{METHOD}_num_layers", 1,
+            f"--{METHOD}_num_heads", 3, "--model_name_or_path", "m"]  # fmt: skip
+    job, args, notes = parsed(*both)
+    assert (job.loading.quantisation, job.loading.cache_dir) == ("4bit", str(tmp_path / "hub"))
+    assert (job.max_length, job.lazy, job.config["num_heads"]) == (1024, True, 3)
+    assert (args.warmup_steps, args.gradient_accumulation_steps, notes) == (0.05, 4, [])
+    alone = ["--tmpdir", "d", "--cpdir", tmp_path, "--basepath", "m", "--bs", 1, "--lr", "3e-5",
+             "--gradient-accumulation-steps", 1, "--fixlen", 3, "--cw", 0.01, "--outdir", 0,
+             "--recover", 0]  # fmt: skip
+    job, args, notes = parsed(*alone)
+    assert (job.config["num_heads"], args.learning_rate) == (3, 3e-5)
+    assert len(notes) == 1
+    assert "--cw" in notes[0]
+    job, args, notes = parsed(*alone, "--outdir", "o", "--group_by_length", "True", "--fp16")
+    assert "--outdir" in "".join(notes)
+    assert args.train_sampling_strategy == "group_by_length"
+    assert (args.fp16, args.bf16) == (True, False)
+    assert parsed(*alone, "--group_by_length", "False")[1].train_sampling_strategy == "random"
+
+
+YAML = """
+base_model: lmsys/vicuna-7b-v1.5
+base_model_config: lmsys/vicuna-7b-v1.5
+model_type: LlamaForCausalLM
+tokenizer_type: LlamaTokenizer
+is_llama_derived_model: true
+load_in_8bit: false
+load_in_4bit: true
+strict: false
+datasets:
+  - path: ShareGPT_V4.3_unfiltered_cleaned_split.json
+    type: sharegpt
+dataset_prepared_path: last_run_prepared
+val_set_size: 0.01
+output_dir: ./stage1
+adapter: qlora
+lora_model_dir:
+sequence_len: 4096
+sample_packing: true
+pad_to_sequence_len: true
+lora_r: 32
+lora_alpha: 16
+lora_dropout: 0.05
+lora_target_modules: [gate_proj, down_proj, up_proj, q_proj, v_proj, k_proj, o_proj, lm_head]
+lora_target_linear:
+lora_fan_in_fan_out:
+lora_modules_to_save:
+wandb_project:
+gradient_accumulation_steps: 4
+micro_batch_size: 2
+num_epochs: 2
+optimizer: adamw_bnb_8bit
+lr_scheduler: cosine
+learning_rate: 0.0005
+train_on_inputs: false
+group_by_length: false
+bf16: auto
+fp16: false
+tf32: false
+gradient_checkpointing: true
+early_stopping_patience:
+resume_from_checkpoint:
+local_rank:
+logging_steps: 1
+xformers_attention:
+flash_attention: true
+warmup_steps: 40
+eval_steps: 40
+save_steps:
+save_total_limit: 1
+debug:
+deepspeed:
+weight_decay: 0.0
+fsdp:
+fsdp_config:
+special_tokens:
+  bos_token: "<s>"
+METHOD_num_heads: 5
+METHOD_num_layers: 1
+METHOD_heads_coefficient: 0.2
+METHOD_logging: true
+METHOD_scheduler: constant
+METHOD_lr_multiplier: 4.0
+METHOD_only_heads: true
+ddp_find_unused_parameters: true
+""".replace("METHOD", METHOD)
+
+
+def test_a_published_config_is_read_as_it_is(tmp_path: Path) -> None:
+    config = tmp_path / "stage1.yml"
+    config.write_text(YAML)
+    job, args, notes = parsed(config)
+    assert (job.model, job.data) == (
+        "lmsys/vicuna-7b-v1.5",
+        "ShareGPT_V4.3_unfiltered_cleaned_split.json",
+    )
+    assert (job.loading.quantisation, job.max_length, job.config["num_heads"]) == ("4bit", 4096, 5)
+    assert (job.joint.base, job.joint.heads_rate) == ("frozen", 4.0)
+    assert (args.per_device_train_batch_size, args.num_train_epochs) == (2, 2)
+    assert (args.optim, args.lr_scheduler_type) == ("adamw_bnb_8bit", "cosine")
+    assert (args.activation_checkpointing, args.warmup_steps) == (True, 40)
+    said = " ".join(notes)
+    for name in ("base_model_config", "val_set_size", "sample_packing", "flash_attention",
+                 "special_tokens", "eval_steps"):  # fmt: skip
+        assert said.count(f"--{name}") == 1
+    assert "--strict" not in said  # it is off
+    changed = YAML.replace("type: sharegpt", "type: sharegpt\n    conversation: chatml")
+    config.write_text(changed)
+    assert parsed(config)[0].template == "chatml"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--fsdp", "full_shard auto_wrap"], "torchrun"),
+        (["--fsdp"], "torchrun"),
+        (["--fsdp_config", "{}"], "torchrun"),
+        (["--train_on_inputs", "true"], "only replies"),
+        (["--lora_target_modules", "q_proj", "v_proj"], "all linear layers"),
+        (["--lora_model_dir", "stage1"], "--heads"),
+        (["--early_stopping_patience", "3"], "Ctrl-C"),
+        (["--label_smoothing_factor", "0.1"], "papers"),
+        (["--save_safetensors", "False"], "safetensors"),
+        (["--datasets", '{"path": "a"}', '{"path": "b"}'], "one JSON file"),
+        (["--datasets", '{"path": "a", "type": "alpaca"}'], "sharegpt"),
+    ],
+)
+def test_what_is_not_offered_says_what_is(words: list[str], hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parsed(*words)
+    assert hint in f"{caught.value.message} {caught.value.hint}"
+    assert "\n" not in f"{caught.value.message}{caught.value.hint}"
+
+
+def test_sharding_by_the_launcher_is_refused_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="use_fsdp"):
+        parsed(*NEEDED, "--output_dir", tmp_path)
+
+
+def test_a_models_config_is_no_config_of_heads() -> None:
+    with pytest.raises(UsageError, match="describes a model"):
+        parsed("--configpath", folder.llama() / "config.json")
+
+
+def test_what_is_not_used_is_said(tmp_path: Path) -> None:
+    done = train(tmp_path, "--outdir", "elsewhere", max_steps=1)
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("not used: --outdir (heads and checkpoints go to --output_dir)") == 1
+
+
+def test_downloads_are_kept_where_it_is_said(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    settings = {"model_name_or_path": "someone/model", "cache_dir": kept, "bf16": False,
+                "data_path": test_train.data(), "output_dir": tmp_path / "out", "max_steps": 1,
+                "use_cpu": True, "save_strategy": "no", f"{METHOD}_num_heads": 2}  # fmt: skip
+    typed = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
+    with fake_hub.hub(folder.llama()) as endpoint:
+        hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
+        done = subprocess.run(
+            [sys.executable, "-m", "nfox.cli", "train", METHOD, *typed],
+            env={**os.environ, **hub},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    found = {path.name for path in kept.rglob("snapshots/*/*")}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= found
+    assert not list((tmp_path / "home").rglob("*.safetensors"))
+
+
 NEEDED = ["--model_name_or_path", "x", "--data_path", "y"]
 
 
@@ -148,7 +340,8 @@ def test_heads_are_measured_and_the_best_tree_found(method: str, tmp_path: Path)
     test_train.learn(tmp_path / "heads", job, max_steps=60, save_steps=99)
     given = ("--model", folder.llama(), "--method", method, "--dtype", "float32", "--limit", 5)
     place = ("--heads", tmp_path / "heads", "--data", test_train.data())
-    done = run("eval", "heads", *given, *place, "--nodes", 7, "--out", tmp_path / "out.json")
+    written = ("--out", tmp_path / "out.json", "--picture", tmp_path / "out.svg")
+    done = run("eval", "heads", *given, *place, "--nodes", 7, *written)
     assert done.exit_code == 0, done.stderr
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["conversations"] == 5
@@ -156,11 +349,21 @@ def test_heads_are_measured_and_the_best_tree_found(method: str, tmp_path: Path)
     assert len(found["accuracy"]) == 2
     assert found["accuracy"][0][0] > 0.1
     assert "largest tree: 7 nodes" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stdout.count("rank ") == len(found["tree"])
+    ElementTree.parse(tmp_path / "out.svg")
+    answered = run("generate", "hello", *given[:-2], *place[:2], "--tree", tmp_path / "out.json",
+                   "--max-new-tokens", 4)  # fmt: skip
+    assert answered.exit_code == 0, answered.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
-    [([], "--data is missing"), (["--data", "x.json", "--method", "none"], "no heads")],
+    [
+        ([], "--data is missing"),
+        (["--data", "x.json", "--method", "none"], "no heads"),
+        (["--data", "x.json", "--picture", "x.png"], "written as SVG"),
+    ],
 )
 def test_measuring_needs_data_and_heads(arguments: list[str], text: str) -> None:
     done = run("eval", "heads", "--model", folder.llama(), *arguments)

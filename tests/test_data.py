@@ -116,10 +116,10 @@ def test_a_hub_id_needs_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_hub_id_is_loaded_with_its_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str, str, str | None]] = []
 
-    def load_dataset(name: str, split: str) -> list[Any]:
-        asked.append((name, split))
+    def load_dataset(name: str, split: str, cache_dir: str | None) -> list[Any]:
+        asked.append((name, split, cache_dir))
         if name == "not/there":
             raise FileNotFoundError("no such dataset\nand a long story")
         return [share(*GOOD)]
@@ -128,8 +128,8 @@ def test_a_hub_id_is_loaded_with_its_split(monkeypatch: pytest.MonkeyPatch) -> N
     module.load_dataset = load_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: module)
-    assert len(read("some/one").kept) == len(read("some/one:test").kept) == 1
-    assert asked == [("some/one", "train"), ("some/one", "test")]
+    assert len(read("some/one").kept) == len(read("some/one:test", "kept").kept) == 1
+    assert asked == [("some/one", "train", None), ("some/one", "test", "kept")]
     with pytest.raises(NfoxError, match=r"no such dataset$"):
         read("not/there")
 

@@ -13,9 +13,11 @@ import torch
 from tiny import PROMPT, VOCABULARY
 
 from nfox import checkpoint, drafters, trees
+from nfox.costs import Costs
 from nfox.drafters.base import Context, Parts, Places
 from nfox.errors import ModelError, UsageError
-from nfox.heads import IGNORE, HeadsDrafter, Text, measure_accuracy
+from nfox.heads import IGNORE, Text, measure_accuracy
+from nfox.heads_drafter import HeadsDrafter
 from nfox.loading import LoadedModel, ModelOptions
 from nfox.rules import make_rule
 from nfox.sampling import Sampling
@@ -61,7 +63,7 @@ def test_training_sees_what_proposing_sees(method: str, family: str) -> None:
     for at in range(len(tokens) - 1):
         target.read(tokens[at : at + 1], cache)
         context = Context(cache, tokens[at + 1], [], [], 8, rule)
-        assert drafter.rows(context, 4) == together[at].tolist(), f"at {at}"
+        assert drafter.guess(context, 4).tokens == together[at].tolist(), f"at {at}"
 
 
 def test_the_loss_falls_and_the_frozen_target_stays(method: str) -> None:
@@ -191,6 +193,47 @@ def test_missing_heads_name_the_command_that_trains_them(method: str) -> None:
     with pytest.raises(ModelError) as caught:
         drafters.build(method, {}, parts, Places())
     assert f"nfox train {method}" in str(caught.value.hint)
+
+
+def test_guesses_come_with_how_sure_they_are(method: str) -> None:
+    """The chances of all tokens of a depth, or all but the end of the text there, make up 1."""
+    target, drafter = tiny.target(), tiny.make(method)
+    cache = target.new_cache()
+    target.read(PROMPT, cache)
+    guesses = drafter.guess(Context(cache, 3, [], [], 9, make_rule()), target.vocabulary)
+    for row in guesses.chances:
+        assert row == sorted(row, reverse=True)
+        assert all(0 <= chance <= 1 for chance in row)
+        assert sum(row) <= 1 + 1e-5
+
+
+def test_a_tree_grows_by_what_its_guesses_promise(method: str) -> None:
+    """Under prices there is nothing in it that does not pay; without them as much as allowed."""
+    target, drafter = tiny.target(), tiny.make(method)
+    cache = target.new_cache()
+    target.read(PROMPT, cache)
+    context = Context(cache, 3, [], [], 9, make_rule())
+    free = drafter.propose(context)
+    assert len(free) > 20
+    sizes = [len(free)]
+    for rate in (1e-3, 0.03, 1.0):
+        drafter.prices = trees.Prices(63, Costs({1: 1.0, 2: 2.0}), rate)
+        sizes.append(len(drafter.propose(context)))
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
+
+
+@pytest.mark.parametrize("tree", ["auto", "measured", "tree.json"])
+def test_any_tree_gives_the_text_of_plain_decoding(
+    method: str, tree: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tree.json").write_text("[[0], [1], [2], [0, 0], [2, 1], [0, 0, 3]]")
+    texts = [
+        tiny.text(tiny.run(tiny.target(), drafter, PROMPT, max_tokens=30))
+        for drafter in (tiny.make(method, tree=tree, nodes=20), tiny.make("none"))
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_the_tree_is_bounded_by_nodes_and_by_cost(method: str) -> None:

@@ -393,7 +393,7 @@ def asked(tmp_path: Path, *more: object, **changes: object) -> Joint:
     config = tmp_path / "config.yaml"
     config.write_text("\n".join(f"{k}: {json.dumps(v)}" for k, v in (PUBLISHED | changes).items()))
     needed = ["--model_name_or_path", "x", "--data_path", "y", "--output_dir", str(tmp_path)]
-    found, _ = parse(METHOD, [str(config), *needed, *map(str, more)], "")
+    found, *_ = parse(METHOD, [str(config), *needed, *map(str, more)], "")
     return found.joint
 
 
@@ -416,7 +416,7 @@ def test_the_decay_has_its_published_name(tmp_path: Path) -> None:
     configs = {m: start.heads_class(m).heads_class.Config for m in METHODS}
     method = next(m for m in METHODS if "decay" in configs[m].model_fields)
     needed = ["--model_name_or_path", "x", "--data_path", "y", "--output_dir", str(tmp_path)]
-    found, _ = parse(method, [*needed, f"--{method}_decay_coefficient", "0.7"], "")
+    found, *_ = parse(method, [*needed, f"--{method}_decay_coefficient", "0.7"], "")
     assert found.config["decay"] == 0.7
 
 

@@ -18,6 +18,7 @@ from nfox.cli.app import app
 from nfox.drafters.base import Parts, Places
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.errors import ModelError
+from nfox.heads import Text
 from nfox.loading import LoadedModel, ModelOptions, load_model
 
 SIZE, WORDS = 32, tiny.VOCABULARY
@@ -86,6 +87,15 @@ def test_heads_start_as_the_base_itself() -> None:
         heads.start(target)
         for k in range(4):
             assert torch.allclose(heads.logits(hidden, target)[:, k], target.unembed(hidden))
+
+
+def test_head_k_counts_decay_to_the_k_in_the_loss() -> None:
+    target, ids = tiny.target(), torch.tensor([tiny.PROMPT])
+    config = MedusaConfig(hidden_size=SIZE, vocab_size=WORDS, num_heads=3, decay=0.8)
+    heads = MedusaHeads(config).double()
+    loss, numbers = heads.loss(Text(ids, target.hidden(ids), ids), target)
+    expected = sum(0.8**k * numbers[f"head{k}_loss"] for k in (1, 2, 3))
+    assert float(loss.detach()) == pytest.approx(expected)
 
 
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -20,7 +21,8 @@ from transformers import TrainerCallback, TrainingArguments
 
 from nfox import drafters
 from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.heads import IGNORE, HeadsDrafter, Text
+from nfox.heads import IGNORE, Text
+from nfox.heads_drafter import HeadsDrafter
 from nfox.loading import ModelOptions, load_model
 from nfox.train.job import Done, train
 from nfox.train.learner import Learner
@@ -82,9 +84,11 @@ class Log(TrainerCallback):
             self.losses[state.global_step] = logs["loss"]
 
 
-def learn(out: Path, made: Job | None = None, **changes: Any) -> tuple[Done, Log]:
+def learn(
+    out: Path, made: Job | None = None, callbacks: Sequence[TrainerCallback] = (), **changes: Any
+) -> tuple[Done, Log]:
     log = Log()
-    return train(made or job(), arguments(out, **changes), callbacks=[log]), log
+    return train(made or job(), arguments(out, **changes), callbacks=[log, *callbacks]), log
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -86,3 +88,40 @@ def test_width_one_is_a_chain() -> None:
 
 def test_a_dear_draft_is_not_worth_it() -> None:
     assert len(trees.best(ACCURACY, FLAT, draft=5.0)) == 0
+
+
+def test_the_chance_of_a_path_is_that_of_all_its_guesses() -> None:
+    found = list(trees.likeliest(ACCURACY, width=3))
+    assert [chance for _, chance in found] == sorted((c for _, c in found), reverse=True)
+    for path, chance in found:
+        alone = [ACCURACY[depth][rank] for depth, rank in enumerate(path)]
+        assert chance == pytest.approx(math.prod(alone))
+    shape = trees.Shape(tuple(path for path, _ in found))
+    assert 1 + sum(chance for _, chance in found) == pytest.approx(shape.tau(ACCURACY))
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_no_other_number_of_nodes_pays_more(seed: int) -> None:
+    """Also where some widths are cheaper than narrower ones."""
+    rng = random.Random(seed)
+    chances = sorted((rng.random() for _ in range(rng.randrange(13))), reverse=True)
+    costs, rate = Costs({n: rng.uniform(0.1, 5) for n in range(1, 14)}), rng.uniform(0, 2)
+    prices = trees.Prices(12, costs, rate)
+    kept = prices.paying(enumerate(chances))
+
+    def worth(count: int) -> float:
+        return sum(chances[:count]) - rate * (costs.at(count + 1) - costs.at(1))
+
+    assert kept == list(range(len(kept)))
+    assert worth(len(kept)) >= max(map(worth, range(len(chances) + 1))) - 1e-9
+
+
+def test_without_costs_all_that_is_allowed_is_tried() -> None:
+    assert trees.Prices(3).paying(enumerate([0.5, 0.1, 0.01, 0.001])) == [0, 1, 2]
+    assert trees.Prices(0).paying(enumerate([0.5])) == []
+
+
+def test_sure_guesses_make_larger_trees() -> None:
+    prices = trees.Prices(20, Costs({1: 1.0, 2: 1.1, 32: 4.0}), rate=2.0)
+    sure, unsure = [[0.9, 0.05]] * 4, [[0.3, 0.2]] * 4
+    assert len(prices.paying(trees.likeliest(sure))) > len(prices.paying(trees.likeliest(unsure)))

@@ -27,7 +27,7 @@ from nfox.cache import KVCache
 from nfox.checkpoint import About, write
 from nfox.drafters.base import Context, Drafter, Parts
 from nfox.generate import Step, generate
-from nfox.heads import HeadsDrafter
+from nfox.heads_drafter import HeadsDrafter
 from nfox.loading import LoadedModel
 from nfox.rules import make_rule
 from nfox.target import Target

@@ -22,16 +22,15 @@ from nfox.heads import (
     IGNORE,
     Heads,
     HeadsConfig,
-    HeadsDrafter,
     Text,
     accuracies,
     cross_entropy,
     labelled,
     state_scale,
 )
+from nfox.heads_drafter import Guesses, HeadsDrafter
 from nfox.layers import Layer, Memory, Norm, attend
 from nfox.target import Target
-from nfox.trees import Shape
 
 _GRAMS = 16384  # trigrams whose encoding is kept
 
@@ -220,28 +219,36 @@ class Chimera(HeadsDrafter):
     # No accuracies were published. These lie between Medusa's and those of a draft model.
     prior = tuple((top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.65, 0.5, 0.4, 0.3))
 
-    def __init__(self, target: Target, heads: Any, shape: Shape, name: str = "") -> None:
-        super().__init__(target, heads, shape, name)
+    def __init__(self, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
         self.gram = lru_cache(maxsize=_GRAMS)(self._gram)
         self.memory = Memory()
 
     @torch.inference_mode()
-    def rows(self, context: Context, width: int) -> list[list[int]]:
-        """See `HeadsDrafter.rows`."""
+    def guess(self, context: Context, width: int) -> Guesses:
+        """See `HeadsDrafter.guess`."""
         heads, layers, tokens = self.heads, [self.heads.encoder], context.tokens
         rows = self.memory.catch_up(layers, context.cache)
         true = rows[-1:]
-        depth = min(self.shape.depth or heads.config.num_heads, max(context.room, 1))
+        deepest = 0 if self.prices else self.shape.depth  # of a fixed tree; 0 where not known
+        depth = min(deepest or heads.config.num_heads, max(context.room, 1))
         window = [*tokens[:1], *tokens[-2:], context.root][-3:]
-        guesses: list[list[int]] = []
+        tries: list[list[int]] = []
+        chances: list[list[float]] = []
+        sure = 1.0
         for hop in range(depth):
+            if self.prices and sure < self.prices.floor:
+                break  # nothing so deep would pay
             start = len(tokens) + hop - len(rows)
             rows = heads.norm(self.memory.ask(layers, rows, self.gram(*window), start))
             logits = heads.logits(hop, true, rows, self.target)
-            guesses.append(logits[0].topk(width).indices.tolist())
-            window = [*window[1:], guesses[-1][0]]
+            found = Guesses.of(logits, width)
+            tries += found.tokens
+            chances += found.chances
+            sure *= chances[-1][0]
+            window = [*window[1:], tries[-1][0]]
         self.memory.tokens += tokens[len(self.memory.tokens) :]
-        return guesses
+        return Guesses(tries, chances)
 
     def truncate(self, length: int) -> None:
         """See `Drafter.truncate`. The next proposal looks at all of the past, since other methods

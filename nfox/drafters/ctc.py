@@ -9,6 +9,7 @@ sequences trains it: connectionist temporal classification.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nfox.alignments import collapse, longest, prefixes, ranks, surprise
-from nfox.drafters.base import Context
-from nfox.heads import IGNORE, Heads, HeadsConfig, HeadsDrafter, Text, labelled, state_scale
+from nfox.costs import Costs
+from nfox.drafters.base import Context, option
+from nfox.heads import IGNORE, Heads, HeadsConfig, Text, labelled, state_scale
+from nfox.heads_drafter import Guesses, HeadsDrafter, HeadsOptions
 from nfox.layers import Layer, Memory, Norm, attend
 from nfox.target import Target
 from nfox.tree import TokenTree
+from nfox.trees import Accuracy
 
 
 class CTCConfig(HeadsConfig):
@@ -161,21 +165,31 @@ class CTCHeads(Heads):
             root = text.ids[:, (at[0] + 1).clamp_max(length - 1)]
             logits = self.logits(text.hidden[:, at[0]], root, at, past, target)
             spoken = logits.log_softmax(-1).cpu()
-            guesses = [[ranks(slots, depth, width) for slots in row] for row in spoken]
+            guesses = [[ranks(slots, depth, width)[0] for slots in row] for row in spoken]
             found.append(torch.tensor(guesses))
         return torch.cat(found, dim=1).to(text.ids.device)
+
+
+@dataclass(frozen=True)
+class CTCOptions(HeadsOptions):
+    """See `HeadsOptions`."""
+
+    collapse: bool = option(
+        True, "merge what slots repeat and drop blanks; false takes slots as they are"
+    )
 
 
 class CTC(HeadsDrafter):
     """Propose the likeliest beginnings of what the slots say.
 
-    Only the number of nodes is taken from the tree: what goes well together is known here, and
-    need not be guessed from ranks. Where no branches are allowed, the path that keeps most.
+    What goes well together is known here, and need not be guessed from ranks: of a fixed tree only
+    the number of nodes is taken. Where no branches are allowed, the path that keeps most.
     """
 
     summary = "one attention module guesses slots at once, with blanks between (CTC-drafter)"
     needs = "trained heads: --heads, or <model>/nfox/ctc/"
     rank = 40
+    options = CTCOptions
     heads_class = CTCHeads
     # No accuracies were published; a guess that knows the root is right more often than Medusa's.
     prior = tuple((top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.6, 0.4, 0.3, 0.2))
@@ -183,20 +197,33 @@ class CTC(HeadsDrafter):
     def __init__(self, *parts: Any, **more: Any) -> None:
         super().__init__(*parts, **more)
         self.memory = Memory()
+        self.collapse = True
 
-    def rows(self, context: Context, width: int) -> list[list[int]]:
-        """See `HeadsDrafter.rows`."""
-        return ranks(self._slots(context), self.heads.config.num_heads, width)
+    def choose(self, options: HeadsOptions, accuracy: Accuracy, costs: Costs | None) -> None:
+        """See `HeadsDrafter.choose`."""
+        super().choose(options, accuracy, costs)
+        self.collapse = not isinstance(options, CTCOptions) or options.collapse
+
+    def guess(self, context: Context, width: int) -> Guesses:
+        """See `HeadsDrafter.guess`; each depth by itself, whatever came before."""
+        slots, depth = self._slots(context), self.heads.config.num_heads
+        if self.collapse:
+            return Guesses(*ranks(slots, depth, width))
+        found = slots[:depth, :-1].topk(width)
+        return Guesses(found.indices.tolist(), found.values.exp().tolist())
 
     def propose(self, context: Context) -> TokenTree:
         """See `Drafter.propose`."""
-        if not context.tokens or not self.shape or context.room < 1:
-            return TokenTree.chain(context.root)
-        depth, most = min(self.heads.config.num_heads, context.room), len(self.shape)
+        if not self.collapse or not context.tokens or not self.shape or context.room < 1:
+            return super().propose(context)
+        depth = min(self.heads.config.num_heads, context.room)
         found = prefixes(self._slots(context), depth)
         if self.target.proposals != "trees":
-            return TokenTree.chain(context.root, longest(found, most))
-        return TokenTree.from_paths(context.root, list(found)[:most])
+            path = longest(found, len(found))
+            found = {path[:end]: found[path[:end]] for end in range(1, 1 + len(path))}
+        fixed = list(found)[: len(self.shape)]
+        paths = self.prices.paying(found.items()) if self.prices else fixed
+        return TokenTree.from_paths(context.root, paths)
 
     @torch.inference_mode()
     def _slots(self, context: Context) -> Tensor:

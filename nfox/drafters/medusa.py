@@ -18,7 +18,8 @@ from torch.nn import functional
 from nfox import checkpoint
 from nfox.drafters.base import Context
 from nfox.errors import ModelError
-from nfox.heads import IGNORE, Heads, HeadsConfig, HeadsDrafter, Text, accuracies, cross_entropy
+from nfox.heads import IGNORE, Heads, HeadsConfig, Text, accuracies, cross_entropy
+from nfox.heads_drafter import Guesses, HeadsDrafter
 from nfox.loading import ModelOptions, read_json
 from nfox.target import Target
 
@@ -28,7 +29,7 @@ class MedusaConfig(HeadsConfig):
 
     Args:
         own_vocabulary: each head ends in a matrix of its own, else in the base's LM head.
-        decay: of the loss, per head (0.8 in the paper).
+        decay: head k, from 1, counts decay^k in the loss (0.8 in the paper).
     """
 
     own_vocabulary: bool = False
@@ -83,7 +84,7 @@ class MedusaHeads(Heads):
         return made if self.config.own_vocabulary else target.unembed(made)
 
     def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
-        """See `Heads.loss`: cross-entropy of every head, each `decay` times the one before."""
+        """See `Heads.loss`: cross-entropy of every head, that of head k times decay^k."""
         wanted = torch.stack([text.ahead(k + 2) for k in range(self.config.num_heads)], dim=-1)
         learned = (wanted != IGNORE).any(-1)
         logits, wanted = self.logits(text.hidden[learned], target), wanted[learned]
@@ -91,7 +92,7 @@ class MedusaHeads(Heads):
         heads = zip(logits.unbind(1), wanted.unbind(1), strict=True)  # a gradient for all at once
         for k, (head, labels) in enumerate(heads):
             one = cross_entropy(head, labels)
-            total = total + self.config.decay**k * one
+            total = total + self.config.decay ** (k + 1) * one
             numbers[f"head{k + 1}_loss"] = float(one.detach())
             numbers |= accuracies(f"head{k + 1}", head, labels)
         return total, numbers
@@ -164,12 +165,10 @@ class Medusa(HeadsDrafter):
         save_file({n: w.cpu().contiguous() for n, w in tensors.items()}, folder / _FILES[0])
         (folder / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
-    def rows(self, context: Context, width: int) -> list[list[int]]:
-        """See `HeadsDrafter.rows`."""
+    def guess(self, context: Context, width: int) -> Guesses:
+        """See `HeadsDrafter.guess`."""
         with torch.inference_mode():
-            logits = self.heads.logits(context.hidden[-1], self.target)
-            guesses: list[list[int]] = logits.topk(width).indices.tolist()
-        return guesses
+            return Guesses.of(self.heads.logits(context.hidden[-1], self.target), width)
 
 
 _FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")

@@ -51,18 +51,19 @@ class Conversations:
         return f"{len(self.kept)} conversations{left}"
 
 
-def read(source: str) -> Conversations:
+def read(source: str, cache_dir: str | None = None) -> Conversations:
     """Read conversations.
 
     Args:
         source: a JSON file (a list), a file of JSON lines, or a dataset's id on the hub, its split
             after a colon ("train" by default).
+        cache_dir: where a download is kept; None is the hub's own folder.
 
     Raises:
         UsageError: if there is nothing of that name, or nothing in it to learn from.
     """
     path = Path(source).expanduser()
-    records = _file(path) if path.exists() else _hub(source)
+    records = _file(path) if path.exists() else _hub(source, cache_dir)
     found = gather(records)
     if not found.kept:
         total = found.skipped
@@ -155,7 +156,7 @@ def _lines(text: str) -> Iterator[Any]:
                 yield None
 
 
-def _hub(source: str) -> Iterable[Any]:
+def _hub(source: str, cache_dir: str | None) -> Iterable[Any]:
     """Return the records of a dataset on the hub."""
     name, _, split = source.partition(":")
     if source.endswith((".json", ".jsonl")) or source.startswith((".", "/", "~")):
@@ -168,7 +169,9 @@ def _hub(source: str) -> Iterable[Any]:
     import datasets
 
     try:
-        records: Iterable[Any] = datasets.load_dataset(name, split=split or "train")
+        records: Iterable[Any] = datasets.load_dataset(
+            name, split=split or "train", cache_dir=cache_dir
+        )
     except (OSError, ValueError, RuntimeError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise NfoxError(

@@ -116,7 +116,7 @@ def _rows(job: Job, loaded: LoadedModel, tell: Callable[[str], None]) -> tuple[R
     length = min(job.max_length, loaded.target.max_context)
 
     def made(source: str, lazy: bool) -> Rows:
-        found = read(source)
+        found = read(source, job.loading.cache_dir)
         rows = Rows(found.kept, template, loaded.tokenizer, length, lazy=lazy)
         left = f", {rows.left_out} without a reply in {length} tokens" if rows.left_out else ""
         tell(f"{source}: {found.describe()}{left}")

@@ -12,7 +12,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from nfox import checkpoint, drafters
 from nfox.devices import choose_dtype
 from nfox.errors import ModelError, UsageError
-from nfox.heads import Heads, HeadsDrafter
+from nfox.heads import Heads
+from nfox.heads_drafter import HeadsDrafter
 from nfox.loading import LoadedModel, load_model
 from nfox.target import Target
 from nfox.train.joint_learner import JointLearner
