@@ -1,4 +1,4 @@
-"""Make the embedded demo models: the target, then the draft that is distilled from it."""
+"""Make the embedded demo models: the target, the draft that is distilled from it, and the heads."""
 
 import argparse
 import shutil
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 from data import Rows, Sources, load_gsm8k, load_sgd, training_mix
-from distil import distil, new_draft
+from distil import answers_file, distil, new_draft
+from heads import EXTRA, train_heads
 from scratch import new_target, new_tokenizer
 from train import Plan, fit, trim
 from transformers import (
@@ -96,12 +97,17 @@ def target(args: argparse.Namespace, sources: Sources) -> None:
     publish(model, tokenizer, args.out / "target")
 
 
+def published(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    """The published target, for others to learn from."""
+    folder = args.out / "target"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device)
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
 def draft(args: argparse.Namespace, sources: Sources) -> None:
     """Distil the draft from the published target, and publish it."""
-    folder = args.out / "target"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    teacher = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device)
+    teacher, tokenizer = published(args)
     start = new_draft(teacher.config)
     if args.draft_init is not None:
         start = LlamaForCausalLM.from_pretrained(args.draft_init, dtype=torch.float32)
@@ -115,6 +121,16 @@ def draft(args: argparse.Namespace, sources: Sources) -> None:
         plan,
     )
     publish(model, tokenizer, args.out / DRAFT, with_tokenizer=False)
+
+
+def heads(args: argparse.Namespace, sources: Sources, method: str) -> None:
+    """Train the heads of a method for the published target, on answers that are newer than it."""
+    folder, file = args.out / "target", args.work / "own.jsonl"
+    newest = max(weights.stat().st_mtime for weights in folder.glob("*.safetensors"))
+    made = file.is_file() and file.stat().st_mtime > newest
+    plan = replace(plan_for(args, "draft", 0, 0), resume=made)
+    answers = answers_file(*published(args), sources, args.own_answers + 50, plan)
+    train_heads(method, folder, answers, resume=args.resume)
 
 
 def parse() -> argparse.Namespace:
@@ -141,18 +157,21 @@ def parse() -> argparse.Namespace:
         "--compile", action="store_true", help="the target: faster; needs a C++ compiler"
     )
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--only", choices=("target", "draft"))
+    parser.add_argument("--only", choices=("target", "draft", *EXTRA))
     return parser.parse_args()
 
 
 def main() -> None:
-    """Make both models, or one of them."""
+    """Make everything, or one part."""
     args = parse()
     sources = Sources(args.sgd, args.gsm8k)
-    if args.only != "draft":
+    if args.only in (None, "target"):
         target(args, sources)
-    if args.only != "target":
+    if args.only in (None, "draft"):
         draft(args, sources)
+    for method in EXTRA:
+        if args.only in (None, method):
+            heads(args, sources, method)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""What a step of a large model costs, and its parts, on random weights of a real shape.
+
+    python benchmarks/steps.py --shape 7b --dtypes bfloat16,nf4 --contexts 2048,8192
+
+Plain steps, and steps with Medusa heads and a published tree of 64 nodes. Random weights accept
+nothing, so a step is a forward; what speculation gains on top is tau, which real heads decide. The
+last line on stdout is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from statistics import median
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from nfox import trees
+from nfox.devices import best_device
+from nfox.drafters.base import Drafter
+from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
+from nfox.drafters.none import METHOD as Plain
+from nfox.generate import Step, generate
+from nfox.rules import make_rule
+from nfox.target import Target
+
+SHAPES: dict[str, dict[str, int]] = {
+    "7b": {},  # what LlamaConfig is by default
+    "1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22},
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
+}
+PARTS = ("draft", "target", "verify", "cache", "other")
+
+
+def make_target(shape: str, dtype: str, device: torch.device) -> Target:
+    """Return a Llama of random weights, in nf4 if asked for."""
+    sizes = {"max_position_embeddings": 16384, **SHAPES[shape]}
+    if shape != "7b":
+        sizes |= {"num_attention_heads": 4, "num_key_value_heads": 4}
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with device:
+            model = LlamaForCausalLM(LlamaConfig(**sizes))
+    finally:
+        torch.set_default_dtype(before)
+    if dtype == "nf4":
+        in_nf4(model)
+    return Target(model.eval().requires_grad_(False))
+
+
+def in_nf4(model: torch.nn.Module) -> None:
+    """Put the linear layers in 4 bit, all but the LM head, as loading a checkpoint does."""
+    import bitsandbytes as bnb
+
+    found = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    for name, layer in found:
+        if name == "lm_head":
+            continue
+        made = bnb.nn.Linear4bit(
+            layer.in_features,
+            layer.out_features,
+            bias=False,
+            compute_dtype=torch.bfloat16,
+            quant_type="nf4",
+        )
+        device = layer.weight.device
+        made.weight = bnb.nn.Params4bit(layer.weight.data.cpu(), quant_type="nf4").to(device)
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, made)
+
+
+def medusa(target: Target) -> Medusa:
+    """Return 4 random heads with vocabulary matrices, and the default published tree."""
+    config = MedusaConfig(
+        hidden_size=target.hidden_size, vocab_size=target.vocabulary, own_vocabulary=True
+    )
+    heads = MedusaHeads(config).to(target.last_device, target.dtype)
+    return Medusa(target, heads.eval().requires_grad_(False), trees.published("mc_sim_7b_63"))
+
+
+def steps(target: Target, drafter: Drafter, context: int, count: int) -> list[Step]:
+    """Decode after a random prompt, and leave out the first steps, which warm up."""
+    prompt = torch.randint(3, target.vocabulary, (context,)).tolist()
+    made = generate(
+        target, drafter, prompt, cache=target.new_cache(), rule=make_rule(), max_tokens=8 * count
+    )
+    found = [step for step, _ in zip(made, range(count + 5), strict=False)]
+    return found[5:]
+
+
+def measure(target: Target, drafter: Drafter, context: int, count: int) -> dict[str, Any]:
+    """Return milliseconds of a step and of its parts, and the peak of memory in GB."""
+    cuda = target.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    made = steps(target, drafter, context, count)
+    line: dict[str, Any] = {"step": 1e3 * median(step.seconds.total for step in made)}
+    for part in PARTS:
+        line[part] = 1e3 * median(getattr(step.seconds, part) for step in made)
+    line["nodes"] = len(made[-1].tree)
+    line["wall"] = time.perf_counter() - start
+    line["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
+    return {key: round(value, 3) if value is not None else None for key, value in line.items()}
+
+
+def main() -> None:
+    """Parse the command line, measure, print a table and a line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="7b")
+    parser.add_argument("--dtypes", default="bfloat16,nf4")
+    parser.add_argument("--contexts", default="2048,8192")
+    parser.add_argument("--steps", type=int, default=50)
+    arguments = parser.parse_args()
+    device, rows = best_device(), []
+    for dtype in arguments.dtypes.split(","):
+        target = make_target(arguments.shape, dtype, device)
+        drafters = {"none": Plain(), "medusa": medusa(target)}
+        for context in map(int, arguments.contexts.split(",")):
+            for name, drafter in drafters.items():
+                line = measure(target, drafter, context, arguments.steps)
+                rows.append({"dtype": dtype, "context": context, "method": name, **line})
+                print(*(f"{key} {value}" for key, value in rows[-1].items()), sep="  ", flush=True)
+        del target, drafters, drafter
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    versions = {"torch": torch.__version__, "device": name, "shape": arguments.shape}
+    print(json.dumps({"machine": versions, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
