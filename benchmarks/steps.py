@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nfox import trees
+from nfox import named_trees
 from nfox.devices import best_device
 from nfox.drafters.base import Drafter
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
@@ -80,7 +80,7 @@ def medusa(target: Target) -> Medusa:
         hidden_size=target.hidden_size, vocab_size=target.vocabulary, own_vocabulary=True
     )
     heads = MedusaHeads(config).to(target.last_device, target.dtype)
-    return Medusa(target, heads.eval().requires_grad_(False), trees.published("mc_sim_7b_63"))
+    return Medusa(target, heads.eval().requires_grad_(False), named_trees.published("mc_sim_7b_63"))
 
 
 def steps(target: Target, drafter: Drafter, context: int, count: int) -> list[Step]:

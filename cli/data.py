@@ -1,4 +1,6 @@
-"""`nfox data distill`: a dataset's questions, answered by the target itself."""
+"""`nfox data distill`: a dataset's questions, answered by the target itself; and what the commands
+that prepare data have in common.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nfox.drafters import method, names
-from nfox.errors import UsageError
+from nfox.errors import NfoxError, UsageError
 
 from .grouped import grouped, option
-from .loading import check, load_chat
-from .options import GenerationArguments, MethodArguments, ModelArguments
-from .progress import loading_display
+from .loading import check, load_plain
+from .options import MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
-    from nfox.train.replay import Answerer, Share
+    from collections import Counter
+
+    from nfox.train.answers import Answerer
+    from nfox.train.provenance import Share
+    from nfox.train.replay import Replayed
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class DistillArguments:
     concurrency: Annotated[int, option("Server", "Requests at once.", "--concurrency", min=1)] = 64
     api_key: Annotated[str | None, option("Server", "For its authorization.", "--api-key")] = None
     gpus_per_process: Annotated[
-        int, option("Data", "GPUs that one process splits the model over.", "--gpus-per-process")
+        int,
+        option("Data", "GPUs that a process splits the model over.", "--gpus-per-process", min=1),
     ] = 1
     debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
 
@@ -60,54 +65,124 @@ def distill(model: ModelArguments, arguments: DistillArguments) -> None:
 
     Several processes share the work under `accelerate launch -m nfox.cli data distill ...`.
     """
-    if arguments.data is None or arguments.out is None:
-        missing = "--data" if arguments.data is None else "--out"
+    data, out = arguments.data, arguments.out
+    if data is None or out is None:
+        missing = "--data" if data is None else "--out"
         raise UsageError(f"{missing} is missing", "nfox data distill --data FILE --out own.jsonl")
     check(model, MethodArguments())
-    share = _share(arguments.gpus_per_process)
+    share = own_share(model, arguments.gpus_per_process, loads=not arguments.url)
+    from nfox.train import provenance
     from nfox.train.data import read
-    from nfox.train.replay import note, replay
+    from nfox.train.replay import replay
+    from nfox.train.resume import full_disk_said
 
-    found = read(arguments.data)
-    whole = found.describe()
+    found = read(data, replies=False)
+    whole, asked = found.describe(), _asked(model, arguments, provenance.digest(found.kept))
     found = replace(found, kept=found.kept[: arguments.limit])
+    provenance.check(out, asked, data)  # before a model is loaded
     begin = time.time()
     answerer = _answerer(model, arguments)
     batch = max(arguments.batch, arguments.concurrency) if arguments.url else arguments.batch
-    with _bar(len(found.kept) // share.size) as on_done:
-        counts = replay(found, answerer, arguments.out, batch=batch, share=share, on_done=on_done)
-    if share.rank == 0:
-        facts = {
-            "command": shlex.join(["nfox", *sys.argv[1:]]),
-            "data": arguments.data,
-            "read": whole,
-            "model": model.model or "embedded",
-            "url": arguments.url,
-            "temperature": arguments.temperature,
-            "max_new_tokens": arguments.max_new_tokens,
-            "counts": dict(counts),
-            "seconds": round(time.time() - begin),
-        }
-        note(arguments.out, facts)
-    said = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()) if count)
-    print(f"{whole}; {said}; {arguments.out}", file=sys.stderr)
+    facts = {"command": command_line(arguments.api_key), "data": data, "read": whole}
+    with full_disk_said(out, "what was written is whole", "free some space; the same goes on"):
+        provenance.begin(out, facts | asked, share)
+        with bar(len(range(share.rank, len(found.kept), share.size))) as on_done:
+            done = replay(found, answerer, out, batch=batch, share=share, on_done=on_done)
+        total = provenance.finish(out, share, done.counts, time.time() - begin)
+    said = ", ".join(f"{count} {what}" for what, count in sorted(done.counts.items()) if count)
+    print(f"{whole}; {said}; {out}", file=sys.stderr)
+    _complain(done, total)
 
 
-def _share(gpus: int) -> Share:
-    """Find out which process this is, and keep to its own GPUs: before torch looks for them."""
+def _complain(done: Replayed, total: Counter[str] | None) -> None:
+    """Say why questions were not answered; it is an error if none was, by any process."""
+    if total and total["failed"] and not total["kept"] + total["cut"]:
+        raise NfoxError(f"no conversation was answered; the last error: {done.reason}")
+    if done.reason:
+        print(f"the last one that was not answered: {done.reason}", file=sys.stderr)
+
+
+def _asked(model: ModelArguments, arguments: DistillArguments, questions: str) -> dict[str, Any]:
+    """Return all that the answers depend on, which must be the same to go on with a file."""
+    remote = {"model": model.model} if arguments.url else {}
+    return {
+        "questions": questions,
+        "url": arguments.url,
+        "temperature": arguments.temperature,
+        "max_new_tokens": arguments.max_new_tokens,
+        **model_facts(model),
+        **remote,
+    }
+
+
+def model_facts(model: ModelArguments) -> dict[str, Any]:
+    """Return what a model's greedy answers depend on."""
+    name = model.model or "embedded"
+    local = Path(name).expanduser().is_dir()
+    return {
+        "model": str(Path(name).expanduser().resolve()) if local else name,
+        "template": model.conv_template,
+        "system": model.system,
+        "adapter": model.adapter,
+        "revision": model.revision,
+        "dtype": model.dtype,
+        "quantisation": "4bit" if model.load_in_4bit else "8bit" if model.load_in_8bit else None,
+    }
+
+
+def command_line(key: str | None = None) -> str:
+    """Return what was typed, but for the key of a server."""
+    words = [word.replace(key, "***") if key else word for word in sys.argv[1:]]
+    return shlex.join(["nfox", *words])
+
+
+def own_share(model: ModelArguments, gpus: int, *, loads: bool = True) -> Share:
+    """Find out which process this is, and keep to its own GPUs.
+
+    Args:
+        model: its options.
+        gpus: of a process.
+        loads: whether it is loaded here.
+    """
     local = os.environ.get("LOCAL_RANK")
-    if local is not None:
-        first = int(local) * gpus
-        given = os.environ.get("CUDA_VISIBLE_DEVICES")
-        seen = given.split(",") if given else [str(n) for n in range(first + gpus)]
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seen[first : first + gpus])
-    from nfox.train.replay import Share
+    if loads and model.device is None and (local is not None or gpus > 1):
+        _keep_to_own_gpus(int(local or 0), gpus)
+    from nfox.train.provenance import Share
 
     return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
+def _keep_to_own_gpus(local: int, count: int) -> None:
+    """Hide the GPUs of the other processes; without any GPU there is nothing to hide.
+
+    Args:
+        local: rank of this process on this machine.
+        count: GPUs of a process.
+
+    Raises:
+        UsageError: if there are too few for all processes.
+    """
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = map(str, range(torch.cuda.device_count())) if given is None else given.split(",")
+    seen = [number.strip() for number in numbers if number.strip() not in ("", "-1")]
+    if not seen and count == 1:
+        return
+    own = seen[local * count : (local + 1) * count]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)  # torch reads it when it first uses one
+    there = min(torch.cuda.device_count(), len(own)) if own else 0
+    if there < count:
+        raise UsageError(
+            f"process {local} needs {count} GPUs of its own and finds {there}: "
+            f"{len(seen)} are visible on this machine ({','.join(seen) or 'none'})",
+            "start fewer processes, lower --gpus-per-process, or say --device cpu",
+        )
+
+
 def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
-    from nfox.train.replay import Local, Server
+    from nfox.train.answers import Local
+    from nfox.train.server import Server
 
     if arguments.url:
         return Server(
@@ -118,16 +193,18 @@ def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
             arguments.concurrency,
             arguments.api_key,
         )
-    split = arguments.gpus_per_process > 1 and model.device_map is None
-    chosen = replace(model, device_map="auto") if split else model
-    plain = MethodArguments(next(name for name in names() if not method(name).drafts))
-    with loading_display(sys.stderr.isatty()) as told:
-        chat = load_chat(chosen, plain, GenerationArguments(), told=told)
+    chat = load_plain(spread(model, arguments.gpus_per_process))
     return Local(chat.model, chat.template, arguments.max_new_tokens, arguments.temperature)
 
 
+def spread(model: ModelArguments, gpus: int) -> ModelArguments:
+    """Return the options that split a model over all GPUs of a process, if it has several."""
+    split = gpus > 1 and model.device_map is None
+    return replace(model, device_map="auto") if split else model
+
+
 @contextmanager
-def _bar(total: int) -> Iterator[Callable[[int], None]]:
+def bar(total: int) -> Iterator[Callable[[int], None]]:
     """Show how many conversations are finished, on a terminal."""
     from rich.console import Console
     from rich.progress import Progress
@@ -140,6 +217,7 @@ def _bar(total: int) -> Iterator[Callable[[int], None]]:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
+
     group = typer.Typer(
         help="Prepare data to train on.", no_args_is_help=True, pretty_exceptions_enable=False
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nfox.drafters import method as found_method
 from nfox.drafters import names
 from nfox.errors import ModelError, UsageError
 
 from .options import GenerationArguments, MethodArguments, ModelArguments
-from .progress import NOBODY, Loading
+from .progress import NOBODY, Loading, loading_display
 
 if TYPE_CHECKING:
     from nfox.chat import Chat
@@ -92,6 +94,13 @@ def load_chat(
     if generation.sampling == "model":
         chat.settings = _as_the_model_says(chat, generation)
     return chat
+
+
+def load_plain(model: ModelArguments) -> Chat:
+    """Load what the options say, to answer without drafting; show how loading goes."""
+    plain = next(name for name in names() if not found_method(name).drafts)
+    with loading_display(sys.stderr.isatty()) as told:
+        return load_chat(model, MethodArguments(plain), GenerationArguments(), told=told)
 
 
 def make_settings(method: MethodArguments, generation: GenerationArguments) -> Settings:

@@ -17,6 +17,7 @@ from nfox.session import Session
 from . import events
 from .chat import Talk
 from .errors import INTERRUPTED
+from .header import exactness
 from .interrupt import interruptible
 from .options import DisplayArguments
 from .theme import make_screen
@@ -31,6 +32,8 @@ def answer_text(chat: Chat, prompt: str, display: DisplayArguments) -> None:
     stats = display.stats and (display.verbose > 0 or sys.stderr.isatty())
     notes = Console(stderr=True, highlight=False, markup=False, no_color=screen.console.no_color)
     talk = Talk(Session(chat), screen, replace(display, stats=stats), notes)
+    if display.verbose and (said := exactness(chat)) != "lossless":
+        talk.say(said)
     talk.answer(talk.session.send(prompt))
     _leave(chat)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.style import Style
@@ -68,7 +68,7 @@ class Recorder:
         symbols: for spaces and newlines.
     """
 
-    def __init__(self, tokenizer: object, symbols: Symbols) -> None:
+    def __init__(self, tokenizer: Any, symbols: Symbols) -> None:
         self._tokenizer = tokenizer
         self._symbols = symbols
         self.records: list[StepRecord] = []
@@ -79,7 +79,7 @@ class Recorder:
         scores = None if step.logits is None else step.logits.float().softmax(-1)
         nodes = tuple(
             Node(
-                self._spell(tree.tokens[n]),
+                spell(tree.tokens[n], self._tokenizer, self._symbols),
                 tree.depths[n],
                 n in path,
                 None if scores is None else float(scores[tree.parents[n], tree.tokens[n]]),
@@ -89,15 +89,15 @@ class Recorder:
         )
         before = step.verdict.path[len(step.tokens) - 1]  # a stop token may cut the path
         p = None if scores is None else float(scores[before, step.tokens[-1]])
-        tokens = tuple(map(self._spell, step.tokens))
+        tokens = tuple(spell(token, self._tokenizer, self._symbols) for token in step.tokens)
         self.records.append(StepRecord(tokens, step.sources, nodes, step.seconds, p))
 
-    def _spell(self, token: int) -> str:
-        """Write a token so that its spaces can be seen."""
-        spell = self._tokenizer.decode  # type: ignore[attr-defined]
-        # After another token a SentencePiece tokenizer keeps the space in front of a word.
-        text = spell([token, token])[len(spell([token])) :]
-        return clean(text.replace("\n", self._symbols.newline)).replace(" ", self._symbols.space)
+
+def spell(token: int, tokenizer: Any, symbols: Symbols) -> str:
+    """Write a token so that its spaces can be seen."""
+    # After another token a SentencePiece tokenizer keeps the space in front of a word.
+    text = tokenizer.decode([token, token])[len(tokenizer.decode([token])) :]
+    return clean(text.replace("\n", symbols.newline)).replace(" ", symbols.space)
 
 
 def print_steps(

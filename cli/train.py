@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from .errors import INTERRUPTED, guarded
 
 if TYPE_CHECKING:
     from nfox.train.job import Done
+    from nfox.train.record import Job
 
 _HELP = ("-h", "--help")
 
@@ -45,8 +45,9 @@ def run(method: str, given: Sequence[str]) -> None:
         typer.Exit: with 130, if it was stopped.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # It warns of a kernel that is optional, whether or not anything is quantised.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from nfox.progress import quiet
+
+    quiet()  # before bitsandbytes is imported: it warns while it is
     from .train_options import help_text, parse
 
     if set(given) & set(_HELP):
@@ -75,10 +76,10 @@ def run(method: str, given: Sequence[str]) -> None:
         display.tell(f"  {command} --resume_from_checkpoint true")
         raise typer.Exit(INTERRUPTED)
     if first:
-        _report(method, done)
+        _report(job, done)
 
 
-def _report(method: str, done: Done) -> None:
+def _report(job: Job, done: Done) -> None:
     """Print what the heads can do and how to use them."""
     from .eval import accuracy_table
 
@@ -88,8 +89,9 @@ def _report(method: str, done: Done) -> None:
         print(f"loss {done.measured.loss:.4f}; tau {tau:.2f} to expect of a tree of 63 nodes")
     print(f"written to {done.folder}; try them:")
     adapter = ["--adapter", str(done.adapter)] if done.adapter else []
-    use = ["nfox", "--model", done.model, *adapter, "--method", method, "--heads", str(done.folder)]
-    print(f"  {shlex.join([*use, '-v'])}")
+    quantised = [f"--load-in-{job.loading.quantisation}"] if job.loading.quantisation else []
+    use = ["nfox", "--model", done.model, *quantised, *adapter, "--method", job.method]
+    print(f"  {shlex.join([*use, '--heads', str(done.folder), '-v'])}")
 
 
 def register(app: typer.Typer) -> None:

@@ -64,11 +64,18 @@ class Display(TrainerCallback):
         """See `TrainerCallback`."""
         logs = logs or {}
         if "eval_tau" in logs:
-            self._tau = f", tau {logs['eval_tau']:.2f}"
-            self.tell(f"step {state.global_step}: eval loss {logs['eval_loss']:.4f}{self._tau}")
+            self._tau = f"tau {logs['eval_tau']:.2f}"
+            self.tell(f"step {state.global_step}: eval loss {logs['eval_loss']:.4f}, {self._tau}")
+            self._describe()
         elif "loss" in logs:
             self._loss = f"loss {logs['loss']:.4f}"
-            self._bar.update(self._task, description=self._loss + self._tau)
+            self._describe()
             if self._bar.disable:
                 of = f"{state.global_step} of {state.max_steps}"
                 self.tell(f"step {of}: {self._loss}, learning rate {logs['learning_rate']:.2e}")
+
+    def _describe(self) -> None:
+        """Put the last loss and the last tau beside the bar."""
+        if self._task is not None:  # a training that was finished before has no bar
+            said = ", ".join(filter(None, (self._loss, self._tau)))
+            self._bar.update(self._task, description=said)

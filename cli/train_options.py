@@ -26,8 +26,10 @@ from nfox.train.start import heads_class
 from .train_config import read_config, typed
 from .train_joint import joint_arguments, read_joint
 from .train_names import FSDP, Setting, join, reasons, split, translate
+from .train_reports import check_reports
 
 _FILES = ("configpath", "heads_config")
+_EVALUATED = "0.1"  # of the training: transformers takes less than 1 as a share of the steps
 
 
 def _about(help: str, default: Any = None) -> Any:
@@ -123,6 +125,8 @@ def parse(
     """
     parser = _parser(method)
     said, unused = translate(method, _with_files(method, given))
+    if _given(said.get("eval_data_path")) and "eval_strategy" not in said:
+        said |= {"eval_strategy": ["steps"], "eval_steps": said.get("eval_steps", [_EVALUATED])}
     if _is_on(said.get("fp16")):
         parser.set_defaults(bf16=False)
     try:
@@ -133,6 +137,7 @@ def parse(
         raise UsageError(" ".join(str(error).split())[:300]) from error
     _refuse_unknown(parser, rest[-1])
     _check(method, said)
+    check_reports(args.report_to)
     if "eval_steps" in said and args.eval_strategy == "no":
         unused["eval_steps"] = "--eval_strategy steps measures while training"
     sizes = {name: value for name, value in vars(heads).items() if not data.heads or name in said}
@@ -205,6 +210,10 @@ def _sizes(method: str, place: str) -> dict[str, Any]:
             f"leave it out; sizes are --{method}_num_heads, ...: `nfox train {method} --help`",
         )
     return {f"{method}_{name}": value for name, value in sizes.items()}
+
+
+def _given(values: Sequence[str] | None) -> bool:
+    return bool(values) and values != [""]
 
 
 def _is_on(values: Sequence[str] | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def finished_ids(path: Path) -> set[str]:
     if rest and not rest.startswith(b"{"):
         _id(path, len(whole) + 1, rest)  # not what we began to write: it must not be lost
     if rest:
-        path.write_bytes(data[: len(data) - len(rest)])
+        os.truncate(path, len(data) - len(rest))  # needs no room on a disk that is full
     return ids
 
 

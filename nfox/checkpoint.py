@@ -10,7 +10,8 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         mapped = zipfile.is_zipfile(path)
         return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except _UNREADABLE as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise ModelError(f"{path}: not a whole checkpoint: {line}", "copy it again") from error
+        # What the libraries say is for programmers, and several lines long.
+        why = f"{path.stat().st_size:,} bytes" if path.exists() else "no such file"
+        why = str(error.strerror) if isinstance(error, PermissionError) else why
+        raise ModelError(
+            f"{path}: not a whole checkpoint of weights ({why})", "copy it again"
+        ) from error
 
 
 _UNREADABLE = (
@@ -173,14 +178,32 @@ def read(place: str, options: ModelOptions | None = None) -> dict[str, Tensor]:
 def write(folder: Path, what: About, tensors: Mapping[str, Tensor]) -> None:
     """Write heads in bf16; a file is complete before it has its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in tensors.items()}
-    part = folder / f"{WEIGHTS}.part"
-    save_file(kept, part)
-    part.replace(folder / WEIGHTS)
-    part = folder / f"{ABOUT}.part"
+    write_tensors(folder / WEIGHTS, {k: v.to(torch.bfloat16) for k, v in tensors.items()})
     text = json.dumps(what.model_dump(), indent=2, ensure_ascii=False)
-    part.write_text(_rows_on_lines(text) + "\n", encoding="utf-8")
-    part.replace(folder / ABOUT)
+    write_text(folder / ABOUT, _rows_on_lines(text) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; it is complete before it has its name."""
+    with _complete(path) as part:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; it is complete before it has its name."""
+    with _complete(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _complete(path: Path) -> Iterator[Path]:
+    """Give another name to write to; what was not written whole, on a full disk, goes."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _rows_on_lines(text: str) -> str:

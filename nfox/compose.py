@@ -74,7 +74,8 @@ def load(
         heads, name = heads or name, base_model or base
     elif base_model is not None:
         heads, name = heads or name, base_model
-    places = Places(draft_model, heads, replace(ModelOptions(), offline=loading.offline))
+    hub = ModelOptions(offline=loading.offline, adapter=loading.adapter)
+    places = Places(draft_model, heads, hub)
     if heads:
         _check_heads(heads, name, places)
     on_stage(f"checking memory for {name}")

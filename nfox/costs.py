@@ -46,7 +46,12 @@ class Costs:
         return self.seconds[low] * (1 - part) + self.seconds[high] * part
 
     def speedup(
-        self, gamma: int, alpha: float = _ALPHA, draft: float = 0.0, branches: int = 1
+        self,
+        gamma: int,
+        alpha: float = _ALPHA,
+        draft: float = 0.0,
+        branches: int = 1,
+        beside: int = 0,
     ) -> float:
         """Return the expected speed-up over plain decoding of chains of `gamma` tokens.
 
@@ -57,15 +62,19 @@ class Costs:
             alpha: chance that one is accepted, given that the one before was.
             draft: seconds per drafted token.
             branches: nodes at each depth; all but one only make the forward wider here.
+            beside: other nodes, which do so as well, wherever anything is drafted.
         """
         tau = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
-        return tau * self.at(1) / (self.at(gamma * branches + 1) + gamma * draft)
+        nodes = gamma * branches + beside if gamma else 0
+        return tau * self.at(1) / (self.at(nodes + 1) + gamma * draft)
 
-    def best_gamma(self, most: int, draft: float = 0.0, branches: int = 1) -> int:
+    def best_gamma(
+        self, most: int, draft: float = 0.0, branches: int = 1, beside: int = 0
+    ) -> int:
         """Return the draft length of at most `most` tokens that promises the most speed."""
 
         def promise(gamma: int) -> float:
-            return self.speedup(gamma, draft=draft, branches=branches)
+            return self.speedup(gamma, draft=draft, branches=branches, beside=beside)
 
         return max(range(most + 1), key=promise)
 
@@ -126,4 +135,5 @@ def measure(target: Target, *, budget: float = 1.0) -> Costs:
         seconds[width] = min(times)  # whatever else the machine does only adds to it
         if time.perf_counter() - begin > 2 * budget and width > 1:
             break
-    return Costs(seconds)
+    # Nothing narrower takes longer; if it seemed to, the machine was busy with something else.
+    return Costs({n: min(s for m, s in seconds.items() if m >= n) for n in seconds})

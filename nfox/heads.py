@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from nfox.target import Target
@@ -27,10 +27,10 @@ class HeadsConfig(BaseModel, extra="forbid"):
         num_layers: of a head's body.
     """
 
-    hidden_size: int
-    vocab_size: int = 0
-    num_heads: int = 4
-    num_layers: int = 1
+    hidden_size: int = Field(ge=1)
+    vocab_size: int = Field(0, ge=0)
+    num_heads: int = Field(4, ge=1)
+    num_layers: int = Field(1, ge=1)
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,25 @@ class Text:
         hidden: [B, T, D] the target's last hidden states.
         labels: [B, T] what is to be foretold at each place: the tokens themselves or the target's
             own choices, IGNORE where nothing is learned.
+        chosen: the labels are the target's own choices.
     """
 
     ids: Tensor
     hidden: Tensor
     labels: Tensor
+    chosen: bool = False
 
     def ahead(self, count: int) -> Tensor:
         """Return [B, T] the labels `count` places further on, IGNORE beyond the end."""
         return torch.nn.functional.pad(self.labels, (0, count), value=IGNORE)[:, count:]
+
+    def compared(self) -> dict[str, Text]:
+        """Return what guesses are compared with while training, by what its numbers' names end in:
+        the data's tokens, whatever is learned; and the target's own choices, where they are known.
+        """
+        said = torch.where(self.labels != IGNORE, self.ids, IGNORE)
+        data = replace(self, labels=said, chosen=False)
+        return {"": data, "_base": self} if self.chosen else {"": data}
 
 
 class Heads(nn.Module, ABC):
@@ -59,9 +69,11 @@ class Heads(nn.Module, ABC):
     Attributes:
         Config: the class of its config.
         config: what it is sized by.
+        learns_choices: whether the paper's labels are the target's own choices, not the data.
     """
 
     Config: ClassVar[type[HeadsConfig]] = HeadsConfig
+    learns_choices: ClassVar[bool] = False
     config: Any
 
     def __init__(self, config: HeadsConfig) -> None:
@@ -124,16 +136,20 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def accuracies(name: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return how often the first and one of the first five of [n, V] logits are the label [n]."""
-    learned = labels != IGNORE
-    top = logits[learned].topk(min(5, logits.shape[-1])).indices
-    hits = (top == labels[learned][:, None]).float()
-    count = max(len(hits), 1)
-    return {
-        f"{name}_top1": float(hits[:, :1].sum()) / count,
-        f"{name}_top5": float(hits.sum()) / count,
-    }
+def accuracies(logits: Tensor, wanted: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return how often one of the first 1, 2, ... 5 of [n, V] logits is the label.
+
+    Args:
+        logits: of one head.
+        wanted: labels [n], by the name that their numbers begin with.
+    """
+    top = logits.topk(min(5, logits.shape[-1])).indices
+    numbers: dict[str, float] = {}
+    for name, labels in wanted.items():
+        count = (labels != IGNORE).sum().clamp_min(1)
+        rates = (top == labels[:, None]).sum(0).cumsum(0) / count  # IGNORE is no token
+        numbers |= {f"{name}_top{k}": rate for k, rate in enumerate(rates.tolist(), 1)}
+    return numbers
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ loading, checking and sizing the tree are the same for all and are here.
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from nfox import checkpoint, trees
+from nfox import checkpoint, named_trees, trees
 from nfox.costs import Costs, idleness, timed
 from nfox.drafters.base import (
     Context,
@@ -28,11 +29,14 @@ from nfox.drafters.base import (
     weights_beside,
 )
 from nfox.errors import ModelError, UsageError
+from nfox.fingerprint import doubt
 from nfox.heads import Heads
 from nfox.loading import ModelOptions
 from nfox.rules import make_rule
 from nfox.target import Target
 from nfox.tree import TokenTree
+
+log = logging.getLogger(__name__)
 
 _WIDTH = 10  # guesses for one place; published trees have no more
 
@@ -140,21 +144,26 @@ class HeadsDrafter(Drafter):
         return cls.published.get(model)
 
     @classmethod
-    def export(cls, heads: Any, what: checkpoint.About, target: Target, folder: Path) -> None:
-        """Write heads in the layout that was published for the method.
+    def export(
+        cls, place: str, what: checkpoint.About, base: str, hub: ModelOptions, folder: Path
+    ) -> list[str]:
+        """Write heads in the layout that was published for the method, else in our own.
 
         Args:
-            heads: as `load` gave them.
-            what: they are.
-            target: their base.
+            place: folder or hub id of the heads.
+            what: they are, with the name of their base to write down.
+            base: folder or hub id to load the base from, where the layout needs something of it.
+            hub: how files are fetched.
             folder: gets the files.
 
+        Returns:
+            Their names.
+
         Raises:
-            UsageError: if there is no such layout.
+            ModelError: if the heads are not whole.
         """
-        raise UsageError(
-            f"no layout was published for {cls.method()} heads", "their own folder can be shared"
-        )
+        checkpoint.write(folder, what, cls.read(place, hub))
+        return [checkpoint.ABOUT, checkpoint.WEIGHTS]
 
     @classmethod
     def build(cls, parts: Parts, options: HeadsOptions) -> Self:
@@ -171,6 +180,7 @@ class HeadsDrafter(Drafter):
         cls, model: str, target: Target, place: str, hub: ModelOptions
     ) -> tuple[Any, checkpoint.About]:
         """Load heads and check that they fit a target; 16 bit on a 16 bit target, quantised or not.
+        Where they fit, but seem to be for another one, a line is logged.
 
         Raises:
             ModelError: if they are not there, not whole, or for another model.
@@ -199,6 +209,9 @@ class HeadsDrafter(Drafter):
             heads = cls.heads_class(config)
         heads = heads.to_empty(device="cpu")
         checkpoint.fill(heads, cls.read(place, hub), place)
+        doubted = doubt(what, place, model, target, hub)
+        if doubted:
+            log.warning(doubted)
         return heads.to(target.last_device, target.dtype).eval().requires_grad_(False), what
 
     @classmethod
@@ -213,7 +226,7 @@ class HeadsDrafter(Drafter):
         """Take the tree that was asked for, or what promises the most here."""
         most, depth = min(options.nodes, trees.MOST_NODES - 1), self.heads.config.num_heads
         if options.tree not in ("auto", "measured"):
-            shape = trees.named(options.tree)
+            shape = named_trees.named(options.tree, min(_WIDTH, self.target.vocabulary))
             if shape.depth > depth:
                 raise UsageError(
                     f"the tree {options.tree} is {shape.depth} deep, the heads draft {depth} ahead",

@@ -6,6 +6,8 @@ stderr is: they hand on what they are told.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +29,10 @@ def quiet() -> None:
     disable_progress_bar()
     set_verbosity_error()
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    # It warns of a kernel that is optional, and of a cast that it always makes.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # peft asks for what transformers has under another name by now.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
 
 
 @contextmanager

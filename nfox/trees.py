@@ -1,20 +1,18 @@
 """Shapes of token trees: which ranks of which depth's guesses are tried.
 
 A shape is a list of paths of ranks: (0, 2) is the best guess for the first token, then the third
-best for the second (Medusa, Cai et al. 2024, arXiv 2401.10774, section 3). It is a published one,
-read from a file, or the one that promises the most on this machine.
+best for the second (Medusa, Cai et al. 2024, arXiv 2401.10774, section 3). Here are the ones that
+promise the most on this machine; `nfox.named_trees` has those with a name.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 from nfox.costs import Costs
@@ -27,23 +25,6 @@ Accuracy = Sequence[Sequence[float]]
 MOST_NODES = 64
 
 Node = TypeVar("Node")
-
-# "path:children" for every inner node; the paths of one shape share their first ranks.
-_PUBLISHED = {
-    "mc_sim_7b_63": "r:10 0:10 1:7 2:3 3:2 4:1 5:1 6:1 7:1 8:1 9:1 00:10 01:3 02:2 03:1 04:1 05:1 "
-    "06:1 07:1 10:2 20:1 000:2",
-    "vicuna_7b_stage2": "r:10 0:10 1:5 2:2 3:2 4:1 5:1 6:1 7:1 00:9 01:4 02:2 03:1 04:1 05:1 10:3 "
-    "11:1 20:1 000:4 001:1 002:1 010:1",
-    "vicuna_13b_stage2": "r:10 0:10 1:4 2:2 3:1 4:1 5:1 00:10 01:4 02:2 03:1 04:1 05:1 10:3 11:1 "
-    "20:1 30:1 000:4 001:2 002:1 010:1 100:1",
-    "vicuna_33b_stage2": "r:10 0:10 1:5 2:3 3:2 4:1 5:1 6:1 7:1 00:10 01:4 02:2 03:1 04:1 05:1 "
-    "10:3 11:1 20:1 000:3 001:1 010:1",
-    "zephyr_stage2": "r:10 0:10 1:6 2:4 3:2 4:2 5:1 6:1 7:1 00:10 01:4 02:2 03:1 04:1 05:1 10:2 "
-    "11:1 20:1 000:2 001:1",
-    "vicuna_7b_stage1": "r:10 0:10 1:7 2:4 3:3 4:2 5:2 6:1 7:1 8:1 9:1 00:9 01:3 02:2 03:1 04:1 "
-    "05:1 10:2 20:1 000:1",
-    "eagle_25": "r:4 0:3 1:2 2:2 3:1 00:3 01:2 02:2 10:1 000:3 0000:2",
-}
 
 
 @dataclass(frozen=True)
@@ -110,47 +91,6 @@ class Shape:
     def tau(self, accuracy: Accuracy) -> float:
         """Return the tokens per step to expect."""
         return 1 + sum(self.chances(accuracy))
-
-
-def published(name: str) -> Shape:
-    """Return a published shape by its name."""
-    paths: list[tuple[int, ...]] = []
-    for item in _PUBLISHED[name].split():
-        parent, children = item.split(":")
-        ranks = () if parent == "r" else tuple(map(int, parent))
-        paths += [(*ranks, rank) for rank in range(int(children))]
-    return Shape(tuple(sorted(paths, key=lambda path: (len(path), path))))
-
-
-def names() -> list[str]:
-    """Return the names of the published shapes."""
-    return sorted(_PUBLISHED)
-
-
-def named(name: str) -> Shape:
-    """Return a published shape, or one from a JSON file: a list of paths [[0], [0, 0], [1], ...],
-    or an object that has one as its "tree", such as `nfox eval heads` writes.
-
-    Raises:
-        UsageError: if it is neither.
-    """
-    if name in _PUBLISHED:
-        return published(name)
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise UsageError(
-            f"there is no tree {name!r}, and no such file",
-            f"trees: auto, {', '.join(names())}, or a JSON file of paths [[0], [0, 0], [1]]",
-        )
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found = found["tree"] if isinstance(found, dict) else found
-        paths = {tuple(int(rank) for rank in item) for item in found if item}
-    except KeyError:
-        raise UsageError(f'{name}: no JSON list of paths, nor an object with a "tree"') from None
-    except (ValueError, TypeError, OSError) as error:
-        raise UsageError(f"{name}: not a JSON list of paths: {error}") from error
-    return Shape(tuple(sorted(paths, key=lambda path: (len(path), path))))
 
 
 def _chance(path: Sequence[int], accuracy: Accuracy) -> float:

@@ -151,6 +151,15 @@ def test_every_method_gives_the_same_answer(model: str) -> None:
     assert set(answers) == {REPLY + "\n"}
 
 
+def test_a_lossy_rule_is_called_so_where_it_is_asked_for(model: str) -> None:
+    lossy = ["-p", "hello", "--accept", "typical", "--temperature", "1"]
+    assert "typical: not lossless" in ask(model, *lossy, "-v").stderr
+    assert "lossless" not in ask(model, *lossy[:2], "-v").stderr
+    assert lines(ask(model, *lossy, "--json").stdout)[0]["lossless"] is False
+    done = ask(model, *lossy[2:], "--style", "programmatic", input="")
+    assert lines(done.stdout)[0]["lossless"] is False
+
+
 def test_json_events(model: str) -> None:
     done = ask(model, "-p", "the quick brown dog", "--json", "-vv")
     first, *middle, last = lines(done.stdout)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 from nfox import checkpoint
 from nfox.cli.app import app
 from nfox.errors import UsageError
+from nfox.train.job import train as begin
 from nfox.train.record import Job
 
 SMALL = {"max_steps": 2, "use_cpu": True, "bf16": False, "logging_steps": 1, "save_steps": 99}
@@ -246,6 +247,66 @@ def test_what_is_not_offered_says_what_is(words: list[str], hint: str) -> None:
     assert "\n" not in f"{caught.value.message}{caught.value.hint}"
 
 
+NEEDED = ["--model_name_or_path", "x", "--data_path", "y"]
+
+
+def test_data_to_measure_on_are_measured_on_as_training_goes(tmp_path: Path) -> None:
+    needed = [*NEEDED, "--output_dir", tmp_path]
+    _, args, notes = parsed(*needed, "--eval_data_path", "z")
+    assert (args.eval_strategy, args.eval_steps, notes) == ("steps", 0.1, [])
+    _, args, notes = parsed(*needed, "--eval_data_path", "z", "--eval_steps", 40)
+    assert (args.eval_strategy, args.eval_steps, notes) == ("steps", 40, [])
+    _, args, _ = parsed(*needed, "--eval_data_path", "z", "--evaluation_strategy", "no")
+    assert args.eval_strategy == "no"
+    assert parsed(*needed)[1].eval_strategy == "no"
+
+
+def test_a_report_to_what_is_not_there_names_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nfox.cli import train_reports
+
+    needed = [*NEEDED, "--output_dir", tmp_path]
+    monkeypatch.setattr(train_reports, "get_available_reporting_integrations", lambda: ["wandb"])
+    parsed(*needed, "--report_to", "wandb")
+    for name, package in (("tensorboard", "tensorboard"), ("comet_ml", "comet-ml")):
+        with pytest.raises(UsageError, match=f"needs {package}") as caught:
+            parsed(*needed, "--report_to", name)
+        assert caught.value.hint == f"pip install {package}"
+    with pytest.raises(UsageError, match="not known"):
+        parsed(*needed, "--report_to", "nowhere")
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_command_printed_after_a_quantised_training_quantises(
+    bits: int, tmp_path: Path
+) -> None:
+    """In a process of its own: libraries warn once, and while they are imported."""
+    pytest.importorskip("bitsandbytes")
+    settings = {"model_name_or_path": folder.llama(), "data_path": test_train.data(),
+                "output_dir": tmp_path, f"load_in_{bits}bit": True, "adapter": "lora",
+                **SMALL, "max_steps": 1}  # fmt: skip
+    typed = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
+    command = [sys.executable, "-m", "nfox.cli", "train", METHOD, *typed]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"nfox --model {folder.llama()} --load-in-{bits}bit --adapter" in done.stdout
+    foreign = [line for line in done.stderr.splitlines() if not line.startswith("nfox: ")]
+    assert not foreign
+
+
+@pytest.mark.parametrize("method", test_train.METHODS)
+def test_labels_that_are_not_the_papers_are_told(method: str, tmp_path: Path) -> None:
+    from nfox.train.start import heads_class
+
+    told: list[str] = []
+    for own in (False, True):
+        asked = test_train.job(method, own_labels=own)
+        begin(asked, test_train.arguments(tmp_path, max_steps=1), tell=told.append)
+    count = sum("--labels target" in line for line in told)
+    assert count == heads_class(method).heads_class.learns_choices
+
+
 def test_sharding_by_the_launcher_is_refused_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -283,9 +344,6 @@ def test_downloads_are_kept_where_it_is_said(tmp_path: Path) -> None:
     found = {path.name for path in kept.rglob("snapshots/*/*")}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= found
     assert not list((tmp_path / "home").rglob("*.safetensors"))
-
-
-NEEDED = ["--model_name_or_path", "x", "--data_path", "y"]
 
 
 @pytest.mark.parametrize(
@@ -354,7 +412,8 @@ def test_heads_are_measured_and_the_best_tree_found(method: str, tmp_path: Path)
     ElementTree.parse(tmp_path / "out.svg")
     answered = run("generate", "hello", *given[:-2], *place[:2], "--tree", tmp_path / "out.json",
                    "--max-new-tokens", 4)  # fmt: skip
-    assert answered.exit_code == 0, answered.stderr
+    nothing_pays = not found["tree"]  # on a busy machine
+    assert answered.exit_code == (2 if nothing_pays else 0), answered.stderr
 
 
 @pytest.mark.parametrize(

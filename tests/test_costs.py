@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 
+from nfox import costs
 from nfox.costs import WIDTHS, Costs, idleness, measure, timed
 
 FLAT = Costs({1: 5.0, 4: 5.0, 32: 5.0})
@@ -57,11 +58,20 @@ def test_it_is_shown_in_one_line() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "bloom", "mamba", "t5"])
 def test_measuring_scores_every_width_it_can(family: str) -> None:
-    costs = measure(tiny.target(family), budget=0.2)
+    found = measure(tiny.target(family), budget=0.2)
     expected = {1} if family == "mamba" else set(WIDTHS)
-    assert set(costs.seconds) <= expected
-    assert 1 in costs.seconds
-    assert all(seconds > 0 for seconds in costs.seconds.values())
+    assert set(found.seconds) <= expected
+    assert 1 in found.seconds
+    assert all(seconds > 0 for seconds in found.seconds.values())
+
+
+def test_a_busy_moment_does_not_make_a_narrow_forward_dearer_than_a_wide_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = iter(range(10_000, 0, -1))
+    monkeypatch.setattr(costs, "timed", lambda act, device: next(taken) / 1e6)
+    found = measure(tiny.target(), budget=0.01).seconds
+    assert len(set(found.values())) == 1
 
 
 def test_a_slow_model_is_measured_at_two_widths_at_least() -> None:

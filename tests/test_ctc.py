@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from test_train import job, learn
 from tiny import PROMPT, VOCABULARY
 from torch import Tensor
 
 from nfox import trees
 from nfox.alignments import collapse, longest, prefixes, ranks, surprise
+from nfox.checkpoint import ABOUT
 from nfox.drafters.base import Context
 from nfox.drafters.ctc import CTC, CTCConfig, CTCHeads
+from nfox.errors import ModelError, UsageError
 from nfox.heads import IGNORE, Text
+from nfox.loading import ModelOptions
 from nfox.rules import make_rule
 
 WORDS, SLOTS = 3, 5
@@ -213,7 +220,7 @@ def brute_loss(made: CTCHeads, text: Text) -> float:
     return sum(found) / len(found)
 
 
-@pytest.mark.parametrize("slots", [0, 3, 2, 1])
+@pytest.mark.parametrize("slots", [0, 4, 3])
 def test_the_loss_is_a_mean_of_places_with_fewer_labels_at_ends(slots: int) -> None:
     """Also where the labels do not fit into the slots, which must not give a NaN."""
     made, tokens = heads(slots=slots), [*PROMPT, 7, 7, 7, 7, 1]
@@ -362,3 +369,16 @@ def test_more_layers_are_kept_too() -> None:
     for at in range(1, 11):
         seen = context(text.ids[0, : at + 1].tolist(), int(text.ids[0, at + 1]))
         assert made.guess(seen, 4).tokens == together[at].tolist()
+
+
+def test_slots_too_few_for_the_tokens_are_refused(tmp_path: Path) -> None:
+    for slots in (0, 3, 9):
+        CTCConfig(hidden_size=8, num_heads=3, slots=slots)
+    with pytest.raises(UsageError, match="--ctc_slots: 2 slots cannot say 4 tokens"):
+        learn(tmp_path, job("ctc", config={"num_heads": 4, "slots": 2}, model="./absent"))
+    folder = shutil.copytree(tiny.heads_folder("ctc"), tmp_path / "heads")
+    said = json.loads((folder / ABOUT).read_text())
+    said["config"]["slots"] = 2
+    (folder / ABOUT).write_text(json.dumps(said))
+    with pytest.raises(ModelError, match="2 slots cannot say 3 tokens"):
+        CTC.load("the target", tiny.target(), str(folder), ModelOptions())

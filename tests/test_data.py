@@ -78,6 +78,39 @@ def test_malformed_records_are_skipped_and_counted(record: Any) -> None:
     assert "2 skipped" in found.describe()
 
 
+def test_bare_lists_of_messages_are_read() -> None:
+    """As Medusa's create_data.py writes them."""
+    found = gather([chat(*GOOD)["messages"], None])
+    assert found.kept == [[Message(*turn) for turn in GOOD]]
+    assert found.skipped == 1
+
+
+def test_a_question_without_a_reply_is_counted_as_that() -> None:
+    found = gather([share((U, "hi")), share((S, "be"), (U, "hi")), share(*GOOD), {"a": 1}])
+    assert (len(found.kept), found.unanswered, found.skipped) == (1, 2, 1)
+    assert "2 without a reply, 1 skipped as malformed" in found.describe()
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept", "whole"),
+    [
+        ([U], [U], True),
+        ([U, U, U], [U, U, U], True),
+        ([S, U, A, U], [S, U, U], True),
+        ([A, U], [U], True),
+        ([U, "tool", U], [U], False),
+        ([S], [], True),
+        ([S, A], [], True),
+    ],
+)
+def test_where_replies_are_made_anew_questions_are_enough(
+    turns: list[str], kept: list[str], whole: bool
+) -> None:
+    found = gather([share(*((role, "x") for role in turns))], replies=False)
+    assert [message.role for one in found.kept for message in one] == kept
+    assert (len(found.kept), found.cut) == (bool(kept), bool(kept) and not whole)
+
+
 def test_a_line_cut_off_costs_that_line_only(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps(share(*GOOD)) + "\n" + json.dumps(share(*GOOD))[:40])

@@ -348,6 +348,44 @@ def test_adapters_learn_on_a_4_bit_base(tmp_path: Path) -> None:
     assert first["base_loss"] == pytest.approx(0, abs=1e-3)
 
 
+def dense(model: Any) -> None:
+    """Put the weights that 4 bit layers stand for into their places."""
+    from bitsandbytes.nn import Linear4bit
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, Linear4bit):
+            one_each = torch.eye(layer.in_features, dtype=torch.bfloat16)
+            made = torch.nn.Linear(layer.in_features, layer.out_features, bias=False)
+            made.weight = torch.nn.Parameter(layer(one_each).T.detach().clone(), False)
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, made)
+
+
+def test_gradients_on_a_4_bit_base_are_those_of_its_weights() -> None:
+    pytest.importorskip("bitsandbytes")
+    loading = ModelOptions(dtype="bfloat16", quantisation="4bit", device="cpu")
+    asked = job(joint=Joint(base="lora", rank=4, dropout=0.0), loading=loading)
+    target = start.load_base(asked).target
+    made = make_learner(asked, make_heads(start.heads_class(METHOD), asked, target), target)
+    torch.manual_seed(1)
+    found = []
+    adapters = [(n, w) for n, w in target.model.named_parameters() if "lora_" in n]
+    for name, weight in adapters:
+        if "lora_B" in name:
+            weight.data.copy_(0.02 * torch.randn_like(weight))
+    with torch.no_grad():
+        made.eval()(**batch())  # at which bitsandbytes would pack the weights
+    for change in (lambda model: None, dense):
+        change(target.model)
+        made.train()
+        made.zero_grad()
+        made(**batch())[0].backward()
+        found.append([weight.grad.flatten().clone() for _, weight in adapters])
+    assert len(adapters) == 2 * (2 * 7 + 1)
+    for (name, _), one, other in zip(adapters, *found, strict=True):
+        assert float(torch.cosine_similarity(one, other, dim=0)) > 0.99, name
+
+
 def test_heads_are_gone_on_with(tmp_path: Path) -> None:
     learn(tmp_path / "one", max_steps=20, save_steps=99)
     _, again = learn(tmp_path / "two", job(heads=str(tmp_path / "one"), config={}))

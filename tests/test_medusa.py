@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import folder
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
+from safetensors.torch import save_file
 
-from nfox import drafters, trees
-from nfox.checkpoint import About, base_of, write
-from nfox.cli.app import app
+from nfox import drafters, named_trees
+from nfox.checkpoint import base_of
 from nfox.drafters.base import Parts, Places
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.errors import ModelError
 from nfox.heads import Text
-from nfox.loading import LoadedModel, ModelOptions, load_model
+from nfox.loading import LoadedModel, ModelOptions
 
 SIZE, WORDS = 32, tiny.VOCABULARY
 
@@ -103,9 +100,16 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     torch.save({"layers.3.weight": torch.ones(2, 2)}, place / "medusa_lm_head.pt")
     with pytest.raises(ModelError, match="not those of Medusa heads"):
         Medusa.find("x", Places(heads=str(place)))
-    (place / "medusa_lm_head.pt").write_bytes(b"PK")
-    with pytest.raises(ModelError, match="not a whole checkpoint"):
+
+
+@pytest.mark.parametrize("size", [0, 2, 100, 20_000])
+def test_a_cut_checkpoint_is_one_line_of_our_own(tmp_path: Path, size: int) -> None:
+    place = published(tmp_path / "heads", "medusa_lm_head.pt")
+    file = place / "medusa_lm_head.pt"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ModelError) as caught:
         Medusa.find("x", Places(heads=str(place)))
+    assert str(caught.value) == f"{file}: not a whole checkpoint of weights ({size:,} bytes)"
 
 
 def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
         Medusa.find("x", Places(heads=str(place)))
 
 
-@pytest.mark.parametrize("name", [n for n in trees.names() if n != "eagle_25"])
+@pytest.mark.parametrize("name", [n for n in named_trees.names() if n != "eagle_25"])
 def test_every_published_tree_is_drafted(name: str) -> None:
     target = tiny.target()
     parts = Parts(
@@ -137,38 +141,10 @@ def test_published_heads_are_named_for_their_base() -> None:
     assert Medusa.find("lmsys/vicuna-7b-v1.3", Places()) is None  # nothing is downloaded unasked
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_exported_heads_are_in_the_published_layout_and_guess_alike(
-    tmp_path: Path, own: bool
+def test_a_published_config_that_names_fewer_heads_than_are_stored_has_no_say(
+    tmp_path: Path,
 ) -> None:
-    base = folder.llama()
-    torch.manual_seed(2)
-    config = MedusaConfig(hidden_size=64, vocab_size=320, num_heads=2, own_vocabulary=own)
-    about = About(method="medusa", base=str(base), config=config.model_dump())
-    write(tmp_path / "heads", about, MedusaHeads(config).state_dict())
-    out = tmp_path / "out"
-    done = CliRunner().invoke(app, ["export", "medusa", str(tmp_path / "heads"), "--out", str(out)])
-    assert done.exit_code == 0, done.stderr
-    said = json.loads((out / "config.json").read_text())
-    assert said["base_model_name_or_path"] == str(base)
-    assert (said["medusa_num_heads"], said["medusa_num_layers"]) == (2, 1)
-    assert sorted(load_file(out / "medusa_lm_head.safetensors")) == sorted(
-        f"{k}.{name}" for k in range(2) for name in ("0.linear.weight", "0.linear.bias", "1.weight")
-    )
-    target = load_model(str(base), ModelOptions(dtype="float32")).target
-    hidden = torch.randn(5, 64)
-    one, _ = Medusa.load("x", target, str(tmp_path / "heads"), ModelOptions())
-    other, _ = Medusa.load("x", target, str(out), ModelOptions())
-    with torch.inference_mode():
-        same = torch.allclose(
-            one.logits(hidden, target).float(), other.logits(hidden, target).float(), atol=0.05
-        )
-    assert same
-
-
-def test_only_what_was_published_is_exported(tmp_path: Path) -> None:
-    for name in (name for name in drafters.names() if name != "medusa"):
-        heads = str(folder.equipped() / "nfox" / name)
-        wrong = CliRunner().invoke(app, ["export", name, heads, "--out", str(tmp_path)])
-        assert wrong.exit_code in (2, 3)
-        assert len(wrong.stderr.strip().splitlines()) <= 2
+    place = published(tmp_path / "heads", "medusa_lm_head.safetensors", heads=5)
+    assert json.loads((place / "config.json").read_text())["medusa_num_heads"] == 2
+    heads, about = Medusa.load("the target", tiny.target(), str(place), ModelOptions())
+    assert len(heads.heads) == about.config["num_heads"] == 5

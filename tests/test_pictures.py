@@ -11,7 +11,7 @@ import pytest
 from rich.console import RenderableType
 from rich.text import Text
 
-from nfox import trees
+from nfox import named_trees, trees
 from nfox.cli.eval import accuracy_table
 from nfox.cli.head_pictures import accuracy_bars, bar, tree_picture
 from nfox.cli.options import DisplayArguments
@@ -144,7 +144,7 @@ def test_what_cannot_be_written_is_refused_beforehand(name: str, text: str, tmp_
 def test_a_tree_is_read_from_what_measuring_wrote(tmp_path: Path) -> None:
     shape, file = trees.best(ACCURACY, None, most=9), tmp_path / "out.json"
     file.write_text(json.dumps({"method": "some", "tree": shape.paths, "tau": 2.0}))
-    assert set(trees.named(str(file)).paths) == set(shape.paths)
+    assert set(named_trees.named(str(file)).paths) == set(shape.paths)
     file.write_text(json.dumps({"method": "some"}))
     with pytest.raises(UsageError, match='an object with a "tree"'):
-        trees.named(str(file))
+        named_trees.named(str(file))

@@ -13,14 +13,18 @@ import tiny
 import torch
 from tiny import PROMPT
 
+from nfox import drafters
 from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.spec import Speculative
-from nfox.rules import RULES, Rejection, make_rule
+from nfox.heads_drafter import HeadsDrafter
+from nfox.reply import Settings
+from nfox.rules import RULES, Rejection, Typical, make_rule
 from nfox.sampling import Sampling
 from nfox.tree import TokenTree
 from nfox.verify import verify
 
 METHODS = tiny.methods("llama")
+HEADS = [name for name in METHODS if issubclass(drafters.method(name), HeadsDrafter)]
 RIGHT = tiny.slow("llama", PROMPT, 24)
 
 
@@ -163,6 +167,30 @@ def test_a_draft_is_no_worse_for_being_cached() -> None:
                 drafted.append(int(tiny.draft().model(ids).logits[0, -1].argmax()))
         assert list(step.tree.tokens[1:]) == drafted
         text += step.tokens
+
+
+# Medusa's typical acceptance.
+
+
+def test_epsilon_and_delta_are_not_swapped_where_nothing_is_said() -> None:
+    rule = make_rule("typical", Sampling(1.0))
+    assert isinstance(rule, Typical)
+    assert (rule.epsilon, rule.delta) == (0.09, 0.3)
+    assert (Settings().epsilon, Settings().delta) == (0.09, 0.3)
+    for chance, accepted in ((0.12, True), (0.08, False)):  # the others are too rare to matter
+        logits = torch.tensor([[1 - chance, chance, 0.0]]).log().expand(2, -1)
+        verdict = verify(TokenTree.chain(2, [1]), logits, rule, [2])
+        assert (len(verdict.path) == 2) == accepted
+
+
+def test_typical_acceptance_samples() -> None:
+    for method in HEADS:
+        texts = set()
+        for seed in range(4):
+            rule = make_rule("typical", Sampling(1.0, seed=seed))
+            steps = tiny.run(tiny.target(), tiny.make(method), PROMPT, rule=rule)
+            texts.add(tuple(tiny.text(steps)))
+        assert len(texts) == 4
 
 
 # Jacobi decoding.

@@ -7,17 +7,23 @@ import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import folder
 import pytest
+from full_disk import room
 
 from nfox import load
 from nfox.batch import finished_ids
-from nfox.conversation import Message
+from nfox.conversation import Message, Template
 from nfox.errors import NfoxError, UsageError
+from nfox.loading import ModelOptions
 from nfox.reply import Settings
+from nfox.train.answers import Answerer, Answers, Local
 from nfox.train.data import Conversations, gather, read
-from nfox.train.replay import Answerer, Answers, Local, Server, Share, replay
+from nfox.train.provenance import Share
+from nfox.train.replay import replay
+from nfox.train.server import Server
 
 
 def conversation(*questions: str, system: str | None = None) -> list[Message]:
@@ -42,7 +48,7 @@ class Echo(Answerer):
     def answer(self, asked: Sequence[Sequence[Message]]) -> Answers:
         self.seen.append(len(asked))
         last = [messages[-1].content for messages in asked]
-        return [None if "refuse" in q else Message("assistant", q.upper()) for q in last]
+        return ["no" if "refuse" in q else Message("assistant", q.upper()) for q in last]
 
 
 def lines(path: Path) -> dict[str, list[dict[str, str]]]:
@@ -50,10 +56,17 @@ def lines(path: Path) -> dict[str, list[dict[str, str]]]:
     return {row["id"]: row["messages"] for row in rows}
 
 
-def test_a_batch_gives_what_the_chat_gives(tmp_path: Path) -> None:
-    chat = load(str(folder.llama()), method="none", settings=Settings(max_new_tokens=12))
-    counts = replay(ASKED, Local(chat.model, chat.template, 12), tmp_path / "own.jsonl", batch=3)
-    assert counts["kept"] == 3
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_a_batch_gives_what_the_chat_gives(family: str, tmp_path: Path) -> None:
+    loading = ModelOptions(dtype="float32")
+    chat = load(
+        str(getattr(folder, family)()),
+        method="none",
+        loading=loading,
+        settings=Settings(max_new_tokens=12),
+    )
+    done = replay(ASKED, Local(chat.model, chat.template, 12), tmp_path / "own.jsonl", batch=3)
+    assert done.counts["kept"] == 3
     for number, messages in lines(tmp_path / "own.jsonl").items():
         expected: list[Message] = []
         for turn in ASKED.kept[int(number)]:
@@ -76,7 +89,7 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
     replay(Conversations(ASKED.kept[:2]), Echo(), out)
     before, echo = out.read_text(), Echo()
-    counts = replay(ASKED, echo, out)
+    counts = replay(ASKED, echo, out).counts
     assert (counts["kept"], counts["before"]) == (1, 2)
     assert echo.seen == [1]
     assert out.read_text().startswith(before)
@@ -95,7 +108,7 @@ def test_what_fails_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
     asked = Conversations(
         [conversation("refuse"), conversation("fine", "refuse", "never asked"), conversation("ok")]
     )
-    counts = replay(asked, Echo(), tmp_path / "own.jsonl", batch=2)
+    counts = replay(asked, Echo(), tmp_path / "own.jsonl", batch=2).counts
     assert (counts["kept"], counts["cut"], counts["failed"]) == (1, 1, 1)
     assert lines(tmp_path / "own.jsonl")["1"] == [
         {"role": "user", "content": "fine"},
@@ -106,8 +119,30 @@ def test_what_fails_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_cut(tmp_path: Path) -> None:
     chat = load(str(folder.llama(context=64)), method="none")
     asked = Conversations([conversation("fox", "dog " * 60), conversation("fox " * 60)])
-    counts = replay(asked, Local(chat.model, chat.template, 12), tmp_path / "own.jsonl")
-    assert (counts["cut"], counts["failed"]) == (1, 1)
+    done = replay(asked, Local(chat.model, chat.template, 12), tmp_path / "own.jsonl")
+    assert (done.counts["cut"], done.counts["failed"]) == (1, 1)
+    assert "64 is the context" in done.reason
+
+
+def test_a_reply_that_can_never_fit_is_refused_before_any_is_made() -> None:
+    chat = load(str(folder.llama(context=64)), method="none")
+    with pytest.raises(UsageError, match="context of 64 tokens"):
+        Local(chat.model, chat.template, 64)
+
+
+def test_what_the_template_refuses_costs_that_conversation_only(tmp_path: Path) -> None:
+    def render(turns: Any, generate: bool) -> str:
+        if "bad" in turns[-1]["content"]:
+            raise ValueError("no bad words")
+        return "".join(turn["content"] for turn in turns)
+
+    chat, out = load(str(folder.llama()), method="none"), tmp_path / "own.jsonl"
+    template = Template("strict", "here", render).with_end(chat.model.tokenizer)
+    asked = Conversations([conversation("bad fox"), conversation("fox"), conversation("a", "bad")])
+    done = replay(asked, Local(chat.model, template, 4), out)
+    assert (done.counts["kept"], done.counts["cut"], done.counts["failed"]) == (1, 1, 1)
+    assert "no bad words" in done.reason
+    assert sorted(lines(out)) == ["1", "2"]
 
 
 def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
@@ -123,7 +158,7 @@ def test_a_line_that_was_not_finished_is_written_anew(tmp_path: Path) -> None:
     replay(ASKED, Echo(), out)
     whole = lines(out)
     out.write_text(out.read_text()[:-20])
-    assert replay(ASKED, Echo(), out)["kept"] == 1
+    assert replay(ASKED, Echo(), out).counts["kept"] == 1
     assert lines(out) == whole
 
 
@@ -138,6 +173,7 @@ def test_a_file_without_a_line_break_is_not_emptied(tmp_path: Path) -> None:
 @pytest.fixture
 def server() -> Iterator[str]:
     """An OpenAI-compatible server that fails now and then."""
+    busy = [429, 503]
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -145,7 +181,8 @@ def server() -> Iterator[str]:
             text = body["messages"][-1]["content"]
             assert body["max_tokens"] == 9
             reply = {"choices": [{"message": {"content": text.upper()}}]}
-            self.send_response(500 if "refuse" in text else 200)
+            status = {"refuse": 500, "secret": 401, "long": 400}.get(text, 200)
+            self.send_response(busy.pop() if text == "busy" and busy else status)
             self.end_headers()
             self.wfile.write(b"[]" if "odd" in text else json.dumps(reply).encode())
 
@@ -163,8 +200,41 @@ def test_a_server_can_answer_too(tmp_path: Path, server: str) -> None:
         {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "x"}]}
         for text in ("fine", "refuse", "odd", "good")
     )
-    counts = replay(asked, Server(server, "m", 9, concurrency=3), tmp_path / "own.jsonl", batch=4)
+    made = Server(server, "m", 9, concurrency=3, wait=0)
+    counts = replay(asked, made, tmp_path / "own.jsonl", batch=4).counts
     assert (counts["kept"], counts["failed"]) == (2, 2)
+
+
+def test_a_busy_server_is_asked_again(server: str) -> None:
+    assert Server(server, "m", 9, wait=0).answer([conversation("busy")[:1]]) == [
+        Message("assistant", "BUSY")
+    ]
+
+
+def test_what_a_server_says_against_a_question_is_the_reason(server: str) -> None:
+    said = Server(server, "m", 9, wait=0).answer([conversation(q)[:1] for q in ("refuse", "long")])
+    assert [str(reason)[:8] for reason in said] == ["HTTP 500", "HTTP 400"]
+
+
+def test_a_server_that_wants_another_key_ends_it(server: str) -> None:
+    with pytest.raises(NfoxError, match="HTTP 401"):
+        Server(server, "m", 9).answer([conversation("secret")[:1]])
+
+
+@pytest.mark.parametrize("url", ["localhost:8080/v1", "ftp://here/v1"])
+def test_what_is_no_address_is_one_line(url: str) -> None:
+    with pytest.raises(UsageError, match="--url"):
+        Server(url, "m").answer([conversation("a")[:1]])
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    """Another process goes on behind them."""
+    out = tmp_path / "own.jsonl"
+    replay(Conversations(ASKED.kept[:1]), Echo(), out)
+    before = out.read_bytes()
+    with room(len(before) + 9), pytest.raises(OSError, match="too large"):
+        replay(ASKED, Echo(), out)
+    assert out.read_bytes() == before
 
 
 def test_nobody_at_the_address_is_one_line(tmp_path: Path) -> None:

@@ -21,15 +21,19 @@ from transformers import TrainerCallback, TrainingArguments
 
 from nfox import drafters
 from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.heads import IGNORE, Text
+from nfox.heads import IGNORE, Text, measure_accuracy
 from nfox.heads_drafter import HeadsDrafter
 from nfox.loading import ModelOptions, load_model
+from nfox.train import job as job_module
 from nfox.train.job import Done, train
+from nfox.train.joint import Joint
 from nfox.train.learner import Learner
 from nfox.train.measure import measure
 from nfox.train.record import Job
+from nfox.train.rehearsal import rehearse
 from nfox.train.resume import checkpoints, full_disk_said, resume_point
 from nfox.train.rows import collate
+from nfox.train.start import heads_class, load_base, make_heads, make_learner
 
 METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
 METHOD = METHODS[-1]
@@ -276,9 +280,11 @@ def test_where_to_go_on(tmp_path: Path) -> None:
     newest = tmp_path / "checkpoint-20"
     assert resume_point("True", tmp_path) == resume_point("20", tmp_path) == newest
     assert resume_point(str(newest), tmp_path / "else") == newest
-    for asked in ("30", str(tmp_path / "absent")):
-        with pytest.raises(UsageError, match="no whole checkpoint"):
-            resume_point(asked, tmp_path)
+    with pytest.raises(ModelError, match="no whole checkpoint") as caught:
+        resume_point("30", tmp_path)
+    assert "last whole one is checkpoint-20" in caught.value.hint
+    with pytest.raises(UsageError, match="no such checkpoint"):
+        resume_point(str(tmp_path / "absent"), tmp_path)
     with pytest.raises(UsageError, match="no checkpoint"):
         resume_point("true", tmp_path / "else")
 
@@ -311,6 +317,74 @@ def test_methods_without_heads_and_wrong_sizes_are_refused(tmp_path: Path) -> No
         learn(tmp_path, job(other))
     with pytest.raises(UsageError, match=f"--{METHOD}_num_heads"):
         learn(tmp_path, job(config={"num_heads": "many"}))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", ["num_heads", "num_layers"])
+def test_sizes_that_nothing_has_are_refused_before_the_base_is_loaded(
+    method: str, size: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"--{method}_{size}") as caught:
+        learn(tmp_path, job(method, config={size: 0}, model="./absent"))
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("own", [False, True])
+def test_guesses_are_compared_with_the_data_whatever_is_learned(method: str, own: bool) -> None:
+    target = tiny.target()
+    heads: Any = tiny.make(method).heads  # type: ignore[attr-defined]
+    ids = torch.tensor([[7 * i % 61 for i in range(20)]])
+    learner = Learner(heads, target, own_labels=own)
+    _, data = Learner(heads, target)(ids, torch.ones_like(ids), ids)
+    _, numbers = learner(ids, torch.ones_like(ids), ids)
+    said = {name for name in data if "_top" in name and "_base" not in name}
+    assert said
+    assert {name: numbers[name] for name in said} == {name: data[name] for name in said}
+    assert "head1_base_top1" in numbers or not own
+    if own and "head1_top5" in numbers:  # its numbers are of the very guesses that are proposed
+        right = measure_accuracy(heads, target, [learner.chosen(learner.read(ids, ids))], 5)
+        for depth, row in enumerate(right, 1):
+            for rank in range(1, 6):
+                found = numbers[f"head{depth}_base_top{rank}"]
+                assert found == pytest.approx(sum(row[:rank]), abs=2e-3)
+
+
+def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
+    made = {"config": {"num_heads": 2}, "joint": Joint(base="lora", rank=4)}  # with dropout
+    loaded = load_base(job(**made))
+    heads = make_heads(heads_class(METHOD), job(**made), loaded.target)
+    learner = make_learner(job(**made), heads, loaded.target)
+    learner.eval()
+    rows: Any = [{"input_ids": [*range(20, 40)], "labels": [*range(20, 40)]}] * 3
+    before = {name: weight.clone() for name, weight in learner.state_dict().items()}
+    dice = random.getstate(), torch.get_rng_state()
+    seconds, memory = rehearse(learner, rows, 2)
+    assert seconds > 0
+    assert memory > 1e6
+    assert random.getstate() == dice[0]
+    assert torch.equal(torch.get_rng_state(), dice[1])
+    assert not learner.training
+    for name, weight in learner.state_dict().items():
+        assert torch.equal(weight, before[name])
+    assert all(weight.grad is None for weight in learner.parameters())
+
+
+@pytest.mark.parametrize("going_on", [False, True])
+def test_the_time_is_told_before_the_first_step_and_changes_nothing(
+    going_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, whole = learn(tmp_path / "a")
+    point = str(tmp_path / "a" / "checkpoint-3") if going_on else None
+    told: list[str] = []
+    asked = arguments(tmp_path / "b", resume_from_checkpoint=point)
+    train(job(), asked, tell=told.append, stop=lambda: bool(told.append("step")))
+    tried = next(at for at, line in enumerate(told) if "one batch was tried" in line)
+    assert tried < told.index("step")
+    assert f"for {3 if going_on else 6} steps" in told[tried]
+    monkeypatch.setattr(job_module, "rehearse", lambda *_: (0.0, 0))
+    _, plain = learn(tmp_path / "c", resume_from_checkpoint=point)
+    assert plain.losses == {n: loss for n, loss in whole.losses.items() if n > 3 * going_on}
 
 
 def test_heads_beside_their_base_are_found_there(tmp_path: Path) -> None:

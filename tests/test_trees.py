@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from nfox import trees
+from nfox import named_trees, trees
 from nfox.costs import Costs
 from nfox.errors import UsageError
 
@@ -27,30 +28,45 @@ FLAT = Costs({1: 1.0, 64: 1.0})
         ("vicuna_33b_stage2", {1: 10, 2: 24, 3: 24, 4: 5}),
         ("zephyr_stage2", {1: 10, 2: 27, 3: 23, 4: 3}),
         ("vicuna_7b_stage1", {1: 10, 2: 32, 3: 20, 4: 1}),
+        ("vicuna_7b_stage1_ablation", {1: 10, 2: 21, 3: 25, 4: 7}),
+        ("vicuna_13b_stage1", {1: 10, 2: 29, 3: 23, 4: 1}),
+        ("vicuna_33b_stage1", {1: 10, 2: 34, 3: 19}),
         ("eagle_25", {1: 4, 2: 8, 3: 8, 4: 3, 5: 2}),
     ],
 )
 def test_published_shapes_have_their_published_sizes(name: str, depths: dict[int, int]) -> None:
-    assert Counter(map(len, trees.published(name).paths)) == depths
+    assert Counter(map(len, named_trees.published(name).paths)) == depths
 
 
 def test_a_file_holds_paths_in_any_order(tmp_path: Path) -> None:
     file = tmp_path / "tree.json"
     file.write_text(json.dumps([[0, 0], [1], [0]]))
-    assert trees.named(str(file)).paths == ((0,), (1,), (0, 0))
+    assert named_trees.named(str(file)).paths == ((0,), (1,), (0, 0))
 
 
-@pytest.mark.parametrize("text", ["{", "[[0], [1, 0]]", "[[0], [-1]]", '[["x"]]', "3"])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[[0], [1, 0]]", "[[0], [-1]]", '[["x"]]', "3", "[]", "[[]]", '{"tree": []}', "[[10]]"],
+)
 def test_a_broken_file_is_one_line(tmp_path: Path, text: str) -> None:
     file = tmp_path / "tree.json"
     file.write_text(text)
-    with pytest.raises(UsageError):
-        trees.named(str(file))
+    with pytest.raises(UsageError, match=re.escape(str(file))) as caught:
+        named_trees.named(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_no_wider_than_the_vocabulary(tmp_path: Path) -> None:
+    file = tmp_path / "tree.json"
+    file.write_text("[[0], [1], [2], [3]]")
+    assert len(named_trees.named(str(file), 4)) == 4
+    with pytest.raises(UsageError, match="rank 3"):
+        named_trees.named(str(file), 3)
 
 
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(UsageError, match="no tree 'oak'") as caught:
-        trees.named("oak")
+        named_trees.named("oak")
     assert "mc_sim_7b_63" in str(caught.value.hint)
 
 

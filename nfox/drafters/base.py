@@ -104,7 +104,12 @@ class Parts:
         return self.load(self.weights)
 
     def draft_length(
-        self, given: int | None, most: int, draft: float = 0.0, branches: int = 1
+        self,
+        given: int | None,
+        most: int,
+        draft: float = 0.0,
+        branches: int = 1,
+        beside: int = 0,
     ) -> int:
         """Return how many tokens to draft: the given number, else as many as pay, up to `most`.
 
@@ -113,10 +118,11 @@ class Parts:
             most: the default where width costs nothing.
             draft: seconds per drafted token.
             branches: guesses at each depth.
+            beside: other nodes of the tree.
         """
         if given is not None:
             return given
-        return self.costs.best_gamma(most, draft, branches) if self.costs else most
+        return self.costs.best_gamma(most, draft, branches, beside) if self.costs else most
 
 
 class Drafter(ABC):

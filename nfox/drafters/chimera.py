@@ -60,11 +60,11 @@ class ChimeraConfig(HeadsConfig):
     head_dim: int = Field(64, ge=2, multiple_of=2)
     num_attention_heads: int = Field(0, ge=0)
     intermediate_size: int = Field(0, ge=0)
-    rope_theta: float = 10000.0
+    rope_theta: float = Field(10000.0, gt=0, allow_inf_nan=False)
     own_vocabulary: bool = False
-    ce: float = 1.0
-    hidden_loss: float = 0.5
-    logit_loss: float = 0.5
+    ce: float = Field(1.0, ge=0, allow_inf_nan=False)
+    hidden_loss: float = Field(0.5, ge=0, allow_inf_nan=False)
+    logit_loss: float = Field(0.5, ge=0, allow_inf_nan=False)
 
     def model_post_init(self, context: Any) -> None:
         """Choose what was left open."""
@@ -152,7 +152,7 @@ class ChimeraHeads(Heads):
     def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
         """See `Heads.loss`: cross-entropy of every head, and for the first hop the distance to the
         base's next state and to its distribution. Numbers with `base` in their name compare with
-        the base's own choice instead of the labels.
+        the base's own choice, the others with the data, whatever is learned.
         """
         wanted = torch.stack([text.ahead(k + 2) for k in range(self.config.num_heads)], dim=-1)
         known = wanted[..., 0] != IGNORE
@@ -163,15 +163,16 @@ class ChimeraHeads(Heads):
             base = target.unembed(true)
             chosen = torch.full_like(text.labels, IGNORE)
             chosen[known] = base.argmax(-1)
-        own = Text(text.ids, text.hidden, chosen)
+        own, data = Text(text.ids, text.hidden, chosen), text.compared()[""]
         wanted, first = wanted[rows, places][real], known[rows, places][real]
         total, numbers = text.hidden.new_zeros(()), {}
         for k, (faked, logits) in enumerate(self.hops(text, target, places, real)):
             one, name = cross_entropy(logits, wanted[:, k]), f"head{k + 1}"
             total = total + self.config.ce * one
             numbers[f"{name}_loss"] = float(one.detach())
-            numbers |= accuracies(name, logits, wanted[:, k])
-            numbers |= accuracies(f"{name}_base", logits, own.ahead(k)[rows, places][real])
+            said = {name: data.ahead(k + 2), f"{name}_base": own.ahead(k)}
+            right = {about: labels[rows, places][real] for about, labels in said.items()}
+            numbers |= accuracies(logits, right)
             if k == 0:
                 near = _distance(faked[real][first], true)
                 alike = _divergence(logits[first], base)

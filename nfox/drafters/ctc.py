@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -45,11 +46,25 @@ class CTCConfig(HeadsConfig):
     intermediate_size: int = Field(0, ge=0)
     places: int = Field(512, ge=1)
 
+    @field_validator("slots")
+    @classmethod
+    def _enough(cls, slots: int, info: ValidationInfo) -> int:
+        """Refuse fewer slots than tokens: what has to be said would not fit into them."""
+        least = info.data.get("num_heads", 0)
+        if 0 < slots < least:
+            raise PydanticCustomError(
+                "slots",
+                "{slots} slots cannot say {least} tokens (num_heads); 0 chooses",
+                {"slots": slots, "least": least},
+            )
+        return slots
+
 
 class CTCHeads(Heads):
     """The attention draft module: slots over the vocabulary, and a blank that is none of it."""
 
     Config = CTCConfig
+    learns_choices = True
     config: CTCConfig
 
     def __init__(self, config: CTCConfig) -> None:
@@ -149,10 +164,11 @@ class CTCHeads(Heads):
         total = surprise(slots, labels, lengths).sum() / max(len(labels), 1)
         numbers = {"ctc_loss": float(total.detach())}
         said = collapse(logits.detach().argmax(-1), blank, self.config.num_heads)
-        for k in range(self.config.num_heads):
-            learned = lengths > k
-            hits = (said[:, k] == labels[:, k])[learned]
-            numbers[f"head{k + 1}_top1"] = float(hits.sum()) / max(len(hits), 1)
+        for end, other in text.compared().items():
+            for k in range(self.config.num_heads):
+                right = other.ahead(k + 2)[rows, places][real]
+                hits = (said[:, k] == right)[lengths > k]
+                numbers[f"head{k + 1}{end}_top1"] = float(hits.sum()) / max(len(hits), 1)
         return total, numbers
 
     @torch.no_grad()
@@ -174,6 +190,11 @@ class CTCHeads(Heads):
 class CTCOptions(HeadsOptions):
     """See `HeadsOptions`."""
 
+    tree: str = option(
+        "auto",
+        "auto (the guesses of each step that pay here), or measured; of any other tree only the "
+        "number of nodes is taken, unless collapse=false",
+    )
     collapse: bool = option(
         True, "merge what slots repeat and drop blanks; false takes slots as they are"
     )

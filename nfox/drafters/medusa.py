@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors.torch import save_file
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +20,7 @@ from nfox.drafters.base import Context
 from nfox.errors import ModelError
 from nfox.heads import IGNORE, Heads, HeadsConfig, Text, accuracies, cross_entropy
 from nfox.heads_drafter import Guesses, HeadsDrafter
-from nfox.loading import ModelOptions, read_json
+from nfox.loading import ModelOptions, load_model, read_json
 from nfox.target import Target
 
 
@@ -33,7 +33,7 @@ class MedusaConfig(HeadsConfig):
     """
 
     own_vocabulary: bool = False
-    decay: float = 0.8
+    decay: float = Field(0.8, gt=0, allow_inf_nan=False)
 
 
 class Block(nn.Module):
@@ -90,11 +90,13 @@ class MedusaHeads(Heads):
         logits, wanted = self.logits(text.hidden[learned], target), wanted[learned]
         total, numbers = logits.sum() * 0, {}  # with nothing to learn still a part of the graph
         heads = zip(logits.unbind(1), wanted.unbind(1), strict=True)  # a gradient for all at once
+        compared = text.compared()
         for k, (head, labels) in enumerate(heads):
-            one = cross_entropy(head, labels)
+            one, name = cross_entropy(head, labels), f"head{k + 1}"
             total = total + self.config.decay ** (k + 1) * one
-            numbers[f"head{k + 1}_loss"] = float(one.detach())
-            numbers |= accuracies(f"head{k + 1}", head, labels)
+            numbers[f"{name}_loss"] = float(one.detach())
+            right = {name + end: said.ahead(k + 2)[learned] for end, said in compared.items()}
+            numbers |= accuracies(head, right)
         return total, numbers
 
     def guesses(self, text: Text, target: Target, width: int) -> Tensor:
@@ -143,11 +145,13 @@ class Medusa(HeadsDrafter):
 
     @classmethod
     def export(
-        cls, heads: MedusaHeads, what: checkpoint.About, target: Target, folder: Path
-    ) -> None:
+        cls, place: str, what: checkpoint.About, base: str, hub: ModelOptions, folder: Path
+    ) -> list[str]:
         """See `HeadsDrafter.export`: `config.json` and `medusa_lm_head.safetensors`, each head with
         a vocabulary matrix, which is the base's LM head where it has none of its own.
         """
+        target = load_model(base, hub).target
+        heads, _ = cls.load(base, target, place, hub)
         config = heads.config
         tensors = {name.removeprefix("heads."): w for name, w in heads.state_dict().items()}
         if not config.own_vocabulary:
@@ -162,8 +166,9 @@ class Medusa(HeadsDrafter):
             "vocab_size": target.vocabulary,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({n: w.cpu().contiguous() for n, w in tensors.items()}, folder / _FILES[0])
-        (folder / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        checkpoint.write_tensors(folder / _FILES[0], tensors)
+        checkpoint.write_text(folder / "config.json", json.dumps(said, indent=2) + "\n")
+        return ["config.json", _FILES[0]]
 
     def guess(self, context: Context, width: int) -> Guesses:
         """See `HeadsDrafter.guess`."""

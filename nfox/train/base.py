@@ -68,6 +68,22 @@ class TrainedBase:
         tokenizer.save_pretrained(folder / WHOLE)
 
 
+def keep_unpacked(target: Target) -> None:
+    """Keep 4 bit layers from packing their weights for the CPU, which would be for good.
+
+    bitsandbytes does so at the first forward in evaluation mode; gradients are wrong from then on.
+
+    Args:
+        target: just loaded.
+    """
+    for module in target.model.modules():
+        if hasattr(module, _PACKS):
+            setattr(module, _PACKS, False)
+
+
+_PACKS = "support_avx512bf16_for_cpu"  # of `Linear4bit`; some versions have it
+
+
 def _adapt(target: Target, joint: Joint) -> Any:
     """Put a LoRA into a target's model; it changes nothing yet: one of its factors is 0."""
     from peft import LoraConfig, get_peft_model

@@ -1,4 +1,4 @@
-"""What happens beside the steps: an estimate before and after the first ones, and a way to stop."""
+"""What happens beside the steps: an estimate before and after the first one, and a way to stop."""
 
 from __future__ import annotations
 
@@ -32,15 +32,30 @@ class Stop(TrainerCallback):
 
 
 class Estimate(TrainerCallback):
-    """Says how long the training will take, as soon as a step was timed.
+    """Says what the training will take: after a rehearsal, and again as soon as a step was timed.
 
     Args:
         tell: takes a line.
+
+    Attributes:
+        rehearse: computes a batch without a trace, returns the seconds and the most bytes of memory
+            held, 0 if they cannot be told; set by whoever makes the trainer.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
+        self.rehearse: Callable[[], tuple[float, int]] | None = None
         self._times: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """See `TrainerCallback`; by now the training is what it will be."""
+        left = state.max_steps - state.global_step
+        if self.rehearse and left:
+            seconds, memory = self.rehearse()
+            seconds *= args.gradient_accumulation_steps
+            held = f"; {memory / 1e9:.1f} GB of memory so far" if memory else ""
+            time = f"about {_spell(seconds * left)} for {left} steps"
+            self.tell(f"one batch was tried: {seconds:.2f} s a step, {time}{held}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """See `TrainerCallback`; the first step also warms up, so the second one is timed."""

@@ -1,4 +1,5 @@
-"""Conversations to learn from: ShareGPT's layout and the chat layout, from files or from the hub.
+"""Conversations to learn from: ShareGPT's layout, the chat layout and bare lists of its messages
+(as Medusa's create_data.py writes them), from files or from the hub.
 
 What is malformed is left out and counted, never a crash in the third hour.
 """
@@ -6,6 +7,7 @@ What is malformed is left out and counted, never a crash in the third hour.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,8 +18,8 @@ from nfox.conversation import Message
 from nfox.errors import NfoxError, UsageError
 
 LAYOUTS = (
-    '{"conversations": [{"from": "human", "value": "..."}]} or '
-    '{"messages": [{"role": "user", "content": "..."}]}'
+    '{"conversations": [{"from": "human", "value": "..."}]}, '
+    '{"messages": [{"role": "user", "content": "..."}]} or [{"role": "user", "content": "..."}]'
 )
 _ROLES = {
     "system": "system",
@@ -35,57 +37,115 @@ class Conversations:
 
     Args:
         kept: conversations: a system message or none, then user and assistant in turns, a reply
-            at the end.
+            at the end; or, where replies are made anew, the user's turns alone.
         cut: how many of them had something else at their beginning or end, which was cut off.
         skipped: how many records gave none.
+        unanswered: how many records have turns, but none of an assistant.
     """
 
     kept: list[list[Message]]
     cut: int = 0
     skipped: int = 0
+    unanswered: int = 0
 
     def describe(self) -> str:
         """Say in one line how many there are, and what was left out."""
-        odd = [(self.cut, "cut to whole turns"), (self.skipped, "skipped as malformed")]
+        odd = [
+            (self.cut, "cut to whole turns"),
+            (self.unanswered, "without a reply"),
+            (self.skipped, "skipped as malformed"),
+        ]
         left = "".join(f", {count} {what}" for count, what in odd if count)
         return f"{len(self.kept)} conversations{left}"
 
 
-def read(source: str, cache_dir: str | None = None) -> Conversations:
+def read(source: str, cache_dir: str | None = None, *, replies: bool = True) -> Conversations:
     """Read conversations.
 
     Args:
         source: a JSON file (a list), a file of JSON lines, or a dataset's id on the hub, its split
             after a colon ("train" by default).
         cache_dir: where a download is kept; None is the hub's own folder.
+        replies: whether they are needed; without them the user's turns alone are read.
 
     Raises:
         UsageError: if there is nothing of that name, or nothing in it to learn from.
     """
+    return some(source, gather(records(source, cache_dir), replies=replies), replies=replies)
+
+
+def records(source: str, cache_dir: str | None = None) -> Iterable[Any]:
+    """Return the records of a file or of a dataset on the hub, None for a line that is no JSON.
+
+    Args:
+        source: see `read`.
+        cache_dir: see `read`.
+
+    Raises:
+        UsageError: if there is nothing of that name, or it is no JSON.
+    """
     path = Path(source).expanduser()
-    records = _file(path) if path.exists() else _hub(source, cache_dir)
-    found = gather(records)
+    return _file(path) if path.exists() else _hub(source, cache_dir)
+
+
+def some(
+    source: str, found: Conversations, *, replies: bool = True, layouts: str = LAYOUTS
+) -> Conversations:
+    """Return what was found, if it is anything.
+
+    Args:
+        source: where it was found.
+        found: in it.
+        replies: see `read`.
+        layouts: that were expected.
+
+    Raises:
+        UsageError: if it is nothing.
+    """
     if not found.kept:
-        total = found.skipped
+        wanted = "a reply to learn from" if replies else "a question"
         raise UsageError(
-            f"{source}: no conversation with a reply to learn from ({total} records)",
-            f"expected {LAYOUTS}",
+            f"{source}: no conversation with {wanted} ({found.describe()})", f"expected {layouts}"
         )
     return found
 
 
-def gather(records: Iterable[Any]) -> Conversations:
-    """Bring records into one shape, counting what does not have it."""
+def gather(records: Iterable[Any], *, replies: bool = True) -> Conversations:
+    """Bring records into one shape, counting what does not have it.
+
+    Args:
+        records: in any of the layouts.
+        replies: see `read`.
+    """
     kept: list[list[Message]] = []
-    cut = skipped = 0
+    cut = skipped = unanswered = 0
     for record in records:
-        messages, whole = normalise(record)
+        messages, whole = normalise(record) if replies else _questions(record)
         if messages:
             kept.append(messages)
             cut += not whole
+        elif replies and _unanswered(record):
+            unanswered += 1
         else:
             skipped += 1
-    return Conversations(kept, cut, skipped)
+    return Conversations(kept, cut, skipped, unanswered)
+
+
+def _questions(record: Any) -> tuple[list[Message], bool]:
+    """Return a record's system message and user's turns, up to what is not understood, and whether
+    that is all of them.
+    """
+    turns = _turns(record)
+    known = list(itertools.takewhile(lambda turn: turn is not None, turns))
+    kept = [turn for turn in known if turn and turn.role == "user"]
+    system = [turn for turn in known[:1] if turn and turn.role == "system"]
+    return system + kept if kept else [], len(known) == len(turns)
+
+
+def _unanswered(record: Any) -> bool:
+    """Whether a record is well formed, but for the reply that it lacks."""
+    turns = _turns(record)
+    return bool(turns) and all(turn and turn.role != "assistant" for turn in turns)
 
 
 def normalise(record: Any) -> tuple[list[Message], bool]:
@@ -109,10 +169,10 @@ def normalise(record: Any) -> tuple[list[Message], bool]:
 
 
 def _turns(record: Any) -> list[Message | None]:
-    """Return the turns of a record in either layout; None for one that is not understood."""
-    if not isinstance(record, dict):
-        return []
-    listed = record.get("conversations") or record.get("messages")
+    """Return the turns of a record in any layout; None for one that is not understood."""
+    listed = record
+    if isinstance(record, dict):
+        listed = record.get("conversations") or record.get("messages")
     return [_turn(item) for item in listed] if isinstance(listed, list) else []
 
 

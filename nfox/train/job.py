@@ -20,9 +20,10 @@ from nfox.train.joint_learner import JointLearner
 from nfox.train.learner import Learner
 from nfox.train.measure import Measured
 from nfox.train.record import SAMPLE, Job, about
+from nfox.train.rehearsal import rehearse
 from nfox.train.resume import checkpoints, finished, full_disk_said, resume_point
 from nfox.train.rows import Rows
-from nfox.train.start import heads_class, load_base, make_heads, make_learner
+from nfox.train.start import check_sizes, heads_class, load_base, make_heads, make_learner
 from nfox.train.trainer import HeadsTrainer, size
 
 
@@ -67,15 +68,19 @@ def train(
     """
     made, folder = heads_class(job.method), Path(args.output_dir)
     point = resume_point(args.resume_from_checkpoint, folder)
+    check_sizes(made, job)
     loaded = load_base(job)
     rows, eval_rows = _rows(job, loaded, tell)
     set_seed(args.seed)
     heads = make_heads(made, job, loaded.target)
     learner = make_learner(job, heads, loaded.target)
-    stopping = Stop(stop)
-    beside = [Estimate(tell), stopping, *callbacks]
+    stopping, estimate = Stop(stop), Estimate(tell)
+    beside = [estimate, stopping, *callbacks]
     trainer = HeadsTrainer(learner, args, rows, eval_rows, beside)
     stopping.agreed = trainer.agreed
+    if not trainer.is_deepspeed_enabled:  # which may hold parts of weights only
+        # Asked for late: --auto_find_batch_size tries smaller batches.
+        estimate.rehearse = lambda: rehearse(learner, rows, trainer._train_batch_size)
     _announce(job, args, learner, rows, point, tell)
     with full_disk_said(folder):
         seconds = _run(trainer, point)
@@ -146,6 +151,8 @@ def _announce(
         also = sum(weight.numel() for weight in learner.trained.weights)
         how = "whole" if job.joint.base == "whole" else f"by LoRA of rank {job.joint.rank}"
         tell(f"the base is trained with them, {how}: {also:,} parameters")
+    if learner.heads.learns_choices and not job.own_labels:
+        tell("the paper learns the base's own choices, which is --labels target; here: the data's")
     kept = checkpoints(Path(args.output_dir))
     if point:
         tell(f"goes on from {point}")

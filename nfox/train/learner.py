@@ -86,7 +86,7 @@ class Learner(nn.Module):
         before = text.hidden[:, :-1][learned]
         choices = [self.target.unembed(part).argmax(-1) for part in torch.split(before, ROWS)]
         labels[:, 1:][learned] = torch.cat(choices) if choices else labels.new_empty(0)
-        return replace(text, labels=labels)
+        return replace(text, labels=labels, chosen=True)
 
     @contextmanager
     def rounding(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import nfox
-from nfox import checkpoint
+from nfox import checkpoint, fingerprint
 from nfox.loading import ModelOptions
 from nfox.train.base import WHOLE
 from nfox.train.joint import Joint
@@ -83,6 +83,7 @@ def about(job: Job, trainer: HeadsTrainer, measured: Measured, seconds: float) -
         "heads": job.heads,
         "joint": job.joint.record(),
         "quantisation": job.loading.quantisation,
+        fingerprint.KEY: fingerprint.fingerprint(trainer.learner.target),
         "versions": {
             "nfox": nfox.__version__,
             "torch": torch.__version__,

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import pickle
 import re
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from nfox.errors import NfoxError, UsageError
+from nfox.errors import ModelError, NfoxError, UsageError
 
 _STATE = "trainer_state.json"  # what the Trainer writes last
+WEIGHTS = "model.safetensors"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -27,11 +33,23 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def _whole(path: Path) -> bool:
+    return _damaged(path) is None
+
+
+def _damaged(path: Path) -> str | None:
+    """Return a file that is not whole, as after a full disk or a kill; None if there is none."""
     try:
         json.loads((path / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # written while the disk got full, or while it was killed
-        return False
-    return True
+    except (OSError, ValueError):
+        return _STATE
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (OSError, SafetensorError):
+            return file.name
+    pickled = sorted(file for file in path.iterdir() if file.suffix in (".pt", ".pth"))
+    return next((file.name for file in pickled if not zipfile.is_zipfile(file)), None)
 
 
 def resume_point(asked: str | None, folder: Path) -> Path | None:
@@ -43,6 +61,7 @@ def resume_point(asked: str | None, folder: Path) -> Path | None:
 
     Raises:
         UsageError: if there is no such checkpoint.
+        ModelError: if it is not whole.
     """
     word = (asked or "false").lower()
     if word in ("false", "no", "none", "0"):
@@ -55,10 +74,87 @@ def resume_point(asked: str | None, folder: Path) -> Path | None:
             )
         return found[-1]
     path = folder / f"checkpoint-{word}" if word.isdigit() else Path(str(asked)).expanduser()
-    if not _whole(path):
+    if not path.is_dir():
         there = ", ".join(item.name for item in found) or "none"
-        raise UsageError(f"{path}: no whole checkpoint", f"whole ones in {folder}: {there}")
+        raise UsageError(f"{path}: no such checkpoint", f"whole ones in {folder}: {there}")
+    damaged = _damaged(path)
+    if damaged:
+        raise ModelError(
+            f"{path} is no whole checkpoint: {damaged} is damaged or missing", _instead(path)
+        )
     return path
+
+
+def _instead(point: Path) -> str:
+    """Say what can be gone on from in a checkpoint's place."""
+    others = [path.name for path in checkpoints(point.parent) if path.name != point.name]
+    if not others:
+        return "there is no other one: leave --resume_from_checkpoint out to begin anew"
+    return (
+        f"the last whole one is {others[-1]}: --resume_from_checkpoint {point.parent / others[-1]}"
+    )
+
+
+def check_fits(point: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint of something else: transformers would take what fits, and go on.
+
+    Args:
+        point: a checkpoint; one without weights of its own is left to whoever reads it.
+        state: of what is trained.
+
+    Raises:
+        ModelError: if names or shapes differ.
+    """
+    path = point / WEIGHTS
+    if not path.is_file():
+        return
+    with readable(point), safe_open(path, "pt") as file:
+        kept = {_plain(name): file.get_slice(name).get_shape() for name in list(file.keys())}
+    own = {_plain(name): list(weight.shape) for name, weight in state.items()}
+    if kept != own:
+        odd = sorted(own.keys() ^ kept.keys()) or [n for n in own if own[n] != kept[n]]
+        there, here = (_spell(shapes.get(odd[0])) for shapes in (kept, own))
+        raise ModelError(
+            f"{point} is of another training: {odd[0]} is {there}, expected {here}",
+            "train with the method and the sizes it was made with, or leave "
+            "--resume_from_checkpoint out",
+        )
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("module.").removeprefix("_orig_mod.")
+
+
+def _spell(shape: list[int] | None) -> str:
+    return "missing" if shape is None else "x".join(map(str, shape)) or "a number"
+
+
+@contextmanager
+def readable(point: Path) -> Iterator[None]:
+    """Turn what libraries raise on a checkpoint that they cannot read into one line.
+
+    Args:
+        point: that is read.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except _UNREADABLE as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise ModelError(f"{point} cannot be gone on from: {line}", _instead(point)) from error
+
+
+_UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+)
 
 
 def finished(point: Path, max_steps: int, epochs: float) -> bool:
@@ -70,28 +166,46 @@ def finished(point: Path, max_steps: int, epochs: float) -> bool:
         epochs: to train.
     """
     state = json.loads((point / _STATE).read_text(encoding="utf-8"))
-    if max_steps > 0:
-        return bool(state["global_step"] >= max_steps)
-    same = state["num_train_epochs"] >= epochs
-    return bool(same and state["global_step"] >= state["max_steps"])
+    with readable(point):
+        if max_steps > 0:
+            return bool(state["global_step"] >= max_steps)
+        same = state["num_train_epochs"] >= epochs
+        return bool(same and state["global_step"] >= state["max_steps"])
 
 
 @contextmanager
-def full_disk_said(folder: Path) -> Iterator[None]:
+def full_disk_said(folder: Path, kept: str = "", hint: str = "") -> Iterator[None]:
     """Turn what libraries raise on a full disk into one line.
 
     Args:
         folder: that is written to.
+        kept: what is not lost; where nothing is said, the newest checkpoint.
+        hint: what to do; where nothing is said, how a training goes on.
     """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        if not full:
+        if getattr(error, "errno", None) not in _FULL and not any(
+            said in str(error) for said in _FULL_SAID
+        ):
             raise
         found = checkpoints(folder)
-        kept = f"{found[-1].name} is whole" if found else "no checkpoint was written yet"
-        raise NfoxError(
-            f"{folder}: the disk is full; {kept}",
-            "free some space (or lower --save_total_limit), then add --resume_from_checkpoint true",
-        ) from error
+        newest = f"{found[-1].name} is whole" if found else "no checkpoint was written yet"
+        then = (
+            "free some space (or lower --save_total_limit), then add --resume_from_checkpoint true"
+            if found
+            else "free some space, then train again; what --save_steps writes can be gone on from"
+        )
+        raise NfoxError(f"{folder}: the disk is full; {kept or newest}", hint or then) from error
+
+
+_FULL = {  # of the disk, of what a person may have of it, of what a file may be
+    code
+    for name in ("ENOSPC", "EDQUOT", "EFBIG")
+    if (code := getattr(errno, name, None)) is not None
+}
+_FULL_SAID = (
+    *map(os.strerror, sorted(_FULL)),
+    "unexpected pos",  # torch.save, which does not say why it could write no more
+    "PytorchStreamWriter failed writing",
+)

@@ -12,10 +12,11 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from nfox import checkpoint, drafters
 from nfox.devices import choose_dtype
 from nfox.errors import ModelError, UsageError
-from nfox.heads import Heads
+from nfox.heads import Heads, HeadsConfig
 from nfox.heads_drafter import HeadsDrafter
 from nfox.loading import LoadedModel, load_model
 from nfox.target import Target
+from nfox.train.base import keep_unpacked
 from nfox.train.joint_learner import JointLearner
 from nfox.train.learner import Learner
 from nfox.train.record import Job
@@ -35,6 +36,27 @@ def heads_class(method: str) -> type[HeadsDrafter]:
     return found
 
 
+def check_sizes(made: type[HeadsDrafter], job: Job) -> None:
+    """Refuse sizes that no heads can have, before anything is loaded for them.
+
+    Raises:
+        UsageError: if there are such.
+    """
+    sizes: dict[str, Any] = {"hidden_size": 1, "vocab_size": 1}  # those of the base come later
+    what = made.holds(job.heads, job.loading) if job.heads else None
+    if what or not job.heads:
+        _config(made, job, what.config if what else sizes)
+
+
+def _config(made: type[HeadsDrafter], job: Job, sizes: dict[str, Any]) -> HeadsConfig:
+    """Return the config that was asked for, with other sizes where nothing was."""
+    try:
+        return made.heads_class.Config.model_validate(sizes | job.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--{job.method}_{first['loc'][0]}: {first['msg']}") from error
+
+
 def load_base(job: Job) -> LoadedModel:
     """Load the base and refuse those that no heads can draft for."""
     loading = job.loading
@@ -46,6 +68,8 @@ def load_base(job: Job) -> LoadedModel:
         loading = replace(loading, dtype="float32")  # 16 bit would lose small steps
     loaded = load_model(job.model, loading)
     target = loaded.target
+    if job.joint.base != "frozen":
+        keep_unpacked(target)
     if target.encodes or target.proposals == "nothing" or not target.unembeds:
         why = (
             "is an encoder-decoder model"
@@ -67,12 +91,7 @@ def make_heads(made: type[HeadsDrafter], job: Job, target: Target) -> Heads:
     if job.heads:
         given, what = made.load(job.model, target, job.heads, job.loading)
         sizes = what.config
-    try:
-        config = made.heads_class.Config.model_validate(sizes | job.config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"--{job.method}_{first['loc'][0]}: {first['msg']}") from error
-    heads = made.heads_class(config)
+    heads = made.heads_class(_config(made, job, sizes))
     if given is None:
         heads.start(target)
         return heads

@@ -19,6 +19,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from nfox.heads import IGNORE
 from nfox.train.learner import Learner
 from nfox.train.measure import Measured, measure
+from nfox.train.resume import WEIGHTS, check_fits, readable
 from nfox.train.rows import Row, Rows, collate
 
 
@@ -169,8 +170,27 @@ class HeadsTrainer(Trainer):
 
     def restore(self, point: Path) -> None:
         """Take heads and state of a checkpoint, without training on."""
-        self.learner.load_state_dict(load_file(point / "model.safetensors"))
+        check_fits(point, self.learner.state_dict())
+        with readable(point):
+            self.learner.load_state_dict(load_file(point / WEIGHTS))
         self.state: Any = TrainerState.load_from_json(str(point / "trainer_state.json"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Refuse what is damaged or of another training."""
+        point = Path(resume_from_checkpoint)
+        check_fits(point, self.learner.state_dict())
+        with readable(point):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Refuse what is damaged or of another training."""
+        with readable(Path(checkpoint or "")):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Refuse what is damaged."""
+        with readable(Path(checkpoint or "")):
+            super()._load_rng_state(checkpoint)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the heads' weights, whole, wherever their parts are."""

@@ -1,0 +1,155 @@
+"""Where distilled data come from: a file beside them, which also says what may be added to them.
+
+Lines are known by the number of their question, so only the same questions, answered in the same
+way, can be gone on with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from nfox.batch import finished_ids
+from nfox.checkpoint import write_text
+from nfox.conversation import Message
+from nfox.errors import UsageError
+from nfox.loading import read_json
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of the conversations are this process's.
+
+    Args:
+        rank: of this process.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+
+def locked(out: Path) -> FileLock:
+    """Return what keeps other processes from a file and its provenance meanwhile."""
+    return FileLock(f"{out}.lock")
+
+
+def append(out: Path, lines: str) -> None:
+    """Add lines, all of them or nothing; several processes may do so at once."""
+    with locked(out):
+        size = out.stat().st_size if out.exists() else 0
+        try:
+            with out.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError:  # a full disk keeps a part of it, and another process would go on there
+            if out.exists():
+                os.truncate(out, size)
+            raise
+
+
+def beside(out: Path) -> Path:
+    """Return the file that says where another one comes from."""
+    return out.with_name(f"{out.name}.provenance.json")
+
+
+def digest(conversations: Sequence[Sequence[Message]]) -> str:
+    """Return what tells the questions of one dataset from those of another."""
+    found = hashlib.sha256()
+    for messages in conversations:
+        turns = [(m.role, m.content) for m in messages if m.role != "assistant"]
+        found.update(json.dumps(turns).encode())
+    return found.hexdigest()
+
+
+def check(out: Path, asked: Mapping[str, Any], data: str) -> None:
+    """See whether a file can be gone on with.
+
+    Args:
+        out: the file; it may be absent or empty.
+        asked: what must be as it was when the file was begun; "questions" is their digest.
+        data: name of the questions.
+
+    Raises:
+        UsageError: if it was made in another way, or nobody knows how.
+    """
+    with locked(out):
+        known = finished_ids(out)
+    if not known:
+        return
+    if not beside(out).is_file():
+        raise UsageError(
+            f"{out} has {len(known)} conversations, but no {beside(out).name} says how they were "
+            "made",
+            "choose another --out",
+        )
+    stored = read_json(beside(out))
+    odd = [name for name, value in asked.items() if stored.get(name) != value]
+    if odd:
+        said = [_difference(name, stored, {**asked, "data": data}) for name in odd]
+        raise UsageError(
+            f"{out} was begun with {', '.join(said)}", "choose another --out, or ask for the same"
+        )
+
+
+def _difference(name: str, stored: Facts, asked: Facts) -> str:
+    if name == "questions" and stored.get("data") == asked["data"]:
+        return f"another content of {asked['data']}"
+    name = "data" if name == "questions" else name
+    return f"{name} {stored.get(name)}, not {asked[name]}"
+
+
+def begin(out: Path, facts: Facts, share: Share) -> None:
+    """Write down where a file comes from, before there is any of it.
+
+    Args:
+        out: the file.
+        facts: what to say, with what `check` compares.
+        share: this process's.
+    """
+    with locked(out):
+        shares: Facts = {}
+        if finished_ids(out) and beside(out).is_file():
+            stored = read_json(beside(out))
+            same = stored.get("processes") == share.size
+            shares = dict(stored.get("shares", {})) if same else {}
+        shares.pop(str(share.rank), None)
+        _write(out, facts | {"processes": share.size}, shares)
+
+
+def finish(
+    out: Path, share: Share, counts: Mapping[str, int], seconds: float
+) -> Counter[str] | None:
+    """Add what came of a process's share; return what came of all, once all are finished.
+
+    Args:
+        out: the file.
+        share: this process's.
+        counts: see `nfox.train.replay.Replayed`.
+        seconds: it took.
+    """
+    with locked(out):
+        stored = read_json(beside(out))
+        own = {"counts": dict(counts), "seconds": round(seconds)}
+        shares = stored["shares"] | {str(share.rank): own}
+        total = _write(out, stored, shares)
+    return total if len(shares) == share.size else None
+
+
+def _write(out: Path, facts: Facts, shares: Facts) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for one in shares.values():
+        total.update(one["counts"])
+    seconds = max((one["seconds"] for one in shares.values()), default=0)
+    said = facts | {"counts": dict(total), "seconds": seconds, "shares": shares}
+    write_text(beside(out), json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    return total

@@ -1,0 +1,106 @@
+"""`nfox eval jacobi`: numbers that belong together, and a picture that says what they mean."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import folder
+import pytest
+from rich.text import Text
+from typer.testing import CliRunner
+
+from nfox.cli.app import app
+from nfox.cli.eval_jacobi import telling
+from nfox.cli.jacobi_picture import trajectory_picture
+from nfox.cli.options import DisplayArguments
+from nfox.cli.pictures import draw
+from nfox.cli.theme import ASCII, Symbols, make_screen
+from nfox.jacobi import Block
+
+STATES = ((9, 9, 3, 9), (1, 9, 9, 4), (1, 2, 9, 4), (1, 2, 3, 4))
+TEXTS = {1: "·one", 2: "a_very_long_token", 3: "语言模型很好用", 4: "!", 9: "?"}
+
+
+def drawn(symbols: Symbols, color: str = "auto", file: Path | None = None) -> str:
+    out = io.StringIO()
+    screen = make_screen(DisplayArguments(color=color), out)  # type: ignore[arg-type]
+    draw(trajectory_picture(STATES, TEXTS, symbols), screen, file)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("symbols", [Symbols(), ASCII])
+def test_marks_say_what_is_right_wrong_and_early(symbols: Symbols) -> None:
+    legend, *rows = drawn(symbols).splitlines()
+    yes, no = symbols.yes, symbols.no
+    assert all(mark in legend for mark in (yes, no, "+"))
+    marks = [[word[0] for word in row.split()[1:]] for row in rows]
+    early = "+"
+    assert marks == [
+        [no, no, early, no],
+        [yes, no, no, early],
+        [yes, yes, no, early],
+        [yes, yes, yes, yes],
+    ]
+    assert [row.split()[0] for row in rows] == ["0", "1", "2", "3"]
+    assert all("long_token" not in row for row in rows)
+
+
+def test_colours_change_no_character() -> None:
+    assert "\x1b" not in drawn(Symbols())
+    shown = Text.from_ansi(drawn(Symbols(), color="always")).plain
+    assert [line.rstrip() for line in shown.splitlines()] == [
+        line.rstrip() for line in drawn(Symbols()).splitlines()
+    ]
+
+
+def test_a_block_of_usual_speed_is_shown() -> None:
+    def block(length: int, states: int) -> Block:
+        made = tuple((at,) * length for at in range(states))
+        return Block(made, tuple(range(1, states)))
+
+    answers = [[block(4, 2), block(4, 4)], [block(4, 3), block(3, 3), block(4, 5)]]
+    assert telling(answers) == block(4, 4)
+
+
+def test_the_command_measures_and_draws(tmp_path: Path) -> None:
+    data, out, svg = tmp_path / "a.jsonl", tmp_path / "out.json", tmp_path / "a.svg"
+    rows = [{"question": text, "answer": ""} for text in ("the fox", "dog " * 600, "lazy dog")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--model", folder.llama(), "--data", data, "--out", out, "--picture", svg]
+    words += ["--n", 5, "--max-new-tokens", 12]
+    done = CliRunner().invoke(app, ["eval", "jacobi", *map(str, words)])
+    assert done.exit_code == 0, done.stderr
+    assert "1 of 3 questions were left out" in done.stderr
+    found = json.loads(out.read_text())
+    assert (found["n"], found["requests"] + found["repetitive"], found["refused"]) == (5, 2, 1)
+    each = found["tokens_per_iteration"] * found["iterations_per_block"]
+    assert each == pytest.approx(found["tokens"] / found["blocks"])
+    assert found["converge_steps"] <= found["iterations_per_block"]
+    assert f"{found['tokens_per_iteration']:.2f}" in done.stdout
+    assert "right before its turn" in svg.read_text().replace("&#160;", " ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--data is missing"),
+        (["--data", "absent.json"], "no such file"),
+        (["--data", "absent.json", "--picture", "a.png"], "SVG"),
+    ],
+)
+def test_what_is_missing_is_one_line(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["eval", "jacobi", *words])
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_nothing_that_fits_is_one_line(tmp_path: Path) -> None:
+    data = tmp_path / "a.jsonl"
+    data.write_text(json.dumps({"question": "dog " * 600, "answer": ""}))
+    words = ["eval", "jacobi", "--model", str(folder.llama()), "--data", str(data)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 4
+    assert "none of 1 questions fits" in done.stderr
