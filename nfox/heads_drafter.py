@@ -238,7 +238,8 @@ class HeadsDrafter(Drafter):
         self.shape = trees.best(accuracy, costs, draft, most=most, width=self.width)
         if options.tree == "auto":
             step = costs.at(len(self.shape) + 1) + draft if costs else 1.0
-            self.prices = trees.Prices(most, costs, self.shape.tau(accuracy) / step)
+            rate = self.shape.tau(accuracy) / step
+            self.prices = trees.Prices(most, costs, rate, draft / depth)
 
     @property
     def width(self) -> int:

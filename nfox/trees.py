@@ -158,12 +158,15 @@ class Prices:
         most: nodes at most, without the root.
         costs: of a forward over so many nodes; without them all nodes are free.
         rate: tokens per second that are made.
+        draft: seconds that guessing one depth more takes, where depths are guessed one by one.
 
     Attributes:
-        floor: what is less likely than that never pays.
+        floor: what is less likely than that never pays, nor does guessing what follows it.
     """
 
-    def __init__(self, most: int, costs: Costs | None = None, rate: float = 0.0) -> None:
+    def __init__(
+        self, most: int, costs: Costs | None = None, rate: float = 0.0, draft: float = 0.0
+    ) -> None:
         one = costs.at(1) if costs else 0.0
         self.total = [rate * (costs.at(n + 1) - one) if costs else 0.0 for n in range(most + 1)]
         # Nothing that is worth less than this per node pays after so many, however many come.
@@ -171,7 +174,7 @@ class Prices:
             min((price - self.total[n]) / m for m, price in enumerate(self.total[n + 1 :], 1))
             for n in range(most)
         ]
-        self.floor = min(self.least, default=1.0)
+        self.floor = max(rate * draft, min(self.least, default=1.0))
 
     def paying(self, nodes: Iterable[tuple[Node, float]]) -> list[Node]:
         """Return the nodes to try.

@@ -217,15 +217,16 @@ def test_no_more_hops_than_the_tree_and_the_room_are_deep() -> None:
         assert len(made.guess(context, 2).tokens) == expected
 
 
-def test_no_hop_is_made_for_nodes_that_cannot_pay() -> None:
+def test_no_hop_is_made_for_nodes_that_cannot_pay_nor_if_itself_is_too_dear() -> None:
     made, cache = drafter(heads()), tiny.target().new_cache()
     tiny.target().read(TOKENS, cache)
     context = Context(cache, 1, [], [], 9, make_rule())
     chances = made.guess(context, 1).chances
     for hops in range(1, 4):
         sure = math.prod(row[0] for row in chances[:hops])
-        made.prices = Prices(5, Costs({1: 1.0, 2: 2.0}), rate=1.001 * sure)
-        assert len(made.guess(context, 1).tokens) == hops
+        for costs, draft in (({1: 1.0, 2: 2.0}, 0.0), ({1: 1.0, 2: 1.0}, 1.0)):
+            made.prices = Prices(5, Costs(costs), rate=1.001 * sure, draft=draft)
+            assert len(made.guess(context, 1).tokens) == hops
 
 
 def test_no_gradient_reaches_the_base_nor_an_earlier_hop() -> None:

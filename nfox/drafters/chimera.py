@@ -238,8 +238,8 @@ class Chimera(HeadsDrafter):
         chances: list[list[float]] = []
         sure = 1.0
         for hop in range(depth):
-            if self.prices and sure < self.prices.floor:
-                break  # nothing so deep would pay
+            if hop and self.prices and sure < self.prices.floor:
+                break  # nothing so deep would pay, or not the hop itself
             start = len(tokens) + hop - len(rows)
             rows = heads.norm(self.memory.ask(layers, rows, self.gram(*window), start))
             logits = heads.logits(hop, true, rows, self.target)
