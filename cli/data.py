@@ -217,9 +217,11 @@ def bar(total: int) -> Iterator[Callable[[int], None]]:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
+    from .trajectories import trajectories  # which stands on this module
 
     group = typer.Typer(
         help="Prepare data to train on.", no_args_is_help=True, pretty_exceptions_enable=False
     )
     group.command("distill")(grouped(distill))
+    group.command("trajectories")(grouped(trajectories))
     app.add_typer(group, name="data")

@@ -13,6 +13,10 @@ import typer
 
 from nfox.errors import UsageError
 
+from .eval_gsm8k import gsm8k
+from .eval_harness import humaneval, spider
+from .eval_jacobi import jacobi
+from .eval_loss import loss
 from .grouped import grouped, option
 from .loading import load_chat
 from .options import DisplayArguments, GenerationArguments, MethodArguments, ModelArguments
@@ -133,4 +137,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     evaluation = typer.Typer(help="Measure.", no_args_is_help=True, pretty_exceptions_enable=False)
     evaluation.command("heads")(grouped(heads))
+    evaluation.command()(grouped(jacobi))  # by its own name
+    for command in (gsm8k, humaneval, spider, loss):
+        evaluation.command()(grouped(command))
     app.add_typer(evaluation, name="eval")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -62,10 +62,10 @@ def generate(
     with loading_display(sys.stderr.isatty()) as told:
         chat = load_chat(model, method, generation, told=told)
     if files.out is None:
-        refused = _run(chat, todo, sys.stdout)
+        refused = answer_all(chat, todo, sys.stdout)
     else:
         with files.out.open("a", encoding="utf-8") as lines:
-            refused = _run(chat, todo, lines)
+            refused = answer_all(chat, todo, lines)
     if refused:
         raise ContextError(
             f"{refused} of {len(todo)} prompts were not answered to the end; see `error` there"
@@ -91,8 +91,20 @@ def _prompts(files: FileArguments) -> list[Prompt]:
     return [Prompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]
 
 
-def _run(chat: Any, prompts: Sequence[Prompt], lines: TextIO) -> int:
-    """Answer all prompts, with a progress bar on a terminal; return how many were refused."""
+def answer_all(
+    chat: Any,
+    prompts: Sequence[Prompt],
+    lines: TextIO,
+    more: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: {},
+) -> int:
+    """Answer all prompts, with a progress bar on a terminal; return how many were refused.
+
+    Args:
+        chat: that answers.
+        prompts: in order.
+        lines: where a JSON line goes for each.
+        more: what to add to a line.
+    """
     from rich.console import Console
     from rich.progress import track
 
@@ -104,7 +116,7 @@ def _run(chat: Any, prompts: Sequence[Prompt], lines: TextIO) -> int:
     for prompt in track(prompts, f"{chat.method}", console=console, disable=quiet):
         line = answer(chat, prompt)
         refused += "error" in line
-        lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+        lines.write(json.dumps(line | more(line), ensure_ascii=False) + "\n")
         lines.flush()
     return refused
 

@@ -13,6 +13,7 @@ import typer
 
 from nfox import __version__
 from nfox.drafters import names
+from nfox.errors import UsageError
 
 from .grouped import option, words
 
@@ -28,6 +29,15 @@ Style = Literal["rich", "simple", "programmatic"]
 Color = Literal["auto", "always", "never"]
 Provenance = Literal["auto", "off", "color", "underline", "brackets"]
 Theme = Literal["auto", "dark", "light"]
+CllmType = Literal["spider", "python", "gsm8k", "sharegpt"]
+
+CLLM_TEMPLATES: dict[CllmType, str] = {
+    "spider": "cllm-spider",
+    "python": "cllm-python",
+    "gsm8k": "cllm-math",
+    "sharegpt": "vicuna_v1.1",
+}
+"""The prompts that the published CLLMs were trained with, one for each kind of task."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +79,25 @@ class ModelArguments:
     conv_template: Annotated[
         Text, _model("FastChat's name, a .json file, or `list`.", "--conv-template")
     ] = None
+    cllm_type: Annotated[
+        CllmType | None,
+        _model("Of a CLLM: a short name for its --conv-template.", "--cllm-type"),
+    ] = None
     system: Annotated[
         Text, _model("Replaces the system message.", "--system", "--conv-system-msg", "-s")
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.cllm_type is None:
+            return
+        named = CLLM_TEMPLATES[self.cllm_type]
+        if self.conv_template not in (None, named):
+            raise UsageError(
+                f"--cllm-type {self.cllm_type} is short for --conv-template {named}, and "
+                f"--conv-template {self.conv_template} was given too",
+                "give one of the two",
+            )
+        object.__setattr__(self, "conv_template", named)
 
 
 @dataclass(frozen=True)

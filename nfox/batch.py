@@ -26,7 +26,8 @@ class Prompt:
         id: names it in the output.
         index: its place in the file; with the seed it fixes the noise.
         opening: messages before the first question.
-        questions: asked one after the other, in one conversation.
+        questions: asked one after the other, in one conversation; without any the opening is
+            continued, which then ends with an assistant's.
     """
 
     id: str
@@ -124,8 +125,8 @@ def answer(chat: Chat, prompt: Prompt) -> dict[str, Any]:
     chat.replies = prompt.index * _SEEDS
     messages: list[Message] = list(prompt.opening)
     replies: list[Reply] = []
-    for question in prompt.questions:
-        messages.append(Message("user", question))
+    for turn in [[Message("user", question)] for question in prompt.questions] or [[]]:
+        messages += turn
         try:
             for _ in chat.updates(messages):
                 pass

@@ -68,9 +68,7 @@ class Costs:
         nodes = gamma * branches + beside if gamma else 0
         return tau * self.at(1) / (self.at(nodes + 1) + gamma * draft)
 
-    def best_gamma(
-        self, most: int, draft: float = 0.0, branches: int = 1, beside: int = 0
-    ) -> int:
+    def best_gamma(self, most: int, draft: float = 0.0, branches: int = 1, beside: int = 0) -> int:
         """Return the draft length of at most `most` tokens that promises the most speed."""
 
         def promise(gamma: int) -> float:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Message", "Segment", "Template", "available", "resolve"]
 
-_COMMON = {"name", "description", "models", "system_message", "stop_str", "stop_token_ids"}
+_NOTES = {"description", "models", "overrides_tokenizer"}
+_COMMON = _NOTES | {"name", "system_message", "stop_str", "stop_token_ids"}
 _JINJA = _COMMON | {"chat_template"}
 _FASTCHAT = _COMMON | {"system_template", "roles", "sep_style", "sep", "sep2"}
 
@@ -39,12 +40,13 @@ def resolve(
     Args:
         tokenizer: the model's.
         name: one of ours, else of FastChat's; a path that ends in .json; or "tokenizer", the
-            tokenizer's own. None: the tokenizer's own, else that of ours which lists the model.
+            tokenizer's own. None: the tokenizer's own, else that of ours which lists the model;
+            the other way round where ours says that the model was not trained with its tokenizer's.
         model_name: the model's name on the hub, for the `models` that our files list.
         system: replaces the template's system message.
     """
     if name is None:
-        name = "tokenizer" if tokenizer.chat_template else _published(model_name)
+        name = _published(model_name, bool(tokenizer.chat_template))
     if name in _own():
         template = _from_file(tokenizer, _own()[name], "conversation_templates")
     elif name in _fastchat():
@@ -61,12 +63,17 @@ def resolve(
     return template.with_end(tokenizer)
 
 
-def _published(model_name: str) -> str:
-    """Return which of our templates lists the model."""
+def _published(model_name: str, has_own: bool) -> str:
+    """Return which of our templates lists the model, or that its tokenizer has one to take."""
     for name, path in _own().items():
-        patterns = json.loads(path.read_text(encoding="utf-8")).get("models", [])
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if has_own and not fields.get("overrides_tokenizer"):
+            continue
+        patterns = fields.get("models", [])
         if any(re.match(pattern, Path(model_name).name, re.IGNORECASE) for pattern in patterns):
             return name
+    if has_own:
+        return "tokenizer"
     raise ModelError(
         f"{model_name or 'the model'} has no chat template: say which one it was trained with",
         f"--conv-template {', '.join(_own())} (plain: a base model), or one of FastChat's",
@@ -115,9 +122,7 @@ def _from_file(tokenizer: Tokenizer, path: Traversable, origin: str) -> Template
         styles = {style.name: style for style in fastchat.SeparatorStyle}
         if (style := fields.pop("sep_style", None)) not in styles:
             raise ValueError(f"sep_style {style} is none of {', '.join(styles)}")
-        fields = {
-            key: value for key, value in fields.items() if key not in ("description", "models")
-        }
+        fields = {key: value for key, value in fields.items() if key not in _NOTES}
         return _from_conversation(fastchat.Conversation(sep_style=styles[style], **fields), origin)
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"conversation template {path}: {error}", HINT) from error

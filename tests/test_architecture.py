@@ -19,8 +19,15 @@ PACKAGES = {"nfox": ROOT / "nfox", "nfox.cli": ROOT / "cli"}
 
 # From low to high. A module imports from lower floors only, also inside functions and for types.
 FLOORS = [
-    ["nfox.errors", "nfox.demo", "nfox.alignments"],
-    ["nfox.devices", "nfox.progress", "nfox.tree", "nfox.sampling", "nfox.conversation"],
+    ["nfox.errors", "nfox.demo", "nfox.alignments", "nfox.quality"],
+    [
+        "nfox.devices",
+        "nfox.progress",
+        "nfox.tree",
+        "nfox.pool",
+        "nfox.sampling",
+        "nfox.conversation",
+    ],
     ["nfox.verify", "nfox.cache", "nfox.stream", "nfox.templates", "nfox.defaults"],
     ["nfox.target", "nfox.rules"],
     ["nfox.costs", "nfox.loading", "nfox.layers", "nfox.grams", "nfox.heads"],
@@ -104,6 +111,8 @@ def literals(file: Path, names: set[str]) -> set[str]:
             keys = [key for key in node.keys if isinstance(key, ast.Constant)]
             if any(key.value not in names for key in keys):  # no table of methods
                 fields |= set(map(id, keys))
+        elif isinstance(node, ast.Subscript):  # a table would be found where it is made
+            fields.add(id(node.slice))
     strings = [n for n in nodes if isinstance(n, ast.Constant) and id(n) not in fields]
     return names & {n.value for n in strings if isinstance(n.value, str)}
 

@@ -63,8 +63,8 @@ def read(source: str, cache_dir: str | None = None, *, replies: bool = True) -> 
     """Read conversations.
 
     Args:
-        source: a JSON file (a list), a file of JSON lines, or a dataset's id on the hub, its split
-            after a colon ("train" by default).
+        source: a JSON file (a list), a file of JSON lines, or a dataset's id on the hub, its
+            configuration after an @ if it has several, its split after a colon (else "train").
         cache_dir: where a download is kept; None is the hub's own folder.
         replies: whether they are needed; without them the user's turns alone are read.
 
@@ -218,7 +218,8 @@ def _lines(text: str) -> Iterator[Any]:
 
 def _hub(source: str, cache_dir: str | None) -> Iterable[Any]:
     """Return the records of a dataset on the hub."""
-    name, _, split = source.partition(":")
+    named, _, split = source.partition(":")
+    name, _, configuration = named.partition("@")
     if source.endswith((".json", ".jsonl")) or source.startswith((".", "/", "~")):
         raise UsageError(f"{source}: no such file", "check the path")
     if importlib.util.find_spec("datasets") is None:
@@ -230,7 +231,7 @@ def _hub(source: str, cache_dir: str | None) -> Iterable[Any]:
 
     try:
         records: Iterable[Any] = datasets.load_dataset(
-            name, split=split or "train", cache_dir=cache_dir
+            name, *filter(None, [configuration]), split=split or "train", cache_dir=cache_dir
         )
     except (OSError, ValueError, RuntimeError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]

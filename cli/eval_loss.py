@@ -1,0 +1,47 @@
+"""`nfox eval loss`: how well a model foretells replies it has not learned from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from .eval_answers import needed
+from .grouped import option
+from .loading import check, load_plain
+from .options import MethodArguments, ModelArguments
+
+
+@dataclass(frozen=True)
+class LossArguments:
+    """What is read."""
+
+    data: Annotated[
+        str | None, option("Data", "Conversations or tasks: a file or hub id.", "--data")
+    ] = None
+    schemas: Annotated[
+        Path | None, option("Data", "Spider's tables.json or folder of databases.", "--schemas")
+    ] = None
+    limit: Annotated[int, option("Data", "Conversations at most.", "--limit", min=1)] = 200
+    max_length: Annotated[
+        int, option("Data", "Tokens of a conversation at most.", "--max-length", min=8)
+    ] = 2048
+    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
+
+
+def loss(model: ModelArguments, arguments: LossArguments) -> None:
+    """Measure the loss of a model on held-out replies, a mean over their tokens."""
+    data = needed(arguments.data, "--data", "nfox eval loss --model NAME --data FILE.jsonl")
+    check(model, MethodArguments())
+    from nfox.train.held_out import held_out_loss
+    from nfox.train.records import read
+    from nfox.train.rows import Rows
+
+    kept = read(data, arguments.schemas).kept[: arguments.limit]
+    chat = load_plain(model)
+    length = min(arguments.max_length, chat.max_context)
+    rows = Rows(kept, chat.template, chat.model.tokenizer, length)
+    found, count = held_out_loss(chat.model.target, rows)
+    print(f"loss {found:.4f} per token (perplexity {math.exp(found):.2f})")
+    print(f"over {count} tokens of the replies in {len(rows)} conversations of {data}")

@@ -1,0 +1,132 @@
+"""`nfox data trajectories`: a model's answers by Jacobi decoding, and all states on the way."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from nfox.errors import NfoxError, UsageError
+
+from .data import bar, command_line, model_facts, own_share, spread
+from .grouped import option
+from .loading import check, load_plain
+from .options import MethodArguments, ModelArguments
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from nfox.conversation import Message
+    from nfox.train.collect import Collected
+
+
+@dataclass(frozen=True)
+class TrajectoryArguments:
+    """What is asked, and what is kept of the answers."""
+
+    data: Annotated[
+        str | None,
+        option(
+            "Data", "Conversations, GSM8K, Spider or CodeSearchNet: a file or hub id.", "--data"
+        ),
+    ] = None
+    schemas: Annotated[
+        Path | None, option("Data", "Spider's tables.json or folder of databases.", "--schemas")
+    ] = None
+    out: Annotated[
+        Path | None, option("Data", "Where JSON lines are added; what is there stays.", "--out")
+    ] = None
+    data_size: Annotated[int | None, option("Data", "Records at most.", "--data-size", min=1)] = (
+        None
+    )
+    n: Annotated[int, option("Trajectories", "Tokens of a block.", "--n", min=1)] = 16
+    max_new_seq_len: Annotated[
+        int,
+        option("Trajectories", "Tokens after which no block begins.", "--max-new-seq-len", min=1),
+    ] = 512
+    augment: Annotated[
+        bool, option("Trajectories", "Add states with half of their errors righted.", "--augment")
+    ] = False
+    use_labels: Annotated[
+        bool, option("Trajectories", "Keep the dataset's own answers too.", "--use-labels")
+    ] = False
+    gpus_per_process: Annotated[
+        int,
+        option("Data", "GPUs that a process splits the model over.", "--gpus-per-process", min=1),
+    ] = 1
+    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
+
+
+def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
+    """Collect Jacobi trajectories of the first question of every record, to train a CLLM.
+
+    Several processes share the work under `accelerate launch -m nfox.cli data trajectories ...`.
+    """
+    data, out = arguments.data, arguments.out
+    if data is None or out is None:
+        missing = "--data" if data is None else "--out"
+        raise UsageError(f"{missing} is missing", "nfox data trajectories --data FILE --out FILE")
+    check(model, MethodArguments())
+    share = own_share(model, arguments.gpus_per_process)
+    from nfox.train import provenance
+    from nfox.train.collect import Collector, collect
+    from nfox.train.records import read
+    from nfox.train.resume import full_disk_said
+
+    found = read(data, arguments.schemas, replies=arguments.use_labels)
+    asked = _asked(model, arguments, found.kept)
+    kept = found.kept[: arguments.data_size]
+    provenance.check(out, asked, data)  # before a model is loaded
+    begin = time.time()
+    chat = load_plain(spread(model, arguments.gpus_per_process))
+    collector = Collector(
+        chat.model,
+        chat.template,
+        arguments.n,
+        arguments.max_new_seq_len,
+        arguments.augment,
+        arguments.use_labels,
+        chat.max_context,
+    )
+    facts = {"command": command_line(), "data": data, "read": found.describe()}
+    with full_disk_said(out, "what was written is whole", "free some space; the same goes on"):
+        provenance.begin(out, facts | asked, share)
+        with bar(len(range(share.rank, len(kept), share.size))) as on_done:
+            done = collect(kept, collector, out, share=share, on_done=on_done)
+        total = provenance.finish(out, share, done.counts, time.time() - begin)
+    said = ", ".join(f"{count} {what}" for what, count in sorted(done.counts.items()) if count)
+    print(f"{found.describe()}; {said}; {out}", file=sys.stderr)
+    _complain(done, total)
+
+
+def _complain(done: Collected, total: Counter[str] | None) -> None:
+    """Say why records gave nothing; it is an error if none gave anything, in any process."""
+    if total and not total["kept"] + total["before"]:
+        why = f"; the last error: {done.reason}" if done.reason else ""
+        raise NfoxError(
+            f"no trajectory was collected: {total['failed']} records failed, "
+            f"{total['repetitive']} answers repeat one token{why}"
+        )
+    if done.reason:
+        print(f"the last one that failed: {done.reason}", file=sys.stderr)
+
+
+def _asked(
+    model: ModelArguments, arguments: TrajectoryArguments, kept: list[list[Message]]
+) -> dict[str, Any]:
+    """Return all that trajectories depend on, which must be the same to go on with a file."""
+    from nfox.train.provenance import digest
+
+    # Answers are no part of what is asked; where they are labels, they are part of what is kept.
+    labels = [[replace(message, role="label") for message in messages] for messages in kept]
+    return {
+        "questions": digest(kept),
+        "labels": digest(labels) if arguments.use_labels else None,
+        "n": arguments.n,
+        "max_new_seq_len": arguments.max_new_seq_len,
+        "augment": arguments.augment,
+        "max_context": model.max_context,
+        **model_facts(model),
+    }

@@ -1,0 +1,121 @@
+"""What an answer says: the number that GSM8K asks for, the code and the SQL that the public
+evaluation programs of HumanEval and Spider read. Nothing here runs what a model wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# A minus is part of a number only where nothing stands before it that could be subtracted from.
+_NUMBER = re.compile(
+    r"(?P<sign>(?<![\w.)])[-\u2212])?\$?(?P<digits>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+)?)"
+)
+_MARK = "####"
+_FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+FUNCTION_ENDS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+"""What ends a function that a model writes on (Chen et al. 2021, arXiv 2107.03374, section 2)."""
+SHOT_ENDS = ("\nQuestion:",)
+"""What ends an answer after examples."""
+NO_SQL = "SELECT"
+"""Stands for an empty answer: no SQL either, but no empty line, which the evaluator would skip."""
+
+
+def final_answer(text: str) -> str | None:
+    """Return the number that an answer ends in, normalised; None if there is no number.
+
+    It is the first one after the mark `####`, as in GSM8K's own answers, else the last one.
+    """
+    _, mark, marked = text.partition(_MARK)
+    if mark and (numbers := _numbers(marked.lstrip().split("\n")[0])):
+        return numbers[0]
+    return numbers[-1] if (numbers := _numbers(text)) else None
+
+
+def _numbers(text: str) -> list[str]:
+    found = (match for match in _NUMBER.finditer(text) if match["digits"])
+    return [_normalised(match["digits"], bool(match["sign"])) for match in found]
+
+
+def _normalised(digits: str, negative: bool) -> str:
+    """Write a number in one way: no commas, no zeros at either end that say nothing."""
+    whole, _, part = digits.replace(",", "").partition(".")
+    whole, part = whole.lstrip("0") or "0", part.rstrip("0")
+    plain = f"{whole}.{part}" if part else whole
+    return f"-{plain}" if negative and plain != "0" else plain
+
+
+def few_shot(examples: Sequence[tuple[str, str]], question: str) -> str:
+    """Return a question after others and their answers, as text; alone it stays as it is."""
+    if not examples:
+        return question
+    shown = [f"Question: {asked}\nAnswer: {answer}" for asked, answer in examples]
+    return "\n\n".join([*shown, f"Question: {question}\nAnswer:"])
+
+
+def whole_function(reply: str, name: str) -> str:
+    """Return what the HumanEval harness is to put behind a prompt for a chat model's reply.
+
+    A prompt ends with the function's docstring, which is body enough: a reply that defines the
+    function again replaces it. One that gives the body alone goes on from there.
+
+    Args:
+        reply: text, perhaps with code between fences.
+        name: of the function.
+    """
+    blocks = _FENCED.findall(reply) or [reply]
+    defines = re.compile(rf"^def {re.escape(name)}\b", re.MULTILINE)
+    code = next((block for block in blocks if defines.search(block)), blocks[0]).strip("\n")
+    if defines.search(code):
+        return f"\n{code}\n"
+    indented = code.startswith((" ", "\t"))
+    lines = code.split("\n")
+    return "\n".join(line if indented or not line else f"    {line}" for line in lines) + "\n"
+
+
+def sql_line(reply: str) -> str:
+    """Return the first SQL statement of a reply on one line, as Spider's evaluator reads it."""
+    fenced = _FENCED.search(reply)
+    text = re.sub(r"--.*", "", fenced[1] if fenced else reply)  # a comment would hide what follows
+    statement = re.match(r"(?:[^;'\"]|'[^']*'|\"[^\"]*\"|['\"])*", text.strip(" \t\n;"))
+    return " ".join(statement[0].split() if statement else ()) or NO_SQL
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What answering took.
+
+    Args:
+        tokens: emitted.
+        steps: forwards of the target.
+        seconds: of these, without reading the prompts.
+    """
+
+    tokens: int
+    steps: int
+    seconds: float
+
+    @classmethod
+    def of(cls, lines: Sequence[Mapping[str, Any]]) -> Speed:
+        """Add up lines of `nfox.batch.answer`; those that were refused took nothing."""
+        done = [line for line in lines if "error" not in line]
+        return cls(
+            sum(line["timings"]["predicted_n"] for line in done),
+            sum(line["spec"]["steps"] for line in done),
+            sum(line["timings"]["predicted_ms"] for line in done) / 1e3,
+        )
+
+    def __str__(self) -> str:
+        tau = self.tokens / self.steps if self.steps else 0.0
+        rate = self.tokens / self.seconds if self.seconds else 0.0
+        return f"{self.tokens} tokens, tau {tau:.2f}, {rate:.1f} tokens/s"
+
+
+def share(right: int, count: int) -> str:
+    """Say how many are right, with the standard error of the share."""
+    part = right / count
+    error = (part * (1 - part) / count) ** 0.5
+    return f"{right} of {count} right, {part:.1%} ± {error:.1%}"

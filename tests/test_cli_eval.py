@@ -1,0 +1,177 @@
+"""`nfox eval gsm8k`, `humaneval`, `spider` and `loss`, and the prompts of CLLMs by their type, run
+as a person runs them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cli_model
+import folder
+import pytest
+from typer.testing import CliRunner, Result
+
+from nfox.cli.app import app
+from nfox.cli.options import CLLM_TEMPLATES, ModelArguments
+from nfox.errors import UsageError
+from nfox.templates import resolve
+
+SMALL = ("--dtype", "float32", "--threads", "1", "--max-new-tokens", "12")
+
+
+def run(*arguments: object) -> Result:
+    model = () if "--model" in arguments else ("--model", folder.llama())
+    return CliRunner().invoke(app, [*map(str, (*arguments, *model))])
+
+
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def write(path: Path, *records: Any, listed: bool = False) -> Path:
+    text = json.dumps(records) if listed else "\n".join(map(json.dumps, records))
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    return write(
+        tmp_path / "test.jsonl",
+        {"question": "What is 1 + 1?", "answer": "It is 2.\n#### 2"},
+        {"question": "What is 2 + 2?", "answer": "#### 4"},
+    )
+
+
+def test_gsm8k_is_scored_written_and_gone_on_with(problems: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    command = ("eval", "gsm8k", "--data", problems, "--out", out, "--method", "jacobi", *SMALL)
+    done = run(*command, "--limit", "1")
+    assert done.exit_code == 0, done.stderr
+    assert "gsm8k: 0 of 1 right" in done.stdout
+    assert "jacobi: 12 tokens, tau " in done.stdout
+    assert "noise" in done.stdout
+    begun = lines(out)
+    assert run(*command).exit_code == 0
+    whole = out.read_text("utf-8")
+    assert lines(out)[0] == begun[0], "it is not asked again"
+    first, second = lines(out)
+    assert (first["gold"], second["gold"]) == ("2", "4")
+    assert first["correct"] is (first["prediction"] == "2")
+    out.write_text(whole.splitlines()[0] + '\n{"id": "1", "te', "utf-8")
+    assert run(*command).exit_code == 0
+    again = lines(out)
+    assert again[0] == first
+    assert again[1]["tokens"] == second["tokens"]
+    other = run(*command, "--seed", "5")
+    assert other.exit_code == 2
+    assert "seed" in other.stderr
+
+
+def test_a_right_answer_counts(tmp_path: Path, problems: Path) -> None:
+    """The model always says the same, in which the last number is a 0."""
+    model = ("--model", cli_model.save(tmp_path / "model"), *SMALL, "--method", "none")
+    data = write(
+        tmp_path / "two.jsonl",
+        {"question": "?", "answer": "#### 0.00"},
+        {"question": "!", "answer": "#### 31"},
+    )
+    done = run("eval", "gsm8k", "--data", data, *model)
+    assert "gsm8k: 1 of 2 right, 50.0% ± 35.4%" in done.stdout, done.stderr
+    assert "none: 24 tokens, tau 1.00, " in done.stdout
+    shots = ("--shots", 1, "--examples", problems, "--out", tmp_path / "shot.jsonl")
+    done = run("eval", "gsm8k", "--data", data, *shots, *model)
+    assert "1 of 2 right" in done.stdout, done.stderr
+    first, _ = lines(tmp_path / "shot.jsonl")
+    assert (first["prediction"], first["correct"]) == ("0", True)
+
+
+def test_an_answer_without_a_number_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    data = write(tmp_path / "bad.jsonl", {"question": "?", "answer": "no idea"})
+    done = run("eval", "gsm8k", "--data", data, "--model", "no/model")
+    assert done.exit_code == 2
+    assert "its answer has no number" in done.stderr
+
+
+def test_humaneval_writes_what_the_harness_reads(tmp_path: Path) -> None:
+    prompt = 'def one() -> int:\n    """The number."""\n'
+    task = {"task_id": "HumanEval/0", "prompt": prompt, "entry_point": "one", "test": ""}
+    data, out = write(tmp_path / "HumanEval.jsonl", task), tmp_path / "samples.jsonl"
+    command = ("eval", "humaneval", "--data", data, "--out", out, *SMALL)
+    done = run(*command)
+    assert done.exit_code == 0, done.stderr
+    [sample] = lines(out)
+    [reply] = lines(tmp_path / "samples.jsonl.replies.jsonl")
+    assert sample == {"task_id": "HumanEval/0", "completion": reply["text"]}
+    plain = run("generate", prompt, "--conv-template", "plain", *SMALL)
+    assert reply["tokens"] == json.loads(plain.stdout)["tokens"], "it goes on with the text itself"
+    done = run(*command, "--instruct")
+    assert done.exit_code == 2, "the same file, asked in another way"
+    assert "instruct" in done.stderr
+    wrong = write(tmp_path / "wrong.jsonl", {"prompt": "x"})
+    done = run("eval", "humaneval", "--data", wrong, "--out", out)
+    assert done.exit_code == 2
+    assert "not a problem of HumanEval" in done.stderr
+
+
+def test_spider_writes_a_line_for_every_question(tmp_path: Path) -> None:
+    names = {"table_names_original": ["t"], "column_names_original": [[-1, "*"], [0, "a"]]}
+    tables = write(tmp_path / "tables.json", {"db_id": "d", **names}, listed=True)
+    asked = [{"db_id": "d", "question": f"Number {n}?", "query": "SELECT 1"} for n in range(2)]
+    data = write(tmp_path / "dev.json", *asked, listed=True)
+    out = tmp_path / "predicted.sql"
+    command = ("eval", "spider", "--tables", tables, "--out", out, *SMALL)
+    done = run(*command, "--data", data, "--cllm-type", "spider")
+    assert done.exit_code == 0, done.stderr
+    text = out.read_text("utf-8")
+    assert text.count("\n") == 2
+    assert all(line.strip() and "\t" not in line for line in text.splitlines())
+    shifted = write(tmp_path / "bad.json", {"db_id": "d"}, *asked, listed=True)
+    done = run(*command, "--data", shifted)
+    assert done.exit_code == 2
+    assert "would not stand beside their gold" in done.stderr
+    for missing in ("--data", "--tables"):
+        given = {"--data": data, "--tables": tables, "--out": out}
+        given.pop(missing)
+        done = run("eval", "spider", *(part for pair in given.items() for part in pair))
+        assert done.exit_code == 2
+        assert f"{missing} is missing" in done.stderr
+
+
+def test_the_loss_is_said(problems: Path) -> None:
+    done = run("eval", "loss", "--data", problems, "--dtype", "float32")
+    assert done.exit_code == 0, done.stderr
+    assert "loss " in done.stdout
+    assert "2 conversations" in done.stdout
+
+
+PROMPTS = {
+    "gsm8k": "Question:\nQ\nAnswer:\nLet's think step by step.\n",
+    "python": "### Instruction:\nPlease generate code based on the following doc:\nQ\n"
+    "### Response:\n",
+    "spider": "### Instruction:\nCould you translate the following question into SQL. Please only "
+    "generate SQL, don't include explanation in the answer. Q\n### Response:\n",
+    "sharegpt": "A chat between a curious user and an artificial intelligence assistant. The "
+    "assistant gives helpful, detailed, and polite answers to the user's questions. USER: Q "
+    "ASSISTANT:",
+}
+
+
+@pytest.mark.parametrize("kind", CLLM_TEMPLATES)
+def test_every_type_of_cllm_gets_its_own_prompt(kind: Any) -> None:
+    """A published chat gives all of them the prompt for code, by `if type == "a" or "b"`."""
+    from nfox.conversation import Message
+
+    template = resolve(folder.tokenizer(), ModelArguments(cllm_type=kind).conv_template)  # type: ignore[arg-type]
+    segments = template.segments([Message("user", "Q")])
+    assert "".join(segment.text for segment in segments) == PROMPTS[kind]
+
+
+def test_two_templates_at_once_are_refused() -> None:
+    assert ModelArguments(cllm_type="gsm8k", conv_template="cllm-math").conv_template == "cllm-math"
+    with pytest.raises(UsageError, match="short for --conv-template cllm-math"):
+        ModelArguments(cllm_type="gsm8k", conv_template="chatml")
+    done = run("generate", "Q", "--cllm-type", "sql")
+    assert done.exit_code == 2

@@ -1,0 +1,346 @@
+"""Trajectories on disk: the published layout, both ways; resumed, shared, cleaned, augmented."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import folder
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from nfox import load
+from nfox.chat import stop_ids
+from nfox.cli.app import app
+from nfox.conversation import Message
+from nfox.errors import UsageError
+from nfox.reply import Settings
+from nfox.train import collect as collecting
+from nfox.train.collect import Collector, augmented, collect
+from nfox.train.provenance import Share
+from nfox.train.records import read
+from nfox.train.trajectories import Trajectory, read_trajectories, repeats
+
+ASKED = [
+    [Message("user", "the fox"), Message("assistant", "and the dog")],
+    [Message("system", "Be brief."), Message("user", "quick"), Message("assistant", "brown")],
+    [Message("user", "lazy dog jumps"), Message("assistant", "over"), Message("user", "more")],
+]
+QUESTIONS = [{"question": text, "answer": "4"} for text in ("the fox", "quick brown", "jumps")]
+
+
+def collector(**options: Any) -> Collector:
+    chat = load(str(folder.llama()), method="none")
+    return Collector(chat.model, chat.template, **{"n": 4, "max_new_seq_len": 10} | options)
+
+
+def everything(out: Path) -> dict[tuple[str, int], Trajectory]:
+    return {(one.data_id, one.block): one for one in read_trajectories(str(out))}
+
+
+def test_a_trajectory_ends_in_what_the_chat_says(tmp_path: Path) -> None:
+    made = collector()
+    collect(ASKED, made, tmp_path / "out.jsonl")
+    found = everything(tmp_path / "out.jsonl")
+    chat = load(str(folder.llama()), method="none", settings=Settings(max_new_tokens=12))
+    ends = stop_ids(chat.model, chat.template)
+    for number in range(3):
+        mine = [one for (name, _), one in found.items() if name == f"data_{number}"]
+        asked, last = mine[0].asked, mine[-1]
+        for _ in chat.updates(ASKED[number][: 2 if number == 1 else 1]):
+            pass
+        said = list(last.complete[asked:])
+        if chat.reply.finish == "stop":
+            said = said[: next(at for at, token in enumerate(said) if token in ends)]
+        assert said == chat.reply.ids
+        text = list(mine[0].prompt)
+        for block, one in enumerate(mine):
+            assert (one.block, one.asked, list(one.prompt)) == (block, asked, text)
+            assert {len(state) for state in one.states} == {4}
+            text += one.states[-1]
+            assert list(one.complete) == list(last.complete)
+        assert text == list(last.complete)
+
+
+def test_what_is_written_is_the_published_layout(tmp_path: Path) -> None:
+    collect(ASKED[:1], collector(labels=True, augment=True), tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["jacobian_itr_id"] for row in rows] == ["itr_0", "itr_1", "itr_2"]
+    for row in rows:
+        asked = row["prompt_ids"][0]
+        assert row["teacher_output_ids"] == [asked + row["answer_trajectory_ids"][-1]]
+        assert row["complete_teacher_output_ids"] == rows[-1]["teacher_output_ids"][0]
+        assert row["prompt_ids_len"] == [len(rows[0]["prompt_ids"][0])]
+    tokenizer: Any = folder.tokenizer()
+    labels = rows[0]["labels_ids"]
+    assert labels[: rows[0]["prompt_ids_len"][0]] == rows[0]["prompt_ids"][0]
+    assert tokenizer.decode(labels).replace(" ", "").endswith("andthedog</s>")
+    # A published file is one list of these.
+    whole = tmp_path / "published.json"
+    whole.write_text(json.dumps(rows))
+    assert list(read_trajectories(str(whole))) == list(everything(tmp_path / "out.jsonl").values())
+
+
+def test_published_ids_may_be_wrapped_twice(tmp_path: Path) -> None:
+    row = Trajectory("data_0", 0, 2, [5, 6], [[1, 2], [3, 4]], [5, 6, 3, 4], [5, 6, 9]).record()
+    row |= {"prompt_ids": [row["prompt_ids"]], "prompt_ids_len": 2, "labels_ids": [[5, 6, 9]]}
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    one = next(read_trajectories(str(tmp_path / "a.json")))
+    assert (one.prompt, one.asked, one.labels, one.states) == (
+        [5, 6],
+        2,
+        [5, 6, 9],
+        [[1, 2], [3, 4]],
+    )
+
+
+GOOD = Trajectory("data_0", 0, 2, [5, 6], [[1, 2], [3, 4]], [5, 6, 3, 4]).record()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"conversations": []}, "'answer_trajectory_ids' is missing"),
+        (GOOD | {"answer_trajectory_ids": [[1], [3, 4]]}, "equal length"),
+        (GOOD | {"answer_trajectory_ids": []}, "equal length"),
+        (GOOD | {"prompt_ids": ["text"]}, "prompt_ids are no list of token ids"),
+        (GOOD | {"teacher_output_ids": [[5, 6]]}, "teacher_output_ids are not as long"),
+        (GOOD | {"jacobian_itr_id": "first"}, "first"),
+        ([1, 2], "no JSON object"),
+    ],
+)
+def test_another_layout_is_one_line(row: Any, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([GOOD, row]))
+    found = read_trajectories(str(tmp_path / "a.json"))
+    next(found)
+    with pytest.raises(UsageError, match="record 2 is no Jacobi trajectory") as caught:
+        next(found)
+    assert said in str(caught.value)
+    assert "\n" not in caught.value.message + caught.value.hint
+
+
+def test_augmented_states_lie_between_a_state_and_the_end() -> None:
+    numbers = random.Random(0)
+    for _ in range(200):
+        length = numbers.randint(1, 9)
+        states = [tuple(numbers.choices(range(3), k=length)) for _ in range(5)]
+        final, made = states[-1], augmented(states, numbers)
+        wrong = [[i for i in range(length) if s[i] != final[i]] for s in states[:-2]]
+        several = [(s, w) for s, w in zip(states[:-2], wrong, strict=True) if len(w) > 1]
+        assert len(made) == len(several)
+        for state, (before, places) in zip(made, several, strict=True):
+            changed = [i for i in range(length) if state[i] != before[i]]
+            assert 1 <= len(changed) <= len(places) // 2
+            assert all(state[i] == final[i] for i in changed)
+            assert places[0] not in changed
+
+
+def test_augmented_states_stand_in_front(tmp_path: Path) -> None:
+    collect(ASKED, collector(), tmp_path / "plain.jsonl")
+    collect(ASKED, collector(augment=True), tmp_path / "more.jsonl")
+    more = everything(tmp_path / "more.jsonl")
+    for name, one in everything(tmp_path / "plain.jsonl").items():
+        assert (
+            replace(more[name], states=more[name].states[more[name].augmented :], augmented=0)
+            == one
+        )
+    assert any(one.augmented for one in more.values())
+
+
+def test_repetition_counts_up_to_the_end_only() -> None:
+    assert repeats([7] * 10, [1])
+    assert repeats([5, *[7] * 10, 5], [1])
+    assert not repeats([7] * 9 + [5] * 9, [1])
+    assert not repeats([7] * 5 + [1] + [7] * 10, [1])
+
+
+def test_what_repeats_itself_is_cut_or_left_out_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(tokens: Sequence[int], ends: object) -> bool:
+        return len(tokens) > bad
+
+    monkeypatch.setattr(collecting, "repeats", odd)
+    for bad, kept, blocks in ((99, 3, 9), (4, 3, 3), (0, 0, 0)):
+        out = tmp_path / f"{bad}.jsonl"
+        done = collect(ASKED, collector(), out)
+        assert (done.counts["kept"], done.counts["trajectories"]) == (kept, blocks)
+        assert done.counts["repetitive"] == 3 - kept
+        assert done.counts["cut"] == (3 if bad == 4 else 0)
+        if bad == 4:
+            assert all(len(one.complete) == one.asked + 4 for one in everything(out).values())
+
+
+def test_it_goes_on_where_it_stopped_and_loses_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    collect(ASKED, collector(), out)
+    whole = out.read_text().splitlines(keepends=True)
+    for left in ("".join(whole[:4]), "".join(whole[:5]) + whole[5][:20], "".join(whole[:3])):
+        out.write_text(left)
+        done = collect(ASKED, collector(), out)
+        assert (done.counts["before"], done.counts["kept"]) == (1, 2)
+        assert out.read_text() == "".join(whole)
+
+
+def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    out = tmp_path / "diary.txt"
+    out.write_text("dear diary\n")
+    with pytest.raises(UsageError, match="line 1"):
+        collect(ASKED, collector(), out)
+    assert out.read_text() == "dear diary\n"
+
+
+def test_several_processes_make_what_one_makes(tmp_path: Path) -> None:
+    collect(ASKED, collector(), tmp_path / "one.jsonl")
+    for rank in range(2):
+        collect(ASKED, collector(), tmp_path / "two.jsonl", share=Share(rank, 2))
+    assert everything(tmp_path / "one.jsonl") == everything(tmp_path / "two.jsonl")
+
+
+def test_what_does_not_fit_is_counted(tmp_path: Path) -> None:
+    asked = [*ASKED[:1], [Message("user", "fox " * 600), Message("assistant", "a")]]
+    done = collect(asked, collector(), tmp_path / "out.jsonl")
+    assert (done.counts["kept"], done.counts["failed"]) == (1, 1)
+    assert "512 is the context" in done.reason
+
+
+def written(path: Path, rows: Sequence[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+TABLES = [
+    {
+        "db_id": "pets",
+        "table_names_original": ["owner", "pet"],
+        "column_names_original": [[-1, "*"], [0, "id"], [1, "id"], [1, "age"]],
+    }
+]
+SPIDER = {"question": "How old are they?", "query": "SELECT age FROM pet", "db_id": "pets"}
+SCHEMA = (
+    "The SQL database has table named owner with columns ['id'], "
+    "table named pet with columns ['id', 'age'], Question: How old are they?"
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "answer"),
+    [
+        ({"question": "2 + 2?", "answer": "#### 4"}, "2 + 2?", "#### 4"),
+        (SPIDER, SCHEMA, "SELECT age FROM pet"),
+        ({"docstring": "Adds.", "code": "def f(): ..."}, "Adds.", "def f(): ..."),
+        ({"func_documentation_string": "A", "whole_func_string": "b"}, "A", "b"),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+            "a",
+            "b",
+        ),
+    ],
+)
+def test_records_of_tasks_are_conversations(
+    row: Any, question: str, answer: str, tmp_path: Path
+) -> None:
+    schemas = tmp_path / "tables.json"
+    schemas.write_text(json.dumps(TABLES))
+    found = read(str(written(tmp_path / "a.jsonl", [row, {"odd": 1}])), schemas)
+    assert found.kept == [[Message("user", question), Message("assistant", answer)]]
+    assert found.skipped == 1
+    asked = read(str(tmp_path / "a.jsonl"), schemas, replies=False).kept
+    assert asked[0] == [Message("user", question)]
+
+
+def test_a_configuration_of_a_hub_dataset_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def load_dataset(*names: str, split: str, cache_dir: str | None) -> list[Any]:
+        asked.append((*names, split))
+        return QUESTIONS
+
+    module = types.ModuleType("datasets")
+    module.load_dataset = load_dataset  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: module)
+    assert len(read("openai/gsm8k@main:test").kept) == 3
+    assert asked == [("openai/gsm8k", "main", "test")]
+
+
+def test_schemas_are_read_from_databases_too(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    with sqlite3.connect(tmp_path / "pets" / "pets.sqlite") as base:
+        base.execute("CREATE TABLE owner (id)")
+        base.execute("CREATE TABLE pet (id, age)")
+    base.close()
+    found = read(str(written(tmp_path / "a.jsonl", [SPIDER])), tmp_path)
+    assert found.kept[0][0].content == SCHEMA
+
+
+def test_schemas_that_are_missing_are_one_line(tmp_path: Path) -> None:
+    data = str(written(tmp_path / "a.jsonl", [SPIDER]))
+    (tmp_path / "other.json").write_text("[]")
+    (tmp_path / "odd.json").write_text("[1]")
+    for place, said in [
+        (None, "pets"), (tmp_path, "no such database"), (tmp_path / "other.json", "pets"),
+        (tmp_path / "odd.json", "no list of databases"), (tmp_path / "absent", "no list"),
+    ]:  # fmt: skip
+        with pytest.raises(UsageError, match=said) as caught:
+            read(data, place)
+        assert "\n" not in caught.value.message + caught.value.hint
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_the_command_collects_resumes_and_refuses_another_way(tmp_path: Path) -> None:
+    data, out = written(tmp_path / "gsm8k.jsonl", QUESTIONS), tmp_path / "out.jsonl"
+    words = ["data", "trajectories", "--model", folder.llama(), "--data", data, "--out", out]
+    words += ["--max-new-seq-len", 8]
+    done = run(*words, "--n", 4, "--data-size", 2, "--use-labels", "--augment")
+    assert done.exit_code == 0, done.stderr
+    assert "2 kept" in done.stderr
+    assert run(*words, "--n", 4, "--use-labels", "--augment").exit_code == 0
+    assert {name for name, _ in everything(out)} == {"data_0", "data_1", "data_2"}
+    facts = json.loads((tmp_path / "out.jsonl.provenance.json").read_text())
+    assert (facts["n"], facts["counts"]["before"], facts["counts"]["kept"]) == (4, 2, 1)
+    before = out.read_bytes()
+    for other, said in [
+        (["--n", 5, "--use-labels", "--augment"], "n 4, not 5"),
+        (["--n", 4, "--augment"], "labels"),
+        (["--n", 4, "--use-labels"], "augment True, not False"),
+    ]:
+        refused = run(*words, *other)
+        assert refused.exit_code == 2
+        assert said in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) <= 2
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--out", "x"], "--data is missing"),
+        (["--data", "absent.jsonl", "--out", "x"], "no such file"),
+    ],
+)
+def test_what_is_missing_is_one_line(words: list[str], said: str) -> None:
+    done = run("data", "trajectories", "--model", folder.llama(), *words)
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_an_encoder_decoder_model_is_refused(tmp_path: Path) -> None:
+    data = written(tmp_path / "a.jsonl", QUESTIONS)
+    done = run(
+        "data", "trajectories", "--model", folder.t5(), "--data", data, "--out", tmp_path / "x",
+        "--conv-template", "plain",
+    )  # fmt: skip
+    assert done.exit_code == 3
+    assert "encoder" in done.stderr
