@@ -65,8 +65,7 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     from nfox import trees
     from nfox.heads_drafter import HeadsDrafter
     from nfox.train.data import read
-    from nfox.train.learner import Learner
-    from nfox.train.measure import measure
+    from nfox.train.heads_learner import HeadsLearner
     from nfox.train.rows import Rows
 
     drafter = chat.drafter
@@ -76,7 +75,7 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     length = min(data.max_length, chat.max_context)
     rows = Rows(kept, chat.template, chat.model.tokenizer, length)
     seconds = drafter.seconds()  # before the heads become float32
-    found = measure(Learner(drafter.heads, drafter.target), rows)
+    found = HeadsLearner(drafter.heads, drafter.target).measure(rows)
     width = drafter.width
     largest = trees.best(found.accuracy, None, most=data.nodes, width=width)
     fastest = trees.best(found.accuracy, chat.costs, seconds, most=data.nodes, width=width)

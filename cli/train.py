@@ -1,31 +1,31 @@
-"""`nfox train METHOD`: heads for a model, by the flags of the published training scripts."""
+"""`nfox train METHOD`: heads, a model for Jacobi decoding, or a draft model, by the flags of the
+published training scripts.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .errors import INTERRUPTED, guarded
-
-if TYPE_CHECKING:
-    from nfox.train.job import Done
-    from nfox.train.record import Job
 
 _HELP = ("-h", "--help")
 
 
 def train(
     context: typer.Context,
-    method: Annotated[str, typer.Argument(help="Whose heads.")] = "",
+    method: Annotated[str, typer.Argument(help="Whose heads; or cllm, or draft.")] = "",
 ) -> None:
-    """Train heads: nfox train METHOD [CONFIG.yaml] [--name value ...].
+    """Train: nfox train METHOD [CONFIG.yaml] [--name value ...].
 
+    METHOD is one with heads; cllm makes the model itself fast for Jacobi decoding, from
+    trajectories (nfox data trajectories); draft distils a draft model for it.
     --model_name_or_path, --data_path and --output_dir are needed; --eval_data_path measures on
-    other data. `nfox train METHOD --help` lists all settings: those of nfox, of the method's heads
+    other data. `nfox train METHOD --help` lists all settings: those of nfox, of the method
     (--METHOD_num_heads), and all of transformers' TrainingArguments. A YAML or JSON file may hold
     the same names. Several processes: torchrun --nproc_per_node=N -m nfox.cli train ...
     """
@@ -48,7 +48,7 @@ def run(method: str, given: Sequence[str]) -> None:
     from nfox.progress import quiet
 
     quiet()  # before bitsandbytes is imported: it warns while it is
-    from .train_options import help_text, parse
+    from .train_options import help_text, kind, parse
 
     if set(given) & set(_HELP):
         print(help_text(method))
@@ -75,23 +75,8 @@ def run(method: str, given: Sequence[str]) -> None:
         display.tell(f"stopped; {done.folder} is written. Go on with:")
         display.tell(f"  {command} --resume_from_checkpoint true")
         raise typer.Exit(INTERRUPTED)
-    if first:
-        _report(job, done)
-
-
-def _report(job: Job, done: Done) -> None:
-    """Print what the heads can do and how to use them."""
-    from .eval import accuracy_table
-
-    if done.measured:
-        print(accuracy_table(done.measured.accuracy))
-        tau = done.measured.tau()
-        print(f"loss {done.measured.loss:.4f}; tau {tau:.2f} to expect of a tree of 63 nodes")
-    print(f"written to {done.folder}; try them:")
-    adapter = ["--adapter", str(done.adapter)] if done.adapter else []
-    quantised = [f"--load-in-{job.loading.quantisation}"] if job.loading.quantisation else []
-    use = ["nfox", "--model", done.model, *quantised, *adapter, "--method", job.method]
-    print(f"  {shlex.join([*use, '--heads', str(done.folder), '-v'])}")
+    for line in kind(method).report(job, done) if first else ():
+        print(line)
 
 
 def register(app: typer.Typer) -> None:

@@ -10,9 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+_SHOWN = ("tau", "alpha", "agreement", "forward")
+"""Of what is measured on the way."""
+
 
 class Display(TrainerCallback):
-    """Shows steps, loss and the last tau to expect, on stderr.
+    """Shows steps, loss and what was measured last, on stderr.
 
     Args:
         wanted: False for all processes but the first.
@@ -32,7 +35,7 @@ class Display(TrainerCallback):
             disable=not (wanted and self._console.is_terminal),
         )
         self._task: Any = None
-        self._loss, self._tau = "", ""
+        self._loss, self._found = "", ""
 
     def __enter__(self) -> Display:
         return self
@@ -63,9 +66,11 @@ class Display(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
         """See `TrainerCallback`."""
         logs = logs or {}
-        if "eval_tau" in logs:
-            self._tau = f"tau {logs['eval_tau']:.2f}"
-            self.tell(f"step {state.global_step}: eval loss {logs['eval_loss']:.4f}, {self._tau}")
+        if "eval_loss" in logs:
+            found = [f"{n} {logs[f'eval_{n}']:.2f}" for n in _SHOWN if f"eval_{n}" in logs]
+            self._found = ", ".join(found)
+            loss = f"eval loss {logs['eval_loss']:.4f}"
+            self.tell(f"step {state.global_step}: {', '.join([loss, *found])}")
             self._describe()
         elif "loss" in logs:
             self._loss = f"loss {logs['loss']:.4f}"
@@ -75,7 +80,7 @@ class Display(TrainerCallback):
                 self.tell(f"step {of}: {self._loss}, learning rate {logs['learning_rate']:.2e}")
 
     def _describe(self) -> None:
-        """Put the last loss and the last tau beside the bar."""
+        """Put the last loss and what was measured last beside the bar."""
         if self._task is not None:  # a training that was finished before has no bar
-            said = ", ".join(filter(None, (self._loss, self._tau)))
+            said = ", ".join(filter(None, (self._loss, self._found)))
             self._bar.update(self._task, description=said)

@@ -1,8 +1,8 @@
 """What published training commands and configs say, by the names of today.
 
-Of the scripts of Medusa, Chimera and CTC-drafter, of the configs of Medusa-2 (axolotl's keys), and
-of other versions of transformers. What has no counterpart is refused, or, where the result stays
-the same without it, named as not used: nothing is dropped in silence.
+Of the scripts of Medusa, Chimera, CTC-drafter and Consistency LLM, of the configs of Medusa-2
+(axolotl's keys), and of other versions of transformers. What has no counterpart is refused, or,
+where the result stays the same without it, named as not used: nothing is dropped in silence.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ RENAMED = {
     "lr": "learning_rate",
     "recover": "resume_from_checkpoint",
     "fixlen": "METHOD_num_heads",  # the labels of its CTC loss
+    # Consistency LLM; and our own word
+    "target_model_path": "model_name_or_path",
+    "target": "model_name_or_path",
     # axolotl
     "base_model": "model_name_or_path",
     "sequence_len": "model_max_length",
@@ -71,6 +74,7 @@ VALUES = {
 REFUSED = {
     "fsdp": FSDP,
     "fsdp_config": FSDP,
+    "fsdp_transformer_layer_cls_to_wrap": FSDP,
     "train_on_inputs": "only replies are learned",
     "lora_target_modules": "adapters are on all linear layers and the LM head",
     "lora_modules_to_save": "--full_weights True trains what is not a linear layer too",
@@ -141,7 +145,7 @@ def translate(
     """Bring settings to the names of today.
 
     Args:
-        method: whose heads; its name begins some settings.
+        method: what is trained; its name begins some settings.
         settings: of which the later ones win.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What `nfox train` takes: our own few settings, those of the heads, and `TrainingArguments`.
+"""What `nfox train` takes: our own few settings, those of its kind, and `TrainingArguments`.
 
 The names are those of the published training scripts, see `train_names`. A config file is read as
 if its keys had been typed first.
@@ -6,25 +6,25 @@ if its keys had been typed first.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import os
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from nfox.devices import best_device, cpu_computes_bfloat16
 from nfox.errors import UsageError
-from nfox.heads_drafter import HeadsDrafter
 from nfox.loading import ModelOptions
 from nfox.train.record import Job
-from nfox.train.start import heads_class
 
+from .train_cllm import ConsistencyKind
 from .train_config import read_config, typed
-from .train_joint import joint_arguments, read_joint
+from .train_draft import DraftKind
+from .train_heads import HeadsKind
+from .train_kinds import Kind, about
 from .train_names import FSDP, Setting, join, reasons, split, translate
 from .train_reports import check_reports
 
@@ -32,29 +32,34 @@ _FILES = ("configpath", "heads_config")
 _EVALUATED = "0.1"  # of the training: transformers takes less than 1 as a share of the steps
 
 
-def _about(help: str, default: Any = None) -> Any:
-    return field(default=default, metadata={"help": help})
+_KINDS: dict[str, type[Kind]] = {"cllm": ConsistencyKind, "draft": DraftKind}
+"""What else is trained than heads."""
+
+
+def kind(method: str) -> Kind:
+    """Return what kind of training is meant by a name.
+
+    Raises:
+        UsageError: if there is no such method, or it has nothing to train.
+    """
+    return _KINDS.get(method, HeadsKind)(method)
 
 
 @dataclass
 class DataArguments:
     """What is learned from what."""
 
-    model_name_or_path: str | None = _about("Folder or hub id of the base.")
-    data_path: str | None = _about("JSON, JSONL or a hub dataset: what to learn from.")
-    eval_data_path: str | None = _about("The same, to measure on.")
-    labels: Literal["data", "target"] = _about(
-        "What is learned: the data's tokens, or the base's own choices there.", "data"
-    )
-    heads: str | None = _about("Folder or hub id of heads to go on with.")
-    conv_template: str | None = _about("Of conversations; the model's own by default.")
-    model_max_length: int = _about("Tokens of a conversation at most.", 2048)
-    lazy_preprocess: bool = _about("Tokenise while training.", False)
-    load_in_4bit: bool = _about("The base in nf4.", False)
-    load_in_8bit: bool = _about("The base in int8.", False)
-    cache_dir: str | None = _about("Where downloads are kept; the hub's own by default.")
-    offline: bool = _about("Use local files only.", False)
-    trust_remote_code: bool = _about("Run code that comes with the base.", False)
+    model_name_or_path: str | None = about("Folder or hub id of the base.")
+    data_path: str | None = about("JSON, JSONL or a hub dataset: what to learn from.")
+    eval_data_path: str | None = about("The same, to measure on.")
+    conv_template: str | None = about("Of conversations; the model's own by default.")
+    model_max_length: int = about("Tokens of a conversation at most.", 2048)
+    lazy_preprocess: bool = about("Tokenise while training.", False)
+    load_in_4bit: bool = about("The base in nf4.", False)
+    load_in_8bit: bool = about("The base in int8.", False)
+    cache_dir: str | None = about("Where downloads are kept; the hub's own by default.")
+    offline: bool = about("Use local files only.", False)
+    trust_remote_code: bool = about("Run code that comes with the base.", False)
 
 
 def _bf16() -> bool:
@@ -73,10 +78,9 @@ class _Parser(HfArgumentParser):
         raise UsageError(message, "`nfox train METHOD --help` lists the settings")
 
 
-def _parser(method: str) -> _Parser:
-    made = _heads_arguments(method, heads_class(method))
-    kinds = [DataArguments, made, joint_arguments(method), TrainingArguments]
-    parser = _Parser(kinds, prog=f"nfox train {method}", allow_abbrev=False)
+def _parser(made: Kind) -> _Parser:
+    kinds = [DataArguments, *made.arguments(), TrainingArguments]
+    parser = _Parser(kinds, prog=f"nfox train {made.method}", allow_abbrev=False)
     parser.set_defaults(
         learning_rate=1e-3,
         lr_scheduler_type="cosine",
@@ -88,22 +92,13 @@ def _parser(method: str) -> _Parser:
         bf16=_bf16(),
         disable_tqdm=True,
     )
+    parser.set_defaults(**made.defaults)
     return parser
-
-
-def _heads_arguments(method: str, made: type[HeadsDrafter]) -> type:
-    """Make a dataclass of the fields that a method's heads have, each with the method's name."""
-    fields = [
-        (f"{method}_{name}", info.annotation, _about(f"Of the heads: {name}.", info.default))
-        for name, info in made.heads_class.Config.model_fields.items()
-        if not info.is_required() and name != "vocab_size"
-    ]
-    return dataclasses.make_dataclass("HeadsArguments", fields)
 
 
 def help_text(method: str) -> str:
     """Return all that can be set for a method."""
-    text: str = _parser(method).format_help()
+    text: str = _parser(kind(method)).format_help()
     return text
 
 
@@ -113,7 +108,7 @@ def parse(
     """Read the arguments of `nfox train`.
 
     Args:
-        method: whose heads.
+        method: what for.
         given: what follows it: a config file or none, then settings.
         command: for the record.
 
@@ -123,29 +118,26 @@ def parse(
     Raises:
         UsageError: for a setting that is missing, unknown, or cannot be used as given.
     """
-    parser = _parser(method)
+    made = kind(method)
+    parser = _parser(made)
     said, unused = translate(method, _with_files(method, given))
+    unused |= {name: why for name, why in made.unused.items() if said.pop(name, None) is not None}
     if _given(said.get("eval_data_path")) and "eval_strategy" not in said:
         said |= {"eval_strategy": ["steps"], "eval_steps": said.get("eval_steps", [_EVALUATED])}
     if _is_on(said.get("fp16")):
         parser.set_defaults(bf16=False)
     try:
-        data, heads, joint, args, *rest = parser.parse_args_into_dataclasses(
+        data, *own, args, rest = parser.parse_args_into_dataclasses(
             join(said.items()), return_remaining_strings=True, look_for_args_file=False
         )
     except (ValueError, ImportError, TypeError) as error:  # what TrainingArguments says of its own
         raise UsageError(" ".join(str(error).split())[:300]) from error
-    _refuse_unknown(parser, rest[-1])
+    _refuse_unknown(parser, rest)
     _check(method, said)
     check_reports(args.report_to)
     if "eval_steps" in said and args.eval_strategy == "no":
         unused["eval_steps"] = "--eval_strategy steps measures while training"
-    sizes = {name: value for name, value in vars(heads).items() if not data.heads or name in said}
-    job = replace(
-        _job(method, data, args, command),
-        config={name.removeprefix(f"{method}_"): value for name, value in sizes.items()},
-        joint=read_joint(method, joint, in_4bit=data.load_in_4bit),
-    )
+    job = made.job(own, said, _common(method, data, args, command))
     return job, args, list(reasons(unused))
 
 
@@ -158,7 +150,8 @@ def _check(method: str, said: Container[str]) -> None:
         raise UsageError("accelerate launch --use_fsdp is not offered", FSDP)
 
 
-def _job(method: str, data: DataArguments, args: Any, command: str) -> Job:
+def _common(method: str, data: DataArguments, args: Any, command: str) -> dict[str, Any]:
+    """Return what all jobs have."""
     if data.load_in_4bit and data.load_in_8bit:
         raise UsageError("4 bit and 8 bit at once", "choose one of the two")
     if args.eval_strategy != "no" and data.eval_data_path is None:
@@ -174,19 +167,17 @@ def _job(method: str, data: DataArguments, args: Any, command: str) -> Job:
         offline=data.offline,
         trust_remote_code=data.trust_remote_code,
     )
-    return Job(
-        method=method,
-        model=str(data.model_name_or_path),
-        data=str(data.data_path),
-        eval_data=data.eval_data_path,
-        loading=loading,
-        max_length=data.model_max_length,
-        lazy=data.lazy_preprocess,
-        own_labels=data.labels == "target",
-        heads=data.heads,
-        template=data.conv_template,
-        command=command,
-    )
+    return {
+        "method": method,
+        "model": str(data.model_name_or_path),
+        "data": str(data.data_path),
+        "eval_data": data.eval_data_path,
+        "loading": loading,
+        "max_length": data.model_max_length,
+        "lazy": data.lazy_preprocess,
+        "template": data.conv_template,
+        "command": command,
+    }
 
 
 def _with_files(method: str, given: Sequence[str]) -> Iterator[Setting]:

@@ -68,11 +68,18 @@ class Costs:
         nodes = gamma * branches + beside if gamma else 0
         return tau * self.at(1) / (self.at(nodes + 1) + gamma * draft)
 
-    def best_gamma(self, most: int, draft: float = 0.0, branches: int = 1, beside: int = 0) -> int:
+    def best_gamma(
+        self,
+        most: int,
+        draft: float = 0.0,
+        branches: int = 1,
+        beside: int = 0,
+        alpha: float = _ALPHA,
+    ) -> int:
         """Return the draft length of at most `most` tokens that promises the most speed."""
 
         def promise(gamma: int) -> float:
-            return self.speedup(gamma, draft=draft, branches=branches, beside=beside)
+            return self.speedup(gamma, alpha, draft, branches, beside)
 
         return max(range(most + 1), key=promise)
 

@@ -86,17 +86,32 @@ class Target:
         start = self.model.generation_config.decoder_start_token_id
         return int(start if start is not None else self.model.config.decoder_start_token_id)
 
-    def hidden(self, ids: Tensor, *, gradient: bool = False) -> Tensor:
+    def hidden(
+        self,
+        ids: Tensor,
+        *,
+        gradient: bool = False,
+        seen: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Return the last hidden states [B, T, D] of whole texts, for training.
 
         Args:
             ids: [B, T] tokens, padded on the right: what comes after a token does not change its
                 state, so no mask is needed (and with a sliding window one makes NaN of padding).
             gradient: keep what the model itself needs to learn.
+            seen: [B, T, T] bool, which tokens each one sees where these are not all before it; for
+                a target that takes trees.
+            positions: [B, T] of the tokens, where `seen` is given.
         """
-        model = self.model.base_model
+        model, shape = self.model.base_model, dict[str, Any]()
+        if seen is not None and positions is not None:
+            least = torch.finfo(self.dtype).min
+            mask = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
+            shape = self._shaped(mask.masked_fill(~seen, least), positions, positions)
         with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
-            states: Tensor = model(ids.to(self.device), use_cache=False).last_hidden_state
+            ids = ids.to(self.device)
+            states: Tensor = model(ids, use_cache=False, **shape).last_hidden_state
         return states
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -219,23 +234,33 @@ class Target:
         positions = base + torch.tensor(tree.depths)
         full = torch.zeros(len(tree), base + len(tree), dtype=self.dtype)
         full[:, base:] = _unseen(tree.parents, self.dtype)
+        keys = torch.cat([torch.arange(base), positions])
+        return self._shaped(full[None], positions[None], keys[None])
+
+    def _shaped(self, full: Tensor, positions: Tensor, keys: Tensor) -> dict[str, Any]:
+        """Return additive masks [B, 1, N, K] and position ids [B, N] as the model takes them.
+
+        Args:
+            full: [B, N, K] masks without a sliding window.
+            positions: [B, N] of the tokens.
+            keys: [B, K] of what they may see.
+        """
         masks: Any = self._placed(full)
         window = getattr(self.config, "sliding_window", None)
         kinds = set(getattr(self.config, "layer_types", None) or ())
         if window and kinds != {"full_attention"}:
-            keys = torch.cat([torch.arange(base), positions])
-            far = positions[:, None] - keys[None, :] >= window
+            far = positions[:, :, None] - keys[:, None, :] >= window
             near = full.masked_fill(far, torch.finfo(self.dtype).min)
             both = {"full_attention": full, "sliding_attention": near}
             # Such models take one mask per kind of layer, those without kinds the narrow one.
             masks = {kind: self._placed(both[kind]) for kind in kinds} or self._placed(near)
         inputs: dict[str, Any] = {"attention_mask": masks}
         if "position_ids" in self.takes:
-            inputs["position_ids"] = positions[None].to(self.device)
+            inputs["position_ids"] = positions.to(self.device)
         return inputs
 
     def _placed(self, mask: Tensor) -> Tensor:
-        return mask[None, None].to(self.device)
+        return mask[:, None].to(self.device)
 
     @torch.inference_mode()
     def _agrees(self, probe: _Probe) -> bool:

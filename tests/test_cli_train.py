@@ -22,8 +22,8 @@ from typer.testing import CliRunner, Result
 from nfox import checkpoint
 from nfox.cli.app import app
 from nfox.errors import UsageError
+from nfox.train.heads_job import HeadsJob
 from nfox.train.job import train as begin
-from nfox.train.record import Job
 
 SMALL = {"max_steps": 2, "use_cpu": True, "bf16": False, "logging_steps": 1, "save_steps": 99}
 
@@ -99,7 +99,7 @@ def test_a_file_holds_the_same_names_and_typed_ones_win(kind: str, tmp_path: Pat
     assert said(tmp_path / "out").training["steps"] == 1
 
 
-def parsed(*words: object, method: str = METHOD) -> tuple[Job, Any, list[str]]:
+def parsed(*words: object, method: str = METHOD) -> tuple[HeadsJob, Any, list[str]]:
     """Read settings without training."""
     from nfox.cli.train_options import parse
 
@@ -297,7 +297,7 @@ def test_the_command_printed_after_a_quantised_training_quantises(
 
 @pytest.mark.parametrize("method", test_train.METHODS)
 def test_labels_that_are_not_the_papers_are_told(method: str, tmp_path: Path) -> None:
-    from nfox.train.start import heads_class
+    from nfox.train.heads_job import heads_class
 
     told: list[str] = []
     for own in (False, True):

@@ -18,7 +18,7 @@ from peft import PeftModel
 from test_train import FLOAT32, METHOD, METHODS, arguments, job, learn
 from torch import Tensor
 
-from nfox import checkpoint, drafters
+from nfox import checkpoint
 from nfox.compose import load
 from nfox.conversation import Message
 from nfox.errors import UsageError
@@ -26,10 +26,10 @@ from nfox.loading import ModelOptions, load_model
 from nfox.reply import Settings
 from nfox.train import start
 from nfox.train.base import TrainedBase
+from nfox.train.heads_job import heads_class
 from nfox.train.joint import Joint, strength
 from nfox.train.rows import collate
-from nfox.train.start import make_heads, make_learner
-from nfox.train.trainer import HeadsTrainer
+from nfox.train.trainer import LearnerTrainer
 
 LORA = Joint(base="lora", rank=4)
 DISTILLED = Joint(base="lora", rank=4, self_distillation=True)
@@ -50,10 +50,8 @@ def batch(learned: Sequence[int] = (12, 9)) -> dict[str, Tensor]:
 def learner(joint: Joint = LORA, method: str = METHOD) -> Any:
     """Return heads and a tiny base as they are before the first step."""
     torch.manual_seed(0)
-    made = drafters.method(method)
-    target = load_model(str(folder.llama()), FLOAT32).target
     asked = job(method, joint=joint)
-    return make_learner(asked, make_heads(made, asked, target), target)  # type: ignore[arg-type]
+    return asked.learner(load_model(str(folder.llama()), FLOAT32))
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
@@ -191,7 +189,7 @@ def test_what_does_not_go_together_is_refused(changes: dict[str, Any], text: str
 def test_heads_have_a_learning_rate_of_their_own(joint: Joint, tmp_path: Path) -> None:
     made = learner(joint)
     given = arguments(tmp_path, learning_rate=1e-3, weight_decay=0.1)
-    optimizer = HeadsTrainer(made, given, [{}]).create_optimizer()  # type: ignore[list-item, arg-type]
+    optimizer = LearnerTrainer(made, given, [{}]).create_optimizer()  # type: ignore[list-item, arg-type]
     heads = {id(weight) for weight in made.heads.parameters()}
     rates: dict[bool, set[float]] = {True: set(), False: set()}
     seen = []
@@ -365,8 +363,8 @@ def test_gradients_on_a_4_bit_base_are_those_of_its_weights() -> None:
     pytest.importorskip("bitsandbytes")
     loading = ModelOptions(dtype="bfloat16", quantisation="4bit", device="cpu")
     asked = job(joint=Joint(base="lora", rank=4, dropout=0.0), loading=loading)
-    target = start.load_base(asked).target
-    made = make_learner(asked, make_heads(start.heads_class(METHOD), asked, target), target)
+    loaded = asked.load()
+    target, made = loaded.target, asked.learner(loaded)
     torch.manual_seed(1)
     found = []
     adapters = [(n, w) for n, w in target.model.named_parameters() if "lora_" in n]
@@ -451,7 +449,7 @@ def test_published_keys_are_read(tmp_path: Path) -> None:
 def test_the_decay_has_its_published_name(tmp_path: Path) -> None:
     from nfox.cli.train_options import parse
 
-    configs = {m: start.heads_class(m).heads_class.Config for m in METHODS}
+    configs = {m: heads_class(m).heads_class.Config for m in METHODS}
     method = next(m for m in METHODS if "decay" in configs[m].model_fields)
     needed = ["--model_name_or_path", "x", "--data_path", "y", "--output_dir", str(tmp_path)]
     found, *_ = parse(method, [*needed, f"--{method}_decay_coefficient", "0.7"], "")

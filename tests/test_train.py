@@ -25,15 +25,13 @@ from nfox.heads import IGNORE, Text, measure_accuracy
 from nfox.heads_drafter import HeadsDrafter
 from nfox.loading import ModelOptions, load_model
 from nfox.train import job as job_module
+from nfox.train.heads_job import HeadsJob
+from nfox.train.heads_learner import HeadsLearner
 from nfox.train.job import Done, train
 from nfox.train.joint import Joint
-from nfox.train.learner import Learner
-from nfox.train.measure import measure
-from nfox.train.record import Job
 from nfox.train.rehearsal import rehearse
 from nfox.train.resume import checkpoints, full_disk_said, resume_point
 from nfox.train.rows import collate
-from nfox.train.start import heads_class, load_base, make_heads, make_learner
 
 METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
 METHOD = METHODS[-1]
@@ -54,10 +52,10 @@ def data() -> Path:
     return path
 
 
-def job(method: str = METHOD, **changes: Any) -> Job:
+def job(method: str = METHOD, **changes: Any) -> HeadsJob:
     config = {"num_heads": 2}
     given = {"method": method, "model": str(folder.llama()), "data": str(data())}
-    return Job(**{**given, "config": config, "loading": FLOAT32, **changes})
+    return HeadsJob(**{**given, "config": config, "loading": FLOAT32, **changes})
 
 
 def arguments(out: Path, **changes: Any) -> TrainingArguments:
@@ -89,7 +87,10 @@ class Log(TrainerCallback):
 
 
 def learn(
-    out: Path, made: Job | None = None, callbacks: Sequence[TrainerCallback] = (), **changes: Any
+    out: Path,
+    made: HeadsJob | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    **changes: Any,
 ) -> tuple[Done, Log]:
     log = Log()
     return train(made or job(), arguments(out, **changes), callbacks=[log, *callbacks]), log
@@ -120,7 +121,7 @@ def test_the_targets_own_labels_are_what_it_says_there() -> None:
     wrong = torch.tensor([[(token + 1) % tiny.VOCABULARY for token in tokens]])
     wrong[:, : len(tiny.PROMPT)] = IGNORE
     ids = torch.tensor([tokens])
-    learner = Learner(tiny.make(METHOD).heads, target)  # type: ignore[attr-defined]
+    learner = HeadsLearner(tiny.make(METHOD).heads, target)  # type: ignore[attr-defined]
     text = Text(ids, target.hidden(ids), wrong)
     labels = learner.chosen(text).labels
     assert labels[0, len(tiny.PROMPT) :].tolist() == tokens[len(tiny.PROMPT) :]
@@ -297,9 +298,9 @@ def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
 def test_measuring_says_what_is_proposed() -> None:
     target = tiny.target()
     text = [*tiny.PROMPT, *tiny.slow("llama", tiny.PROMPT, 12)]
-    learner = Learner(tiny.make(METHOD).heads, target)  # type: ignore[attr-defined]
+    learner = HeadsLearner(tiny.make(METHOD).heads, target)  # type: ignore[attr-defined]
     rows: Any = [{"input_ids": text, "labels": text}]
-    found = measure(learner, rows, width=tiny.VOCABULARY)
+    found = learner.measure(rows, width=tiny.VOCABULARY)
     assert all(len(row) == tiny.VOCABULARY for row in found.accuracy)
     assert found.places == len(text)
     assert found.tau() >= found.tau(2) >= 1
@@ -335,8 +336,8 @@ def test_guesses_are_compared_with_the_data_whatever_is_learned(method: str, own
     target = tiny.target()
     heads: Any = tiny.make(method).heads  # type: ignore[attr-defined]
     ids = torch.tensor([[7 * i % 61 for i in range(20)]])
-    learner = Learner(heads, target, own_labels=own)
-    _, data = Learner(heads, target)(ids, torch.ones_like(ids), ids)
+    learner = HeadsLearner(heads, target, own_labels=own)
+    _, data = HeadsLearner(heads, target)(ids, torch.ones_like(ids), ids)
     _, numbers = learner(ids, torch.ones_like(ids), ids)
     said = {name for name in data if "_top" in name and "_base" not in name}
     assert said
@@ -352,9 +353,8 @@ def test_guesses_are_compared_with_the_data_whatever_is_learned(method: str, own
 
 def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
     made = {"config": {"num_heads": 2}, "joint": Joint(base="lora", rank=4)}  # with dropout
-    loaded = load_base(job(**made))
-    heads = make_heads(heads_class(METHOD), job(**made), loaded.target)
-    learner = make_learner(job(**made), heads, loaded.target)
+    asked = job(**made)
+    learner = asked.learner(asked.load())
     learner.eval()
     rows: Any = [{"input_ids": [*range(20, 40)], "labels": [*range(20, 40)]}] * 3
     before = {name: weight.clone() for name, weight in learner.state_dict().items()}

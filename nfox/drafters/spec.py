@@ -8,7 +8,6 @@ accepted need not be read again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from nfox.drafters.base import (
     weights_beside,
 )
 from nfox.errors import ModelError, UsageError
+from nfox.loading import LoadedModel
 from nfox.target import Target
 from nfox.tree import TokenTree
 
@@ -103,7 +103,7 @@ class Speculative(Drafter):
     def build(cls, parts: Parts, options: SpecOptions) -> Speculative:
         """See `Drafter.build`."""
         draft = parts.load_weights()
-        _check(parts, draft)
+        check_pair(parts.model, draft)
         target = parts.model.target
         branches = options.branches if target.proposals == "trees" else 1
         seconds = measure(draft.target, budget=0.2).at(1)
@@ -186,12 +186,14 @@ class Speculative(Drafter):
         return said if self.chain == self.gamma else f"{said} (gamma {self.chain} without branches)"
 
 
-def _check(parts: Parts, draft: Any) -> None:
+def check_pair(target: LoadedModel, draft: LoadedModel) -> None:
     """Refuse a draft model that cannot draft for this target.
 
     Sizes of vocabularies may differ (padding of the embedding), tokenizers may not.
+
+    Raises:
+        ModelError: if it cannot.
     """
-    target = parts.model
     if draft.target.proposals == "nothing":
         raise ModelError(
             f"{draft.name} cannot draft: its recurrent state cannot forget a refused token",

@@ -1,4 +1,5 @@
-"""Training of heads: conversations to rows, a frozen target to hidden states, one trainer for all.
+"""Training: texts to rows, a loss for each thing that learns, one trainer for all.
 
-A method brings its layers and their loss (`nfox.heads.Heads`); nothing here knows any of them.
+What is learned is a `Job` with its `Learner`: heads of a method, which brings their layers and loss
+(`nfox.heads.Heads`), a model for Jacobi decoding, or a draft model.
 """

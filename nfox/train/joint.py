@@ -84,6 +84,10 @@ class Joint:
         """The heads' learning rate as a multiple of the base's."""
         return self.lr_multiplier or (1.0 if self.base == "frozen" else 4.0)
 
+    def spelled(self) -> str:
+        """Say how the base is trained, in a few words."""
+        return "whole" if self.base == "whole" else f"by LoRA of rank {self.rank}"
+
     def record(self) -> dict[str, Any]:
         """Return what was settled, for the record of the heads."""
         said: dict[str, Any] = {"base": self.base, "lr_multiplier": self.heads_rate}

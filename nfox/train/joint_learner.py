@@ -11,11 +11,11 @@ from torch.nn import functional
 from nfox.heads import IGNORE, Heads, Text, cross_entropy
 from nfox.target import Target
 from nfox.train.base import TrainedBase
+from nfox.train.heads_learner import HeadsLearner
 from nfox.train.joint import Joint
-from nfox.train.learner import Learner
 
 
-class JointLearner(Learner):
+class JointLearner(HeadsLearner):
     """Heads and what is trained of their base, which are its parameters.
 
     Cai et al. 2024 (arXiv 2401.10774), Medusa-2.
@@ -56,7 +56,7 @@ class JointLearner(Learner):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """See `Learner.forward`."""
+        """See `HeadsLearner.forward`."""
         with self.rounding():
             text = self.read(input_ids, labels)
             own = self.divergence(text) if self.joint.self_distillation else self.surprise(text)

@@ -1,102 +1,93 @@
-"""What is trained: heads, with a frozen target that reads the texts for them as they come.
+"""Something that is trained, as the one trainer sees it: a loss over batches, and a measure of it.
 
-The heads' weights stay float32 (wider for a wider target) and are rounded to the target's dtype
-where they are used, so that small steps are not lost.
+Weights that are trained stay float32 (wider for a wider target) and are rounded to the dtype that
+is computed in where they are used, so that small steps are not lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from nfox.heads import IGNORE, Heads, Text
 from nfox.target import Target
-from nfox.train.joint import Joint
+from nfox.train.measure import Found, Means
+
+Batch = dict[str, Tensor]
 
 ROWS = 2048
 """Places whose logits over the whole vocabulary are in memory at once."""
 
 
-class Learner(nn.Module):
-    """Heads and the target they learn from; only the heads are parameters of it.
+class Learner(nn.Module, ABC):
+    """What is trained, which are its parameters, and what it learns from, which are not.
 
     Args:
-        heads: to be trained; moved to where the target's hidden states come out.
-        target: frozen here.
-        own_labels: learn the target's own choices at the labelled places, not the tokens there.
-        joint: how heads and base are trained; here the base is frozen.
+        target: the model that is served.
+        dtype: that is computed in.
 
     Attributes:
-        dtype: that is computed in.
+        collate: makes a batch of rows.
         progress: the share of the training that is done; kept by the trainer.
     """
 
-    accepts_loss_kwargs = True  # makes the Trainer count the labels of a step over all processes
+    accepts_loss_kwargs = True  # makes the Trainer count the places of a step
+    collate: Callable[[Sequence[Any]], Batch]
 
-    def __init__(
-        self,
-        heads: Heads,
-        target: Target,
-        *,
-        own_labels: bool = False,
-        joint: Joint | None = None,
-    ) -> None:
+    def __init__(self, target: Target, dtype: torch.dtype) -> None:
         super().__init__()
-        target.model.requires_grad_(False)
-        wide = torch.promote_types(target.dtype, torch.float32)
-        self.heads = heads.to(target.last_device, wide)
         self.target = target
-        self.own_labels = own_labels
-        self.joint = joint or Joint()
-        self.dtype = target.dtype
+        self.dtype = dtype
         self.progress = 0.0
 
-    def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Do nothing: a frozen base keeps no activations, and heads have few."""
+    @abstractmethod
+    def places(self, inputs: Batch) -> int:
+        """Return what the loss of a batch is a mean over."""
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of a batch, a mean over its labels, and numbers to log.
+    def measure(self, rows: Dataset[Any], batch: int = 4) -> Found:
+        """Measure on rows, so many at a time: what the loss is, and what it reports."""
+        sums: dict[str, float] = {"loss": 0.0}
+        places = 0
+        with self.measuring(rows, batch) as batches:
+            for inputs in batches:
+                loss, numbers = self(**{n: x.to(self.target.device) for n, x in inputs.items()})
+                count = self.places(inputs)
+                for name, value in {"loss": float(loss), **numbers}.items():
+                    sums[name] = sums.get(name, 0.0) + count * value
+                places += count
+        loss, *others = (value / max(places, 1) for value in sums.values())
+        return Means(loss, places, dict(zip(list(sums)[1:], others, strict=True)))
 
-        Args:
-            input_ids: [B, T], padded on the right.
-            attention_mask: [B, T], 0 where padded; the Trainer counts tokens by it.
-            labels: [B, T], the tokens that are learned, IGNORE elsewhere.
-        """
-        text = self.read(input_ids, labels)
-        with self.rounding():
-            return self.heads.loss(self.chosen(text) if self.own_labels else text, self.target)
+    def quick(self) -> tuple[list[nn.Parameter], float]:
+        """Return weights with a rate of their own, and how many times the others' it is."""
+        return [], 1.0
 
-    def read(self, input_ids: Tensor, labels: Tensor) -> Text:
-        """Let the target read a batch."""
-        hidden = self.target.hidden(input_ids, gradient=self.joint.base != "frozen")
-        return Text(input_ids.to(hidden.device), hidden, labels.to(hidden.device))
-
-    @torch.no_grad()
-    def chosen(self, text: Text) -> Text:
-        """Return a text whose labels are what the target says at the labelled places."""
-        labels = torch.full_like(text.labels, IGNORE)
-        learned = text.labels[:, 1:] != IGNORE
-        before = text.hidden[:, :-1][learned]
-        choices = [self.target.unembed(part).argmax(-1) for part in torch.split(before, ROWS)]
-        labels[:, 1:][learned] = torch.cat(choices) if choices else labels.new_empty(0)
-        return replace(text, labels=labels, chosen=True)
+    @contextmanager
+    def measuring(self, rows: Dataset[Any], batch: int) -> Iterator[Iterator[Batch]]:
+        """Give batches of rows without a trace: in evaluation mode, and drawing no numbers."""
+        # Loaded by index: a sampler would draw from the random numbers that training goes on with.
+        loader: Any = DataLoader(rows, batch, collate_fn=self.collate, generator=torch.Generator())
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad(), self.rounding():
+                yield iter(loader)
+        finally:
+            self.train(training)
 
     @contextmanager
     def rounding(self) -> Iterator[None]:
-        """Compute in the target's dtype, or that of a joint training, if it is a 16 bit one."""
-        dtype = self.dtype
+        """Compute in `dtype`, if it is a 16 bit one."""
         # Without the cache: a weight rounded once without gradients would stay without them.
         with torch.autocast(
             self.target.last_device.type,
-            dtype,
-            enabled=dtype in (torch.bfloat16, torch.float16),
+            self.dtype,
+            enabled=self.dtype in (torch.bfloat16, torch.float16),
             cache_enabled=False,
         ):
             yield

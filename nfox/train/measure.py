@@ -1,23 +1,70 @@
-"""How good heads are on texts: their loss, and how often they foretell the target's own choice."""
+"""What is found when something that was trained is measured on texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch.utils.data import DataLoader, Dataset
+from typing import Self
 
 from nfox import trees
-from nfox.heads import IGNORE, Text, measure_accuracy
-from nfox.train.learner import Learner
-from nfox.train.rows import Row, collate
+
+
+class Found(ABC):
+    """Means over places of texts.
+
+    Attributes:
+        loss: as in training.
+        places: it is a mean over so many.
+    """
+
+    loss: float
+    places: int
+
+    @abstractmethod
+    def metrics(self) -> dict[str, float]:
+        """Return what is logged, the loss first."""
+
+    @abstractmethod
+    def flat(self) -> list[float]:
+        """Return all means, in an order that `like` knows."""
+
+    @abstractmethod
+    def like(self, means: Sequence[float], places: int) -> Self:
+        """Return the same with other means, those of several processes together."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was found.
+class Means(Found):
+    """Means with a name each.
+
+    Args:
+        loss: as in training.
+        places: they are means over so many.
+        others: by name.
+    """
+
+    loss: float
+    places: int
+    others: dict[str, float]
+
+    def metrics(self) -> dict[str, float]:
+        """See `Found.metrics`."""
+        return {"loss": self.loss, **self.others}
+
+    def flat(self) -> list[float]:
+        """See `Found.flat`."""
+        return list(self.metrics().values())
+
+    def like(self, means: Sequence[float], places: int) -> Means:
+        """See `Found.like`."""
+        loss, *others = means
+        return Means(loss, places, dict(zip(self.others, others, strict=True)))
+
+
+@dataclass(frozen=True)
+class Measured(Found):
+    """How good heads are: how often they foretell the target's own choice.
 
     Args:
         loss: of the heads, as in training, a mean over labels.
@@ -33,35 +80,20 @@ class Measured:
         """Return the tokens per step to expect of the best tree of so many drafted nodes."""
         return trees.best(self.accuracy, None, most=nodes).tau(self.accuracy)
 
+    def metrics(self) -> dict[str, float]:
+        """See `Found.metrics`; the tokens per step to expect, and the accuracy of each depth."""
+        found = {"loss": self.loss, "tau": self.tau()}
+        for depth, row in enumerate(self.accuracy, 1):
+            found |= {f"depth{depth}_top1": row[0], f"depth{depth}_top5": sum(row[:5])}
+        return found
 
-def measure(learner: Learner, rows: Dataset[Row], batch: int = 4, width: int = 10) -> Measured:
-    """Measure heads.
+    def flat(self) -> list[float]:
+        """See `Found.flat`."""
+        return [self.loss, *(rate for row in self.accuracy for rate in row)]
 
-    Args:
-        learner: the heads and their target.
-        rows: of tokens.
-        batch: rows at a time.
-        width: guesses for each depth.
-    """
-    total, places, training = 0.0, 0, learner.training
-
-    def texts() -> Iterator[Text]:
-        nonlocal total, places
-        # Loaded by index: a sampler would draw from the random numbers that training goes on with.
-        loader: Any = DataLoader(rows, batch, collate_fn=collate, generator=torch.Generator())
-        for inputs in loader:
-            text = learner.read(inputs["input_ids"], inputs["labels"])
-            count = int((text.labels != IGNORE).sum())
-            own = learner.chosen(text)
-            loss, _ = learner.heads.loss(own if learner.own_labels else text, learner.target)
-            total, places = total + float(loss) * count, places + count
-            yield own
-
-    learner.eval()
-    try:
-        with learner.rounding():
-            width = min(width, learner.target.vocabulary)
-            accuracy = measure_accuracy(learner.heads, learner.target, texts(), width)
-    finally:
-        learner.train(training)
-    return Measured(total / max(places, 1), accuracy, places)
+    def like(self, means: Sequence[float], places: int) -> Measured:
+        """See `Found.like`."""
+        loss, *rates = means
+        width = len(self.accuracy[0])
+        rows = [rates[i : i + width] for i in range(0, len(rates), width)]
+        return Measured(loss, rows, places)

@@ -8,19 +8,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy
 import torch
 from torch.utils.data import Dataset
 
 from nfox.train.learner import Learner
-from nfox.train.rows import Row, collate
 
 _SHORT = 10.0
 """Seconds; what takes less is done again, since the first time also warms up."""
 
 
-def rehearse(learner: Learner, rows: Dataset[Row], batch: int) -> tuple[float, int]:
+def rehearse(learner: Learner, rows: Dataset[Any], batch: int) -> tuple[float, int]:
     """Compute the loss of a batch and its gradients, and forget both.
 
     Weights, random numbers and gradients are afterwards what they were.
@@ -35,7 +35,8 @@ def rehearse(learner: Learner, rows: Dataset[Row], batch: int) -> tuple[float, i
     """
     count = len(rows)  # type: ignore[arg-type]
     taken = min(batch, count)
-    inputs = collate([rows[i * count // taken] for i in range(taken)])
+    made = learner.collate([rows[i * count // taken] for i in range(taken)])
+    inputs = {name: value.to(learner.target.device) for name, value in made.items()}
     training = learner.training
     learner.train()
     try:

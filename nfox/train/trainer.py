@@ -1,7 +1,9 @@
-"""One trainer for all heads, on that of transformers: schedules, checkpoints, several processes.
+"""One trainer for all that is trained, on that of transformers: schedules, checkpoints, several
+processes.
 
-A loss is a mean over the labels of a batch. Batches have different numbers of them, so each is
-weighted by its share in the step: accumulated, spread over processes or at once, it is the same.
+A loss is a mean over places of a batch, such as labels. Batches have different numbers of them, so
+each is weighted by its share in the step: accumulated, spread over processes or at once, it is the
+same.
 """
 
 from __future__ import annotations
@@ -13,21 +15,22 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 
-from nfox.heads import IGNORE
 from nfox.train.learner import Learner
-from nfox.train.measure import Measured, measure
+from nfox.train.measure import Found
 from nfox.train.resume import WEIGHTS, check_fits, readable
-from nfox.train.rows import Row, Rows, collate
+
+MODELS = ("base.", "draft.")
+"""How the names of whole models' weights begin."""
 
 
-class HeadsTrainer(Trainer):
+class LearnerTrainer(Trainer):
     """Trains a `Learner`.
 
     Args:
-        learner: the heads and their target.
+        learner: what is trained, and what it learns from.
         args: transformers' `TrainingArguments`.
         rows: to learn from.
         eval_rows: to measure on.
@@ -42,11 +45,11 @@ class HeadsTrainer(Trainer):
         self,
         learner: Learner,
         args: Any,
-        rows: Rows,
-        eval_rows: Rows | None = None,
+        rows: Dataset[Any],
+        eval_rows: Dataset[Any] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        # One process has one device: the heads' own. More devices are for more processes.
+        # One process has one device: the learner's own. More devices are for more processes.
         args._n_gpu = min(args.n_gpu, 1)
         args.average_tokens_across_devices = True  # see `compute_loss`
         args.remove_unused_columns = False  # rows are ours, and have what is needed only
@@ -54,7 +57,7 @@ class HeadsTrainer(Trainer):
         super().__init__(
             learner,
             args,
-            data_collator=collate,
+            data_collator=learner.collate,
             train_dataset=rows,
             eval_dataset=eval_rows,
             callbacks=list(callbacks),
@@ -62,19 +65,20 @@ class HeadsTrainer(Trainer):
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
         self.learner = learner
-        self.measured: Measured | None = None
+        self.measured: Found | None = None
         self.loss_is_scaled_for_ga = True
         self._sums: dict[str, float] = {}
-        self._labels = 0
+        self._places = 0
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Give the heads a learning rate of their own, a multiple of the base's."""
+        """Give some weights a learning rate of their own, a multiple of the others'."""
         optimizer = super().create_optimizer(model)
-        heads = {id(weight) for weight in self.learner.heads.parameters()}
+        quick, times = self.learner.quick()
+        named = set(map(id, quick))
         for group in list(optimizer.param_groups):
-            rate = group["lr"] * self.learner.joint.heads_rate
-            own = [weight for weight in group["params"] if id(weight) in heads]
-            rest = [weight for weight in group["params"] if id(weight) not in heads]
+            rate = group["lr"] * times
+            own = [weight for weight in group["params"] if id(weight) in named]
+            rest = [weight for weight in group["params"] if id(weight) not in named]
             if own and rest:
                 group["params"] = rest
                 optimizer.add_param_group({**group, "params": own, "lr": rate})
@@ -83,8 +87,12 @@ class HeadsTrainer(Trainer):
         return optimizer
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """Leave biases and scales out, also those of a base, whose weights have no names here."""
-        flat = {n for n, w in model.named_parameters() if n.startswith("base.") and w.dim() < 2}
+        """Leave biases and scales out, also those of models, whose weights have no names here."""
+        flat = {
+            name
+            for name, weight in model.named_parameters()
+            if name.startswith(MODELS) and weight.dim() < 2
+        }
         return [n for n in super().get_decay_parameter_names(model) if n not in flat]
 
     def compute_loss(
@@ -100,29 +108,34 @@ class HeadsTrainer(Trainer):
             model: the learner, as accelerate has wrapped it.
             inputs: a batch.
             return_outputs: never asked for: evaluation is its own.
-            num_items_in_batch: labels of the whole step, of all processes.
+            num_items_in_batch: places of the whole step, of all processes.
         """
         self.learner.progress = self.state.global_step / max(self.state.max_steps, 1)
         loss, numbers = model(**inputs)
-        labels = int((inputs["labels"] != IGNORE).sum())
-        self._labels += labels
+        places = self.learner.places(inputs)
+        self._places += places
         for name, value in numbers.items():
-            self._sums[name] = self._sums.get(name, 0.0) + labels * value
-        whole = max(int(num_items_in_batch or labels), 1)
+            self._sums[name] = self._sums.get(name, 0.0) + places * value
+        whole = max(int(num_items_in_batch or places), 1)
         # The gradients of the processes are averaged, where they should be added.
-        share = loss * (labels * self.accelerator.num_processes / whole)
+        share = loss * (places * self.accelerator.num_processes / whole)
         return (share, None) if return_outputs else share
 
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> int:
+        """Count the places of a step, over all processes."""
+        mine = sum(self.learner.places(batch) for batch in batch_samples)
+        return mine if self.accelerator.num_processes == 1 else round(self._added([mine])[0])
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of what the heads' loss reported since the last time."""
+        """Add the means of what the loss reported since the last time."""
         if "loss" in logs:
             logs.update(self._means())
         super().log(logs, start_time)
 
     def _means(self) -> dict[str, float]:
         names = sorted(self._sums)
-        sums = self._added([self._labels, *(self._sums[name] for name in names)])
-        self._sums, self._labels = {}, 0
+        sums = self._added([self._places, *(self._sums[name] for name in names)])
+        self._sums, self._places = {}, 0
         return {name: value / max(sums[0], 1) for name, value in zip(names, sums[1:], strict=True)}
 
     def _added(self, values: Sequence[float]) -> list[float]:
@@ -141,35 +154,29 @@ class HeadsTrainer(Trainer):
         ignore_keys: Any = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Measure the loss, the accuracy of each depth, and the tokens per step to expect."""
+        """Measure on data that are not learned from."""
         found = self.measure(self.eval_dataset if eval_dataset is None else eval_dataset)
-        metrics = {f"{metric_key_prefix}_loss": found.loss, f"{metric_key_prefix}_tau": found.tau()}
-        for depth, row in enumerate(found.accuracy, 1):
-            metrics[f"{metric_key_prefix}_depth{depth}_top1"] = row[0]
-            metrics[f"{metric_key_prefix}_depth{depth}_top5"] = sum(row[:5])
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.metrics().items()}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
 
-    def measure(self, rows: Any) -> Measured:
+    def measure(self, rows: Any) -> Found:
         """Measure on a dataset of rows, each process on its share of them."""
         places = range(self.args.process_index, len(rows), self.args.world_size)
-        own: Subset[Row] = Subset(rows, places)
-        found = measure(self.learner, own, self.args.per_device_eval_batch_size)
+        own: Subset[Any] = Subset(rows, places)
+        found = self.learner.measure(own, self.args.per_device_eval_batch_size)
         if self.args.world_size > 1:
-            width = len(found.accuracy[0])
-            flat = [found.loss, *(rate for row in found.accuracy for rate in row)]
-            count, *sums = self._added([found.places, *(found.places * x for x in flat)])
-            loss, *rates = (value / max(count, 1) for value in sums)
-            rows_of = [rates[i : i + width] for i in range(0, len(rates), width)]
-            found = Measured(loss, rows_of, int(count))
+            sums = [found.places, *(found.places * mean for mean in found.flat())]
+            count, *sums = self._added(sums)
+            found = found.like([value / max(count, 1) for value in sums], int(count))
         self.measured = found
         return found
 
     def restore(self, point: Path) -> None:
-        """Take heads and state of a checkpoint, without training on."""
+        """Take weights and state of a checkpoint, without training on."""
         check_fits(point, self.learner.state_dict())
         with readable(point):
             self.learner.load_state_dict(load_file(point / WEIGHTS))
@@ -192,18 +199,12 @@ class HeadsTrainer(Trainer):
         with readable(Path(checkpoint or "")):
             super()._load_rng_state(checkpoint)
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return the heads' weights, whole, wherever their parts are."""
+    def weights(self, part: str) -> dict[str, Tensor]:
+        """Return the weights of a part of the learner, whole, wherever their parts are."""
         state = self.accelerator.get_state_dict(self.model_wrapped)
         made: dict[str, Tensor] = {}
         for name, weight in state.items():
             name = name.removeprefix("module.").removeprefix("_orig_mod.")
-            if name.startswith("heads."):
-                made[name.removeprefix("heads.")] = weight
+            if name.startswith(f"{part}."):
+                made[name.removeprefix(f"{part}.")] = weight
         return made
-
-
-def size(learner: Learner) -> tuple[int, float]:
-    """Return how many parameters the heads have, and their size on disk in MB."""
-    count = sum(weight.numel() for weight in learner.heads.parameters())
-    return count, count * 2 / 1e6  # written in 16 bit

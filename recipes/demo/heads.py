@@ -1,4 +1,4 @@
-"""The heads: `nfox train` on the target's own answers."""
+"""The heads: `nfox train` on the target's own answers, and how it is called, for the draft too."""
 
 import subprocess
 import sys
@@ -28,27 +28,42 @@ def split(answers: Path) -> tuple[Path, Path]:
     return made[0], made[1]
 
 
+def train(
+    method: str,
+    settings: list[str],
+    target: Path,
+    data: tuple[Path, Path],
+    work: Path,
+    resume: bool,
+) -> None:
+    """Call `nfox train` with a settings file and more, on data to learn from and to measure on."""
+    command = [sys.executable, "-m", "nfox.cli", "train", method, *settings]
+    names = ("model_name_or_path", "data_path", "eval_data_path", "output_dir")
+    for name, value in zip(names, (target, *data, work), strict=True):
+        command += [f"--{name}", str(value)]
+    if resume and any(work.glob("checkpoint-*")):
+        command += ["--resume_from_checkpoint", "true"]
+    subprocess.run(command, check=True)
+
+
 def train_heads(method: str, target: Path, answers: Path, *, resume: bool) -> None:
     """Train the heads of a method and put them beside the target, where nfox finds them."""
-    learn, measure = split(answers)
     work = answers.with_name(method)
-    train = [sys.executable, "-m", "nfox.cli", "train", method, str(SETTINGS), *EXTRA[method]]
-    names = ("model_name_or_path", "data_path", "eval_data_path", "output_dir")
-    for name, value in zip(names, (target, learn, measure, work), strict=True):
-        train += [f"--{name}", str(value)]
-    if resume and any(work.glob("checkpoint-*")):
-        train += ["--resume_from_checkpoint", "true"]
-    subprocess.run(train, check=True)
+    train(method, [str(SETTINGS), *EXTRA[method]], target, split(answers), work, resume=resume)
     publish(work, target, target / "nfox" / method)
+
+
+def plain(value: object) -> object:
+    """A text with the last names of its absolute paths; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return " ".join(Path(word).name if Path(word).is_absolute() else word for word in value.split())
 
 
 def publish(made: Path, target: Path, folder: Path) -> None:
     """Put finished heads in place, with no path in them that means nothing elsewhere."""
     found = checkpoint.about(str(made), ModelOptions())
-    names = {name: Path(found.training[name]).name for name in ("data", "measured_on")}
-    words = found.training["command"].split()
-    command = " ".join(Path(word).name if Path(word).is_absolute() else word for word in words)
-    training = {**found.training, **names, "command": command}
+    training = {key: plain(value) for key, value in found.training.items()}
     about = found.model_copy(update={"base": target.as_posix(), "training": training})
     checkpoint.write(folder, about, checkpoint.read(str(made), ModelOptions()))
     (folder / checkpoint.WEIGHTS).chmod(0o644)

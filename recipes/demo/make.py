@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from data import Rows, Sources, load_gsm8k, load_sgd, training_mix
-from distil import answers_file, distil, new_draft
+from distil import answers_file, train_draft
 from heads import EXTRA, train_heads
 from scratch import new_target, new_tokenizer
 from train import Plan, fit, trim
@@ -105,32 +105,32 @@ def published(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTok
     return model, AutoTokenizer.from_pretrained(folder)
 
 
+def answers(args: argparse.Namespace, sources: Sources) -> Path:
+    """The published target's own answers, made anew if they are older than it."""
+    file = args.work / "own.jsonl"
+    newest = max(weights.stat().st_mtime for weights in (args.out / "target").glob("*.safetensors"))
+    if not (file.is_file() and file.stat().st_mtime > newest):
+        args.work.mkdir(parents=True, exist_ok=True)
+        answers_file(*published(args), sources, args.own_answers + 50, file, args.seed)
+    return file
+
+
 def draft(args: argparse.Namespace, sources: Sources) -> None:
     """Distil the draft from the published target, and publish it."""
-    teacher, tokenizer = published(args)
-    start = new_draft(teacher.config)
-    if args.draft_init is not None:
-        start = LlamaForCausalLM.from_pretrained(args.draft_init, dtype=torch.float32)
-    plan = plan_for(args, "draft", args.draft_minutes, args.draft_rate)
-    model = distil(
-        teacher,
-        start,
-        tokenizer,
-        sources,
-        (args.draft_conversations, args.own_answers),
-        plan,
-    )
+    mix = training_mix(sources, 12_000, args.seed + 3)[: args.draft_conversations]
+    settings = ["--learning_rate", str(args.draft_rate), "--seed", str(args.seed)]
+    settings += ["--num_train_epochs", str(args.draft_epochs)]
+    settings += ["--draft", str(args.draft_init)] if args.draft_init else []
+    folder = args.out / "target"
+    made = train_draft(folder, answers(args, sources), mix, settings, resume=args.resume)
+    model = LlamaForCausalLM.from_pretrained(made)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     publish(model, tokenizer, args.out / DRAFT, with_tokenizer=False)
 
 
 def heads(args: argparse.Namespace, sources: Sources, method: str) -> None:
-    """Train the heads of a method for the published target, on answers that are newer than it."""
-    folder, file = args.out / "target", args.work / "own.jsonl"
-    newest = max(weights.stat().st_mtime for weights in folder.glob("*.safetensors"))
-    made = file.is_file() and file.stat().st_mtime > newest
-    plan = replace(plan_for(args, "draft", 0, 0), resume=made)
-    answers = answers_file(*published(args), sources, args.own_answers + 50, plan)
-    train_heads(method, folder, answers, resume=args.resume)
+    """Train the heads of a method for the published target, on its own answers."""
+    train_heads(method, args.out / "target", answers(args, sources), resume=args.resume)
 
 
 def parse() -> argparse.Namespace:
@@ -145,7 +145,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--init", type=Path, help="checkpoint to go on from")
     parser.add_argument("--minutes", type=float, default=70, help="for the target")
     parser.add_argument("--base-minutes", type=float, default=80, help="for a start from nothing")
-    parser.add_argument("--draft-minutes", type=float, default=27)
+    parser.add_argument("--draft-epochs", type=float, default=5)
     parser.add_argument("--rate", type=float, default=8e-4, help="the target's learning rate")
     parser.add_argument("--skills", type=int, default=40_000, help="skill conversations")
     parser.add_argument("--draft-rate", type=float, default=3e-3, help="its learning rate")

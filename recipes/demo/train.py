@@ -123,7 +123,7 @@ def trim(model: LlamaForCausalLM, rows: Rows, width: int) -> LlamaForCausalLM:
 
 
 def arguments(plan: Plan) -> TrainingArguments:
-    """Trainer settings shared by the target and the draft."""
+    """Trainer settings."""
     return TrainingArguments(
         output_dir=str(plan.work),
         per_device_train_batch_size=plan.batch,
@@ -159,22 +159,19 @@ def fit(
     train: Dataset,
     evaluation: dict[str, Rows],
     plan: Plan,
-    trainer_class: type[Trainer] = Trainer,
-    **extra: object,
 ) -> LlamaForCausalLM:
     """Train until the plan's minutes are over."""
     clock = Clock(plan)
     optimizer = AdamW(
         model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True
     )
-    trainer = trainer_class(
+    trainer = Trainer(
         model=model,
         args=arguments(plan),
         train_dataset=train,
         eval_dataset=evaluation,
         callbacks=[clock],
         optimizers=(optimizer, LambdaLR(optimizer, clock.rate)),
-        **extra,
     )
     checkpoint = newest_checkpoint(plan)
     if checkpoint is not None:

@@ -1,0 +1,407 @@
+"""Consistency training: its losses are the paper's, whatever is read at once."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import folder
+import pytest
+import test_joint
+import test_train
+import tiny
+import torch
+from test_train import FLOAT32, Log, arguments
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from typer.testing import CliRunner, Result
+
+from nfox import checkpoint
+from nfox.cli.app import app
+from nfox.compose import load
+from nfox.errors import UsageError
+from nfox.jacobi import blocks
+from nfox.loading import ModelOptions, load_model
+from nfox.reply import Settings
+from nfox.train import branches
+from nfox.train.branches import Branches, Woven
+from nfox.train.consistency import ConsistencyLearner
+from nfox.train.consistency_job import ConsistencyJob
+from nfox.train.job import train
+from nfox.train.joint import Joint
+from nfox.train.record import Done
+from nfox.train.states import Row, States, collate
+from nfox.train.trajectories import Trajectory
+
+WHOLE = Joint(base="whole")
+N = 5
+
+
+def trajectories(target: Any, prompt: tuple[int, ...], count: int, name: str) -> list[Trajectory]:
+    """Return those of an answer of some blocks, with another answer as its labels."""
+    text, made = list(prompt), []
+    for number, block in enumerate(blocks(target, prompt, N, max_tokens=count * N, seed=len(name))):
+        states = [list(state) for state in block.states]
+        made.append((number, list(text), states))
+        text += block.tokens
+    labels = [*prompt, 3, 1, 4, 1, 5]
+    return [Trajectory(name, n, len(prompt), p, s, text, labels) for n, p, s in made]
+
+
+@cache
+def found(family: str = "llama") -> tuple[Trajectory, ...]:
+    """Return the trajectories of two answers."""
+    target = tiny.target(family)
+    first = trajectories(target, tiny.PROMPT, 3, "a")
+    return (*first, *trajectories(target, tiny.PROMPT[2:6], 2, "bb"))
+
+
+def rows(ends: tuple[int, ...] = (), length: int = 99, **how: bool) -> States:
+    return States(found(), ends, length, **how)
+
+
+def learner(family: str = "llama", weight: float = 10.0) -> ConsistencyLearner:
+    target = tiny.recast(family, tiny.FAMILIES[family].dtype)
+    return ConsistencyLearner(target, WHOLE, target.dtype, weight)
+
+
+def said(model: Any, tokens: Any) -> Tensor:
+    """Return [T, V] log-probabilities after each token, from a forward of its own."""
+    logits: Tensor = model(torch.tensor([list(tokens)]), use_cache=False).logits[0]
+    return logits.log_softmax(-1)
+
+
+def literal(model: Any, drawn: list[tuple[Trajectory, int]], *, local: bool, given: bool) -> Tensor:
+    """Return the loss of blocks, each with the state that was drawn, as the paper writes it."""
+    losses = []
+    for one, j in drawn:
+        state, better = one.states[j], one.states[j + 1 if local else -1]
+        start = len(one.prompt)
+        first = next(i for i in range(N) if state[i] != better[i])
+        with torch.no_grad():
+            p = said(model, [*one.prompt, *better])
+        q = said(model, [*one.prompt, *state])
+        places = range(start + first, start + N)
+        kl = [(p[i - 1].exp() * (p[i - 1] - q[i - 1])).sum() for i in places]
+        text = torch.tensor(list(one.labels or ()) if given else list(one.complete))
+        ar = cross_entropy(said(model, text.tolist())[one.asked - 1 : -1], text[one.asked :])
+        losses.append(sum(kl) / len(kl) + 10 * ar)
+    return torch.stack(losses).mean()
+
+
+def drawn(made: States, **how: bool) -> list[tuple[Trajectory, int]]:
+    """Return which state was drawn of each block, found in what is read."""
+    chosen = []
+    for index in range(len(made)):
+        row = made[index]
+        answer = [one for one in found() if tuple(one.complete) == row.read.trunk]
+        for number, one in enumerate(answer):
+            there = [i for i, b in enumerate(row.block) if b == number]
+            if there:
+                chosen.append((one, _which(one, row, there, how["local"])))
+    return chosen
+
+
+def _which(one: Trajectory, row: Row, places: list[int], local: bool) -> int:
+    """Return the state whose tokens are read at some nodes."""
+    for j, state in enumerate(one.states[:-1]):
+        better = one.states[j + 1] if local else one.states[-1]
+        if state == better:
+            continue
+        first = next(i for i in range(N) if state[i] != better[i])
+        ours = [row.read.ids[row.student[place]] for place in places[1:]]
+        if len(places) == N - first and list(state[first:-1]) == ours:
+            return j
+    raise AssertionError("no such state")
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_the_loss_and_its_gradients_are_those_of_the_paper(local: bool, given: bool) -> None:
+    made = learner()
+    for epoch in range(2):
+        data = rows(local=local, given=given)
+        data.set_epoch(epoch)
+        chosen = drawn(data, local=local)
+        assert len(chosen) == data.blocks == 5
+        loss, numbers = made(**collate([data[0], data[1]]))
+        expected = literal(made.target.model, chosen, local=local, given=given)
+        torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-8)
+        assert numbers["consistency"] > 0
+        ours = torch.autograd.grad(loss, made.trained.weights)
+        theirs = torch.autograd.grad(expected, made.trained.weights)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2", "qwen2-mixed", "bloom"])
+def test_texts_read_at_once_are_those_read_one_by_one(family: str) -> None:
+    target = tiny.target(family)
+    texts = []
+    for seed in range(2):
+        dice = random.Random(seed)
+        text = Branches([dice.randrange(60) for _ in range(14 + 5 * seed)])
+        for start in (3, 9, 9):
+            text.add(start, [*text.trunk[start : start + 2], *dice.choices(range(60), k=4)])
+        texts.append(text)
+    woven = Woven.of(texts)
+    with torch.no_grad():
+        hidden = branches.read(target, woven)
+        slow = branches._one_by_one(target, woven, woven.seen()[1])
+    there = woven.owner >= 0
+    torch.testing.assert_close(hidden[there], slow[there], rtol=1e-4, atol=1e-5)
+    assert torch.equal(woven.seen()[0][0, :14], torch.arange(14))
+
+
+def test_a_branch_is_read_from_where_it_leaves_the_text() -> None:
+    text = Branches([1, 2, 3, 4, 5, 6])
+    assert text.add(2, [3, 4, 9, 8, 7]) == [1, 2, 3, 6, 7]
+    assert (text.ids[6:], text.begin[6:], text.owner[6:]) == ([9, 8], [4, 4], [1, 1])
+    assert text.add(2, [3, 4, 5, 6]) == [1, 2, 3, 4]
+    assert text.add(6, [7, 8]) == [5, 8]
+    assert text.owner[8:] == [2]
+
+
+def test_what_stands_behind_the_end_of_the_answer_counts_nothing() -> None:
+    first = found()[0]
+    final = list(first.states[-1])
+    place = max(map(final.index, final[:-1]))
+    end, tokens = final[place], [*first.prompt, *final[: place + 1]]
+    made = learner()
+    cut = States(found()[:3], (end,), 99)
+    assert cut.left_out == 2
+    row = cut[0]
+    assert list(row.read.trunk) == tokens
+    changed = [
+        [*state[: place + 1], *((token + 1) % 60 for token in state[place + 1 :])]
+        for state in first.states
+    ]
+    other = Trajectory("a", 0, first.asked, first.prompt, changed, ())
+    loss, _ = made(**collate([row]))
+    same, _ = made(**collate([States([other], (end,), 99)[0]]))
+    assert float(loss.detach()) == pytest.approx(float(same.detach()), rel=1e-12)
+    text = torch.tensor(tokens)
+    ar = cross_entropy(said(made.target.model, tokens)[first.asked - 1 : -1], text[first.asked :])
+    assert made(**collate([row]))[1]["ar"] == pytest.approx(float(ar.detach()), rel=1e-6)
+
+
+def test_a_block_without_a_wrong_state_counts_its_text_alone() -> None:
+    one = found()[0]
+    ready = Trajectory("x", 0, one.asked, one.prompt, one.states[-1:], ())
+    loss, numbers = learner(weight=1.0)(**collate([States([ready], (), 99)[0]]))
+    assert numbers["consistency"] == 0
+    assert float(loss.detach()) == pytest.approx(numbers["ar"])
+
+
+def test_states_drawn_depend_on_the_row_and_the_epoch_only() -> None:
+    one, other = rows(), rows()
+    assert [one[i].student for i in (0, 1)] == [other[i].student for i in (0, 1)]
+    texts = set()
+    for epoch in range(8):
+        one.set_epoch(epoch)
+        texts.add(tuple(one[0].read.ids))
+    assert len(texts) > 2
+
+
+@cache
+def data() -> Path:
+    """Collect trajectories of the tiny model in a folder, and write them with labels."""
+    target = load_model(str(folder.llama()), FLOAT32).target
+    dice, lines = random.Random(1), []
+    for number in range(8):
+        prompt = tuple(dice.randrange(2, 300) for _ in range(dice.randint(3, 9)))
+        for one in trajectories(target, prompt, 2, f"data_{number}"):
+            lines.append(json.dumps(one.record()))
+    path = Path(mkdtemp(prefix="nfox-trajectories-")) / "own.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def job(**changes: Any) -> ConsistencyJob:
+    given = {"method": "cllm", "model": str(folder.llama()), "data": str(data())}
+    return ConsistencyJob(**{**given, "loading": FLOAT32, **changes})
+
+
+def learn(out: Path, made: ConsistencyJob | None = None, **changes: Any) -> tuple[Done, Log]:
+    log = Log()
+    settings = {"learning_rate": 1e-3, **changes}
+    return train(made or job(), arguments(out, **settings), callbacks=[log]), log
+
+
+LORA = Joint(base="lora", rank=4)
+
+
+@pytest.mark.parametrize("joint", [WHOLE, LORA])
+def test_going_on_from_a_checkpoint_changes_nothing(joint: Joint, tmp_path: Path) -> None:
+    _, whole = learn(tmp_path / "a", job(joint=joint))
+    at_three = str(tmp_path / "a" / "checkpoint-3")
+    _, later = learn(tmp_path / "b", job(joint=joint), resume_from_checkpoint=at_three)
+    assert later.losses == {step: whole.losses[step] for step in (4, 5, 6)}
+
+
+def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
+    _, whole = learn(tmp_path / "a", per_device_train_batch_size=4)
+    sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    _, parts = learn(tmp_path / "b", **sizes)
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-3)
+
+
+def test_activations_computed_twice_change_nothing(tmp_path: Path) -> None:
+    for name, joint in (("a", WHOLE), ("b", LORA)):
+        _, kept = learn(tmp_path / name, job(joint=joint), max_steps=2)
+        twice = tmp_path / f"{name}-twice"
+        _, again = learn(twice, job(joint=joint), max_steps=2, activation_checkpointing=True)
+        assert again.losses == pytest.approx(kept.losses, rel=1e-4)
+
+
+@pytest.mark.parametrize("joint", [WHOLE, Joint(base="lora", rank=8, dropout=0.0)])
+def test_a_batch_that_is_learned_by_heart_is_iterated_faster(joint: Joint, tmp_path: Path) -> None:
+    rate = 1e-3 if joint.base == "whole" else 1e-2
+    settings = {"learning_rate": rate, "per_device_train_batch_size": 8, "max_steps": 60}
+    done, log = learn(tmp_path, job(joint=joint), save_steps=99, **settings)
+    logged = [entry for entry in log.all if "consistency" in entry]
+    for name in ("consistency", "ar", "loss"):
+        assert sum(e[name] for e in logged[-5:]) < 0.6 * sum(e[name] for e in logged[:5])
+    assert sum(e["forward"] for e in logged[-5:]) > sum(e["forward"] for e in logged[:5])
+    loading = ModelOptions(dtype="float32", device="cpu", adapter=_text(done.adapter))
+    settings_of = Settings(max_new_tokens=16)
+    ask = [test_joint.ASKED[0]]
+    texts = [
+        "".join(
+            piece.text
+            for piece in load(
+                done.model, method=method, loading=loading, settings=settings_of
+            ).stream(ask)
+        )
+        for method in ("jacobi", "none")
+    ]
+    assert texts[0] == texts[1]
+    about = json.loads((tmp_path / "training.json").read_text())
+    assert (about["method"], about["training"]["n"]) == ("cllm", N)
+    assert about["base"] == str(folder.llama().resolve())
+    assert about["training"]["consistency"] == pytest.approx(done.measured.metrics()["consistency"])
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path else None
+
+
+def test_a_checkpoint_holds_adapters_and_not_the_model(tmp_path: Path) -> None:
+    done, _ = learn(tmp_path, job(joint=LORA), max_steps=1, save_steps=1)
+    kept = checkpoint.read_tensors(tmp_path / "checkpoint-1" / "model.safetensors")
+    assert len(kept) == 2 * (2 * 7 + 1)
+    assert done.adapter == tmp_path / "adapter"
+    written = checkpoint.read_tensors(done.adapter / "adapter_model.safetensors")
+    assert len(written) == len(kept)
+
+
+def test_with_qlora_the_base_is_in_4_bit_and_gradients_reach_the_adapters(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from bitsandbytes.nn import Linear4bit
+
+    from nfox.cli.train_options import parse
+
+    needed = ["--target_model_path", str(folder.llama()), "--data_path", str(data())]
+    asked, *_ = parse("cllm", [*needed, "--output_dir", str(tmp_path), "--qlora", "--use_cpu"], "")
+    loaded = asked.load()
+    made: Any = asked.learner(loaded)
+    kinds = [m for m in loaded.target.model.modules() if isinstance(m, Linear4bit)]
+    assert len(kinds) == 2 * 7
+    named = {n: w for n, w in loaded.target.model.named_parameters() if "lora_" in n}
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, weight in named.items():
+            if "lora_B" in name:
+                weight.copy_(0.02 * torch.randn_like(weight))
+    found = asked.rows(str(data()), loaded, lambda line: None, lazy=False)
+    made.train()
+    made(**collate([found[0], found[1]]))[0].backward()
+    assert all(w.grad is not None and float(w.grad.abs().max()) > 0 for w in named.values())
+    assert sorted(map(id, made.parameters())) == sorted(map(id, named.values()))
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def typed(out: Path, **changes: object) -> list[str]:
+    settings = {"target_model_path": folder.llama(), "data_path": data(), "output_dir": out,
+                "max_steps": 2, "use_cpu": True, "bf16": False, "logging_steps": 1,
+                "save_steps": 99, **changes}  # fmt: skip
+    return [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
+
+
+def test_the_published_flags_train_and_the_command_to_use_it_is_printed(tmp_path: Path) -> None:
+    flags = {"max_new_tokens": N, "use_gt_labels": True, "model_max_length": 200, "adapter": "lora",
+             "lazy_preprocess": True, "report_to": "none", "num_train_epochs": 1,
+             "gradient_checkpointing": True, "weight_decay": "0.", "eval_data_path": data(),
+             "warmup_ratio": 0.03, "lr_scheduler_type": "cosine"}  # fmt: skip
+    done = run("train", "cllm", *typed(tmp_path, **flags))
+    assert done.exit_code == 0, done.stderr
+    assert "8 answers, 16 blocks of 5 tokens" in done.stderr
+    assert "not used: --lazy_preprocess" in done.stderr
+    assert "step 2: eval loss" in done.stderr
+    place = tmp_path / "adapter"
+    assert f"nfox --model {folder.llama()} --adapter {place} --method jacobi" in done.stdout
+    about = json.loads((tmp_path / "training.json").read_text())
+    assert about["training"]["answers"] == "data"
+    assert "train cllm" in about["training"]["command"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"max_new_tokens": 16}, "--max_new_tokens is 16"),
+        ({"data_path": "UNLABELLED", "use_gt_labels": True}, "no labels_ids"),
+        ({"model_max_length": 2}, "raise --model_max_length"),
+        ({"ar_weight": -1}, "below 0"),
+        ({"qlora": True, "load_in_8bit": True}, "4 bit"),
+        ({"load_in_4bit": True}, "trained whole"),
+        ({"fsdp": "full_shard auto_wrap"}, "torchrun"),
+        ({"data_path": "CONVERSATIONS"}, "no Jacobi trajectory"),
+    ],
+)
+def test_mistakes_are_one_line(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.jsonl"
+    records = [json.loads(line) for line in data().read_text().splitlines()]
+    bare.write_text("\n".join(json.dumps({**r, "labels_ids": None}) for r in records))
+    places = {"UNLABELLED": bare, "CONVERSATIONS": test_train.data()}
+    changes = {name: places.get(value, value) for name, value in changes.items()}
+    done = run("train", "cllm", *typed(tmp_path / "out", **changes))
+    assert done.exit_code == 2, done.stderr
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+    settings = {"learning_rate": 1e-3, "lr_scheduler_type": "linear", "warmup_steps": 0,
+                "per_device_train_batch_size": 2, "max_steps": 2,
+                "eval_data_path": data()}  # fmt: skip
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [sys.executable, *launch, "-m", "nfox.cli", "train", "cllm"]
+    done = subprocess.run(
+        [*command, *typed(tmp_path / "two", **settings)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1
+    state = json.loads((tmp_path / "two" / "checkpoint-2" / "trainer_state.json").read_text())
+    two = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+    seen = job(eval_data=str(data()))
+    one, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=2)
+    assert two == pytest.approx(log.losses, rel=1e-3)
+    said = json.loads((tmp_path / "two" / "training.json").read_text())["training"]
+    assert said["loss"] == pytest.approx(one.measured.loss, rel=1e-3)
+
+
+def test_blocks_of_published_sets_without_the_whole_answer_are_learned() -> None:
+    one = found()[0]
+    odd = Trajectory("x", 0, one.asked, one.prompt, one.states, [1, 2, 3])
+    assert list(States([odd], (), 99)[0].read.trunk) == [*one.prompt, *one.states[-1]]
+    with pytest.raises(UsageError, match="within the first 5 tokens"):
+        States([odd], (), 5)
