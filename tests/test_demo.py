@@ -1,0 +1,67 @@
+"""The embedded model as it is shipped: small, whole, offline, and exact with every method."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from nfox import Chat, Message, ModelOptions, Settings, drafters, load
+from nfox.demo import TARGET
+from nfox.heads_drafter import HeadsDrafter
+
+METHODS = [name for name in drafters.names() if drafters.method(name).drafts]
+HEADS = [name for name in METHODS if issubclass(drafters.method(name), HeadsDrafter)]
+TRAINED = [name for name in METHODS if (TARGET / "nfox" / name).is_dir()]
+LARGE = {"tree": "mc_sim_7b_63", "gamma": "4"}
+QUESTIONS = ("I want to find a restaurant in San Jose.", "What is 12 + 30?", "Count to 9.")
+
+pytestmark = pytest.mark.skipif(not TARGET.is_dir(), reason="the embedded model is not there")
+
+
+@cache
+def chat() -> Chat:
+    """In float32, where no near-tie hides a mistake; costs do not matter for what is said."""
+    loading = ModelOptions(dtype="float32", device="cpu", offline=True)
+    return load(loading=loading, settings=Settings(max_new_tokens=48))
+
+
+@cache
+def answer(method: str, question: str) -> tuple[list[int], float]:
+    """The tokens of a reply, and tau."""
+    made = chat()
+    options = {field.name for field in dataclasses.fields(drafters.method(method).options)}
+    # As much as is allowed, whatever it costs: here it is about what is said.
+    made.use(method, {name: value for name, value in LARGE.items() if name in options})
+    made.cache = made.model.target.new_cache()
+    for _ in made.updates([Message("user", question)]):
+        pass
+    return made.reply.ids, made.reply.stats.tau
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_says_what_plain_decoding_says(method: str, question: str) -> None:
+    ids, tau = answer(method, question)
+    assert ids == answer("none", question)[0]
+    assert tau > 1.5 or method not in TRAINED
+
+
+@pytest.mark.parametrize("method", HEADS)
+def test_heads_come_with_it_and_foretell_much(method: str) -> None:
+    folder = TARGET / "nfox" / method
+    about = json.loads((folder / "drafter.json").read_text(encoding="utf-8"))
+    assert not Path(about["base"]).is_absolute()
+    assert not any(Path(word).is_absolute() for word in about["training"]["command"].split())
+    assert about["accuracy"][0][0] > 0.5
+    assert about["training"]["measured_on"] != about["training"]["data"]
+
+
+def test_the_weights_are_small() -> None:
+    sizes = {file: file.stat().st_size for file in TARGET.rglob("*.safetensors")}
+    assert all(size <= 15e6 for size in sizes.values())
+    assert sum(sizes.values()) <= 44e6
+    assert sum(size for file, size in sizes.items() if file.parent.name in HEADS) <= 12e6
