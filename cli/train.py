@@ -4,10 +4,12 @@ published training scripts.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
+import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -69,14 +71,25 @@ def run(method: str, given: Sequence[str]) -> None:
             display.tell(note)
         beside = [display, keys]
         done = begin(job, args, tell=display.tell, stop=keys.pressed, callbacks=beside)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
     if done.stopped:
         display.tell(f"stopped; {done.folder} is written. Go on with:")
         display.tell(f"  {command} --resume_from_checkpoint true")
-        raise typer.Exit(INTERRUPTED)
-    for line in kind(method).report(job, done) if first else ():
+    for line in kind(method).report(job, done) if first and not done.stopped else ():
         print(line)
+    if torch.distributed.is_initialized():
+        _leave(INTERRUPTED if done.stopped else 0)
+    if done.stopped:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _leave(code: int) -> NoReturn:
+    """End one of several processes, without the destructors of C++: in these, threads of torch's
+    that are still there abort it now and then, which torchrun takes for a failure of all.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def register(app: typer.Typer) -> None:
