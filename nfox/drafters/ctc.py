@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nfox.alignments import collapse, longest, prefixes, ranks, surprise
-from nfox.costs import Costs
+from nfox.costs import Costs, idleness
 from nfox.drafters.base import Context, option
 from nfox.heads import IGNORE, Heads, HeadsConfig, Text, labelled, state_scale
 from nfox.heads_drafter import Guesses, HeadsDrafter, HeadsOptions
@@ -268,7 +268,9 @@ class CTC(HeadsDrafter):
     def describe(self) -> str:
         """See `Drafter.describe`."""
         deep = self.heads.config.num_heads if self.shape else 0
-        return f"{self.name}, {len(self.shape)} nodes, up to {deep} deep"
+        about = "about " if self.prices else ""
+        size = f"{self.name}, {about}{len(self.shape)} nodes, up to {deep} deep"
+        return size + idleness(len(self.shape), given=self.forbidden)
 
 
 METHOD = CTC
