@@ -12,7 +12,7 @@ from nfox.errors import UsageError
 from nfox.templates import available, resolve
 
 from .commands import command
-from .header import exactness, print_legend
+from .header import exactness, method_line, print_legend
 
 if TYPE_CHECKING:
     from nfox.reply import Settings
@@ -96,8 +96,7 @@ def use_method(talk: Talk, rest: str) -> None:
         if len(options) < len(words):
             raise UsageError(f"options of a method are NAME=VALUE, not {' '.join(words)!r}")
         chat.use(None if name == _BEST else name, options)
-        described = chat.drafter.describe()
-        talk.say(f"{chat.method}: {chat.why}" + (f"; {described}" if described else ""))
+        talk.say(method_line(chat))
         return
     for name in names():
         mark = "*" if name == chat.method else " "

@@ -62,7 +62,7 @@ def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) ->
     line = Text(dot.join(parts))
     line.stylize("bold", 0, len(parts[0]))
     screen.console.print(line)
-    screen.console.print(Text(_method(chat), _DIM))
+    screen.console.print(Text(method_line(chat), _DIM))
     if chat.costs is not None:
         if target.proposals != "nothing" and not chat.costs.pays:
             said = "scoring more than one token takes too long here for drafting to pay"
@@ -87,7 +87,7 @@ def print_legend(chat: Chat, screen: Screen) -> None:
     screen.console.print(line)
 
 
-def _method(chat: Chat) -> str:
+def method_line(chat: Chat) -> str:
     """Say why this method, and what it drafts with, without the model's whole path."""
     said = f"{chat.method}: {chat.why}"
     if described := chat.drafter.describe():
