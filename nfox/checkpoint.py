@@ -141,7 +141,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         # Mapped, so that to look at names and shapes costs nothing; the oldest format cannot be.
         mapped = zipfile.is_zipfile(path)
         return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         # What the libraries say is for programmers, and several lines long.
         why = f"{path.stat().st_size:,} bytes" if path.exists() else "no such file"
         why = str(error.strerror) if isinstance(error, PermissionError) else why
@@ -150,7 +150,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-_UNREADABLE = (
+UNREADABLE = (
     SafetensorError,
     pickle.UnpicklingError,
     OSError,
@@ -161,6 +161,7 @@ _UNREADABLE = (
     AttributeError,
     EOFError,
 )
+"""What torch and safetensors raise over a file that is not whole, or not theirs."""
 
 
 def read(place: str, options: ModelOptions | None = None) -> dict[str, Tensor]:

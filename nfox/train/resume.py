@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from nfox.checkpoint import UNREADABLE
 from nfox.errors import ModelError, NfoxError, UsageError
 
 _STATE = "trainer_state.json"  # what the Trainer writes last
@@ -140,21 +140,9 @@ def readable(point: Path) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise ModelError(f"{point} cannot be gone on from: {line}", _instead(point)) from error
-
-
-_UNREADABLE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-)
 
 
 def finished(point: Path, max_steps: int, epochs: float) -> bool:
