@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from nfox.train.answers import Answerer
+    from nfox.train.collect import Collected
     from nfox.train.provenance import Share
     from nfox.train.replay import Replayed
+
+OnDone = Callable[[int], None]
+Kept = TypeVar("Kept", "Replayed", "Collected")
 
 
 @dataclass(frozen=True)
@@ -74,24 +78,52 @@ def distill(model: ModelArguments, arguments: DistillArguments) -> None:
     from nfox.train import provenance
     from nfox.train.data import read
     from nfox.train.replay import replay
-    from nfox.train.resume import full_disk_said
 
     found = read(data, replies=False)
     whole, asked = found.describe(), _asked(model, arguments, provenance.digest(found.kept))
     found = replace(found, kept=found.kept[: arguments.limit])
     provenance.check(out, asked, data)  # before a model is loaded
-    begin = time.time()
     answerer = _answerer(model, arguments)
     batch = max(arguments.batch, arguments.concurrency) if arguments.url else arguments.batch
     facts = {"command": command_line(arguments.api_key), "data": data, "read": whole}
-    with full_disk_said(out, "what was written is whole", "free some space; the same goes on"):
-        provenance.begin(out, facts | asked, share)
-        with bar(len(range(share.rank, len(found.kept), share.size))) as on_done:
-            done = replay(found, answerer, out, batch=batch, share=share, on_done=on_done)
-        total = provenance.finish(out, share, done.counts, time.time() - begin)
-    said = ", ".join(f"{count} {what}" for what, count in sorted(done.counts.items()) if count)
-    print(f"{whole}; {said}; {out}", file=sys.stderr)
+
+    def work(on_done: OnDone) -> Replayed:
+        return replay(found, answerer, out, batch=batch, share=share, on_done=on_done)
+
+    done, total = gather(out, facts | asked, share, len(found.kept), work)
     _complain(done, total)
+
+
+def gather(
+    out: Path, facts: dict[str, Any], share: Share, count: int, work: Callable[[OnDone], Kept]
+) -> tuple[Kept, Counter[str] | None]:
+    """Do a process's share of the work and say what came of it.
+
+    Args:
+        out: what is added to; its provenance is kept beside it.
+        facts: of the provenance.
+        share: of this process.
+        count: of all that there is to do.
+        work: does the share, and says after each piece how many were done.
+
+    Returns:
+        What `work` gave, and the counts of all processes, which only the last one to end knows.
+
+    Raises:
+        NfoxError: if the disk is full.
+    """
+    from nfox.train import provenance
+    from nfox.train.resume import full_disk_said
+
+    start = time.time()
+    with full_disk_said(out, "what was written is whole", "free some space; the same goes on"):
+        provenance.begin(out, facts, share)
+        with bar(len(range(share.rank, count, share.size))) as on_done:
+            done = work(on_done)
+        total = provenance.finish(out, share, done.counts, time.time() - start)
+    said = ", ".join(f"{many} {what}" for what, many in sorted(done.counts.items()) if many)
+    print(f"{facts['read']}; {said}; {out}", file=sys.stderr)
+    return done, total
 
 
 def _complain(done: Replayed, total: Counter[str] | None) -> None:

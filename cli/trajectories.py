@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nfox.errors import NfoxError, UsageError
 
-from .data import bar, command_line, model_facts, own_share, spread
+from .data import OnDone, command_line, gather, model_facts, own_share, spread
 from .grouped import option
 from .loading import check, load_plain
 from .options import MethodArguments, ModelArguments
@@ -73,13 +72,11 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     from nfox.train import provenance
     from nfox.train.collect import Collector, collect
     from nfox.train.records import read
-    from nfox.train.resume import full_disk_said
 
     found = read(data, arguments.schemas, replies=arguments.use_labels)
     asked = _asked(model, arguments, found.kept)
     kept = found.kept[: arguments.data_size]
     provenance.check(out, asked, data)  # before a model is loaded
-    begin = time.time()
     chat = load_plain(spread(model, arguments.gpus_per_process))
     collector = Collector(
         chat.model,
@@ -91,13 +88,11 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
         chat.max_context,
     )
     facts = {"command": command_line(), "data": data, "read": found.describe()}
-    with full_disk_said(out, "what was written is whole", "free some space; the same goes on"):
-        provenance.begin(out, facts | asked, share)
-        with bar(len(range(share.rank, len(kept), share.size))) as on_done:
-            done = collect(kept, collector, out, share=share, on_done=on_done)
-        total = provenance.finish(out, share, done.counts, time.time() - begin)
-    said = ", ".join(f"{count} {what}" for what, count in sorted(done.counts.items()) if count)
-    print(f"{found.describe()}; {said}; {out}", file=sys.stderr)
+
+    def work(on_done: OnDone) -> Collected:
+        return collect(kept, collector, out, share=share, on_done=on_done)
+
+    done, total = gather(out, facts | asked, share, len(kept), work)
     _complain(done, total)
 
 
