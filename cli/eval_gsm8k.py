@@ -86,6 +86,6 @@ def gsm8k(
 
 def _problems(data: str) -> list[tuple[str, str]]:
     """Read questions and answers."""
-    from nfox.train.records import read
+    from nfox.train.task_data import read
 
     return [(messages[-2].content, messages[-1].content) for messages in read(data).kept]

@@ -115,7 +115,7 @@ def spider(
     from nfox.batch import Prompt
     from nfox.checkpoint import write_text
     from nfox.quality import sql_line
-    from nfox.train.records import read
+    from nfox.train.task_data import read
 
     found = read(data, tables, replies=False)
     if lost := found.skipped + found.cut:

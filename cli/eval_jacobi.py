@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nfox.chat import Chat
     from nfox.conversation import Message
-    from nfox.jacobi import Block
+    from nfox.jacobi_blocks import Block
     from nfox.train.iterations import Iterations
 
     from .theme import Symbols
@@ -65,7 +65,7 @@ def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
     check_file(arguments.picture)
     check(model, MethodArguments())
     from nfox.train.iterations import summarise
-    from nfox.train.records import read
+    from nfox.train.task_data import read
 
     kept = read(arguments.data, arguments.schemas, replies=False).kept[: arguments.limit]
     chat = load_plain(model)

@@ -35,8 +35,8 @@ def loss(model: ModelArguments, arguments: LossArguments) -> None:
     data = needed(arguments.data, "--data", "nfox eval loss --model NAME --data FILE.jsonl")
     check(model, MethodArguments())
     from nfox.train.held_out import held_out_loss
-    from nfox.train.records import read
     from nfox.train.rows import Rows
+    from nfox.train.task_data import read
 
     kept = read(data, arguments.schemas).kept[: arguments.limit]
     chat = load_plain(model)

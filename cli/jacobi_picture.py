@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nfox.cache import common_prefix
-from nfox.jacobi import State
+from nfox.jacobi_blocks import State
 
 from .pictures import COLORS
 from .theme import Symbols

@@ -71,7 +71,7 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     share = own_share(model, arguments.gpus_per_process)
     from nfox.train import provenance
     from nfox.train.collect import Collector, collect
-    from nfox.train.records import read
+    from nfox.train.task_data import read
 
     found = read(data, arguments.schemas, replies=arguments.use_labels)
     asked = _asked(model, arguments, found.kept)

@@ -26,7 +26,7 @@ from nfox import checkpoint
 from nfox.cli.app import app
 from nfox.compose import load
 from nfox.errors import UsageError
-from nfox.jacobi import blocks
+from nfox.jacobi_blocks import blocks
 from nfox.loading import ModelOptions, load_model
 from nfox.reply import Settings
 from nfox.train import branches

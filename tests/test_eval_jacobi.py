@@ -17,7 +17,7 @@ from nfox.cli.jacobi_picture import trajectory_picture
 from nfox.cli.options import DisplayArguments
 from nfox.cli.pictures import draw
 from nfox.cli.theme import ASCII, Symbols, make_screen
-from nfox.jacobi import Block
+from nfox.jacobi_blocks import Block
 
 STATES = ((9, 9, 3, 9), (1, 9, 9, 4), (1, 2, 9, 4), (1, 2, 3, 4))
 TEXTS = {1: "·one", 2: "a_very_long_token", 3: "语言模型很好用", 4: "!", 9: "?"}

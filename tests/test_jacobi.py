@@ -13,7 +13,7 @@ from tiny import PROMPT
 
 from nfox.cache import common_prefix
 from nfox.errors import ModelError
-from nfox.jacobi import Block, State, blocks
+from nfox.jacobi_blocks import Block, State, blocks
 from nfox.train.iterations import answer, summarise
 
 FAMILIES = ["llama", "mistral", "qwen2-mixed", "gemma2", "gpt2", "bloom"]

@@ -26,7 +26,7 @@ from nfox.reply import Settings
 from nfox.train import collect as collecting
 from nfox.train.collect import Collector, augmented, collect
 from nfox.train.provenance import Share
-from nfox.train.records import read
+from nfox.train.task_data import read
 from nfox.train.trajectories import Trajectory, read_trajectories, repeats
 
 ASKED = [

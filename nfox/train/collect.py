@@ -20,7 +20,7 @@ from nfox.batch import finished_ids
 from nfox.chat import stop_ids
 from nfox.conversation import Message, Template
 from nfox.errors import ContextError, ModelError, NfoxError
-from nfox.jacobi import blocks
+from nfox.jacobi_blocks import blocks
 from nfox.loading import LoadedModel
 from nfox.train.provenance import Share, append, locked
 from nfox.train.trajectories import Trajectory, question, repeats

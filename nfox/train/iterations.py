@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from nfox.errors import NfoxError
-from nfox.jacobi import Block, blocks
+from nfox.jacobi_blocks import Block, blocks
 from nfox.target import Target
 from nfox.train.trajectories import repeats
 
@@ -59,7 +59,7 @@ def answer(
     """Return the blocks of an answer, the last one cut behind the token that ends it.
 
     Args:
-        target: see `nfox.jacobi.blocks`, as for all others.
+        target: see `nfox.jacobi_blocks.blocks`, as for all others.
     """
     found = list(
         blocks(
