@@ -50,7 +50,6 @@ class Costs:
         gamma: int,
         alpha: float = _ALPHA,
         draft: float = 0.0,
-        branches: int = 1,
         beside: int = 0,
     ) -> float:
         """Return the expected speed-up over plain decoding of chains of `gamma` tokens.
@@ -61,25 +60,23 @@ class Costs:
             gamma: drafted tokens per step.
             alpha: chance that one is accepted, given that the one before was.
             draft: seconds per drafted token.
-            branches: nodes at each depth; all but one only make the forward wider here.
-            beside: other nodes, which do so as well, wherever anything is drafted.
+            beside: other nodes, which only make the forward wider, wherever anything is drafted.
         """
         tau = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
-        nodes = gamma * branches + beside if gamma else 0
+        nodes = gamma + beside if gamma else 0
         return tau * self.at(1) / (self.at(nodes + 1) + gamma * draft)
 
     def best_gamma(
         self,
         most: int,
         draft: float = 0.0,
-        branches: int = 1,
         beside: int = 0,
         alpha: float = _ALPHA,
     ) -> int:
         """Return the draft length of at most `most` tokens that promises the most speed."""
 
         def promise(gamma: int) -> float:
-            return self.speedup(gamma, alpha, draft, branches, beside)
+            return self.speedup(gamma, alpha, draft, beside)
 
         return max(range(most + 1), key=promise)
 

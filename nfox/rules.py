@@ -12,16 +12,19 @@ from torch import Tensor
 from nfox.errors import UsageError
 from nfox.sampling import Noise, Sampling
 from nfox.tree import TokenTree
-from nfox.verify import Judgement, Rule
+from nfox.verify import Draw, Judgement, Rule
 
 
-def _best(scores: Tensor, count: int) -> list[int]:
-    """Return the indices of the largest of [V] scores, without those that are cut off."""
-    if count == 1:  # much cheaper than topk
-        return [int(scores.argmax())]
-    top = scores.topk(min(count, len(scores)))
-    kept: list[int] = top.indices[top.values > -torch.inf].tolist()
-    return kept
+def _best(scores: Tensor, count: int) -> Draw:
+    """Return the largest of [V] scores, without those that are cut off.
+
+    Who scores a little differently takes another token where two are close, whether noise is in
+    the scores or not: softmax of the scores says how close.
+    """
+    top = scores.softmax(-1).topk(min(count, len(scores)))
+    chances = top.values.tolist()
+    kept = sum(chance > 0 for chance in chances)
+    return Draw(top.indices.tolist()[:kept], chances[:kept])
 
 
 def _matches(tree: TokenTree, choices: Sequence[int]) -> list[bool]:
@@ -49,11 +52,9 @@ class Greedy(Rule):
         choices = _penalised(self.sampling, tree, logits, past).argmax(-1).tolist()
         return Judgement(_matches(tree, choices), choices)
 
-    def draw(
-        self, logits: Tensor, past: Sequence[int], count: int = 1
-    ) -> tuple[list[int], Tensor | None]:
+    def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
         """See `Rule.draw`."""
-        return _best(self.sampling.penalise(logits, past), count), None
+        return _best(self.sampling.penalise(logits, past), count)
 
 
 @dataclass
@@ -75,12 +76,10 @@ class SampleAndMatch(Rule):
         choices = self._perturbed(rows, places).argmax(-1).tolist()
         return Judgement(_matches(tree, choices), choices)
 
-    def draw(
-        self, logits: Tensor, past: Sequence[int], count: int = 1
-    ) -> tuple[list[int], Tensor | None]:
+    def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
         """See `Rule.draw`."""
         row = self.sampling.penalise(logits, past)
-        return _best(self._perturbed(row[None], [len(past)])[0], count), None
+        return _best(self._perturbed(row[None], [len(past)])[0], count)
 
     def _perturbed(self, logits: Tensor, positions: Sequence[int]) -> Tensor:
         """Return [N, V] log-probabilities plus noise: the largest of a row is a sample."""
@@ -152,13 +151,12 @@ class Rejection(Rule):
                 drawn = drawn / drawn.sum() if drawn.sum() > 0 else drawn
         return None, p
 
-    def draw(
-        self, logits: Tensor, past: Sequence[int], count: int = 1
-    ) -> tuple[list[int], Tensor | None]:
+    def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
         """See `Rule.draw`. One guess, and its q."""
         row = self.sampling.penalise(logits, past)
         q = self.sampling.log_probabilities(row).exp().cpu()
-        return [int(torch.multinomial(q, 1, generator=self.generator))], q
+        token = int(torch.multinomial(q, 1, generator=self.generator))
+        return Draw([token], [float(q[token])], q)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -47,6 +47,20 @@ class Verdict:
     choices: list[int]
 
 
+class Draw(NamedTuple):
+    """Guesses of a draft model for one place.
+
+    Args:
+        tokens: all different, the best first.
+        chances: how sure the draft model is that each will be accepted, falling.
+        q: [V] the distribution they were drawn from, where the rule needs it.
+    """
+
+    tokens: list[int]
+    chances: list[float]
+    q: Tensor | None = None
+
+
 class Rule(ABC):
     """How tokens are chosen in one reply, by the target and by a draft model.
 
@@ -72,19 +86,13 @@ class Rule(ABC):
         """
 
     @abstractmethod
-    def draw(
-        self, logits: Tensor, past: Sequence[int], count: int = 1
-    ) -> tuple[list[int], Tensor | None]:
-        """Draw a draft model's guess from its logits [V] after `past`.
+    def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
+        """Draw a draft model's guesses from its logits after `past`.
 
         Args:
             logits: [V] of the draft model.
             past: the tokens before the guess.
             count: how many guesses are wanted at most.
-
-        Returns:
-            Different tokens, the best first, and the distribution q [V] they were drawn from where
-            the rule needs it.
         """
 
 

@@ -139,9 +139,8 @@ def test_an_unknown_method_or_option_is_refused_by_name() -> None:
         ("lookup", {"ngram": "0"}),
         ("jacobi", {"window": "-3"}),
         ("spec", {"gamma": "-1"}),
-        ("spec", {"confidence": "1.1"}),
-        ("spec", {"confidence": "-0.1"}),
-        ("spec", {"confidence": "nan"}),
+        ("spec", {"branches": "0"}),
+        ("spec", {"branches": "11"}),
     ],
 )
 def test_values_out_of_bounds_are_refused(name: str, values: dict[str, str]) -> None:

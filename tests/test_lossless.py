@@ -22,7 +22,8 @@ from nfox.drafters.spec import Speculative
 from nfox.rules import Rejection, SampleAndMatch, make_rule
 from nfox.sampling import Sampling
 from nfox.tree import TokenTree
-from nfox.verify import Rule
+from nfox.trees import Prices
+from nfox.verify import Draw, Rule
 
 SIZE = 6
 LENGTH = 2000
@@ -71,8 +72,12 @@ class Siblings(Drafter):
         return TokenTree(tuple(tokens), tuple(parents), torch.stack(rows))
 
 
-def spec(gamma: int, confidence: float = 0.0, branches: int = 1) -> Speculative:
-    return Speculative(DRAFT, SIZE, gamma, confidence, branches)  # type: ignore[arg-type]
+def spec(
+    gamma: int, floor: float = 0.0, branches: int = 1, kind: type[Speculative] = Speculative
+) -> Speculative:
+    """Drafting on costs what a token of this chance is worth."""
+    prices = Prices(63, rate=1.0, draft=floor)
+    return kind(DRAFT, SIZE, gamma, branches, prices)  # type: ignore[arg-type]
 
 
 DRAFTERS: dict[str, Any] = {
@@ -173,7 +178,7 @@ class DropsTheTrigger(Speculative):
 
     def propose(self, context: Context) -> TokenTree:
         tree = super().propose(context)
-        if tree.q is not None and float(tree.q[-1, tree.tokens[-1]]) < self.confidence:
+        if tree.q is not None and float(tree.q[-1, tree.tokens[-1]]) < 0.4:
             q = tree.q[:-1] if len(tree) > 2 else None
             return TokenTree.chain(context.root, tree.tokens[1:-1], q)
         return tree
@@ -198,8 +203,8 @@ class OneNumber(Rejection):
 class WrongQ(Rejection):
     """Draws at one temperature and hands over the q of another."""
 
-    def draw(self, logits: Tensor, past: Any, count: int = 1) -> tuple[list[int], Tensor | None]:
-        return super().draw(logits, past)[0], logits.softmax(-1)
+    def draw(self, logits: Tensor, past: Any, count: int = 1) -> Draw:
+        return super().draw(logits, past)._replace(q=logits.softmax(-1))
 
 
 class DrawsPerNode(SampleAndMatch):
@@ -226,7 +231,7 @@ class Same(Scattered):
 @pytest.mark.parametrize(
     ("accept", "rule", "drafter"),
     [
-        ("rejection", Rejection, lambda: DropsTheTrigger(DRAFT, SIZE, 3, 0.4)),  # type: ignore[arg-type]
+        ("rejection", Rejection, lambda: spec(3, 0.4, kind=DropsTheTrigger)),
         ("rejection", SecondChance, lambda: spec(3)),
         ("rejection", OneNumber, lambda: spec(3)),
         ("rejection", WrongQ, lambda: spec(3)),

@@ -56,7 +56,7 @@ def test_token_zero_can_be_drawn(accept: str) -> None:
     seen = set()
     for seed in range(60):
         rule = make_rule(accept, Sampling(1.0, seed=seed))
-        assert rule.draw(logits[0], [1])[0][0] in range(3)
+        assert rule.draw(logits[0], [1]).tokens[0] in range(3)
         verdict = verify(TokenTree.chain(1, [seed % 3]), logits, rule, [1])
         seen.add((len(verdict.path), verdict.bonus))
     assert {(1, 0), (2, 0)} <= seen
@@ -120,7 +120,7 @@ def test_temperature_zero_divides_by_nothing(method: str, accept: str) -> None:
 
 def test_gamma_reaches_the_drafter() -> None:
     for gamma in (0, 1, 5):
-        made = tiny.make("spec", gamma=gamma, confidence=0.0)
+        made = tiny.make("spec", gamma=gamma)
         steps = tiny.run(tiny.target(), made, PROMPT)
         assert max(steps[0].tree.depths) == gamma
         made = tiny.make("lookup", gamma=gamma)
@@ -143,7 +143,7 @@ def test_p_and_q_are_processed_alike() -> None:
     rule = make_rule("rejection", sampling)
     assert isinstance(rule, Rejection)
     logits, past = torch.randn(12), [3, 4]
-    _, q = rule.draw(logits, past)
+    q = rule.draw(logits, past).q
     expected = sampling.log_probabilities(sampling.penalise(logits, past)).exp()
     torch.testing.assert_close(q, expected)
 

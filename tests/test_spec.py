@@ -23,6 +23,7 @@ from nfox.loading import LoadedModel
 from nfox.rules import RULES, make_rule
 from nfox.sampling import Sampling
 from nfox.target import Target
+from nfox.trees import Prices
 
 TARGET, DRAFT = tiny.target(), tiny.draft()
 RIGHT = tiny.slow("llama", PROMPT, 24)
@@ -164,16 +165,42 @@ def test_padding_has_no_probability() -> None:
         )
 
 
-def test_drafting_stops_after_an_unlikely_token_and_keeps_it() -> None:
-    lengths = {}
-    for confidence in (0.0, 0.5, 1.0):
-        drafter = Speculative(DRAFT, tiny.VOCABULARY, 4, confidence)
-        steps = tiny.run(TARGET, drafter, PROMPT)
-        assert tiny.text(steps) == RIGHT
-        lengths[confidence] = [len(step.tree) - 1 for step in steps[:-2]]
-    assert set(lengths[0.0]) == {4}
-    assert set(lengths[1.0]) == {1}
-    assert set(lengths[0.5]) > {1, 4}
+@pytest.mark.parametrize("floor", [0.0, 0.05, 0.3, 1.0])
+def test_drafting_stops_where_it_does_not_pay(floor: float) -> None:
+    """The token that makes the chain too unlikely stays itself: it has been drawn."""
+    prices = Prices(63, rate=1.0, draft=floor)
+    drafter = Speculative(DRAFT, tiny.VOCABULARY, 4, 1, prices)
+    rule, lengths = make_rule("rejection", Sampling(0.4, seed=1)), set()
+    for step in tiny.run(TARGET, drafter, PROMPT, rule=rule, max_tokens=60)[:-3]:
+        assert step.tree.q is not None
+        chances = step.tree.q[range(1, len(step.tree)), step.tree.tokens[1:]].cumprod(0)
+        assert (chances[:-1] >= floor).all()
+        assert chances[-1] < floor or len(chances) == 4
+        lengths.add(len(chances))
+    assert max(lengths) > 1 or floor == 1
+    assert len(lengths) > 1 or floor in (0, 1)
+
+
+@pytest.mark.parametrize("accept", ["exact", "typical"])
+def test_the_guesses_that_pay_are_tried(accept: str) -> None:
+    """Of all that were drawn: the likeliest, as many as the costs allow, the second before none."""
+    costs = Costs({1: 1.0, 2: 1.02, 64: 2.5})
+    trees = []
+    for prices in (None, Prices(63, costs, 0.5), Prices(63, costs, 2.0)):
+        rule = make_rule(accept, Sampling(0.7, seed=4))
+        drafter = Speculative(DRAFT, tiny.VOCABULARY, 4, 10, prices)
+        # One step from the same place for all of them.
+        trees.append(
+            [tiny.run(TARGET, drafter, PROMPT[:n], rule=rule)[0].tree for n in range(2, 8)]
+        )
+    for every, cheap, dear in zip(*trees, strict=True):
+        assert len(every) == 41
+        assert len(every) > len(cheap) > len(dear)
+        known = [
+            {tuple(tree.tokens[n] for n in tree.path(node)) for node in range(len(tree))}
+            for tree in (dear, cheap, every)
+        ]
+        assert known[0] < known[1] < known[2]
 
 
 def test_gamma_zero_is_plain_decoding() -> None:
@@ -216,29 +243,6 @@ def test_sizes_may_differ_tokenizers_may_not() -> None:
             build(TARGET, DRAFT, big=words(64), small=other)
 
 
-@pytest.mark.parametrize(("slope", "deep"), [(0.06, True), (0.3, False)])
-def test_a_rule_that_draws_one_guess_has_a_draft_length_of_its_own(
-    slope: float, deep: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where width costs something, a chain may be longer than a tree with branches."""
-    monkeypatch.setattr("nfox.drafters.spec.measure", lambda *_, **__: Costs({1: 0.0}))
-    costs = Costs({n: 1 + slope * (n - 1) for n in (1, 2, 4, 8, 16, 32)})
-    parts = Parts(LoadedModel("big", TARGET), costs, "small", lambda _: LoadedModel("small", DRAFT))
-    drafter = Speculative.build(parts, SpecOptions(confidence=0.0))
-    tree, chain = costs.best_gamma(8, branches=3), costs.best_gamma(8)
-    assert chain > 0 and tree < chain and bool(tree) is deep
-    lengths = {"exact": tree or chain, "rejection": chain}
-    for accept, length in lengths.items():
-        rule = make_rule(accept, Sampling(1.0))
-        steps = tiny.run(TARGET, drafter, PROMPT, rule=rule)
-        wide = 3 if deep and accept == "exact" else 1
-        assert max(max(step.tree.depths) for step in steps) == length
-        assert len(steps[0].tree) == 1 + length * wide
-    greedy = tiny.run(TARGET, drafter, PROMPT, rule=make_rule("rejection"))  # draws branches again
-    assert max(max(step.tree.depths) for step in greedy) == lengths["exact"]
-    assert f"gamma {chain}" in drafter.describe()
-
-
 def test_it_says_when_drafting_does_not_pay() -> None:
     steep = Costs({1: 1.0, 2: 2.0, 32: 32.0})
     parts = Parts(LoadedModel("big", TARGET), steep, "small", lambda _: LoadedModel("small", DRAFT))
@@ -271,7 +275,7 @@ def test_its_weights_are_named_or_lie_beside_the_model(tmp_path: Path) -> None:
 
 def test_second_guesses_stand_beside_the_first_and_are_followed() -> None:
     right = tiny.slow("llama", PROMPT, 40)
-    drafter = Speculative(DRAFT, tiny.VOCABULARY, 3, branches=8)
+    drafter = Speculative(DRAFT, tiny.VOCABULARY, 3, 8)
     steps = tiny.run(TARGET, drafter, PROMPT, max_tokens=40)
     assert tiny.text(steps) == right
     assert all(len(step.tree) <= 1 + 8 * 3 and max(step.tree.depths) <= 3 for step in steps)

@@ -37,7 +37,7 @@ def test_at_temperature_zero_every_rule_is_the_greedy_one(accept: str) -> None:
         verdict = verify(TREE, logits_for(TREE, choices), rule, [4])
         assert isinstance(rule, Greedy)
         assert (verdict.path, verdict.bonus, verdict.choices) == (path, bonus, choices)
-        assert rule.draw(logits_for(TREE, choices)[0], [4]) == ([choices[0]], None)
+        assert rule.draw(logits_for(TREE, choices)[0], [4]).tokens == [choices[0]]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_the_penalty_follows_each_path(sampling: Sampling) -> None:
         )
         assert alone.choices == [at_once[node]]
         # A draft model with the same logits draws the same token there.
-        assert make_rule("exact", sampling).draw(logits[node], [*before, path[-1]])[0] == [
+        assert make_rule("exact", sampling).draw(logits[node], [*before, path[-1]]).tokens == [
             at_once[node]
         ]
 
@@ -76,8 +76,8 @@ def test_where_p_equals_q_everything_is_accepted() -> None:
         rule = make_rule("rejection", Sampling(1.0, seed=seed))
         logits = 3 * torch.randn(4, SIZE)
         drawn = [rule.draw(row, []) for row in logits[:3]]
-        q = torch.stack([torch.zeros(SIZE), *(q for _, q in drawn if q is not None)])
-        tree = TokenTree.chain(0, [guesses[0] for guesses, _ in drawn], q)
+        q = torch.stack([torch.zeros(SIZE), *(one.q for one in drawn if one.q is not None)])
+        tree = TokenTree.chain(0, [one.tokens[0] for one in drawn], q)
         assert verify(tree, logits, rule, []).path == [0, 1, 2, 3]
     torch.testing.assert_close(q[1:], sampling.log_probabilities(logits[:3]).exp())
 

@@ -108,7 +108,6 @@ class Parts:
         given: int | None,
         most: int,
         draft: float = 0.0,
-        branches: int = 1,
         beside: int = 0,
     ) -> int:
         """Return how many tokens to draft: the given number, else as many as pay, up to `most`.
@@ -117,12 +116,11 @@ class Parts:
             given: what the person asked for.
             most: the default where width costs nothing.
             draft: seconds per drafted token.
-            branches: guesses at each depth.
             beside: other nodes of the tree.
         """
         if given is not None:
             return given
-        return self.costs.best_gamma(most, draft, branches, beside) if self.costs else most
+        return self.costs.best_gamma(most, draft, beside) if self.costs else most
 
 
 class Drafter(ABC):

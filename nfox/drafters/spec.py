@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nfox.cache import common_prefix
-from nfox.costs import idleness, measure
+from nfox.costs import Costs, idleness, measure
 from nfox.drafters.base import (
     Context,
     Drafter,
@@ -27,6 +27,11 @@ from nfox.errors import ModelError, UsageError
 from nfox.loading import LoadedModel
 from nfox.target import Target
 from nfox.tree import TokenTree
+from nfox.trees import MOST_NODES, Prices, Shape
+from nfox.verify import Draw
+
+_WIDTH = 10  # guesses tried in one place
+_DEPTH = 8  # tokens that the chance of all of them is rarely worth going beyond
 
 
 @dataclass(frozen=True)
@@ -34,35 +39,33 @@ class SpecOptions(Options):
     """See `nfox methods`."""
 
     gamma: int | None = option(
-        None, "tokens drafted at most; by default up to 8, as many as pay on this machine"
+        None, f"tokens drafted in every step; by default as many as pay, {_DEPTH} at most"
     )
-    confidence: float = option(0.4, "drafting stops after a token less probable than this")
-    branches: int = option(
-        3, "guesses at each depth, where the model takes trees and the rule is `exact` or `typical`"
+    branches: int | None = option(
+        None,
+        "guesses in one place, where the model takes trees and the rule is `exact` or `typical`; "
+        f"by default those that pay, and 1 where gamma is given; {_WIDTH} at most",
     )
 
     def __post_init__(self) -> None:
         if (self.gamma or 0) < 0:
             raise UsageError(f"gamma must not be negative: {self.gamma}")
-        if not 0 <= self.confidence <= 1:
-            raise UsageError(f"the confidence is a probability, not {self.confidence}")
-        if self.branches < 1:
-            raise UsageError(f"there must be at least one branch, not {self.branches}")
+        if self.branches is not None and not 1 <= self.branches <= _WIDTH:
+            raise UsageError(f"there are 1 to {_WIDTH} branches, not {self.branches}")
 
 
 class Speculative(Drafter):
-    """Propose a chain drawn from a draft model, and beside each token what came second.
+    """Propose a chain drawn from a draft model, and beside each token what came next to it.
 
     Args:
         draft: the draft model.
         vocabulary: the target's; the draft model's logits are cut or padded to it.
         gamma: how deep is drafted at most.
-        confidence: drafting stops after a token less probable than this; the token stays, since
-            dropping it because of what it is would bias the draft.
-        branches: guesses at each depth; the first is drafted on from. Needs a target that takes
-            trees; a rule that needs q draws only one.
+        branches: guesses in one place at most; the first is drafted on from. Needs a target that
+            takes trees; a rule that needs q draws only one.
+        prices: of nodes and of drafting; with them a step drafts on, and tries a guess, while that
+            is likely enough to pay. Without them it always drafts `gamma` deep.
         name: of the draft model, for the header.
-        chain: how deep is drafted under a rule that draws one guess at a place; gamma by default.
         given: whether the person chose gamma.
     """
 
@@ -76,21 +79,19 @@ class Speculative(Drafter):
         draft: Target,
         vocabulary: int,
         gamma: int = 4,
-        confidence: float = 0.0,
         branches: int = 1,
+        prices: Prices | None = None,
         name: str = "",
         *,
-        chain: int | None = None,
         given: bool = True,
     ) -> None:
         self.draft = draft
         self.vocabulary = vocabulary
         self.gamma = gamma
-        self.chain = gamma if chain is None else chain
-        self.given = given
         self.branches = branches
-        self.confidence = confidence
+        self.prices = prices
         self.name = name
+        self.given = given
         self.cache = draft.new_cache()
         self._agreed = 0  # so many of the cache's tokens are known to be the target's
 
@@ -104,49 +105,54 @@ class Speculative(Drafter):
         """See `Drafter.build`."""
         draft = parts.load_weights()
         check_pair(parts.model, draft)
-        target = parts.model.target
-        branches = options.branches if target.proposals == "trees" else 1
-        seconds = measure(draft.target, budget=0.2).at(1)
-        chain = parts.draft_length(options.gamma, 8, seconds)
-        gamma = parts.draft_length(options.gamma, 8, seconds, branches)
-        if not gamma:  # a chain may pay where wider trees do not
-            gamma, branches = chain, 1
+        target, gamma, prices = parts.model.target, options.gamma, None
+        branches = options.branches or (_WIDTH if gamma is None else 1)
+        if gamma is None:
+            seconds = measure(draft.target, budget=0.2).at(1)
+            gamma = parts.draft_length(None, _DEPTH, seconds)
+            prices = _prices(parts.costs, gamma, seconds)
+            gamma = gamma and _DEPTH
         return cls(
             draft.target,
             target.vocabulary,
             gamma,
-            options.confidence,
-            branches,
+            branches if target.proposals == "trees" else 1,
+            prices,
             draft.name,
-            chain=chain,
             given=options.gamma is not None,
         )
 
     def propose(self, context: Context) -> TokenTree:
         """See `Drafter.propose`."""
-        gamma = self.chain if context.rule.draws_one else self.gamma
-        length = min(gamma, context.room)
+        length = min(self.gamma, context.room)
         if len(context.tokens) + length >= self.draft.max_context or length < 1:
             return TokenTree.chain(context.root)
         past = self._known([*context.tokens, context.root])
         feed = self._catch_up(context, past)
-        tokens, parents, node = [context.root], [-1], 0
-        rows: list[Tensor] = []
-        for _ in range(length):
+        draws: list[Draw] = []
+        chance = 1.0  # that all of the chain so far is right
+        while len(draws) < length and not (self.prices and chance < self.prices.floor):
             logits, hidden = self.draft.score(feed, self.cache)
             self.cache.commit(feed, range(len(feed)), hidden)
-            row = self._fit(logits[-1])
-            guesses, q = context.rule.draw(row, past, self.branches)
-            parents += [node] * len(guesses)
-            node = len(tokens)
-            tokens += guesses
-            rows += [] if q is None else [q]
-            if self.confidence and float(row.softmax(-1)[guesses[0]]) < self.confidence:
-                break
-            past.append(guesses[0])
-            feed = TokenTree.chain(guesses[0])
-        q = torch.stack([torch.zeros_like(rows[0]), *rows]) if rows else None
-        return TokenTree(tuple(tokens), tuple(parents), q)
+            draws.append(context.rule.draw(self._fit(logits[-1]), past, self.branches))
+            first = draws[-1].tokens[0]
+            chance *= draws[-1].chances[0]
+            past.append(first)
+            feed = TokenTree.chain(first)
+        return self._tree(context.root, draws)
+
+    def _tree(self, root: int, draws: list[Draw]) -> TokenTree:
+        """Return the guesses to try. Those that were drawn by a q are all tried: leaving one out
+        because of what it is would bias the draft.
+        """
+        guesses = [draw.tokens for draw in draws]
+        rows = [draw.q for draw in draws if draw.q is not None]
+        if rows:
+            q = torch.stack([torch.zeros_like(rows[0]), *rows])
+            return TokenTree.chain(root, [tokens[0] for tokens in guesses], q)
+        paths = _fork(draws)
+        chosen = self.prices.paying(paths) if self.prices else [path for path, _ in paths]
+        return Shape(tuple(chosen)).fill(root, guesses, len(guesses))
 
     def _catch_up(self, context: Context, past: list[int]) -> TokenTree:
         """Forget refused guesses and read what is missing; return the chain to score first."""
@@ -155,7 +161,7 @@ class Speculative(Drafter):
             self._agreed = 0
         start = min(self._agreed, len(self.cache.tokens))
         self.cache.truncate(common_prefix(self.cache.tokens, past[:-1], start))
-        if len(past) - len(self.cache.tokens) > max(self.gamma, self.chain) + 1:  # it joins late
+        if len(past) - len(self.cache.tokens) > self.gamma + 1:  # it joins late
             self.draft.read(past[len(self.cache.tokens) : -1], self.cache)
         self._agreed = len(context.tokens)
         missing = past[len(self.cache.tokens) :]
@@ -182,8 +188,36 @@ class Speculative(Drafter):
     def describe(self) -> str:
         """See `Drafter.describe`."""
         idle = idleness(self.gamma, given=self.given)
-        said = f"draft model {self.name}, gamma {self.gamma}, branches {self.branches}{idle}"
-        return said if self.chain == self.gamma else f"{said} (gamma {self.chain} without branches)"
+        most = "at most " if self.prices else ""
+        size = f"gamma {most}{self.gamma}, branches {most}{self.branches}"
+        return f"draft model {self.name}, {size}{idle}"
+
+
+def _fork(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:
+    """Return the chain of first guesses, and what stands beside each: paths of ranks, and how
+    likely they are, the likeliest first, each after the one it goes on from.
+    """
+    paths: list[tuple[tuple[int, ...], float]] = []
+    chain: tuple[int, ...] = ()
+    before = 1.0
+    for draw in draws:
+        paths += [((*chain, rank), before * chance) for rank, chance in enumerate(draw.chances)]
+        chain, before = (*chain, 0), before * draw.chances[0]
+    return sorted(paths, key=lambda path: -path[1])
+
+
+def _prices(costs: Costs | None, gamma: int, seconds: float) -> Prices:
+    """Return what nodes cost, and a token more of the chain.
+
+    Args:
+        costs: of the target.
+        gamma: the draft length that promises the most.
+        seconds: that the draft model takes for a token.
+    """
+    if costs is None:
+        return Prices(MOST_NODES - 1)
+    rate = costs.speedup(gamma, draft=seconds) / costs.at(1)
+    return Prices(MOST_NODES - 1, costs, rate, seconds)
 
 
 def check_pair(target: LoadedModel, draft: LoadedModel) -> None:
