@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from nfox import adapters
 from nfox.drafters import method, names
 from nfox.errors import UsageError
 from nfox.templates import available, resolve
 
 from .commands import command
-from .header import exactness, method_line, print_legend
+from .header import exactness, method_line, model_name, print_legend
 
 if TYPE_CHECKING:
     from nfox.reply import Settings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .chat import Talk
 
 _BEST = "auto"
+_NO = "none"  # adapter
 _OWN = ("sampling", "keep_logits")  # fields of Settings that are not set by name
 
 
@@ -102,6 +104,26 @@ def use_method(talk: Talk, rest: str) -> None:
         mark = "*" if name == chat.method else " "
         talk.say(f"{mark} {name.ljust(10)} {method(name).summary}")
     talk.say(f"in use: {chat.method}, {chat.why}")
+
+
+def _adapters(talk: Talk) -> list[str]:
+    """Return what can be chosen, and what is in use."""
+    model = talk.chat.model
+    there = adapters.available(model.name)
+    other = [] if model.adapter in (None, *there) else [model.adapter]
+    return [_NO, *there, *filter(None, other)]
+
+
+@command("/adapter", usage="[NAME]", words=_adapters)
+def use_adapter(talk: Talk, rest: str) -> None:
+    """Show or change the adapter of the model, which then reads the conversation anew."""
+    chat = talk.chat
+    if rest:
+        talk.say(f"loading {model_name(chat)} again {talk.screen.symbols.ellipsis}")
+        chat.adapt(None if rest == _NO else rest)
+        talk.say(method_line(chat))
+    used = chat.model.adapter or _NO
+    talk.say("  ".join(f"{'*' if name == used else ' '} {name}" for name in _adapters(talk)))
 
 
 @command("/template", usage="[NAME]", words=lambda talk: available())

@@ -42,6 +42,7 @@ def start(chat: Chat) -> Event:
         "schema": SCHEMA,
         "version": __version__,
         "model": chat.model.name,
+        "adapter": chat.model.adapter,
         "method": chat.method,
         "why": chat.why,
         "drafter": chat.drafter.describe(),

@@ -9,6 +9,8 @@ from rich.style import Style
 from rich.text import Text
 
 from nfox import __version__
+from nfox.adapters import available
+from nfox.drafters import method
 
 from .theme import Screen
 
@@ -48,12 +50,12 @@ def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) ->
         verbose: add what forwards cost.
     """
     target, dot = chat.model.target, screen.symbols.dot
-    size = target.model.num_parameters()
+    size, adapter = target.model.num_parameters(), chat.model.adapter
     parts = (
         f"nfox {__version__}",
         chat.method,
         exactness(chat),
-        f"{model_name(chat)}, {_count(size)} parameters",
+        f"{model_name(chat)}{f' with {adapter}' if adapter else ''}, {_count(size)} parameters",
         f"{str(target.dtype).removeprefix('torch.')} {target.device}",
         f"takes {target.proposals}",
         f"template {chat.template.name}",
@@ -63,6 +65,8 @@ def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) ->
     line.stylize("bold", 0, len(parts[0]))
     screen.console.print(line)
     screen.console.print(Text(method_line(chat), _DIM))
+    if said := hint(chat):
+        screen.console.print(Text(said, _DIM))
     if chat.costs is not None:
         if target.proposals != "nothing" and not chat.costs.pays:
             said = "scoring more than one token takes too long here for drafting to pay"
@@ -93,6 +97,14 @@ def method_line(chat: Chat) -> str:
     if described := chat.drafter.describe():
         said += f"; {described}"
     return said.replace(f"{chat.model.name}/", "").replace(chat.model.name, model_name(chat))
+
+
+def hint(chat: Chat) -> str:
+    """Say that an adapter would make the method faster; "" where nothing is to be said."""
+    made_for = method(chat.method).adapter
+    if chat.model.adapter or made_for not in available(chat.model.name):
+        return ""
+    return f"for {chat.method} there is an adapter of this model: --adapter {made_for}"
 
 
 def _count(number: int) -> str:

@@ -17,7 +17,7 @@ from nfox.session import Session
 from . import events
 from .chat import Talk
 from .errors import INTERRUPTED
-from .header import exactness
+from .header import exactness, hint
 from .interrupt import interruptible
 from .options import DisplayArguments
 from .theme import make_screen
@@ -33,6 +33,8 @@ def answer_text(chat: Chat, prompt: str, display: DisplayArguments) -> None:
     notes = Console(stderr=True, highlight=False, markup=False, no_color=screen.console.no_color)
     talk = Talk(Session(chat), screen, replace(display, stats=stats), notes)
     if display.verbose and (said := exactness(chat)) != "lossless":
+        talk.say(said)
+    if not display.quiet and (said := hint(chat)):
         talk.say(said)
     talk.answer(talk.session.send(prompt))
     _leave(chat)

@@ -51,7 +51,9 @@ class ModelArguments:
     base_model: Annotated[Text, _model("Base of the heads, if moved.", "--base-model")] = None
     heads: Annotated[Text, _model("Folder or hub id of trained heads.", "--heads")] = None
     draft_model: Annotated[Text, _model("Folder or hub id that drafts.", "--draft-model")] = None
-    adapter: Annotated[Text, _model("A LoRA, merged into the model.", "--adapter")] = None
+    adapter: Annotated[
+        Text, _model("A LoRA, merged into the model: name, folder or hub id.", "--adapter")
+    ] = None
     load_in_4bit: Annotated[Switch, _model("Quantise to nf4.", "--load-in-4bit")] = False
     load_in_8bit: Annotated[Switch, _model("Quantise to int8.", "--load-in-8bit")] = False
     draft_load_in_4bit: Annotated[

@@ -8,12 +8,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 
 from nfox import drafters
 from nfox.conversation import Message, Template
 from nfox.costs import Costs
 from nfox.drafters.base import Drafter, Parts, Places
-from nfox.errors import ContextError
+from nfox.errors import ContextError, UsageError
 from nfox.generate import Step, generate
 from nfox.loading import LoadedModel, load_model
 from nfox.reply import Reply, Settings, Update
@@ -34,6 +35,7 @@ class Chat:
         system: the person's own system message, for a template that is chosen later.
         places: where weights of methods were said to be.
         load_draft: loads a draft model.
+        load_target: loads the target again, with the adapter that it is given or with none.
 
     Attributes:
         method: name of the method in use.
@@ -55,6 +57,7 @@ class Chat:
         system: str | None = None,
         places: Places | None = None,
         load_draft: Callable[[str], LoadedModel] = load_model,
+        load_target: Callable[[str | None], LoadedModel] | None = None,
     ) -> None:
         self.model = model
         self.template = template
@@ -64,6 +67,7 @@ class Chat:
         self.system = system
         self.places = places or Places()
         self._parts = Parts(model, costs, load=load_draft, hub=self.places.hub)
+        self._load_target = load_target
         self.stop_ids = stop_ids(model, template)
         self.cache = model.target.new_cache()
         self.replies = 0
@@ -86,6 +90,28 @@ class Chat:
         best = (name, "as asked for") if name else drafters.best(self.model, self.places)
         self.drafter = drafters.build(best[0], options or {}, self._parts, self.places)
         self.method, self.why = best
+        self._options = options or {}
+
+    def adapt(self, adapter: str | None) -> None:
+        """Change the target's adapter, which makes another target of it: the cache starts anew.
+
+        The target is loaded again: taking an adapter out of rounded weights leaves traces. Both are
+        in memory for a moment. Where anything fails, all stays as it was.
+
+        Args:
+            adapter: see `ModelOptions.adapter`; None for the model as it is.
+
+        Raises:
+            NfoxError: if it cannot be loaded, or does not fit.
+        """
+        if self._load_target is None:
+            raise UsageError("this model was not loaded by name, so it cannot be loaded again")
+        model = self._load_target(adapter)
+        hub = replace(self.places.hub, adapter=adapter)
+        places, parts = replace(self.places, hub=hub), replace(self._parts, model=model, hub=hub)
+        self.drafter = drafters.build(self.method, self._options, parts, places)
+        self.model, self.places, self._parts = model, places, parts
+        self.cache = model.target.new_cache()
 
     def set_template(self, template: Template) -> None:
         """Change the template, and with it what ends a reply."""

@@ -78,12 +78,16 @@ def load(
     places = Places(draft_model, heads, hub)
     if heads:
         _check_heads(heads, name, places)
-    on_stage(f"checking memory for {name}")
     found = {method_class(m).find(name, places) for m in ([method] if method else names())}
     also = [(place, draft_loading) for place in found if place]
-    check_memory([(name, loading), *also], min(max_context or 4096, 4096))
-    on_stage(f"loading {name}")
-    loaded = load_model(name, loading, on_progress)
+
+    def load_target(adapter: str | None) -> LoadedModel:
+        on_stage(f"checking memory for {name}")
+        check_memory([(name, loading), *also], min(max_context or 4096, 4096))
+        on_stage(f"loading {name}")
+        return load_model(name, replace(loading, adapter=adapter), on_progress)
+
+    loaded = load_target(loading.adapter)
     made = _template(loaded, template, system)
     on_stage("measuring t(N)/t(1)")
     costs = measure(loaded.target)
@@ -104,6 +108,7 @@ def load(
         system=system,
         places=places,
         load_draft=load_draft,
+        load_target=load_target,
     )
 
 

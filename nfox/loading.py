@@ -19,6 +19,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from nfox import adapters
 from nfox.devices import DTYPES, choose_device, choose_dtype
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.progress import Progress, quiet, reported
@@ -45,7 +46,8 @@ class ModelOptions:
         cache_dir: where downloads are kept; None is the hub's own folder.
         offline: use nothing but local files.
         trust_remote_code: run code that comes with the checkpoint.
-        adapter: a LoRA folder or hub id, merged into the weights.
+        adapter: a LoRA that is merged into the weights: its folder or hub id, or the name of one
+            that lies beside the model, see `nfox.adapters`.
     """
 
     dtype: str = "auto"
@@ -74,11 +76,13 @@ class LoadedModel:
         name: folder or hub id, as given.
         target: the model.
         tokenizer: its tokenizer; None if the folder has none.
+        adapter: what was merged into it, as given; None for nothing.
     """
 
     name: str
     target: Target
     tokenizer: Any = None
+    adapter: str | None = None
 
 
 def load_model(
@@ -108,7 +112,8 @@ def load_model(
         raise NfoxError(f"{name}: out of memory: {_line(error)}", _SMALLER) from error
     except _FAILURES as error:
         raise ModelError(f"cannot load {name}: {_line(error)}", _hint(name, options)) from error
-    return LoadedModel(name, Target(model.eval()), _load_tokenizer(folder, options))
+    tokenizer = _load_tokenizer(folder, options)
+    return LoadedModel(name, Target(model.eval()), tokenizer, options.adapter)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -187,7 +192,7 @@ def _load(folder: str, config: Any, options: ModelOptions, on_progress: Progress
     loader = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
     with reported(on_progress) as bars:
         model = loader.from_pretrained(folder, tqdm_class=bars, **arguments)
-    return _merge(model, options) if options.adapter else model
+    return _merge(model, folder, options) if options.adapter else model
 
 
 def _quantisation(
@@ -213,13 +218,11 @@ def _quantisation(
     )
 
 
-def _merge(model: Any, options: ModelOptions) -> Any:
+def _merge(model: Any, folder: str, options: ModelOptions) -> Any:
     """Merge a LoRA into the weights: left unmerged it costs two small products a layer and step."""
     from peft import PeftModel
 
-    name = str(options.adapter)
-    if Path(name).is_dir() and not (Path(name) / "adapter_config.json").is_file():
-        raise ModelError(f"--adapter {name}: there is no adapter_config.json in this folder")
+    name = adapters.place(folder, str(options.adapter))
     adapted = PeftModel.from_pretrained(
         model, name, cache_dir=options.cache_dir, local_files_only=options.offline
     )

@@ -21,6 +21,7 @@ PACKAGES = {"nfox": ROOT / "nfox", "nfox.cli": ROOT / "cli"}
 FLOORS = [
     ["nfox.errors", "nfox.demo", "nfox.alignments", "nfox.quality"],
     [
+        "nfox.adapters",
         "nfox.devices",
         "nfox.progress",
         "nfox.tree",

@@ -153,23 +153,6 @@ def test_quantisation_needs_its_library_and_an_unquantised_model(
     assert "already quantised" in refused(str(model), four).message
 
 
-def test_an_adapter_is_merged(tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    base = load_model(str(folder.llama()), OFFLINE).target.model
-    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
-    adapted = get_peft_model(base, config)
-    ids = torch.tensor([[5, 6, 7]])
-    expected = adapted(ids).logits
-    adapted.save_pretrained(tmp_path)
-    options = ModelOptions(dtype="float32", adapter=str(tmp_path))
-    merged = load_model(str(folder.llama()), options).target.model
-    assert not any("lora" in name for name, _ in merged.named_parameters())
-    torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=1e-4)
-    (tmp_path / "adapter_config.json").unlink()
-    assert "adapter_config.json" in refused(str(folder.llama()), options).message
-
-
 def test_dtypes() -> None:
     cpu = torch.device("cpu")
     assert choose_dtype("float16", cpu) == torch.float16

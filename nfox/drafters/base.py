@@ -130,6 +130,7 @@ class Drafter(ABC):
         summary: one line for `nfox methods`.
         needs: what it cannot do without, in a few words; "" if nothing.
         rank: among methods whose needs are met, the highest is the default.
+        adapter: name of the adapter that makes a model fit for it, where one lies beside the model.
         drafts: False if it never proposes anything, which is plain decoding.
         options: the class of its options.
     """
@@ -137,6 +138,7 @@ class Drafter(ABC):
     summary: ClassVar[str]
     needs: ClassVar[str] = ""
     rank: ClassVar[int] = 0
+    adapter: ClassVar[str] = ""
     drafts: ClassVar[bool] = True
     options: ClassVar[type[Options]] = Options
 

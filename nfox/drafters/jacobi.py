@@ -61,6 +61,7 @@ class Jacobi(Drafter):
 
     summary = "the target's own guesses, corrected in place; made fast by a CLLM"
     rank = 0
+    adapter = "cllm"
     options = JacobiOptions
 
     def __init__(

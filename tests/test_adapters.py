@@ -1,0 +1,164 @@
+"""An adapter makes another target: by name, at load and in mid-conversation."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import folder
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from rich.console import Console
+from torch import Tensor
+
+from nfox import Chat, Message, ModelOptions, Session, Settings, adapters, load
+from nfox.cli import commands
+from nfox.cli.chat import Talk
+from nfox.cli.header import hint, print_header
+from nfox.cli.options import DisplayArguments
+from nfox.cli.theme import make_screen
+from nfox.errors import ModelError, UsageError
+from nfox.loading import LoadedModel, load_model
+
+FLOAT32 = ModelOptions(offline=True, dtype="float32")
+ASKED = [Message("user", "the quick brown fox")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model with two adapters beside it."""
+    made = shutil.copytree(folder.llama(), tmp_path_factory.mktemp("models") / "model")
+    for seed, name in enumerate(("cllm", "other")):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+        adapted = get_peft_model(load_model(str(made), FLOAT32).target.model, config)
+        adapted.save_pretrained(made / "nfox" / "adapters" / name)
+    return str(made)
+
+
+def logits(loaded: LoadedModel) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = loaded.target.model(torch.tensor([[5, 6, 7]])).logits
+    return found
+
+
+def chat(model: str, adapter: str | None = None, method: str = "jacobi") -> Chat:
+    loading = replace(FLOAT32, adapter=adapter)
+    return load(model, method=method, loading=loading, settings=Settings(max_new_tokens=24))
+
+
+def answer(chat: Chat) -> list[int]:
+    for _ in chat.stream(ASKED):
+        pass
+    return chat.reply.ids
+
+
+def test_it_is_merged(model: str) -> None:
+    from peft import PeftModel
+
+    place = str(Path(model, "nfox", "adapters", "other"))
+    unmerged = PeftModel.from_pretrained(load_model(model, FLOAT32).target.model, place)
+    expected = unmerged(torch.tensor([[5, 6, 7]])).logits
+    merged = load_model(model, replace(FLOAT32, adapter=place))
+    assert merged.adapter == place
+    assert not any("lora" in name for name, _ in merged.target.model.named_parameters())
+    torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=1e-4)
+    assert (logits(merged) - logits(load_model(model, FLOAT32))).abs().max() > 0.01
+
+
+def test_its_name_is_enough(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert adapters.available(model) == ["cllm", "other"]
+    assert adapters.available(str(tmp_path)) == adapters.available("someone/model") == []
+    beside = adapters.place(model, "other")
+    assert beside == str(Path(model, "nfox", "adapters", "other"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()  # what lies beside the model comes first
+    assert adapters.place(model, "other") == beside
+    assert adapters.place(model, beside) == beside
+    assert adapters.place(model, "someone/lora") == "someone/lora"
+
+
+@pytest.mark.parametrize("wrong", ["clm", "./someone/lora", "a/b/c", "/nowhere/at/all", "~/none"])
+def test_what_is_not_there_is_told_with_what_is(model: str, wrong: str) -> None:
+    with pytest.raises(ModelError, match="no such folder") as error:
+        load(model, loading=replace(FLOAT32, adapter=wrong))
+    assert "cllm, other" in error.value.hint
+
+
+def test_a_folder_without_an_adapter_is_refused(model: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no adapter_config\.json"):
+        load(model, loading=replace(FLOAT32, adapter=str(tmp_path)))
+
+
+@pytest.mark.parametrize("method", ["none", "jacobi", "lookup"])
+def test_changed_in_mid_conversation_it_is_as_if_loaded_with_it(model: str, method: str) -> None:
+    texts = {name: answer(chat(model, name, "none")) for name in (None, "cllm", "other")}
+    assert len(set(map(tuple, texts.values()))) == 3
+    changing = chat(model, None, method)
+    for name in (None, "cllm", "other", None, "cllm"):
+        changing.adapt(name)
+        assert changing.cache.tokens == []  # what the other target has read is worth nothing
+        assert answer(changing) == texts[name]
+        assert (changing.model.adapter, changing.method) == (name, method)
+
+
+def test_what_fails_changes_nothing(model: str, tmp_path: Path) -> None:
+    talking = chat(model, "cllm")
+    expected, before = answer(talking), vars(talking).copy()
+    wrong = tmp_path / "wrong"
+    shutil.copytree(adapters.place(model, "other"), wrong)
+    (wrong / "adapter_model.safetensors").write_bytes(b"nothing")
+    for name in ("absent", str(wrong)):
+        with pytest.raises(ModelError):
+            talking.adapt(name)
+        assert vars(talking) == before
+    assert answer(talking) == expected
+    alone = Chat(talking.model, talking.template)
+    with pytest.raises(UsageError, match="not loaded by name"):
+        alone.adapt("other")
+
+
+def test_the_options_of_the_method_stay(model: str) -> None:
+    talking = chat(model)
+    talking.use("jacobi", {"window": "3", "pool": "0"})
+    talking.adapt("cllm")
+    assert talking.drafter.describe() == "window 3"
+
+
+def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    display = DisplayArguments()
+    talk = Talk(Session(chat(model)), make_screen(display, file), display)
+    talk.notes = Console(file=file, width=200, highlight=False)
+
+    def do(text: str) -> str:
+        file.truncate(0)
+        commands.take(talk, text)
+        return file.getvalue()
+
+    assert "* none    cllm    other" in do("/adapter")
+    assert list(commands.complete(talk, "/adapter c")) == ["cllm"]
+    do("the quick brown fox")
+    assert "* cllm" in do("/adapter cllm")
+    assert len(talk.session.turns) == 2, "the conversation stays"
+    do("/regen")
+    assert talk.chat.reply.ids == answer(chat(model, "cllm"))
+    with pytest.raises(ModelError):
+        do("/adapter absent")
+    assert "* none" in do("/adapter none")
+    assert talk.chat.model.adapter is None
+
+
+def test_jacobi_says_that_a_cllm_is_there(model: str) -> None:
+    said = "--adapter cllm"
+    plain, adapted = chat(model), chat(model, "cllm")
+    assert said in hint(plain)
+    assert hint(adapted) == hint(chat(model, None, "none")) == hint(chat(str(folder.llama()))) == ""
+    for talking in (plain, adapted):
+        file = io.StringIO()
+        print_header(talking, make_screen(DisplayArguments(), file), 0.0, verbose=False)
+        assert (said in file.getvalue()) is (talking is plain)
+        assert ("with cllm" in file.getvalue()) is (talking is adapted)
