@@ -31,7 +31,7 @@ FLOORS = [
     ],
     ["nfox.verify", "nfox.cache", "nfox.stream", "nfox.templates", "nfox.defaults"],
     ["nfox.target", "nfox.rules"],
-    ["nfox.costs", "nfox.loading", "nfox.layers", "nfox.grams", "nfox.heads"],
+    ["nfox.costs", "nfox.lean", "nfox.loading", "nfox.layers", "nfox.grams", "nfox.heads"],
     ["nfox.memory", "nfox.checkpoint", "nfox.trees", "nfox.drafters.base"],
     ["nfox.fingerprint", "nfox.named_trees"],
     ["nfox.heads_drafter"],

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfox import lean
 from nfox.cache import common_prefix
 from nfox.costs import Costs, idleness, measure
 from nfox.drafters.base import (
@@ -93,6 +94,7 @@ class Speculative(Drafter):
         self.name = name
         self.given = given
         self.cache = draft.new_cache()
+        self._score = lean.score_of(draft) if gamma else draft.score
         self._agreed = 0  # so many of the cache's tokens are known to be the target's
 
     @classmethod
@@ -132,7 +134,7 @@ class Speculative(Drafter):
         draws: list[Draw] = []
         chance = 1.0  # that all of the chain so far is right
         while len(draws) < length and not (self.prices and chance < self.prices.floor):
-            logits, hidden = self.draft.score(feed, self.cache)
+            logits, hidden = self._score(feed, self.cache)
             self.cache.commit(feed, range(len(feed)), hidden)
             draws.append(context.rule.draw(self._fit(logits[-1]), past, self.branches))
             first = draws[-1].tokens[0]
