@@ -55,9 +55,6 @@ RENAMED = {
 _OFF = ("", "false", "none", "null", "0", "0.0")
 _ALL_LINEAR = "down_proj gate_proj k_proj lm_head o_proj q_proj up_proj v_proj"
 
-FSDP = "heads are small, and a frozen base is not sharded by it: use plain torchrun, or --deepspeed"
-"""What to do instead."""
-
 VALUES = {
     "group_by_length": {"true": "train_sampling_strategy=group_by_length", "false": ""},
     "bf16": {"auto": ""},
@@ -72,9 +69,8 @@ VALUES = {
 """Single values: the setting of today, or "" for what is done anyway."""
 
 REFUSED = {
-    "fsdp": FSDP,
-    "fsdp_config": FSDP,
-    "fsdp_transformer_layer_cls_to_wrap": FSDP,
+    "fsdp_transformer_layer_cls_to_wrap": "heads have no such layers, and FSDP is not for models: "
+    "--deepspeed with ZeRO-2 is",
     "train_on_inputs": "only replies are learned",
     "lora_target_modules": "adapters are on all linear layers and the LM head",
     "lora_modules_to_save": "--full_weights True trains what is not a linear layer too",

@@ -7,7 +7,6 @@ if its keys had been typed first.
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -25,7 +24,7 @@ from .train_config import read_config, typed
 from .train_draft import DraftKind
 from .train_heads import HeadsKind
 from .train_kinds import Kind, about
-from .train_names import FSDP, Setting, join, reasons, split, translate
+from .train_names import Setting, join, reasons, split, translate
 from .train_reports import check_reports
 
 _FILES = ("configpath", "heads_config")
@@ -146,8 +145,6 @@ def _check(method: str, said: Container[str]) -> None:
     for name in ("model_name_or_path", "data_path", "output_dir"):
         if name not in said:
             raise UsageError(f"--{name} is missing", f"nfox train {method} --{name} ...")
-    if _is_on([os.environ.get("ACCELERATE_USE_FSDP", "")]):
-        raise UsageError("accelerate launch --use_fsdp is not offered", FSDP)
 
 
 def _common(method: str, data: DataArguments, args: Any, command: str) -> dict[str, Any]:

@@ -6,6 +6,13 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def unsharded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take back what a test asks for: libraries remember FSDP in the environment."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")

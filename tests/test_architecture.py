@@ -48,7 +48,7 @@ FLOORS = [
     ["nfox.train.heads_learner", "nfox.train.consistency", "nfox.train.distil"],
     ["nfox.train.rehearsal", "nfox.train.resume", "nfox.train.joint_learner"],
     ["nfox.train.trainer"],
-    ["nfox.train.record"],
+    ["nfox.train.record", "nfox.train.spread"],
     ["nfox.train.start"],
     ["nfox.train.heads_job", "nfox.train.consistency_job", "nfox.train.draft_job"],
     ["nfox.serve*", "nfox.train*", "nfox.eval*"],

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -227,9 +228,7 @@ def test_a_published_config_is_read_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["--fsdp", "full_shard auto_wrap"], "torchrun"),
-        (["--fsdp"], "torchrun"),
-        (["--fsdp_config", "{}"], "torchrun"),
+        (["--fsdp_transformer_layer_cls_to_wrap", "LlamaDecoderLayer"], "ZeRO-2"),
         (["--train_on_inputs", "true"], "only replies"),
         (["--lora_target_modules", "q_proj", "v_proj"], "all linear layers"),
         (["--lora_model_dir", "stage1"], "--heads"),
@@ -311,8 +310,9 @@ def test_sharding_by_the_launcher_is_refused_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UsageError, match="use_fsdp"):
-        parsed(*NEEDED, "--output_dir", tmp_path)
+    job, args, _ = parsed(*NEEDED, "--output_dir", tmp_path)
+    with pytest.raises(UsageError, match="a GPU each"):
+        begin(replace(job, model=str(folder.llama()), data=str(test_train.data())), args)
 
 
 def test_a_models_config_is_no_config_of_heads() -> None:

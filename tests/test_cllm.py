@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -17,6 +15,7 @@ import test_joint
 import test_train
 import tiny
 import torch
+import two_processes
 from test_train import FLOAT32, Log, arguments
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -363,7 +362,7 @@ def test_the_published_flags_train_and_the_command_to_use_it_is_printed(tmp_path
         ({"ar_weight": -1}, "below 0"),
         ({"qlora": True, "load_in_8bit": True}, "4 bit"),
         ({"load_in_4bit": True}, "trained whole"),
-        ({"fsdp": "full_shard auto_wrap"}, "torchrun"),
+        ({"fsdp": "full_shard auto_wrap"}, "ZeRO-2"),
         ({"data_path": "CONVERSATIONS"}, "no Jacobi trajectory"),
     ],
 )
@@ -383,15 +382,8 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     settings = {"learning_rate": 1e-3, "lr_scheduler_type": "linear", "warmup_steps": 0,
                 "per_device_train_batch_size": 2, "max_steps": 2,
                 "eval_data_path": data()}  # fmt: skip
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [sys.executable, *launch, "-m", "nfox.cli", "train", "cllm"]
-    done = subprocess.run(
-        [*command, *typed(tmp_path / "two", **settings)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("written to") == 1
-    state = json.loads((tmp_path / "two" / "checkpoint-2" / "trainer_state.json").read_text())
-    two = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+    two_processes.train("cllm", *typed(tmp_path / "two", **settings))
+    two = two_processes.losses(tmp_path / "two" / "checkpoint-2")
     seen = job(eval_data=str(data()))
     one, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=2)
     assert two == pytest.approx(log.losses, rel=1e-3)

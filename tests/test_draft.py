@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 import test_train
 import tiny
 import torch
+import two_processes
 from test_train import FLOAT32, Log, arguments
 from torch import Tensor
 from typer.testing import CliRunner, Result
@@ -312,13 +311,7 @@ def test_no_other_divergence_is_known() -> None:
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     settings = {"learning_rate": 1e-2, "lr_scheduler_type": "linear", "warmup_steps": 0,
                 "per_device_train_batch_size": 2, "max_steps": 3}  # fmt: skip
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [sys.executable, *launch, "-m", "nfox.cli", "train", "draft"]
-    done = subprocess.run(
-        [*command, *typed(tmp_path / "two", **settings)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    state = json.loads((tmp_path / "two" / "checkpoint-3" / "trainer_state.json").read_text())
-    two = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+    two_processes.train("draft", *typed(tmp_path / "two", **settings))
+    two = two_processes.losses(tmp_path / "two" / "checkpoint-3")
     _, log = learn(tmp_path / "one", per_device_train_batch_size=4, max_steps=3)
     assert two == pytest.approx(log.losses, rel=1e-4)

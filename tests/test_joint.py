@@ -24,7 +24,7 @@ from nfox.conversation import Message
 from nfox.errors import UsageError
 from nfox.loading import ModelOptions, load_model
 from nfox.reply import Settings
-from nfox.train import start
+from nfox.train import spread
 from nfox.train.base import TrainedBase
 from nfox.train.heads_job import heads_class
 from nfox.train.joint import Joint, strength
@@ -401,10 +401,15 @@ def test_heads_are_gone_on_with(tmp_path: Path) -> None:
     assert f"leave --{METHOD}_num_heads out" in caught.value.hint
 
 
-def test_weights_that_are_spread_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "is_deepspeed_zero3_enabled", lambda: True)
+def test_weights_that_are_spread_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spread, "is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(UsageError, match="ZeRO-3"):
-        learner()
+        learn(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="FSDP is for heads"):
+        learn(tmp_path, job(joint=LORA), fsdp=True)
 
 
 PUBLISHED = {

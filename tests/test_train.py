@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +15,7 @@ import folder
 import pytest
 import tiny
 import torch
+import two_processes
 from transformers import TrainerCallback, TrainingArguments
 
 from nfox import drafters
@@ -200,13 +199,14 @@ def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
     assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
 
 
-def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+def in_two(out: Path, method: str = METHOD, **more: Any) -> list[str]:
+    """What is typed for a training of three steps in two processes."""
     settings: dict[str, Any] = {
         "model_name_or_path": folder.llama(),
         "data_path": data(),
         "eval_data_path": data(),
-        "output_dir": tmp_path / "two",
-        f"{METHOD}_num_heads": 2,
+        "output_dir": out,
+        f"{method}_num_heads": 2,
         "learning_rate": 1e-2,
         "lr_scheduler_type": "linear",
         "warmup_steps": 0,
@@ -215,15 +215,14 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         "logging_steps": 1,
         "bf16": False,
         "use_cpu": True,
+        **more,
     }
-    typed = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [sys.executable, *launch, "-m", "nfox.cli", "train", METHOD, *typed]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("written to") == 1
-    state = json.loads((tmp_path / "two" / "checkpoint-3" / "trainer_state.json").read_text())
-    two = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+    return [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
+
+
+def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+    two_processes.train(METHOD, *in_two(tmp_path / "two"))
+    two = two_processes.losses(tmp_path / "two" / "checkpoint-3")
     seen = job(eval_data=str(data()))
     one, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=3)
     assert two == pytest.approx(log.losses, rel=1e-4)
@@ -231,6 +230,25 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     assert one.measured is not None
     for ours, theirs in zip(one.measured.accuracy, said["accuracy"], strict=True):
         assert theirs == pytest.approx(ours, abs=0.02)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_spread_over_two_processes_learn_the_same_and_go_on(
+    method: str, tmp_path: Path
+) -> None:
+    """FSDP: what is measured, written and resumed is whole."""
+    asked = ["--fsdp", "full_shard"]
+    typed = in_two(tmp_path / "spread", method, save_steps=2)
+    two_processes.train(method, *typed, *asked, sharded=True)
+    last = tmp_path / "spread" / "checkpoint-3"
+    spread = two_processes.losses(last)
+    _, log = learn(tmp_path / "one", job(method), per_device_train_batch_size=4, max_steps=3)
+    assert spread == pytest.approx(log.losses, rel=1e-4)
+    for name, weight in weights(tmp_path / "spread").items():
+        torch.testing.assert_close(weight, weights(tmp_path / "one")[name], rtol=0, atol=2e-2)
+    shutil.rmtree(last)
+    two_processes.train(method, *typed, *asked, "--resume_from_checkpoint", "true", sharded=True)
+    assert two_processes.losses(last) == spread
 
 
 def test_batches_with_nothing_to_learn_leave_the_heads_alone(tmp_path: Path) -> None:

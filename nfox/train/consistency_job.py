@@ -16,7 +16,7 @@ from nfox.train.base import ADAPTER, WHOLE
 from nfox.train.consistency import AR_WEIGHT, ConsistencyLearner
 from nfox.train.joint import Joint
 from nfox.train.record import RECORD, Done, Job, Tell, full_name, size
-from nfox.train.start import computed_in, load, refuse_spread_weights
+from nfox.train.start import computed_in, load
 from nfox.train.states import States
 from nfox.train.trainer import LearnerTrainer
 from nfox.train.trajectories import read_trajectories
@@ -66,7 +66,6 @@ class ConsistencyJob(Job):
 
     def learner(self, loaded: LoadedModel) -> ConsistencyLearner:
         """See `Job.learner`."""
-        refuse_spread_weights()
         dtype = computed_in(loaded.target, self.loading, self.joint.base)
         return ConsistencyLearner(loaded.target, self.joint, dtype, self.ar_weight)
 

@@ -20,7 +20,7 @@ from nfox.target import Target
 from nfox.train.distil import Distillation, DraftLearner, Numbered
 from nfox.train.measure import Means
 from nfox.train.record import RECORD, Done, Job, Tell, full_name, size
-from nfox.train.start import load, refuse_spread_weights
+from nfox.train.start import load
 from nfox.train.trainer import LearnerTrainer
 
 _LONGEST = 16  # drafts
@@ -105,7 +105,6 @@ class DraftJob(Job):
         Raises:
             ModelError: if a given draft model has another tokenizer, or cannot learn this.
         """
-        refuse_spread_weights()
         draft = self._given(loaded) if self.draft else Target(self.sizes.new(loaded.target))
         draft.model.requires_grad_(True)
         return DraftLearner(draft, loaded.target, self.how)

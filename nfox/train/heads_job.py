@@ -21,7 +21,7 @@ from nfox.train.joint import Joint
 from nfox.train.joint_learner import JointLearner
 from nfox.train.measure import Measured
 from nfox.train.record import Done, Job, full_name
-from nfox.train.start import computed_in, load, refuse_spread_weights
+from nfox.train.start import computed_in, load
 from nfox.train.trainer import LearnerTrainer
 
 
@@ -59,7 +59,6 @@ class HeadsJob(Job):
         heads, target = make_heads(self, loaded.target), loaded.target
         if self.joint.base == "frozen":
             return HeadsLearner(heads, target, own_labels=self.own_labels, joint=self.joint)
-        refuse_spread_weights()
         dtype = computed_in(target, self.loading, self.joint.base)
         return JointLearner(
             heads, target, own_labels=self.own_labels, joint=self.joint, dtype=dtype

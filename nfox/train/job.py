@@ -12,6 +12,7 @@ from nfox.train.callbacks import Estimate, Stop
 from nfox.train.record import Done, Job, Tell
 from nfox.train.rehearsal import rehearse
 from nfox.train.resume import checkpoints, finished, full_disk_said, resume_point
+from nfox.train.spread import check_spread, refuse_spread_base, refuse_spread_model
 from nfox.train.trainer import LearnerTrainer
 
 
@@ -38,13 +39,16 @@ def train(
     folder = Path(args.output_dir)
     point = resume_point(args.resume_from_checkpoint, folder)
     job.check()
+    refuse_spread_base()
     loaded = job.load()
     rows: Any = job.rows(job.data, loaded, tell, lazy=job.lazy)
     eval_rows = job.rows(job.eval_data, loaded, tell, lazy=False) if job.eval_data else None
     set_seed(args.seed)
     learner = job.learner(loaded)
+    refuse_spread_model(learner, args)
     stopping, estimate = Stop(stop), Estimate(tell)
     trainer = LearnerTrainer(learner, args, rows, eval_rows, [estimate, stopping, *callbacks])
+    check_spread(trainer)
     stopping.agreed = trainer.agreed
     if not trainer.is_deepspeed_enabled:  # which may hold parts of weights only
         # Asked for late: --auto_find_batch_size tries smaller batches.

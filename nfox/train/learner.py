@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
 from nfox.target import Target
@@ -75,7 +76,7 @@ class Learner(nn.Module, ABC):
         training = self.training
         self.eval()
         try:
-            with torch.no_grad(), self.rounding():
+            with torch.no_grad(), self.rounding(), gathered(self):
                 yield iter(loader)
         finally:
             self.train(training)
@@ -91,3 +92,16 @@ class Learner(nn.Module, ABC):
             cache_enabled=False,
         ):
             yield
+
+
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """Have all weights of a module at hand, also those that FSDP spreads over processes."""
+    spread = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in spread:
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in spread:
+            part.reshard()

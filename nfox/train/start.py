@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from nfox.devices import choose_dtype
 from nfox.errors import ModelError, UsageError
@@ -56,16 +55,3 @@ def computed_in(target: Target, loading: ModelOptions, base: BaseTraining) -> to
     """Return the dtype that a model is computed in, which is not that of weights in training."""
     wanted = choose_dtype(loading.dtype, target.device)
     return wanted if base == "whole" and isinstance(wanted, torch.dtype) else target.dtype
-
-
-def refuse_spread_weights() -> None:
-    """Refuse what spreads the weights of models in training.
-
-    Raises:
-        UsageError: if that was asked for.
-    """
-    if is_deepspeed_zero3_enabled():
-        raise UsageError(
-            "ZeRO-3 spreads weights that a model in training uses outside of its layers",
-            "use ZeRO-2, or train the heads only",
-        )

@@ -1,4 +1,7 @@
-"""Measure the demo models: held-out loss, skills, and how often the draft is right."""
+"""Measure the demo models: held-out loss, skills, and how often the draft is right.
+
+With an adapter also how often the adapted model says what the model as it is would say.
+"""
 
 import argparse
 import json
@@ -11,7 +14,9 @@ from generate import greedy
 from skills import SKILLS, exam
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-MEASURES = ("loss", "skills", "alpha")
+from nfox.loading import ModelOptions, load_model
+
+MEASURES = ("loss", "skills", "alpha", "agreement")
 
 
 @torch.inference_mode()
@@ -50,16 +55,16 @@ def skill_scores(
 
 
 @torch.inference_mode()
-def acceptance(
+def agreement(
     target: LlamaForCausalLM,
-    draft: LlamaForCausalLM,
+    other: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     openings: Sequence[Conversation],
 ) -> float:
-    """Share of the target's greedy reply tokens that the draft would have said as well."""
+    """Share of the target's greedy reply tokens that another model would have said as well."""
     right, tokens = 0, 0
     for prompt, reply in greedy(target, tokenizer, openings):
-        logits = draft(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
+        logits = other(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
         right += int((logits.argmax(-1) == torch.tensor(reply)).sum())
         tokens += len(reply)
     return round(right / tokens, 3)
@@ -69,6 +74,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("nfox/demo"))
+    parser.add_argument("--adapter", help="measure the target with it")
     parser.add_argument("--sgd", type=Path, help="ShareGPT file of held-out dialogues")
     parser.add_argument("--gsm8k", type=Path, help="JSON lines of held-out problems")
     parser.add_argument("--count", type=int, default=100, help="items for each measure")
@@ -77,11 +83,17 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def loaded(folder: Path, adapter: str | None = None) -> LlamaForCausalLM:
+    """The model of a folder, in float32."""
+    options = ModelOptions(dtype="float32", device="cpu", adapter=adapter)
+    return load_model(str(folder), options).target.model
+
+
 def main() -> None:
     """Print the measures, the last line as JSON."""
     args = parse()
     tokenizer = AutoTokenizer.from_pretrained(args.model / "target")
-    target = LlamaForCausalLM.from_pretrained(args.model / "target", dtype=torch.float32).eval()
+    target = loaded(args.model / "target", args.adapter)
     held_out = {
         "sgd": load_sgd(args.sgd, "validation")[: args.count],
         "gsm8k": load_gsm8k(args.gsm8k, "test")[: args.count],
@@ -93,13 +105,16 @@ def main() -> None:
             report[f"loss_{name}_all_tokens"] = held_out_loss(target, tokenizer, items, True)
     if "skills" in args.only:
         report["skills"] = skill_scores(target, tokenizer, args.count, args.seed)
+    openings = {name: [item[:1] for item in items] for name, items in held_out.items()}
     if "alpha" in args.only:
-        folder = args.model / "target" / "nfox" / "spec"
-        draft = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        draft = loaded(args.model / "target" / "nfox" / "spec")
         report["draft_parameters"] = draft.num_parameters()
-        for name, items in held_out.items():
-            openings = [item[:1] for item in items]
-            report[f"alpha_{name}"] = acceptance(target, draft, tokenizer, openings)
+        for name, asked in openings.items():
+            report[f"alpha_{name}"] = agreement(target, draft, tokenizer, asked)
+    if "agreement" in args.only and args.adapter:
+        plain = loaded(args.model / "target")
+        for name, asked in openings.items():
+            report[f"agreement_{name}"] = agreement(plain, target, tokenizer, asked)
     print(json.dumps(report))
 
 

@@ -1,4 +1,4 @@
-"""Make the embedded demo models: the target, the draft that is distilled from it, and the heads."""
+"""Make the embedded demo models: the target, and what learns from it: draft, heads, adapter."""
 
 import argparse
 import shutil
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from cllm import train_cllm
 from data import Rows, Sources, load_gsm8k, load_sgd, training_mix
 from distil import answers_file, train_draft
 from heads import EXTRA, train_heads
@@ -133,6 +134,11 @@ def heads(args: argparse.Namespace, sources: Sources, method: str) -> None:
     train_heads(method, args.out / "target", answers(args, sources), resume=args.resume)
 
 
+def cllm(args: argparse.Namespace, sources: Sources) -> None:
+    """Train the adapter for Jacobi decoding, on the target's own answers."""
+    train_cllm(args.out / "target", answers(args, sources), resume=args.resume)
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -157,7 +163,7 @@ def parse() -> argparse.Namespace:
         "--compile", action="store_true", help="the target: faster; needs a C++ compiler"
     )
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--only", choices=("target", "draft", *EXTRA))
+    parser.add_argument("--only", choices=("target", "draft", *EXTRA, "cllm"))
     return parser.parse_args()
 
 
@@ -172,6 +178,8 @@ def main() -> None:
     for method in EXTRA:
         if args.only in (None, method):
             heads(args, sources, method)
+    if args.only in (None, "cllm"):
+        cllm(args, sources)
 
 
 if __name__ == "__main__":
