@@ -379,13 +379,14 @@ def test_mistakes_are_one_line(changes: dict[str, Any], text: str, tmp_path: Pat
 
 
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+    """Also in the second epoch, when other states are drawn."""
     settings = {"learning_rate": 1e-3, "lr_scheduler_type": "linear", "warmup_steps": 0,
-                "per_device_train_batch_size": 2, "max_steps": 2,
+                "per_device_train_batch_size": 2, "max_steps": 4,
                 "eval_data_path": data()}  # fmt: skip
     two_processes.train("cllm", *typed(tmp_path / "two", **settings))
-    two = two_processes.losses(tmp_path / "two" / "checkpoint-2")
+    two = two_processes.losses(tmp_path / "two" / "checkpoint-4")
     seen = job(eval_data=str(data()))
-    one, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=2)
+    one, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=4)
     assert two == pytest.approx(log.losses, rel=1e-3)
     said = json.loads((tmp_path / "two" / "training.json").read_text())["training"]
     assert said["loss"] == pytest.approx(one.measured.loss, rel=1e-3)

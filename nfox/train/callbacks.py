@@ -31,6 +31,23 @@ class Stop(TrainerCallback):
             self.stopped = control.should_training_stop = control.should_save = True
 
 
+class Epochs(TrainerCallback):
+    """Tells rows that change from epoch to epoch which one it is.
+
+    accelerate does so itself, but not where several processes share the rows.
+
+    Args:
+        rows: with a method `set_epoch`.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """See `TrainerCallback`."""
+        self.rows.set_epoch(int((state.epoch or 0) + 1e-6))  # in the middle of one if resumed
+
+
 class Estimate(TrainerCallback):
     """Says what the training will take: after a rehearsal, and again as soon as a step was timed.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 
+from nfox.train.callbacks import Epochs
 from nfox.train.learner import Learner
 from nfox.train.measure import Found
 from nfox.train.resume import WEIGHTS, check_fits, readable
@@ -64,6 +65,8 @@ class LearnerTrainer(Trainer):
         )
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
+        if hasattr(rows, "set_epoch"):
+            self.add_callback(Epochs(rows))
         self.learner = learner
         self.measured: Found | None = None
         self.loss_is_scaled_for_ga = True
