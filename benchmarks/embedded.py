@@ -5,9 +5,10 @@
 Greedy, each prompt with an empty cache, methods in turn for every prompt, several rounds; ratios
 are medians over rounds. A method may bring options: `medusa:tree=mc_sim_7b_63`. `wide` and `draft`
 are what the target's forward and drafting take of a step, in steps of `none`: t(N)/t(1) and d;
-`predicted` is tau / (t(N)/t(1) + d). The last line on stdout is JSON. The files are the
-Schema-Guided Dialogue dataset as ShareGPT-style JSON and GSM8K's test set as published; without
-them they come from the hub. Leave the machine alone meanwhile.
+`predicted` is tau / (t(N)/t(1) + d); `identical` the share of replies equal to those of `none`, and
+`gap` by how much the logits of the two tokens differ, at most, where others part. The last line on
+stdout is JSON. The files are the Schema-Guided Dialogue dataset as ShareGPT-style JSON and GSM8K's
+test set as published; without them they come from the hub. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import Any
 
 import torch
 
-from nfox import Chat, Message, Settings, load
+from nfox import Chat, Message, ModelOptions, Settings, load
+from nfox.cache import common_prefix
 from nfox.stats import Stats
+from nfox.tree import TokenTree
 
 Row = dict[str, float]
 SETS = ("sgd", "gsm8k")
@@ -89,14 +92,39 @@ def run_transformers(chat: Chat, prompt: str) -> tuple[list[int], Row]:
     return kept, {"tokens": len(out), "steps": len(out), "wall": wall}
 
 
+def gap(chat: Chat, prompt: str, reply: Sequence[int], plain: Sequence[int]) -> float:
+    """Return by how much a plain step likes its own token more, where two replies first differ.
+
+    Rounded logits of a wide forward differ a little from those of a plain step: where two tokens
+    are nearly as likely, either may be the first.
+    """
+    ids = chat.template.encode(chat.model.tokenizer, [Message("user", prompt)])
+    target, cache, same = (
+        chat.model.target,
+        chat.model.target.new_cache(),
+        common_prefix(reply, plain),
+    )
+    target.read(ids[:-1], cache)
+    logits = torch.empty(0)
+    for token in (ids[-1], *plain[:same]):
+        logits, hidden = target.score(TokenTree.chain(token), cache)
+        cache.commit(TokenTree.chain(token), [0], hidden)
+    end = [max(chat.stop_ids, key=lambda token: float(logits[0, token]))]
+    mine, theirs = ([*tokens[same : same + 1], *end][0] for tokens in (reply, plain))
+    return float(logits[0, theirs] - logits[0, mine])
+
+
 def measure(
+    chat: Chat,
     runs: dict[str, Callable[[str], tuple[list[int], Row]]],
     sets: Sequence[Sequence[str]],
     rounds: int,
-) -> tuple[dict[str, list[Row]], dict[str, float]]:
-    """Run everything in turn; return the sums of each round, and the share of equal replies."""
+) -> tuple[dict[str, list[Row]], dict[str, float], dict[str, float]]:
+    """Run everything in turn; return the sums of each round, the share of equal replies, and the
+    largest gap where replies part (see `gap`).
+    """
     sums: dict[str, list[Row]] = {name: [{} for _ in range(rounds)] for name in runs}
-    same = dict.fromkeys(runs, 0)
+    same, gaps = dict.fromkeys(runs, 0), dict.fromkeys(runs, 0.0)
     for turn, (number, prompts) in product(range(rounds), enumerate(sets)):
         for prompt in prompts:
             replies = {}
@@ -108,11 +136,16 @@ def measure(
                     total[key] = total.get(key, 0) + value
             for name in runs:
                 same[name] += replies[name] == replies["none"]
+                if replies[name] != replies["none"]:
+                    found = gap(chat, prompt, replies[name], replies["none"])
+                    gaps[name] = max(gaps[name], found)
     count = rounds * sum(map(len, sets))
-    return sums, {name: hits / count for name, hits in same.items()}
+    return sums, {name: hits / count for name, hits in same.items()}, gaps
 
 
-def report(sums: dict[str, list[Row]], same: dict[str, float]) -> dict[str, dict[str, float]]:
+def report(
+    sums: dict[str, list[Row]], same: dict[str, float], gaps: dict[str, float]
+) -> dict[str, dict[str, float]]:
     """Turn sums into the figures of the table; ratios are taken within a round."""
 
     def ratio(name: str, key: str) -> float:
@@ -128,6 +161,7 @@ def report(sums: dict[str, list[Row]], same: dict[str, float]) -> dict[str, dict
             "tokens_per_second_with_prefill": median(r["tokens"] / r["wall"] for r in rows),
             "speedup_with_prefill": ratio(name, "wall"),
             "identical": same[name],
+            "gap": gaps[name],
         }
         for key in SETS:
             line[f"tau_{key}"] = rows[0][f"tokens_{key}"] / rows[0][f"steps_{key}"]
@@ -152,6 +186,7 @@ def main() -> None:
     parser.add_argument("--gsm8k", type=Path)
     parser.add_argument("--model", help="the embedded one by default")
     parser.add_argument("--draft-model")
+    parser.add_argument("--adapter", help="name or folder; `none` is then with it as well")
     parser.add_argument("--methods", default="none,jacobi,lookup,spec")
     parser.add_argument("--limit", type=int, default=50, help="prompts of each set")
     parser.add_argument("--max-new-tokens", type=int, default=128)
@@ -160,7 +195,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     settings = Settings(max_new_tokens=arguments.max_new_tokens)
-    chat = load(arguments.model, draft_model=arguments.draft_model, settings=settings)
+    loading = ModelOptions(adapter=arguments.adapter)
+    chat = load(
+        arguments.model, draft_model=arguments.draft_model, settings=settings, loading=loading
+    )
 
     drafters: dict[str, Any] = {}
     for name in arguments.methods.split(","):
@@ -179,14 +217,15 @@ def main() -> None:
     runs["transformers"] = lambda prompt: run_transformers(chat, prompt)
     count = arguments.limit
     prompts = [sgd_openings(arguments.sgd, count), gsm8k_questions(arguments.gsm8k, count)]
-    measure(runs, [some[:2] for some in prompts], 1)  # warm up
-    table = report(*measure(runs, prompts, arguments.rounds))
+    measure(chat, runs, [some[:2] for some in prompts], 1)  # warm up
+    table = report(*measure(chat, runs, prompts, arguments.rounds))
     for name, line in table.items():
         print(f"{name:14}", *(f"{key} {value:<9g}" for key, value in line.items()))
     machine = {
         "threads": arguments.threads,
         "dtype": str(chat.model.target.dtype).removeprefix("torch."),
         "torch": torch.__version__,
+        "adapter": arguments.adapter,
         "costs": str(chat.costs),
         "drafters": {name: drafter.describe() for name, drafter in drafters.items()},
     }
