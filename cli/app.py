@@ -10,7 +10,7 @@ import typer
 
 from nfox.errors import UsageError
 
-from . import data, eval, export, generate, methods, train
+from . import bench, data, eval, export, generate, methods, train
 from .grouped import grouped
 from .options import (
     DisplayArguments,
@@ -62,5 +62,5 @@ def _refuse_stray_options(context: typer.Context) -> None:
             )
 
 
-for command in (generate, methods, data, train, eval, export):
+for command in (generate, methods, data, train, eval, bench, export):
     command.register(app)

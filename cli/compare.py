@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nfox.drafters import method, names
+from nfox.drafters import plain
 from nfox.errors import UsageError
 
 from .interrupt import interruptible
@@ -25,20 +25,20 @@ def compare(talk: Talk, reply: Reply) -> str:
         UsageError: if there is nothing to compare.
     """
     chat = talk.chat
-    baseline = next(name for name in names() if not method(name).drafts)
+    baseline = plain()
     if reply.method == baseline:
         raise UsageError("the last reply was plain decoding itself", "/method chooses another")
     talk.say(f"answering once more with {baseline} {talk.screen.symbols.ellipsis}")
     with _plainly(talk, baseline, reply), interruptible(chat):
         for _ in chat.updates(talk.asked):
             pass
-        plain = chat.reply
-    if plain.stats.tokens < reply.stats.tokens and plain.finish == "interrupt":
+        other = chat.reply
+    if other.stats.tokens < reply.stats.tokens and other.finish == "interrupt":
         return "stopped"
-    ratio = reply.stats.tokens_per_second / plain.stats.tokens_per_second
+    ratio = reply.stats.tokens_per_second / other.stats.tokens_per_second
     return (
         f"{ratio:.2f}x measured: {reply.stats.tokens_per_second:.1f} tok/s with {reply.method}, "
-        f"{plain.stats.tokens_per_second:.1f} plainly; {_identity(reply, plain)}"
+        f"{other.stats.tokens_per_second:.1f} plainly; {_identity(reply, other)}"
         + ("" if ratio >= 1 else f"; drafting loses here, /method {baseline} is faster")
     )
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nfox.drafters import method as found_method
-from nfox.drafters import names
+from nfox.drafters import names, plain
 from nfox.errors import ModelError, UsageError
 
 from .options import GenerationArguments, MethodArguments, ModelArguments
@@ -98,9 +97,8 @@ def load_chat(
 
 def load_plain(model: ModelArguments) -> Chat:
     """Load what the options say, to answer without drafting; show how loading goes."""
-    plain = next(name for name in names() if not found_method(name).drafts)
     with loading_display(sys.stderr.isatty()) as told:
-        return load_chat(model, MethodArguments(plain), GenerationArguments(), told=told)
+        return load_chat(model, MethodArguments(plain()), GenerationArguments(), told=told)
 
 
 def make_settings(method: MethodArguments, generation: GenerationArguments) -> Settings:

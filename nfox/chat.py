@@ -149,7 +149,7 @@ class Chat:
         ]
         self._cancelled.clear()
         reply = self.reply = Reply(self.method)
-        prompt, source = self._encode(asked)
+        prompt, source = self.encode(asked)
         begun = prompt if [m.role for m in asked[-1:]] == ["assistant"] else []
         stops = (*self.template.stop_strings, *self.settings.stop)
         text = TextStream(self.model.tokenizer, stops, begun, trim=not begun)
@@ -196,8 +196,12 @@ class Chat:
                 stats.prefill_seconds = time.perf_counter() - start - step.seconds.total
             yield step
 
-    def _encode(self, messages: Sequence[Message]) -> tuple[list[int], tuple[int, ...] | None]:
-        """Return what the target reads, and what its encoder reads if it has one."""
+    def encode(self, messages: Sequence[Message]) -> tuple[list[int], tuple[int, ...] | None]:
+        """Return the token ids that the target reads, and those that its encoder reads, if any.
+
+        Raises:
+            ContextError: if the encoder cannot read so many.
+        """
         if not self.model.target.encodes:
             return self.template.encode(self.model.tokenizer, messages), None
         tokenize, question, ids = self.model.tokenizer, messages[-1], None

@@ -43,6 +43,13 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
     return int(stored / per_weight * wanted.itemsize)
 
 
+def in_use(device: torch.device) -> int:
+    """Return the bytes that the process has, on a GPU the most of its tensors since a reset."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
 def cache_bytes(config: dict[str, Any], tokens: int, itemsize: int) -> int:
     """Return the bytes of keys, values and last hidden states for so many tokens.
 

@@ -32,6 +32,22 @@ def method(name: str) -> type[Drafter]:
     return found
 
 
+def plain() -> str:
+    """Return the name of the method that drafts nothing."""
+    return next(name for name in names() if not method(name).drafts)
+
+
+def ready(model: str, places: Places) -> list[str]:
+    """Return the methods whose needs are met for a model.
+
+    Args:
+        model: folder or hub id.
+        places: where weights were said to be.
+    """
+    found = {name: method(name) for name in names()}
+    return [name for name, made in found.items() if not made.needs or made.find(model, places)]
+
+
 def options_for(name: str, values: dict[str, str]) -> Options:
     """Make the options of a method from texts, as given by `-o name=value`.
 
@@ -60,15 +76,12 @@ def best(model: LoadedModel, places: Places) -> tuple[str, str]:
         model: the target.
         places: where weights were said to be.
     """
-    found = {name: method(name) for name in names()}
     if model.target.proposals == "nothing":
-        plain = next(name for name, made in found.items() if not made.drafts)
-        return plain, "this model's state cannot be rolled back, so nothing can be drafted"
-    weights = {name: made.find(model.name, places) for name, made in found.items()}
-    ready = [name for name, made in found.items() if weights[name] or not made.needs]
-    chosen = max(ready, key=lambda name: found[name].rank)
-    if weights[chosen]:
-        return chosen, f"its weights are in {weights[chosen]}"
+        return plain(), "this model's state cannot be rolled back, so nothing can be drafted"
+    chosen = max(ready(model.name, places), key=lambda name: method(name).rank)
+    weights = method(chosen).find(model.name, places)
+    if weights:
+        return chosen, f"its weights are in {weights}"
     return chosen, "no draft model and no heads were found for this model"
 
 

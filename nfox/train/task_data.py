@@ -58,6 +58,20 @@ def _conversations(found: Iterable[Any], schemas: Path | None) -> Iterable[Any]:
         yield turns + ([{"role": "assistant", "content": answer}] if answer is not None else [])
 
 
+def question(record: Any, databases: Databases) -> str | None:
+    """Return what a task's record asks; None for a record of another kind.
+
+    Args:
+        record: of a file.
+        databases: of Spider.
+
+    Raises:
+        UsageError: if a database's tables are not known.
+    """
+    pair = _pair(record, databases) if isinstance(record, Mapping) else None
+    return str(pair[0]) if pair else None
+
+
 def _pair(record: Mapping[str, Any], databases: Databases) -> tuple[Any, Any] | None:
     """Return a task's question and answer; None for a record of another kind."""
     if "db_id" in record and "question" in record:

@@ -1,0 +1,158 @@
+"""From trials to the figures of a table, each with its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfox.drafters import plain
+from nfox.eval.trials import Divergence, Trial
+from nfox.stats import DEFINITIONS, Stats
+
+ALL = "all"
+"""The category of all tasks together."""
+
+EXPLAIN = {
+    "prompts": "conversations that were held; each counts once, however many rounds there were",
+    "tokens": "tokens emitted in all rounds; what is drafted beyond a reply's end is none of them",
+    "steps": DEFINITIONS["steps"],
+    "tau": DEFINITIONS["tau"],
+    "tokens_per_second": "tokens / time of the steps, summed over prompts and rounds; no prefill",
+    "ttft_ms": "median over replies of the time to the first token: prefill and the first step",
+    "speedup": "tokens_per_second / that of plain decoding, on the same prompts in the same rounds",
+    "speedup_low": "where 2.5 % of speed-ups are below, prompts and rounds drawn anew (bootstrap)",
+    "speedup_high": "where 2.5 % are above",
+    "efficiency": "speedup / tau: what is left of the tokens per step once wide forwards and "
+    "drafting are paid",
+    "identical": "share of conversations whose tokens all equal those of plain decoding in the "
+    "same round",
+    "gap": "where replies part from the plain ones: the largest difference of the two tokens' "
+    "logits in a plain step; near-ties fall either way when logits are rounded",
+    "accept_by_depth": DEFINITIONS["by depth"],
+    "peak_memory_mb": "most memory in use: of the process, on a GPU of its tensors",
+    "too_long": "conversations that were ended since they did not fit into the context",
+    "time": "milliseconds of a step: drafting, the target's forward, judging the tree, keeping "
+    "keys and values, and the rest of the loop",
+}
+"""What every figure means."""
+
+_RESAMPLES = 2000
+
+
+def rows(
+    trials: Sequence[Trial], categories: Sequence[str], parted: Iterable[Divergence] = ()
+) -> list[dict[str, Any]]:
+    """Return one row for each method and category, and for all of them.
+
+    Args:
+        trials: all rounds of all methods, the plain one among them.
+        categories: of every task.
+        parted: where conversations differ from the plain ones.
+    """
+    found = []
+    names = dict.fromkeys(trial.entrant for trial in trials)
+    kinds = list(dict.fromkeys(categories))
+    gaps = {(one.entrant, one.task): one.gap for one in parted}
+    for kind in [ALL, *kinds] if len(kinds) > 1 else [ALL]:
+        tasks = {place for place, other in enumerate(categories) if kind in (ALL, other)}
+        base = [trial for trial in trials if trial.entrant == plain() and trial.task in tasks]
+        for name in names:
+            own = [trial for trial in trials if trial.entrant == name and trial.task in tasks]
+            gap = max((gap for (who, task), gap in gaps.items() if who == name and task in tasks),
+                      default=0.0)  # fmt: skip
+            found.append({"method": name, "category": kind, **_row(own, base), "gap": gap})
+    return found
+
+
+def _row(own: Sequence[Trial], plain: Sequence[Trial]) -> dict[str, Any]:
+    stats = [one for trial in own for one in trial.stats]
+    tokens, steps = sum(one.tokens for one in stats), sum(one.steps for one in stats)
+    seconds = sum(one.seconds for one in stats)
+    tau = tokens / max(steps, 1)
+    speedup, low, high = speedups(own, plain)
+    same = {(trial.task, trial.turn): trial.replies for trial in plain}
+    equal = [trial.replies == same.get((trial.task, trial.turn)) for trial in own]
+    return {
+        "prompts": len({trial.task for trial in own}),
+        "tokens": tokens,
+        "steps": steps,
+        "tau": tau,
+        "tokens_per_second": tokens / seconds if seconds else 0.0,
+        "ttft_ms": 1e3 * median([one.first_token_seconds for one in stats] or [0.0]),
+        "speedup": speedup,
+        "speedup_low": low,
+        "speedup_high": high,
+        "efficiency": speedup / tau if tau else 0.0,
+        "identical": sum(equal) / max(len(equal), 1),
+        "accept_by_depth": _by_depth(stats),
+        "peak_memory_mb": max((trial.memory for trial in own), default=0) / 1e6,
+        "too_long": len({trial.task for trial in own if trial.too_long}),
+        "time": _times(stats, max(steps, 1)),
+    }
+
+
+def speedups(
+    own: Sequence[Trial], plain: Sequence[Trial], seed: int = 0
+) -> tuple[float, float, float]:
+    """Return how many times faster trials are than plain ones, and the bounds of 95 %.
+
+    Args:
+        own: trials of one method.
+        plain: those of the same tasks and rounds, decoded plainly.
+        seed: of the resampling.
+    """
+    tasks = sorted({trial.task for trial in plain})
+    turns = sorted({trial.turn for trial in plain})
+    if not tasks:
+        return 0.0, 0.0, 0.0
+    sums = [_grid(trials, tasks, turns) for trials in (own, plain)]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [
+        torch.randint(len(of), (_RESAMPLES, len(of)), generator=generator) for of in (tasks, turns)
+    ]
+    picked = [
+        grid[:, drawn[0][:, :, None], drawn[1][:, None, :]].sum((2, 3)) for grid in sums
+    ]  # [2, resamples]: tokens and seconds
+    many = _ratio(*picked).nan_to_num(0.0).sort().values
+    low, high = (float(many.quantile(share)) for share in (0.025, 0.975))
+    return float(_ratio(*(grid.sum((1, 2)) for grid in sums)).nan_to_num(0.0)), low, high
+
+
+def _grid(trials: Sequence[Trial], tasks: list[int], turns: list[int]) -> Tensor:
+    """Return [2, tasks, rounds] tokens and seconds of every trial."""
+    grid = torch.zeros(2, len(tasks), len(turns), dtype=torch.float64)
+    for trial in trials:
+        place = tasks.index(trial.task), turns.index(trial.turn)
+        grid[:, *place] += torch.tensor(
+            [sum(one.tokens for one in trial.stats), sum(one.seconds for one in trial.stats)],
+            dtype=torch.float64,
+        )
+    return grid
+
+
+def _ratio(own: Tensor, plain: Tensor) -> Tensor:
+    return (own[0] / own[1]) / (plain[0] / plain[1])
+
+
+def _by_depth(stats: Sequence[Stats]) -> list[float]:
+    deepest = max((len(one.tried) for one in stats), default=0)
+    found = []
+    for depth in range(deepest):
+        deep = [one for one in stats if len(one.tried) > depth]
+        found.append(sum(one.reached[depth] for one in deep) / sum(o.tried[depth] for o in deep))
+    return found
+
+
+def _times(stats: Sequence[Stats], steps: int) -> dict[str, float]:
+    parts = {
+        "draft": sum(one.draft_seconds for one in stats),
+        "target": sum(one.target_seconds for one in stats),
+        "verify": sum(one.verify_seconds for one in stats),
+        "cache": sum(one.cache_seconds for one in stats),
+    }
+    parts["host"] = sum(one.seconds for one in stats) - sum(parts.values())
+    return {name: 1e3 * seconds / steps for name, seconds in parts.items()}
