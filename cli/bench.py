@@ -55,6 +55,15 @@ class BenchArguments:
     ] = 2
     warmup: Annotated[int, option(_BENCH, "Prompts that do not count.", "--warmup", min=0)] = 2
     accept: Annotated[Accept, option(_BENCH, "The acceptance rule.", "--accept")] = "exact"
+    simulated: Annotated[
+        str | None,
+        option(
+            _BENCH, "0.6,0.8: guesses right at such a rate, on any model.", "--simulate-acceptance"
+        ),
+    ] = None
+    simulated_gamma: Annotated[
+        int, option(_BENCH, "Tokens they draft in a step.", "--simulate-gamma", min=1)
+    ] = 4
     out: Annotated[Path | None, option(_BENCH, "Where the JSON goes.", "--json", envvar=None)] = (
         None
     )
@@ -83,7 +92,7 @@ def bench(
     with loading_display(sys.stderr.isatty()) as told:
         plainly = MethodArguments(plain(), accept=arguments.accept)
         chat = load_chat(model, plainly, generation, told=told)
-    made = Bench(chat, _entrants(arguments.methods, chat), found.kept)
+    made = Bench(chat, [*_entrants(arguments.methods, chat), *_simulated(arguments)], found.kept)
     trials, parted = _run(made, arguments)
     result = _result(made, trials, parted, arguments, model, generation)
     if arguments.out is not None:
@@ -119,6 +128,21 @@ def _entrants(given: str, chat: Chat) -> list[Entrant]:
     return list(entrants.values())
 
 
+def _simulated(arguments: BenchArguments) -> list[Entrant]:
+    """Return the rates that are simulated.
+
+    Raises:
+        UsageError: for what is no rate.
+    """
+    from nfox.eval.trials import Entrant
+
+    try:
+        rates = [float(part) for part in (arguments.simulated or "").split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(f"--simulate-acceptance: {error}", "for example 0.6,0.8") from None
+    return [Entrant.simulated(rate, arguments.simulated_gamma) for rate in rates]
+
+
 def _run(made: Bench, arguments: BenchArguments) -> tuple[list[Trial], list[Divergence]]:
     """Run all rounds; return the trials, and where they part from the plain ones."""
     trials: list[Trial] = []
@@ -149,7 +173,7 @@ def _result(
     generation: GenerationArguments,
 ) -> dict[str, Any]:
     """Return everything that was found, as it is written."""
-    from nfox.eval.figures import rows
+    from nfox.eval.figures import rows, simulation
     from nfox.eval.machine import machine
 
     chat = made.chat
@@ -163,6 +187,7 @@ def _result(
         "settings": settings | {"model": model.model, "adapter": model.adapter},
         "drafters": {name: drafter.describe() for name, (_, drafter) in made.drafters.items()},
         "rows": [{"target": target, **row} for row in found],
+        "simulation": simulation(made.entrants, found, chat.costs),
         "divergences": [{**asdict(one), "task": made.tasks[one.task].id} for one in parted],
     }
 

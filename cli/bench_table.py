@@ -23,6 +23,9 @@ def print_table(result: dict[str, Any]) -> None:
     if len(kinds) > 1:
         console.print()
         console.print(_by_category(kinds[1:], result["rows"]))
+    if result["simulation"]:
+        console.print()
+        console.print(_simulation(result["simulation"]))
     machine = result["machine"]
     shown = (rows[0]["target"], machine["dtype"], machine["device"])
     note = f"{', '.join(shown)}, {machine['threads']} threads, {rows[0]['prompts']} prompts"
@@ -71,4 +74,19 @@ def _by_category(kinds: list[str], rows: list[Row]) -> Table:
     for name in dict.fromkeys(row["method"] for row in rows):
         cells = [found[name, kind] for kind in kinds]
         table.add_row(name, *(f"{cell['tau']:.2f}  {cell['speedup']:.2f}" for cell in cells))
+    return table
+
+
+def _simulation(listed: list[Row]) -> Table:
+    table = _table("simulated", "gamma", "tau", "expected", "speed-up", "expected")
+    for one in listed:
+        foretold = one["expected_speedup"]
+        table.add_row(
+            one["method"],
+            str(one["gamma"]),
+            f"{one['tau']:.2f}",
+            f"{one['expected_tau']:.2f}",
+            f"{one['speedup']:.2f}",
+            "" if foretold is None else f"{foretold:.2f}",
+        )
     return table

@@ -62,7 +62,7 @@ class Costs:
             draft: seconds per drafted token.
             beside: other nodes, which only make the forward wider, wherever anything is drafted.
         """
-        tau = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
+        tau = expected_tau(alpha, gamma)
         nodes = gamma + beside if gamma else 0
         return tau * self.at(1) / (self.at(nodes + 1) + gamma * draft)
 
@@ -89,6 +89,16 @@ class Costs:
         first = self.at(1)
         ratios = ", ".join(f"{n}: {t / first:.2f}" for n, t in sorted(self.seconds.items()))
         return f"t(1) = {first * 1e3:.1f} ms, t(N)/t(1) = {ratios}"
+
+
+def expected_tau(alpha: float, gamma: int) -> float:
+    """Return the tokens per step to expect of chains (Leviathan et al. 2023, equation 1).
+
+    Args:
+        alpha: chance that a drafted token is accepted, given that the one before was.
+        gamma: drafted tokens per step.
+    """
+    return gamma + 1.0 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
 
 
 def idleness(length: int, *, given: bool) -> str:

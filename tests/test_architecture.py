@@ -51,6 +51,7 @@ FLOORS = [
     ["nfox.train.record", "nfox.train.spread"],
     ["nfox.train.start"],
     ["nfox.train.heads_job", "nfox.train.consistency_job", "nfox.train.draft_job"],
+    ["nfox.eval.oracle"],
     ["nfox.eval.trials"],
     ["nfox.serve*", "nfox.train*", "nfox.eval*"],
     ["nfox.cli*"],

@@ -14,7 +14,7 @@ from nfox import Chat, ModelOptions, Settings, load
 from nfox.cli.app import app
 from nfox.drafters import names, plain
 from nfox.errors import UsageError
-from nfox.eval.figures import ALL, EXPLAIN, rows, speedups
+from nfox.eval.figures import ALL, EXPLAIN, rows, simulation, speedups
 from nfox.eval.tasks import read
 from nfox.eval.trials import Bench, Divergence, Entrant, Task, Trial
 from nfox.stats import Stats
@@ -151,6 +151,25 @@ def test_rounds_are_interleaved_and_conversations_are_equal(chat: Chat) -> None:
     later = trials[3].stats[1:]
     assert all(0 < reply.cached_tokens < reply.prompt_tokens for reply in later)
     assert {row["identical"] for row in rows(trials, ["a", "b"])} == {1.0}
+
+
+@pytest.mark.parametrize("gamma", [1, 4])
+def test_a_simulated_acceptance_gives_the_tau_of_the_formula(chat: Chat, gamma: int) -> None:
+    """Within 2 % over 20,000 tokens, and without changing one of them."""
+    chat.settings = Settings(max_new_tokens=400)
+    tasks = [Task(f"{n}", "a", (f"{n} quick foxes", "and a dog")) for n in range(12)]
+    rates = (0.0, 0.6, 0.8, 1.0)
+    simulated = [Entrant.simulated(rate, gamma) for rate in rates]
+    made = Bench(chat, [Entrant.parse(PLAIN), *simulated], tasks)
+    chat.stop_ids, stops = frozenset(), chat.stop_ids
+    try:
+        trials = list(made.rounds(1, 0))
+    finally:
+        chat.stop_ids, chat.settings = stops, Settings(max_new_tokens=12)
+    found = rows(trials, ["a"] * len(tasks))
+    assert {row["identical"] for row in found} == {1.0}
+    for one in simulation(made.entrants, found, None):
+        assert one["tau"] == pytest.approx(one["expected_tau"], rel=0.03)
 
 
 def test_where_replies_part_is_found_with_its_gap(chat: Chat) -> None:

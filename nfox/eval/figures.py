@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfox.costs import Costs, expected_tau
 from nfox.drafters import plain
-from nfox.eval.trials import Divergence, Trial
+from nfox.eval.trials import Divergence, Entrant, Trial
 from nfox.stats import DEFINITIONS, Stats
 
 ALL = "all"
@@ -93,6 +94,38 @@ def _row(own: Sequence[Trial], plain: Sequence[Trial]) -> dict[str, Any]:
         "too_long": len({trial.task for trial in own if trial.too_long}),
         "time": _times(stats, max(steps, 1)),
     }
+
+
+def simulation(
+    entrants: Iterable[Entrant], found: Sequence[dict[str, Any]], costs: Costs | None
+) -> list[dict[str, Any]]:
+    """Return what simulated rates of acceptance should give, beside what they gave.
+
+    Args:
+        entrants: those with an acceptance count.
+        found: `rows`.
+        costs: of the target; without them no speed is foretold.
+    """
+    together = {row["method"]: row for row in found if row["category"] == ALL}
+    listed = []
+    for one in entrants:
+        if one.acceptance is None:
+            continue
+        row = together[one.name]
+        draft = row["time"]["draft"] / 1e3 / one.gamma
+        speedup = costs.speedup(one.gamma, one.acceptance, draft) if costs else None
+        listed.append(
+            {
+                "method": one.name,
+                "acceptance": one.acceptance,
+                "gamma": one.gamma,
+                "tau": row["tau"],
+                "expected_tau": expected_tau(one.acceptance, one.gamma),
+                "speedup": row["speedup"],
+                "expected_speedup": speedup,
+            }
+        )
+    return listed
 
 
 def speedups(

@@ -6,7 +6,7 @@ So a machine that drifts, warms up or does something else meanwhile hurts all me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ import torch
 from nfox.cache import common_prefix
 from nfox.chat import Chat
 from nfox.conversation import Message
-from nfox.errors import ContextError
+from nfox.errors import ContextError, UsageError
+from nfox.eval.oracle import Oracle
 from nfox.memory import in_use
 from nfox.stats import Stats
 from nfox.tree import TokenTree
@@ -43,11 +44,15 @@ class Entrant:
         name: as typed.
         method: its name.
         options: of the method.
+        acceptance: of a simulated method: the chance that a drafted token is right.
+        gamma: of a simulated method: tokens drafted in every step.
     """
 
     name: str
-    method: str
+    method: str = ""
     options: dict[str, str] = field(default_factory=dict)
+    acceptance: float | None = None
+    gamma: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Entrant:
@@ -55,6 +60,19 @@ class Entrant:
         method, *options = text.strip().split(":")
         pairs = (option.partition("=") for option in options)
         return cls(text.strip(), method, {name: value for name, _, value in pairs})
+
+    @classmethod
+    def simulated(cls, acceptance: float, gamma: int) -> Entrant:
+        """Return one that is right at a given rate, whatever the model.
+
+        Raises:
+            UsageError: if that is no rate, or nothing would be drafted.
+        """
+        if not 0 <= acceptance <= 1 or gamma < 1:
+            raise UsageError(
+                f"a simulated acceptance is 0 to 1, not {acceptance}; gamma is above 0"
+            )
+        return cls(f"acceptance {acceptance:g}", acceptance=acceptance, gamma=gamma)
 
 
 @dataclass(frozen=True)
@@ -106,7 +124,7 @@ class Bench:
 
     Args:
         chat: whose model, template and settings are used.
-        entrants: the plain one among them.
+        entrants: the plain one first.
         tasks: conversations.
     """
 
@@ -115,9 +133,14 @@ class Bench:
         self.entrants = entrants
         self.tasks = tasks
         self.drafters: dict[str, Any] = {}
+        self._known: dict[int, list[list[int]]] = {}  # prompts and plain replies of tasks
         for entrant in entrants:
-            chat.use(entrant.method, entrant.options)
-            self.drafters[entrant.name] = (chat.method, chat.drafter)
+            if entrant.acceptance is None:
+                chat.use(entrant.method, entrant.options)
+                self.drafters[entrant.name] = (chat.method, chat.drafter)
+            else:
+                made = Oracle(entrant.acceptance, entrant.gamma, chat.model.target.vocabulary)
+                self.drafters[entrant.name] = (entrant.name, made)
 
     def rounds(
         self, rounds: int, warmup: int = 1, tell: Callable[[int, int], None] = lambda done, of: None
@@ -145,9 +168,12 @@ class Bench:
         chat = self.chat
         chat.method, chat.drafter = self.drafters[entrant.name]
         chat.drafter.truncate(0)
+        if isinstance(chat.drafter, Oracle):
+            chat.drafter.know(self._known[task])
+        texts: list[list[int]] = []
         chat.cache = chat.model.target.new_cache()
         chat.replies = 1024 * task  # the noise depends on the task, not on what came before
-        messages: list[Message] = []
+        messages, too_long = list[Message](), False
         trial = Trial(entrant.name, task, turn, [], [], 0)
         device = chat.model.target.device
         if device.type == "cuda":
@@ -158,11 +184,15 @@ class Bench:
                 for _ in chat.updates(messages):
                     pass
             except ContextError:
-                return _ended(trial, in_use(device), too_long=True)
+                too_long = True
+                break
+            texts.append([*chat.encode(messages)[0], *chat.reply.ids])
             trial.replies.append(chat.reply.ids)
             trial.stats.append(chat.reply.stats)
             messages.append(chat.reply.message())
-        return _ended(trial, in_use(device))
+        if entrant == self.entrants[0]:
+            self._known[task] = texts
+        return replace(trial, memory=in_use(device), too_long=too_long)
 
     def divergence(self, trial: Trial, plain: Trial) -> Divergence | None:
         """Say where a trial and the plain one of its task part; None if nowhere."""
@@ -194,9 +224,3 @@ class Bench:
         end = max(chat.stop_ids, key=lambda stop: float(logits[0, stop]), default=0)
         own, other = ([*reply[token : token + 1], end][0] for reply in (theirs, mine))
         return float(logits[0, own] - logits[0, other])
-
-
-def _ended(trial: Trial, memory: int, *, too_long: bool = False) -> Trial:
-    return Trial(
-        trial.entrant, trial.task, trial.turn, trial.replies, trial.stats, memory, too_long
-    )
