@@ -52,7 +52,7 @@ class ModelArguments:
     heads: Annotated[Text, _model("Folder or hub id of trained heads.", "--heads")] = None
     draft_model: Annotated[Text, _model("Folder or hub id that drafts.", "--draft-model")] = None
     adapter: Annotated[
-        Text, _model("A LoRA, merged into the model: name, folder or hub id.", "--adapter")
+        Text, _model("A LoRA of the model: name, folder or hub id.", "--adapter")
     ] = None
     load_in_4bit: Annotated[Switch, _model("Quantise to nf4.", "--load-in-4bit")] = False
     load_in_8bit: Annotated[Switch, _model("Quantise to int8.", "--load-in-8bit")] = False

@@ -46,8 +46,8 @@ class ModelOptions:
         cache_dir: where downloads are kept; None is the hub's own folder.
         offline: use nothing but local files.
         trust_remote_code: run code that comes with the checkpoint.
-        adapter: a LoRA that is merged into the weights: its folder or hub id, or the name of one
-            that lies beside the model, see `nfox.adapters`.
+        adapter: a LoRA, merged into weights that are not quantised: its folder or hub id, or the
+            name of one that lies beside the model, see `nfox.adapters`.
     """
 
     dtype: str = "auto"
@@ -76,7 +76,7 @@ class LoadedModel:
         name: folder or hub id, as given.
         target: the model.
         tokenizer: its tokenizer; None if the folder has none.
-        adapter: what was merged into it, as given; None for nothing.
+        adapter: the LoRA that was loaded with it, as given; None for none.
     """
 
     name: str
@@ -173,7 +173,7 @@ def _hub(options: ModelOptions) -> dict[str, Any]:
 
 
 def _load(folder: str, config: Any, options: ModelOptions, on_progress: Progress) -> Any:
-    """Load weights, move them, merge the adapter."""
+    """Load weights, move them, add the adapter."""
     device = choose_device(options.device)
     arguments: dict[str, Any] = {
         "dtype": choose_dtype(options.dtype, device),
@@ -192,7 +192,7 @@ def _load(folder: str, config: Any, options: ModelOptions, on_progress: Progress
     loader = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
     with reported(on_progress) as bars:
         model = loader.from_pretrained(folder, tqdm_class=bars, **arguments)
-    return _merge(model, folder, options) if options.adapter else model
+    return _adapted(model, folder, options) if options.adapter else model
 
 
 def _quantisation(
@@ -218,14 +218,19 @@ def _quantisation(
     )
 
 
-def _merge(model: Any, folder: str, options: ModelOptions) -> Any:
-    """Merge a LoRA into the weights: left unmerged it costs two small products a layer and step."""
+def _adapted(model: Any, folder: str, options: ModelOptions) -> Any:
+    """Merge a LoRA into the weights: left unmerged it costs two small products a layer and step.
+
+    It is left so on quantised weights, where most of it would be rounded away.
+    """
     from peft import PeftModel
 
     name = adapters.place(folder, str(options.adapter))
     adapted = PeftModel.from_pretrained(
         model, name, cache_dir=options.cache_dir, local_files_only=options.offline
     )
+    if getattr(model, "is_quantized", False):
+        return adapted.get_base_model()
     return adapted.merge_and_unload()
 
 

@@ -21,7 +21,7 @@ from nfox.cli.header import hint, print_header
 from nfox.cli.options import DisplayArguments
 from nfox.cli.theme import make_screen
 from nfox.errors import ModelError, UsageError
-from nfox.loading import LoadedModel, load_model
+from nfox.loading import LoadedModel, Quantisation, load_model
 
 FLOAT32 = ModelOptions(offline=True, dtype="float32")
 ASKED = [Message("user", "the quick brown fox")]
@@ -45,8 +45,13 @@ def logits(loaded: LoadedModel) -> Tensor:
     return found
 
 
-def chat(model: str, adapter: str | None = None, method: str = "jacobi") -> Chat:
-    loading = replace(FLOAT32, adapter=adapter)
+def chat(
+    model: str,
+    adapter: str | None = None,
+    method: str = "jacobi",
+    bits: Quantisation | None = None,
+) -> Chat:
+    loading = replace(FLOAT32, adapter=adapter, quantisation=bits)
     return load(model, method=method, loading=loading, settings=Settings(max_new_tokens=24))
 
 
@@ -67,6 +72,34 @@ def test_it_is_merged(model: str) -> None:
     assert not any("lora" in name for name, _ in merged.target.model.named_parameters())
     torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=1e-4)
     assert (logits(merged) - logits(load_model(model, FLOAT32))).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_on_a_quantised_base_nothing_of_it_is_rounded_away(
+    bits: Quantisation, model: str, tmp_path: Path
+) -> None:
+    """Merged, a small difference would be quantised with the weights: most of it would be lost."""
+    four = replace(FLOAT32, quantisation=bits)
+    base = load_model(model, four)
+    torch.manual_seed(5)
+    config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    adapted = get_peft_model(base.target.model, config)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight *= 0.2
+    adapted.save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():  # 4 bit weights are computed with otherwise in training
+        expected = adapted.eval()(ids).logits
+    loaded = load_model(model, replace(four, adapter=str(tmp_path)))
+    apart = (logits(loaded) - expected).abs().max()
+    moved = (expected - logits(load_model(model, four))).abs().max()
+    # 8 bit is not exact: outliers are looked for in all that is read at once.
+    assert apart < (1e-3 if bits == "4bit" else 0.1 * moved) < 1 < moved
+    assert bits == "8bit" or answer(chat(model, str(tmp_path), "jacobi", bits)) == answer(
+        chat(model, str(tmp_path), "none", bits)
+    )
 
 
 def test_its_name_is_enough(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
