@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from nfox.conversation import Message
     from nfox.train.collect import Collected
+    from nfox.train.data import Conversations
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ class TrajectoryArguments:
     data_size: Annotated[int | None, option("Data", "Records at most.", "--data-size", min=1)] = (
         None
     )
+    max_prompt_chars: Annotated[
+        int | None,
+        option(
+            "Data",
+            "Leave out records whose question is longer (published for ShareGPT: 1024).",
+            "--max-prompt-chars",
+            min=1,
+        ),
+    ] = None
     n: Annotated[int, option("Trajectories", "Tokens of a block.", "--n", min=1)] = 16
     max_new_seq_len: Annotated[
         int,
@@ -61,7 +71,8 @@ class TrajectoryArguments:
 def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     """Collect Jacobi trajectories of the first question of every record, to train a CLLM.
 
-    Several processes share the work under `accelerate launch -m nfox.cli data trajectories ...`.
+    Several processes share the work under `accelerate launch -m nfox.cli data trajectories ...`, or
+    `torchrun -m nfox.cli -- data trajectories ...`, which without the dashes takes --n for its own.
     """
     data, out = arguments.data, arguments.out
     if data is None or out is None:
@@ -74,6 +85,7 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     from nfox.train.task_data import read
 
     found = read(data, arguments.schemas, replies=arguments.use_labels)
+    found = askable(found, arguments.max_prompt_chars)
     asked = _asked(model, arguments, found.kept)
     kept = found.kept[: arguments.data_size]
     provenance.check(out, asked, data)  # before a model is loaded
@@ -94,6 +106,30 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
 
     done, total = gather(out, facts | asked, share, len(kept), work)
     _complain(done, total)
+
+
+def askable(found: Conversations, max_chars: int | None = None) -> Conversations:
+    """Leave out conversations whose first question is empty or too long, and count them.
+
+    Args:
+        found: conversations.
+        max_chars: characters of the first question at most.
+
+    Raises:
+        UsageError: if none is left.
+    """
+    from nfox.train.trajectories import question
+
+    first = [question(messages)[-1].content for messages in found.kept]
+    asked = [(one, text) for one, text in zip(found.kept, first, strict=True) if text.strip()]
+    kept = [one for one, text in asked if max_chars is None or len(text) <= max_chars]
+    empty, long = len(first) - len(asked), len(asked) - len(kept)
+    left = replace(found, kept=kept, empty=empty, long=long)
+    if not kept:
+        raise UsageError(
+            f"no question is left: {left.describe()}", "a higher --max-prompt-chars, or other data"
+        )
+    return left
 
 
 def _complain(done: Collected, total: Counter[str] | None) -> None:
@@ -119,6 +155,7 @@ def _asked(
     return {
         "questions": digest(kept),
         "labels": digest(labels) if arguments.use_labels else None,
+        "max_prompt_chars": arguments.max_prompt_chars,
         "n": arguments.n,
         "max_new_seq_len": arguments.max_new_seq_len,
         "augment": arguments.augment,

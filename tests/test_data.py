@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 import types
@@ -45,6 +46,25 @@ def test_both_layouts_in_all_files_are_the_same(layout: Any, form: str, tmp_path
     found = read(str(path))
     assert found.kept == [[Message(*turn) for turn in GOOD]] * len(records)
     assert (found.cut, found.skipped) == (0, 0)
+
+
+def test_a_gzipped_file_is_read_as_what_is_in_it(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "data.jsonl", tmp_path / "data.jsonl.gz"
+    plain.write_text("".join(json.dumps(share(*GOOD)) + "\n" for _ in range(2)))
+    packed.write_bytes(gzip.compress(b"\xef\xbb\xbf" + plain.read_bytes()))
+    assert read(str(packed)) == read(str(plain))
+    assert read(str(plain.rename(tmp_path / "unpacked.gz"))) == read(str(packed))
+
+
+@pytest.mark.parametrize(
+    "broken", [lambda b: b[:-9], lambda b: b[:12] + b"\xff" + b[13:], lambda b: b[:2] + b"odd" * 9]
+)
+def test_a_gzipped_file_that_is_broken_is_one_line(broken: Any, tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl.gz"
+    path.write_bytes(broken(gzip.compress(json.dumps(share(*GOOD)).encode())))
+    with pytest.raises(UsageError, match="not readable") as caught:
+        read(str(path))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +157,8 @@ def test_data_without_a_reply_are_refused(text: str, said: str, tmp_path: Path) 
 def test_absent_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         read(str(tmp_path / "absent.json"))
+    with pytest.raises(UsageError, match="no such file"):
+        read(str(tmp_path / "absent.jsonl.gz"))
     with pytest.raises(UsageError, match="found a folder"):
         read(str(tmp_path))
 

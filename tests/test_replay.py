@@ -21,7 +21,7 @@ from nfox.loading import ModelOptions
 from nfox.reply import Settings
 from nfox.train.answers import Answerer, Answers, Local
 from nfox.train.data import Conversations, gather, read
-from nfox.train.provenance import Share
+from nfox.train.provenance import Share, append
 from nfox.train.replay import replay
 from nfox.train.server import Server
 
@@ -235,6 +235,18 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     with room(len(before) + 9), pytest.raises(OSError, match="too large"):
         replay(ASKED, Echo(), out)
     assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("torn", ['{"id": "1", "mess', '{"id": "' + "x" * (1 << 18), ""])
+def test_lines_stay_whole_behind_one_that_a_killed_process_left(torn: str, tmp_path: Path) -> None:
+    out = tmp_path / "own.jsonl"
+    replay(Conversations(ASKED.kept[:1]), Echo(), out)
+    before = out.read_text()
+    for start in (before, ""):
+        out.write_text(start + torn)
+        append(out, '{"id": "2"}\n')
+        append(out, '{"id": "3"}\n')
+        assert out.read_text() == start + '{"id": "2"}\n{"id": "3"}\n'
 
 
 def test_nobody_at_the_address_is_one_line(tmp_path: Path) -> None:

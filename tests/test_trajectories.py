@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sqlite3
+import subprocess
 import sys
+import time
 import types
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,18 +17,22 @@ from typing import Any
 
 import folder
 import pytest
+import two_processes
 from click.testing import Result
+from full_disk import room
 from typer.testing import CliRunner
 
 from nfox import load
 from nfox.chat import stop_ids
 from nfox.cli.app import app
+from nfox.cli.trajectories import askable
 from nfox.conversation import Message
 from nfox.errors import UsageError
 from nfox.reply import Settings
 from nfox.train import collect as collecting
 from nfox.train.collect import Collector, augmented, collect
-from nfox.train.provenance import Share
+from nfox.train.data import Conversations
+from nfox.train.provenance import Share, append
 from nfox.train.task_data import read
 from nfox.train.trajectories import Trajectory, read_trajectories, repeats
 
@@ -190,6 +197,28 @@ def test_it_goes_on_where_it_stopped_and_loses_nothing(tmp_path: Path) -> None:
         assert out.read_text() == "".join(whole)
 
 
+def test_blocks_of_an_unfinished_answer_are_dropped_wherever_they_stand(tmp_path: Path) -> None:
+    """Where one of several processes was killed, another one goes on behind."""
+    out = tmp_path / "out.jsonl"
+    collect(ASKED, collector(), out)
+    whole = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(whole[:5]) + whole[5][:20])
+    append(out, "".join(whole[6:]))
+    before = {json.loads(line)["id"] for line in out.read_text().splitlines()}
+    assert before == {"0/0", "0/1", "0", "1/0", "1/1", "2/0", "2/1", "2"}
+    done = collect(ASKED, collector(), out)
+    assert (done.counts["before"], done.counts["kept"]) == (2, 1)
+    assert sorted(out.read_text().splitlines(keepends=True)) == sorted(whole)
+
+
+def test_a_file_without_unfinished_answers_is_not_written_anew(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    collect(ASKED, collector(), out)
+    before = out.stat()
+    collect(ASKED, collector(), out)
+    assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     out = tmp_path / "diary.txt"
     out.write_text("dear diary\n")
@@ -203,6 +232,22 @@ def test_several_processes_make_what_one_makes(tmp_path: Path) -> None:
     for rank in range(2):
         collect(ASKED, collector(), tmp_path / "two.jsonl", share=Share(rank, 2))
     assert everything(tmp_path / "one.jsonl") == everything(tmp_path / "two.jsonl")
+
+
+def test_empty_and_long_questions_are_left_out_and_counted() -> None:
+    asked = [
+        [Message("system", "s" * 99), Message("user", text), Message("assistant", "a")]
+        for text in ("fox", "", " \n", "f" * 10, "f" * 11)
+    ]
+    found = Conversations(asked, skipped=1)
+    assert [m[1].content for m in askable(found).kept] == ["fox", "f" * 10, "f" * 11]
+    left = askable(found, 10)
+    assert [m[1].content for m in left.kept] == ["fox", "f" * 10]
+    assert (left.empty, left.long, left.skipped) == (2, 1, 1)
+    assert "2 left out with an empty question, 1 left out with too long" in left.describe()
+    with pytest.raises(UsageError, match="2 left out with an empty question, 3 left out") as caught:
+        askable(found, 2)
+    assert "--max-prompt-chars" in caught.value.hint
 
 
 def test_what_does_not_fit_is_counted(tmp_path: Path) -> None:
@@ -321,6 +366,115 @@ def test_the_command_collects_resumes_and_refuses_another_way(tmp_path: Path) ->
         assert said in refused.stderr
         assert len(refused.stderr.strip().splitlines()) <= 2
     assert out.read_bytes() == before
+
+
+def command(folder_: Path, rows: Sequence[Any], *more: object) -> list[str]:
+    """Return what collects the answers to questions into out.jsonl of a folder."""
+    data = written(folder_ / "asked.jsonl", rows)
+    words = ["data", "trajectories", "--model", folder.llama(), "--data", data]
+    words += ["--out", folder_ / "out.jsonl", "--n", 4, "--max-new-seq-len", 8, *more]
+    return [str(word) for word in words]
+
+
+def test_long_questions_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    words = command(tmp_path, [*QUESTIONS, {"question": "", "answer": "4"}])
+    done = run(*words, "--max-prompt-chars", 7)
+    assert done.exit_code == 0, done.stderr
+    assert "1 left out with an empty question, 1 left out with too long a question" in done.stderr
+    assert {name for name, _ in everything(tmp_path / "out.jsonl")} == {"data_0", "data_1"}
+    refused = run(*words)
+    assert refused.exit_code == 2
+    assert "max_prompt_chars 7, not None" in refused.stderr
+
+
+def test_what_repeats_itself_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    ask = Collector.collect
+
+    def counted(self: Collector, number: int, messages: Sequence[Message]) -> Any:
+        asked.append(number)
+        return ([], True) if number == 0 else ask(self, number, messages)
+
+    monkeypatch.setattr(Collector, "collect", counted)
+    words = command(tmp_path, QUESTIONS)
+    assert run(*words, "--data-size", 1).exit_code == 1
+    assert asked == [0]
+    for _ in range(2):
+        done = run(*words)
+        assert done.exit_code == 0, done.stderr
+        assert "1 repetitive" in done.stderr
+        assert asked == [0, 1, 2]
+    # Not where it is asked in another way, nor for a file that begins anew.
+    (tmp_path / "out.jsonl").write_text("")
+    assert run(*words, "--max-new-seq-len", 4).exit_code == 0
+    assert asked == [0, 1, 2] * 2
+    (tmp_path / "out.jsonl").unlink()
+    assert run(*words, "--max-new-seq-len", 4).exit_code == 0
+    assert asked == [0, 1, 2] * 3
+
+
+def test_two_processes_write_the_lines_of_one(tmp_path: Path) -> None:
+    rows = [{"question": f"the fox {number}", "answer": "4"} for number in range(7)]
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    assert run(*command(one, rows)).exit_code == 0
+    two_processes.run(*command(two, rows))
+    wanted, found = ((place / "out.jsonl").read_text().splitlines() for place in (one, two))
+    assert sorted(found) == sorted(wanted)
+    facts = json.loads((two / "out.jsonl.provenance.json").read_text())
+    assert (facts["processes"], facts["counts"]["kept"]) == (2, 7)
+    assert sorted(facts["shares"]) == ["0", "1"]
+
+
+def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path: Path) -> None:
+    words, out = command(tmp_path, QUESTIONS), tmp_path / "out.jsonl"
+    assert run(*words).exit_code == 0
+    whole = out.read_bytes()
+    out.unlink()
+    assert run(*words, "--data-size", 1).exit_code == 0
+    before = out.read_bytes()
+    for size in (len(before) + 5, 5):
+        with room(size):
+            done = run(*words)
+        assert done.exit_code == 1
+        assert f"{out}: the disk is full" in done.stderr
+        assert len(done.stderr[done.stderr.index("nfox: error") :].strip().splitlines()) <= 2
+        assert out.read_bytes() == before
+    assert run(*words).exit_code == 0
+    assert out.read_bytes() == whole
+
+
+def test_an_interrupt_keeps_what_is_finished_and_the_same_goes_on(tmp_path: Path) -> None:
+    rows = [{"question": f"the fox {number}", "answer": "4"} for number in range(5000)]
+    words, out = command(tmp_path, rows), tmp_path / "out.jsonl"
+    process = subprocess.Popen([sys.executable, "-m", "nfox.cli", *words], stderr=subprocess.PIPE)
+    with process:
+        while process.poll() is None and not (out.exists() and out.stat().st_size):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    before = out.read_text()
+    last = int(json.loads(before[: before.rindex("\n")].splitlines()[-1])["id"].split("/")[0])
+    assert run(*words, "--data-size", last + 3).exit_code == 0
+    found = out.read_text()
+    assert found.startswith(before[: before.rindex("\n") + 1])
+    collected = tmp_path / "at_once"
+    collected.mkdir()
+    assert run(*command(collected, rows), "--data-size", last + 3).exit_code == 0
+    assert found == (collected / "out.jsonl").read_text()
+
+
+def test_a_folder_is_no_place_for_lines(tmp_path: Path) -> None:
+    place = tmp_path / "there"
+    place.mkdir()
+    done = run(*command(tmp_path, QUESTIONS), "--out", place)
+    assert done.exit_code == 2
+    assert f"{place} is a folder" in done.stderr
+    assert "name a file" in done.stderr
+    assert not (tmp_path / "there.lock").exists()
 
 
 @pytest.mark.parametrize(

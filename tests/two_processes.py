@@ -1,4 +1,4 @@
-"""A training in two processes on this machine, and what it logged.
+"""A command in two processes on this machine, and what a training logged.
 
 Run as a program, it is `nfox` with accelerate made to take FSDP without GPUs, which it leaves out
 there in silence. torch itself shards on a CPU as well.
@@ -17,12 +17,19 @@ LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 def train(kind: str, *arguments: object, sharded: bool = False) -> str:
     """Run `nfox train KIND`; return what the first process said."""
-    program = [__file__] if sharded else ["-m", "nfox.cli"]
-    command = [*LAUNCH, *program, "train", kind, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = run("train", kind, *arguments, sharded=sharded)
     assert done.stdout.count("written to") == 1
     return done.stdout
+
+
+def run(*arguments: object, sharded: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run `nfox ARGUMENTS` to its end; return what both processes said."""
+    program = [__file__] if sharded else ["-m", "nfox.cli"]
+    # Without the dashes the launcher takes --n for a beginning of options of its own.
+    command = [*LAUNCH, *program, "--", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
 
 
 def losses(checkpoint: Path) -> dict[int, float]:

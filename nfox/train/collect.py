@@ -7,7 +7,6 @@ stands. Of a conversation the first question counts, as there.
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,11 +17,12 @@ import torch
 
 from nfox.batch import finished_ids
 from nfox.chat import stop_ids
+from nfox.checkpoint import write_text
 from nfox.conversation import Message, Template
 from nfox.errors import ContextError, ModelError, NfoxError
 from nfox.jacobi_blocks import blocks
 from nfox.loading import LoadedModel
-from nfox.train.provenance import Share, append, locked
+from nfox.train.provenance import Share, add_lineless, append, lineless, locked
 from nfox.train.trajectories import Trajectory, question, repeats
 
 
@@ -137,8 +137,8 @@ class Collected:
 
     Args:
         counts: how many were "kept", of these "cut" where they began to repeat themselves, were
-            "repetitive" from the first block on, "failed", and were there "before"; and how many
-            "trajectories" were written.
+            "repetitive" from the first block on, now or before, "failed", and were there "before";
+            and how many "trajectories" were written.
         reason: why the last one failed.
     """
 
@@ -159,17 +159,21 @@ def collect(
     Args:
         conversations: whose first questions are asked.
         collector: who answers.
-        out: JSON lines; what is there is not made again.
+        out: JSON lines; what is there is not made again, nor, where a provenance is beside it,
+            what was repetitive.
         share: of several processes; all conversations by default.
         on_done: told how many more are finished.
     """
     share = share or Share()
     with locked(out):
         known = finished(out)
+    repetitive = lineless(out)
     done = Collected()
     for number in range(share.rank, len(conversations), share.size):
         if str(number) in known:
             done.counts["before"] += 1
+        elif str(number) in repetitive:
+            done.counts["repetitive"] += 1
         else:
             _one(number, conversations[number], collector, out, done)
         on_done(1)
@@ -196,19 +200,22 @@ def _one(
     ]
     if lines:
         append(out, "\n".join(lines) + "\n")
+    else:
+        add_lineless(out, str(number))
 
 
 def finished(out: Path) -> set[str]:
-    """Return which conversations a file has; cut off one that was not written to its end.
+    """Return which conversations a file has; drop the blocks of those not written to their end.
+
+    These stand in the middle, where another process went on behind one that was killed.
 
     Raises:
         UsageError: if it is not an output of ours.
     """
     known = finished_ids(out)
-    lines = out.read_bytes().splitlines(keepends=True) if known else []
-    whole = sum(map(len, lines))
-    while lines and "/" in json.loads(lines[-1])["id"]:
-        whole -= len(lines.pop())
-    if known:
-        os.truncate(out, whole)
-    return {name for name in known if "/" not in name}
+    whole = {name for name in known if "/" not in name}
+    if {name.partition("/")[0] for name in known} - whole:
+        with out.open(encoding="utf-8") as lines:
+            kept = [line for line in lines if json.loads(line)["id"].partition("/")[0] in whole]
+        write_text(out.resolve(), "".join(kept))  # a link stays one
+    return whole

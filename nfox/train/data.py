@@ -6,9 +6,11 @@ What is malformed is left out and counted, never a crash in the third hour.
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import itertools
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ LAYOUTS = (
     '{"conversations": [{"from": "human", "value": "..."}]}, '
     '{"messages": [{"role": "user", "content": "..."}]} or [{"role": "user", "content": "..."}]'
 )
+_GZIP = b"\x1f\x8b"  # what begins so is gzipped, whatever its name
 _ROLES = {
     "system": "system",
     "human": "user",
@@ -41,12 +44,16 @@ class Conversations:
         cut: how many of them had something else at their beginning or end, which was cut off.
         skipped: how many records gave none.
         unanswered: how many records have turns, but none of an assistant.
+        empty: how many conversations were left out because their first question is empty.
+        long: how many were left out because it is too long.
     """
 
     kept: list[list[Message]]
     cut: int = 0
     skipped: int = 0
     unanswered: int = 0
+    empty: int = 0
+    long: int = 0
 
     def describe(self) -> str:
         """Say in one line how many there are, and what was left out."""
@@ -54,6 +61,8 @@ class Conversations:
             (self.cut, "cut to whole turns"),
             (self.unanswered, "without a reply"),
             (self.skipped, "skipped as malformed"),
+            (self.empty, "left out with an empty question"),
+            (self.long, "left out with too long a question"),
         ]
         left = "".join(f", {count} {what}" for count, what in odd if count)
         return f"{len(self.kept)} conversations{left}"
@@ -63,8 +72,9 @@ def read(source: str, cache_dir: str | None = None, *, replies: bool = True) -> 
     """Read conversations.
 
     Args:
-        source: a JSON file (a list), a file of JSON lines, or a dataset's id on the hub, its
-            configuration after an @ if it has several, its split after a colon (else "train").
+        source: a JSON file (a list), a file of JSON lines, either of them gzipped or not, or a
+            dataset's id on the hub, its configuration after an @ if it has several, its split
+            after a colon (else "train").
         cache_dir: where a download is kept; None is the hub's own folder.
         replies: whether they are needed; without them the user's turns alone are read.
 
@@ -190,8 +200,9 @@ def _file(path: Path) -> Iterable[Any]:
     if not path.is_file():
         raise UsageError(f"{path}: expected a file, found a folder", "name a JSON or JSONL file")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data.startswith(_GZIP) else data).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not readable as text: {error}") from error
     if not text.lstrip().startswith("["):
         return _lines(text)
@@ -220,7 +231,7 @@ def _hub(source: str, cache_dir: str | None) -> Iterable[Any]:
     """Return the records of a dataset on the hub."""
     named, _, split = source.partition(":")
     name, _, configuration = named.partition("@")
-    if source.endswith((".json", ".jsonl")) or source.startswith((".", "/", "~")):
+    if source.endswith((".json", ".jsonl", ".gz")) or source.startswith((".", "/", "~")):
         raise UsageError(f"{source}: no such file", "check the path")
     if importlib.util.find_spec("datasets") is None:
         raise UsageError(

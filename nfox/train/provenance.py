@@ -24,6 +24,8 @@ from nfox.errors import UsageError
 from nfox.loading import read_json
 
 Facts = dict[str, Any]
+_LINELESS = "without_lines"
+_TOLD = ("command", "data", "read")  # for the person to know; the same may be said in other words
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,12 @@ def locked(out: Path) -> FileLock:
 
 
 def append(out: Path, lines: str) -> None:
-    """Add lines, all of them or nothing; several processes may do so at once."""
+    """Add lines, all of them or nothing; several processes may do so at once.
+
+    A part of a line at the end of the file, left by a process that was killed, goes.
+    """
     with locked(out):
-        size = out.stat().st_size if out.exists() else 0
+        size = _whole(out) if out.exists() else 0
         try:
             with out.open("a", encoding="utf-8") as file:
                 file.write(lines)
@@ -55,6 +60,21 @@ def append(out: Path, lines: str) -> None:
             if out.exists():
                 os.truncate(out, size)
             raise
+
+
+def _whole(out: Path) -> int:
+    """Cut off what stands behind the last end of a line; return how many bytes are left."""
+    with out.open("rb+") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        step, found = 1, -1  # nearly always the last byte says it all
+        while end and found < 0:
+            start = max(0, end - step)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            end, step = start + found + 1 if found >= 0 else start, 1 << 16
+        if end < size:
+            file.truncate(end)
+        return end
 
 
 def beside(out: Path) -> Path:
@@ -80,8 +100,12 @@ def check(out: Path, asked: Mapping[str, Any], data: str) -> None:
         data: name of the questions.
 
     Raises:
-        UsageError: if it was made in another way, or nobody knows how.
+        UsageError: if it was made in another way, or nobody knows how, or it is a folder.
     """
+    if out.is_dir():
+        raise UsageError(
+            f"{out} is a folder", f"name a file, such as --out {out / 'conversations.jsonl'}"
+        )
     with locked(out):
         known = finished_ids(out)
     if not known:
@@ -118,12 +142,39 @@ def begin(out: Path, facts: Facts, share: Share) -> None:
     """
     with locked(out):
         shares: Facts = {}
-        if finished_ids(out) and beside(out).is_file():
-            stored = read_json(beside(out))
+        stored = read_json(beside(out)) if out.exists() and beside(out).is_file() else {}
+        if finished_ids(out):
             same = stored.get("processes") == share.size
             shares = dict(stored.get("shares", {})) if same else {}
         shares.pop(str(share.rank), None)
+        # A file without lines may be begun in another way: what gave none may give some then.
+        asked = {name: value for name, value in facts.items() if name not in _TOLD}
+        if _LINELESS in stored and all(stored.get(name) == asked[name] for name in asked):
+            facts = facts | {_LINELESS: stored[_LINELESS]}
         _write(out, facts | {"processes": share.size}, shares)
+
+
+def lineless(out: Path) -> set[str]:
+    """Return the names of the conversations which, as was found before, give no line."""
+    with locked(out):
+        known = read_json(beside(out)) if beside(out).is_file() else {}
+    return set(known.get(_LINELESS, []))
+
+
+def add_lineless(out: Path, name: str) -> None:
+    """Remember that a conversation gives no line, so that it is not asked again.
+
+    Args:
+        out: the file; without a provenance beside it nothing is remembered.
+        name: of the conversation.
+    """
+    with locked(out):
+        if not beside(out).is_file():
+            return
+        out.touch()  # where the file is gone, so is what is remembered of it
+        stored = read_json(beside(out))
+        stored[_LINELESS] = [*stored.get(_LINELESS, []), name]
+        _write(out, stored, stored["shares"])
 
 
 def finish(
