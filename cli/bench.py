@@ -20,6 +20,7 @@ from .header import model_name
 from .loading import check, load_chat
 from .options import Accept, GenerationArguments, MethodArguments, ModelArguments
 from .progress import loading_display
+from .result_files import check_out, write_out
 
 if TYPE_CHECKING:
     from nfox.chat import Chat
@@ -81,8 +82,7 @@ def bench(
         _explain()
         return
     check(model, MethodArguments())
-    if arguments.out is not None and not arguments.out.parent.is_dir():
-        raise UsageError(f"there is no folder {arguments.out.parent} for the result", "make it")
+    check_out(arguments.out)
     from nfox.eval.tasks import read
     from nfox.eval.trials import Bench
 
@@ -95,11 +95,11 @@ def bench(
     made = Bench(chat, [*_entrants(arguments.methods, chat), *_simulated(arguments)], found.kept)
     trials, parted = _run(made, arguments)
     result = _result(made, trials, parted, arguments, model, generation)
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     from .bench_table import print_table
 
     print_table(result)
+    if arguments.out is not None:
+        write_out(arguments.out, json.dumps(result, indent=1) + "\n")
 
 
 def _explain() -> None:

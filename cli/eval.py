@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +15,7 @@ from .eval_gsm8k import gsm8k
 from .eval_harness import humaneval, spider
 from .eval_jacobi import jacobi
 from .eval_loss import loss
+from .eval_results import keep, tell_left_out
 from .grouped import grouped, option
 from .loading import load_chat
 from .options import DisplayArguments, GenerationArguments, MethodArguments, ModelArguments
@@ -58,8 +57,10 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     if data.data is None:
         raise UsageError("--data is missing", "nfox eval heads --heads FOLDER --data FILE.json")
     from .pictures import check_file, draw
+    from .result_files import check_out
     from .theme import make_screen
 
+    check_out(data.out)
     check_file(data.picture)
     chat = load_chat(model, method, GenerationArguments())
     from nfox import trees
@@ -71,7 +72,7 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     drafter = chat.drafter
     if not isinstance(drafter, HeadsDrafter):
         raise UsageError(f"{chat.method} has no heads to measure", "add --heads FOLDER")
-    kept = read(data.data).kept[: data.limit]
+    kept = tell_left_out(data.data, read(data.data)).kept[: data.limit]
     length = min(data.max_length, chat.max_context)
     rows = Rows(kept, chat.template, chat.model.tokenizer, length)
     seconds = drafter.seconds()  # before the heads become float32
@@ -82,17 +83,11 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     names = {"method": chat.method, "heads": drafter.name, "model": chat.model.name}
     best = {"tree": fastest.paths, "tau": fastest.tau(found.accuracy), "draft_seconds": seconds}
     sizes = {"data": data.data, "conversations": len(rows)}
-    if data.out:
-        _write(data.out, {**names, **sizes, **asdict(found), **best})
     screen = make_screen(DisplayArguments())
     drawn = picture(found, len(rows), largest, fastest, screen.symbols)
-    draw(drawn, screen, data.picture, title=f"{chat.method} heads")
-    for file in filter(None, (data.out, data.picture)):
-        print(f"written to {shlex.quote(str(file))}")
-
-
-def _write(out: Path, result: dict[str, Any]) -> None:
-    out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    draw(drawn, screen)
+    result = {**names, **sizes, **asdict(found), **best}
+    keep(result, data.out, drawn, data.picture, title=f"{chat.method} heads")
 
 
 def picture(

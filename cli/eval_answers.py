@@ -33,7 +33,7 @@ class Answering:
         method: its options.
         generation: its options.
         prepare: changes the chat for the task, once it is loaded.
-        more: what to add to the line of an answer.
+        more: what to add to the line of an answer; it is found anew where answers are read again.
     """
 
     model: ModelArguments
@@ -87,8 +87,21 @@ class Answering:
                 provenance.begin(out, begun | facts, provenance.Share())
                 with out.open("a", encoding="utf-8") as file:
                     answer_all(chat, todo, file, self.more)
-        found = {line["id"]: line for line in _read(out)}
+        found = {line["id"]: line for line in self._kept(out)}
         return [found[prompt.id] for prompt in prompts[:limit]]
+
+    def _kept(self, out: Path) -> list[Line]:
+        """Read answers; where what is to be added has changed since, the file is brought up."""
+        from nfox.checkpoint import write_text
+        from nfox.train.resume import full_disk_said
+
+        kept = _read(out)
+        lines = [line | self.more(line) for line in kept]
+        if lines != kept:
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            with full_disk_said(out, "what was written is whole", "free some space, and go on"):
+                write_text(out, text)
+        return lines
 
     def _load(self) -> Chat:
         import sys

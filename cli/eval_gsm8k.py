@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from nfox.errors import UsageError
 
 from .eval_answers import Answering, Line, report
+from .eval_results import all_of
 from .grouped import option
 from .loading import check
 from .options import GenerationArguments, MethodArguments, ModelArguments
+from .result_files import check_out
 
 if TYPE_CHECKING:
     from nfox.chat import Chat
@@ -48,6 +50,7 @@ def gsm8k(
     arguments: Gsm8kArguments,
 ) -> None:
     """Solve GSM8K's problems: exact match of the number after ####, or else of the last one."""
+    check_out(arguments.out, "answers")
     check(model, method)
     from nfox.batch import Prompt
     from nfox.quality import SHOT_ENDS, few_shot, final_answer, share
@@ -85,7 +88,8 @@ def gsm8k(
 
 
 def _problems(data: str) -> list[tuple[str, str]]:
-    """Read questions and answers."""
+    """Read questions and answers, all of them."""
     from nfox.train.task_data import read
 
-    return [(messages[-2].content, messages[-1].content) for messages in read(data).kept]
+    kept = all_of(data, read(data), '{"question", "answer"}')
+    return [(messages[-2].content, messages[-1].content) for messages in kept]

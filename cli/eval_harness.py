@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from .eval_answers import Answering, Line, needed, report
 from .grouped import option
 from .loading import check
 from .options import GenerationArguments, MethodArguments, ModelArguments
+from .result_files import check_out, write_out
 
 if TYPE_CHECKING:
     from nfox.chat import Chat
@@ -65,12 +67,14 @@ def humaneval(
     usage = "nfox eval humaneval --data HumanEval.jsonl --out samples.jsonl"
     data, out = _named(arguments, usage)
     check(model, method)
+    model = model if how.instruct else _without_template(model)
     from nfox.batch import Prompt
-    from nfox.checkpoint import write_text
     from nfox.conversation import Message
     from nfox.quality import FUNCTION_ENDS, whole_function
 
-    tasks = {str(task["task_id"]): task for task in _tasks(data)}
+    expected = {"task_id", "prompt", "entry_point"}
+    found = _tasks(data, "a problem of HumanEval", expected)
+    tasks = {str(task["task_id"]): task for task in found}
     prompts = [
         Prompt(name, place, (), (task["prompt"],))
         if how.instruct
@@ -79,10 +83,7 @@ def humaneval(
     ]
 
     def prepare(chat: Chat) -> None:
-        from nfox.templates import resolve
-
         if not how.instruct:
-            chat.set_template(resolve(chat.model.tokenizer, "plain"))
             stop = (*chat.settings.stop, *FUNCTION_ENDS)
             chat.settings = replace(chat.settings, stop=stop)
 
@@ -93,8 +94,22 @@ def humaneval(
     asking = Answering(model, method, generation, prepare)
     lines = asking.lines_of(_replies(out), prompts, data, arguments.limit, instruct=how.instruct)
     samples = [{"task_id": line["id"], "completion": completion(line)} for line in lines]
-    write_text(out, "".join(json.dumps(sample) + "\n" for sample in samples))
+    _written(out, "".join(json.dumps(sample) + "\n" for sample in samples))
     report("humaneval", lines, f"{len(samples)} functions written to {shlex.quote(str(out))}")
+
+
+def _without_template(model: ModelArguments) -> ModelArguments:
+    """Return the options that load a model to continue texts, as base models do.
+
+    Raises:
+        UsageError: if a template was asked for, which would not be used.
+    """
+    if model.conv_template not in (None, "plain"):
+        raise UsageError(
+            f"the template {model.conv_template} is of a chat, but the text is to be continued",
+            "add --instruct to ask in the chat, or leave the template out",
+        )
+    return replace(model, conv_template="plain")
 
 
 def spider(
@@ -111,30 +126,47 @@ def spider(
     usage = "nfox eval spider --data dev.json --tables tables.json --out predicted.sql"
     data, out = _named(arguments, usage)
     tables = needed(more.tables, "--tables", usage)
+    if not tables.expanduser().exists():
+        raise UsageError(f"--tables {tables}: no such file or folder", "check the path")
     check(model, method)
     from nfox.batch import Prompt
-    from nfox.checkpoint import write_text
     from nfox.quality import sql_line
-    from nfox.train.task_data import read
+    from nfox.train.task_data import Databases, question
 
-    found = read(data, tables, replies=False)
-    if lost := found.skipped + found.cut:
-        raise UsageError(
-            f"{data}: {lost} records are no questions, so lines would not stand beside their gold",
-            'expected [{"db_id", "question"}]',
-        )
+    databases = Databases(tables)
     prompts = [
-        Prompt(str(place), place, (), (messages[-1].content,))
-        for place, messages in enumerate(found.kept)
+        Prompt(str(place), place, (), (str(question(task, databases)),))
+        for place, task in enumerate(_tasks(data, "a question of Spider", {"db_id", "question"}))
     ]
-    asking = Answering(model, method, generation)
+    asking = Answering(model, method, generation, _hint_at_sql)
     lines = asking.lines_of(_replies(out), prompts, data, arguments.limit)
-    write_text(out, "".join(sql_line(line["text"]) + "\n" for line in lines))
+    _written(out, "".join(sql_line(line["text"]) + "\n" for line in lines))
     report("spider", lines, f"{len(lines)} queries written to {shlex.quote(str(out))}")
 
 
+def _hint_at_sql(chat: Chat) -> None:
+    """Say so if nothing asks for SQL: a question stands behind the tables, and no word of it."""
+    from nfox.conversation import Message
+
+    asked = chat.template.segments([Message("user", "")])
+    if "sql" not in "".join(segment.text for segment in asked).lower():
+        print(
+            f"nfox: the template {chat.template.name} asks for no SQL, only the question is there; "
+            "--cllm-type spider does, or --system TEXT",
+            file=sys.stderr,
+        )
+
+
 def _named(arguments: HarnessArguments, usage: str) -> tuple[str, Path]:
-    return needed(arguments.data, "--data", usage), needed(arguments.out, "--out", usage)
+    """Return where tasks come from and where answers go, as far as both can be used."""
+    data = needed(arguments.data, "--data", usage)
+    out: Path = needed(arguments.out, "--out", usage)
+    check_out(out, "answers")
+    return data, out
+
+
+def _written(out: Path, text: str) -> None:
+    write_out(out, text, f"all answers are in {_replies(out)}: the same command goes on there")
 
 
 def _replies(out: Path) -> Path:
@@ -142,16 +174,24 @@ def _replies(out: Path) -> Path:
     return out.with_name(f"{out.name}.replies.jsonl")
 
 
-def _tasks(data: str) -> list[Mapping[str, Any]]:
-    """Read HumanEval's problems."""
+def _tasks(data: str, kind: str, expected: set[str]) -> list[Mapping[str, Any]]:
+    """Read tasks, all of them: lines of answers stand beside those of the evaluation program.
+
+    Args:
+        data: a file, or a dataset on the hub.
+        kind: of a record, for errors.
+        expected: names that it has.
+
+    Raises:
+        UsageError: if a record is of another kind, or if there is none.
+    """
     from nfox.train.data import records
 
-    expected = {"task_id", "prompt", "entry_point"}
     tasks = list(records(data))
+    layout = f"expected {{{', '.join(sorted(expected))}}}"
     for place, task in enumerate(tasks, 1):
         if not isinstance(task, Mapping) or not expected <= task.keys():
-            raise UsageError(
-                f"{data}, record {place}: not a problem of HumanEval",
-                f"expected {{{', '.join(sorted(expected))}}}",
-            )
+            raise UsageError(f"{data}, record {place}: not {kind}", layout)
+    if not tasks:
+        raise UsageError(f"{data} is empty: {kind} is needed", layout)
     return tasks

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from nfox.errors import ContextError, UsageError
 
+from .eval_results import keep, tell_left_out
 from .grouped import option
 from .loading import check, load_plain
 from .options import DisplayArguments, MethodArguments, ModelArguments
@@ -60,29 +59,33 @@ def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
     if arguments.data is None:
         raise UsageError("--data is missing", "nfox eval jacobi --model NAME --data FILE.jsonl")
     from .pictures import check_file, draw
+    from .result_files import check_out
     from .theme import make_screen
 
+    check_out(arguments.out)
     check_file(arguments.picture)
     check(model, MethodArguments())
     from nfox.train.iterations import summarise
     from nfox.train.task_data import read
 
-    kept = read(arguments.data, arguments.schemas, replies=False).kept[: arguments.limit]
+    told = read(arguments.data, arguments.schemas, replies=False)
+    kept = tell_left_out(arguments.data, told).kept[: arguments.limit]
     chat = load_plain(model)
     answers, refused = _answers(chat, kept, arguments)
     found = summarise(answers, chat.stop_ids)
     names = {"model": chat.model.name, "data": arguments.data, "n": arguments.n}
     limits = {"max_new_tokens": arguments.max_new_tokens, "refused": refused}
-    if arguments.out:
-        result = json.dumps({**names, **limits, **asdict(found)}, ensure_ascii=False, indent=1)
-        arguments.out.write_text(result + "\n", encoding="utf-8")
     screen = make_screen(DisplayArguments())
-    drawn = picture(found, answers, chat.model.tokenizer, screen.symbols)
-    draw(drawn, screen, arguments.picture, title="Jacobi iterations")
+    edge = screen.console.width if screen.console.is_terminal else None
+    folded, whole = (
+        picture(found, answers, chat.model.tokenizer, screen.symbols, width)
+        for width in (edge, None)
+    )
+    draw(folded, screen)
     if refused:
         print(f"{refused} of {len(kept)} questions were left out: too long", file=sys.stderr)
-    for file in filter(None, (arguments.out, arguments.picture)):
-        print(f"written to {shlex.quote(str(file))}")
+    result = {**names, **limits, **asdict(found)}
+    keep(result, arguments.out, whole, arguments.picture, title="Jacobi iterations")
 
 
 def _answers(
@@ -116,7 +119,11 @@ def _answers(
 
 
 def picture(
-    found: Iterations, answers: Sequence[Sequence[Block]], tokenizer: Any, symbols: Symbols
+    found: Iterations,
+    answers: Sequence[Sequence[Block]],
+    tokenizer: Any,
+    symbols: Symbols,
+    width: int | None = None,
 ) -> Group:
     """Draw what was measured, and the block that says most.
 
@@ -125,6 +132,7 @@ def picture(
         answers: their blocks.
         tokenizer: spells tokens.
         symbols: to draw with.
+        width: in cells that the block is folded to; None leaves it as wide as it is.
     """
     from rich.console import Group
     from rich.text import Text
@@ -145,7 +153,7 @@ def picture(
         f"{found.stationary_per_request:.2f} an answer",
         "",
     ]
-    return Group(Text("\n".join(lines)), trajectory_picture(shown.states, texts, symbols))
+    return Group(Text("\n".join(lines)), trajectory_picture(shown.states, texts, symbols, width))
 
 
 def telling(answers: Sequence[Sequence[Block]]) -> Block:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from .eval_answers import needed
+from .eval_results import tell_left_out
 from .grouped import option
 from .loading import check, load_plain
 from .options import MethodArguments, ModelArguments
@@ -38,10 +39,11 @@ def loss(model: ModelArguments, arguments: LossArguments) -> None:
     from nfox.train.rows import Rows
     from nfox.train.task_data import read
 
-    kept = read(data, arguments.schemas).kept[: arguments.limit]
+    found = tell_left_out(data, read(data, arguments.schemas))
+    kept = found.kept[: arguments.limit]
     chat = load_plain(model)
     length = min(arguments.max_length, chat.max_context)
     rows = Rows(kept, chat.template, chat.model.tokenizer, length)
-    found, count = held_out_loss(chat.model.target, rows)
-    print(f"loss {found:.4f} per token (perplexity {math.exp(found):.2f})")
+    mean, count = held_out_loss(chat.model.target, rows)
+    print(f"loss {mean:.4f} per token (perplexity {math.exp(mean):.2f})")
     print(f"over {count} tokens of the replies in {len(rows)} conversations of {data}")

@@ -18,6 +18,7 @@ from rich.theme import Theme
 
 from nfox.errors import UsageError
 
+from .result_files import check_out, write_out
 from .theme import PALETTES, Screen
 
 COLORS = ("right", "close", "far")
@@ -32,33 +33,39 @@ def check_file(file: Path | None) -> None:
         file: where it is to be written, if anywhere.
 
     Raises:
-        UsageError: if it is not named as SVG, or if there is no such folder.
+        UsageError: if it is not named as SVG, or cannot be written there.
     """
     if file is None:
         return
     if file.suffix.lower() != ".svg":
         raise UsageError(f"pictures are written as SVG, not as {file}", "end its name in .svg")
-    if not file.parent.is_dir():
-        raise UsageError(f"there is no folder {file.parent} for the picture", "make it first")
+    check_out(file, "picture")
 
 
-def draw(
-    picture: RenderableType, screen: Screen, file: Path | None = None, title: str = ""
-) -> None:
-    """Print a picture, and write it to a file as well.
+def draw(picture: RenderableType, screen: Screen) -> None:
+    """Print a picture.
 
     Args:
         picture: what is in it has been freed of control characters.
         screen: where it is printed, cut at a terminal's edge; plain and whole in a pipe.
-        file: an SVG, as wide as the picture, whatever the terminal is.
-        title: of the SVG.
     """
     console, styles = screen.console, screen.styles
     with console.use_theme(_theme(styles["accepted"].color, styles["corrected"].color)):
         whole = console.render(picture, console.options.update(max_width=_WIDEST))
         console.print(Segments(whole), crop=console.is_terminal)
-    if file is None:
-        return
+
+
+def save(picture: RenderableType, file: Path, title: str = "") -> None:
+    """Write a picture to a file.
+
+    Args:
+        picture: what is in it has been freed of control characters.
+        file: an SVG, as wide as the picture, whatever the terminal is.
+        title: of the SVG.
+
+    Raises:
+        NfoxError: if it cannot be written.
+    """
     paper = Console(
         record=True,
         file=StringIO(),
@@ -75,7 +82,7 @@ def draw(
     paper.print(picture)
     # Rich's font would be fetched from the web by whoever looks at the picture.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", paper.export_svg(title=title), flags=re.DOTALL)
-    file.write_text(svg.replace("Fira Code, monospace", _FONT), encoding="utf-8")
+    write_out(file, svg.replace("Fira Code, monospace", _FONT))
 
 
 def _theme(right: str | Color | None, close: str | Color | None) -> Theme:

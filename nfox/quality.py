@@ -15,13 +15,23 @@ _NUMBER = re.compile(
 )
 _MARK = "####"
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_COMMENT = r"(?P<comment>--[^\n]*|/\*.*?(?:\*/|\Z))"
+# "With pleasure" begins no statement; where brackets open a text, they belong to it.
+_STATEMENT = re.compile(
+    _COMMENT + r"|(?:\A[\s(]*)?\b(?:SELECT|WITH\s+(?:RECURSIVE\s+)?\w+\s*(?:\([^()]*\)\s*)?AS)\b",
+    re.DOTALL | re.IGNORECASE,
+)
+_SQL = re.compile(
+    rf"(?P<end>;|```)|(?P<quoted>'[^']*'|\"[^\"]*\"|`[^`]*`)|(?:{_COMMENT}|\s)+|.", re.DOTALL
+)
+_EMPTY_LINE = re.compile(r"\n[^\S\n]*\n")
 
 FUNCTION_ENDS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 """What ends a function that a model writes on (Chen et al. 2021, arXiv 2107.03374, section 2)."""
 SHOT_ENDS = ("\nQuestion:",)
 """What ends an answer after examples."""
 NO_SQL = "SELECT"
-"""Stands for an empty answer: no SQL either, but no empty line, which the evaluator would skip."""
+"""Stands for an answer without SQL: none either, but no empty line, which the evaluator skips."""
 
 
 def final_answer(text: str) -> str | None:
@@ -77,11 +87,35 @@ def whole_function(reply: str, name: str) -> str:
 
 
 def sql_line(reply: str) -> str:
-    """Return the first SQL statement of a reply on one line, as Spider's evaluator reads it."""
-    fenced = _FENCED.search(reply)
-    text = re.sub(r"--.*", "", fenced[1] if fenced else reply)  # a comment would hide what follows
-    statement = re.match(r"(?:[^;'\"]|'[^']*'|\"[^\"]*\"|['\"])*", text.strip(" \t\n;"))
-    return " ".join(statement[0].split() if statement else ()) or NO_SQL
+    """Return the first SQL statement of a reply on one line, as Spider's evaluator reads it.
+
+    It begins at SELECT or WITH, and ends at a semicolon, with its fences or, where it has none, at
+    an empty line. Comments go, since they would hide what follows on the line.
+    """
+    blocks = (block for block in reply.split("```")[1::2] if _begin(block) is not None)
+    fenced = next(blocks, None) if _begin(reply) else None  # at 0 it begins before any fence
+    text = fenced or reply
+    begin = _begin(text)
+    if begin is None:
+        return NO_SQL
+    statement = text[begin:]
+    if not fenced:
+        statement = _EMPTY_LINE.split(statement, maxsplit=1)[0]
+        if text[:begin].endswith("`"):
+            statement = statement.partition("`")[0]
+    parts: list[str] = []
+    for part in _SQL.finditer(statement):
+        if part["end"]:
+            break
+        space = part[0].isspace() or part["comment"]
+        parts.append(re.sub(r"\s", " ", part[0]) if part["quoted"] else " " if space else part[0])
+    return "".join(parts).strip()
+
+
+def _begin(text: str) -> int | None:
+    """Return where the first SQL statement of a text begins."""
+    found = (match.start() for match in _STATEMENT.finditer(text) if not match["comment"])
+    return next(found, None)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ as a person runs them.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,67 @@ def test_an_answer_without_a_number_is_refused_before_a_model_is_loaded(tmp_path
     assert "its answer has no number" in done.stderr
 
 
+@pytest.mark.parametrize("record", [{"question": "?"}, {"no": "question"}, "text"])
+def test_a_score_over_other_problems_is_refused(record: Any, tmp_path: Path) -> None:
+    data = write(tmp_path / "less.jsonl", {"question": "?", "answer": "1"}, record)
+    done = run("eval", "gsm8k", "--data", data, "--model", "no/model")
+    assert done.exit_code == 2
+    assert "1 of its records cannot be read" in done.stderr
+
+
+def test_what_is_left_out_of_the_loss_is_said(tmp_path: Path) -> None:
+    data = write(tmp_path / "less.jsonl", {"question": "?", "answer": "1"}, {"no": "question"})
+    done = run("eval", "loss", "--data", data, "--dtype", "float32")
+    assert done.exit_code == 0, done.stderr
+    assert f"nfox: {data}: 1 conversations, 1 skipped as malformed\n" in done.stderr
+
+
+def test_answers_are_judged_by_what_is_right_now(tmp_path: Path) -> None:
+    """The model always says the same, in which the last number is a 0."""
+    model = ("--model", cli_model.save(tmp_path / "model"), *SMALL, "--method", "none")
+    data, out = tmp_path / "one.jsonl", tmp_path / "out.jsonl"
+    command = ("eval", "gsm8k", "--data", data, "--out", out, *model)
+    write(data, {"question": "?", "answer": "31"})
+    assert "gsm8k: 0 of 1 right" in run(*command).stdout
+    [before] = lines(out)
+    write(data, {"question": "?", "answer": "0"})
+    assert "gsm8k: 1 of 1 right" in run(*command).stdout
+    assert lines(out) == [before | {"gold": "0", "correct": True}]
+    other = run(*command, "--max-context", "64")
+    assert other.exit_code == 2
+    assert "max_context None, not 64" in other.stderr
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "humaneval", "spider"])
+def test_a_place_for_the_answers_is_there_before_anything_is_read(name: str) -> None:
+    words = ("--data", "absent.json", "--out", "no/such/x", "--model", "no/model")
+    done = run("eval", name, *words, *(("--tables", ".") if name == "spider" else ()))
+    assert done.exit_code == 2
+    assert "no folder no/such for the answers" in done.stderr
+
+
+def base_model(place: Path) -> Path:
+    """Save the tiny Llama without a chat template, as base models come."""
+    shutil.copytree(folder.llama(), place)
+    (place / "chat_template.jinja").unlink(missing_ok=True)
+    return place
+
+
+def test_humaneval_takes_a_base_model_and_no_template_that_it_would_not_use(tmp_path: Path) -> None:
+    task = {"task_id": "HumanEval/0", "prompt": "def one():\n", "entry_point": "one"}
+    data, out = write(tmp_path / "HumanEval.jsonl", task), tmp_path / "samples.jsonl"
+    command = ("eval", "humaneval", "--data", data, "--out", out, *SMALL)
+    model = ("--model", base_model(tmp_path / "base"))
+    done = run(*command, *model)
+    assert done.exit_code == 0, done.stderr
+    done = run(*command, *model, "--instruct", "--out", tmp_path / "chat.jsonl")
+    assert "has no chat template" in done.stderr
+    for given in (("--conv-template", "chatml"), ("--cllm-type", "python")):
+        done = run(*command, *given)
+        assert done.exit_code == 2
+        assert "add --instruct" in done.stderr
+
+
 def test_humaneval_writes_what_the_harness_reads(tmp_path: Path) -> None:
     prompt = 'def one() -> int:\n    """The number."""\n'
     task = {"task_id": "HumanEval/0", "prompt": prompt, "entry_point": "one", "test": ""}
@@ -127,17 +189,36 @@ def test_spider_writes_a_line_for_every_question(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     text = out.read_text("utf-8")
     assert text.count("\n") == 2
+    assert "asks for no SQL" not in done.stderr
+    done = run(*command, "--out", tmp_path / "other.sql", "--data", data)
+    assert done.exit_code == 0
+    assert "the template tokenizer asks for no SQL" in done.stderr
     assert all(line.strip() and "\t" not in line for line in text.splitlines())
     shifted = write(tmp_path / "bad.json", {"db_id": "d"}, *asked, listed=True)
     done = run(*command, "--data", shifted)
     assert done.exit_code == 2
-    assert "would not stand beside their gold" in done.stderr
+    assert "record 1: not a question of Spider" in done.stderr
     for missing in ("--data", "--tables"):
         given = {"--data": data, "--tables": tables, "--out": out}
         given.pop(missing)
         done = run("eval", "spider", *(part for pair in given.items() for part in pair))
         assert done.exit_code == 2
         assert f"{missing} is missing" in done.stderr
+
+
+def test_what_is_not_spiders_is_refused(problems: Path, tmp_path: Path) -> None:
+    command = ("eval", "spider", "--out", tmp_path / "out.sql", "--model", "no/model")
+    done = run(*command, "--data", problems, "--tables", "absent.json")
+    assert done.exit_code == 2
+    assert "--tables absent.json: no such file" in done.stderr
+    for data in (problems, write(tmp_path / "empty.json", listed=True)):
+        done = run(*command, "--data", data, "--tables", tmp_path)
+        assert done.exit_code == 2
+        assert "a question of Spider" in done.stderr
+    asked = write(tmp_path / "dev.json", {"db_id": "d", "question": "?"}, listed=True)
+    done = run(*command, "--data", asked, "--tables", problems)
+    assert done.exit_code == 2
+    assert "no list of databases" in done.stderr
 
 
 def test_the_loss_is_said(problems: Path) -> None:

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 
 import folder
+import full_disk
 import pytest
+from rich.cells import cell_len
 from rich.text import Text
 from typer.testing import CliRunner
 
@@ -15,7 +17,7 @@ from nfox.cli.app import app
 from nfox.cli.eval_jacobi import telling
 from nfox.cli.jacobi_picture import trajectory_picture
 from nfox.cli.options import DisplayArguments
-from nfox.cli.pictures import draw
+from nfox.cli.pictures import draw, save
 from nfox.cli.theme import ASCII, Symbols, make_screen
 from nfox.jacobi_blocks import Block
 
@@ -26,7 +28,10 @@ TEXTS = {1: "·one", 2: "a_very_long_token", 3: "语言模型很好用", 4: "!",
 def drawn(symbols: Symbols, color: str = "auto", file: Path | None = None) -> str:
     out = io.StringIO()
     screen = make_screen(DisplayArguments(color=color), out)  # type: ignore[arg-type]
-    draw(trajectory_picture(STATES, TEXTS, symbols), screen, file)
+    picture = trajectory_picture(STATES, TEXTS, symbols)
+    draw(picture, screen)
+    if file:
+        save(picture, file)
     return out.getvalue()
 
 
@@ -56,6 +61,31 @@ def test_colours_change_no_character(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.rstrip() for line in shown.splitlines()] == [
         line.rstrip() for line in drawn(Symbols()).splitlines()
     ]
+
+
+@pytest.mark.parametrize("width", [1, 20, 30, 80, 1000])
+def test_a_wide_block_is_folded_and_loses_nothing(width: int) -> None:
+    """Row by row, the folded bands say what the whole picture says."""
+    states = [tuple((place * 7 + row * row) % 5 for place in range(32)) for row in range(4)]
+    texts = {number: "语" * number + "x" for number in range(5)}
+
+    def rows(width: int | None) -> list[list[str]]:
+        out = io.StringIO()
+        screen = make_screen(DisplayArguments(), out)
+        draw(trajectory_picture(states, texts, Symbols(), width), screen)
+        bands = out.getvalue().split("\n", 1)[1].split("\n\n")
+        if width and width > 20:
+            assert all(cell_len(line) <= width for band in bands for line in band.splitlines())
+        found: list[list[str]] = [[] for _ in states]
+        for band in bands:
+            for number, line in enumerate(band.splitlines()):
+                first, *cells = line.split()
+                assert first == str(number)
+                found[number] += cells
+        return found
+
+    assert rows(width) == rows(None)
+    assert [len(row) for row in rows(width)] == [32] * 4
 
 
 def test_a_block_of_usual_speed_is_shown() -> None:
@@ -91,6 +121,7 @@ def test_the_command_measures_and_draws(tmp_path: Path) -> None:
         ([], "--data is missing"),
         (["--data", "absent.json"], "no such file"),
         (["--data", "absent.json", "--picture", "a.png"], "SVG"),
+        (["--data", "absent.json", "--out", "no/such/x.json"], "no folder no/such for the result"),
     ],
 )
 def test_what_is_missing_is_one_line(words: list[str], said: str) -> None:
@@ -98,6 +129,20 @@ def test_what_is_missing_is_one_line(words: list[str], said: str) -> None:
     assert done.exit_code == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_the_numbers_are_shown_even_if_they_cannot_be_written(tmp_path: Path) -> None:
+    data, out, svg = tmp_path / "a.jsonl", tmp_path / "out.json", tmp_path / "a.svg"
+    data.write_text('{"question": "the fox", "answer": ""}\n{"no": "question"}\n')
+    words = ["--model", folder.llama(), "--data", data, "--out", out, "--picture", svg]
+    words += ["--n", 5, "--max-new-tokens", 12]
+    with full_disk.room(100):
+        done = CliRunner().invoke(app, ["eval", "jacobi", *map(str, words)])
+    assert done.exit_code == 1
+    assert "tokens per iteration" in done.stdout
+    assert f"{out} was not written: " in done.stderr
+    assert "1 skipped as malformed" in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("nfox: error")]) == 1
 
 
 def test_nothing_that_fits_is_one_line(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import full_disk
 import pytest
 from rich.console import RenderableType
 from rich.text import Text
@@ -15,9 +16,10 @@ from nfox import named_trees, trees
 from nfox.cli.eval import accuracy_table
 from nfox.cli.head_pictures import accuracy_bars, bar, tree_picture
 from nfox.cli.options import DisplayArguments
-from nfox.cli.pictures import check_file, draw
+from nfox.cli.pictures import check_file, draw, save
+from nfox.cli.result_files import check_out, write_out
 from nfox.cli.theme import ASCII, Symbols, make_screen
-from nfox.errors import UsageError
+from nfox.errors import NfoxError, UsageError
 
 ACCURACY = [
     [0.6, 0.15, 0.05, 0.02, 0.01, 0.01],
@@ -30,7 +32,9 @@ WHOLE = len(bar([1.0], Symbols()).plain)
 def drawn(picture: RenderableType, color: str = "auto", file: Path | None = None) -> str:
     """What is written to stdout, which is no terminal unless colours are asked for."""
     out = io.StringIO()
-    draw(picture, make_screen(DisplayArguments(color=color), out), file)  # type: ignore[arg-type]
+    draw(picture, make_screen(DisplayArguments(color=color), out))  # type: ignore[arg-type]
+    if file:
+        save(picture, file)
     return out.getvalue()
 
 
@@ -139,6 +143,28 @@ def test_what_cannot_be_written_is_refused_beforehand(name: str, text: str, tmp_
     assert "\n" not in str(caught.value)
     check_file(tmp_path / "a.SVG")
     check_file(None)
+
+
+def test_a_result_has_a_place_before_it_is_measured(tmp_path: Path) -> None:
+    for place, text in (
+        ("absent/a.json", "no folder .*absent for the result"),
+        ("", "is a folder"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            check_out(tmp_path / place)
+    check_out(tmp_path / "a.json")
+    check_out(None)
+    assert list(tmp_path.iterdir()) == [], "to look makes no file"
+
+
+def test_what_cannot_be_written_is_one_line_that_says_what_is_left(tmp_path: Path) -> None:
+    with (
+        full_disk.room(1000),
+        pytest.raises(NfoxError, match=r"not written: .*; it is above") as said,
+    ):
+        write_out(tmp_path / "a.json", "x" * 2000, "it is above")
+    assert "\n" not in said.value.message
+    assert said.value.hint
 
 
 def test_a_tree_is_read_from_what_measuring_wrote(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import folder
 import pytest
 import tiny
@@ -95,7 +97,22 @@ def test_a_chats_function_runs_behind_the_prompt(reply: str) -> None:
     ("reply", "line"),
     [
         ("SELECT a FROM t", "SELECT a FROM t"),
-        ("SELECT a\n\tFROM t\n\nWHERE b = 1;\nSELECT 2", "SELECT a FROM t WHERE b = 1"),
+        ("SELECT a\n\tFROM t\n WHERE b = 1;\nSELECT 2", "SELECT a FROM t WHERE b = 1"),
+        ("SELECT count(*) FROM t\n\nThis counts all rows.", "SELECT count(*) FROM t"),
+        ("SELECT a FROM t\r\n \r\nIt's all.", "SELECT a FROM t"),
+        ("The query is: SELECT a FROM t", "SELECT a FROM t"),
+        ("With pleasure: select a from t", "select a from t"),
+        ("It's `SELECT a FROM t`, of course.", "SELECT a FROM t"),
+        ("```SELECT a FROM t```", "SELECT a FROM t"),
+        ("```sql SELECT a FROM t``` I selected a.", "SELECT a FROM t"),
+        ("I select a:\n```\nSELECT a\n\nFROM t\n```", "SELECT a FROM t"),
+        ("SELECT a FROM t\n```\nIt will select a.\n```", "SELECT a FROM t"),
+        ("-- SELECT it\n/* SELECT */ SELECT a FROM t", "SELECT a FROM t"),
+        ("WITH c AS (SELECT 1)\nSELECT * FROM c", "WITH c AS (SELECT 1) SELECT * FROM c"),
+        ("(SELECT a FROM t) UNION (SELECT 1)", "(SELECT a FROM t) UNION (SELECT 1)"),
+        ("SELECT a FROM t WHERE b = '--x'", "SELECT a FROM t WHERE b = '--x'"),
+        ("SELECT a FROM t WHERE b = 'x  /* y */\tz'", "SELECT a FROM t WHERE b = 'x  /* y */ z'"),
+        ("selection and without", NO_SQL),
         ("Here:\n```sql\nSELECT a FROM t;\n```\nIt selects.", "SELECT a FROM t"),
         ("SELECT a -- the name\nFROM t", "SELECT a FROM t"),
         ("SELECT a FROM t WHERE b = 'x;y'; done", "SELECT a FROM t WHERE b = 'x;y'"),
@@ -106,6 +123,50 @@ def test_a_chats_function_runs_behind_the_prompt(reply: str) -> None:
 )
 def test_sql_is_one_line(reply: str, line: str) -> None:
     assert sql_line(reply) == line
+
+
+PIECES = ("a", "t.b", "=", "(", ")", "'x;y'", "'it''s'", '"-- c  d"', "`e f`", "'/* g'", "1", "-")
+PROSE = ("Here it is:\n", "It's the query: ", "", "With pleasure,\n\n", "> ")
+GAPS = (" ", "\n", "\t ", " -- it's; a note\n", " /* ;\n' */ ")
+ENDS = ("", ";", "\n\nIt's done; it selects.", "; SELECT 2", "\n \n```\nmore\n```")
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_statement_is_found_whatever_stands_around_it(seed: int) -> None:
+    chosen = random.Random(seed)
+    words = ["SELECT", *chosen.choices(PIECES, k=12)]
+    spaced = "".join(word + chosen.choice(GAPS) for word in words).rstrip() + "\n"
+    fence = chosen.choice(("```sql\n", "```", "```sql "))
+    for reply in (
+        chosen.choice(PROSE) + spaced.rstrip("\n") + chosen.choice(ENDS),
+        chosen.choice(PROSE) + fence + spaced + "```\nIt selects what is asked for.",
+        chosen.choice(PROSE) + fence + spaced,  # cut off
+    ):
+        assert sql_line(reply) == " ".join(words), reply
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_any_text_gives_one_line_that_stays(seed: int) -> None:
+    parts = (
+        *PIECES,
+        *GAPS,
+        *ENDS,
+        "'",
+        '"',
+        "`",
+        "```",
+        "--",
+        "/*",
+        "SELECT",
+        "with a as",
+        "\u2028",
+    )
+    reply = "".join(random.Random(seed).choices(parts, k=15))
+    line = sql_line(reply)
+    assert line.strip()
+    assert "\t" not in line
+    assert len(line.splitlines()) == 1
+    assert sql_line(line) == line
 
 
 def test_speed_and_shares_are_added_up() -> None:
