@@ -12,7 +12,7 @@ from nfox.train.consistency_job import ConsistencyJob
 from nfox.train.joint import Joint
 from nfox.train.record import Done
 
-from .train_kinds import Kind, about, command
+from .train_kinds import Kind, about, command, measured_on
 
 
 @dataclass
@@ -72,6 +72,7 @@ class ConsistencyKind(Kind):
         """See `Kind.report`."""
         found: Any = done.measured
         others = ", ".join(f"{name} {value:.4f}" for name, value in found.others.items())
-        yield f"loss {found.loss:.4f}: {others} (tokens that an iteration puts right)"
+        puts = "(tokens that an iteration puts right)"
+        yield f"loss {found.loss:.4f}: {others} {puts}{measured_on(job)}"
         yield f"written to {done.adapter or done.model}; try it:"
         yield f"{command(job, done)} --method jacobi -v"

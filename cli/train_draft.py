@@ -11,7 +11,7 @@ from nfox.train.distil import Distillation
 from nfox.train.draft_job import DraftJob, Sizes
 from nfox.train.record import Done
 
-from .train_kinds import Kind, about, command
+from .train_kinds import Kind, about, command, measured_on
 
 _SIZES = ("layers", "hidden", "intermediate", "heads")
 
@@ -68,7 +68,7 @@ class DraftKind(Kind):
         alpha, agreement = (found.others[name] for name in ("alpha", "agreement"))
         yield (
             f"loss {found.loss:.4f}; alpha {alpha:.3f} when both sample, {agreement:.3f} when both "
-            "take their likeliest token"
+            f"take their likeliest token{measured_on(job)}"
         )
         yield from done.advice
         yield f"written to {done.folder}; try it:"

@@ -55,6 +55,11 @@ class Kind(ABC):
         """Yield lines on what came of it, and how to use it."""
 
 
+def measured_on(job: Any) -> str:
+    """Say it where a training was measured on what it learned from."""
+    return "" if job.eval_data else " (on rows that it learned from: no --eval_data_path)"
+
+
 def command(job: Job, done: Done, *more: str) -> str:
     """Return the command that talks to what was trained."""
     quantised = [f"--load-in-{job.loading.quantisation}"] if job.loading.quantisation else []

@@ -69,8 +69,8 @@ VALUES = {
 """Single values: the setting of today, or "" for what is done anyway."""
 
 REFUSED = {
-    "fsdp_transformer_layer_cls_to_wrap": "heads have no such layers, and FSDP is not for models: "
-    "--deepspeed with ZeRO-2 is",
+    "fsdp_transformer_layer_cls_to_wrap": "FSDP is for heads, which have no such layers; models "
+    "are trained by --deepspeed with ZeRO-2",
     "train_on_inputs": "only replies are learned",
     "lora_target_modules": "adapters are on all linear layers and the LM head",
     "lora_modules_to_save": "--full_weights True trains what is not a linear layer too",

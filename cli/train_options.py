@@ -133,8 +133,11 @@ def parse(
         raise UsageError(" ".join(str(error).split())[:300]) from error
     _refuse_unknown(parser, rest)
     _check(method, said)
+    if args.eval_strategy != "no" and data.eval_data_path is None:
+        unused["eval_strategy"] = "--eval_data_path names data to measure on"
+        args.eval_strategy = args.eval_strategy.NO
     check_reports(args.report_to)
-    if "eval_steps" in said and args.eval_strategy == "no":
+    if "eval_steps" in said and args.eval_strategy == "no" and "eval_strategy" not in unused:
         unused["eval_steps"] = "--eval_strategy steps measures while training"
     job = made.job(own, said, _common(method, data, args, command))
     return job, args, list(reasons(unused))
@@ -151,11 +154,6 @@ def _common(method: str, data: DataArguments, args: Any, command: str) -> dict[s
     """Return what all jobs have."""
     if data.load_in_4bit and data.load_in_8bit:
         raise UsageError("4 bit and 8 bit at once", "choose one of the two")
-    if args.eval_strategy != "no" and data.eval_data_path is None:
-        raise UsageError(
-            f"--eval_strategy {args.eval_strategy.value} without data to measure on",
-            "add --eval_data_path",
-        )
     loading = ModelOptions(
         dtype="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
         quantisation="4bit" if data.load_in_4bit else "8bit" if data.load_in_8bit else None,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from nfox.chat import stop_ids
 from nfox.checkpoint import write_text
-from nfox.errors import UsageError
+from nfox.conversation import Template
+from nfox.errors import ModelError, UsageError
 from nfox.loading import LoadedModel
 from nfox.templates import resolve
 from nfox.train.base import ADAPTER, WHOLE
@@ -50,10 +51,9 @@ class ConsistencyJob(Job):
         Raises:
             UsageError: if blocks have another length than was said.
         """
-        template = resolve(loaded.tokenizer, self.template, model_name=self.model)
         length = min(self.max_length, loaded.target.max_context)
         found = read_trajectories(source, self.loading.cache_dir)
-        ends = stop_ids(loaded, template)
+        ends = stop_ids(loaded, self._template(loaded))
         rows = States(found, ends, length, given=self.given, local=self.local)
         if self.n not in (None, rows.n):
             raise UsageError(
@@ -62,7 +62,18 @@ class ConsistencyJob(Job):
             )
         left = f", {rows.left_out} left out behind the end of their answer" if rows.left_out else ""
         tell(f"{source}: {len(rows)} answers, {rows.blocks} blocks of {rows.n} tokens{left}")
+        if rows.labelled and not self.given:
+            tell("the model's own answers are learned; --use_gt_labels True learns the data's")
         return rows
+
+    def _template(self, loaded: LoadedModel) -> Template:
+        """Return what knows which tokens end an answer; trajectories need no more of it."""
+        try:
+            return resolve(loaded.tokenizer, self.template, model_name=self.model)
+        except ModelError:  # a model without one
+            if self.template is not None:
+                raise
+            return resolve(loaded.tokenizer, "plain")
 
     def learner(self, loaded: LoadedModel) -> ConsistencyLearner:
         """See `Job.learner`."""

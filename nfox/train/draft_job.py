@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -147,17 +147,19 @@ class DraftJob(Job):
             }
             what = {"method": self.method, "base": full_name(self.model), "training": training}
             write_text(folder / RECORD, json.dumps(what, indent=2, ensure_ascii=False) + "\n")
-            advice = self._gamma(folder, loaded.target, found.others["alpha"])
+            advice = self._gamma(folder, loaded.target, found.others)
         return Done(folder, False, self.model, None, found, (advice,))
 
-    def _gamma(self, folder: Path, target: Target, alpha: float) -> str:
-        """Say how many tokens are best drafted here, by what was written."""
+    def _gamma(self, folder: Path, target: Target, found: Mapping[str, float]) -> str:
+        """Say how many tokens are best drafted here, by what was written and measured."""
         loading = replace(self.loading, quantisation=None)
         draft = costs.measure(load_model(str(folder), loading).target, budget=0.2).at(1)
         measured = costs.measure(target)
         ratio = f"a drafted token takes {draft / measured.at(1):.2f} of a forward"
-        gamma = measured.best_gamma(_LONGEST, draft, alpha=alpha)
-        if not gamma:
-            return f"{ratio}: drafting does not pay on this machine"
-        speed = measured.speedup(gamma, alpha, draft)
-        return f"{ratio}: gamma {gamma} pays the most here, {speed:.2f} times the speed to expect"
+        said = []
+        for when, name in (("greedily", "agreement"), ("sampling", "alpha")):
+            gamma = measured.best_gamma(_LONGEST, draft, alpha=found[name])
+            speed = measured.speedup(gamma, found[name], draft)
+            pays = f"gamma {gamma} for {speed:.2f} times the speed" if gamma else "it does not pay"
+            said.append(f"{when} {pays}")
+        return f"{ratio}; what to expect of chains on this machine: {', '.join(said)}"

@@ -8,6 +8,7 @@ it was learned from, so that it is the same however rows are spread.
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -91,6 +92,7 @@ class States(Dataset[Row]):
     Attributes:
         left_out: trajectories whose block is behind the end of the answer, or of the maximum.
         n: tokens of a block.
+        labelled: whether there are answers of the dataset's own.
 
     Raises:
         UsageError: if the dataset's answers are asked for and not there, or there is nothing left.
@@ -105,7 +107,7 @@ class States(Dataset[Row]):
         given: bool = False,
         local: bool = False,
     ) -> None:
-        self.left_out, self.n = 0, 0
+        self.left_out, self.n, self.labelled = 0, 0, False
         self._ends, self._most, self._given, self._local = ends, max_length, given, local
         self._epoch = 0
         answers: dict[tuple[str, tuple[int, ...]], Answer] = {}
@@ -123,7 +125,7 @@ class States(Dataset[Row]):
         whole = tuple(one.complete)
         if whole[: start + len(final)] != (*one.prompt, *final):
             whole = (*one.prompt, *final)
-        tokens = self._ended(whole, one.asked)
+        tokens = _packed(self._ended(whole, one.asked))
         if start >= len(tokens):
             self.left_out += 1
             return
@@ -133,6 +135,7 @@ class States(Dataset[Row]):
                 "nfox data trajectories --use-labels writes them",
             )
         self.n = max(self.n, len(final))
+        self.labelled = self.labelled or one.labels is not None
         labels = self._ended(one.labels, one.asked) if self._given and one.labels else None
         answer = answers.setdefault((one.data_id, whole), Answer(one.asked, tokens, labels))
         answer.blocks.append((start, self._pairs(one, len(tokens) - start)))
@@ -144,12 +147,13 @@ class States(Dataset[Row]):
 
     def _pairs(self, one: Trajectory, length: int) -> list[Pair]:
         """Return what may be drawn of a block of so many tokens."""
-        states = [tuple(state[:length]) for state in one.states]
+        unlike = {tuple(state[:length]): _packed(state[:length]) for state in one.states}
+        states = [unlike[tuple(state[:length])] for state in one.states]
         final = states[-1]
         if self._local:
             pairs = [Pair(*both) for both in pairwise(states[one.augmented :])]
         else:
-            pairs = [Pair(state, final) for state in dict.fromkeys(states[:-1])]
+            pairs = [Pair(state, final) for state in unlike.values()]
         return [pair for pair in pairs if pair.state != pair.better]
 
     def set_epoch(self, epoch: int) -> None:
@@ -180,6 +184,11 @@ class States(Dataset[Row]):
     def blocks(self) -> int:
         """How many blocks there are."""
         return sum(len(answer.blocks) for answer in self._answers)
+
+
+def _packed(tokens: Tokens) -> Tokens:
+    """Return tokens in 4 bytes each: the states of a large set are many."""
+    return array("i", tokens)
 
 
 def _add(row: Row, number: int, start: int, pair: Pair) -> None:
