@@ -20,11 +20,20 @@ from .options import (
     SessionArguments,
 )
 
+
+def _dashes(token: str) -> str:
+    """Options of the published programs are written with underscores."""
+    return token.replace("_", "-")
+
+
 app = typer.Typer(
     name="nfox",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": _dashes,
+    },
 )
 
 

@@ -29,7 +29,10 @@ class TrajectoryArguments:
     data: Annotated[
         str | None,
         option(
-            "Data", "Conversations, GSM8K, Spider or CodeSearchNet: a file or hub id.", "--data"
+            "Data",
+            "Conversations, GSM8K, Spider or CodeSearchNet: a file or hub id.",
+            "--data",
+            "--filename",
         ),
     ] = None
     schemas: Annotated[
@@ -50,13 +53,21 @@ class TrajectoryArguments:
             min=1,
         ),
     ] = None
-    n: Annotated[int, option("Trajectories", "Tokens of a block.", "--n", min=1)] = 16
+    n: Annotated[
+        int, option("Trajectories", "Tokens of a block.", "--n", "--max-new-tokens", min=1)
+    ] = 16
     max_new_seq_len: Annotated[
         int,
         option("Trajectories", "Tokens after which no block begins.", "--max-new-seq-len", min=1),
     ] = 512
     augment: Annotated[
-        bool, option("Trajectories", "Add states with half of their errors righted.", "--augment")
+        bool,
+        option(
+            "Trajectories",
+            "Add states with half of their errors righted.",
+            "--augment",
+            "--use-aug",
+        ),
     ] = False
     use_labels: Annotated[
         bool, option("Trajectories", "Keep the dataset's own answers too.", "--use-labels")

@@ -368,6 +368,20 @@ def test_the_command_collects_resumes_and_refuses_another_way(tmp_path: Path) ->
     assert out.read_bytes() == before
 
 
+def test_the_published_flags_are_the_same_options(tmp_path: Path) -> None:
+    data = written(tmp_path / "gsm8k.jsonl", QUESTIONS)
+    ours = ["--data", data, "--n", 4, "--max-new-seq-len", 8, "--data-size", 2, "--augment"]
+    theirs = ["--filename", data, "--max_new_tokens", 4, "--max_new_seq_len", 8, "--data_size", 2]
+    lines = []
+    for number, words in enumerate((ours, [*theirs, "--use_aug"])):
+        out = tmp_path / f"{number}.jsonl"
+        done = run("data", "trajectories", "--model", folder.llama(), "--out", out,
+                   *words, "--use_labels")  # fmt: skip
+        assert done.exit_code == 0, done.stderr
+        lines.append(out.read_text())
+    assert lines[0] == lines[1]
+
+
 def command(folder_: Path, rows: Sequence[Any], *more: object) -> list[str]:
     """Return what collects the answers to questions into out.jsonl of a folder."""
     data = written(folder_ / "asked.jsonl", rows)
