@@ -15,6 +15,7 @@ from functools import partial
 
 import torch
 
+from nfox.cache import KVCache
 from nfox.target import Target
 from nfox.tree import TokenTree
 
@@ -125,6 +126,14 @@ def timed(act: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def short_past(target: Target) -> KVCache:
+    """Return a cache with a few tokens in it, to time something after."""
+    cache = target.new_cache()
+    cache.reuse([0], (0,) if target.encodes else None)
+    target.read([i % target.vocabulary for i in range(8)], cache)
+    return cache
+
+
 def measure(target: Target, *, budget: float = 1.0) -> Costs:
     """Time forwards of several widths over a short past.
 
@@ -132,9 +141,7 @@ def measure(target: Target, *, budget: float = 1.0) -> Costs:
         target: the model; its `proposals` say whether it takes more than one token.
         budget: seconds to spend, about. A slow model is timed less often and at fewer widths.
     """
-    cache = target.new_cache()
-    cache.reuse([0], (0,) if target.encodes else None)
-    target.read([i % target.vocabulary for i in range(8)], cache)
+    cache = short_past(target)
     widths = WIDTHS if target.proposals != "nothing" else (1,)
     begin, seconds = time.perf_counter(), {}
     for width in widths:

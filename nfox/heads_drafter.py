@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from nfox import checkpoint, named_trees, trees
-from nfox.costs import Costs, idleness, timed
+from nfox.costs import Costs, idleness, short_past, timed
 from nfox.drafters.base import (
     Context,
     Drafter,
@@ -248,9 +248,7 @@ class HeadsDrafter(Drafter):
 
     def seconds(self) -> float:
         """Measure how long it takes to propose once, after a short past."""
-        cache, depth = self.target.new_cache(), self.heads.config.num_heads
-        cache.reuse([0], (0,) if self.target.encodes else None)
-        self.target.read([i % self.target.vocabulary for i in range(8)], cache)
+        cache, depth = short_past(self.target), self.heads.config.num_heads
         context = Context(cache, 0, [], [], depth, make_rule())
         fixed, prices = self.shape, self.prices
         self.shape, self.prices = trees.Shape(tuple((0,) * n for n in range(1, 1 + depth))), None

@@ -21,6 +21,9 @@ from nfox.tree import TokenTree, ancestors
 
 log = logging.getLogger(__name__)
 
+Score = Callable[[TokenTree, KVCache], tuple[Tensor, Tensor]]
+"""What `Target.score` is; others may go another way."""
+
 Proposals = Literal["trees", "chains", "nothing"]
 """What a target can score in one forward: any tree, a chain, or the root alone."""
 

@@ -50,6 +50,28 @@ def test_every_method_says_what_plain_decoding_says(method: str, question: str) 
     assert tau > 1.5 or method not in TRAINED
 
 
+def test_the_adapter_makes_a_cllm_of_it() -> None:
+    """Its own text, the same by every method, and more of it in an iteration."""
+    taus = {}
+    for adapter in (None, "cllm"):
+        loading = ModelOptions(dtype="float32", device="cpu", offline=True, adapter=adapter)
+        made = load(loading=loading, settings=Settings(max_new_tokens=48), method="none")
+        tokens = steps = 0
+        for question in QUESTIONS:
+            said = []
+            for method, options in (("none", {}), ("jacobi", {"window": "16", "pool": "0"})):
+                made.use(method, options)
+                made.cache = made.model.target.new_cache()
+                for _ in made.updates([Message("user", question)]):
+                    pass
+                said.append(made.reply.ids)
+            assert said[0] == said[1]
+            tokens += made.reply.stats.tokens
+            steps += made.reply.stats.steps
+        taus[adapter] = tokens / steps
+    assert taus["cllm"] > 1.15 * taus[None]
+
+
 @pytest.mark.parametrize("method", HEADS)
 def test_heads_come_with_it_and_foretell_much(method: str) -> None:
     folder = TARGET / "nfox" / method

@@ -7,14 +7,16 @@ accepted need not be read again.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from nfox import lean
 from nfox.cache import common_prefix
-from nfox.costs import Costs, idleness, measure
+from nfox.costs import Costs, idleness, short_past, timed
 from nfox.drafters.base import (
     Context,
     Drafter,
@@ -26,7 +28,7 @@ from nfox.drafters.base import (
 )
 from nfox.errors import ModelError, UsageError
 from nfox.loading import LoadedModel
-from nfox.target import Target
+from nfox.target import Score, Target
 from nfox.tree import TokenTree
 from nfox.trees import MOST_NODES, Prices, Shape
 from nfox.verify import Draw
@@ -67,12 +69,13 @@ class Speculative(Drafter):
         prices: of nodes and of drafting; with them a step drafts on, and tries a guess, while that
             is likely enough to pay. Without them it always drafts `gamma` deep.
         name: of the draft model, for the header.
+        score: how the draft model is run; by default the shortest way there is.
         given: whether the person chose gamma.
     """
 
     summary = "a small draft model guesses, the target checks (speculative sampling)"
     needs = "a draft model: --draft-model, or <model>/nfox/spec/"
-    rank = 10
+    rank = 50  # who names a draft model wants it; of what comes with nfox it is the fastest
     options = SpecOptions
 
     def __init__(
@@ -84,6 +87,7 @@ class Speculative(Drafter):
         prices: Prices | None = None,
         name: str = "",
         *,
+        score: Score | None = None,
         given: bool = True,
     ) -> None:
         self.draft = draft
@@ -94,7 +98,7 @@ class Speculative(Drafter):
         self.name = name
         self.given = given
         self.cache = draft.new_cache()
-        self._score = lean.score_of(draft) if gamma else draft.score
+        self._score = score or (lean.score_of(draft) if gamma else draft.score)
         self._agreed = 0  # so many of the cache's tokens are known to be the target's
 
     @classmethod
@@ -107,10 +111,11 @@ class Speculative(Drafter):
         """See `Drafter.build`."""
         draft = parts.load_weights()
         check_pair(parts.model, draft)
-        target, gamma, prices = parts.model.target, options.gamma, None
+        target, gamma, prices, score = parts.model.target, options.gamma, None, None
         branches = options.branches or (_WIDTH if gamma is None else 1)
         if gamma is None:
-            seconds = measure(draft.target, budget=0.2).at(1)
+            score = lean.score_of(draft.target)
+            seconds = _seconds(target, draft.target, score)
             gamma = parts.draft_length(None, _DEPTH, seconds)
             prices = _prices(parts.costs, gamma, seconds)
             gamma = gamma and _DEPTH
@@ -121,6 +126,7 @@ class Speculative(Drafter):
             branches if target.proposals == "trees" else 1,
             prices,
             draft.name,
+            score=score,
             given=options.gamma is not None,
         )
 
@@ -206,6 +212,19 @@ def _fork(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:
         paths += [((*chain, rank), before * chance) for rank, chance in enumerate(draw.chances)]
         chain, before = (*chain, 0), before * draw.chances[0]
     return sorted(paths, key=lambda path: -path[1])
+
+
+def _seconds(target: Target, draft: Target, score: Score) -> float:
+    """Return the seconds of a drafted token, timed as when decoding: after a forward of the target,
+    which leaves nothing of the draft model in the processor's caches.
+    """
+    ours, theirs, tree = short_past(target), short_past(draft), TokenTree.chain(0)
+    times: list[float] = []
+    begin = time.perf_counter()
+    while not times or (len(times) < 5 and time.perf_counter() - begin < 0.2):
+        target.score(tree, ours)
+        times.append(timed(partial(score, tree, theirs), draft.device))
+    return min(times)
 
 
 def _prices(costs: Costs | None, gamma: int, seconds: float) -> Prices:

@@ -11,6 +11,9 @@ from safetensors.torch import load_file, save_file
 
 SETTINGS = Path(__file__).with_name("cllm.yaml")
 NAME = "cllm"
+STRENGTH = 5 / 8
+"""How much of what was learned is added to the target: all of it iterates faster and says worse
+things."""
 WEIGHTS, ABOUT, RECORD = "adapter_model.safetensors", "adapter_config.json", "training.json"
 
 
@@ -42,8 +45,10 @@ def publish(made: Path, target: Path, folder: Path) -> None:
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     about = json.loads((adapter / ABOUT).read_text(encoding="utf-8"))
     about["base_model_name_or_path"] = target.as_posix()
+    about["lora_alpha"] = round(STRENGTH * about["lora_alpha"])
     record = json.loads((made / RECORD).read_text(encoding="utf-8"))
     record["base"] = target.as_posix()
+    record["training"]["strength"] = STRENGTH
     record["training"] = {key: plain(value) for key, value in record["training"].items()}
     for name, what in ((ABOUT, about), (RECORD, record)):
         (folder / name).write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
