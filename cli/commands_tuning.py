@@ -13,7 +13,7 @@ from nfox.errors import UsageError
 from nfox.templates import available, resolve
 
 from .commands import command
-from .header import exactness, method_line, model_name, print_legend
+from .header import exactness, hint, method_line, model_name, print_legend
 
 if TYPE_CHECKING:
     from nfox.reply import Settings
@@ -98,7 +98,8 @@ def use_method(talk: Talk, rest: str) -> None:
         if len(options) < len(words):
             raise UsageError(f"options of a method are NAME=VALUE, not {' '.join(words)!r}")
         chat.use(None if name == _BEST else name, options)
-        talk.say(method_line(chat))
+        for line in filter(None, (method_line(chat), hint(chat))):
+            talk.say(line)
         return
     for name in names():
         mark = "*" if name == chat.method else " "

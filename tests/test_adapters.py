@@ -173,6 +173,7 @@ def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return file.getvalue()
 
     assert "* none    cllm    other" in do("/adapter")
+    assert "--adapter cllm" in do("/method jacobi")
     assert list(commands.complete(talk, "/adapter c")) == ["cllm"]
     do("the quick brown fox")
     assert "* cllm" in do("/adapter cllm")
