@@ -102,25 +102,25 @@ def simulation(
     """Return what simulated rates of acceptance should give, beside what they gave.
 
     Args:
-        entrants: those with an acceptance count.
+        entrants: those with a rate count.
         found: `rows`.
         costs: of the target; without them no speed is foretold.
     """
     together = {row["method"]: row for row in found if row["category"] == ALL}
     listed = []
     for one in entrants:
-        if one.acceptance is None:
+        if one.rate is None:
             continue
-        row = together[one.name]
-        draft = row["time"]["draft"] / 1e3 / one.gamma
-        speedup = costs.speedup(one.gamma, one.acceptance, draft) if costs else None
+        row, acceptance, gamma = together[one.name], one.rate.acceptance, one.rate.gamma
+        draft = row["time"]["draft"] / 1e3 / gamma
+        speedup = costs.speedup(gamma, acceptance, draft) if costs else None
         listed.append(
             {
                 "method": one.name,
-                "acceptance": one.acceptance,
-                "gamma": one.gamma,
+                "acceptance": acceptance,
+                "gamma": gamma,
                 "tau": row["tau"],
-                "expected_tau": expected_tau(one.acceptance, one.gamma),
+                "expected_tau": expected_tau(acceptance, gamma),
                 "speedup": row["speedup"],
                 "expected_speedup": speedup,
             }

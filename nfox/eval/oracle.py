@@ -6,9 +6,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from nfox.drafters.base import Context, Drafter, Parts
+from nfox.drafters.base import Context, Drafter, Options, Parts, option
+from nfox.errors import UsageError
 from nfox.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class OracleOptions(Options):
+    """How often it is right, and how much it drafts."""
+
+    acceptance: float = option(0.8, "chance that a drafted token is right, given the one before")
+    gamma: int = option(4, "tokens drafted in every step")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.acceptance <= 1 or self.gamma < 1:
+            raise UsageError(
+                f"an acceptance is 0 to 1, a gamma above 0: {self.acceptance}, {self.gamma}"
+            )
 
 
 class Oracle(Drafter):
@@ -22,6 +38,7 @@ class Oracle(Drafter):
     """
 
     summary = "the plain reply, with mistakes at a given rate"
+    options = OracleOptions
 
     def __init__(self, acceptance: float, gamma: int, vocabulary: int, seed: int = 0) -> None:
         self.acceptance = acceptance
@@ -31,9 +48,9 @@ class Oracle(Drafter):
         self._texts: list[Sequence[int]] = []
 
     @classmethod
-    def build(cls, parts: Parts, options: object) -> Oracle:
-        """Not by name: it needs a text to know."""
-        raise NotImplementedError
+    def build(cls, parts: Parts, options: OracleOptions) -> Oracle:
+        """See `Drafter.build`; what it is to say is told by `know`."""
+        return cls(options.acceptance, options.gamma, parts.model.target.vocabulary)
 
     def know(self, texts: Sequence[Sequence[int]]) -> None:
         """Learn the conversation to come.

@@ -14,8 +14,9 @@ import torch
 from nfox.cache import common_prefix
 from nfox.chat import Chat
 from nfox.conversation import Message
-from nfox.errors import ContextError, UsageError
-from nfox.eval.oracle import Oracle
+from nfox.drafters.base import Parts
+from nfox.errors import ContextError
+from nfox.eval.oracle import Oracle, OracleOptions
 from nfox.memory import in_use
 from nfox.stats import Stats
 from nfox.tree import TokenTree
@@ -44,15 +45,13 @@ class Entrant:
         name: as typed.
         method: its name.
         options: of the method.
-        acceptance: of a simulated method: the chance that a drafted token is right.
-        gamma: of a simulated method: tokens drafted in every step.
+        rate: at which a simulated method is right; None for a real one.
     """
 
     name: str
     method: str = ""
     options: dict[str, str] = field(default_factory=dict)
-    acceptance: float | None = None
-    gamma: int = 0
+    rate: OracleOptions | None = None
 
     @classmethod
     def parse(cls, text: str) -> Entrant:
@@ -68,11 +67,7 @@ class Entrant:
         Raises:
             UsageError: if that is no rate, or nothing would be drafted.
         """
-        if not 0 <= acceptance <= 1 or gamma < 1:
-            raise UsageError(
-                f"a simulated acceptance is 0 to 1, not {acceptance}; gamma is above 0"
-            )
-        return cls(f"acceptance {acceptance:g}", acceptance=acceptance, gamma=gamma)
+        return cls(f"acceptance {acceptance:g}", rate=OracleOptions(acceptance, gamma))
 
 
 @dataclass(frozen=True)
@@ -135,11 +130,11 @@ class Bench:
         self.drafters: dict[str, Any] = {}
         self._known: dict[int, list[list[int]]] = {}  # prompts and plain replies of tasks
         for entrant in entrants:
-            if entrant.acceptance is None:
+            if entrant.rate is None:
                 chat.use(entrant.method, entrant.options)
                 self.drafters[entrant.name] = (chat.method, chat.drafter)
             else:
-                made = Oracle(entrant.acceptance, entrant.gamma, chat.model.target.vocabulary)
+                made = Oracle.build(Parts(chat.model), entrant.rate)
                 self.drafters[entrant.name] = (entrant.name, made)
 
     def rounds(
