@@ -120,6 +120,8 @@ def use_adapter(talk: Talk, rest: str) -> None:
     """Show or change the adapter of the model, which then reads the conversation anew."""
     chat = talk.chat
     if rest:
+        if rest != _NO:
+            adapters.place(chat.model.name, rest)  # before anything is said to be loaded
         talk.say(f"loading {model_name(chat)} again {talk.screen.symbols.ellipsis}")
         chat.adapt(None if rest == _NO else rest)
         talk.say(method_line(chat))

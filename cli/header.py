@@ -104,7 +104,7 @@ def hint(chat: Chat) -> str:
     made_for = method(chat.method).adapter
     if chat.model.adapter or made_for not in available(chat.model.name):
         return ""
-    return f"for {chat.method} there is an adapter of this model: --adapter {made_for}"
+    return f"for {chat.method} there is an adapter of this model: --adapter {made_for} (/adapter)"
 
 
 def _count(number: int) -> str:
