@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import typer
 
-from nfox.errors import UsageError
-
 from . import bench, data, eval, export, generate, methods, train
-from .grouped import grouped
+from .grouped import grouped, refuse_stray_options
 from .options import (
     DisplayArguments,
     GenerationArguments,
@@ -52,23 +50,11 @@ def chat(
     Without a prompt and at a terminal: a chat; /help says what can be typed there.
     """
     if context.invoked_subcommand is not None:
-        _refuse_stray_options(context)
+        refuse_stray_options(context)
         return
     from .start import run
 
     run(model, method, generation, display, session)
-
-
-def _refuse_stray_options(context: typer.Context) -> None:
-    """Options of the chat before a subcommand would be ignored; better to say so."""
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name == "COMMANDLINE":
-            command = context.invoked_subcommand
-            raise UsageError(
-                f"{parameter.opts[0]} stands before {command}",
-                f"options of {command} follow it: nfox {command} {parameter.opts[0]} ...",
-            )
 
 
 for command in (generate, methods, data, train, eval, bench, export):

@@ -1,197 +1,152 @@
-"""`nfox bench`: every method against plain decoding, on the same prompts in the same run."""
+"""`nfox bench`: every method and other programs against plain decoding, on the same prompts in the
+same run.
+"""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from nfox.drafters import names, plain, ready
-from nfox.errors import UsageError
-
-from .data import command_line
-from .grouped import grouped, option
-from .header import model_name
-from .loading import check, load_chat
+from .bench_answers import answers
+from .bench_compare import baseline, compare
+from .bench_report import check_report, report, write_report
+from .grouped import grouped, option, refuse_stray_options
+from .loading import check
 from .options import Accept, GenerationArguments, MethodArguments, ModelArguments
-from .progress import loading_display
-from .result_files import check_out, write_out
+from .result_files import check_folder, check_out, write_out
 
-if TYPE_CHECKING:
-    from nfox.chat import Chat
-    from nfox.eval.trials import Bench, Divergence, Entrant, Trial
-
-SCHEMA = "nfox.bench/1"
-_BENCH = "Benchmark"
+_WHO, _WHAT, _OUT = "Who", "Prompts and rounds", "Results"
 
 
 @dataclass(frozen=True)
 class BenchArguments:
-    """What is measured, and where the result goes."""
+    """Who is measured, and on what."""
 
     methods: Annotated[
-        str,
-        option(_BENCH, "Which, with options: none,spec,spec:gamma=4; all.", "--methods"),
+        str, option(_WHO, "With options: none,spec,spec:gamma=4; all.", "--methods")
     ] = "all"
-    prompts: Annotated[
-        str,
-        option(
-            _BENCH, "demo, gsm8k, mt-bench, humaneval, sharegpt, files, NAME=FILE.", "--prompts"
-        ),
-    ] = "demo"
-    limit: Annotated[int | None, option(_BENCH, "Of each set at most.", "--limit", min=1)] = None
-    turns: Annotated[int | None, option(_BENCH, "Of a conversation at most.", "--turns", min=1)] = (
-        None
-    )
-    schemas: Annotated[
-        Path | None, option(_BENCH, "Spider's tables.json or its databases.", "--schemas")
-    ] = None
-    rounds: Annotated[
-        int, option(_BENCH, "Of all prompts with all methods.", "--rounds", min=1)
-    ] = 2
-    warmup: Annotated[int, option(_BENCH, "Prompts that do not count.", "--warmup", min=0)] = 2
-    accept: Annotated[Accept, option(_BENCH, "The acceptance rule.", "--accept")] = "exact"
+    peers: Annotated[
+        str, option(_WHO, "Of hf, hf-assisted, hf-lookup, llama.cpp; all.", "--peers")
+    ] = ""
     simulated: Annotated[
         str | None,
         option(
-            _BENCH, "0.6,0.8: guesses right at such a rate, on any model.", "--simulate-acceptance"
+            _WHO, "0.6,0.8: guesses right at such a rate, on any model.", "--simulate-acceptance"
         ),
     ] = None
     simulated_gamma: Annotated[
-        int, option(_BENCH, "Tokens they draft in a step.", "--simulate-gamma", min=1)
+        int, option(_WHO, "Tokens they draft in a step.", "--simulate-gamma", min=1)
     ] = 4
-    out: Annotated[Path | None, option(_BENCH, "Where the JSON goes.", "--json", envvar=None)] = (
+    accept: Annotated[Accept, option(_WHO, "The acceptance rule.", "--accept")] = "exact"
+    prompts: Annotated[
+        str, option(_WHAT, "demo, gsm8k, mt-bench, ..., files, NAME=FILE.", "--prompts")
+    ] = "demo"
+    limit: Annotated[int | None, option(_WHAT, "Of each set at most.", "--limit", min=1)] = None
+    turns: Annotated[int | None, option(_WHAT, "Of a conversation at most.", "--turns", min=1)] = (
         None
     )
+    schemas: Annotated[
+        Path | None, option(_WHAT, "Spider's tables.json or its databases.", "--schemas")
+    ] = None
+    sweep: Annotated[
+        list[str],
+        option(_WHAT, "gamma=1,2,4; temperature=0,1; context=128,limit.", "--sweep", envvar=None),
+    ] = field(default_factory=list)
+    rounds: Annotated[int, option(_WHAT, "Of all prompts with all methods.", "--rounds", min=1)] = 2
+    warmup: Annotated[int, option(_WHAT, "Prompts that do not count.", "--warmup", min=0)] = 2
+
+
+@dataclass(frozen=True)
+class ResultArguments:
+    """Where the results go."""
+
+    out: Annotated[
+        Path | None,
+        option(_OUT, "Everything, as JSON; interrupted runs go on.", "--json", envvar=None),
+    ] = None
+    html: Annotated[Path | None, option(_OUT, "A page of it.", "--html", envvar=None)] = None
+    plots: Annotated[
+        Path | None, option(_OUT, "Folder for plots, PNG and SVG.", "--plots", envvar=None)
+    ] = None
+    answers: Annotated[
+        Path | None,
+        option(_OUT, "Folder for answers, as MT-bench's judges read.", "--answers", envvar=None),
+    ] = None
+    profile: Annotated[
+        Path | None,
+        option(_OUT, "Folder for torch's profiler traces.", "--profile", envvar=None),
+    ] = None
     explain: Annotated[
-        bool, option(_BENCH, "Say what every figure means, and stop.", "--explain", envvar=None)
+        bool, option(_OUT, "Say what every figure means, and stop.", "--explain", envvar=None)
     ] = False
-    debug: Annotated[bool, option(_BENCH, "Show tracebacks.", "--debug")] = False
+    debug: Annotated[bool, option(_OUT, "Show tracebacks.", "--debug")] = False
 
 
 def bench(
-    arguments: BenchArguments, model: ModelArguments, generation: GenerationArguments
+    context: typer.Context,
+    arguments: BenchArguments,
+    results: ResultArguments,
+    model: ModelArguments,
+    generation: GenerationArguments,
 ) -> None:
     """Measure methods against plain decoding: in turn, on the same prompts, with exactness."""
-    if arguments.explain:
+    if context.invoked_subcommand is not None:
+        refuse_stray_options(context)
+        return
+    if results.explain:
         _explain()
         return
     check(model, MethodArguments())
-    check_out(arguments.out)
-    from nfox.eval.tasks import read
-    from nfox.eval.trials import Bench
+    _check(results)
+    if results.profile is not None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # or it writes lines of its own
+    from .bench_run import run
 
-    found = read(arguments.prompts, arguments.limit, arguments.turns, arguments.schemas)
-    if found.skipped:
-        print(f"nfox: {found.skipped} records ask nothing, left out", file=sys.stderr)
-    with loading_display(sys.stderr.isatty()) as told:
-        plainly = MethodArguments(plain(), accept=arguments.accept)
-        chat = load_chat(model, plainly, generation, told=told)
-    made = Bench(chat, [*_entrants(arguments.methods, chat), *_simulated(arguments)], found.kept)
-    trials, parted = _run(made, arguments)
-    result = _result(made, trials, parted, arguments, model, generation)
+    if not run(arguments, model, generation, results, partial(_finish, results)):
+        raise KeyboardInterrupt
+
+
+def _finish(results: ResultArguments, measured: dict[str, Any], *, complete: bool) -> None:
+    """Show what was measured; keep it, if it is all that was to be measured."""
+    from .bench_run import trials_file
     from .bench_table import print_table
 
-    print_table(result)
-    if arguments.out is not None:
-        write_out(arguments.out, json.dumps(result, indent=1) + "\n")
+    print_table(measured)
+    if not complete:
+        return
+    if results.out is not None:
+        write_out(results.out, json.dumps(measured, indent=1) + "\n", "its trials are kept")
+        trials_file(results.out).unlink(missing_ok=True)
+    write_report(measured, results.html, results.plots)
+
+
+def _check(results: ResultArguments) -> None:
+    """Find what keeps results from being written, before there are any."""
+    check_out(results.out)
+    check_report(results.html, results.plots)
+    check_folder(results.answers, "answers")
+    check_folder(results.profile, "profiles")
 
 
 def _explain() -> None:
-    from nfox.eval.figures import EXPLAIN
+    from nfox.eval.figures import EXPLAIN, PEERS
 
     width = max(map(len, EXPLAIN))
     for name, meaning in EXPLAIN.items():
         print(f"{name.ljust(width)}  {meaning}")
-
-
-def _entrants(given: str, chat: Chat) -> list[Entrant]:
-    """Return what is compared, plain decoding first.
-
-    Raises:
-        UsageError: for a method that is not there.
-    """
-    from nfox.eval.trials import Entrant
-
-    everything = ready(chat.model.name, chat.places)
-    wanted = everything if given == "all" else [part.strip() for part in given.split(",")]
-    entrants = {name: Entrant.parse(name) for name in (plain(), *wanted) if name}
-    for entrant in entrants.values():
-        if entrant.method not in names():
-            known = ", ".join(names())
-            raise UsageError(f"there is no method {entrant.method!r}", f"one of {known}")
-    return list(entrants.values())
-
-
-def _simulated(arguments: BenchArguments) -> list[Entrant]:
-    """Return the rates that are simulated.
-
-    Raises:
-        UsageError: for what is no rate.
-    """
-    from nfox.eval.trials import Entrant
-
-    try:
-        rates = [float(part) for part in (arguments.simulated or "").split(",") if part.strip()]
-    except ValueError as error:
-        raise UsageError(f"--simulate-acceptance: {error}", "for example 0.6,0.8") from None
-    return [Entrant.simulated(rate, arguments.simulated_gamma) for rate in rates]
-
-
-def _run(made: Bench, arguments: BenchArguments) -> tuple[list[Trial], list[Divergence]]:
-    """Run all rounds; return the trials, and where they part from the plain ones."""
-    trials: list[Trial] = []
-    parted: dict[tuple[str, int], Divergence] = {}
-    base: Trial | None = None
-    for trial in made.rounds(arguments.rounds, arguments.warmup, _tell):
-        trials.append(trial)
-        base = trial if trial.entrant == plain() else base
-        if base and trial is not base and trial.replies != base.replies:
-            where = made.divergence(trial, base)
-            if where is not None:
-                parted.setdefault((trial.entrant, trial.task), where)
-    return trials, list(parted.values())
-
-
-def _tell(done: int, of: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == of else ""
-        print(f"\r{done} of {of} conversations", end=end, file=sys.stderr, flush=True)
-
-
-def _result(
-    made: Bench,
-    trials: Sequence[Trial],
-    parted: Sequence[Divergence],
-    arguments: BenchArguments,
-    model: ModelArguments,
-    generation: GenerationArguments,
-) -> dict[str, Any]:
-    """Return everything that was found, as it is written."""
-    from nfox.eval.figures import rows, simulation
-    from nfox.eval.machine import machine
-
-    chat = made.chat
-    target = model_name(chat) + (f" with {chat.model.adapter}" if chat.model.adapter else "")
-    given = asdict(arguments) | asdict(generation)
-    settings = {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
-    found = rows(trials, [task.category for task in made.tasks], parted)
-    return {
-        "schema": SCHEMA,
-        "machine": machine(chat, command_line()),
-        "settings": settings | {"model": model.model, "adapter": model.adapter},
-        "drafters": {name: drafter.describe() for name, (_, drafter) in made.drafters.items()},
-        "rows": [{"target": target, **row} for row in found],
-        "simulation": simulation(made.entrants, found, chat.costs),
-        "divergences": [{**asdict(one), "task": made.tasks[one.task].id} for one in parted],
-    }
+    print(f"\n{PEERS}")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(grouped(bench))
+    """Add the command, and what is done with its results."""
+    group = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
+    group.callback()(grouped(bench))
+    for command in (compare, report, answers, baseline):
+        group.command()(grouped(command))
+    app.add_typer(group, name="bench")

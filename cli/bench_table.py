@@ -2,57 +2,73 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-Row = dict[str, Any]
-_PIPE = 120  # columns where nobody says how many there are
+from nfox.eval.result import Result, Row, categories, of_category
+
+_PIPE = 200  # columns where nobody says how many there are; tables take what they need
 
 
-def print_table(result: dict[str, Any]) -> None:
-    """Print all tasks together, then the speed-up of every category."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE)
-    kinds = list(dict.fromkeys(row["category"] for row in result["rows"]))
-    rows = [row for row in result["rows"] if row["category"] == kinds[0]]
-    console.print(_together(rows))
-    if len(kinds) > 1:
-        console.print()
-        console.print(_by_category(kinds[1:], result["rows"]))
+def console() -> Console:
+    """Return what tables are printed on: as wide as the terminal, and wide enough in a pipe."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=_PIPE)
+
+
+def print_table(result: Result) -> None:
+    """Print all tasks together, then every category, and what else was found."""
+    out = console()
+    kinds, rows = categories(result), of_category(result)
+    missing = result["missing"]
+    width = max(len(name) for name in (*result["entrants"], *missing))
+    out.print(_together(rows, width))
+    for name, why in missing.items():
+        out.print(Text.assemble(name.ljust(width + 2), (why, "dim")))
+    if kinds:
+        out.print()
+        out.print(_by_category(kinds, result["rows"]))
     if result["simulation"]:
-        console.print()
-        console.print(_simulation(result["simulation"]))
-    machine = result["machine"]
-    shown = (rows[0]["target"], machine["dtype"], machine["device"])
-    note = f"{', '.join(shown)}, {machine['threads']} threads, {rows[0]['prompts']} prompts"
-    console.print(Text(f"\n{note}; {machine['costs'] or 'costs not measured'}", "dim"))
-    parted = result["divergences"]
+        out.print()
+        out.print(_simulation(result["simulation"]))
+    for line in _notes(rows, result):
+        out.print(Text(line, "dim"))
+
+
+def _notes(rows: Sequence[Row], result: Result) -> list[str]:
+    """Return what is to be known of the run: the machine, the peers, where replies part."""
+    machine, parted = result["machine"], result["divergences"]
+    target = ", ".join((rows[0]["target"], machine["dtype"], machine["device"]))
+    costs = machine["costs"] or "costs not measured"
+    lines = ["", f"{target}, {machine['threads']} threads, {rows[0]['prompts']} prompts; {costs}"]
+    for name, entrant in result["entrants"].items():
+        if entrant["kind"] == "peer":
+            lines.append(f"{name}: {entrant['settings']}")
     if parted:
         widest = max(parted, key=lambda one: one["gap"])
         where = f"{widest['entrant']}, {widest['task']}, token {widest['token']}"
         said = f"{len(parted)} conversations part from the plain ones; widest gap of logits "
-        console.print(Text(f"{said}{widest['gap']:.3f} ({where})", "dim"))
+        lines.append(f"{said}{widest['gap']:.3f} ({where})")
+    return lines
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def table(*columns: str) -> Table:
+    """Make a table of figures; the first column names things."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=True)
-    return table
+        made.add_column(column, justify="right" if place else "left", no_wrap=True)
+    return made
 
 
-def _together(rows: list[Row]) -> Table:
-    names = ("tau", "tok/s", "speed-up", "95 %", "efficiency", "identical", "TTFT")
-    table = _table("", *names, "draft", "target", "host ms")
+def _together(rows: Sequence[Row], width: int) -> Table:
+    names = ("tau", "tok/s", "speed-up", "95 %", "eff.", "identical", "TTFT")
+    grid = table(" " * width, *names, "t(N)/t(1)", "d", "predicted", "loop")
     for row in rows:
-        spent = row["time"]
-        host = spent["verify"] + spent["cache"] + spent["host"]
         too_long = f" ({row['too_long']} too long)" if row["too_long"] else ""
-        table.add_row(
+        grid.add_row(
             row["method"] + too_long,
             f"{row['tau']:.2f}",
             f"{row['tokens_per_second']:.1f}",
@@ -60,33 +76,36 @@ def _together(rows: list[Row]) -> Table:
             f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}",
             f"{row['efficiency']:.2f}",
             f"{row['identical']:.0%}",
-            f"{row['ttft_ms']:.0f}",
-            f"{spent['draft']:.2f}",
-            f"{spent['target']:.2f}",
-            f"{host:.2f}",
+            f"{row['ttft_ms']:.0f} ms",
+            *(shown(row[name]) for name in ("wide", "drafting", "predicted")),
+            shown(row["overhead"], ".0%"),
         )
-    return table
+    return grid
 
 
-def _by_category(kinds: list[str], rows: list[Row]) -> Table:
-    table = _table("tau, speed-up", *kinds)
+def shown(value: float | None, layout: str = ".2f") -> str:
+    """Write a figure; one that is not known is left blank."""
+    return "" if value is None else format(value, layout)
+
+
+def _by_category(kinds: Sequence[str], rows: Sequence[Row]) -> Table:
+    grid = table("tau, speed-up", *kinds)
     found = {(row["method"], row["category"]): row for row in rows}
     for name in dict.fromkeys(row["method"] for row in rows):
         cells = [found[name, kind] for kind in kinds]
-        table.add_row(name, *(f"{cell['tau']:.2f}  {cell['speedup']:.2f}" for cell in cells))
-    return table
+        grid.add_row(name, *(f"{cell['tau']:.2f}  {cell['speedup']:.2f}" for cell in cells))
+    return grid
 
 
-def _simulation(listed: list[Row]) -> Table:
-    table = _table("simulated", "gamma", "tau", "expected", "speed-up", "expected")
+def _simulation(listed: Sequence[Row]) -> Table:
+    grid = table("simulated", "gamma", "tau", "expected", "speed-up", "expected")
     for one in listed:
-        foretold = one["expected_speedup"]
-        table.add_row(
+        grid.add_row(
             one["method"],
             str(one["gamma"]),
             f"{one['tau']:.2f}",
             f"{one['expected_tau']:.2f}",
             f"{one['speedup']:.2f}",
-            "" if foretold is None else f"{foretold:.2f}",
+            shown(one["expected_speedup"]),
         )
-    return table
+    return grid

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from nfox.train.provenance import Share
     from nfox.train.replay import Replayed
 
+EMBEDDED = "embedded"
+"""What the model is called where files need a name and none was given."""
+
 OnDone = Callable[[int], None]
 Kept = TypeVar("Kept", "Replayed", "Collected")
 
@@ -149,7 +152,7 @@ def _asked(model: ModelArguments, arguments: DistillArguments, questions: str) -
 
 def model_facts(model: ModelArguments) -> dict[str, Any]:
     """Return what a model's greedy answers depend on."""
-    name = model.model or "embedded"
+    name = model.model or EMBEDDED
     local = Path(name).expanduser().is_dir()
     return {
         "model": str(Path(name).expanduser().resolve()) if local else name,

@@ -15,6 +15,7 @@ from .eval_gsm8k import gsm8k
 from .eval_harness import humaneval, spider
 from .eval_jacobi import jacobi
 from .eval_loss import loss
+from .eval_mt_bench import mt_bench
 from .eval_results import keep, tell_left_out
 from .grouped import grouped, option
 from .loading import load_chat
@@ -134,4 +135,5 @@ def register(app: typer.Typer) -> None:
     evaluation.command()(grouped(jacobi))  # by its own name
     for command in (gsm8k, humaneval, spider, loss):
         evaluation.command()(grouped(command))
+    evaluation.command("mt-bench")(grouped(mt_bench))
     app.add_typer(evaluation, name="eval")

@@ -185,7 +185,7 @@ def _tasks(data: str, kind: str, expected: set[str]) -> list[Mapping[str, Any]]:
     Raises:
         UsageError: if a record is of another kind, or if there is none.
     """
-    from nfox.train.data import records
+    from nfox.train.records import records
 
     tasks = list(records(data))
     layout = f"expected {{{', '.join(sorted(expected))}}}"

@@ -14,6 +14,8 @@ from typing import Any, get_type_hints
 
 import typer
 
+from nfox.errors import UsageError
+
 from .errors import guarded
 
 
@@ -50,6 +52,23 @@ def words(context: typer.Context, parameter: typer.CallbackParam, value: list[st
         return shlex.split(os.environ[name])
     except ValueError as error:
         raise typer.BadParameter(f"{name}: {error}; put quotes around what has spaces") from None
+
+
+def refuse_stray_options(context: typer.Context) -> None:
+    """Say that options stand before a subcommand, where they would be ignored.
+
+    Raises:
+        UsageError: if there are any.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            command = context.invoked_subcommand
+            whole = f"{context.command_path} {command}"
+            raise UsageError(
+                f"{parameter.opts[0]} stands before {command}",
+                f"options of {command} follow it: {whole} {parameter.opts[0]} ...",
+            )
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
@@ -91,4 +110,6 @@ def _parameters(group: type) -> list[inspect.Parameter]:
 
 
 def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty if field.default is MISSING else field.default

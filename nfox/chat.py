@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from nfox import drafters
 from nfox.conversation import Message, Template
@@ -88,9 +89,21 @@ class Chat:
             NfoxError: if the method is unknown, does not fit, or lacks what it needs.
         """
         best = (name, "as asked for") if name else drafters.best(self.model, self.places)
-        self.drafter = drafters.build(best[0], options or {}, self._parts, self.places)
+        self.drafter = self.make(best[0], options)
         self.method, self.why = best
         self._options = options or {}
+
+    def make(self, name: str, options: dict[str, str] | None = None) -> Drafter:
+        """Make the drafter of a method for this target, without using it.
+
+        Args:
+            name: of the method.
+            options: of the method, as texts.
+
+        Raises:
+            NfoxError: if the method is unknown, does not fit, or lacks what it needs.
+        """
+        return drafters.build(name, options or {}, self._parts, self.places)
 
     def adapt(self, adapter: str | None) -> None:
         """Change the target's adapter, which makes another target of it: the cache starts anew.
@@ -166,7 +179,7 @@ class Chat:
                 yield Update(tuple(rest), None)
         finally:
             text.finish()
-            self._close(reply, text, begun)
+            close(self.model.tokenizer, reply, text, begun)
 
     def _steps(
         self, prompt: Sequence[int], source: tuple[int, ...] | None, reply: Reply
@@ -230,21 +243,29 @@ class Chat:
         reply.text = text.text
         return pieces
 
-    def _close(self, reply: Reply, text: TextStream, begun: Sequence[int]) -> None:
-        """Make a reply's ids and text agree: a stop string belongs to neither."""
-        reply.text = text.text
-        if not text.stopped:
-            return
-        before = spelled(self.model.tokenizer, begun)
 
-        def said() -> str:
-            whole = spelled(self.model.tokenizer, [*begun, *reply.ids])[len(before) :]
-            return whole if begun else whole.removeprefix(" ")
+def close(tokenizer: Any, reply: Reply, text: TextStream, begun: Sequence[int] = ()) -> None:
+    """Make a reply's ids and text agree: a stop string belongs to neither.
 
-        while reply.ids and len(said()) > len(text.text):
-            reply.ids.pop()
-        if said() != text.text:
-            reply.ids = []  # the cut is inside a token: the text will be tokenised again
+    Args:
+        tokenizer: of the model.
+        reply: that is complete.
+        text: of it.
+        begun: tokens that it goes on from.
+    """
+    reply.text = text.text
+    if not text.stopped:
+        return
+    before = spelled(tokenizer, begun)
+
+    def said() -> str:
+        whole = spelled(tokenizer, [*begun, *reply.ids])[len(before) :]
+        return whole if begun else whole.removeprefix(" ")
+
+    while reply.ids and len(said()) > len(text.text):
+        reply.ids.pop()
+    if said() != text.text:
+        reply.ids = []  # the cut is inside a token: the text will be tokenised again
 
 
 def stop_ids(model: LoadedModel, template: Template) -> frozenset[int]:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import folder
 import pytest
-from typer.testing import CliRunner, Result
+import torch
 
 from nfox import Chat, ModelOptions, Settings, load
-from nfox.cli.app import app
-from nfox.drafters import names, plain
+from nfox.costs import expected_tau
+from nfox.drafters import plain
+from nfox.drafters.base import Context
 from nfox.errors import UsageError
-from nfox.eval.figures import ALL, EXPLAIN, rows, simulation, speedups
+from nfox.eval.entrants import Entrant
+from nfox.eval.figures import rows, simulation, speedups
+from nfox.eval.oracle import Decreed, Oracle
+from nfox.eval.result import ALL
 from nfox.eval.tasks import read
-from nfox.eval.trials import Bench, Divergence, Entrant, Task, Trial
+from nfox.eval.trials import Bench, Divergence, Task, Trial
+from nfox.rules import Greedy
 from nfox.stats import Stats
+from nfox.verify import verify
 
 PLAIN = plain()
+PLAIN_ONE = Entrant.parse(PLAIN)
 
 
 def stats(lengths: list[int], *, seconds: float, **more: Any) -> Stats:
@@ -45,9 +55,10 @@ def test_the_figures_of_a_method_by_hand() -> None:
     trials = [
         trial(PLAIN, 0, 0, stats([1] * 6, seconds=3.0), memory=10_000_000),
         trial("fast", 0, 0, stats([3, 2, 1], seconds=1.0, **drafting, cache_seconds=0.05,
-                                  tried=[3, 2], reached=[2, 1], first_token_seconds=0.4)),
+                                  drafted=10, tried=[3, 2], reached=[2, 1], first_token_seconds=0.4,
+                                  prefill_seconds=0.5)),
         trial(PLAIN, 1, 0, stats([1] * 4, seconds=2.0), stats([1], seconds=0.5)),
-        trial("fast", 1, 0, stats([4], seconds=0.5, tried=[1], reached=[1],
+        trial("fast", 1, 0, stats([4], seconds=0.5, tried=[1], reached=[1], drafted=4,
                                   first_token_seconds=0.2),
               stats([1], seconds=0.5, first_token_seconds=0.3), ids=[[1, 2], [3]],
               memory=20_000_000),
@@ -64,6 +75,12 @@ def test_the_figures_of_a_method_by_hand() -> None:
     assert found["peak_memory_mb"] == 20
     parts = {"draft": 40, "target": 100, "verify": 20, "cache": 10, "host": 230}
     assert found["time"] == pytest.approx(parts)  # ms of each of 5 steps
+    assert found["wide"] == pytest.approx(0.1 / (5.5 / 11))  # of the steps of plain decoding
+    assert found["drafting"] == pytest.approx(0.04 / 0.5)
+    assert found["predicted"] == pytest.approx(2.2 / (0.2 + 0.08))
+    assert found["overhead"] == pytest.approx((2.0 - 0.2 - 0.5) / 2.0)
+    assert found["speedup_total"] == pytest.approx((5 / 2.5) / (4 / 5.5))  # by replies' tokens
+    assert found["nodes"] == pytest.approx(14 / 5)
     base = one_row(rows(trials, ["a", "a"]), PLAIN)
     assert (base["speedup"], base["identical"], base["tau"]) == (1, 1, 1)
     assert base["accept_by_depth"] == []
@@ -153,23 +170,109 @@ def test_rounds_are_interleaved_and_conversations_are_equal(chat: Chat) -> None:
     assert {row["identical"] for row in rows(trials, ["a", "b"])} == {1.0}
 
 
+@pytest.mark.parametrize("acceptance", [0.6, 0.7, 0.8, 0.9])
 @pytest.mark.parametrize("gamma", [1, 4])
-def test_a_simulated_acceptance_gives_the_tau_of_the_formula(chat: Chat, gamma: int) -> None:
-    """Within 2 % over 20,000 tokens, and without changing one of them."""
-    chat.settings = Settings(max_new_tokens=400)
-    tasks = [Task(f"{n}", "a", (f"{n} quick foxes", "and a dog")) for n in range(12)]
-    rates = (0.0, 0.6, 0.8, 1.0)
-    simulated = [Entrant.simulated(rate, gamma) for rate in rates]
-    made = Bench(chat, [Entrant.parse(PLAIN), *simulated], tasks)
-    chat.stop_ids, stops = frozenset(), chat.stop_ids
+def test_the_oracle_gives_the_tau_of_the_formula(acceptance: float, gamma: int) -> None:
+    """Within 2 % over 20,000 tokens; no model is needed to know what will be accepted."""
+    text = [token % 50 for token in range(20_001)]
+    oracle = Oracle(acceptance, gamma, 64)
+    oracle.know([text])
+    rule, cache = Decreed(Greedy(), oracle), SimpleNamespace(tokens=list[int]())
+    steps = 0
+    while (read := len(cache.tokens)) < 20_000:
+        tree = oracle.propose(Context(cache, text[read], [], [], 20_000 - read - 1, rule))  # type: ignore[arg-type]
+        verdict = verify(tree, torch.zeros(len(tree), 64), rule, cache.tokens)
+        emitted = [*(tree.tokens[node] for node in verdict.path[1:]), verdict.bonus]
+        assert emitted == text[read + 1 : read + 1 + len(emitted)]
+        cache.tokens += [text[read], *emitted[:-1]]
+        steps += 1
+    assert 20_000 / steps == pytest.approx(expected_tau(acceptance, gamma), rel=0.02)
+
+
+def test_a_simulation_goes_through_the_engine(chat: Chat) -> None:
+    """Always wrong, always right, and in between, without changing one token."""
+    stops, settings = chat.stop_ids, chat.settings
+    chat.stop_ids, chat.settings = frozenset(), Settings(max_new_tokens=120)
+    rates = [(0.0, 4), (1.0, 4), (1.0, 1), (0.7, 2)]
     try:
-        trials = list(made.rounds(1, 0))
+        made = Bench(chat, [PLAIN_ONE, *(Entrant.simulated(*rate) for rate in rates)], TASKS)
+        found = rows(trials := list(made.rounds(1, 0)), ["a", "a"])
     finally:
-        chat.stop_ids, chat.settings = stops, Settings(max_new_tokens=12)
-    found = rows(trials, ["a"] * len(tasks))
-    assert {row["identical"] for row in found} == {1.0}
-    for one in simulation(made.entrants, found, None):
-        assert one["tau"] == pytest.approx(one["expected_tau"], rel=0.03)
+        chat.stop_ids, chat.settings = stops, settings
+    assert made.parted(trials) == []
+    wrong, right, single, between = simulation(made.entrants, found, None)
+    assert wrong["tau"] == wrong["expected_tau"] == 1
+    assert (right["tau"], right["expected_tau"]) == (5, 5)
+    assert (single["tau"], single["expected_tau"]) == (2, 2)
+    assert between["tau"] == pytest.approx(between["expected_tau"], rel=0.1)  # of 480 tokens
+
+
+def test_near_ties_do_not_end_a_simulation(chat: Chat) -> None:
+    """Its text is the plain one by decree, whatever the logits of a wide forward say."""
+    made = Bench(chat, [PLAIN_ONE, Entrant.simulated(1.0, 3)], TASKS)
+    made.hold(PLAIN_ONE, 0, 0)
+    known = [[*ids[:-2], 200, 201] for ids in made.known[0]]  # not what the model would say
+    made.known[0] = known
+    held = made.hold(made.entrants[1], 0, 0)
+    assert held.replies[0][-2:] == [200, 201]
+    assert held.stats[0].tau == 4
+
+
+@contextmanager
+def known_beyond_its_end(chat: Chat, **settings: Any) -> Iterator[tuple[Bench, list[int]]]:
+    """Yield a benchmark whose simulated drafter, of gamma 4, is always right, and knows what would
+    follow a reply's end; and the plain reply with that.
+    """
+    stops, before = chat.stop_ids, chat.settings
+    chat.stop_ids = frozenset()
+    made = Bench(chat, [PLAIN_ONE, Entrant.simulated(1.0, 4)], TASKS)
+    (whole,) = made.hold(PLAIN_ONE, 0, 0).replies
+    made.settings = Settings(**settings)
+    try:
+        yield made, whole
+    finally:
+        chat.stop_ids, chat.settings = stops, before
+
+
+def held(made: Bench) -> tuple[Stats, dict[str, Any]]:
+    """Hold the first task plainly and simulated; return the latter's stats and row."""
+    known = made.known[0]
+    trials = [made.hold(PLAIN_ONE, 0, 0)]
+    made.known[0] = known
+    trials.append(made.hold(made.entrants[1], 0, 0))
+    return trials[1].stats[0], one_row(rows(trials, ["a"]), made.entrants[1].name)
+
+
+def test_an_end_inside_a_block_is_the_last_token_that_counts(chat: Chat) -> None:
+    with known_beyond_its_end(chat, max_new_tokens=12) as (made, whole):
+        place = next(place for place in (5, 6, 7, 8) if whole.index(whole[place]) == place)
+        chat.stop_ids = frozenset({whole[place]})
+        stats, row = held(made)
+    assert stats.lengths == [5, place - 4]  # of a block of five
+    assert (row["tokens"], row["steps"], row["tau"]) == (place + 1, 2, (place + 1) / 2)
+    assert row["nodes"] == 4  # drafted, whatever became of it
+    assert row["identical"] == 1
+
+
+def test_a_reply_that_is_cut_counts_what_it_has(chat: Chat) -> None:
+    with known_beyond_its_end(chat, max_new_tokens=7) as (made, _):
+        stats, row = held(made)
+    assert (stats.lengths, row["tau"], row["accept_by_depth"]) == ([5, 2], 3.5, [1, 1, 1, 1])
+
+
+def test_a_reply_of_one_token(chat: Chat) -> None:
+    with known_beyond_its_end(chat, max_new_tokens=1) as (made, _):
+        stats, row = held(made)
+    assert (row["tokens"], row["steps"], row["tau"], row["nodes"]) == (1, 1, 1, 0)
+    assert row["ttft_ms"] == pytest.approx(1e3 * (stats.prefill_seconds + stats.seconds))
+    assert row["accept_by_depth"] == []
+
+
+def test_a_method_that_drafts_nothing_has_the_figures_of_plain_decoding(chat: Chat) -> None:
+    made = bench(chat, "jacobi:window=0:pool=0")
+    row = rows(list(made.rounds(1, 0)), ["a", "b"])[1]
+    assert (row["tau"], row["nodes"], row["accept_by_depth"]) == (1, 0, [])
+    assert row["identical"] == 1
 
 
 def test_where_replies_part_is_found_with_its_gap(chat: Chat) -> None:
@@ -220,6 +323,18 @@ def test_every_layout_is_asked(record: Any, turns: tuple[str, ...], tmp_path: Pa
     assert read(f"x={file}", limit=1).kept[0].category == record.get("category", "x")
 
 
+def test_a_limit_leaves_some_of_all_categories(tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    kinds = ["writing"] * 4 + ["math"] * 3 + ["rag"]
+    records = [{"question_id": n, "category": kind, "turns": ["a"]} for n, kind in enumerate(kinds)]
+    file.write_text("\n".join(map(json.dumps, records)))
+    found = read(f"x={file}", limit=5).kept
+    assert [task.id for task in found] == ["x-0", "x-1", "x-4", "x-5", "x-7"]
+    # Spec-Bench has six tasks, and MT-bench's eight categories are one of them.
+    kept = read(f"spec-bench={file}").kept
+    assert [task.category for task in kept] == ["multi-turn"] * 7 + ["rag"]
+
+
 def test_mistakes_about_prompts_are_one_line(tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text('{"other": 1}\n')
@@ -231,60 +346,3 @@ def test_mistakes_about_prompts_are_one_line(tmp_path: Path) -> None:
 def test_the_demo_has_all_categories_early() -> None:
     assert len({task.category for task in read("demo", limit=6).kept}) == 3
     assert len({task.id for task in read("demo").kept}) == len(read("demo").kept)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
-
-
-def test_the_command_writes_what_is_documented(tmp_path: Path) -> None:
-    out = tmp_path / "result.json"
-    done = run(
-        "--model", folder.llama(), "--dtype", "float32", "--methods", "lookup,jacobi:window=2",
-        "--limit", 2, "--rounds", 1, "--max-new-tokens", 8, "--json", out, "--prompts", "demo",
-    )  # fmt: skip
-    assert done.exit_code == 0, done.stderr
-    said = json.loads(out.read_text())
-    assert said["schema"] == "nfox.bench/1"
-    assert {"device", "dtype", "versions", "command", "commit", "threads"} <= said["machine"].keys()
-    assert said["settings"]["max_new_tokens"] == 8
-    assert [row["method"] for row in said["rows"]][:3] == [PLAIN, "lookup", "jacobi:window=2"]
-    for row in said["rows"]:
-        assert set(EXPLAIN) <= row.keys()
-        assert row["identical"] == 1
-        assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
-    assert said["divergences"] == []
-    for row in said["rows"][:3]:
-        assert f"{row['tau']:.2f}" in done.stdout
-
-
-def test_all_are_the_methods_that_are_ready() -> None:
-    done = run("--model", folder.llama(), "--limit", 1, "--rounds", 1, "--max-new-tokens", 2,
-               "--warmup", 0)  # fmt: skip
-    assert done.exit_code == 0, done.stderr
-    said = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
-    ready = [name for name in names() if name in said]
-    assert set(ready) == {PLAIN, "jacobi", "lookup"}
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--methods", "warp"], "no method 'warp'"),
-        (["--methods", "lookup:colour=1"], "no option 'colour'"),
-        (["--methods", "medusa"], "needs trained heads"),
-        (["--json", "/nowhere/at/all.json"], "no folder"),
-        (["--prompts", "nothing.jsonl"], "nothing.jsonl"),
-    ],
-)
-def test_mistakes_are_one_line(words: list[str], said: str) -> None:
-    done = run("--model", folder.llama(), "--offline", "--limit", 1, *words)
-    assert done.exit_code in (2, 3), done.output
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_every_figure_is_explained() -> None:
-    done = run("--explain")
-    assert done.exit_code == 0
-    assert all(name in done.stdout and meaning in done.stdout for name, meaning in EXPLAIN.items())

@@ -5,7 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import threading
 import types
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +191,42 @@ def test_a_hub_id_is_loaded_with_its_split(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [("some/one", "train", None), ("some/one", "test", "kept")]
     with pytest.raises(NfoxError, match=r"no such dataset$"):
         read("not/there")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Serve a folder; yield its address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None: ...
+
+    made = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    with made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{made.server_port}"
+        made.shutdown()
+
+
+def test_an_address_is_read_as_a_file_is(tmp_path: Path, server: str) -> None:
+    (tmp_path / "some.jsonl.gz").write_bytes(gzip.compress(json.dumps(share(*GOOD)).encode()))
+    assert len(read(f"{server}/some.jsonl.gz").kept) == 1
+    with pytest.raises(NfoxError, match=r"cannot read .*404"):
+        read(f"{server}/other.jsonl")
+    with pytest.raises(NfoxError, match=r"cannot read http://127\.0\.0\.1:9/x"):
+        read("http://127.0.0.1:9/x")
+
+
+def test_schema_guided_dialogues_are_read_as_published(tmp_path: Path) -> None:
+    turns = [
+        {"speaker": "USER", "utterance": "A table for two?", "frames": []},
+        {"speaker": "SYSTEM", "utterance": "At what time?", "frames": []},
+    ]
+    file = tmp_path / "dialogues_001.json"
+    file.write_text(json.dumps([{"dialogue_id": "1_00000", "services": ["x"], "turns": turns}]))
+    (found,) = read(str(file)).kept
+    assert [(one.role, one.content) for one in found] == [
+        ("user", "A table for two?"), ("assistant", "At what time?"),
+    ]  # fmt: skip
 
 
 def made(conversations: list[list[Message]], length: int = 512, **options: Any) -> Rows:

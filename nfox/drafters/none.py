@@ -22,5 +22,9 @@ class Autoregressive(Drafter):
         """See `Drafter.propose`."""
         return TokenTree.chain(context.root)
 
+    def describe(self) -> str:
+        """See `Drafter.describe`."""
+        return "plain decoding"
+
 
 METHOD = Autoregressive

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from statistics import median
 from typing import Any
 
@@ -11,11 +11,10 @@ from torch import Tensor
 
 from nfox.costs import Costs, expected_tau
 from nfox.drafters import plain
-from nfox.eval.trials import Divergence, Entrant, Trial
+from nfox.eval.entrants import Entrant
+from nfox.eval.result import ALL
+from nfox.eval.trials import Divergence, Trial
 from nfox.stats import DEFINITIONS, Stats
-
-ALL = "all"
-"""The category of all tasks together."""
 
 EXPLAIN = {
     "prompts": "conversations that were held; each counts once, however many rounds there were",
@@ -27,13 +26,19 @@ EXPLAIN = {
     "speedup": "tokens_per_second / that of plain decoding, on the same prompts in the same rounds",
     "speedup_low": "where 2.5 % of speed-ups are below, prompts and rounds drawn anew (bootstrap)",
     "speedup_high": "where 2.5 % are above",
+    "speedup_total": "the same with prefill: replies' tokens / (time of prefill and steps)",
     "efficiency": "speedup / tau: what is left of the tokens per step once wide forwards and "
     "drafting are paid",
     "identical": "share of conversations whose tokens all equal those of plain decoding in the "
-    "same round",
+    "same round; a simulated one is given them",
     "gap": "where replies part from the plain ones: the largest difference of the two tokens' "
     "logits in a plain step; near-ties fall either way when logits are rounded",
     "accept_by_depth": DEFINITIONS["by depth"],
+    "nodes": "tokens drafted in a step",
+    "wide": "t(N)/t(1): time of the target's forward in a step / time of a plain step",
+    "drafting": "d: time of drafting in a step / time of a plain step",
+    "predicted": "tau / (wide + drafting): the speed-up if the loop itself took no time",
+    "overhead": "share of the steps' time that is neither drafting nor the target's forward",
     "peak_memory_mb": "most memory in use: of the process, on a GPU of its tensors",
     "too_long": "conversations that were ended since they did not fit into the context",
     "time": "milliseconds of a step: drafting, the target's forward, judging the tree, keeping "
@@ -41,11 +46,21 @@ EXPLAIN = {
 }
 """What every figure means."""
 
+PEERS = (
+    "Of a peer only tokens and their times are seen: those that come with the prompt's forward, "
+    "which is no step, are left out of tokens, steps and tokens_per_second, and what a step "
+    "consists of is not known. Where tokens are drawn, it draws others."
+)
+"""What is different of other programs."""
+
 _RESAMPLES = 2000
 
 
 def rows(
-    trials: Sequence[Trial], categories: Sequence[str], parted: Iterable[Divergence] = ()
+    trials: Sequence[Trial],
+    categories: Sequence[str],
+    parted: Iterable[Divergence] = (),
+    peers: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Return one row for each method and category, and for all of them.
 
@@ -53,6 +68,7 @@ def rows(
         trials: all rounds of all methods, the plain one among them.
         categories: of every task.
         parted: where conversations differ from the plain ones.
+        peers: those whose steps cannot be looked into.
     """
     found = []
     names = dict.fromkeys(trial.entrant for trial in trials)
@@ -65,16 +81,25 @@ def rows(
             own = [trial for trial in trials if trial.entrant == name and trial.task in tasks]
             gap = max((gap for (who, task), gap in gaps.items() if who == name and task in tasks),
                       default=0.0)  # fmt: skip
-            found.append({"method": name, "category": kind, **_row(own, base), "gap": gap})
+            found.append(
+                {
+                    "method": name,
+                    "category": kind,
+                    **_row(own, base, seen=name not in peers),
+                    "gap": gap,
+                }
+            )
     return found
 
 
-def _row(own: Sequence[Trial], plain: Sequence[Trial]) -> dict[str, Any]:
+def _row(own: Sequence[Trial], plain: Sequence[Trial], *, seen: bool) -> dict[str, Any]:
+    """Return the figures of some trials; `seen` says whether their steps' parts are known."""
     stats = [one for trial in own for one in trial.stats]
     tokens, steps = sum(one.tokens for one in stats), sum(one.steps for one in stats)
     seconds = sum(one.seconds for one in stats)
     tau = tokens / max(steps, 1)
     speedup, low, high = speedups(own, plain)
+    total, base = _total(own), _total(plain)
     same = {(trial.task, trial.turn): trial.replies for trial in plain}
     equal = [trial.replies == same.get((trial.task, trial.turn)) for trial in own]
     return {
@@ -87,13 +112,45 @@ def _row(own: Sequence[Trial], plain: Sequence[Trial]) -> dict[str, Any]:
         "speedup": speedup,
         "speedup_low": low,
         "speedup_high": high,
+        "speedup_total": total / base if base else 0.0,
         "efficiency": speedup / tau if tau else 0.0,
         "identical": sum(equal) / max(len(equal), 1),
         "accept_by_depth": _by_depth(stats),
         "peak_memory_mb": max((trial.memory for trial in own), default=0) / 1e6,
         "too_long": len({trial.task for trial in own if trial.too_long}),
-        "time": _times(stats, max(steps, 1)),
+        **(_inside(stats, plain, tau) if seen else dict.fromkeys(_INSIDE)),
     }
+
+
+_INSIDE = ("nodes", "wide", "drafting", "predicted", "overhead", "time")
+
+
+def _inside(stats: Sequence[Stats], plain: Sequence[Trial], tau: float) -> dict[str, Any]:
+    """Return what is known of steps whose parts are seen."""
+    steps = max(sum(one.steps for one in stats), 1)
+    seconds = sum(one.seconds for one in stats)
+    base = [one for trial in plain for one in trial.stats]
+    times = _times(stats, steps)
+    step = 1e3 * sum(one.seconds for one in base) / max(sum(one.steps for one in base), 1)
+    wide, drafting = (times[part] / step if step else 0.0 for part in ("target", "draft"))
+    host = sum(one.host_seconds for one in stats)
+    found = (
+        sum(one.drafted for one in stats) / steps,
+        wide,
+        drafting,
+        tau / (wide + drafting) if wide else 0.0,
+        host / seconds if seconds else 0.0,
+        times,
+    )
+    return dict(zip(_INSIDE, found, strict=True))
+
+
+def _total(trials: Sequence[Trial]) -> float:
+    """Return tokens per second of replies, prefill included."""
+    tokens = sum(len(ids) for trial in trials for ids in trial.replies)
+    stats = [one for trial in trials for one in trial.stats]
+    seconds = sum(one.prefill_seconds + one.seconds for one in stats)
+    return tokens / seconds if seconds else 0.0
 
 
 def simulation(
@@ -109,7 +166,7 @@ def simulation(
     together = {row["method"]: row for row in found if row["category"] == ALL}
     listed = []
     for one in entrants:
-        if one.rate is None:
+        if one.kind != "simulated":
             continue
         row, acceptance, gamma = together[one.name], one.rate.acceptance, one.rate.gamma
         draft = row["time"]["draft"] / 1e3 / gamma

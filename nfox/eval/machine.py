@@ -15,7 +15,7 @@ import torch
 import nfox
 from nfox.chat import Chat
 
-_PACKAGES = ("torch", "transformers", "accelerate", "bitsandbytes", "peft")
+_PACKAGES = ("torch", "transformers", "bitsandbytes", "peft", "llama-cpp-python")
 
 
 def machine(chat: Chat, command: str) -> dict[str, Any]:

@@ -1,16 +1,24 @@
 """A drafter that knows the reply and is wrong on purpose: what the engine makes of an acceptance
 rate, whatever the model, even one with random weights.
+
+Its replies are the known ones by decree: where rounded logits of a wide forward turn a near-tie,
+the text would be another one, of which it knows nothing.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from torch import Tensor
 
 from nfox.drafters.base import Context, Drafter, Options, Parts, option
 from nfox.errors import UsageError
+from nfox.reply import Settings
 from nfox.tree import TokenTree
+from nfox.verify import Draw, Judgement, Rule
 
 
 @dataclass(frozen=True)
@@ -45,14 +53,14 @@ class Oracle(Drafter):
         self.gamma = gamma
         self.vocabulary = vocabulary
         self._dice = random.Random(seed)
-        self._texts: list[Sequence[int]] = []
+        self._texts: list[list[int]] = []
 
     @classmethod
     def build(cls, parts: Parts, options: OracleOptions) -> Oracle:
         """See `Drafter.build`; what it is to say is told by `know`."""
         return cls(options.acceptance, options.gamma, parts.model.target.vocabulary)
 
-    def know(self, texts: Sequence[Sequence[int]]) -> None:
+    def know(self, texts: Sequence[list[int]]) -> None:
         """Learn the conversation to come.
 
         Args:
@@ -60,12 +68,16 @@ class Oracle(Drafter):
         """
         self._texts = list(texts)
 
+    def after(self, begun: Sequence[int]) -> Sequence[int]:
+        """Return what follows in the conversation; nothing where it is not the known one."""
+        known = next((text for text in self._texts if text[: len(begun)] == begun), [])
+        return known[len(begun) :]
+
     def propose(self, context: Context) -> TokenTree:
-        """See `Drafter.propose`. Where a text is not the known one, nothing is drafted."""
-        begun = [*context.tokens, context.root]
-        known = next((text for text in self._texts if list(text[: len(begun)]) == begun), begun)
+        """See `Drafter.propose`."""
+        following = self.after([*context.tokens, context.root])
         drafted = []
-        for token in known[len(begun) : len(begun) + min(self.gamma, context.room)]:
+        for token in following[: min(self.gamma, context.room)]:
             right = self._dice.random() < self.acceptance
             drafted.append(token if right else (token + 1) % self.vocabulary)
         return TokenTree.chain(context.root, drafted)
@@ -73,3 +85,55 @@ class Oracle(Drafter):
     def describe(self) -> str:
         """See `Drafter.describe`."""
         return f"right with a chance of {self.acceptance:g}, gamma {self.gamma}"
+
+
+@dataclass
+class Decreed(Rule):
+    """The rule that it stands for, whose work it does, and then the known text's own tokens.
+
+    Args:
+        rule: that it stands for.
+        oracle: who knows the text.
+    """
+
+    rule: Rule
+    oracle: Oracle
+    name: ClassVar[str] = "decreed"
+
+    def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
+        """See `Rule.judge`."""
+        choices = list(self.rule.judge(tree, logits, past).choices)
+        following = self.oracle.after([*past, tree.tokens[0]])
+        accepted = [True] + [False] * (len(tree) - 1)
+        for node, known in enumerate(following[: len(tree)]):  # of a chain
+            choices[node] = known
+            if node + 1 == len(tree) or tree.tokens[node + 1] != known:
+                break
+            accepted[node + 1] = True
+        return Judgement(accepted, choices)
+
+    def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
+        """See `Rule.draw`."""
+        return self.rule.draw(logits, past, count)
+
+
+@dataclass(frozen=True)
+class DecreedSettings(Settings):
+    """Settings whose replies are known.
+
+    Args:
+        oracle: who knows them.
+    """
+
+    oracle: Oracle | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, oracle: Oracle) -> DecreedSettings:
+        """Return settings with their replies known."""
+        own = {one.name: getattr(settings, one.name) for one in fields(Settings)}
+        return cls(**own, oracle=oracle)
+
+    def rule(self, reply: int) -> Rule:
+        """See `Settings.rule`."""
+        made = super().rule(reply)
+        return Decreed(made, self.oracle) if self.oracle else made

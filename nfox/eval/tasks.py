@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 from nfox.errors import UsageError
 from nfox.eval.trials import Task
 from nfox.train import task_data
-from nfox.train.data import gather, records
+from nfox.train.data import gather
+from nfox.train.records import records
 
-HUB = {
+SPEC_BENCH = "spec-bench"
+_GITHUB = "https://raw.githubusercontent.com"
+SOURCES = {
+    "codesearchnet": "code-search-net/code_search_net@python:test",
     "gsm8k": "openai/gsm8k@main:test",
     "humaneval": "openai/openai_humaneval:test",
-    "mt-bench": "HuggingFaceH4/mt_bench_prompts",
+    "mt-bench": f"{_GITHUB}/lm-sys/FastChat/main/fastchat/llm_judge/data/mt_bench/question.jsonl",
+    "sgd": f"{_GITHUB}/google-research-datasets/dstc8-schema-guided-dialogue/master/dev/"
+    "dialogues_001.json",
     "sharegpt": "anon8231489123/ShareGPT_Vicuna_unfiltered",
+    SPEC_BENCH: f"{_GITHUB}/hemingkx/Spec-Bench/main/data/spec_bench/question.jsonl",
+    "spider": "xlangai/spider:validation",
 }
-"""Where sets lie that have a name."""
+"""Where sets lie that have a name: on the hub, or where they were published."""
+
+_MT_BENCH = frozenset(
+    ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+)
+_NAMES = ("question_id", "task_id", "dialogue_id", "id")
 
 DEMO = {
     "skills": (
@@ -75,7 +88,7 @@ def read(
     Args:
         given: names of sets, files, dataset ids on the hub, or NAME=FILE, separated by commas; the
             name becomes the category of tasks that have none.
-        limit: so many of each at most.
+        limit: so many of each at most, from all of its categories in turn.
         turns: of a conversation at most.
         schemas: of Spider's databases, see `nfox.train.task_data.read`.
         cache_dir: where downloads are kept.
@@ -90,11 +103,22 @@ def read(
         found = _read(part, databases, cache_dir)
         if not found.kept:
             raise UsageError(f"{part}: nothing to ask in it", f"expected {LAYOUTS}")
-        kept += [replace(task, turns=task.turns[:turns]) for task in found.kept[:limit]]
+        kept += [replace(task, turns=task.turns[:turns]) for task in _some(found.kept, limit)]
         skipped += found.skipped
     if not kept:
-        raise UsageError("no prompts", f"name a file, or some of demo, {', '.join(HUB)}")
+        raise UsageError("no prompts", f"name a file, or some of demo, {', '.join(SOURCES)}")
     return Tasks(kept, skipped)
+
+
+def _some(tasks: Sequence[Task], limit: int | None) -> list[Task]:
+    """Return so many at most, in their order, of all categories alike."""
+    if limit is None:
+        return list(tasks)
+    kinds: dict[str, list[int]] = {}
+    for place, task in enumerate(tasks):
+        kinds.setdefault(task.category, []).append(place)
+    turns = (place for turn in zip_longest(*kinds.values()) for place in turn if place is not None)
+    return [tasks[place] for place in sorted(islice(turns, limit))]
 
 
 def _read(part: str, databases: task_data.Databases, cache_dir: str | None) -> Tasks:
@@ -104,11 +128,10 @@ def _read(part: str, databases: task_data.Databases, cache_dir: str | None) -> T
             for kind, texts in DEMO.items()
             for place, text in enumerate(texts)
         ]
-        random.Random(0).shuffle(made)  # so that a limit leaves some of each kind
         return Tasks(made)
     name, equals, source = part.partition("=")
     if not equals:
-        name, source = (part, HUB[part]) if part in HUB else (Path(part).stem, part)
+        name, source = (part, SOURCES[part]) if part in SOURCES else (Path(part).stem, part)
     return _tasks(records(source, cache_dir), name, databases)
 
 
@@ -121,8 +144,10 @@ def _tasks(found: Iterable[Any], name: str, databases: task_data.Databases) -> T
             skipped += 1
             continue
         known = record if isinstance(record, Mapping) else {}
-        label = next((known[key] for key in ("question_id", "task_id", "id") if key in known), None)
+        label = next((known[key] for key in _NAMES if key in known), None)
         category = known.get("category") or name
+        if name == SPEC_BENCH and category in _MT_BENCH:
+            category = "multi-turn"  # one of its six tasks
         kept.append(Task(f"{name}-{place if label is None else label}", str(category), turns))
     return Tasks(kept, skipped)
 

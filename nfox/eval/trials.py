@@ -5,21 +5,23 @@ So a machine that drifts, warms up or does something else meanwhile hurts all me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from nfox.cache import common_prefix
 from nfox.chat import Chat
 from nfox.conversation import Message
-from nfox.drafters.base import Parts
-from nfox.errors import ContextError
-from nfox.eval.oracle import Oracle, OracleOptions
+from nfox.errors import ContextError, ModelError
+from nfox.eval.entrants import Entrant, Runner, Simulated, runner
 from nfox.memory import in_use
+from nfox.reply import Settings
 from nfox.stats import Stats
 from nfox.tree import TokenTree
+
+Key = tuple[str, int, int]
+"""Of a trial: entrant, task, round."""
 
 
 @dataclass(frozen=True)
@@ -30,44 +32,13 @@ class Task:
         id: names it.
         category: tasks of one kind are also reported together.
         turns: what the person says, one after the other.
+        temperature: that its replies are drawn at; None for that of all.
     """
 
     id: str
     category: str
     turns: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A method with its options, as it was typed: `spec` or `spec:gamma=4:branches=1`.
-
-    Args:
-        name: as typed.
-        method: its name.
-        options: of the method.
-        rate: at which a simulated method is right; None for a real one.
-    """
-
-    name: str
-    method: str = ""
-    options: dict[str, str] = field(default_factory=dict)
-    rate: OracleOptions | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Entrant:
-        """Read what was typed."""
-        method, *options = text.strip().split(":")
-        pairs = (option.partition("=") for option in options)
-        return cls(text.strip(), method, {name: value for name, _, value in pairs})
-
-    @classmethod
-    def simulated(cls, acceptance: float, gamma: int) -> Entrant:
-        """Return one that is right at a given rate, whatever the model.
-
-        Raises:
-            UsageError: if that is no rate, or nothing would be drafted.
-        """
-        return cls(f"acceptance {acceptance:g}", rate=OracleOptions(acceptance, gamma))
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,79 +86,123 @@ class Divergence:
 
 
 class Bench:
-    """Holds conversations with all methods.
+    """Holds conversations with all entrants.
 
     Args:
         chat: whose model, template and settings are used.
         entrants: the plain one first.
         tasks: conversations.
+
+    Attributes:
+        entrants: those that can answer.
+        missing: why the others cannot.
+        known: prompts with the plain replies of tasks that were held.
+        settings: of all replies, but for the temperature that a task has of its own.
     """
 
     def __init__(self, chat: Chat, entrants: Sequence[Entrant], tasks: Sequence[Task]) -> None:
         self.chat = chat
-        self.entrants = entrants
         self.tasks = tasks
-        self.drafters: dict[str, Any] = {}
-        self._known: dict[int, list[list[int]]] = {}  # prompts and plain replies of tasks
+        self.runners: dict[str, Runner] = {}
+        self.missing: dict[str, str] = {}
         for entrant in entrants:
-            if entrant.rate is None:
-                chat.use(entrant.method, entrant.options)
-                self.drafters[entrant.name] = (chat.method, chat.drafter)
-            else:
-                made = Oracle.build(Parts(chat.model), entrant.rate)
-                self.drafters[entrant.name] = (entrant.name, made)
+            try:
+                self.runners[entrant.name] = runner(entrant, chat)
+            except ModelError as error:
+                self.missing[entrant.name] = error.message
+        self.entrants = [one for one in entrants if one.name in self.runners]
+        self.settings = chat.settings
+        self.known: dict[int, list[list[int]]] = {}
 
     def rounds(
-        self, rounds: int, warmup: int = 1, tell: Callable[[int, int], None] = lambda done, of: None
+        self,
+        rounds: int,
+        warmup: int = 1,
+        tell: Callable[[int, int], None] = lambda done, of: None,
+        held: Collection[Key] = (),
     ) -> Iterator[Trial]:
-        """Hold every conversation with every method, so many times.
+        """Hold every conversation with every entrant, so many times.
 
         Args:
             rounds: how often.
             warmup: tasks that are held before, and not counted.
             tell: told how many trials are done, and of how many.
+            held: trials that are not needed any more.
         """
-        for task in range(min(warmup, len(self.tasks))):
+        due = [
+            (turn, task, entrant)
+            for turn in range(rounds)
+            for task in range(len(self.tasks))
+            for entrant in self.entrants
+        ]
+        left = [(turn, task, one) for turn, task, one in due if (one.name, task, turn) not in held]
+        for task in range(min(warmup, len(self.tasks)) if left else 0):
             for entrant in self.entrants:
                 self.hold(entrant, task, -1)
-        done, of = 0, rounds * len(self.tasks) * len(self.entrants)
-        for turn in range(rounds):
-            for task in range(len(self.tasks)):
-                for entrant in self.entrants:
-                    yield self.hold(entrant, task, turn)
-                    done += 1
-                    tell(done, of)
+        for done, (turn, task, entrant) in enumerate(left, len(due) - len(left) + 1):
+            if entrant.kind == "simulated" and task not in self.known:
+                self.hold(self.entrants[0], task, -1)
+            yield self.hold(entrant, task, turn)
+            tell(done, len(due))
 
     def hold(self, entrant: Entrant, task: int, turn: int) -> Trial:
-        """Hold a conversation from its beginning, with an empty cache."""
-        chat = self.chat
-        chat.method, chat.drafter = self.drafters[entrant.name]
-        chat.drafter.truncate(0)
-        if isinstance(chat.drafter, Oracle):
-            chat.drafter.know(self._known[task])
-        texts: list[list[int]] = []
-        chat.cache = chat.model.target.new_cache()
+        """Hold a conversation from its beginning, with nothing read."""
+        chat, who = self.chat, self.runners[entrant.name]
+        who.begin()
+        if isinstance(who, Simulated):
+            who.oracle.know(self.known[task])
+        chat.settings = self._settings_of(self.tasks[task])
         chat.replies = 1024 * task  # the noise depends on the task, not on what came before
-        messages, too_long = list[Message](), False
-        trial = Trial(entrant.name, task, turn, [], [], 0)
         device = chat.model.target.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        trial = Trial(entrant.name, task, turn, [], [], 0)
+        messages, texts, too_long = list[Message](), list[list[int]](), False
         for said in self.tasks[task].turns:
             messages.append(Message("user", said))
             try:
-                for _ in chat.updates(messages):
-                    pass
+                reply = who.reply(messages)
             except ContextError:
                 too_long = True
                 break
-            texts.append([*chat.encode(messages)[0], *chat.reply.ids])
-            trial.replies.append(chat.reply.ids)
-            trial.stats.append(chat.reply.stats)
-            messages.append(chat.reply.message())
+            texts.append([*chat.encode(messages)[0], *reply.ids])
+            trial.replies.append(reply.ids)
+            trial.stats.append(reply.stats)
+            messages.append(reply.message())
         if entrant == self.entrants[0]:
-            self._known[task] = texts
+            self.known[task] = texts
+        chat.settings = self.settings
         return replace(trial, memory=in_use(device), too_long=too_long)
+
+    def _settings_of(self, task: Task) -> Settings:
+        given = self.settings
+        if task.temperature is None:
+            return given
+        return replace(given, sampling=replace(given.sampling, temperature=task.temperature))
+
+    def close(self) -> None:
+        """Take away what peers made."""
+        for who in self.runners.values():
+            who.close()
+
+    def parted(self, trials: Iterable[Trial]) -> list[Divergence]:
+        """Return where conversations first differ from the plain ones, one for each task.
+
+        What a peer draws at a temperature has other random numbers, so it is not looked at.
+        """
+        peers = {one.name for one in self.entrants if one.kind == "peer"}
+        trials = list(trials)
+        plain = {(t.task, t.turn): t for t in trials if t.entrant == self.entrants[0].name}
+        found: dict[tuple[str, int], Divergence] = {}
+        for trial in trials:
+            drawn = not self._settings_of(self.tasks[trial.task]).sampling.greedy
+            key = trial.entrant, trial.task
+            if key in found or (drawn and trial.entrant in peers):
+                continue
+            where = self.divergence(trial, plain[trial.task, trial.turn])
+            if where is not None:
+                found[key] = where
+        return list(found.values())
 
     def divergence(self, trial: Trial, plain: Trial) -> Divergence | None:
         """Say where a trial and the plain one of its task part; None if nowhere."""

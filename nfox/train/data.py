@@ -6,24 +6,20 @@ What is malformed is left out and counted, never a crash in the third hour.
 
 from __future__ import annotations
 
-import gzip
-import importlib.util
 import itertools
-import json
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nfox.conversation import Message
-from nfox.errors import NfoxError, UsageError
+from nfox.errors import UsageError
+from nfox.train.records import records
 
 LAYOUTS = (
     '{"conversations": [{"from": "human", "value": "..."}]}, '
     '{"messages": [{"role": "user", "content": "..."}]} or [{"role": "user", "content": "..."}]'
 )
-_GZIP = b"\x1f\x8b"  # what begins so is gzipped, whatever its name
+_SPEAKERS = {"USER": "user", "SYSTEM": "assistant"}
 _ROLES = {
     "system": "system",
     "human": "user",
@@ -72,30 +68,14 @@ def read(source: str, cache_dir: str | None = None, *, replies: bool = True) -> 
     """Read conversations.
 
     Args:
-        source: a JSON file (a list), a file of JSON lines, either of them gzipped or not, or a
-            dataset's id on the hub, its configuration after an @ if it has several, its split
-            after a colon (else "train").
-        cache_dir: where a download is kept; None is the hub's own folder.
+        source: see `nfox.train.records`.
+        cache_dir: where a download from the hub is kept.
         replies: whether they are needed; without them the user's turns alone are read.
 
     Raises:
         UsageError: if there is nothing of that name, or nothing in it to learn from.
     """
     return some(source, gather(records(source, cache_dir), replies=replies), replies=replies)
-
-
-def records(source: str, cache_dir: str | None = None) -> Iterable[Any]:
-    """Return the records of a file or of a dataset on the hub, None for a line that is no JSON.
-
-    Args:
-        source: see `read`.
-        cache_dir: see `read`.
-
-    Raises:
-        UsageError: if there is nothing of that name, or it is no JSON.
-    """
-    path = Path(source).expanduser()
-    return _file(path) if path.exists() else _hub(source, cache_dir)
 
 
 def some(
@@ -182,71 +162,16 @@ def _turns(record: Any) -> list[Message | None]:
     """Return the turns of a record in any layout; None for one that is not understood."""
     listed = record
     if isinstance(record, dict):
-        listed = record.get("conversations") or record.get("messages")
+        listed = record.get("conversations") or record.get("messages") or record.get("turns")
     return [_turn(item) for item in listed] if isinstance(listed, list) else []
 
 
 def _turn(item: Any) -> Message | None:
     if not isinstance(item, dict):
         return None
+    if "utterance" in item:  # the Schema-Guided Dialogue dataset
+        item = {"role": _SPEAKERS.get(str(item.get("speaker"))), "content": item["utterance"]}
     role, text = item.get("from", item.get("role")), item.get("value", item.get("content"))
     if not isinstance(text, str) or not isinstance(role, str) or role not in _ROLES:
         return None
     return Message(_ROLES[role], text)
-
-
-def _file(path: Path) -> Iterable[Any]:
-    """Return the records of a file: a list, one record, or one on each line (None where not)."""
-    if not path.is_file():
-        raise UsageError(f"{path}: expected a file, found a folder", "name a JSON or JSONL file")
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data.startswith(_GZIP) else data).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not readable as text: {error}") from error
-    if not text.lstrip().startswith("["):
-        return _lines(text)
-    try:
-        records: list[Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path}: not JSON: {error}", f"expected a list of {LAYOUTS}") from error
-    return records
-
-
-def _lines(text: str) -> Iterator[Any]:
-    try:
-        yield json.loads(text)  # one record over several lines
-        return
-    except json.JSONDecodeError:
-        pass
-    for line in text.split("\n"):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                yield None
-
-
-def _hub(source: str, cache_dir: str | None) -> Iterable[Any]:
-    """Return the records of a dataset on the hub."""
-    named, _, split = source.partition(":")
-    name, _, configuration = named.partition("@")
-    if source.endswith((".json", ".jsonl", ".gz")) or source.startswith((".", "/", "~")):
-        raise UsageError(f"{source}: no such file", "check the path")
-    if importlib.util.find_spec("datasets") is None:
-        raise UsageError(
-            f"{source} is no file here, and to read it from the hub `datasets` is not installed",
-            "pip install 'nfox[train]', or name a JSON file",
-        )
-    import datasets
-
-    try:
-        records: Iterable[Any] = datasets.load_dataset(
-            name, *filter(None, [configuration]), split=split or "train", cache_dir=cache_dir
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise NfoxError(
-            f"cannot read {source} from the hub: {line}", "check the id and the network"
-        ) from error
-    return records

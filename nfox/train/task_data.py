@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nfox.errors import UsageError
-from nfox.train.data import LAYOUTS, Conversations, gather, records, some
+from nfox.train.data import LAYOUTS, Conversations, gather, some
+from nfox.train.records import records
 
 TASKS = (
     '{"question", "answer"} (GSM8K), {"question", "query", "db_id"} (Spider) '
@@ -32,7 +33,7 @@ def read(
     """Read conversations and tasks; a task is a question and its answer.
 
     Args:
-        source: see `nfox.train.data.read`.
+        source: see `nfox.train.records`.
         schemas: of Spider's databases: its tables.json, or the folder of its SQLite files.
         cache_dir: where a download is kept.
         replies: whether the answers are needed.

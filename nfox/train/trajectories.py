@@ -11,7 +11,7 @@ from typing import Any
 
 from nfox.conversation import Message
 from nfox.errors import UsageError
-from nfox.train.data import records
+from nfox.train.records import records
 
 LAYOUT = (
     '{"data_id", "jacobian_itr_id", "prompt_ids_len", "prompt_ids", "answer_trajectory_ids": '

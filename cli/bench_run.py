@@ -1,0 +1,235 @@
+"""One run of the benchmark: who takes part, the rounds, what is kept of an interrupted one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nfox.drafters import names as method_names
+from nfox.drafters import plain, ready
+from nfox.eval.result import SCHEMA
+
+from .bench_answers import write_answers
+from .data import EMBEDDED, command_line, model_facts
+from .header import model_name
+from .loading import load_chat
+from .options import GenerationArguments, MethodArguments, ModelArguments
+from .progress import loading_display
+from .result_files import make_folder
+
+if TYPE_CHECKING:
+    from nfox.chat import Chat
+    from nfox.eval.entrants import Entrant
+    from nfox.eval.kept import Kept
+    from nfox.eval.sweeps import Sweep
+    from nfox.eval.trials import Bench, Task, Trial
+
+    from .bench import BenchArguments, ResultArguments
+
+
+class Found(Protocol):
+    """Takes a result."""
+
+    def __call__(self, result: dict[str, Any], /, *, complete: bool) -> None: ...
+
+
+def run(
+    arguments: BenchArguments,
+    model: ModelArguments,
+    generation: GenerationArguments,
+    results: ResultArguments,
+    found: Found,
+) -> bool:
+    """Measure; return whether all was measured.
+
+    Args:
+        arguments: who is measured, and on what.
+        model: its options.
+        generation: how tokens are chosen.
+        results: where they go.
+        found: takes the result, unless there is none yet.
+
+    Raises:
+        NfoxError: for options that do not fit, or where nothing can be kept.
+    """
+    from nfox.eval.kept import whole
+    from nfox.eval.sweeps import Sweep
+    from nfox.eval.tasks import read
+    from nfox.eval.trials import Bench
+
+    sweeps = [Sweep.parse(text) for text in arguments.sweep]
+    _entrants(arguments, sweeps, method_names())  # mistakes are told before a model is loaded
+    prompts = read(arguments.prompts, arguments.limit, arguments.turns, arguments.schemas)
+    if prompts.skipped:
+        print(f"nfox: {prompts.skipped} records ask nothing, left out", file=sys.stderr)
+    with loading_display(sys.stderr.isatty()) as told:
+        plainly = MethodArguments(plain(), accept=arguments.accept)
+        chat = load_chat(model, plainly, generation, told=told)
+    entrants = _entrants(arguments, sweeps, ready(chat.model.name, chat.places))
+    tasks = _tasks(prompts.kept, sweeps, chat)
+    with closing(Bench(chat, entrants, tasks)) as made:
+        for name, why in made.missing.items():
+            print(f"nfox: {name} is left out: {why}", file=sys.stderr)
+        settings = _settings(arguments, model, generation)
+        kept = _kept(results.out, made, settings)
+        trials, complete = _rounds(made, arguments, kept)
+        trials = whole(trials, [one.name for one in made.entrants])
+        name = Path(model.model or EMBEDDED).name
+        if trials:
+            found(_result(made, trials, settings, name), complete=complete)
+        if complete:
+            _write_more(made, trials, results, name)
+    return complete
+
+
+def _entrants(
+    arguments: BenchArguments, sweeps: Sequence[Sweep], everything: Sequence[str]
+) -> list[Entrant]:
+    """Return who is compared, plain decoding first.
+
+    Args:
+        arguments: that name them.
+        sweeps: over options.
+        everything: the methods that "all" stands for.
+
+    Raises:
+        UsageError: for names, rates and options that there are not.
+    """
+    from nfox.errors import UsageError
+    from nfox.eval import peers
+    from nfox.eval.entrants import Entrant
+
+    methods = everything if arguments.methods == "all" else _listed(arguments.methods)
+    made = [Entrant.parse(name) for name in methods]
+    try:
+        rates = [float(rate) for rate in _listed(arguments.simulated or "")]
+    except ValueError as error:
+        raise UsageError(f"--simulate-acceptance: {error}", "for example 0.6,0.8") from None
+    made += [Entrant.simulated(rate, arguments.simulated_gamma) for rate in rates]
+    others = peers.names() if arguments.peers == "all" else _listed(arguments.peers)
+    made += [Entrant.peer(name) for name in others]
+    for sweep in sweeps:
+        made = sweep.entrants(made)
+    return list({one.name: one for one in (Entrant.parse(plain()), *made)}.values())
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _tasks(tasks: Sequence[Task], sweeps: Sequence[Sweep], chat: Chat) -> list[Task]:
+    made = list(tasks)
+    for sweep in sweeps:
+        made, left_out = sweep.tasks(made, chat)
+        if left_out:
+            print(f"nfox: {left_out} prompts are longer than that, left out", file=sys.stderr)
+    return made
+
+
+def _settings(
+    arguments: BenchArguments, model: ModelArguments, generation: GenerationArguments
+) -> dict[str, Any]:
+    """Return all that was asked for, as JSON has it."""
+    given = asdict(arguments) | asdict(generation) | model_facts(model)
+    given |= {"model": model.model, "heads": model.heads, "draft_model": model.draft_model}
+    return {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
+
+
+def _kept(out: Path | None, made: Bench, settings: dict[str, Any]) -> Kept | None:
+    """Return the file that keeps trials until all are there; None if results are not kept."""
+    if out is None:
+        return None
+    from nfox.eval.kept import Kept
+    from nfox.eval.machine import machine
+
+    here = machine(made.chat, "")
+    there = {name: here[name] for name in ("device", "threads", "dtype", "nfox", "versions")}
+    facts = settings | there | {"entrants": [one.name for one in made.entrants]}
+    facts["tasks"] = [asdict(task) for task in made.tasks]
+    return Kept(trials_file(out), facts)
+
+
+def trials_file(out: Path) -> Path:
+    """Return where the trials of a result are kept until it is written."""
+    return out.with_name(f"{out.name}.trials")
+
+
+def _rounds(made: Bench, arguments: BenchArguments, kept: Kept | None) -> tuple[list[Trial], bool]:
+    """Run what is left of all rounds; return the trials, and whether these are all."""
+    trials = kept.read() if kept else []
+    if trials:
+        print(f"nfox: going on after {len(trials)} conversations", file=sys.stderr)
+    held = {(trial.entrant, trial.task, trial.turn) for trial in trials}
+    with kept.writing() if kept else nullcontext() as add:
+        try:
+            for trial in made.rounds(arguments.rounds, arguments.warmup, _tell, held):
+                trials.append(trial)
+                if add:
+                    add(trial)
+        except KeyboardInterrupt:
+            then = "the same command goes on" if kept else "with --json it could be gone on with"
+            print(f"\nnfox: interrupted after {len(trials)}; {then}", file=sys.stderr)
+            return trials, False
+    return trials, True
+
+
+def _tell(done: int, of: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == of else ""
+        print(f"\r{done} of {of} conversations", end=end, file=sys.stderr, flush=True)
+
+
+def _result(
+    made: Bench, trials: Sequence[Trial], settings: dict[str, Any], name: str
+) -> dict[str, Any]:
+    """Return everything that was found, as it is written."""
+    from nfox.eval.figures import rows, simulation
+    from nfox.eval.machine import machine
+
+    chat = made.chat
+    target = model_name(chat) + (f" with {chat.model.adapter}" if chat.model.adapter else "")
+
+    def describe(entrant: str) -> str:
+        """Name a place beside the model, wherever it lies."""
+        return made.runners[entrant].describe().replace(chat.model.name, name)
+
+    parted = made.parted(trials)
+    peers = {one.name for one in made.entrants if one.kind == "peer"}
+    found = rows(trials, [task.category for task in made.tasks], parted, peers)
+    return {
+        "schema": SCHEMA,
+        "machine": machine(chat, command_line()),
+        "settings": settings,
+        "entrants": {
+            one.name: {"kind": one.kind, "settings": describe(one.name)} for one in made.entrants
+        },
+        "missing": made.missing,
+        "rows": [{"target": target, **row} for row in found],
+        "simulation": simulation(made.entrants, found, chat.costs),
+        "divergences": [{**asdict(one), "task": made.tasks[one.task].id} for one in parted],
+    }
+
+
+def _write_more(made: Bench, trials: Sequence[Trial], results: ResultArguments, name: str) -> None:
+    """Write what needs more than the figures."""
+    from nfox.stream import spelled
+
+    if results.answers is not None:
+        peers = {one.name for one in made.entrants if one.kind == "peer"}
+        chat = made.chat
+
+        def decode(ids: Sequence[int]) -> str:
+            return spelled(chat.model.tokenizer, ids).strip()
+
+        files = write_answers(results.answers, trials, made.tasks, decode, name, peers)
+        print(f"answers of {len(files)} written to {results.answers}", file=sys.stderr)
+    if results.profile is not None:
+        from nfox.eval.profiles import write
+
+        make_folder(results.profile)
+        files = write(made, results.profile)
+        print(f"profiles of {len(files)} written to {results.profile}", file=sys.stderr)

@@ -1,0 +1,33 @@
+"""Other programs that answer the same prompts with the same weights, in the same run."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from nfox.errors import UsageError
+from nfox.eval.peers.base import Peer
+
+_WHERE = {
+    "hf": "hf.Generate",
+    "hf-assisted": "hf.Assisted",
+    "hf-lookup": "hf.Lookup",
+    "llama.cpp": "llama_cpp.LlamaCpp",
+}
+
+
+def names() -> list[str]:
+    """Return the names of all peers."""
+    return list(_WHERE)
+
+
+def peer(name: str) -> type[Peer]:
+    """Return the class of a peer.
+
+    Raises:
+        UsageError: if there is no such peer.
+    """
+    if name not in _WHERE:
+        raise UsageError(f"there is no peer {name!r}", f"one of {', '.join(names())}")
+    module, _, made = _WHERE[name].partition(".")
+    found: type[Peer] = getattr(import_module(f"{__name__}.{module}"), made)
+    return found

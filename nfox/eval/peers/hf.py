@@ -1,0 +1,144 @@
+"""`generate` of transformers: plain, with a draft model (assisted generation), with prompt lookup.
+
+The model is the very one that nfox runs, attention and dtype included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.generation.streamers import BaseStreamer
+
+from nfox.chat import Chat
+from nfox.drafters.spec import Speculative
+from nfox.eval.peers.base import Peer, Tell
+from nfox.reply import Settings
+
+_CONFIDENCE = "assistant_confidence_threshold"
+_LOOKUP = 10  # tokens, the value in transformers' documentation; it has no default
+
+
+class Generate(Peer):
+    """Plain decoding.
+
+    Args:
+        model: the target's.
+        more: arguments of `generate`.
+    """
+
+    name: ClassVar[str] = "hf"
+
+    def __init__(self, model: Any, **more: Any) -> None:
+        self.model = model
+        self.more = more
+
+    @classmethod
+    def build(cls, chat: Chat) -> Self:
+        """See `Peer.build`."""
+        return cls(chat.model.target.model)
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        prompt: Sequence[int],
+        source: tuple[int, ...] | None,
+        settings: Settings,
+        stop_ids: Collection[int],
+        limit: int,
+        tell: Tell,
+    ) -> None:
+        """See `Peer.answer`."""
+        ids = torch.tensor([list(source or prompt)], device=self.model.device)
+        inputs = {"inputs": ids, "attention_mask": torch.ones_like(ids)}
+        if source is not None:
+            inputs["decoder_input_ids"] = torch.tensor([list(prompt)], device=self.model.device)
+        config = _config(settings, stop_ids, limit)
+        self.model.generate(
+            **inputs, generation_config=config, streamer=_Streamer(tell), **self.more
+        )
+
+    def describe(self) -> str:
+        """See `Peer.describe`."""
+        attention = self.model.config._attn_implementation
+        return f"generate of transformers {transformers.__version__}, {attention}, DynamicCache"
+
+
+class Assisted(Generate):
+    """Assisted generation, with the draft model of method `spec` and transformers' own settings."""
+
+    name = "hf-assisted"
+
+    @classmethod
+    def build(cls, chat: Chat) -> Self:
+        """See `Peer.build`; without a draft model it says what `spec` would say."""
+        drafter = chat.make(Speculative.__module__.rpartition(".")[2])  # named as its file
+        assert isinstance(drafter, Speculative)
+        return cls(chat.model.target.model, assistant_model=drafter.draft.model)
+
+    def describe(self) -> str:
+        """See `Peer.describe`."""
+        # What a model's own config leaves open, `generate` fills in from these.
+        usual = GenerationConfig._get_default_generation_params()
+        own = self.more["assistant_model"].generation_config
+        names = ("num_assistant_tokens", "num_assistant_tokens_schedule", _CONFIDENCE)
+        most, schedule, confidence = (
+            usual[name] if getattr(own, name) is None else getattr(own, name) for name in names
+        )
+        return (
+            f"assisted {super().describe()}, {most} tokens at most ({schedule}), "
+            f"while it is sure by {confidence}"
+        )
+
+
+class Lookup(Generate):
+    """Prompt lookup decoding."""
+
+    name = "hf-lookup"
+
+    @classmethod
+    def build(cls, chat: Chat) -> Self:
+        """See `Peer.build`."""
+        return cls(chat.model.target.model, prompt_lookup_num_tokens=_LOOKUP)
+
+    def describe(self) -> str:
+        """See `Peer.describe`."""
+        return f"prompt lookup in {super().describe()}, {_LOOKUP} tokens, n-grams of 2 at most"
+
+
+def _config(settings: Settings, stop_ids: Collection[int], limit: int) -> GenerationConfig:
+    ends = sorted(stop_ids)
+    drawn = settings.sampling
+    chosen: dict[str, Any] = {"do_sample": not drawn.greedy}
+    if not drawn.greedy:
+        names = ("temperature", "top_k", "top_p", "min_p")
+        chosen |= {name: getattr(drawn, name) for name in names}
+    return GenerationConfig(
+        max_new_tokens=limit,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else 0,
+        repetition_penalty=drawn.repetition_penalty,
+        use_cache=True,
+        **chosen,
+    )
+
+
+class _Streamer(BaseStreamer):  # type: ignore[misc]
+    """Passes new tokens on; what comes first is the prompt."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._begun = False
+
+    def put(self, value: Tensor) -> None:
+        """Take tokens."""
+        if self._begun:
+            self._tell(value.flatten().tolist())
+        self._begun = True
+
+    def end(self) -> None:
+        """Nothing is kept."""

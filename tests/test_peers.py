@@ -1,0 +1,163 @@
+"""Other programs in the same run: their replies are counted as nfox's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Self
+
+import folder
+import pytest
+
+from nfox import Chat, Message, ModelOptions, Settings, load
+from nfox.drafters import plain
+from nfox.errors import ContextError, UsageError
+from nfox.eval import peers
+from nfox.eval.entrants import Entrant
+from nfox.eval.figures import rows
+from nfox.eval.peers.base import Peer, hold
+from nfox.eval.trials import Bench, Task
+from nfox.sampling import Sampling
+
+PLAIN = Entrant.parse(plain())
+TASKS = [
+    Task("one", "a", ("the quick brown fox",)),
+    Task("two", "a", ("over the lazy", "dog, and again")),
+]
+
+
+def loaded(**more: object) -> Chat:
+    loading = ModelOptions(dtype="float32", offline=True)
+    return load(str(folder.llama()), loading=loading, settings=Settings(max_new_tokens=12), **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def chat() -> Chat:
+    return loaded(draft_model=str(folder.llama(1)))
+
+
+class Scripted(Peer):
+    """Says what it is told to, block by block."""
+
+    name = "scripted"
+
+    def __init__(self, *blocks: Sequence[int]) -> None:
+        self.blocks = blocks
+        self.limit = 0
+
+    @classmethod
+    def build(cls, chat: Chat) -> Self:
+        return cls()
+
+    def answer(
+        self,
+        prompt: Sequence[int],
+        source: tuple[int, ...] | None,
+        settings: Settings,
+        stop_ids: Collection[int],
+        limit: int,
+        tell: Callable[[Sequence[int]], None],
+    ) -> None:
+        self.limit = limit
+        for block in self.blocks:
+            tell(block)
+
+
+ASKED = [Message("user", "the fox")]
+
+
+def test_what_comes_with_the_prompt_is_no_step(chat: Chat) -> None:
+    reply = hold(Scripted([70, 71], [72], [73, 74, 75]), chat, ASKED)
+    assert reply.ids == [70, 71, 72, 73, 74, 75]
+    assert (reply.stats.steps, reply.stats.tokens, reply.stats.lengths) == (2, 4, [1, 3])
+    assert reply.stats.first_token_seconds == reply.stats.prefill_seconds > 0
+    assert reply.text == chat.model.tokenizer.decode(reply.ids)
+    one = hold(Scripted([70]), chat, ASKED)
+    assert (one.ids, one.stats.steps, one.stats.tau) == ([70], 0, 0)
+    assert hold(Scripted(), chat, ASKED).ids == []
+
+
+def test_a_stop_token_inside_a_block_ends_the_reply(chat: Chat) -> None:
+    end = next(iter(chat.stop_ids))
+    reply = hold(Scripted([70], [71, end, 72], [73]), chat, ASKED)
+    assert (reply.ids, reply.finish) == ([70, 71], "stop")
+    # The stop token was emitted, and what follows was not: as nfox counts its own.
+    assert (reply.stats.steps, reply.stats.tokens, reply.stats.lengths) == (1, 2, [2])
+
+
+def test_a_reply_is_cut_at_its_limit_and_at_a_stop_string(chat: Chat) -> None:
+    peer = Scripted([70] * 8, [71] * 8)
+    reply = hold(peer, chat, ASKED)
+    assert peer.limit == 12
+    assert (len(reply.ids), reply.finish, reply.stats.lengths) == (12, "length", [4])
+    ids = chat.model.tokenizer("one two three", add_special_tokens=False).input_ids
+    chat.settings = Settings(max_new_tokens=50, stop=(" two",))
+    try:
+        reply = hold(Scripted(ids[:1], ids[1:]), chat, ASKED)
+    finally:
+        chat.settings = Settings(max_new_tokens=12)
+    assert (reply.text, reply.finish) == ("one", "stop")
+    assert chat.model.tokenizer.decode(reply.ids) == "one"
+
+
+def test_a_context_that_is_full_ends_a_reply_or_refuses_the_prompt(chat: Chat) -> None:
+    peer = Scripted([70])
+    left = chat.max_context - len(chat.encode(ASKED)[0])
+    chat.max_context -= left - 4
+    try:
+        hold(peer, chat, ASKED)
+        assert peer.limit == 5  # the last token need not be read
+        chat.max_context -= 5
+        with pytest.raises(ContextError, match="context holds"):
+            hold(peer, chat, ASKED)
+    finally:
+        chat.max_context = chat.model.target.max_context
+
+
+@pytest.mark.parametrize("name", ["hf", "hf-assisted", "hf-lookup"])
+def test_transformers_says_the_same_in_the_same_run(chat: Chat, name: str) -> None:
+    made = Bench(chat, [PLAIN, Entrant.peer(name)], TASKS)
+    trials = list(made.rounds(1, 0))
+    assert made.missing == {}
+    _, row = rows(trials, ["a", "a"], made.parted(trials), {name})
+    assert row["identical"] == 1
+    assert row["steps"] > 0
+    assert row["tau"] >= 1
+    assert row["speedup"] > 0 < row["speedup_total"]
+    assert row["time"] is row["nodes"] is row["wide"] is None
+    if name == "hf":
+        assert row["tau"] == 1
+        # All but the first token of each of three replies, and stop tokens.
+        said = sum(len(ids) for trial in trials if trial.entrant == name for ids in trial.replies)
+        assert said - 3 <= row["tokens"] <= said
+    assert "transformers" in made.runners[name].describe()
+
+
+def test_drawn_tokens_are_others_and_not_looked_into(chat: Chat) -> None:
+    chat.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, top_k=50))
+    try:
+        made = Bench(chat, [PLAIN, Entrant.peer("hf")], TASKS[:1])
+        trials = list(made.rounds(1, 0))
+        assert made.parted(trials) == []
+    finally:
+        chat.settings = Settings(max_new_tokens=12)
+
+
+def test_an_encoder_decoder_has_peers_too() -> None:
+    loading = ModelOptions(dtype="float32", offline=True)
+    t5 = load(str(folder.t5()), loading=loading, settings=Settings(max_new_tokens=8))
+    made = Bench(t5, [PLAIN, Entrant.peer("hf")], TASKS)
+    trials = list(made.rounds(1, 0))
+    assert rows(trials, ["a", "a"])[1]["identical"] == 1
+
+
+def test_who_lacks_something_is_left_out_and_said_to_be() -> None:
+    made = Bench(loaded(), [PLAIN, Entrant.peer("hf-assisted"), Entrant.peer("hf")], TASKS)
+    assert [one.name for one in made.entrants] == [PLAIN.name, "hf"]
+    assert "draft model" in made.missing["hf-assisted"]
+
+
+def test_there_is_no_other_peer() -> None:
+    for wrong in (Entrant.peer, peers.peer):
+        with pytest.raises(UsageError, match="no peer 'vllm'"):
+            wrong("vllm")
+    assert all(peers.peer(name).name == name for name in ("hf", "hf-assisted", "hf-lookup"))
