@@ -1,0 +1,97 @@
+"""The README's table: every method and every peer on the embedded model, in one run.
+
+    python benchmarks/readme.py --sgd sgd/dev.json --gsm8k gsm8k/test.jsonl
+
+It runs `nfox bench`, keeps what that found as docs/benchmark/embedded.json with its page and plots,
+and writes the table between the marks in the README. Without files the prompts are fetched from
+where they were published. Leave the machine alone meanwhile. `--table` makes the table anew from
+what was kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "docs" / "benchmark" / "embedded.json"
+BEGIN, END = "<!-- benchmarks/readme.py -->\n", "<!-- end -->"
+METHODS = "none,spec,ctc,chimera,medusa,lookup,jacobi,jacobi:pool=0"
+SETS = ("sgd", "gsm8k")
+
+
+def run(prompts: str, limit: int, rounds: int) -> None:
+    """Run the benchmark; keep its result, page and plots."""
+    KEPT.parent.mkdir(exist_ok=True)
+    asked = ["--methods", METHODS, "--peers", "all", "--prompts", prompts, "--turns", "1"]
+    sized = ["--limit", str(limit), "--rounds", str(rounds), "--max-new-tokens", "128"]
+    pages = ["--json", str(KEPT), "--html", str(KEPT.with_name("index.html"))]
+    pages += ["--plots", str(KEPT.parent)]
+    command = [sys.executable, "-m", "nfox.cli", "bench", *asked, *sized, *pages]
+    subprocess.run(command, check=True)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the result as Markdown."""
+    found = {(row["method"], row["category"]): row for row in result["rows"]}
+    columns = ("tau", "SGD / GSM8K", "nodes", "t(N)/t(1)", "d", "tokens/s", "speed-up", "95 %")
+    columns += ("predicted", "efficiency", "with prefill", "identical")
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, entrant in result["entrants"].items():
+        row = found[name, "all"]
+        called = f"`{name}`" if entrant["kind"] == "method" else f"*{name}*"
+        taus = " / ".join(f"{found[name, kind]['tau']:.2f}" for kind in SETS)
+        cells = [called, f"{row['tau']:.2f}", taus, cell(row["nodes"], ".1f"), cell(row["wide"])]
+        cells += [cell(row["drafting"]), f"{row['tokens_per_second']:.0f}", cell(row["speedup"])]
+        cells += [f"{row['speedup_low']:.2f} - {row['speedup_high']:.2f}", cell(row["predicted"])]
+        cells += [cell(row["efficiency"]), cell(row["speedup_total"]), f"{row['identical']:.0%}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    for name, why in result["missing"].items():
+        lines.append(f"| *{name}* | {why} " + "| " * len(columns) + "|")
+    return "\n".join([*lines, "", *notes(result), ""])
+
+
+def cell(value: float | None, layout: str = ".2f") -> str:
+    """Return a figure, or nothing where it is not known."""
+    return "" if value is None else format(value, layout)
+
+
+def notes(result: dict[str, Any]) -> list[str]:
+    """Return what is to be known beside the table."""
+    machine = result["machine"]
+    gap = max((one["gap"] for one in result["divergences"]), default=0.0)
+    said = [
+        f"{machine['threads']} threads of {machine['device']}, {machine['dtype']}, torch "
+        f"{machine['versions']['torch']}; measured at load: {machine['costs']}. Where replies part "
+        f"from those of `none`, the two tokens' logits differ by {gap:.2f} at most in a plain step."
+    ]
+    peers = {n: e for n, e in result["entrants"].items() if e["kind"] == "peer"}
+    return said + [f"*{name}*: {entrant['settings']}." for name, entrant in peers.items()]
+
+
+def main() -> None:
+    """Parse the command line, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sgd", help="of the Schema-Guided Dialogue dataset's development split")
+    parser.add_argument("--gsm8k", help="GSM8K's test.jsonl")
+    parser.add_argument("--limit", type=int, default=25, help="prompts of each set")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="of what was kept")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        given = {"sgd": arguments.sgd, "gsm8k": arguments.gsm8k}
+        prompts = ",".join(f"{name}={file}" if file else name for name, file in given.items())
+        run(prompts, arguments.limit, arguments.rounds)
+    made = table(json.loads(KEPT.read_text(encoding="utf-8")))
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
