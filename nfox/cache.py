@@ -7,6 +7,7 @@ it was, and what is not committed needs no clean-up.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -105,7 +106,9 @@ class KVCache:
         if not self.rollback:
             return DynamicCache(config=self._config)
         # The layers are made when a forward first touches them, so no model needs a layer count.
-        past = Cache(layer_class_to_replicate=lambda: _Layer(self))
+        # They know their owner weakly: a cycle would keep gigabytes until the collector comes by.
+        owner = weakref.proxy(self)
+        past = Cache(layer_class_to_replicate=lambda: _Layer(owner))
         if self._config.is_encoder_decoder:
             return EncoderDecoderCache(past, DynamicCache())
         return past

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import tiny
 import torch
@@ -219,3 +222,17 @@ def test_a_recurrent_state_starts_anew_instead_of_forgetting() -> None:
     assert cache.tokens == list(PROMPT)
     cache.truncate(len(PROMPT) - 1)
     assert cache.tokens == []
+
+
+def test_a_cache_goes_when_nobody_needs_it_any_more() -> None:
+    """Without waiting for the collector of cycles: gigabytes may hang on it."""
+    target = single()
+    gc.disable()
+    try:
+        cache = target.new_cache()
+        target.read(LONG[:3], cache)
+        gone = weakref.ref(cache)
+        del cache
+        assert gone() is None
+    finally:
+        gc.enable()
