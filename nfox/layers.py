@@ -142,8 +142,11 @@ class Memory:
         self._agreed = 0  # so many of the tokens are known to be the target's
         self._rows: dict[int, Tensor] = {}  # [2, 1, heads, capacity, head_dim] by layer
 
-    def doubt(self) -> None:
-        """Learn that the past may have been changed by others: `catch_up` looks at all of it."""
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` tokens; others may have changed these, so `catch_up`
+        looks at all of them.
+        """
+        del self.tokens[length:]
         self._agreed = 0
 
     def catch_up(self, layers: Iterable[Layer], cache: KVCache) -> Tensor:

@@ -103,7 +103,7 @@ def test_what_is_asked_sees_all_of_the_past(
 def test_what_others_changed_is_read_again_and_the_last_token_always() -> None:
     memory, many, cache = Memory(), [layer()], tiny.target().new_cache()
     for tokens, missing in (([1, 2, 3, 4], 4), ([1, 2, 3, 4], 1), ([1, 2, 9], 1), ([1, 2], 1)):
-        memory.doubt()
+        memory.truncate(len(memory.tokens))
         cache.truncate(0)
         tiny.target().read(tokens, cache)
         with torch.inference_mode():

@@ -255,7 +255,7 @@ class Chimera(HeadsDrafter):
         """See `Drafter.truncate`. The next proposal looks at all of the past, since other methods
         may have changed it meanwhile.
         """
-        self.memory.doubt()
+        self.memory.truncate(length)
 
     def _gram(self, *window: int) -> Tensor:
         """Return the [1, D] encoding of three tokens; nothing else decides it."""

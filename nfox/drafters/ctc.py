@@ -263,7 +263,7 @@ class CTC(HeadsDrafter):
         """See `Drafter.truncate`. The next proposal compares all of the past, since other methods
         may have changed it meanwhile.
         """
-        self.memory.doubt()
+        self.memory.truncate(length)
 
     def describe(self) -> str:
         """See `Drafter.describe`."""

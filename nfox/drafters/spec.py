@@ -191,6 +191,7 @@ class Speculative(Drafter):
         """See `Drafter.truncate`. The next proposal looks at all of the past, since other methods
         may have changed it meanwhile.
         """
+        self.cache.truncate(length)
         self._agreed = 0
 
     def describe(self) -> str:
