@@ -2,10 +2,10 @@
 
     python benchmarks/readme.py --sgd sgd/dev.json --gsm8k gsm8k/test.jsonl
 
-It runs `nfox bench`, keeps what that found as docs/benchmark/embedded.json with its page and plots,
-and writes the table between the marks in the README. Without files the prompts are fetched from
-where they were published. Leave the machine alone meanwhile. `--table` makes the table anew from
-what was kept.
+It runs `nfox bench`, keeps what that found in docs/benchmark/ with its page and plots, and writes
+the table between the marks in the README; then once more over lengths of the context. The files are
+named from the project's folder; without them prompts are fetched from where they were published.
+Leave the machine alone meanwhile. `--table` makes the table anew from what was kept.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "benchmark" / "embedded.json"
+CONTEXTS = KEPT.parent / "context" / "embedded.json"
 BEGIN, END = "<!-- benchmarks/readme.py -->\n", "<!-- end -->"
 METHODS = "none,spec,ctc,chimera,medusa,lookup,jacobi,jacobi:pool=0"
 SETS = ("sgd", "gsm8k")
@@ -26,13 +27,25 @@ SETS = ("sgd", "gsm8k")
 
 def run(prompts: str, limit: int, rounds: int) -> None:
     """Run the benchmark; keep its result, page and plots."""
-    KEPT.parent.mkdir(exist_ok=True)
     asked = ["--methods", METHODS, "--peers", "all", "--prompts", prompts, "--turns", "1"]
     sized = ["--limit", str(limit), "--rounds", str(rounds), "--max-new-tokens", "128"]
-    pages = ["--json", str(KEPT), "--html", str(KEPT.with_name("index.html"))]
-    pages += ["--plots", str(KEPT.parent)]
-    command = [sys.executable, "-m", "nfox.cli", "bench", *asked, *sized, *pages]
-    subprocess.run(command, check=True)
+    bench(KEPT, *asked, *sized)
+
+
+def run_contexts(prompts: str) -> None:
+    """Run it over lengths of the context."""
+    asked = ["--methods", "none,spec,ctc,lookup,jacobi", "--peers", "hf,llama.cpp"]
+    asked += ["--prompts", prompts, "--turns", "1", "--limit", "2", "--rounds", "1"]
+    bench(CONTEXTS, *asked, "--sweep", "context=128,256,512,limit", "--max-new-tokens", "64")
+
+
+def bench(kept: Path, *options: str) -> None:
+    """Run `nfox bench`, from the project's folder, so that no place of this machine is kept."""
+    folder = kept.parent.relative_to(ROOT)
+    (ROOT / folder).mkdir(parents=True, exist_ok=True)
+    pages = ["--json", f"{folder / kept.name}", "--html", f"{folder / 'index.html'}"]
+    command = [sys.executable, "-m", "nfox.cli", "bench", *options, *pages, "--plots", str(folder)]
+    subprocess.run(command, check=True, cwd=ROOT)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -65,12 +78,13 @@ def notes(result: dict[str, Any]) -> list[str]:
     machine = result["machine"]
     gap = max((one["gap"] for one in result["divergences"]), default=0.0)
     said = [
-        f"{machine['threads']} threads of {machine['device']}, {machine['dtype']}, torch "
-        f"{machine['versions']['torch']}; measured at load: {machine['costs']}. Where replies part "
-        f"from those of `none`, the two tokens' logits differ by {gap:.2f} at most in a plain step."
+        f"- {machine['threads']} threads of {machine['device']}, {machine['dtype']}, torch "
+        f"{machine['versions']['torch']}; measured at load: {machine['costs']}.",
+        "- Where replies part from those of `none`, the two tokens' logits differ by "
+        f"{gap:.2f} at most in a plain step.",
     ]
     peers = {n: e for n, e in result["entrants"].items() if e["kind"] == "peer"}
-    return said + [f"*{name}*: {entrant['settings']}." for name, entrant in peers.items()]
+    return said + [f"- *{name}*: {entrant['settings']}." for name, entrant in peers.items()]
 
 
 def main() -> None:
@@ -86,6 +100,7 @@ def main() -> None:
         given = {"sgd": arguments.sgd, "gsm8k": arguments.gsm8k}
         prompts = ",".join(f"{name}={file}" if file else name for name, file in given.items())
         run(prompts, arguments.limit, arguments.rounds)
+        run_contexts(prompts)
     made = table(json.loads(KEPT.read_text(encoding="utf-8")))
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)

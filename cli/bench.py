@@ -41,8 +41,8 @@ class BenchArguments:
         ),
     ] = None
     simulated_gamma: Annotated[
-        int, option(_WHO, "Tokens they draft in a step.", "--simulate-gamma", min=1)
-    ] = 4
+        int | None, option(_WHO, "Tokens they draft in a step; 4.", "--simulate-gamma", min=1)
+    ] = None
     accept: Annotated[Accept, option(_WHO, "The acceptance rule.", "--accept")] = "exact"
     prompts: Annotated[
         str, option(_WHAT, "demo, gsm8k, mt-bench, ..., files, NAME=FILE.", "--prompts")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nfox.drafters import names as method_names
 from nfox.drafters import plain, ready
+from nfox.errors import UsageError
 from nfox.eval.result import SCHEMA
 
 from .bench_answers import write_answers
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from nfox.eval.trials import Bench, Task, Trial
 
     from .bench import BenchArguments, ResultArguments
+
+
+_GAMMA = 4  # tokens that a simulated drafter drafts
 
 
 class Found(Protocol):
@@ -56,12 +60,12 @@ def run(
     Raises:
         NfoxError: for options that do not fit, or where nothing can be kept.
     """
-    from nfox.eval.kept import whole
     from nfox.eval.sweeps import Sweep
     from nfox.eval.tasks import read
     from nfox.eval.trials import Bench
 
     sweeps = [Sweep.parse(text) for text in arguments.sweep]
+    _refuse_idle_options(arguments, sweeps, generation)
     _entrants(arguments, sweeps, method_names())  # mistakes are told before a model is loaded
     prompts = read(arguments.prompts, arguments.limit, arguments.turns, arguments.schemas)
     if prompts.skipped:
@@ -74,10 +78,9 @@ def run(
     with closing(Bench(chat, entrants, tasks)) as made:
         for name, why in made.missing.items():
             print(f"nfox: {name} is left out: {why}", file=sys.stderr)
-        settings = _settings(arguments, model, generation)
+        settings = _settings(arguments, model, generation, chat)
         kept = _kept(results.out, made, settings)
         trials, complete = _rounds(made, arguments, kept)
-        trials = whole(trials, [one.name for one in made.entrants])
         name = Path(model.model or EMBEDDED).name
         if trials:
             found(_result(made, trials, settings, name), complete=complete)
@@ -99,7 +102,6 @@ def _entrants(
     Raises:
         UsageError: for names, rates and options that there are not.
     """
-    from nfox.errors import UsageError
     from nfox.eval import peers
     from nfox.eval.entrants import Entrant
 
@@ -109,12 +111,38 @@ def _entrants(
         rates = [float(rate) for rate in _listed(arguments.simulated or "")]
     except ValueError as error:
         raise UsageError(f"--simulate-acceptance: {error}", "for example 0.6,0.8") from None
-    made += [Entrant.simulated(rate, arguments.simulated_gamma) for rate in rates]
+    made += [Entrant.simulated(rate, arguments.simulated_gamma or _GAMMA) for rate in rates]
     others = peers.names() if arguments.peers == "all" else _listed(arguments.peers)
     made += [Entrant.peer(name) for name in others]
     for sweep in sweeps:
         made = sweep.entrants(made)
     return list({one.name: one for one in (Entrant.parse(plain()), *made)}.values())
+
+
+def _refuse_idle_options(
+    arguments: BenchArguments, sweeps: Sequence[Sweep], generation: GenerationArguments
+) -> None:
+    """Say which options would do nothing, or something else than it seems.
+
+    Raises:
+        UsageError: if there are any.
+    """
+    from nfox.eval.sweeps import CONTEXT, TEMPERATURE
+
+    varied = [sweep.name for sweep in sweeps]
+    if {CONTEXT, TEMPERATURE} <= set(varied) or len(set(varied)) < len(varied):
+        raise UsageError(
+            "sweeps over prompts exclude each other, and nothing is swept twice",
+            f"{CONTEXT} and {TEMPERATURE} in a run each; options of methods go with either",
+        )
+    if arguments.simulated_gamma is not None and not arguments.simulated:
+        raise UsageError("--simulate-gamma is of --simulate-acceptance", "add the rates")
+    greedy = not generation.temperature and generation.sampling != "model"
+    if arguments.accept != "exact" and greedy and TEMPERATURE not in varied:
+        raise UsageError(
+            f"--accept {arguments.accept} is the same as exact at temperature 0",
+            "add --temperature",
+        )
 
 
 def _listed(text: str) -> list[str]:
@@ -127,15 +155,18 @@ def _tasks(tasks: Sequence[Task], sweeps: Sequence[Sweep], chat: Chat) -> list[T
         made, left_out = sweep.tasks(made, chat)
         if left_out:
             print(f"nfox: {left_out} prompts are longer than that, left out", file=sys.stderr)
+    if not made:
+        raise UsageError("all prompts are longer than the contexts that are swept over")
     return made
 
 
 def _settings(
-    arguments: BenchArguments, model: ModelArguments, generation: GenerationArguments
+    arguments: BenchArguments, model: ModelArguments, generation: GenerationArguments, chat: Chat
 ) -> dict[str, Any]:
     """Return all that was asked for, as JSON has it."""
-    given = asdict(arguments) | asdict(generation) | model_facts(model)
-    given |= {"model": model.model, "heads": model.heads, "draft_model": model.draft_model}
+    sampling = asdict(chat.settings.sampling)  # as it is, whoever said so
+    asked = asdict(arguments) | asdict(generation) | asdict(model)
+    given = asked | sampling | model_facts(model) | {"model": model.model}
     return {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
 
 
@@ -147,7 +178,7 @@ def _kept(out: Path | None, made: Bench, settings: dict[str, Any]) -> Kept | Non
     from nfox.eval.machine import machine
 
     here = machine(made.chat, "")
-    there = {name: here[name] for name in ("device", "threads", "dtype", "nfox", "versions")}
+    there = {name: here[name] for name in ("device", "threads", "dtype", "commit", "versions")}
     facts = settings | there | {"entrants": [one.name for one in made.entrants]}
     facts["tasks"] = [asdict(task) for task in made.tasks]
     return Kept(trials_file(out), facts)
@@ -159,8 +190,13 @@ def trials_file(out: Path) -> Path:
 
 
 def _rounds(made: Bench, arguments: BenchArguments, kept: Kept | None) -> tuple[list[Trial], bool]:
-    """Run what is left of all rounds; return the trials, and whether these are all."""
-    trials = kept.read() if kept else []
+    """Run what is left of all rounds; return the trials of those tasks that all have held, and
+    whether these are all.
+    """
+    from nfox.eval.kept import whole
+
+    names = [one.name for one in made.entrants]
+    trials = whole(kept.read(), names) if kept else []  # what some have held, all hold again
     if trials:
         print(f"nfox: going on after {len(trials)} conversations", file=sys.stderr)
     held = {(trial.entrant, trial.task, trial.turn) for trial in trials}
@@ -173,7 +209,7 @@ def _rounds(made: Bench, arguments: BenchArguments, kept: Kept | None) -> tuple[
         except KeyboardInterrupt:
             then = "the same command goes on" if kept else "with --json it could be gone on with"
             print(f"\nnfox: interrupted after {len(trials)}; {then}", file=sys.stderr)
-            return trials, False
+            return whole(trials, names), False
     return trials, True
 
 
@@ -187,8 +223,9 @@ def _result(
     made: Bench, trials: Sequence[Trial], settings: dict[str, Any], name: str
 ) -> dict[str, Any]:
     """Return everything that was found, as it is written."""
-    from nfox.eval.figures import rows, simulation
+    from nfox.eval.figures import rows
     from nfox.eval.machine import machine
+    from nfox.eval.simulation import simulation
 
     chat = made.chat
     target = model_name(chat) + (f" with {chat.model.adapter}" if chat.model.adapter else "")
@@ -209,7 +246,7 @@ def _result(
         },
         "missing": made.missing,
         "rows": [{"target": target, **row} for row in found],
-        "simulation": simulation(made.entrants, found, chat.costs),
+        "simulation": simulation(made.entrants, trials, found, chat.costs),
         "divergences": [{**asdict(one), "task": made.tasks[one.task].id} for one in parted],
     }
 

@@ -98,13 +98,14 @@ def _by_category(kinds: Sequence[str], rows: Sequence[Row]) -> Table:
 
 
 def _simulation(listed: Sequence[Row]) -> Table:
-    grid = table("simulated", "gamma", "tau", "expected", "speed-up", "expected")
+    grid = table("simulated", "gamma", "tau", "of the formula", "cut", "speed-up", "expected")
     for one in listed:
         grid.add_row(
             one["method"],
             str(one["gamma"]),
             f"{one['tau']:.2f}",
             f"{one['expected_tau']:.2f}",
+            f"{one['expected_tau_cut']:.2f}",
             f"{one['speedup']:.2f}",
             shown(one["expected_speedup"]),
         )

@@ -179,6 +179,7 @@ class Target:
             if stop and stop():
                 return False
             self._read_chunk(tokens[start : start + chunk], cache)
+        self._wait()
         return True
 
     @torch.inference_mode()
@@ -192,6 +193,13 @@ class Target:
             model = self.model.base_model
             hidden = model(ids, use_cache=True, **self._past(cache)).last_hidden_state
         cache.extend(tokens, hidden[0])
+
+    def _wait(self) -> None:
+        """Let all that was begun on a GPU come to its end, so that time is counted where it is
+        spent; whoever looks at the logits would wait for it all the same.
+        """
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     @torch.inference_mode()
     def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
@@ -210,6 +218,7 @@ class Target:
             shape = self._tree_inputs(tree, len(cache.tokens))
         cache.begin()
         logits = self._forward(ids, cache, **shape)
+        self._wait()
         return logits, self._captured.pop()[0]
 
     def _forward(self, ids: Tensor, cache: KVCache, **inputs: Any) -> Tensor:

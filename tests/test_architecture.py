@@ -59,7 +59,7 @@ FLOORS = [
     ["nfox.eval.entrants"],
     ["nfox.eval.trials"],
     ["nfox.eval.figures", "nfox.eval.tasks", "nfox.eval.answers"],
-    ["nfox.eval.mt_bench", "nfox.eval.answer_speed"],
+    ["nfox.eval.simulation", "nfox.eval.mt_bench", "nfox.eval.answer_speed"],
     ["nfox.eval.drawing", "nfox.eval.noise"],
     ["nfox.eval.sweep_plots", "nfox.eval.compare"],
     ["nfox.eval.plots", "nfox.eval.baseline"],

@@ -13,18 +13,21 @@ import folder
 import pytest
 import torch
 
-from nfox import Chat, ModelOptions, Settings, load
-from nfox.costs import expected_tau
+from nfox import Chat, Message, ModelOptions, Settings, load
+from nfox.costs import Costs, expected_tau
 from nfox.drafters import plain
 from nfox.drafters.base import Context
+from nfox.drafters.spec import Speculative
 from nfox.errors import UsageError
-from nfox.eval.entrants import Entrant
-from nfox.eval.figures import rows, simulation, speedups
+from nfox.eval.entrants import Drafting, Entrant
+from nfox.eval.figures import rows, speedups
 from nfox.eval.oracle import Decreed, Oracle
 from nfox.eval.result import ALL
+from nfox.eval.simulation import expected_steps, simulation
 from nfox.eval.tasks import read
 from nfox.eval.trials import Bench, Divergence, Task, Trial
 from nfox.rules import Greedy
+from nfox.sampling import Sampling
 from nfox.stats import Stats
 from nfox.verify import verify
 
@@ -133,6 +136,16 @@ def test_the_interval_holds_the_ratio_and_narrows_with_more_prompts() -> None:
     assert speedups(same, same) == (1, 1, 1)
 
 
+def test_the_bounds_by_hand() -> None:
+    """One prompt of two is as fast as plain decoding, the other three times: a quarter of the
+    drawings takes the one twice, a quarter the other.
+    """
+    own = [trial("own", 0, 0, stats([1] * 6, seconds=6.0)),
+           trial("own", 1, 0, stats([1] * 6, seconds=2.0))]  # fmt: skip
+    base = [trial(PLAIN, task, 0, stats([1] * 6, seconds=6.0)) for task in (0, 1)]
+    assert speedups(own, base) == pytest.approx((1.5, 1, 3))
+
+
 @pytest.fixture(scope="module")
 def chat() -> Chat:
     loading = ModelOptions(dtype="float32", offline=True)
@@ -153,19 +166,23 @@ def test_rounds_are_interleaved_and_conversations_are_equal(chat: Chat) -> None:
     told: list[tuple[int, int]] = []
     made = bench(chat, "jacobi:window=3", "lookup")
     trials = list(made.rounds(2, 1, lambda *done: told.append(done)))
-    order = [(one.turn, one.task, one.entrant) for one in trials]
-    entrants = (PLAIN, "jacobi:window=3", "lookup")
-    assert order == [(turn, task, who) for turn in (0, 1) for task in (0, 1) for who in entrants]
+    order = [(one.turn, one.task) for one in trials]
+    assert order == [(turn, task) for turn in (0, 1) for task in (0, 1) for _ in range(3)]
+    who = (PLAIN, "jacobi:window=3", "lookup")
+    firsts = [trials[place : place + 3] for place in range(0, 12, 3)]
+    held = [tuple(one.entrant for one in group) for group in firsts]
+    # Nobody always follows the same one.
+    assert held == [who, (*who[1:], who[0]), (*who[1:], who[0]), (who[2], *who[:2])]
     assert told == [(done, 12) for done in range(1, 13)]
     for one in trials:
-        base = next(t for t in trials if t.task == one.task)
+        base = next(t for t in trials if t.task == one.task and t.entrant == PLAIN)
         assert one.replies == base.replies  # in float32
         assert made.divergence(one, base) is None
         assert len(one.replies) == len(TASKS[one.task].turns)
         assert one.memory > 0
         assert all(reply.tokens > 0 for reply in one.stats)
     # Later turns read only what is new.
-    later = trials[3].stats[1:]
+    later = next(one for one in trials if one.task == 1).stats[1:]
     assert all(0 < reply.cached_tokens < reply.prompt_tokens for reply in later)
     assert {row["identical"] for row in rows(trials, ["a", "b"])} == {1.0}
 
@@ -176,7 +193,7 @@ def test_the_oracle_gives_the_tau_of_the_formula(acceptance: float, gamma: int) 
     """Within 2 % over 20,000 tokens; no model is needed to know what will be accepted."""
     text = [token % 50 for token in range(20_001)]
     oracle = Oracle(acceptance, gamma, 64)
-    oracle.know([text])
+    oracle.know(text)
     rule, cache = Decreed(Greedy(), oracle), SimpleNamespace(tokens=list[int]())
     steps = 0
     while (read := len(cache.tokens)) < 20_000:
@@ -187,6 +204,30 @@ def test_the_oracle_gives_the_tau_of_the_formula(acceptance: float, gamma: int) 
         cache.tokens += [text[read], *emitted[:-1]]
         steps += 1
     assert 20_000 / steps == pytest.approx(expected_tau(acceptance, gamma), rel=0.02)
+
+
+def test_the_steps_of_a_short_reply_by_hand() -> None:
+    """Two tokens, one drafted: one step if it is right, else two. Three: one step less once."""
+    assert expected_steps(0.8, 4, 0) == 0
+    assert expected_steps(0.8, 4, 1) == 1
+    assert expected_steps(0.8, 4, 2) == pytest.approx(0.8 * 1 + 0.2 * 2)
+    first_wrong, second_wrong = 0.2 * (1 + 1.2), 0.8 * 0.2 * (1 + 1)
+    assert expected_steps(0.8, 4, 3) == pytest.approx(first_wrong + second_wrong + 0.8 * 0.8)
+    assert expected_steps(1.0, 4, 12) == 3
+    assert expected_steps(0.0, 4, 7) == 7
+    assert 5000 / expected_steps(0.7, 3, 5000) == pytest.approx(expected_tau(0.7, 3), rel=1e-3)
+
+
+def test_the_speed_of_a_simulation_by_hand() -> None:
+    one = Entrant.simulated(0.5, 1)
+    drafting = {"draft_seconds": 0.2, "target_seconds": 0.5, "verify_seconds": 0.0}
+    own = trial(one.name, 0, 0, stats([2, 1, 1, 2], seconds=1.0, **drafting))
+    trials = [trial(PLAIN, 0, 0, stats([1] * 6, seconds=0.6)), own]
+    (found,) = simulation([one], trials, rows(trials, ["a"]), Costs({1: 0.1, 2: 0.15}))
+    assert (found["tau"], found["expected_tau"]) == (1.5, 1.5)
+    # tau t(1) / (t(2) + d), and drafting a token takes .2 / 4 steps.
+    assert found["expected_speedup"] == pytest.approx(1.5 * 0.1 / (0.15 + 0.05))
+    assert found["expected_tau_cut"] == pytest.approx(6 / expected_steps(0.5, 1, 6))
 
 
 def test_a_simulation_goes_through_the_engine(chat: Chat) -> None:
@@ -200,11 +241,12 @@ def test_a_simulation_goes_through_the_engine(chat: Chat) -> None:
     finally:
         chat.stop_ids, chat.settings = stops, settings
     assert made.parted(trials) == []
-    wrong, right, single, between = simulation(made.entrants, found, None)
+    wrong, right, single, between = simulation(made.entrants, trials, found, None)
     assert wrong["tau"] == wrong["expected_tau"] == 1
     assert (right["tau"], right["expected_tau"]) == (5, 5)
     assert (single["tau"], single["expected_tau"]) == (2, 2)
-    assert between["tau"] == pytest.approx(between["expected_tau"], rel=0.1)  # of 480 tokens
+    assert between["tau"] == pytest.approx(between["expected_tau_cut"], rel=0.1)  # of 480 tokens
+    assert between["expected_tau_cut"] < between["expected_tau"]  # replies end inside of a step
 
 
 def test_near_ties_do_not_end_a_simulation(chat: Chat) -> None:
@@ -275,6 +317,38 @@ def test_a_method_that_drafts_nothing_has_the_figures_of_plain_decoding(chat: Ch
     assert row["identical"] == 1
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(repetition_penalty=1.5), Sampling(temperature=1.5, top_k=200, seed=3)],
+)
+def test_the_gap_is_of_what_a_token_was_chosen_by(chat: Chat, sampling: Sampling) -> None:
+    """The plain token is the largest by logits with penalties and noise, whatever the others."""
+    chat.settings, before = Settings(max_new_tokens=12, sampling=sampling), chat.settings
+    try:
+        made = bench(chat)
+        (base,) = (one for one in made.rounds(1, 0) if one.task == 1)
+        gaps = []
+        for other in range(1, 200, 7):
+            ids = [list(reply) for reply in base.replies]
+            ids[1][2] = (ids[1][2] + other) % 300
+            found = made.divergence(Trial("x", 1, 0, ids, [], 0), base)
+            assert found is not None
+            gaps.append(found.gap)
+    finally:
+        chat.settings = before
+    assert min(gaps) > 0
+    if sampling.greedy and sampling.repetition_penalty == 1:  # by hand
+        said = [Message("user", TASKS[1].turns[0])]
+        text = chat.model.tokenizer.decode(base.replies[0], skip_special_tokens=True)
+        said += [Message("assistant", text, tuple(base.replies[0]))]
+        prompt = chat.encode([*said, Message("user", TASKS[1].turns[1])])[0]
+        with torch.inference_mode():
+            ids = torch.tensor([[*prompt, *base.replies[1][:2]]])
+            logits = chat.model.target.model(ids).logits[0, -1]
+        own = base.replies[1][2]
+        assert gaps[0] == pytest.approx(float(logits[own] - logits[(own + 1) % 300]), abs=1e-4)
+
+
 def test_where_replies_part_is_found_with_its_gap(chat: Chat) -> None:
     made = bench(chat)
     (base,) = (one for one in made.rounds(1, 0) if one.task == 1)
@@ -288,6 +362,25 @@ def test_where_replies_part_is_found_with_its_gap(chat: Chat) -> None:
     found = made.divergence(Trial("x", 1, 0, cut, [], 0), base)
     assert found is not None
     assert (found.reply, found.token) == (2, 5)
+
+
+def test_every_conversation_begins_with_nothing_read() -> None:
+    """Neither the target nor what a method keeps of its own knows a prompt from before."""
+    chat = load(
+        str(folder.llama()), draft_model=str(folder.llama(1)), settings=Settings(max_new_tokens=8),
+        loading=ModelOptions(dtype="float32", offline=True),
+    )  # fmt: skip
+    made = Bench(chat, [PLAIN_ONE, Entrant.parse("spec:gamma=2")], TASKS[:1])
+    runner = made.runners["spec:gamma=2"]
+    assert isinstance(runner, Drafting)
+    assert isinstance(runner.drafter, Speculative)
+    for turn in range(2):
+        runner.begin()
+        assert not runner.drafter.cache.tokens
+        assert not chat.cache.tokens
+        held = made.hold(made.entrants[1], 0, turn)
+        assert held.stats[0].cached_tokens == 0
+        assert runner.drafter.cache.tokens
 
 
 def test_a_conversation_beyond_the_context_is_counted(chat: Chat) -> None:

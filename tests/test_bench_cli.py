@@ -95,6 +95,11 @@ def test_a_sweep_is_a_row_or_a_category_for_each_value(tmp_path: Path) -> None:
         (["--sweep", "warp=1"], "no method that is compared"),
         (["--simulate-acceptance", "1.5"], "an acceptance is 0 to 1"),
         (["--simulate-acceptance", "much"], "--simulate-acceptance"),
+        (["--simulate-gamma", "2"], "is of --simulate-acceptance"),
+        (["--accept", "rejection"], "the same as exact at temperature 0"),
+        (["--sweep", "context=64", "--sweep", "temperature=1"], "exclude each other"),
+        (["--sweep", "temperature=0", "--sweep", "temperature=1"], "nothing is swept twice"),
+        (["--sweep", "context=4", "--max-new-tokens", "8"], "all prompts are longer"),
         (["--json", "/nowhere/at/all.json"], "no folder"),
         (["--html", "/proc/nowhere/all.html"], "no folder"),
         (["--plots", "/proc/nowhere/all"], "/proc/nowhere"),
@@ -147,7 +152,7 @@ def test_an_interrupted_run_shows_what_there_is_and_goes_on(
     assert "other max_new_tokens" in other.stderr
     again = run(*command)
     assert again.exit_code == 0, again.stderr
-    assert "going on after 4 conversations" in again.stderr
+    assert "going on after 3 conversations" in again.stderr
     said = json.loads(out.read_text())
     assert {row["prompts"] for row in said["rows"] if row["category"] == "all"} == {2}
     assert {row["identical"] for row in said["rows"]} == {1}

@@ -164,18 +164,32 @@ def test_judgments_have_fastchats_layout(
     todo = matches(questions(data), [ours], own(), "single")
     line = judged(todo, "Good. [[9]]", tmp_path / "single.jsonl")[0]
     assert isinstance(line.pop("tstamp"), float)
+    assert line.pop("system_prompt") == todo[0].prompt.system_prompt
     assert line == {"question_id": 81, "model": "ours", "judge": ["gpt-x", "nfox-single-v1"],
                     "user_prompt": todo[0].texts[0], "judgment": "Good. [[9]]", "score": 9,
                     "turn": 1}  # fmt: skip
     todo = matches(questions(data), [ours, theirs], own(), "pairwise")
     line = judged(todo, "[[A]]", tmp_path / "pair.jsonl")[-1]
     assert isinstance(line.pop("tstamp"), float)
+    assert line.pop("system_prompt") == todo[-1].prompt.system_prompt
     assert line == {"question_id": 111, "model_1": "ours", "model_2": "theirs",
                     "g1_winner": "model_1", "g2_winner": "model_2",
                     "judge": ["gpt-x", "nfox-pair-v2-multi-turn"],
                     "g1_user_prompt": todo[-1].texts[0], "g1_judgment": "[[A]]",
                     "g2_user_prompt": todo[-1].texts[1], "g2_judgment": "[[A]]",
                     "turn": 2}  # fmt: skip
+
+
+def test_judgments_by_another_system_prompt_are_not_gone_on_with(
+    data: str, ours: AnswerFile, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    todo = matches(questions(data), [ours], own(), "single")
+    lines = judged(todo, "[[9]]", out)
+    assert remaining(todo, lines, "gpt-x", out) == []
+    lines[0]["system_prompt"] = "Be kind."
+    with pytest.raises(UsageError, match="was judged with other words"):
+        remaining(todo, lines, "gpt-x", out)
 
 
 def test_the_judge_gets_the_system_prompt_first(

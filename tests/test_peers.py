@@ -15,8 +15,9 @@ from nfox.eval import peers
 from nfox.eval.entrants import Entrant
 from nfox.eval.figures import rows
 from nfox.eval.peers.base import Peer, hold
-from nfox.eval.trials import Bench, Task
+from nfox.eval.trials import Bench, Task, Trial
 from nfox.sampling import Sampling
+from nfox.stats import Stats
 
 PLAIN = Entrant.parse(plain())
 TASKS = [
@@ -130,6 +131,49 @@ def test_transformers_says_the_same_in_the_same_run(chat: Chat, name: str) -> No
         said = sum(len(ids) for trial in trials if trial.entrant == name for ids in trial.replies)
         assert said - 3 <= row["tokens"] <= said
     assert "transformers" in made.runners[name].describe()
+
+
+def test_the_speed_of_a_peer_is_counted_after_its_first_tokens() -> None:
+    """Prefill and first token 2 s, then 4 tokens in 4 s; the plain one 5 tokens in 1 + 10 s."""
+    ids = [[7, 8, 9, 7, 8]]
+    theirs = Stats(steps=4, tokens=4, seconds=4.0, prefill_seconds=2.0, first_token_seconds=2.0)
+    own = Stats(steps=5, tokens=5, seconds=10.0, prefill_seconds=1.0, first_token_seconds=3.0)
+    trials = [Trial(PLAIN.name, 0, 0, ids, [own], 0), Trial("hf", 0, 0, ids, [theirs], 0)]
+    _, row = rows(trials, ["a"], (), {"hf"})
+    assert (row["tau"], row["tokens_per_second"], row["ttft_ms"]) == (1, 1, 2000)
+    assert row["speedup"] == 2
+    assert row["speedup_total"] == pytest.approx((5 / 6) / (5 / 11))
+    assert row["identical"] == 1
+
+
+def test_what_a_models_own_config_asks_for_is_not_plain_decoding() -> None:
+    other = loaded()
+    own = other.model.target.model.generation_config
+    own.no_repeat_ngram_size, own.num_beams, own.min_new_tokens = 2, 3, 9
+    made = Bench(other, [PLAIN, Entrant.peer("hf"), Entrant.peer("hf-lookup")], TASKS)
+    trials = list(made.rounds(1, 0))
+    assert not made.missing
+    assert [row["identical"] for row in rows(trials, ["a", "a"])] == [1, 1, 1]
+    assert other.model.target.model.generation_config is own
+
+
+def test_one_seed_gives_a_peer_one_text(chat: Chat) -> None:
+    chat.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, seed=5))
+    try:
+        made = Bench(chat, [PLAIN, Entrant.peer("hf")], TASKS[:1])
+        first, again = (made.hold(made.entrants[1], 0, 0).replies for _ in range(2))
+        assert first == again
+    finally:
+        chat.settings = Settings(max_new_tokens=12)
+
+
+def test_a_model_that_a_peer_cannot_run_leaves_the_peer_out() -> None:
+    loading = ModelOptions(dtype="float32", offline=True)
+    mamba = load(str(folder.mamba()), loading=loading, settings=Settings(max_new_tokens=8))
+    made = Bench(mamba, [PLAIN, Entrant.peer("hf"), Entrant.peer("hf-lookup")], TASKS[:1])
+    assert "transformers does not generate so" in made.missing["hf-lookup"]
+    trials = list(made.rounds(1, 0))
+    assert rows(trials, ["a"])[1]["identical"] == 1
 
 
 def test_drawn_tokens_are_others_and_not_looked_into(chat: Chat) -> None:

@@ -93,5 +93,5 @@ def test_values_that_do_not_fit_are_refused(chat: Chat) -> None:
         Sweep.parse("temperature=-1").tasks(TASKS, chat)
     with pytest.raises(UsageError, match="no number of tokens"):
         Sweep.parse("context=long").tasks(TASKS, chat)
-    with pytest.raises(UsageError, match="the context holds 512"):
-        Sweep.parse("context=513").tasks(TASKS, chat)
+    with pytest.raises(UsageError, match="holds 512 tokens, 12 of them for the reply"):
+        Sweep.parse("context=501").tasks(TASKS, chat)

@@ -138,15 +138,21 @@ class Simulated(Drafting):
 
     Args:
         chat: whose model, template and settings are used.
-        oracle: who knows the text, once it is told.
+        oracle: who knows the reply, once it is told.
+
+    Attributes:
+        known: tokens of prompt and plain reply, for each reply of the conversation to come.
     """
 
     def __init__(self, chat: Chat, oracle: Oracle) -> None:
         super().__init__(chat, "", oracle)
         self.oracle = oracle
+        self.known: Sequence[list[int]] = ()
 
     def reply(self, messages: Sequence[Message]) -> Reply:
         """See `Runner.reply`."""
+        asked = sum(message.role == "user" for message in messages)
+        self.oracle.know(self.known[asked - 1])
         self.chat.settings = DecreedSettings.of(self.chat.settings, self.oracle)
         return super().reply(messages)
 

@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfox.costs import Costs, expected_tau
 from nfox.drafters import plain
-from nfox.eval.entrants import Entrant
 from nfox.eval.result import ALL
 from nfox.eval.trials import Divergence, Trial
 from nfox.stats import DEFINITIONS, Stats
@@ -32,14 +30,17 @@ EXPLAIN = {
     "identical": "share of conversations whose tokens all equal those of plain decoding in the "
     "same round; a simulated one is given them",
     "gap": "where replies part from the plain ones: the largest difference of the two tokens' "
-    "logits in a plain step; near-ties fall either way when logits are rounded",
+    "logits (with penalties and noise) in a plain step; near-ties fall either way when logits are "
+    "rounded",
     "accept_by_depth": DEFINITIONS["by depth"],
     "nodes": "tokens drafted in a step",
     "wide": "t(N)/t(1): time of the target's forward in a step / time of a plain step",
-    "drafting": "d: time of drafting in a step / time of a plain step",
+    "drafting": "d: time of drafting in a step / time of a plain step; what a drafter reads of the "
+    "prompt is drafting, in the first step",
     "predicted": "tau / (wide + drafting): the speed-up if the loop itself took no time",
     "overhead": "share of the steps' time that is neither drafting nor the target's forward",
-    "peak_memory_mb": "most memory in use: of the process, on a GPU of its tensors",
+    "peak_memory_mb": "most memory in use after a conversation, everyone's weights included: of "
+    "the process; on a GPU the most of torch's tensors meanwhile",
     "too_long": "conversations that were ended since they did not fit into the context",
     "time": "milliseconds of a step: drafting, the target's forward, judging the tree, keeping "
     "keys and values, and the rest of the loop",
@@ -49,7 +50,9 @@ EXPLAIN = {
 PEERS = (
     "Of a peer only tokens and their times are seen: those that come with the prompt's forward, "
     "which is no step, are left out of tokens, steps and tokens_per_second, and what a step "
-    "consists of is not known. Where tokens are drawn, it draws others."
+    "consists of is not known; so is what a draft model reads of the prompt, while nfox counts "
+    "that in its first step. hf peers read the whole conversation again in every turn. Where "
+    "tokens are drawn, a peer draws others."
 )
 """What is different of other programs."""
 
@@ -151,38 +154,6 @@ def _total(trials: Sequence[Trial]) -> float:
     stats = [one for trial in trials for one in trial.stats]
     seconds = sum(one.prefill_seconds + one.seconds for one in stats)
     return tokens / seconds if seconds else 0.0
-
-
-def simulation(
-    entrants: Iterable[Entrant], found: Sequence[dict[str, Any]], costs: Costs | None
-) -> list[dict[str, Any]]:
-    """Return what simulated rates of acceptance should give, beside what they gave.
-
-    Args:
-        entrants: those with a rate count.
-        found: `rows`.
-        costs: of the target; without them no speed is foretold.
-    """
-    together = {row["method"]: row for row in found if row["category"] == ALL}
-    listed = []
-    for one in entrants:
-        if one.kind != "simulated":
-            continue
-        row, acceptance, gamma = together[one.name], one.rate.acceptance, one.rate.gamma
-        draft = row["time"]["draft"] / 1e3 / gamma
-        speedup = costs.speedup(gamma, acceptance, draft) if costs else None
-        listed.append(
-            {
-                "method": one.name,
-                "acceptance": acceptance,
-                "gamma": gamma,
-                "tau": row["tau"],
-                "expected_tau": expected_tau(acceptance, gamma),
-                "speedup": row["speedup"],
-                "expected_speedup": speedup,
-            }
-        )
-    return listed
 
 
 def speedups(

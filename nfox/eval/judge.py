@@ -74,7 +74,8 @@ def _messages(prompt: Prompt, text: str) -> list[Message]:
 def _line(match: Match, name: str, said: Sequence[str]) -> Line:
     """Return a judgment in FastChat's layout."""
     begin: Line = {"question_id": match.question.id}
-    judge, end = [name, match.prompt.name], {"turn": match.turn, "tstamp": time.time()}
+    judge, system = [name, match.prompt.name], match.prompt.system_prompt
+    end = {"turn": match.turn, "tstamp": time.time(), "system_prompt": system}
     if len(match.models) == 1:
         scored = {"user_prompt": match.texts[0], "judgment": said[0], "score": rating(said[0])}
         return {**begin, "model": match.models[0], "judge": judge, **scored, **end}
@@ -157,7 +158,10 @@ def remaining(todo: Iterable[Match], lines: Sequence[Line], name: str, out: Path
         line = done.get(match.key)
         if line is None:
             left.append(match)
-        elif line.get("user_prompt", line.get("g1_user_prompt")) not in match.texts:
+            continue
+        system = line.get("system_prompt", match.prompt.system_prompt)
+        asked = line.get("user_prompt", line.get("g1_user_prompt"))
+        if asked not in match.texts or system != match.prompt.system_prompt:
             who, number = " and ".join(match.models), match.question.id
             raise UsageError(
                 f"{out}: question {number} of {who} was judged with other words or another answer",

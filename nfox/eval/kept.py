@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,7 +29,7 @@ class Kept:
         self.facts: dict[str, Any] = json.loads(json.dumps(facts))
 
     def read(self) -> list[Trial]:
-        """Return what is there.
+        """Return what is there; of what was held twice, the last.
 
         Raises:
             UsageError: if it was made under other conditions, or cannot be read.
@@ -50,7 +51,7 @@ class Kept:
                 f"{self.path} holds trials of a benchmark with other {', '.join(other)}",
                 "run that one again to finish it, or delete the file",
             )
-        return found
+        return list({(one.entrant, one.task, one.turn): one for one in found}.values())
 
     @contextmanager
     def writing(self) -> Iterator[Any]:
@@ -60,11 +61,12 @@ class Kept:
             NfoxError: if the disk is full.
         """
         with full_disk_said(self.path, "the trials before are whole", "free some space, go on"):
-            whole = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-            whole = whole[: whole.rfind("\n") + 1]  # a torn line is written anew
-            begun = whole or json.dumps(self.facts) + "\n"
-            self.path.write_text(begun, encoding="utf-8")
+            if self.path.exists():
+                whole = self.path.read_bytes().rfind(b"\n") + 1
+                os.truncate(self.path, whole)  # a torn line is written anew
             with self.path.open("a", encoding="utf-8") as file:
+                if not file.tell():
+                    file.write(json.dumps(self.facts) + "\n")
 
                 def add(trial: Trial) -> None:
                     file.write(json.dumps(asdict(trial)) + "\n")

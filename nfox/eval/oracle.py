@@ -53,25 +53,24 @@ class Oracle(Drafter):
         self.gamma = gamma
         self.vocabulary = vocabulary
         self._dice = random.Random(seed)
-        self._texts: list[list[int]] = []
+        self._text: list[int] = []
 
     @classmethod
     def build(cls, parts: Parts, options: OracleOptions) -> Oracle:
         """See `Drafter.build`; what it is to say is told by `know`."""
         return cls(options.acceptance, options.gamma, parts.model.target.vocabulary)
 
-    def know(self, texts: Sequence[list[int]]) -> None:
-        """Learn the conversation to come.
+    def know(self, text: list[int]) -> None:
+        """Learn the reply to come.
 
         Args:
-            texts: tokens of prompt and plain reply, for each of its replies.
+            text: tokens of the prompt and the plain reply.
         """
-        self._texts = list(texts)
+        self._text = text
 
     def after(self, begun: Sequence[int]) -> Sequence[int]:
-        """Return what follows in the conversation; nothing where it is not the known one."""
-        known = next((text for text in self._texts if text[: len(begun)] == begun), [])
-        return known[len(begun) :]
+        """Return what follows in the reply; nothing where the text is not the known one."""
+        return self._text[len(begun) :] if self._text[: len(begun)] == begun else []
 
     def propose(self, context: Context) -> TokenTree:
         """See `Drafter.propose`."""

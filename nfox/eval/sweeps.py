@@ -14,7 +14,7 @@ from itertools import cycle, islice
 from nfox.chat import Chat
 from nfox.conversation import Message
 from nfox.drafters import method
-from nfox.errors import UsageError
+from nfox.errors import ContextError, UsageError
 from nfox.eval.entrants import Entrant
 from nfox.eval.trials import Task
 from nfox.sampling import Sampling
@@ -94,10 +94,12 @@ class Sweep:
         if self.name == CONTEXT:
             most = chat.max_context - chat.settings.max_new_tokens
             lengths = [most if value == LIMIT else self._whole(value) for value in self.values]
-            wrong = next((length for length in lengths if length > chat.max_context), None)
+            wrong = next((length for length in lengths if length > most), None)
             if wrong is not None:
                 raise UsageError(
-                    f"--sweep {CONTEXT}={wrong}: the context holds {chat.max_context} tokens"
+                    f"--sweep {CONTEXT}={wrong}: the context holds {chat.max_context} tokens, "
+                    f"{chat.settings.max_new_tokens} of them for the reply",
+                    f"{CONTEXT}={LIMIT} is the longest, fewer --max-new-tokens make it longer",
                 )
             made = [_padded(task, length, tasks, chat) for length in lengths for task in tasks]
             kept = [task for task in made if task is not None]
@@ -126,7 +128,11 @@ def _padded(task: Task, length: int, tasks: Sequence[Task], chat: Chat) -> Task 
     """
 
     def size(text: str) -> int:
-        return len(chat.encode([Message("user", text)])[0])
+        try:
+            prompt, source = chat.encode([Message("user", text)])
+        except ContextError:  # of an encoder
+            return chat.max_context + 1
+        return len(prompt if source is None else source)
 
     first = task.turns[0]
     if size(first) > length:

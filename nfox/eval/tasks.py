@@ -130,7 +130,7 @@ def _read(part: str, databases: task_data.Databases, cache_dir: str | None) -> T
         ]
         return Tasks(made)
     name, equals, source = part.partition("=")
-    if not equals:
+    if not equals or "/" in name:  # an address may have one in it
         name, source = (part, SOURCES[part]) if part in SOURCES else (Path(part).stem, part)
     return _tasks(records(source, cache_dir), name, databases)
 

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf, log
 
 import torch
 
 from nfox.cache import common_prefix
 from nfox.chat import Chat
 from nfox.conversation import Message
-from nfox.errors import ContextError, ModelError
+from nfox.errors import ContextError, NfoxError, UsageError
 from nfox.eval.entrants import Entrant, Runner, Simulated, runner
 from nfox.memory import in_use
 from nfox.reply import Settings
 from nfox.stats import Stats
 from nfox.tree import TokenTree
+
+_FAR = 1000.0  # what can never be drawn is so much less likely
 
 Key = tuple[str, int, int]
 """Of a trial: entrant, task, round."""
@@ -73,7 +76,8 @@ class Divergence:
         task: index of the task.
         reply: which reply, from 0.
         token: which of its tokens, from 0.
-        gap: by how much a plain step scores its own token higher than the other one. Rounded
+        gap: by how much a plain step scores its own token higher than the other one, by logits
+            with their penalties and noise. Rounded
             logits of a wide forward differ a little from a plain step's, so that near-ties fall
             either way; a large gap is an error.
     """
@@ -108,7 +112,9 @@ class Bench:
         for entrant in entrants:
             try:
                 self.runners[entrant.name] = runner(entrant, chat)
-            except ModelError as error:
+            except UsageError:
+                raise
+            except NfoxError as error:
                 self.missing[entrant.name] = error.message
         self.entrants = [one for one in entrants if one.name in self.runners]
         self.settings = chat.settings
@@ -133,7 +139,7 @@ class Bench:
             (turn, task, entrant)
             for turn in range(rounds)
             for task in range(len(self.tasks))
-            for entrant in self.entrants
+            for entrant in self._from(turn + task)  # nobody always follows the same one
         ]
         left = [(turn, task, one) for turn, task, one in due if (one.name, task, turn) not in held]
         for task in range(min(warmup, len(self.tasks)) if left else 0):
@@ -145,12 +151,17 @@ class Bench:
             yield self.hold(entrant, task, turn)
             tell(done, len(due))
 
+    def _from(self, place: int) -> Sequence[Entrant]:
+        """Return all entrants, another one first."""
+        first = place % len(self.entrants)
+        return [*self.entrants[first:], *self.entrants[:first]]
+
     def hold(self, entrant: Entrant, task: int, turn: int) -> Trial:
         """Hold a conversation from its beginning, with nothing read."""
         chat, who = self.chat, self.runners[entrant.name]
         who.begin()
         if isinstance(who, Simulated):
-            who.oracle.know(self.known[task])
+            who.known = self.known[task]
         chat.settings = self._settings_of(self.tasks[task])
         chat.replies = 1024 * task  # the noise depends on the task, not on what came before
         device = chat.model.target.device
@@ -188,7 +199,8 @@ class Bench:
     def parted(self, trials: Iterable[Trial]) -> list[Divergence]:
         """Return where conversations first differ from the plain ones, one for each task.
 
-        What a peer draws at a temperature has other random numbers, so it is not looked at.
+        What is drawn with other random numbers is another text, so it is not looked at: that of
+        peers, and of rules other than `exact`.
         """
         peers = {one.name for one in self.entrants if one.kind == "peer"}
         trials = list(trials)
@@ -197,7 +209,8 @@ class Bench:
         for trial in trials:
             drawn = not self._settings_of(self.tasks[trial.task]).sampling.greedy
             key = trial.entrant, trial.task
-            if key in found or (drawn and trial.entrant in peers):
+            others = trial.entrant in peers or self.settings.accept != "exact"
+            if key in found or (drawn and others):
                 continue
             where = self.divergence(trial, plain[trial.task, trial.turn])
             if where is not None:
@@ -218,7 +231,9 @@ class Bench:
     def _gap(
         self, trial: Trial, reply: int, token: int, mine: Sequence[int], theirs: Sequence[int]
     ) -> float:
-        """Return by how much a plain step scores its own token higher at this place."""
+        """Return by how much a plain step scores its own token higher at this place, penalties and
+        noise included: what it chose by.
+        """
         chat, messages = self.chat, list[Message]()
         for said, ids in zip(self.tasks[trial.task].turns, trial.replies[:reply], strict=False):
             text = chat.model.tokenizer.decode(ids, skip_special_tokens=True)
@@ -231,6 +246,9 @@ class Bench:
         cache.reuse(ids, source)
         target.read(ids[:-1], cache)
         logits, _ = target.score(TokenTree.chain(ids[-1]), cache)
-        end = max(chat.stop_ids, key=lambda stop: float(logits[0, stop]), default=0)
+        rule = self._settings_of(self.tasks[trial.task]).rule(1024 * trial.task + reply)
+        drawn = rule.draw(logits[0].double(), ids, target.vocabulary)
+        score = {token: log(chance) for token, chance in zip(*drawn[:2], strict=True)}
+        end = max(chat.stop_ids, key=lambda stop: score.get(stop, -inf), default=0)
         own, other = ([*reply[token : token + 1], end][0] for reply in (theirs, mine))
-        return float(logits[0, own] - logits[0, other])
+        return score.get(own, -inf) - score.get(other, -_FAR)

@@ -16,6 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from nfox.chat import Chat
 from nfox.drafters.spec import Speculative
+from nfox.errors import ModelError
 from nfox.eval.peers.base import Peer, Tell
 from nfox.reply import Settings
 
@@ -40,7 +41,20 @@ class Generate(Peer):
     @classmethod
     def build(cls, chat: Chat) -> Self:
         """See `Peer.build`."""
-        return cls(chat.model.target.model)
+        return cls._tried(chat)
+
+    @classmethod
+    def _tried(cls, chat: Chat, **more: Any) -> Self:
+        """Make one, and see whether it gives a token."""
+        made = cls(chat.model.target.model, **more)
+        start = [chat.model.target.first_token if chat.model.target.encodes else 0]
+        source = (0,) if chat.model.target.encodes else None
+        try:
+            made.answer(start, source, chat.settings, (), 1, lambda tokens: None)
+        except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            raise ModelError(f"transformers does not generate so: {said}") from error
+        return made
 
     @torch.inference_mode()
     def answer(
@@ -58,9 +72,20 @@ class Generate(Peer):
         if source is not None:
             inputs["decoder_input_ids"] = torch.tensor([list(prompt)], device=self.model.device)
         config = _config(settings, stop_ids, limit)
-        self.model.generate(
-            **inputs, generation_config=config, streamer=_Streamer(tell), **self.more
+        own = self.model.generation_config
+        # What a config leaves open is taken from the model's own: penalties, beams and the like.
+        self.model.generation_config = GenerationConfig(
+            decoder_start_token_id=own.decoder_start_token_id
         )
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices):
+                torch.manual_seed(settings.sampling.seed)
+                self.model.generate(
+                    **inputs, generation_config=config, streamer=_Streamer(tell), **self.more
+                )
+        finally:
+            self.model.generation_config = own
 
     def describe(self) -> str:
         """See `Peer.describe`."""
@@ -78,7 +103,7 @@ class Assisted(Generate):
         """See `Peer.build`; without a draft model it says what `spec` would say."""
         drafter = chat.make(Speculative.__module__.rpartition(".")[2])  # named as its file
         assert isinstance(drafter, Speculative)
-        return cls(chat.model.target.model, assistant_model=drafter.draft.model)
+        return cls._tried(chat, assistant_model=drafter.draft.model)
 
     def describe(self) -> str:
         """See `Peer.describe`."""
@@ -103,7 +128,7 @@ class Lookup(Generate):
     @classmethod
     def build(cls, chat: Chat) -> Self:
         """See `Peer.build`."""
-        return cls(chat.model.target.model, prompt_lookup_num_tokens=_LOOKUP)
+        return cls._tried(chat, prompt_lookup_num_tokens=_LOOKUP)
 
     def describe(self) -> str:
         """See `Peer.describe`."""
@@ -115,8 +140,9 @@ def _config(settings: Settings, stop_ids: Collection[int], limit: int) -> Genera
     drawn = settings.sampling
     chosen: dict[str, Any] = {"do_sample": not drawn.greedy}
     if not drawn.greedy:
-        names = ("temperature", "top_k", "top_p", "min_p")
+        names = ("temperature", "top_k", "top_p")
         chosen |= {name: getattr(drawn, name) for name in names}
+        chosen["min_p"] = drawn.min_p or None
     return GenerationConfig(
         max_new_tokens=limit,
         eos_token_id=ends or None,
