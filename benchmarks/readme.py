@@ -52,15 +52,19 @@ def table(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     found = {(row["method"], row["category"]): row for row in result["rows"]}
     columns = ("tau", "SGD / GSM8K", "nodes", "t(N)/t(1)", "d", "tokens/s", "speed-up", "95 %")
-    columns += ("predicted", "efficiency", "with prefill", "identical")
+    columns += ("SGD / GSM8K", "predicted", "efficiency", "with prefill", "identical")
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, entrant in result["entrants"].items():
         row = found[name, "all"]
         called = f"`{name}`" if entrant["kind"] == "method" else f"*{name}*"
-        taus = " / ".join(f"{found[name, kind]['tau']:.2f}" for kind in SETS)
+        taus, speeds = (
+            " / ".join(f"{found[name, kind][figure]:.2f}" for kind in SETS)
+            for figure in ("tau", "speedup")
+        )
         cells = [called, f"{row['tau']:.2f}", taus, cell(row["nodes"], ".1f"), cell(row["wide"])]
         cells += [cell(row["drafting"]), f"{row['tokens_per_second']:.0f}", cell(row["speedup"])]
-        cells += [f"{row['speedup_low']:.2f} - {row['speedup_high']:.2f}", cell(row["predicted"])]
+        cells += [f"{row['speedup_low']:.2f} - {row['speedup_high']:.2f}", speeds]
+        cells += [cell(row["predicted"])]
         cells += [cell(row["efficiency"]), cell(row["speedup_total"]), f"{row['identical']:.0%}"]
         lines.append("| " + " | ".join(cells) + " |")
     for name, why in result["missing"].items():

@@ -5,7 +5,6 @@ same run.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -104,8 +103,6 @@ def bench(
         return
     check(model, MethodArguments())
     _check(results)
-    if results.profile is not None:
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # or it writes lines of its own
     from .bench_run import run
 
     if not run(arguments, model, generation, results, partial(_finish, results)):
@@ -117,13 +114,12 @@ def _finish(results: ResultArguments, measured: dict[str, Any], *, complete: boo
     from .bench_run import trials_file
     from .bench_table import print_table
 
-    print_table(measured)
-    if not complete:
-        return
-    if results.out is not None:
+    if complete and results.out is not None:  # first: nobody may read the table to its end
         write_out(results.out, json.dumps(measured, indent=1) + "\n", "its trials are kept")
         trials_file(results.out).unlink(missing_ok=True)
-    write_report(measured, results.html, results.plots)
+    print_table(measured)
+    if complete:
+        write_report(measured, results.html, results.plots)
 
 
 def _check(results: ResultArguments) -> None:
@@ -135,11 +131,12 @@ def _check(results: ResultArguments) -> None:
 
 
 def _explain() -> None:
-    from nfox.eval.figures import EXPLAIN, PEERS
+    from nfox.eval.figures import EXPLAIN, PEERS, SHOWN, SIMULATED
 
     width = max(map(len, EXPLAIN))
-    for name, meaning in EXPLAIN.items():
-        print(f"{name.ljust(width)}  {meaning}")
+    for name, meaning in (EXPLAIN | SIMULATED).items():
+        shown = f" [{SHOWN[name]}]" if name in SHOWN else ""
+        print(f"{name.ljust(width)}  {meaning}{shown}")
     print(f"\n{PEERS}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nfox.drafters import names as method_names
 from nfox.drafters import plain, ready
-from nfox.errors import UsageError
+from nfox.errors import ModelError, UsageError
 from nfox.eval.result import SCHEMA
 
 from .bench_answers import write_answers
@@ -69,15 +69,18 @@ def run(
     _entrants(arguments, sweeps, method_names())  # mistakes are told before a model is loaded
     prompts = read(arguments.prompts, arguments.limit, arguments.turns, arguments.schemas)
     if prompts.skipped:
-        print(f"nfox: {prompts.skipped} records ask nothing, left out", file=sys.stderr)
+        print(
+            f"nfox: {prompts.skipped} records are no JSON or ask nothing: left out", file=sys.stderr
+        )
     with loading_display(sys.stderr.isatty()) as told:
         plainly = MethodArguments(plain(), accept=arguments.accept)
         chat = load_chat(model, plainly, generation, told=told)
     entrants = _entrants(arguments, sweeps, ready(chat.model.name, chat.places))
     tasks = _tasks(prompts.kept, sweeps, chat)
     with closing(Bench(chat, entrants, tasks)) as made:
-        for name, why in made.missing.items():
-            print(f"nfox: {name} is left out: {why}", file=sys.stderr)
+        if made.missing and len(made.entrants) == 1:
+            name, why = next(iter(made.missing.items()))
+            raise ModelError(f"there is nothing to compare with {plain()}: {name}: {why}")
         settings = _settings(arguments, model, generation, chat)
         kept = _kept(results.out, made, settings)
         trials, complete = _rounds(made, arguments, kept)
@@ -208,7 +211,7 @@ def _rounds(made: Bench, arguments: BenchArguments, kept: Kept | None) -> tuple[
                     add(trial)
         except KeyboardInterrupt:
             then = "the same command goes on" if kept else "with --json it could be gone on with"
-            print(f"\nnfox: interrupted after {len(trials)}; {then}", file=sys.stderr)
+            print(f"\nnfox: interrupted after {len(trials)} conversations; {then}", file=sys.stderr)
             return whole(trials, names), False
     return trials, True
 

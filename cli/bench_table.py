@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nfox.eval.result import Result, Row, categories, of_category
+from nfox.eval.noise import enough
+from nfox.eval.result import Result, Row, categories, of_category, rounds
 
 _PIPE = 200  # columns where nobody says how many there are; tables take what they need
 
@@ -25,7 +26,7 @@ def print_table(result: Result) -> None:
     kinds, rows = categories(result), of_category(result)
     missing = result["missing"]
     width = max(len(name) for name in (*result["entrants"], *missing))
-    out.print(_together(rows, width))
+    out.print(_together(rows, width, rounds(result)))
     for name, why in missing.items():
         out.print(Text.assemble(name.ljust(width + 2), (why, "dim")))
     if kinds:
@@ -63,7 +64,8 @@ def table(*columns: str) -> Table:
     return made
 
 
-def _together(rows: Sequence[Row], width: int) -> Table:
+def _together(rows: Sequence[Row], width: int, times: int) -> Table:
+    """Return the table of all tasks; of few conversations bounds say nothing."""
     names = ("tau", "tok/s", "speed-up", "95 %", "eff.", "identical", "TTFT")
     grid = table(" " * width, *names, "t(N)/t(1)", "d", "predicted", "loop")
     for row in rows:
@@ -73,7 +75,7 @@ def _together(rows: Sequence[Row], width: int) -> Table:
             f"{row['tau']:.2f}",
             f"{row['tokens_per_second']:.1f}",
             f"{row['speedup']:.2f}",
-            f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}",
+            f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}" if enough(row, times) else "",
             f"{row['efficiency']:.2f}",
             f"{row['identical']:.0%}",
             f"{row['ttft_ms']:.0f} ms",
@@ -93,7 +95,11 @@ def _by_category(kinds: Sequence[str], rows: Sequence[Row]) -> Table:
     found = {(row["method"], row["category"]): row for row in rows}
     for name in dict.fromkeys(row["method"] for row in rows):
         cells = [found[name, kind] for kind in kinds]
-        grid.add_row(name, *(f"{cell['tau']:.2f}  {cell['speedup']:.2f}" for cell in cells))
+        # Nothing is known of a peer's steps where all came with the prompt's forward.
+        shares = (
+            f"{cell['tau']:.2f}  {cell['speedup']:.2f}" if cell["steps"] else "" for cell in cells
+        )
+        grid.add_row(name, *shares)
     return grid
 
 

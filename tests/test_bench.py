@@ -146,6 +146,14 @@ def test_the_bounds_by_hand() -> None:
     assert speedups(own, base) == pytest.approx((1.5, 1, 3))
 
 
+def test_what_says_nothing_of_speed_is_not_in_the_bounds() -> None:
+    """All of a peer's first reply came with the prompt's forward: no step, and no seconds."""
+    own = [trial("own", 0, 0, Stats()), trial("own", 1, 0, stats([1] * 6, seconds=2.0))]
+    base = [trial(PLAIN, task, 0, stats([1] * 6, seconds=6.0)) for task in (0, 1)]
+    assert speedups(own, base) == pytest.approx((3, 3, 3))
+    assert speedups(own[:1], base[:1]) == (0, 0, 0)
+
+
 @pytest.fixture(scope="module")
 def chat() -> Chat:
     loading = ModelOptions(dtype="float32", offline=True)

@@ -106,6 +106,7 @@ def test_a_sweep_is_a_row_or_a_category_for_each_value(tmp_path: Path) -> None:
         (["--answers", "/proc/nowhere/all"], "/proc/nowhere"),
         (["--profile", "/proc/nowhere/all"], "/proc/nowhere"),
         (["--prompts", "nothing.jsonl"], "nothing.jsonl"),
+        (["--prompts", "mtbench"], "no set of that name"),
         (["compare", "a", "b"], "--limit stands before compare"),
     ],
 )
@@ -141,7 +142,7 @@ def test_an_interrupted_run_shows_what_there_is_and_goes_on(
     command = (*QUICK, "--methods", "lookup,jacobi", "--json", out)
     done = run(*command)
     assert done.exit_code == 130
-    assert "interrupted after 4; the same command goes on" in done.stderr
+    assert "interrupted after 4 conversations; the same command goes on" in done.stderr
     assert "1 prompts" in done.stdout  # the second was not held by all
     assert not out.exists()
     interrupted.undo()
@@ -163,6 +164,25 @@ def test_an_interrupted_run_that_keeps_nothing_says_so(interrupted: pytest.Monke
     done = run(*QUICK, "--methods", "lookup,jacobi")
     assert done.exit_code == 130
     assert "with --json it could be gone on with" in done.stderr
+
+
+def test_a_result_is_kept_though_nobody_reads_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(result: Any) -> None:
+        raise RuntimeError("as a closed pipe does")
+
+    monkeypatch.setattr("nfox.cli.bench_table.print_table", broken)
+    out = tmp_path / "result.json"
+    done = run(*QUICK, "--methods", "none", "--json", out)
+    assert done.exit_code == 1
+    assert json.loads(out.read_text())["rows"]
+
+
+def test_nothing_to_compare_with_is_an_error() -> None:
+    done = run(*QUICK, "--methods", "medusa")
+    assert done.exit_code == 3
+    assert "nothing to compare with none: medusa: " in done.stderr
 
 
 def test_trials_that_cannot_be_read_are_not_lost(tmp_path: Path) -> None:

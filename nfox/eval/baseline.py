@@ -9,8 +9,18 @@ from typing import Any
 
 from nfox.errors import UsageError
 from nfox.eval.compare import SETTINGS, machines_differ, settings_differ
-from nfox.eval.noise import BOUNDED, FEWEST, MARGIN, Span, enough, most_overhead, span, tau_noise
-from nfox.eval.result import BASELINE, Key, Result, Row, key, kind, rounds
+from nfox.eval.noise import (
+    BETWEEN,
+    BOUNDED,
+    FEWEST,
+    MARGIN,
+    Span,
+    enough,
+    most_overhead,
+    span,
+    tau_noise,
+)
+from nfox.eval.result import ALL, BASELINE, Key, Result, Row, key, kind, rounds
 
 _KEPT = ("dtype", "threads")  # any machine with the same can be held against it
 _RATIOS = ("speedup", "efficiency", "tau", "overhead")
@@ -113,7 +123,8 @@ def guard(base: Result, new: Result, margin: float = MARGIN) -> Guarded:
     """Hold the ratios of a result against a baseline.
 
     A speed-up or an efficiency is worse if its upper bound is below the baseline's lower bound by
-    more than the margin (not judged of few conversations: `FEWEST`); tau, if it is below its
+    more than the margin (not judged of few conversations: `FEWEST`); a speed-up of all tasks, also
+    if it is itself below the baseline's by more than `BETWEEN`; tau, if it is below its
     least by more than `tau_noise`; the overhead, if it alone makes steps longer by more than the
     margin. With another number of threads only tau is judged, with another dtype only what is
     missing: ratios are others there.
@@ -167,6 +178,9 @@ def _check(base: Row, ratio: str, now: Span | None, margin: float) -> Check:
     else:
         limit = was.low * (1 - (tau_noise(base) if ratio == "tau" else margin))
         worse = now is None or now.high < limit
+        whole = was.value * (1 - BETWEEN)
+        if ratio == "speedup" and base["category"] == ALL and now and now.value < whole:
+            limit, worse = whole, True
     return Check(*key(base), ratio, was, now, limit, worse)
 
 

@@ -47,6 +47,24 @@ EXPLAIN = {
 }
 """What every figure means."""
 
+SHOWN = {
+    "tokens_per_second": "tok/s",
+    "ttft_ms": "TTFT",
+    "efficiency": "eff.",
+    "wide": "t(N)/t(1)",
+    "drafting": "d",
+    "overhead": "loop",
+}
+"""What the terminal's table calls figures that are long."""
+
+SIMULATED = {
+    "expected_tau": "of the formula: (1 - a^(g+1)) / (1 - a), for a text without an end",
+    "expected_tau_cut": "cut: what replies of these lengths should give; they end inside of a step",
+    "expected_speedup": "tau of the formula x t(1) / (t(g+1) + g x time of a drafted token), by "
+    "the costs measured at load",
+}
+"""Figures of simulated rates of acceptance."""
+
 PEERS = (
     "Of a peer only tokens and their times are seen: those that come with the prompt's forward, "
     "which is no step, are left out of tokens, steps and tokens_per_second, and what a step "
@@ -75,7 +93,7 @@ def rows(
     """
     found = []
     names = dict.fromkeys(trial.entrant for trial in trials)
-    kinds = list(dict.fromkeys(categories))
+    kinds = list(dict.fromkeys(categories[trial.task] for trial in trials))
     gaps = {(one.entrant, one.task): one.gap for one in parted}
     for kind in [ALL, *kinds] if len(kinds) > 1 else [ALL]:
         tasks = {place for place, other in enumerate(categories) if kind in (ALL, other)}
@@ -178,7 +196,10 @@ def speedups(
     picked = [
         grid[:, drawn[0][:, :, None], drawn[1][:, None, :]].sum((2, 3)) for grid in sums
     ]  # [2, resamples]: tokens and seconds
-    many = _ratio(*picked).nan_to_num(0.0).sort().values
+    many = _ratio(*picked)
+    many = many[many.isfinite()]  # what says nothing of one side says nothing of both
+    if not len(many):
+        return 0.0, 0.0, 0.0
     low, high = (float(many.quantile(share)) for share in (0.025, 0.975))
     return float(_ratio(*(grid.sum((1, 2)) for grid in sums)).nan_to_num(0.0)), low, high
 

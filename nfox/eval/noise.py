@@ -11,6 +11,10 @@ MARGIN = 0.05
 """What the bounds of a speed-up leave out. They are of one run: its prompts and rounds drawn anew.
 What differs between runs (the clock, neighbours, where memory lies) is in the baseline as far as it
 was made of several; 5 % is for the rest."""
+BETWEEN = 0.15
+"""What a speed-up over all prompts may differ by between runs of the same prompts. Its bounds are
+much wider, since they draw the prompts anew, which here are the same; three runs on one machine
+differed by 4 to 7 %."""
 TAU = 0.03
 """What tau may change by though settings and prompts are the same: how much is drafted hangs on
 costs that are measured at load, and in bf16 near-ties fall either way."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +35,23 @@ def write(bench: Bench, folder: Path) -> list[Path]:
     settings = bench.settings
     bench.settings = replace(settings, max_new_tokens=min(_TOKENS, settings.max_new_tokens))
     for entrant in bench.entrants:
-        with profile(activities=activities, with_stack=True) as found:
+        with _hushed(), profile(activities=activities, with_stack=True) as found:
             bench.hold(entrant, 0, -1)
         file = folder / f"{entrant.file_name}.json"
         found.export_chrome_trace(str(file))
         written.append(file)
     bench.settings = settings
     return written
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what the profiler's library writes to stderr off the terminal."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

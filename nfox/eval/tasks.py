@@ -130,6 +130,11 @@ def _read(part: str, databases: task_data.Databases, cache_dir: str | None) -> T
         ]
         return Tasks(made)
     name, equals, source = part.partition("=")
+    if not equals and part not in SOURCES and "/" not in part and not Path(part).exists():
+        raise UsageError(
+            f"{part}: there is no such file, and no set of that name",
+            f"known are demo, {', '.join(SOURCES)}; a dataset on the hub is OWNER/NAME",
+        )
     if not equals or "/" in name:  # an address may have one in it
         name, source = (part, SOURCES[part]) if part in SOURCES else (Path(part).stem, part)
     return _tasks(records(source, cache_dir), name, databases)
