@@ -51,7 +51,7 @@ class Generate(Peer):
         source = (0,) if chat.model.target.encodes else None
         try:
             made.answer(start, source, chat.settings, (), 1, lambda tokens: None)
-        except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             said = (str(error) or type(error).__name__).splitlines()[0]
             raise ModelError(f"transformers does not generate so: {said}") from error
         return made
