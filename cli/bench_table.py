@@ -70,13 +70,16 @@ def _together(rows: Sequence[Row], width: int, times: int) -> Table:
     grid = table(" " * width, *names, "t(N)/t(1)", "d", "predicted", "loop")
     for row in rows:
         too_long = f" ({row['too_long']} too long)" if row["too_long"] else ""
+        known = row["steps"] > 0  # not of a peer where all came with the prompt's forward
         grid.add_row(
             row["method"] + too_long,
-            f"{row['tau']:.2f}",
-            f"{row['tokens_per_second']:.1f}",
-            f"{row['speedup']:.2f}",
-            f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}" if enough(row, times) else "",
-            f"{row['efficiency']:.2f}",
+            f"{row['tau']:.2f}" if known else "",
+            f"{row['tokens_per_second']:.1f}" if known else "",
+            f"{row['speedup']:.2f}" if known else "",
+            f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}"
+            if known and enough(row, times)
+            else "",
+            f"{row['efficiency']:.2f}" if known else "",
             f"{row['identical']:.0%}",
             f"{row['ttft_ms']:.0f} ms",
             *(shown(row[name]) for name in ("wide", "drafting", "predicted")),
