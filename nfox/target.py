@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from nfox.cache import KVCache
+from nfox.errors import ModelError
 from nfox.tree import TokenTree, ancestors
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ Score = Callable[[TokenTree, KVCache], tuple[Tensor, Tensor]]
 
 Proposals = Literal["trees", "chains", "nothing"]
 """What a target can score in one forward: any tree, a chain, or the root alone."""
+
+CACHES = ("cache", "past_key_values", "cache_params")
+"""What models call their cache: since transformers 5.24, before it, and Mamba before it."""
 
 CHUNK = 512
 """Tokens read in one forward, so that reading a long prompt can be interrupted."""
@@ -231,7 +235,12 @@ class Target:
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _past(self, cache: KVCache) -> dict[str, Any]:
-        name = "past_key_values" if "past_key_values" in self.takes else "cache_params"
+        name = next((name for name in CACHES if name in self.takes), None)
+        if name is None:  # most models ignore what they do not know, and would forget everything
+            raise ModelError(
+                f"{type(self.model).__name__} takes no cache: expected one of {', '.join(CACHES)}",
+                "nfox decodes models that remember what they have read",
+            )
         return {name: cache.past}
 
     def _encode(self, cache: KVCache) -> BaseModelOutput:

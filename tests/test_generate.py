@@ -170,10 +170,12 @@ def test_an_interrupt_inside_a_forward(
         if left == 0:
             raise KeyboardInterrupt
 
-    def update(self: Cache, keys: Tensor, values: Tensor, layer: int, *more: object) -> object:
+    def update(
+        self: Cache, keys: Tensor, values: Tensor, layer: int, *more: object, **named: object
+    ) -> object:
         if layer == 1 and self is not cache.past:  # a draft model may be run without its modules
             count()
-        return own(self, keys, values, layer, *more)
+        return own(self, keys, values, layer, *more, **named)
 
     own = Cache.update
     monkeypatch.setattr(Cache, "update", update)

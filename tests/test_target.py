@@ -8,6 +8,7 @@ import torch
 from tiny import PROMPT
 
 from nfox.cache import KVCache
+from nfox.errors import ModelError
 from nfox.target import Target
 from nfox.tree import TokenTree
 
@@ -85,6 +86,14 @@ def test_no_tokens_are_read_in_no_forward() -> None:
     cache = target.new_cache()
     assert target.read([], cache)
     assert cache.tokens == []
+
+
+def test_a_model_that_takes_no_cache_is_refused_instead_of_forgetting() -> None:
+    """Models ignore arguments that they do not know: a renamed one would be lost in silence."""
+    target = Target(tiny.target().model)
+    target.takes = frozenset({"input_ids", "kwargs"})
+    with pytest.raises(ModelError, match="takes no cache"):
+        _ = target.proposals
 
 
 def test_float64_stays_float64() -> None:
