@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nfox import __version__
 from nfox.errors import NfoxError
+from nfox.stream import runs
 
 from .header import exactness
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from nfox.stream import Piece
 
 SCHEMA = "nfox.chat/1"
-_LETTERS = {"accepted": "a", "corrected": "c", "bonus": "b"}
 # What a terminal could take for a command of its own, should the lines be shown on one.
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0x202A, 0x202F))}
 _CONTROLS |= {code: f"\\u{code:04x}" for code in range(0x2066, 0x206A)}
@@ -96,7 +96,7 @@ def _delta(pieces: tuple[Piece, ...]) -> Event:
     return {
         "event": "delta",
         "text": "".join(piece.text for piece in pieces),
-        "runs": [[len(piece.text), _LETTERS[piece.source]] for piece in pieces],
+        "runs": runs(pieces),
     }
 
 

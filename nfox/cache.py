@@ -145,6 +145,30 @@ class KVCache:
             # The keys and values of the source, and a recurrent state, belong to the old past.
             self.past, self._dirty = self._new_past(), False
 
+    def fork(self, length: int) -> KVCache:
+        """Return another cache that has read the first `length` tokens too, from copies of their
+        rows; an empty one where a state cannot be rolled back, or stands on what an encoder read.
+        """
+        twin = KVCache(self._config, rollback=self.rollback)
+        if self.rollback and not isinstance(self.past, EncoderDecoderCache):
+            for index, layer in enumerate(self.past.layers):
+                rows = (states[:, :, :length] for states in (layer.keys, layer.values))
+                twin.past.update(*rows, index)
+            twin.extend(self.tokens[:length], self.hidden[:length])
+        return twin
+
+    @property
+    def bytes(self) -> int:
+        """What it takes of memory: all that is allocated, filled or not."""
+        caches = [self.past]
+        if isinstance(self.past, EncoderDecoderCache):
+            caches = [self.past.self_attention_cache, self.past.cross_attention_cache]
+        parts = [
+            part for cache in caches for layer in cache.layers for part in vars(layer).values()
+        ]
+        tensors = [part for part in (*parts, self._hidden, self.encoded) if part is not None]
+        return sum(t.nbytes for t in tensors if isinstance(t, Tensor))
+
     def begin(self) -> None:
         """Note that a forward starts; a recurrent state is lost if it never returns."""
         self._dirty = not self.rollback

@@ -161,13 +161,43 @@ class Chat:
             m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages
         ]
         self._cancelled.clear()
-        reply = self.reply = Reply(self.method)
+        self.reply = Reply(self.method)
         prompt, source = self.encode(asked)
         begun = prompt if [m.role for m in asked[-1:]] == ["assistant"] else []
-        stops = (*self.template.stop_strings, *self.settings.stop)
+        yield from self.decode(
+            prompt,
+            begun,
+            source,
+            stop_strings=self.template.stop_strings,
+            stop=self._cancelled.is_set,
+        )
+
+    def decode(
+        self,
+        prompt: Sequence[int],
+        begun: Sequence[int] = (),
+        source: tuple[int, ...] | None = None,
+        *,
+        stop_strings: Sequence[str] = (),
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Update]:
+        """Decode what follows token ids; yield what every step adds, in `self.reply` too.
+
+        Args:
+            prompt: what has been said, at least one token.
+            begun: its last tokens, where the text goes on from theirs instead of starting anew.
+            source: what the encoder reads, for encoder-decoder models.
+            stop_strings: that end the reply, besides those of the settings.
+            stop: asked before every forward; True ends the reply.
+
+        Raises:
+            ContextError: if the prompt does not fit into the context.
+        """
+        reply = self.reply = Reply(self.method)
+        stops = (*stop_strings, *self.settings.stop)
         text = TextStream(self.model.tokenizer, stops, begun, trim=not begun)
         try:
-            for step in self._steps(prompt, source, reply):
+            for step in self._steps(prompt, source, reply, stop):
                 pieces = self._take(step, reply, text)
                 reply.finish = "stop" if text.stopped else step.finish or "interrupt"
                 yield Update(tuple(pieces), step)
@@ -182,7 +212,11 @@ class Chat:
             close(self.model.tokenizer, reply, text, begun)
 
     def _steps(
-        self, prompt: Sequence[int], source: tuple[int, ...] | None, reply: Reply
+        self,
+        prompt: Sequence[int],
+        source: tuple[int, ...] | None,
+        reply: Reply,
+        stop: Callable[[], bool],
     ) -> Iterator[Step]:
         """Run the loop over a prompt; note what reading it took."""
         settings, stats = self.settings, reply.stats
@@ -199,7 +233,7 @@ class Chat:
             stop_ids=self.stop_ids,
             source=source,
             max_context=self.max_context,
-            stop=self._cancelled.is_set,
+            stop=stop,
             keep_logits=settings.keep_logits,
         )
         stats.prompt_tokens = len(prompt)

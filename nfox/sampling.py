@@ -69,7 +69,8 @@ class Sampling:
         Returns:
             [..., V]; -inf where a token was cut off. Needs a temperature above 0.
         """
-        logits = logits / self.temperature
+        # Relative to the largest, so that no temperature is too low for the division.
+        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
             kth = logits.topk(self.top_k, dim=-1).values[..., -1:]
             logits = logits.masked_fill(logits < kth, -torch.inf)

@@ -7,8 +7,9 @@ waits for its bytes, and what may be the beginning of a stop string waits until 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +45,17 @@ class Piece:
     text: str
     source: Source
     step: int
+
+
+_LETTERS: dict[Source, str] = {"accepted": "a", "corrected": "c", "bonus": "b"}
+
+
+def runs(pieces: Iterable[Piece]) -> list[tuple[int, str]]:
+    """Return where a text came from, as it goes into JSON: the length and letter of each stretch,
+    "a" for accepted, "c" for corrected, "b" for bonus.
+    """
+    letters = (_LETTERS[piece.source] for piece in pieces for _ in piece.text)
+    return [(len(list(stretch)), letter) for letter, stretch in groupby(letters)]
 
 
 def sanitize(text: str) -> str:

@@ -1,0 +1,40 @@
+"""`nfox serve`: the model behind an OpenAI-compatible API."""
+
+from __future__ import annotations
+
+import typer
+
+from .grouped import grouped
+from .loading import check
+from .options import GenerationArguments, MethodArguments, ModelArguments
+from .serve_options import AccessArguments, AddressArguments, LimitArguments
+
+
+def serve(
+    address: AddressArguments,
+    access: AccessArguments,
+    limits: LimitArguments,
+    model: ModelArguments,
+    method: MethodArguments,
+    generation: GenerationArguments,
+) -> None:
+    """Serve the model: OpenAI's /v1/chat/completions, /v1/completions and /v1/models.
+
+    Also /health, /metrics for Prometheus, and /predict. Where a request is silent, the options of
+    sampling count. A request chooses a method by the model's name, NAME:METHOD, or by `method`.
+    """
+    check(model, method)
+    from nfox.serve.server import bind
+
+    taken = bind(address.host, address.port)  # before the minutes that loading may take
+    from .serving import load_served, run
+
+    served = load_served(address, access, limits, model, method, generation)
+    from nfox.serve.app import make_app
+
+    run(make_app(served), served, taken, address, access, limits)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("serve")(grouped(serve))

@@ -1,0 +1,226 @@
+"""The HTTP side: OpenAI's routes, /predict of LLMSpeculativeSampling, a health check, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, closing
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from nfox import __version__
+from nfox.serve.engine import Asked, Engine, Event
+from nfox.serve.errors import Busy, Late, UnknownModel, body, describe
+from nfox.serve.openai import Answer, ChatAnswer, Json, TextAnswer
+from nfox.serve.schemas import ChatCompletion, Completing, Completion, ModelName, Prediction
+from nfox.serve.served import Served
+
+_STREAM = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"description": said}
+    for code, said in {
+        400: "The request cannot be answered as it is",
+        401: "The key is missing or wrong",
+        404: "There is no such model",
+        408: "The body did not arrive in time",
+        413: "The body is too large",
+        421: "The server is not called by this name",
+        429: "Too many requests are waiting",
+        503: "The time of the request passed in the queue",
+    }.items()
+}
+
+
+def make_app(served: Served) -> FastAPI:
+    """Return the application; `nfox.serve.guard` goes around it.
+
+    Args:
+        served: what answers.
+    """
+    app = FastAPI(title="nfox", version=__version__, docs_url=None, redoc_url=None)
+    add_error_handlers(app)
+    for router in (_completions(served), _about(served)):
+        app.include_router(router, responses=_ERRORS)
+    return app
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer errors with OpenAI's objects."""
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return JSONResponse(body(_first_mistake(error), code="invalid_request"), 400)
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return JSONResponse(body(str(error.detail)), error.status_code, error.headers)
+
+    async def other(request: Request, error: Exception) -> JSONResponse:
+        return failure(error)
+
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, other)
+
+
+def failure(error: Exception) -> JSONResponse:
+    """Return what is answered instead of a reply."""
+    status, said = describe(error)
+    later = {"Retry-After": "5"} if isinstance(error, Busy | Late) else None
+    return JSONResponse(said, status, later)
+
+
+def _first_mistake(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:])
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {said}" if place else said
+
+
+def client_of(request: Request) -> str:
+    """Return who asks, as far as the connection tells."""
+    return request.client.host if request.client else ""
+
+
+class _Run:
+    """A request that is answered while its client listens: who hangs up stops the decoding."""
+
+    def __init__(self, request: Request, engine: Engine, asked: Asked) -> None:
+        self.job = engine.ask(asked)
+        self._watcher = asyncio.create_task(self._watch(request))
+
+    async def _watch(self, request: Request) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        self.job.cancel()
+
+    def close(self) -> None:
+        """Stop whatever is still going on."""
+        self.job.cancel()
+        self._watcher.cancel()
+
+
+async def _collect(run: _Run, answer: Answer) -> bool:
+    """Give an answer all events; return whether there was anybody to the end."""
+    with closing(run):
+        async for event in run.job:
+            answer.take(event)
+    return answer.complete(len(run.job.asked.questions))
+
+
+async def _chunks(run: _Run, first: Event, answer: Answer, *, usage: bool) -> AsyncGenerator[Json]:
+    """Yield the chunks of a stream."""
+    with closing(run):
+        for chunk in answer.opening(len(run.job.asked.questions)):
+            yield chunk
+        yield answer.take(first)
+        try:
+            async for event in run.job:
+                yield answer.take(event)
+        except Exception as error:  # the status is sent already
+            yield describe(error)[1]
+            return
+        if usage:
+            yield answer.usage_chunk()
+
+
+async def _respond(run: _Run, answer: Answer, asked: Completing) -> Response:
+    """Answer a completion, whole or as a stream."""
+    if not asked.stream:
+        return JSONResponse(answer.whole()) if await _collect(run, answer) else _GONE
+    try:
+        first = await anext(run.job, None)  # errors before it have a status code
+    except BaseException:
+        run.close()
+        raise
+    if first is None:
+        run.close()
+        return _GONE
+    return events(_chunks(run, first, answer, usage=asked.tells_usage), done=True)
+
+
+_GONE = Response(status_code=499)  # for the log; the client has hung up
+
+
+def events(chunks: AsyncGenerator[Json], *, done: bool = False) -> StreamingResponse:
+    """Return server-sent events.
+
+    Args:
+        chunks: the data of each.
+        done: end with OpenAI's mark.
+    """
+
+    async def lines() -> AsyncGenerator[str]:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+            if done:
+                yield "data: [DONE]\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers=_STREAM)
+
+
+def _completions(served: Served) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/v1/chat/completions", summary="Answer a conversation")
+    async def chat_completions(request: Request, asked: ChatCompletion) -> Response:
+        answer = ChatAnswer(asked.model or served.name, scored=bool(asked.logprobs))
+        question = served.chat(asked, client_of(request))
+        return await _respond(_Run(request, served.engine, question), answer, asked)
+
+    @router.post("/v1/completions", summary="Go on with a text")
+    async def completions(request: Request, asked: Completion) -> Response:
+        answer = TextAnswer(asked.model or served.name, scored=asked.logprobs is not None)
+        question = served.completion(asked, client_of(request))
+        return await _respond(_Run(request, served.engine, question), answer, asked)
+
+    @router.post("/predict", summary="A text and what follows it, as one string")
+    async def predict(request: Request, asked: Prediction) -> Response:
+        answer = TextAnswer(served.name)
+        question = served.prediction(asked, client_of(request))
+        if not await _collect(_Run(request, served.engine, question), answer):
+            return _GONE
+        return JSONResponse(asked.prompt + answer.texts[0])
+
+    return router
+
+
+def _about(served: Served) -> APIRouter:
+    router = APIRouter()
+
+    def model(name: str) -> Json:
+        return {"id": name, "object": "model", "created": 0, "owned_by": "nfox"}
+
+    @router.get("/v1/models", summary="The model, and the model with each method")
+    async def models() -> Json:
+        return {"object": "list", "data": [model(name) for name in served.names]}
+
+    @router.get("/v1/models/{name:path}", summary="One of them")
+    async def one_model(name: str) -> Json:
+        if name not in served.names:
+            raise UnknownModel(f"there is no model {name} here")
+        return model(name)
+
+    @router.post("/load_model", summary="Asked by `transformers chat` before it begins")
+    async def load_model(asked: ModelName) -> Response:
+        if asked.model not in served.names:
+            raise UnknownModel(f"there is no model {asked.model} here")
+        line = json.dumps({"status": "ready", "cached": True})
+        return Response(f"data: {line}\n\n", media_type="text/event-stream")
+
+    @router.get("/health", summary="Whether it is there, and what it does")
+    async def health() -> Json:
+        engine = served.engine
+        return {"status": "ok", "running": engine.running, "waiting": engine.waiting}
+
+    @router.get("/metrics", summary="For Prometheus")
+    async def prometheus() -> Response:
+        return Response(served.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return router

@@ -1,0 +1,528 @@
+"""The server in this process: what it answers is what the chat says, and mistakes are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from itertools import pairwise
+from typing import Any
+
+import folder
+import pytest
+import torch
+from prometheus_client.parser import text_string_to_metric_families
+from serving import NAME, QUESTION, chat, chunks, client, guarded, serve
+from starlette.testclient import TestClient
+
+from nfox import Message, Sampling, Session, Settings, drafters
+from nfox.errors import NfoxError
+from nfox.serve.served import Served
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+
+
+@pytest.fixture(scope="module")
+def served() -> Served:
+    return serve()
+
+
+@pytest.fixture(scope="module")
+def http(served: Served) -> TestClient:
+    return client(served)
+
+
+def ask(http: TestClient, path: str = CHAT, **body: Any) -> dict[str, Any]:
+    asked = {"messages": QUESTION} if path == CHAT and "messages" not in body else {}
+    response = http.post(path, json=asked | body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def stream(http: TestClient, path: str = CHAT, **body: Any) -> list[dict[str, Any]]:
+    asked = {"messages": QUESTION} if path == CHAT else {}
+    response = http.post(path, json=asked | {"stream": True} | body)
+    assert response.headers["content-type"].startswith("text/event-stream"), response.text
+    return chunks(response.text)
+
+
+def said(answer: dict[str, Any], choice: int = 0) -> str:
+    return str(answer["choices"][choice]["message"]["content"])
+
+
+def plainly(sampling: Sampling | None = None, limit: int = 24, reply: int = 0) -> str:
+    """Return what plain decoding says to the question."""
+    talk = chat(method=drafters.plain())
+    talk.settings = Settings(sampling=sampling or Sampling(), max_new_tokens=limit)
+    talk.replies = reply
+    return "".join(piece.text for piece in talk.stream(QUESTION))
+
+
+@pytest.mark.parametrize("method", drafters.names())
+@pytest.mark.parametrize("temperature", [0, 0.9])
+def test_every_method_says_what_plain_decoding_says(
+    http: TestClient, method: str, temperature: float
+) -> None:
+    expected = plainly(Sampling(temperature=temperature, seed=5))
+    more = {"temperature": temperature, "seed": 5}
+    whole = ask(http, model=f"{NAME}:{method}", **more)
+    assert said(whole) == expected
+    assert whole["usage"]["speculation"]["method"] == method
+    assert said(ask(http, method=method, **more)) == expected
+    parts = stream(http, method=method, **more)
+    texts = [c["choices"][0]["delta"].get("content", "") for c in parts]
+    assert "".join(texts) == expected
+
+
+def test_without_a_word_the_servers_own_method_and_sampling_count(http: TestClient) -> None:
+    answer = ask(http, model=NAME)
+    assert said(answer) == plainly()
+    assert answer["usage"]["speculation"]["method"] == chat().method
+    assert answer["choices"][0]["finish_reason"] in ("stop", "length")
+    assert said(ask(http)) == said(ask(http, model="default")) == plainly()
+
+
+def test_a_stream_has_the_whole_reply_and_where_it_came_from(http: TestClient) -> None:
+    whole = ask(http)
+    parts = stream(http, stream_options={"include_usage": True})
+    first, *middle, last, usage = parts
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert {part["id"] for part in parts} == {first["id"]}
+    assert all(part["object"] == "chat.completion.chunk" for part in parts)
+    for part in middle:
+        text = part["choices"][0]["delta"]["content"]
+        assert text and sum(length for length, _ in part["speculation"]["runs"]) == len(text)
+        assert part["choices"][0]["finish_reason"] is None
+    assert last["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    assert usage["choices"] == []
+    timeless = ("prompt_tokens", "completion_tokens", "total_tokens")
+    for name in timeless:
+        assert usage["usage"][name] == whole["usage"][name]
+    spent, before = usage["usage"]["speculation"], whole["usage"]["speculation"]
+    assert sum(length for length, _ in before["runs"]) == len(said(whole))
+    assert spent["drafted"] >= spent["accepted"] >= 0
+    assert spent["mean_acceptance_length"] == pytest.approx(
+        usage["usage"]["completion_tokens"] / spent["steps"], abs=1e-3
+    )
+    assert "usage" not in stream(http)[-1]
+
+
+def test_a_conversation_is_read_once_and_goes_on_as_in_the_chat(served: Served) -> None:
+    http, session = client(served), Session(chat(method=drafters.plain()))
+    messages: list[dict[str, str]] = []
+    before = 0
+    for question in ("hello", "and then?", "ünïcode 😀"):
+        for _ in session.send(question):
+            pass
+        messages.append({"role": "user", "content": question})
+        answer = ask(http, messages=messages)
+        assert said(answer) == session.messages[-1].content
+        assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] >= before
+        before = answer["usage"]["prompt_tokens"]
+        messages.append({"role": "assistant", "content": said(answer)})
+
+
+def test_conversations_at_once_do_not_disturb_each_other(served: Served) -> None:
+    http = client(served)
+    sessions = [Session(chat(method=drafters.plain())) for _ in range(2)]
+    talks: list[list[dict[str, str]]] = [[], []]
+    for turn in ("hello", "more", "and more"):
+        for index, (session, messages) in enumerate(zip(sessions, talks, strict=True)):
+            question = turn + " you" * index  # the two begin alike
+            for _ in session.send(question):
+                pass
+            messages.append({"role": "user", "content": question})
+            assert said(ask(http, messages=messages)) == session.messages[-1].content
+            messages.append({"role": "assistant", "content": session.messages[-1].content})
+
+
+def test_a_reply_that_is_begun_is_gone_on_with(http: TestClient) -> None:
+    whole = said(ask(http))
+    begun = said(ask(http, max_tokens=5))
+    assert whole.startswith(begun) and begun
+    rest = ask(http, messages=[*QUESTION, {"role": "assistant", "content": begun}], max_tokens=19)
+    assert begun + said(rest) == whole
+    again = ask(http, messages=[*QUESTION, {"role": "assistant", "content": begun + said(rest)}])
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+
+
+def test_log_probabilities_are_those_of_one_forward_over_the_text(http: TestClient) -> None:
+    talk = chat(method=drafters.plain())
+    asked = {"logprobs": True, "top_logprobs": 3, "temperature": 0.8, "seed": 1}
+    whole = ask(http, **asked)
+    told = whole["choices"][0]["logprobs"]["content"]
+    talk.settings = Settings(sampling=Sampling(temperature=0.8, seed=1), max_new_tokens=24)
+    for _ in talk.stream(QUESTION):
+        pass
+    prompt, ids = talk.encode([Message(**QUESTION[0])])[0], talk.reply.ids
+    with torch.no_grad():
+        logits = talk.model.target.model(torch.tensor([[*prompt, *ids]])).logits[0]
+    rows = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    assert [entry["token"] for entry in told] == [talk.model.tokenizer.decode([i]) for i in ids]
+    for entry, row, token in zip(told, rows, ids, strict=True):
+        assert entry["logprob"] == pytest.approx(float(row[token]), abs=1e-4)
+        best = [other["logprob"] for other in entry["top_logprobs"]]
+        assert best == pytest.approx(row.topk(3).values.tolist(), abs=1e-4)
+    parts = [c["choices"][0]["logprobs"]["content"] for c in stream(http, **asked)]
+    streamed = [entry for part in parts for entry in part]
+    assert [entry["token"] for entry in streamed[: len(told)]] == [e["token"] for e in told]
+
+
+def test_texts_and_token_ids_are_gone_on_with(http: TestClient) -> None:
+    talk = chat(method=drafters.plain())
+    ids = list(talk.model.tokenizer("the quick").input_ids)
+    expected = "".join(p.text for u in talk.decode(ids, ids) for p in u.pieces)
+    for prompt in ("the quick", ["the quick"], ids, [ids]):
+        answer = ask(http, TEXT, prompt=prompt, max_tokens=24)
+        assert answer["choices"][0]["text"] == expected
+        assert answer["object"] == "text_completion"
+    parts = stream(http, TEXT, prompt="the quick", max_tokens=24)
+    assert "".join(part["choices"][0]["text"] for part in parts) == expected
+    scored = ask(http, TEXT, prompt="the quick", max_tokens=24, logprobs=2)
+    told = scored["choices"][0]["logprobs"]
+    assert len(told["tokens"]) == len(told["token_logprobs"]) == len(told["top_logprobs"])
+    ends = [*told["text_offset"], told["text_offset"][-1] + len(told["tokens"][-1])]
+    assert [b - a for a, b in pairwise(ends)] == list(map(len, told["tokens"]))
+    streamed = [
+        p["choices"][0]["logprobs"] for p in stream(http, TEXT, prompt="the quick", logprobs=1)
+    ]
+    assert [o for part in streamed for o in part["text_offset"]] == told["text_offset"]
+
+
+def test_several_prompts_and_choices_are_counted_from_one_seed(http: TestClient) -> None:
+    answer = ask(http, n=3, temperature=1.0, seed=7)
+    expected = [plainly(Sampling(temperature=1.0, seed=7), reply=number) for number in range(3)]
+    assert [said(answer, choice) for choice in range(3)] == expected
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert len(answer["usage"]["speculation"]["choices"]) == 3
+    parts = stream(http, n=3, temperature=1.0, seed=7)
+    for index, text in enumerate(expected):
+        own = [p["choices"][0] for p in parts if p["choices"][0]["index"] == index]
+        assert "".join(choice["delta"].get("content", "") for choice in own) == text
+    both = ask(http, TEXT, prompt=["the", "fox"], n=2)
+    assert [choice["index"] for choice in both["choices"]] == [0, 1, 2, 3]
+
+
+def test_without_a_seed_samples_differ_and_with_one_they_do_not(http: TestClient) -> None:
+    several = {said(ask(http, temperature=1.5)) for _ in range(3)}
+    assert len(several) > 1
+    assert len({said(ask(http, temperature=1.5, seed=3)) for _ in range(3)}) == 1
+
+
+def test_stop_strings_end_the_reply_and_are_not_in_it(http: TestClient) -> None:
+    whole = said(ask(http))
+    stop = whole[6:8]
+    for given in (stop, [stop, "never said"]):
+        answer = ask(http, stop=given)
+        assert said(answer) == whole[: whole.index(stop)]
+        assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_predict_gives_the_prompt_and_what_follows_as_one_string(http: TestClient) -> None:
+    response = http.post("/predict", json={"prompt": "the quick", "seed": 4})
+    talk = chat(method=drafters.plain())
+    sampling = Sampling(temperature=1.0, top_k=10, top_p=0.9, seed=4)
+    talk.settings = Settings(sampling=sampling, max_new_tokens=40)
+    ids = talk.model.tokenizer("the quick").input_ids
+    text = "".join(p.text for u in talk.decode(ids, ids) for p in u.pieces)
+    assert response.json() == "the quick" + text
+
+
+def test_what_transformers_chat_sends_is_understood(http: TestClient) -> None:
+    config = json.dumps({"do_sample": False, "max_new_tokens": 5, "transformers_version": "5"})
+    assert said(ask(http, generation_config=config)) == plainly(limit=5)
+    sampled = json.dumps({"do_sample": True, "temperature": 0.8})
+    expected = plainly(Sampling(temperature=0.8, top_k=50, seed=2))
+    assert said(ask(http, generation_config=sampled, seed=2)) == expected
+    assert http.post("/load_model", json={"model": NAME}).text.startswith(
+        'data: {"status": "ready"'
+    )
+    assert http.post("/load_model", json={"model": "other"}).status_code == 404
+
+
+def test_parts_and_the_developers_role_are_read(http: TestClient) -> None:
+    parts = [{"type": "text", "text": "hello"}, {"type": "text", "text": "there"}]
+    split = ask(http, messages=[{"role": "user", "content": parts}])
+    assert said(split) == said(ask(http, messages=[{"role": "user", "content": "hello\nthere"}]))
+    user = {"role": "user", "content": "x"}
+    both = [[{"role": role, "content": "be brief"}, user] for role in ("developer", "system")]
+    assert said(ask(http, messages=both[0])) == said(ask(http, messages=both[1]))
+
+
+def test_models_are_listed_with_their_methods(http: TestClient) -> None:
+    listed = [model["id"] for model in http.get("/v1/models").json()["data"]]
+    assert listed == [NAME, *(f"{NAME}:{method}" for method in drafters.names())]
+    assert http.get(f"/v1/models/{listed[1]}").json()["id"] == listed[1]
+    assert http.get("/v1/models/other").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"messages": []}, 400, "messages: List should have at least 1 item"),
+        ({}, 400, "messages: Field required"),
+        ({"messages": QUESTION, "temperature": -1}, 400, "temperature: Input should be greater"),
+        ({"messages": QUESTION, "max_tokens": 0}, 400, "max_tokens"),
+        ({"messages": QUESTION, "n": 17}, 400, "n: Input should be less"),
+        ({"messages": QUESTION, "seed": 2**80}, 400, "seed"),
+        ({"messages": QUESTION, "presence_penalty": 1}, 400, "presence_penalty is not supported"),
+        ({"messages": QUESTION, "tools": [{"type": "function"}]}, 400, "tools is not supported"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": None}]}, 400, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "messages.0.content"),
+        ({"messages": QUESTION, "model": "gpt"}, 404, "there is no model gpt here"),
+        ({"messages": QUESTION, "model": f"{NAME}:x"}, 404, "there is no model"),
+        ({"messages": QUESTION, "method": "x"}, 400, "there is no method x here"),
+        ({"messages": QUESTION, "model": f"{NAME}:none", "method": "spec"}, 400, "two methods"),
+        ({"messages": [{"role": "user", "content": "a" * 600}]}, 400, "the context holds"),
+        ({"messages": QUESTION, "generation_config": "{"}, 400, "generation_config is not one"),
+    ],
+)
+def test_mistakes_are_told(http: TestClient, body: Any, status: int, message: str) -> None:
+    for streamed in (False, True):
+        response = http.post(CHAT, content=json.dumps(body | {"stream": streamed}), headers=JSON)
+        assert response.status_code == status
+        assert message in response.json()["error"]["message"]
+    assert ask(http)
+
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status"),
+    [
+        (CHAT, b"", 400),
+        (CHAT, b"{", 400),
+        (CHAT, b"[]", 400),
+        (CHAT, b"\xff\xfe", 400),
+        (CHAT, b"[" * 100_000, 400),
+        (CHAT, b'{"messages": NaN}', 400),
+        (TEXT, b'{"prompt": []}', 400),
+        (TEXT, b'{"prompt": [99999]}', 400),
+        (TEXT, b'{"prompt": ""}', 400),
+        ("/predict", b'{"prompt": 3}', 400),
+        ("/nothing", b"{}", 404),
+        ("/v1/models", b"{}", 405),
+    ],
+)
+def test_no_body_is_too_odd(http: TestClient, path: str, content: bytes, status: int) -> None:
+    response = http.post(path, content=content, headers=JSON)
+    assert response.status_code == status
+    assert response.json()["error"]["message"]
+
+
+def test_a_key_is_asked_for_everywhere_but_for_the_health(served: Served) -> None:
+    http = client(served, key="sesame")
+    for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Basic sesame"}):
+        for path in ("/v1/models", "/metrics", "/openapi.json", "/nothing"):
+            response = http.get(path, headers=headers)
+            assert response.status_code == 401
+            assert response.json()["error"]["code"] == "invalid_api_key"
+        assert http.get("/health", headers=headers).json()["status"] == "ok"
+    assert http.get("/v1/models", headers={"Authorization": "Bearer sesame"}).status_code == 200
+    odd = {"Authorization": "Bearer é".encode("latin-1")}
+    assert http.get("/v1/models", headers=odd).status_code == 401
+
+
+def test_a_body_may_not_be_larger_than_said(served: Served) -> None:
+    http = client(served, size=1000)
+    long = json.dumps({"messages": [{"role": "user", "content": "x" * 2000}]}).encode()
+    assert http.post(CHAT, content=long, headers=JSON).status_code == 413
+    told = http.post(CHAT, content=iter([long[:900], long[900:]]), headers=JSON)  # no length
+    assert (told.status_code, told.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nfox.serve.guard._SECONDS", 0.05)
+
+    async def slow() -> int:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            await asyncio.sleep(60)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "path": CHAT, "method": "POST", "headers": []}
+        await guarded(served)(scope, receive, send)
+        return int(sent[0]["status"])
+
+    assert asyncio.run(slow()) == 408
+
+
+def test_a_name_that_is_not_the_servers_is_refused(served: Served) -> None:
+    """A page on the web can make a browser ask, but only under the page's name."""
+    http = client(served, hosts={"localhost", "::1"})
+    for host, status in (("localhost:5000", 200), ("[::1]:80", 200), ("evil.example", 421)):
+        assert http.get("/health", headers={"host": host}).status_code == status
+    assert http.get("/health", headers={"host": "[::1"}).status_code == 421
+
+
+def test_an_unexpected_error_ends_its_request_and_not_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = serve()
+    http, own = client(served), served.engine.chat.decode
+    failing = iter([RuntimeError("secret"), torch.OutOfMemoryError("x"), NfoxError("a", "b")])
+
+    def decode(*a: Any, **b: Any) -> Any:
+        error = next(failing, None)
+        if error:
+            raise error
+        return own(*a, **b)
+
+    monkeypatch.setattr(served.engine.chat, "decode", decode)
+    first = http.post(CHAT, json={"messages": QUESTION})
+    assert first.status_code == 500
+    assert "secret" not in first.text
+    assert "memory" in http.post(CHAT, json={"messages": QUESTION}).json()["error"]["message"]
+    assert http.post(CHAT, json={"messages": QUESTION}).json()["error"]["message"] == "a (b)"
+    assert said(ask(http)) == plainly()
+
+
+def test_a_method_that_cannot_be_loaded_is_told_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = serve(chat(method=drafters.plain()))
+    http = client(served)
+
+    def make(name: str) -> None:
+        raise NfoxError(f"no weights of {name}")
+
+    monkeypatch.setattr(served.engine.chat, "make", make)
+    told = http.post(CHAT, json={"messages": QUESTION, "method": "medusa"})
+    assert (told.status_code, told.json()["error"]["message"]) == (400, "no weights of medusa")
+    assert said(ask(http)) == plainly()
+
+
+def test_a_reply_is_cut_when_its_time_has_passed() -> None:
+    served = serve(chat(settings=Settings(max_new_tokens=400)), seconds=0.3)
+    slowly(served, 0.05)
+    answer = ask(client(served))
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["speculation"]["finish"] == "interrupt"
+    assert 0 < answer["usage"]["completion_tokens"] < 400
+
+
+def slowly(served: Served, seconds: float) -> list[int]:
+    """Let every step take some time; return a list in which every step is noted."""
+    talk, noted = served.engine.chat, list[int]()
+    own = talk.model.target.score
+
+    def score(*a: Any) -> Any:
+        time.sleep(seconds)
+        noted.append(1)
+        return own(*a)
+
+    talk.model.target.score = score  # type: ignore[method-assign]
+    return noted
+
+
+def test_who_waits_too_long_is_told_and_who_comes_late_finds_the_queue_full() -> None:
+    served = serve(chat(method=drafters.plain()), seconds=0.5, queue=1)
+    slowly(served, 1.2)
+    http = client(served)
+
+    async def together() -> list[int]:
+        asked = {"messages": QUESTION}
+        answers = []
+        for _ in range(3):
+            answers.append(asyncio.to_thread(http.post, CHAT, json=asked))
+        tasks = []
+        for answer in answers:
+            tasks.append(asyncio.create_task(answer))
+            await asyncio.sleep(0.2)
+        return [response.status_code for response in await asyncio.gather(*tasks)]
+
+    assert asyncio.run(together()) == [200, 503, 429]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_hangs_up_stops_its_generation(streamed: bool) -> None:
+    long = Settings(max_new_tokens=400)
+    served = serve(chat(method=drafters.plain(), settings=long))
+    steps = slowly(served, 0.01)
+    body = json.dumps({"messages": QUESTION, "stream": streamed}).encode()
+
+    async def hang_up() -> None:
+        given, gone = [{"type": "http.request", "body": body}], asyncio.Event()
+
+        async def receive() -> Any:
+            if given:
+                return given.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        scope = {
+            "type": "http", "path": CHAT, "raw_path": CHAT.encode(), "method": "POST",
+            "query_string": b"", "headers": [(b"content-type", b"application/json")],
+        }  # fmt: skip
+        asking = asyncio.create_task(guarded(served)(scope, receive, send))
+        while len(steps) < 5:
+            await asyncio.sleep(0.01)
+        gone.set()
+        await asking
+
+    asyncio.run(hang_up())
+    time.sleep(0.1)
+    done = len(steps)
+    assert done < 100
+    time.sleep(0.1)
+    assert len(steps) == done
+    assert served.engine.running == 0
+    assert ask(client(served), max_tokens=3)
+
+
+def test_metrics_count_what_was_answered(served: Served) -> None:
+    http = client(served)
+
+    def read() -> dict[str, float]:
+        families = text_string_to_metric_families(http.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        own = [s for s in samples if s.labels.get("method", "medusa") == "medusa"]
+        totals: dict[str, float] = {}
+        for sample in own:
+            totals[sample.name] = totals.get(sample.name, 0) + sample.value
+        return totals
+
+    ask(http, method="medusa")
+    before = read()
+    answer = ask(http, method="medusa")
+    after, spent = read(), answer["usage"]["speculation"]
+    counted = {
+        "nfox_tokens_total": answer["usage"]["completion_tokens"],
+        "nfox_prompt_tokens_total": answer["usage"]["prompt_tokens"],
+        "nfox_steps_total": spent["steps"],
+        "nfox_drafted_tokens_total": spent["drafted"],
+        "nfox_accepted_tokens_total": spent["accepted"],
+        "nfox_replies_total": 1,
+        "nfox_time_to_first_token_seconds_count": 1,
+        "nfox_queue_seconds_count": 1,
+    }
+    assert {name: after[name] - before[name] for name in counted} == counted
+    assert after["nfox_tau"] == pytest.approx(spent["mean_acceptance_length"], abs=1e-3)
+    depths = spent["acceptance_by_depth"]
+    tried = after["nfox_depth_tried_total"] - before["nfox_depth_tried_total"]
+    assert tried >= len(depths)
+    assert after["nfox_running"] == after["nfox_waiting"] == 0
+    assert after["nfox_cache_bytes"] == served.engine.caches.bytes > 0
+
+
+@pytest.mark.parametrize("make", [folder.mamba, folder.t5])
+def test_other_kinds_of_models_are_served_over_turns(make: Any) -> None:
+    talk = chat(make(), template="plain")
+    http, fresh = client(serve(talk)), chat(make(), template="plain", method=drafters.plain())
+    messages: list[dict[str, str]] = []
+    for question in ("hello", "more"):
+        messages.append({"role": "user", "content": question})
+        expected = "".join(piece.text for piece in fresh.stream(messages))
+        answer = ask(http, messages=messages)
+        assert said(answer) == expected
+        messages.append({"role": "assistant", "content": expected})
