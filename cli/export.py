@@ -1,4 +1,4 @@
-"""`nfox export`: heads in the layout that other engines read, for others too."""
+"""`nfox export`: heads and draft models in the layouts that others read, other engines too."""
 
 from __future__ import annotations
 
@@ -6,24 +6,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nfox import engines
 from nfox.errors import NfoxError, UsageError
 
 from .grouped import grouped, option
+
+if TYPE_CHECKING:
+    from nfox.checkpoint import About
+    from nfox.drafters.base import Drafter
+    from nfox.engines.base import Engine, Written
+    from nfox.loading import ModelOptions
 
 
 @dataclass(frozen=True)
 class ExportArguments:
     """What is written where."""
 
-    method: Annotated[str, typer.Argument(help="Whose heads.")]
-    heads: Annotated[str, typer.Argument(help="Folder or hub id of the heads.")]
+    layout: Annotated[
+        str,
+        typer.Argument(
+            help="Whose layout: a method's, as published for its heads, or another engine's: "
+            f"{', '.join(engines.names())}."
+        ),
+    ]
+    weights: Annotated[
+        str, typer.Argument(help="Folder or hub id of heads; for engines also of a draft model.")
+    ]
     out: Annotated[Path | None, option("Export", "The folder to write.", "--out")] = None
     base_model: Annotated[
-        str | None, option("Export", "Base of the heads, as others find it.", "--base-model")
+        str | None, option("Export", "Base of the weights, as others find it.", "--base-model")
     ] = None
     push_to_hub: Annotated[
         str | None, option("Export", "Also upload it, as this repository.", "--push-to-hub")
@@ -33,29 +48,26 @@ class ExportArguments:
 
 
 def export(arguments: ExportArguments) -> None:
-    """Write heads in the layout of the published checkpoints of their method.
+    """Write heads or a draft model in the layout of published checkpoints, or of another engine.
 
-    Medusa's layout is other engines' too; heads of methods without one are copied as they are.
+    Medusa's published layout is other engines' too; heads of methods without one are copied as they
+    are. For an engine, how it is started with what was written is said as well.
     """
-    if arguments.out is None:
-        raise UsageError("--out is missing", "nfox export METHOD HEADS --out FOLDER")
-    from nfox.drafters import method
-    from nfox.heads_drafter import HeadsDrafter
+    out, name = arguments.out, arguments.push_to_hub
+    if out is None:
+        raise UsageError("--out is missing", "nfox export LAYOUT WEIGHTS --out FOLDER")
     from nfox.loading import ModelOptions
     from nfox.train.resume import full_disk_said
 
-    made = method(arguments.method)
-    if not issubclass(made, HeadsDrafter):
-        raise UsageError(f"{arguments.method} has no heads to export")
-    hub, name = ModelOptions(), arguments.push_to_hub
-    what = made.holds(arguments.heads, hub)
-    if what is None:
-        raise UsageError(f"{arguments.heads} holds no {arguments.method} heads")
+    hub, engine = ModelOptions(), engines.find(arguments.layout)
+    made, what = _held(arguments, engine, hub)
     base, adapted = arguments.base_model or what.base, _adapted(what.training)
+    if not base:
+        raise UsageError(f"{arguments.weights} does not say whose it is", "add --base-model")
     if adapted and arguments.base_model is None:
         raise UsageError(
-            f"{arguments.heads} were trained together with a LoRA adapter, which is not exported: "
-            "without it they guess worse",
+            f"{arguments.weights} were trained together with a LoRA adapter, which is not "
+            "exported: without it they guess worse",
             "merge the adapter into the base, and name that: --base-model MERGED",
         )
     if name:
@@ -64,11 +76,61 @@ def export(arguments: ExportArguments) -> None:
     # A base that lies here need not be downloaded under the name that others know it by.
     there = what.base if Path(what.base).is_dir() and not adapted else base
     there = base if Path(base).is_dir() else there
-    with full_disk_said(arguments.out, "nothing there is half written", "free some space"):
-        files = made.export(arguments.heads, said, there, hub, arguments.out)
-    print(f"written to {arguments.out}")
+    with full_disk_said(out, "nothing there is half written", "free some space"):
+        written = _write(made, engine, arguments.weights, said, there, hub, out)
+    print("\n".join((f"written to {out}", *written.lines)))
     if name:
-        _push(arguments.out, files, name, private=arguments.private)
+        _push(out, written.files, name, private=arguments.private)
+
+
+def _held(
+    arguments: ExportArguments, engine: Engine | None, hub: ModelOptions
+) -> tuple[type[Drafter], About]:
+    """Return whose weights these are, and what they are.
+
+    Raises:
+        UsageError: if they are nobody's, or cannot be written in that layout.
+    """
+    from nfox import drafters
+    from nfox.heads_drafter import HeadsDrafter
+
+    layout, place = arguments.layout, arguments.weights
+    if engine is None and layout not in drafters.names():
+        heads = [n for n in drafters.names() if issubclass(drafters.method(n), HeadsDrafter)]
+        known = ", ".join(heads + engines.names())
+        raise UsageError(f"unknown layout {layout!r}", f"available: {known}")
+    methods = [drafters.method(name) for name in (drafters.names() if engine else [layout])]
+    if engine is None and not issubclass(methods[0], HeadsDrafter):
+        raise UsageError(f"{layout} has no heads to export")
+    found = ((made, made.holds(place, hub)) for made in methods)
+    made, what = next(((m, held) for m, held in found if held), (None, None))
+    if made is None or what is None:
+        wanted = "weights of any method" if engine else f"{layout} heads"
+        raise UsageError(f"{place} holds no {wanted}", engine.instead if engine else "")
+    if engine and made.gives not in engine.layouts:
+        raise UsageError(f"{layout} cannot use weights of {made.method()}", engine.instead)
+    if engine and arguments.out and arguments.out.resolve() == Path(place).resolve():
+        raise UsageError("--out is the folder of the weights themselves", "name another")
+    return made, what
+
+
+def _write(
+    made: type[Drafter],
+    engine: Engine | None,
+    place: str,
+    said: About,
+    base: str,
+    hub: ModelOptions,
+    out: Path,
+) -> Written:
+    """Write weights in the layout of an engine, or in the published one of their method."""
+    from nfox.engines.base import Written
+    from nfox.heads_drafter import HeadsDrafter
+
+    if engine and made.gives:
+        return engine.layouts[made.gives](made.give(place, said, base, hub), out)
+    assert issubclass(made, HeadsDrafter)
+    return Written(made.export(place, said, base, hub, out), [])
 
 
 def _adapted(training: dict[str, object]) -> bool:

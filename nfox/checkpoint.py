@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,18 @@ from nfox.progress import quiet
 
 ABOUT = "drafter.json"
 WEIGHTS = "heads.safetensors"
+RECORD = "training.json"
+"""Says what a model in the folder was trained for, and how."""
+
+_MODEL = "model.safetensors"
+_BESIDE = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 
 
 class About(BaseModel, extra="forbid"):
@@ -129,6 +142,22 @@ def base_of(place: str, options: ModelOptions | None = None) -> str | None:
     return str(base) if base else None
 
 
+def model_files(place: str, options: ModelOptions) -> dict[str, Path]:
+    """Return the files of a language model by name: config, weights, and the tokenizer if any.
+
+    Raises:
+        ModelError: if a file of weights is missing.
+    """
+    index = file_of(place, f"{_MODEL}.index.json", options)
+    shards = sorted(set(read_json(index)["weight_map"].values())) if index else [_MODEL]
+    names = ["config.json", *([f"{_MODEL}.index.json"] if index else []), *shards, *_BESIDE]
+    found = {name: file_of(place, name, options) for name in names}
+    missing = next((name for name in shards if found[name] is None), None)
+    if missing:
+        raise ModelError(f"{place}: there is no {missing}", "save it by save_pretrained")
+    return {name: path for name, path in found.items() if path is not None}
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file, or a PyTorch one without unpickling code.
 
@@ -194,6 +223,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file; it is complete before it has its name."""
     with _complete(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a file; it is complete before it has its name."""
+    with _complete(path) as part:
+        shutil.copyfile(source, part)
 
 
 @contextmanager

@@ -113,11 +113,6 @@ class HeadsDrafter(Drafter):
         self.forbidden = False  # to draft anything, by an option
 
     @classmethod
-    def method(cls) -> str:
-        """Return the method's name, that of its file."""
-        return cls.__module__.rpartition(".")[2]
-
-    @classmethod
     def holds(cls, place: str, options: ModelOptions) -> checkpoint.About | None:
         """Say what heads of this method a folder or hub repository holds; None if none.
 

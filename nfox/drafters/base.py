@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from nfox.cache import KVCache
+from nfox.checkpoint import About
 from nfox.costs import Costs
 from nfox.errors import ModelError
 from nfox.loading import LoadedModel, ModelOptions
@@ -133,6 +134,7 @@ class Drafter(ABC):
         adapter: name of the adapter that makes a model fit for it, where one lies beside the model.
         drafts: False if it never proposes anything, which is plain decoding.
         options: the class of its options.
+        gives: the kind of thing that its weights are to other engines, see `nfox.engines.base`.
     """
 
     summary: ClassVar[str]
@@ -141,6 +143,12 @@ class Drafter(ABC):
     adapter: ClassVar[str] = ""
     drafts: ClassVar[bool] = True
     options: ClassVar[type[Options]] = Options
+    gives: ClassVar[type | None] = None
+
+    @classmethod
+    def method(cls) -> str:
+        """Return the method's name, that of its file."""
+        return cls.__module__.rpartition(".")[2]
 
     @classmethod
     def find(cls, model: str, given: Places) -> str | None:
@@ -163,6 +171,26 @@ class Drafter(ABC):
     def advice(cls, model: str) -> str:
         """Return what to do where the weights for a model are missing."""
         return "`nfox methods` lists the others"
+
+    @classmethod
+    def holds(cls, place: str, options: ModelOptions) -> About | None:
+        """Say what weights of this method a folder or hub repository holds; None if none."""
+        return None
+
+    @classmethod
+    def give(cls, place: str, what: About, base: str, hub: ModelOptions) -> Any:
+        """Return weights as a thing of the kind `gives`.
+
+        Args:
+            place: folder or hub id of the weights.
+            what: they are, with the name of their base to write down.
+            base: folder or hub id to load the base from, where something of it is needed.
+            hub: how files are fetched.
+
+        Raises:
+            ModelError: if the weights, or the base, are not what they should be.
+        """
+        raise NotImplementedError(f"{cls.method()} gives nothing")
 
     @classmethod
     @abstractmethod

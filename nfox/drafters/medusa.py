@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from nfox import checkpoint
 from nfox.drafters.base import Context
+from nfox.engines.base import ParallelHeads
 from nfox.errors import ModelError
 from nfox.heads import IGNORE, Heads, HeadsConfig, Text, accuracies, cross_entropy
 from nfox.heads_drafter import Guesses, HeadsDrafter
@@ -111,6 +112,7 @@ class Medusa(HeadsDrafter):
     needs = "trained heads: --heads, or <model>/nfox/medusa/"
     rank = 20
     heads_class = MedusaHeads
+    gives = ParallelHeads
     # Vicuna-7B's published training log; the ranks after the first share what top-5 adds.
     prior = tuple(
         (top, *(rest / 2**rank for rank in range(1, 10)))
@@ -144,26 +146,50 @@ class Medusa(HeadsDrafter):
         return {f"heads.{name.removeprefix('medusa_head.')}": w for name, w in tensors.items()}
 
     @classmethod
+    def give(
+        cls, place: str, what: checkpoint.About, base: str, hub: ModelOptions
+    ) -> ParallelHeads:
+        """See `Drafter.give`; heads without a vocabulary matrix end in the base's LM head."""
+        target = load_model(base, hub).target
+        heads, _ = cls.load(base, target, place, hub)
+        blocks: list[list[tuple[Tensor, Tensor]]] = [
+            [(block.linear.weight, block.linear.bias) for block in head if isinstance(block, Block)]
+            for head in heads.heads
+        ]
+        if heads.config.own_vocabulary:
+            return ParallelHeads(
+                cls.method(), what.base, blocks, [head[-1].weight for head in heads.heads]
+            )
+        last = target.model.get_output_embeddings()
+        if getattr(last, "bias", None) is not None:
+            raise ModelError(
+                f"the LM head of {base} has a bias, for which other engines' heads have no place",
+                "train heads with --medusa_own_vocabulary True",
+            )
+        return ParallelHeads(cls.method(), what.base, blocks, [last.weight])
+
+    @classmethod
     def export(
         cls, place: str, what: checkpoint.About, base: str, hub: ModelOptions, folder: Path
     ) -> list[str]:
         """See `HeadsDrafter.export`: `config.json` and `medusa_lm_head.safetensors`, each head with
         a vocabulary matrix, which is the base's LM head where it has none of its own.
         """
-        target = load_model(base, hub).target
-        heads, _ = cls.load(base, target, place, hub)
-        config = heads.config
-        tensors = {name.removeprefix("heads."): w for name, w in heads.state_dict().items()}
-        if not config.own_vocabulary:
-            matrix = target.model.get_output_embeddings().weight
-            last = [f"{k}.{config.num_layers}.weight" for k in range(config.num_heads)]
-            tensors |= {name: matrix.clone() for name in last}
+        heads = cls.give(place, what, base, hub)
+        tensors: dict[str, Tensor] = {}
+        for k, blocks in enumerate(heads.blocks):
+            for layer, (weight, bias) in enumerate(blocks):
+                name = f"{k}.{layer}.linear"
+                tensors |= {f"{name}.weight": weight, f"{name}.bias": bias}
+            matrix = heads.matrices[k % len(heads.matrices)]
+            tensors[f"{k}.{len(blocks)}.weight"] = matrix.clone()
+        words, size = heads.matrices[0].shape
         said = {
-            "base_model_name_or_path": what.base,
-            "medusa_num_heads": config.num_heads,
-            "medusa_num_layers": config.num_layers,
-            "hidden_size": config.hidden_size,
-            "vocab_size": target.vocabulary,
+            "base_model_name_or_path": heads.base,
+            "medusa_num_heads": len(heads.blocks),
+            "medusa_num_layers": len(heads.blocks[0]),
+            "hidden_size": size,
+            "vocab_size": words,
         }
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_tensors(folder / _FILES[0], tensors)

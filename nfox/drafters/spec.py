@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nfox import lean
+from nfox import checkpoint, lean
 from nfox.cache import common_prefix
 from nfox.costs import Costs, idleness, short_past, timed
 from nfox.drafters.base import (
@@ -26,13 +27,15 @@ from nfox.drafters.base import (
     option,
     weights_beside,
 )
+from nfox.engines.base import DraftModel
 from nfox.errors import ModelError, UsageError
-from nfox.loading import LoadedModel
+from nfox.loading import LoadedModel, ModelOptions, read_json
 from nfox.target import Score, Target
 from nfox.tree import TokenTree
 from nfox.trees import MOST_NODES, Prices, Shape
 from nfox.verify import Draw
 
+_GAMMA = 4  # tokens of a published chain
 _WIDTH = 10  # guesses tried in one place
 _DEPTH = 8  # tokens that the chance of all of them is rarely worth going beyond
 
@@ -77,12 +80,13 @@ class Speculative(Drafter):
     needs = "a draft model: --draft-model, or <model>/nfox/spec/"
     rank = 50  # who names a draft model wants it; of what comes with nfox it is the fastest
     options = SpecOptions
+    gives = DraftModel
 
     def __init__(
         self,
         draft: Target,
         vocabulary: int,
-        gamma: int = 4,
+        gamma: int = _GAMMA,
         branches: int = 1,
         prices: Prices | None = None,
         name: str = "",
@@ -105,6 +109,21 @@ class Speculative(Drafter):
     def find(cls, model: str, given: Places) -> str | None:
         """See `Drafter.find`."""
         return given.draft_model or weights_beside(model, "spec")
+
+    @classmethod
+    def holds(cls, place: str, options: ModelOptions) -> checkpoint.About | None:
+        """See `Drafter.holds`; any model can be a draft model."""
+        config = _json(place, "config.json", options)
+        if not config.get("architectures"):
+            return None
+        base = str(_json(place, checkpoint.RECORD, options).get("base", ""))
+        return checkpoint.About(method=cls.method(), base=base, config=config)
+
+    @classmethod
+    def give(cls, place: str, what: checkpoint.About, base: str, hub: ModelOptions) -> DraftModel:
+        """See `Drafter.give`."""
+        files = checkpoint.model_files(place, hub)
+        return DraftModel(what.base, files, what.config, _json(base, "config.json", hub), _GAMMA)
 
     @classmethod
     def build(cls, parts: Parts, options: SpecOptions) -> Speculative:
@@ -200,6 +219,12 @@ class Speculative(Drafter):
         most = "at most " if self.prices else ""
         size = f"gamma {most}{self.gamma}, branches {most}{self.branches}"
         return f"draft model {self.name}, {size}{idle}"
+
+
+def _json(place: str, name: str, options: ModelOptions) -> dict[str, Any]:
+    """Read a JSON object of a folder or hub repository; {} if it has none."""
+    path = checkpoint.file_of(place, name, options)
+    return read_json(path) if path else {}
 
 
 def _fork(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:

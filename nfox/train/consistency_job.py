@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nfox.chat import stop_ids
-from nfox.checkpoint import write_text
+from nfox.checkpoint import RECORD, write_text
 from nfox.conversation import Template
 from nfox.errors import ModelError, UsageError
 from nfox.loading import LoadedModel
@@ -16,7 +16,7 @@ from nfox.templates import resolve
 from nfox.train.base import ADAPTER, WHOLE
 from nfox.train.consistency import AR_WEIGHT, ConsistencyLearner
 from nfox.train.joint import Joint
-from nfox.train.record import RECORD, Done, Job, Tell, full_name, size
+from nfox.train.record import Done, Job, Tell, full_name, size
 from nfox.train.start import computed_in, load
 from nfox.train.states import States
 from nfox.train.trainer import LearnerTrainer

@@ -12,14 +12,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nfox import costs
-from nfox.checkpoint import write_text
+from nfox.checkpoint import RECORD, write_text
 from nfox.drafters.spec import check_pair
 from nfox.errors import ModelError, UsageError
 from nfox.loading import LoadedModel, load_model
 from nfox.target import Target
 from nfox.train.distil import Distillation, DraftLearner, Numbered
 from nfox.train.measure import Means
-from nfox.train.record import RECORD, Done, Job, Tell, full_name, size
+from nfox.train.record import Done, Job, Tell, full_name, size
 from nfox.train.start import load
 from nfox.train.trainer import LearnerTrainer
 

@@ -29,9 +29,6 @@ from nfox.train.trainer import LearnerTrainer
 SAMPLE = 64
 """Rows of the training data that are measured on where no other data were given."""
 
-RECORD = "training.json"
-"""Says what a model in the folder was trained for, and how."""
-
 Tell = Callable[[str], None]
 """Takes a line for the person."""
 
