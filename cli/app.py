@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from . import bench, data, eval, export, generate, methods, serve, train
+from . import bench, data, eval, export, generate, methods, serve, train, worker
 from .grouped import grouped, refuse_stray_options
 from .options import (
     DisplayArguments,
@@ -57,5 +57,5 @@ def chat(
     run(model, method, generation, display, session)
 
 
-for command in (generate, serve, methods, data, train, eval, bench, export):
+for command in (generate, serve, worker, methods, data, train, eval, bench, export):
     command.register(app)

@@ -21,12 +21,21 @@ class AddressArguments:
     """Where is listened, and under which name is answered."""
 
     host: Annotated[str, _server("Address to listen on; 0.0.0.0: for all.", "--host")] = "127.0.0.1"
-    port: Annotated[int, _server("0: any that is free.", "--port", min=0, max=65535)] = 5000
+    port: Annotated[
+        int | None,
+        _server(
+            "0: any that is free. \\[default: 5000; of a worker 21002]", "--port", min=0, max=65535
+        ),
+    ] = None
     served_model_name: Annotated[
         Text, _server("What requests call the model. \\[default: its own]", "--served-model-name")
     ] = None
     verbose: Annotated[bool, _server("Log every request.", "--verbose", "-v", envvar=None)] = False
     debug: Annotated[bool, _server("Show tracebacks.", "--debug")] = False
+
+    def port_or(self, usual: int) -> int:
+        """Return the port to listen on."""
+        return usual if self.port is None else self.port
 
 
 @dataclass(frozen=True)

@@ -98,9 +98,10 @@ def run(
     address: AddressArguments,
     access: AccessArguments,
     limits: LimitArguments,
+    path: str = "",
 ) -> None:
     """Put the guard around an application, say where it is, and serve it to the end."""
-    _introduce(served, taken, access)
+    _introduce(served, taken, access, path)
     hosts = {*_LOOPBACK, address.host, *access.allow_host}
     guarded: ASGIApp = Guard(
         app,
@@ -115,9 +116,9 @@ def run(
     serve(guarded, taken, verbose=address.verbose)
 
 
-def _introduce(served: Served, taken: socket, access: AccessArguments) -> None:
+def _introduce(served: Served, taken: socket, access: AccessArguments, path: str) -> None:
     chat = served.engine.chat
-    _say(f"{served.name} at {url(taken)}/v1; {method_line(chat)}; {exactness(chat)}")
+    _say(f"{served.name} at {url(taken)}{path}; {method_line(chat)}; {exactness(chat)}")
     _say(f"models: {', '.join(served.names)}")
     if not is_loopback(taken) and access.api_key is None:
         _say("other machines can ask without a key; --api-key KEY sets one")

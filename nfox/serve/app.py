@@ -87,7 +87,7 @@ def client_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-class _Run:
+class Run:
     """A request that is answered while its client listens: who hangs up stops the decoding."""
 
     def __init__(self, request: Request, engine: Engine, asked: Asked) -> None:
@@ -99,28 +99,36 @@ class _Run:
             pass
         self.job.cancel()
 
+    async def events(self) -> AsyncGenerator[Event]:
+        """Yield what is added to the replies; see `Job`."""
+        with closing(self):
+            async for event in self.job:
+                yield event
+
     def close(self) -> None:
         """Stop whatever is still going on."""
         self.job.cancel()
         self._watcher.cancel()
 
 
-async def _collect(run: _Run, answer: Answer) -> bool:
+async def _collect(run: Run, answer: Answer) -> bool:
     """Give an answer all events; return whether there was anybody to the end."""
-    with closing(run):
-        async for event in run.job:
+    async with aclosing(run.events()) as events:
+        async for event in events:
             answer.take(event)
     return answer.complete(len(run.job.asked.questions))
 
 
-async def _chunks(run: _Run, first: Event, answer: Answer, *, usage: bool) -> AsyncGenerator[Json]:
+async def _chunks(
+    run: Run, events: AsyncGenerator[Event], first: Event, answer: Answer, *, usage: bool
+) -> AsyncGenerator[Json]:
     """Yield the chunks of a stream."""
-    with closing(run):
+    async with aclosing(events):
         for chunk in answer.opening(len(run.job.asked.questions)):
             yield chunk
         yield answer.take(first)
         try:
-            async for event in run.job:
+            async for event in events:
                 yield answer.take(event)
         except Exception as error:  # the status is sent already
             yield describe(error)[1]
@@ -129,38 +137,28 @@ async def _chunks(run: _Run, first: Event, answer: Answer, *, usage: bool) -> As
             yield answer.usage_chunk()
 
 
-async def _respond(run: _Run, answer: Answer, asked: Completing) -> Response:
+async def _respond(run: Run, answer: Answer, asked: Completing) -> Response:
     """Answer a completion, whole or as a stream."""
     if not asked.stream:
         return JSONResponse(answer.whole()) if await _collect(run, answer) else _GONE
-    try:
-        first = await anext(run.job, None)  # errors before it have a status code
-    except BaseException:
-        run.close()
-        raise
+    events = run.events()
+    first = await anext(events, None)  # errors before it have a status code
     if first is None:
-        run.close()
         return _GONE
-    return events(_chunks(run, first, answer, usage=asked.tells_usage), done=True)
+    return _sent(_chunks(run, events, first, answer, usage=asked.tells_usage))
 
 
 _GONE = Response(status_code=499)  # for the log; the client has hung up
 
 
-def events(chunks: AsyncGenerator[Json], *, done: bool = False) -> StreamingResponse:
-    """Return server-sent events.
-
-    Args:
-        chunks: the data of each.
-        done: end with OpenAI's mark.
-    """
+def _sent(chunks: AsyncGenerator[Json]) -> StreamingResponse:
+    """Return server-sent events, with OpenAI's mark at their end."""
 
     async def lines() -> AsyncGenerator[str]:
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-            if done:
-                yield "data: [DONE]\n\n"
+        yield "data: [DONE]\n\n"
 
     return StreamingResponse(lines(), media_type="text/event-stream", headers=_STREAM)
 
@@ -172,19 +170,19 @@ def _completions(served: Served) -> APIRouter:
     async def chat_completions(request: Request, asked: ChatCompletion) -> Response:
         answer = ChatAnswer(asked.model or served.name, scored=bool(asked.logprobs))
         question = served.chat(asked, client_of(request))
-        return await _respond(_Run(request, served.engine, question), answer, asked)
+        return await _respond(Run(request, served.engine, question), answer, asked)
 
     @router.post("/v1/completions", summary="Go on with a text")
     async def completions(request: Request, asked: Completion) -> Response:
         answer = TextAnswer(asked.model or served.name, scored=asked.logprobs is not None)
         question = served.completion(asked, client_of(request))
-        return await _respond(_Run(request, served.engine, question), answer, asked)
+        return await _respond(Run(request, served.engine, question), answer, asked)
 
     @router.post("/predict", summary="A text and what follows it, as one string")
     async def predict(request: Request, asked: Prediction) -> Response:
         answer = TextAnswer(served.name)
         question = served.prediction(asked, client_of(request))
-        if not await _collect(_Run(request, served.engine, question), answer):
+        if not await _collect(Run(request, served.engine, question), answer):
             return _GONE
         return JSONResponse(asked.prompt + answer.texts[0])
 

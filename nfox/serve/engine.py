@@ -1,7 +1,7 @@
 """One worker thread that answers requests one after the other, for any number of clients.
 
 A model decodes one conversation at a time, as fast as it can; what is asked meanwhile waits in a
-fair queue. Everything that touches the model, the tokenizer included, happens in this thread.
+fair queue. Everything that touches the model happens in this thread.
 """
 
 from __future__ import annotations
@@ -237,6 +237,14 @@ class Engine:
         job = Job(asked, self.limits.seconds)
         self._queue.put(asked.client, job)
         return job
+
+    def count(self, question: Question) -> int:
+        """Return the number of tokens that a question has. From any thread.
+
+        Raises:
+            NfoxError: if the template refuses it.
+        """
+        return len(self._encode(question).prompt)
 
     def _work(self) -> None:
         while True:

@@ -142,6 +142,13 @@ class Prediction(Asking):
     max_tokens: int | None = Field(40, ge=1, lt=1 << 31)
 
 
+class Generating(Asking):
+    """A body of FastChat's /worker_generate and /worker_generate_stream."""
+
+    prompt: Text
+    max_new_tokens: int | None = Field(None, ge=1, lt=1 << 31)
+
+
 class ModelName(BaseModel):
     """A body of /load_model."""
 

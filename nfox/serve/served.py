@@ -17,7 +17,7 @@ from nfox.reply import Settings
 from nfox.serve.engine import Asked, Engine, Question
 from nfox.serve.errors import UnknownModel
 from nfox.serve.metrics import Metrics
-from nfox.serve.schemas import Asking, ChatCompletion, Completion, Prediction
+from nfox.serve.schemas import Asking, ChatCompletion, Completion, Generating, Prediction
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 _LEAST = 1e-9  # of top-p, which keeps the likeliest token alone, as 0 is meant to
@@ -90,6 +90,16 @@ class Served:
     def prediction(self, body: Prediction, client: str) -> Asked:
         """Return what a prediction asks."""
         return self._asked(body, [Question(text=body.prompt)], self.engine.settings, None, client)
+
+    def generation(self, body: Generating, question: Question) -> Asked:
+        """Return what a FastChat server asks for its clients, who are not known here.
+
+        Args:
+            body: the settings.
+            question: read from the prompt.
+        """
+        limited = body.model_copy(update={"max_tokens": body.max_new_tokens or body.max_tokens})
+        return self._asked(limited, [question], self.engine.settings, None, "")
 
     def _asked(
         self,

@@ -1,0 +1,77 @@
+"""`nfox worker`: the model as one of the workers of a FastChat controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from nfox.errors import UsageError
+
+from .grouped import grouped, option
+from .loading import check
+from .options import GenerationArguments, MethodArguments, ModelArguments
+from .serve_options import AccessArguments, AddressArguments, LimitArguments
+
+
+@dataclass(frozen=True)
+class WorkerArguments:
+    """Who sends requests, and where to."""
+
+    controller: Annotated[
+        str, option("Server", "URL of FastChat's controller.", "--controller")
+    ] = "http://localhost:21001"
+    worker_address: Annotated[
+        str | None,
+        option(
+            "Server",
+            "URL of this worker, as the others reach it. \\[default: where it listens]",
+            "--worker-address",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name, url in (("controller", self.controller), ("worker-address", self.worker_address)):
+            if url is not None and not _is_url(url):
+                raise UsageError(f"--{name} {url}: expected http://HOST:PORT")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def worker(
+    worker: WorkerArguments,
+    address: AddressArguments,
+    limits: LimitArguments,
+    model: ModelArguments,
+    method: MethodArguments,
+    generation: GenerationArguments,
+) -> None:
+    """Answer for a FastChat controller, whose API server and web page spread requests over workers.
+
+    Start python -m fastchat.serve.controller first, and python -m fastchat.serve.openai_api_server.
+    """
+    check(model, method)
+    from nfox.serve.server import bind, url
+
+    taken = bind(address.host, address.port_or(21002))
+    own = worker.worker_address or url(taken)
+    access = AccessArguments(allow_host=[urlsplit(own).hostname or ""])
+    from .serving import load_served, run
+
+    served = load_served(address, access, limits, model, method, generation)
+    from nfox.serve.worker import make_worker
+
+    run(make_worker(served, worker.controller, own), served, taken, address, access, limits)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("worker")(grouped(worker))

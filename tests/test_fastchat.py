@@ -1,0 +1,180 @@
+"""FastChat's own controller and API server over workers of ours, on loopback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+
+import folder
+import httpx
+import openai
+import pytest
+import servers
+from servers import TINY, Server
+from serving import QUESTION, chat
+
+from nfox import Message, Session, drafters
+from nfox.serve.worker import parse, template
+
+NAME = "tiny"
+API = Path(__file__).with_name("fastchat_api.py")
+
+
+def rendered(*turns: tuple[str, str]) -> str:
+    """Return what FastChat's API server makes of messages."""
+    fastchat = import_module("fastchat.conversation")
+    made = template()
+    written = fastchat.Conversation(
+        **made | {"sep_style": fastchat.SeparatorStyle(made["sep_style"]), "messages": []}
+    )
+    for role, text in turns:
+        if role == "system":
+            written.set_system_message(text)
+        else:
+            written.append_message(written.roles[role == "assistant"], text)
+    written.append_message(written.roles[1], None)
+    return str(written.get_prompt())
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [("user", "hello")],
+        [("system", "be brief"), ("user", "hello")],
+        [("user", "a\n\nb"), ("assistant", "c: {d}"), ("user", "user: x")],
+    ],
+)
+def test_messages_come_back_from_what_fastchat_renders(turns: list[tuple[str, str]]) -> None:
+    assert parse(rendered(*turns)).messages == tuple(Message(*turn) for turn in turns)
+
+
+def test_a_text_without_marks_is_gone_on_with() -> None:
+    assert parse("USER: hello ASSISTANT:").text == "USER: hello ASSISTANT:"
+    assert parse("").text == ""
+
+
+class FastChat:
+    """A controller, an API server, and two workers, each a process.
+
+    Args:
+        controller: its URL.
+        api: URL of the API server.
+        workers: ours.
+    """
+
+    def __init__(self, controller: str, api: str, workers: list[Server]) -> None:
+        self.controller = controller
+        self.client = openai.OpenAI(base_url=f"{api}/v1", api_key="x", max_retries=0, timeout=60)
+        self.workers = workers
+
+    def ask(self, **more: object) -> str:
+        asked = {"model": NAME, "messages": QUESTION, "temperature": 0, "max_tokens": 24} | more
+        return str(self.client.chat.completions.create(**asked).choices[0].message.content)
+
+    def queues(self) -> list[int]:
+        """Return how many requests each worker has, -1 where it is gone."""
+        return [status(worker.url) for worker in self.workers]
+
+
+def status(url: str) -> int:
+    try:
+        return int(httpx.post(f"{url}/worker_get_status", timeout=5).json()["queue_length"])
+    except httpx.HTTPError:
+        return -1
+
+
+@pytest.fixture
+def fastchat(tmp_path: Path) -> Iterator[FastChat]:
+    with ExitStack() as stack:
+
+        def start(name: str, *program: str) -> str:
+            port = servers.free_port()
+            command = [sys.executable, *program, "--host", "127.0.0.1", "--port", str(port)]
+            log = tmp_path / f"{name}-output.log"
+            stack.enter_context(servers.running(command, tmp_path, log))
+            return f"http://127.0.0.1:{port}"
+
+        controller = start("controller", "-m", "fastchat.serve.controller")
+        api = start("api", str(API), "--controller-address", controller)
+        model = ("--model", str(folder.equipped()), "--served-model-name", NAME, *TINY)
+        workers = [
+            stack.enter_context(
+                servers.nfox(tmp_path, "worker", "--controller", controller, *model)
+            )
+            for _ in range(2)
+        ]
+        for worker in workers:
+            servers.waited(worker.process, worker.log, lambda: registered(controller, api, 2))
+        yield FastChat(controller, api, workers)
+
+
+def registered(controller: str, api: str, count: int) -> bool:
+    """Whether the API server answers, and so many workers have registered."""
+    try:
+        httpx.get(f"{api}/v1/models", timeout=5).raise_for_status()
+        found = {
+            httpx.post(f"{controller}/get_worker_address", json={"model": NAME}, timeout=5).json()[
+                "address"
+            ]
+            for _ in range(count)
+        }
+    except (httpx.HTTPError, KeyError):
+        return False
+    return len(found - {""}) == count
+
+
+def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat: FastChat) -> None:
+    session = Session(chat(method=drafters.plain()))
+    for _ in session.send(QUESTION[0]["content"]):
+        pass
+    expected = session.messages[-1].content.replace("\ufffd", "")  # FastChat takes these out
+    assert NAME in [model.id for model in fastchat.client.models.list()]
+    assert fastchat.ask().replace("\ufffd", "") == expected
+    assert fastchat.ask(model=f"{NAME}:medusa").replace("\ufffd", "") == expected
+    stream = fastchat.client.chat.completions.create(
+        model=NAME, messages=QUESTION, temperature=0, max_tokens=24, stream=True
+    )
+    parts = [part.choices[0].delta.content or "" for part in stream]
+    assert "".join(parts) == expected
+
+    long = {"messages": QUESTION, "temperature": 1.0, "max_tokens": 400, "stream": True}
+    stream = fastchat.client.chat.completions.create(model=f"{NAME}:none", **long)
+    iterator = iter(stream)
+    for _ in range(3):
+        next(iterator)
+    busy = next(w for w, queue in zip(fastchat.workers, fastchat.queues(), strict=True) if queue)
+    busy.process.kill()
+    with pytest.raises((httpx.HTTPError, openai.APIError)):
+        for _ in iterator:
+            pass
+    for _ in range(4):  # at once, before the controller knows
+        assert fastchat.ask().replace("\ufffd", "") == expected
+    assert sorted(queue >= 0 for queue in fastchat.queues()) == [False, True]
+
+
+def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> None:
+    url = fastchat.workers[0].url
+    generate = f"{url}/worker_generate"
+    wrong = [
+        ({"model": NAME}, 40001),
+        ({"prompt": "x", "temperature": -1}, 40001),
+        ({"prompt": "x", "presence_penalty": 1}, 40001),
+        ({"prompt": "x", "model": "other"}, 40302),
+        ({"prompt": "x" * 600}, 40303),
+        ([], 40001),
+    ]
+    for body, code in wrong:
+        answer = httpx.post(generate, json=body, timeout=60).json()
+        assert answer["error_code"] == code, answer
+        assert answer["text"]
+    assert httpx.post(f"{url}/worker_get_embeddings", json={}).json()["error_code"] == 40302
+    done = httpx.post(generate, json={"prompt": "the", "max_new_tokens": 3}, timeout=60).json()
+    assert done["text"].startswith("the")
+    assert done["usage"]["completion_tokens"] <= 3
+    assert httpx.post(f"{url}/model_details", json={}).json() == {"context_length": 512}
+    counted = httpx.post(f"{url}/count_token", json={"prompt": rendered(("user", "hello"))}).json()
+    prompt = chat().encode([Message("user", "hello")])[0]
+    assert counted["count"] == len(prompt)

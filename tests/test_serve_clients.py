@@ -1,0 +1,208 @@
+"""Real clients against a real server: the programs that people use, streaming included."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import folder
+import httpx
+import openai
+import pexpect
+import pytest
+import servers
+from servers import ENVIRONMENT, TINY, Server
+from serving import QUESTION, chunks
+
+TEXT = QUESTION[0]["content"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    place = tmp_path_factory.mktemp("server")
+    model = ("--model", str(folder.equipped()), "--served-model-name", "tiny")
+    with servers.nfox(place, "serve", *model, *TINY) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def expected() -> str:
+    """What the command line says."""
+    command = [sys.executable, "-m", "nfox.cli", "generate", TEXT, "--model"]
+    done = subprocess.run(
+        [*command, str(folder.equipped()), *TINY],
+        capture_output=True, text=True, check=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    return str(json.loads(done.stdout)["text"])
+
+
+def run(command: list[str], place: Path, **more: str) -> str:
+    done = subprocess.run(
+        command, cwd=place, env=ENVIRONMENT | more, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_served_request_says_what_the_command_line_says(server: Server, expected: str) -> None:
+    answer = httpx.post(
+        f"{server.url}/v1/chat/completions", json={"messages": QUESTION}, timeout=60
+    )
+    assert answer.json()["choices"][0]["message"]["content"] == expected
+
+
+def test_the_openai_package(server: Server, expected: str) -> None:
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none needed")
+    names = [model.id for model in client.models.list()]
+    assert names[0] == "tiny" and len(names) > 5
+    for model in (names[0], names[-1]):
+        whole = client.chat.completions.create(model=model, messages=QUESTION)
+        assert whole.choices[0].message.content == expected
+        assert whole.usage.model_extra["speculation"]["steps"] > 0
+        stream = client.chat.completions.create(
+            model=model, messages=QUESTION, stream=True, stream_options={"include_usage": True}
+        )
+        parts = list(stream)
+        assert "".join(p.choices[0].delta.content or "" for p in parts if p.choices) == expected
+        assert parts[-1].usage.completion_tokens == whole.usage.completion_tokens
+    text = client.completions.create(model="tiny", prompt="the", max_tokens=5, logprobs=1)
+    assert len(text.choices[0].logprobs.tokens) == 5
+    with pytest.raises(openai.NotFoundError, match="there is no model gpt"):
+        client.chat.completions.create(model="gpt", messages=QUESTION)
+    with pytest.raises(openai.BadRequestError, match="the context holds"):
+        long = [{"role": "user", "content": "a" * 600}]
+        client.chat.completions.create(model="tiny", messages=long)
+    method = client.chat.completions.create(
+        model="tiny", messages=QUESTION, extra_body={"method": "medusa"}
+    )
+    assert method.usage.model_extra["speculation"]["method"] == "medusa"
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-stream"]])
+def test_llm(server: Server, expected: str, flags: list[str], tmp_path: Path) -> None:
+    model = {"model_id": "here", "model_name": "tiny", "api_base": f"{server.url}/v1"}
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([model]))  # JSON is YAML
+    llm = str(Path(sys.executable).with_name("llm"))
+    said = run([llm, "-m", "here", *flags, TEXT], tmp_path, LLM_USER_PATH=str(tmp_path))
+    assert said.strip("\n") == expected.strip("\n")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_sees_a_stream_line_by_line(server: Server, expected: str, tmp_path: Path) -> None:
+    body = json.dumps({"messages": QUESTION, "stream": True})
+    url, kind = f"{server.url}/v1/chat/completions", "content-type: application/json"
+    said = run(["curl", "-sN", url, "-H", kind, "-d", body], tmp_path)
+    texts = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks(said)]
+    assert "".join(texts) == expected
+    told = run(
+        ["curl", "-s", f"{server.url}/predict", "-H", kind, "-d", '{"prompt": "the"}'], tmp_path
+    )
+    assert json.loads(told).startswith("the")
+
+
+def test_transformers_chat(server: Server, tmp_path: Path) -> None:
+    command = str(Path(sys.executable).with_name("transformers"))
+    arguments = ["chat", "tiny", f"{server.url}/v1", "do_sample=False", "max_new_tokens=16"]
+    # Offline its client would not ask even this machine.
+    plain = ENVIRONMENT | {"TERM": "dumb", "COLUMNS": "200", "HF_HUB_OFFLINE": "0"}
+    talk = pexpect.spawn(
+        command, arguments, cwd=str(tmp_path), env=plain, encoding="utf-8", timeout=120
+    )
+    talk.expect("was already loaded")
+    talk.expect(">:")
+    talk.sendline(TEXT)
+    talk.expect("<tiny>:")
+    talk.expect("Continue generating")  # 16 tokens were the limit
+    talk.sendline("n")
+    talk.expect(">:")
+    talk.sendline("!exit")
+    talk.expect(pexpect.EOF)
+    talk.close()
+    assert talk.exitstatus == 0
+    counted = httpx.get(f"{server.url}/metrics").text
+    assert 'nfox_replies_total{finish="length",method="spec"}' in counted
+
+
+def test_a_client_that_disconnects_stops_its_generation(server: Server) -> None:
+    body = {"messages": QUESTION, "stream": True, "max_tokens": 400, "temperature": 1.5}
+    url = f"{server.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body | {"method": "none"}, timeout=60) as stream:
+        next(stream.iter_lines())
+    end = time.monotonic() + 30
+    while httpx.get(f"{server.url}/health").json()["running"] and time.monotonic() < end:
+        time.sleep(0.02)
+    counted = httpx.get(f"{server.url}/metrics").text.splitlines()
+    cut = [line for line in counted if line.startswith('nfox_replies_total{finish="interrupt"')]
+    assert cut and float(cut[0].rsplit(" ", 1)[1]) >= 1
+
+
+def test_pages_on_the_web_cannot_ask(server: Server) -> None:
+    """Neither by another origin nor by another name for this machine."""
+    preflight = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = httpx.options(f"{server.url}/v1/chat/completions", headers=preflight)
+    assert "access-control-allow-origin" not in answer.headers
+    answer = httpx.get(f"{server.url}/v1/models", headers={"Host": "evil.example"})
+    assert answer.status_code == 421
+    simple = httpx.post(
+        f"{server.url}/v1/chat/completions",
+        content=json.dumps({"messages": QUESTION}),
+        headers={"content-type": "text/plain"},
+    )
+    assert simple.status_code == 400
+
+
+def refused(*arguments: str, code: int) -> str:
+    command = [sys.executable, "-m", "nfox.cli", "serve", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("nfox: error: ")
+    return done.stderr
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        said = refused("--port", port, "--model", "./not-there", code=1)
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in said
+
+
+def test_what_cannot_be_served_is_told(tmp_path: Path) -> None:
+    assert "no such folder" in refused("--port", "0", "--model", "./not-there", code=3)
+    assert "is no size" in refused("--cache-memory", "much", code=2)
+    assert "not ready" in refused(
+        "--port", "0", "--model", str(folder.llama()), "--allow-method", "medusa", code=2
+    )
+
+
+def test_the_server_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    with servers.nfox(tmp_path, "serve", "--model", str(folder.llama()), *TINY) as own:
+        own.process.send_signal(signal.SIGTERM)
+        assert own.process.wait(30) in (0, -signal.SIGTERM, 143)
+        assert "Traceback" not in own.log.read_text()
+
+
+def test_cors_and_keys_are_there_when_asked_for(tmp_path: Path) -> None:
+    asked = ("--cors", "http://page.example", "--api-key", "sesame")
+    with servers.nfox(tmp_path, "serve", "--model", str(folder.llama()), *TINY, *asked) as own:
+        preflight = {
+            "Origin": "http://page.example",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization",
+        }
+        answer = httpx.options(f"{own.url}/v1/models", headers=preflight)
+        assert answer.headers["access-control-allow-origin"] == "http://page.example"
+        assert httpx.get(f"{own.url}/v1/models").status_code == 401
+        client = openai.OpenAI(base_url=f"{own.url}/v1", api_key="sesame")
+        assert client.models.list().data
+        with pytest.raises(openai.AuthenticationError):
+            openai.OpenAI(base_url=f"{own.url}/v1", api_key="other").models.list()
+    assert own.log.stat().st_size < 10_000
