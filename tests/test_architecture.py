@@ -69,6 +69,7 @@ FLOORS = [
     ["nfox.serve.engine"],
     ["nfox.serve.metrics", "nfox.serve.openai", "nfox.serve.schemas"],
     ["nfox.serve.served"],
+    ["nfox.serve.app"],
     ["nfox.serve*", "nfox.train*", "nfox.eval*"],
     ["nfox.cli*"],
 ]

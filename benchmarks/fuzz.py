@@ -1,0 +1,221 @@
+"""Requests that no person would send: none may make the server fail, hang, or forget to say why.
+
+    python benchmarks/fuzz.py --count 10000
+
+Half of them are made by schemathesis from the server's own OpenAPI schema, valid and not; the others
+are valid requests of which bytes, values or turns were changed. The server is in this process, with
+the embedded model and a short context.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+from schemathesis import GenerationMode
+from starlette.types import ASGIApp
+
+_SECONDS = 60.0  # a request may take
+_POSTS = ("/v1/chat/completions", "/v1/completions", "/predict", "/load_model")
+_VALID: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "hello"},
+            {"role": "assistant", "content": "yes?"},
+            {"role": "user", "content": [{"type": "text", "text": "äöü 😀"}]},
+        ],
+        "temperature": 0.5, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "seed": 1, "n": 1,
+        "max_tokens": 4, "stop": ["x"], "stream": False, "logprobs": True, "top_logprobs": 2,
+        "repetition_penalty": 1.1, "stream_options": {"include_usage": True}, "user": "me",
+        "generation_config": '{"do_sample": true}',
+    },
+    "/v1/completions": {"prompt": [1, 2, 3], "max_tokens": 3, "logprobs": 1, "stream": True},
+    "/predict": {"prompt": "hello", "max_tokens": 3},
+    "/load_model": {"model": "x"},
+}  # fmt: skip
+_ODD: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2**31, 2**63, -(2**64), 10**400, 0.1, 1e308, 1e-308, -0.0, "", "x",
+    "\x00", "\ufffe", "\U0010ffff", "a" * 5000, [], {}, [[]], [None], {"type": "text"}, "</s>",
+    [1, "x"], [-1], [10**6], ["user"] * 40, "\x1b[31m", "@reply0;", "{{ 7 * 7 }}", "{% x %}",
+)  # fmt: skip
+_ROLES = ("system", "developer", "user", "assistant")
+
+
+@dataclass
+class Outcome:
+    """What came of it.
+
+    Args:
+        statuses: how often each was answered.
+        wrong: requests that were not answered as they must be, and how.
+    """
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+class _Asker:
+    """Sends requests to an application, and looks at what it answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        # An error that the application lets through is one of the server.
+        self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self.outcome = Outcome()
+
+    def send(self, method: str, path: str, content: bytes, headers: dict[str, str]) -> None:
+        """Send a request; note what is not as it must be."""
+        asked = f"{method} {path} {content[:300]!r} {headers}"
+        try:
+            answer = asyncio.run(self._answer(method, path, content, headers))
+        except TimeoutError:
+            self.outcome.wrong.append(f"no answer to {asked}")
+            return
+        except (httpx.InvalidURL, UnicodeError):  # the client would not send it
+            return
+        self.outcome.statuses[answer.status_code] += 1
+        said = _complaint(answer)
+        if said:
+            self.outcome.wrong.append(f"{said}: {asked}")
+
+    async def _answer(
+        self, method: str, path: str, content: bytes, headers: dict[str, str]
+    ) -> httpx.Response:
+        async with (
+            asyncio.timeout(_SECONDS),
+            httpx.AsyncClient(transport=self._transport, base_url="http://localhost") as http,
+        ):
+            return await http.request(method, path, content=content, headers=headers)
+
+
+def _complaint(answer: httpx.Response) -> str:
+    if answer.status_code >= 500:
+        return f"HTTP {answer.status_code} {answer.text[:200]}"
+    if answer.status_code < 400:
+        return "an error in a stream" if 'data: {"error"' in answer.text else ""
+    try:
+        said = answer.json()["error"]["message"]
+    except (ValueError, LookupError, TypeError):
+        return f"HTTP {answer.status_code} without a word: {answer.text[:200]}"
+    return "" if said or answer.request.method == "HEAD" else f"HTTP {answer.status_code}, empty"
+
+
+def fuzz(app: ASGIApp, count: int, seed: int = 0) -> Outcome:
+    """Send odd requests to an application.
+
+    Args:
+        app: the server's.
+        count: how many, at least.
+        seed: of what they are.
+    """
+    asker = _Asker(app)
+    _by_schema(asker, app, count // 2, seed)
+    _by_changes(asker, count - count // 2, seed)
+    return asker.outcome
+
+
+def _by_schema(asker: _Asker, app: ASGIApp, count: int, seed: int) -> None:
+    """Send what schemathesis makes of the schema, valid and not."""
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    operations = [found.ok() for found in schema.get_all_operations()]
+    modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
+    each = -(-count // (len(operations) * len(modes)))
+    quick = settings(
+        max_examples=each,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    for operation in operations:
+        for mode in modes:
+
+            @seeded(seed)
+            @quick
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def send(case: Any) -> None:
+                sent = case.as_transport_kwargs(base_url="http://localhost")
+                request = httpx.Request(
+                    sent["method"], sent["url"], params=sent.get("params"),
+                    json=sent.get("json"), content=_bytes(sent.get("data")),
+                )  # fmt: skip
+                asker.send(
+                    request.method,
+                    request.url.raw_path.decode(),
+                    request.read(),
+                    dict(request.headers),
+                )
+
+            send()
+
+
+def _bytes(data: Any) -> bytes | None:
+    return data if isinstance(data, bytes | None) else str(data).encode(errors="replace")
+
+
+def _by_changes(asker: _Asker, count: int, seed: int) -> None:
+    """Send valid requests of which something was changed."""
+    numbers = random.Random(seed)
+    for _ in range(count):
+        path = numbers.choice(_POSTS)
+        body = json.loads(json.dumps(_VALID[path]))
+        for _ in range(numbers.randint(1, 3)):
+            _change(body, numbers)
+        content = bytearray(json.dumps(body).encode())
+        for _ in range(numbers.choice((0, 0, 1, 3))):
+            content[numbers.randrange(len(content))] = numbers.randrange(256)
+        kind = numbers.choice(("application/json",) * 9 + ("text/plain",))
+        asker.send("POST", path, bytes(content), {"content-type": kind})
+
+
+def _change(body: dict[str, Any], numbers: random.Random) -> None:
+    """Change a value, or the order of the turns."""
+    turns = body.get("messages")
+    if isinstance(turns, list) and numbers.random() < 0.4:
+        roles = numbers.choices(_ROLES, k=numbers.randint(1, 6))
+        text = [numbers.choice(("", " ", "hi", "@reply1;")) for _ in roles]
+        body["messages"] = [
+            {"role": role, "content": said} for role, said in zip(roles, text, strict=True)
+        ]
+    elif (
+        isinstance(turns, list) and turns and isinstance(turns[-1], dict) and numbers.random() < 0.3
+    ):
+        turns[-1][numbers.choice(("role", "content", "type"))] = numbers.choice(_ODD)
+    else:
+        body[numbers.choice([*body, "tools", "method", "model", "x"])] = numbers.choice(_ODD)
+
+
+def main() -> None:
+    """Run it."""
+    from nfox import load
+    from nfox.serve.app import make_app
+    from nfox.serve.engine import Engine
+    from nfox.serve.guard import Guard
+    from nfox.serve.metrics import Metrics
+    from nfox.serve.served import Served
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    chat = load(max_context=96)
+    served = Served("embedded", Engine(chat, [chat.method]), Metrics())
+    app = Guard(make_app(served), key=None, size=1 << 20)
+    outcome = fuzz(app, arguments.count, arguments.seed)
+    print(json.dumps({"answers": dict(sorted(outcome.statuses.items()))}))
+    print("\n".join(outcome.wrong[:50]), file=sys.stderr)
+    sys.exit(bool(outcome.wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""Many clients at once: every reply must be the one that plain decoding gives, to the last token.
+
+    python benchmarks/load.py --clients 64 --minutes 10 --out docs/load.json
+
+Starts `nfox serve` with the embedded model in float32 and asks it for as long as it was told:
+whole replies and streams, greedy and sampled, by every method, one turn or two, clients that hang up
+and requests that are wrong. What is expected is decoded here before, plainly. The server's memory is
+looked at every second; after warm-up (a fifth of the time) it must stay where it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from nfox import Chat, Message, ModelOptions, Sampling, Session, Settings, __version__, load
+from nfox.drafters import plain
+
+Messages = tuple[dict[str, str], ...]
+_TOKENS = 24
+_QUESTIONS = (
+    "Hello, who are you?",
+    "Tell me a joke.",
+    "I want to find a restaurant in San Jose.",
+    "What is 12 plus 30?",
+    "Count to seven.",
+    "Is it going to rain tomorrow?",
+)
+_WRONG: tuple[bytes, ...] = (
+    b"{",
+    b'{"messages": []}',
+    b'{"messages": [{"role": "user", "content": "x"}], "temperature": -1}',
+    b'{"messages": [{"role": "user", "content": "x"}], "model": "another"}',
+)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request and what must come of it.
+
+    Args:
+        messages: of it.
+        sampling: fields of the request.
+        text: of the reply.
+    """
+
+    messages: Messages
+    sampling: dict[str, float]
+    text: str
+
+
+@dataclass
+class Report:
+    """What came of it.
+
+    Args:
+        counts: of requests, by kind.
+        wrong: what was not as it must be, in words.
+        tokens: written.
+        waits: seconds until the first token of each stream.
+        memory: bytes of the server, second by second.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    tokens: int = 0
+    waits: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+
+    def growth(self) -> float:
+        """Return by how much the server's memory grew after warm-up: the last fifth's median over
+        that of the second.
+        """
+        size = max(1, len(self.memory) // 5)
+        after, last = self.memory[size : 2 * size], self.memory[-size:]
+        return statistics.median(last) / statistics.median(after) - 1
+
+
+def expectations(chat: Chat, questions: Sequence[str] = _QUESTIONS) -> list[Ask]:
+    """Return requests with their replies: each question alone, sampled too, and a second turn."""
+    asks: list[Ask] = []
+    for number, question in enumerate(questions):
+        session, messages = Session(chat), list[dict[str, str]]()
+        chat.settings = Settings(max_new_tokens=_TOKENS)
+        for turn in (question, "And then?"):
+            for _ in session.send(turn):
+                pass
+            messages.append({"role": "user", "content": turn})
+            said = session.messages[-1].content
+            asks.append(Ask(tuple(messages), {"temperature": 0}, said))
+            messages.append({"role": "assistant", "content": said})
+        sampling = Sampling(temperature=0.8, seed=number)
+        chat.settings, chat.replies = Settings(sampling=sampling, max_new_tokens=_TOKENS), 0
+        for _ in chat.updates([Message("user", question)]):
+            pass
+        first = ({"role": "user", "content": question},)
+        asks.append(Ask(first, {"temperature": 0.8, "seed": number}, chat.reply.text))
+    return asks
+
+
+class Client:
+    """One of many: asks, one thing after the other, and compares.
+
+    Args:
+        http: of all.
+        asks: what can be asked.
+        methods: that can be asked for.
+        report: where it is noted.
+        seed: of what it asks.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        asks: Sequence[Ask],
+        methods: Sequence[str],
+        report: Report,
+        seed: int,
+    ) -> None:
+        self._http, self._asks, self._methods, self._report = http, asks, methods, report
+        self._random = random.Random(seed)
+        self._name = str(seed)
+
+    async def ask_until(self, end: float) -> None:
+        """Ask until a time of the event loop."""
+        kinds = {"whole": 40, "stream": 50, "hang up": 5, "wrong": 5}
+        while asyncio.get_running_loop().time() < end:
+            (kind,) = self._random.choices([*kinds], [*kinds.values()])
+            ask = self._random.choice(self._asks)
+            body = {
+                "messages": ask.messages, "max_tokens": _TOKENS, "user": self._name,
+                "method": self._random.choice(self._methods), **ask.sampling,
+            }  # fmt: skip
+            try:
+                await self._do(kind, ask, body)
+            except httpx.HTTPError as error:
+                self._report.wrong.append(f"{kind}: {error!r}")
+            self._report.counts[kind] += 1
+
+    async def _do(self, kind: str, ask: Ask, body: dict[str, Any]) -> None:
+        if kind == "wrong":
+            await self._ask_wrongly()
+        elif kind == "whole":
+            answer = await self._http.post("/chat/completions", json=body)
+            if self._status(answer.status_code, answer.text):
+                data = answer.json()
+                said = data["choices"][0]["message"]["content"]
+                self._compare(ask, said, data["usage"]["speculation"]["runs"], body)
+                self._report.tokens += data["usage"]["completion_tokens"]
+        else:
+            await self._stream(ask, body, hang_up=kind == "hang up")
+
+    async def _ask_wrongly(self) -> None:
+        answer = await self._http.post(
+            "/chat/completions",
+            content=self._random.choice(_WRONG),
+            headers={"content-type": "application/json"},
+        )
+        if not 400 <= answer.status_code < 500 or "message" not in answer.json()["error"]:
+            self._report.wrong.append(f"a wrong request: {answer.status_code} {answer.text}")
+
+    async def _stream(self, ask: Ask, body: dict[str, Any], *, hang_up: bool) -> None:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        begin, text, runs, usage = time.perf_counter(), "", list[Any](), None
+        async with self._http.stream("POST", "/chat/completions", json=body) as answer:
+            if answer.status_code != httpx.codes.OK:
+                self._status(answer.status_code, (await answer.aread()).decode())
+                return
+            async for line in answer.aiter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                data = json.loads(line.removeprefix("data: "))
+                if "error" in data:
+                    self._report.wrong.append(f"in a stream: {data}")
+                    return
+                usage = data.get("usage")
+                for choice in data["choices"]:
+                    if said := choice["delta"].get("content"):
+                        self._report.waits += [] if text else [time.perf_counter() - begin]
+                        text += said
+                        runs += data["speculation"]["runs"]
+                if hang_up and text:
+                    return
+        self._compare(ask, text, runs, body)
+        self._report.tokens += usage["completion_tokens"] if usage else 0
+
+    def _status(self, status: int, text: str) -> bool:
+        if status != httpx.codes.OK:
+            self._report.wrong.append(f"HTTP {status}: {text}")
+        return status == httpx.codes.OK
+
+    def _compare(self, ask: Ask, said: str, runs: list[Any], body: dict[str, Any]) -> None:
+        if said != ask.text or sum(length for length, _ in runs) != len(said):
+            self._report.wrong.append(f"{body}: {said!r} instead of {ask.text!r}, {runs}")
+
+
+async def press(
+    url: str, pid: int, asks: Sequence[Ask], *, clients: int, seconds: float, seed: int = 0
+) -> Report:
+    """Let many clients ask a server, and watch it.
+
+    Args:
+        url: of its API.
+        pid: of its process.
+        asks: what they ask, and what must come of it.
+        clients: how many.
+        seconds: for how long they begin new requests.
+        seed: of what they ask.
+    """
+    report, process = Report(), psutil.Process(pid)
+    end = asyncio.get_running_loop().time() + seconds
+    many = httpx.Limits(max_connections=2 * clients)
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=many) as http:
+        listed = (await http.get("/models")).json()["data"]
+        methods = [model["id"].rpartition(":")[2] for model in listed[1:]]
+
+        async def watch() -> None:
+            while True:
+                report.memory.append(process.memory_info().rss)
+                await asyncio.sleep(1)
+
+        watching = asyncio.create_task(watch())
+        own = [Client(http, asks, methods, report, seed * 10_000 + n) for n in range(clients)]
+        await asyncio.gather(*(client.ask_until(end) for client in own))
+        watching.cancel()
+    return report
+
+
+def main() -> None:
+    """Run it, and write what came of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    asks = expectations(load(method=plain(), loading=ModelOptions(dtype="float32")))
+    command = [sys.executable, "-m", "nfox.cli", "serve", "--port", "0", "--dtype", "float32"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            url = _address(server)
+            report = asyncio.run(
+                press(
+                    url, server.pid, asks,
+                    clients=arguments.clients, seconds=60 * arguments.minutes, seed=arguments.seed,
+                )
+            )  # fmt: skip
+        finally:
+            server.kill()
+    summary = _summary(report, arguments.clients, 60 * arguments.minutes)
+    print(json.dumps(summary, indent=1))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(report.wrong[:20]), file=sys.stderr)
+    sys.exit(bool(report.wrong))
+
+
+def _address(server: subprocess.Popen[str]) -> str:
+    """Return the URL that a server says on stderr, once it answers there."""
+    assert server.stderr is not None
+    for line in server.stderr:
+        if found := re.search(r" at (http://[^;]+)", line):
+            return found[1]
+        print(line, end="", file=sys.stderr)
+    raise SystemExit("the server ended before it began")
+
+
+def _summary(report: Report, clients: int, seconds: float) -> dict[str, Any]:
+    waits = sorted(report.waits)
+    return {
+        "command": f"python benchmarks/load.py --clients {clients} --minutes {seconds / 60:g}",
+        "nfox": __version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "requests": dict(report.counts),
+        "errors": len(report.wrong),
+        "tokens": report.tokens,
+        "seconds_to_first_token": {
+            "median": round(statistics.median(waits), 2) if waits else None,
+            "99 %": round(waits[int(0.99 * (len(waits) - 1))], 2) if waits else None,
+        },
+        "megabytes": [size >> 20 for size in report.memory[:: max(1, len(report.memory) // 20)]],
+        "growth_after_warm_up": round(report.growth(), 4),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Many clients at once, and requests that no person would send: a part of the benchmarks of these."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import folder
+import servers
+from servers import TINY
+from serving import chat, guarded, serve
+
+from nfox import drafters
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+import fuzz
+import load
+
+
+def test_many_clients_get_every_token_once(tmp_path: Path) -> None:
+    asks = load.expectations(chat(method=drafters.plain()), ["hello", "the fox", "äöü 😀"])
+    model = ("--model", str(folder.equipped()), "--cache-memory", "4MiB")
+    with servers.nfox(tmp_path, "serve", *model, *TINY) as server:
+        pressing = load.press(
+            f"{server.url}/v1", server.process.pid, asks, clients=64, seconds=20, seed=1
+        )
+        report = asyncio.run(pressing)
+    assert report.wrong == []
+    assert all(report.counts[kind] for kind in ("whole", "stream", "hang up", "wrong"))
+    assert report.growth() < 0.1
+    assert report.tokens > 0
+
+
+def test_odd_requests_are_answered_without_an_error_of_the_server() -> None:
+    served = serve(chat(max_context=64), seconds=30)
+    outcome = fuzz.fuzz(guarded(served, size=100_000), count=1000, seed=1)
+    assert outcome.wrong == []
+    assert outcome.statuses[200] and outcome.statuses[400]
+    assert sum(outcome.statuses.values()) >= 1000
