@@ -25,9 +25,9 @@ from .options import MethodArguments, ModelArguments
 if TYPE_CHECKING:
     from collections import Counter
 
+    from nfox.lines import Share
     from nfox.train.answers import Answerer
     from nfox.train.collect import Collected
-    from nfox.train.provenance import Share
     from nfox.train.replay import Replayed
 
 EMBEDDED = "embedded"
@@ -121,7 +121,7 @@ def gather(
     start = time.time()
     with full_disk_said(out, "what was written is whole", "free some space; the same goes on"):
         provenance.begin(out, facts, share)
-        with bar(len(range(share.rank, count, share.size))) as on_done:
+        with bar(len(share.of(count))) as on_done:
             done = work(on_done)
         total = provenance.finish(out, share, done.counts, time.time() - start)
     said = ", ".join(f"{many} {what}" for what, many in sorted(done.counts.items()) if many)
@@ -183,7 +183,7 @@ def own_share(model: ModelArguments, gpus: int, *, loads: bool = True) -> Share:
     local = os.environ.get("LOCAL_RANK")
     if loads and model.device is None and (local is not None or gpus > 1):
         _keep_to_own_gpus(int(local or 0), gpus)
-    from nfox.train.provenance import Share
+    from nfox.lines import Share
 
     return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 

@@ -69,8 +69,9 @@ class Answering:
         Raises:
             UsageError: if the file was made by another command.
         """
-        from nfox.batch import finished_ids, remaining
+        from nfox.batch import remaining
         from nfox.conversation import Message
+        from nfox.lines import Share, finished_ids
         from nfox.train import provenance
         from nfox.train.resume import full_disk_said
 
@@ -84,7 +85,7 @@ class Answering:
             chat = self._load()
             with full_disk_said(out, "what was written is whole", "free some space, and go on"):
                 begun = {"command": command_line(), "data": data}
-                provenance.begin(out, begun | facts, provenance.Share())
+                provenance.begin(out, begun | facts, Share())
                 with out.open("a", encoding="utf-8") as file:
                     answer_all(chat, todo, file, self.more)
         found = {line["id"]: line for line in self._kept(out)}

@@ -53,7 +53,8 @@ def generate(
     """Answer prompts from arguments, stdin or a file; one JSON line each. Resumes by id."""
     check(model, method)
     prompts = _prompts(files)
-    from nfox.batch import finished_ids, remaining
+    from nfox.batch import remaining
+    from nfox.lines import finished_ids
 
     todo = remaining(prompts, finished_ids(files.out)) if files.out else prompts
     if not todo:

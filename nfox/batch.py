@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nfox.chat import Chat
@@ -86,34 +84,6 @@ def parse_prompts(lines: Iterable[str], where: str) -> list[Prompt]:
             raise UsageError(f"{where}: the id {prompt.id!r} stands twice")
         seen.add(prompt.id)
     return prompts
-
-
-def finished_ids(path: Path) -> set[str]:
-    """Return the ids that an output file already has; cut off a line that was not finished.
-
-    Raises:
-        UsageError: if it is not an output of ours.
-    """
-    if not path.exists():
-        return set()
-    data = path.read_bytes()
-    *whole, rest = data.split(b"\n")
-    ids = {_id(path, number, line) for number, line in enumerate(whole, 1) if line.strip()}
-    if rest and not rest.startswith(b"{"):
-        _id(path, len(whole) + 1, rest)  # not what we began to write: it must not be lost
-    if rest:
-        os.truncate(path, len(data) - len(rest))  # needs no room on a disk that is full
-    return ids
-
-
-def _id(path: Path, number: int, line: bytes) -> str:
-    try:
-        return str(json.loads(line)["id"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{path} exists and is not an output of this command (line {number}: {error})",
-            "choose another --out",
-        ) from error
 
 
 def answer(chat: Chat, prompt: Prompt) -> dict[str, Any]:

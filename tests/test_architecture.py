@@ -23,6 +23,7 @@ FLOORS = [
     [
         "nfox.adapters",
         "nfox.devices",
+        "nfox.lines",
         "nfox.progress",
         "nfox.tree",
         "nfox.pool",

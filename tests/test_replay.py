@@ -14,14 +14,13 @@ import pytest
 from full_disk import room
 
 from nfox import load
-from nfox.batch import finished_ids
 from nfox.conversation import Message, Template
 from nfox.errors import NfoxError, UsageError
+from nfox.lines import Share, append, finished_ids
 from nfox.loading import ModelOptions
 from nfox.reply import Settings
 from nfox.train.answers import Answerer, Answers, Local
 from nfox.train.data import Conversations, gather, read
-from nfox.train.provenance import Share, append
 from nfox.train.replay import replay
 from nfox.train.server import Server
 

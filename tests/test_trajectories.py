@@ -28,11 +28,11 @@ from nfox.cli.app import app
 from nfox.cli.trajectories import askable
 from nfox.conversation import Message
 from nfox.errors import UsageError
+from nfox.lines import Share, append
 from nfox.reply import Settings
 from nfox.train import collect as collecting
 from nfox.train.collect import Collector, augmented, collect
 from nfox.train.data import Conversations
-from nfox.train.provenance import Share, append
 from nfox.train.task_data import read
 from nfox.train.trajectories import Trajectory, read_trajectories, repeats
 

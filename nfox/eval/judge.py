@@ -18,8 +18,8 @@ from nfox.conversation import Message
 from nfox.errors import UsageError
 from nfox.eval.judge_prompts import Mode, Prompt
 from nfox.eval.mt_bench import Key, Match
+from nfox.lines import append
 from nfox.train.answers import Answerer
-from nfox.train.provenance import append
 
 Line = dict[str, Any]
 UNRATED = -1

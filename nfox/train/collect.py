@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from nfox.batch import finished_ids
 from nfox.chat import stop_ids
 from nfox.checkpoint import write_text
 from nfox.conversation import Message, Template
 from nfox.errors import ContextError, ModelError, NfoxError
 from nfox.jacobi_blocks import blocks
+from nfox.lines import Share, append, finished_ids, locked
 from nfox.loading import LoadedModel
-from nfox.train.provenance import Share, add_lineless, append, lineless, locked
+from nfox.train.provenance import add_lineless, lineless
 from nfox.train.trajectories import Trajectory, question, repeats
 
 
@@ -169,7 +169,7 @@ def collect(
         known = finished(out)
     repetitive = lineless(out)
     done = Collected()
-    for number in range(share.rank, len(conversations), share.size):
+    for number in share.of(len(conversations)):
         if str(number) in known:
             done.counts["before"] += 1
         elif str(number) in repetitive:

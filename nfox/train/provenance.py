@@ -8,73 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from nfox.batch import finished_ids
 from nfox.checkpoint import write_text
 from nfox.conversation import Message
 from nfox.errors import UsageError
+from nfox.lines import Share, finished_ids, locked
 from nfox.loading import read_json
 
 Facts = dict[str, Any]
 _LINELESS = "without_lines"
 _TOLD = ("command", "data", "read")  # for the person to know; the same may be said in other words
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which of the conversations are this process's.
-
-    Args:
-        rank: of this process.
-        size: how many there are.
-    """
-
-    rank: int = 0
-    size: int = 1
-
-
-def locked(out: Path) -> FileLock:
-    """Return what keeps other processes from a file and its provenance meanwhile."""
-    return FileLock(f"{out}.lock")
-
-
-def append(out: Path, lines: str) -> None:
-    """Add lines, all of them or nothing; several processes may do so at once.
-
-    A part of a line at the end of the file, left by a process that was killed, goes.
-    """
-    with locked(out):
-        size = _whole(out) if out.exists() else 0
-        try:
-            with out.open("a", encoding="utf-8") as file:
-                file.write(lines)
-        except OSError:  # a full disk keeps a part of it, and another process would go on there
-            if out.exists():
-                os.truncate(out, size)
-            raise
-
-
-def _whole(out: Path) -> int:
-    """Cut off what stands behind the last end of a line; return how many bytes are left."""
-    with out.open("rb+") as file:
-        size = end = file.seek(0, os.SEEK_END)
-        step, found = 1, -1  # nearly always the last byte says it all
-        while end and found < 0:
-            start = max(0, end - step)
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            end, step = start + found + 1 if found >= 0 else start, 1 << 16
-        if end < size:
-            file.truncate(end)
-        return end
 
 
 def beside(out: Path) -> Path:

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nfox.batch import finished_ids
 from nfox.conversation import Message
+from nfox.lines import Share, append, finished_ids, locked
 from nfox.train.answers import Answerer
 from nfox.train.data import Conversations
-from nfox.train.provenance import Share, append, locked
 
 
 @dataclass
@@ -55,7 +54,7 @@ def replay(
     share = share or Share()
     with locked(out):
         known = finished_ids(out)
-    mine = range(share.rank, len(conversations.kept), share.size)
+    mine = share.of(len(conversations.kept))
     todo = [number for number in mine if str(number) not in known]
     done = Replayed(Counter(before=len(mine) - len(todo)))
     on_done(len(mine) - len(todo))
