@@ -4,7 +4,6 @@ that prepare data have in common.
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
@@ -21,6 +20,7 @@ from nfox.errors import NfoxError, UsageError
 from .grouped import grouped, option
 from .loading import check, load_plain
 from .options import MethodArguments, ModelArguments
+from .processes import own_share, spread
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -172,50 +172,6 @@ def command_line(key: str | None = None) -> str:
     return shlex.join(["nfox", *words])
 
 
-def own_share(model: ModelArguments, gpus: int, *, loads: bool = True) -> Share:
-    """Find out which process this is, and keep to its own GPUs.
-
-    Args:
-        model: its options.
-        gpus: of a process.
-        loads: whether it is loaded here.
-    """
-    local = os.environ.get("LOCAL_RANK")
-    if loads and model.device is None and (local is not None or gpus > 1):
-        _keep_to_own_gpus(int(local or 0), gpus)
-    from nfox.lines import Share
-
-    return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
-
-
-def _keep_to_own_gpus(local: int, count: int) -> None:
-    """Hide the GPUs of the other processes; without any GPU there is nothing to hide.
-
-    Args:
-        local: rank of this process on this machine.
-        count: GPUs of a process.
-
-    Raises:
-        UsageError: if there are too few for all processes.
-    """
-    import torch
-
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    numbers = map(str, range(torch.cuda.device_count())) if given is None else given.split(",")
-    seen = [number.strip() for number in numbers if number.strip() not in ("", "-1")]
-    if not seen and count == 1:
-        return
-    own = seen[local * count : (local + 1) * count]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)  # torch reads it when it first uses one
-    there = min(torch.cuda.device_count(), len(own)) if own else 0
-    if there < count:
-        raise UsageError(
-            f"process {local} needs {count} GPUs of its own and finds {there}: "
-            f"{len(seen)} are visible on this machine ({','.join(seen) or 'none'})",
-            "start fewer processes, lower --gpus-per-process, or say --device cpu",
-        )
-
-
 def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
     from nfox.train.answers import Local
     from nfox.train.server import Server
@@ -231,12 +187,6 @@ def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
         )
     chat = load_plain(spread(model, arguments.gpus_per_process))
     return Local(chat.model, chat.template, arguments.max_new_tokens, arguments.temperature)
-
-
-def spread(model: ModelArguments, gpus: int) -> ModelArguments:
-    """Return the options that split a model over all GPUs of a process, if it has several."""
-    split = gpus > 1 and model.device_map is None
-    return replace(model, device_map="auto") if split else model
 
 
 @contextmanager

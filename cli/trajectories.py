@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from nfox.errors import NfoxError, UsageError
 
-from .data import OnDone, command_line, gather, model_facts, own_share, spread
+from .data import OnDone, command_line, gather, model_facts
 from .grouped import option
 from .loading import check, load_plain
 from .options import MethodArguments, ModelArguments
+from .processes import own_share, spread
 
 if TYPE_CHECKING:
     from collections import Counter
