@@ -56,7 +56,7 @@ def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) ->
         chat.method,
         exactness(chat),
         f"{model_name(chat)}{f' with {adapter}' if adapter else ''}, {_count(size)} parameters",
-        f"{str(target.dtype).removeprefix('torch.')} {target.device}",
+        f"{str(target.dtype).removeprefix('torch.')} {', '.join(target.devices)}",
         f"takes {target.proposals}",
         f"template {chat.template.name}",
         f"loaded in {loaded:.1f} s",

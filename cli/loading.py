@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,19 @@ def _method_options(method: MethodArguments) -> dict[str, str]:
 def _memory_limits(model: ModelArguments) -> dict[str, str]:
     if model.max_memory and not model.device_map:
         raise UsageError("--max-memory limits a --device-map", "add --device-map auto")
-    return _pairs((model.max_memory or "").split(",") if model.max_memory else [], "--max-memory")
+    parts = model.max_memory.split(",") if model.max_memory else []
+    limits = _pairs(parts, "--max-memory")
+    for device, size in limits.items():
+        if not (_DEVICE.fullmatch(device) and _SIZE.fullmatch(size)):
+            raise UsageError(
+                f"--max-memory {device}={size}: expected a GPU's number, cpu or disk, and a size",
+                "--max-memory 0=9GiB,cpu=500MB",
+            )
+    return limits
+
+
+_DEVICE = re.compile(r"\d+|cpu|disk|mps")
+_SIZE = re.compile(r"\d+(\.\d+)?[KMG]i?B")
 
 
 def _belongs(method: MethodArguments, rule: str, *fields: str) -> None:

@@ -23,6 +23,7 @@ _model, _method, _generation, _display, _session = (
 Text = str | None
 Switch = bool
 DType = Literal["auto", "float32", "float16", "bfloat16"]
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Accept = Literal["exact", "rejection", "typical"]
 Style = Literal["rich", "simple", "programmatic"]
@@ -68,8 +69,12 @@ class ModelArguments:
     threads: Annotated[
         int | None, _model("Of the CPU; fewer are faster on a busy machine.", "--threads", min=1)
     ] = None
-    device_map: Annotated[Text, _model("auto: over all devices.", "--device-map")] = None
-    max_memory: Annotated[Text, _model("Of --device-map: 0=9GiB,cpu=20GiB.", "--max-memory")] = None
+    device_map: Annotated[
+        DeviceMap | None, _model("Split the model over all devices.", "--device-map")
+    ] = None
+    max_memory: Annotated[
+        Text, _model("Of --device-map: 0=9GiB,cpu=20GiB; the rest: disk.", "--max-memory")
+    ] = None
     max_context: Annotated[
         int | None, _model("Positions to use at most.", "--max-context", min=8)
     ] = None

@@ -64,7 +64,12 @@ def load(
 
     loading = loading or ModelOptions()
     draft_loading = draft_loading or replace(
-        loading, quantisation=None, adapter=None, revision=None, device_map=None
+        loading,
+        quantisation=None,
+        adapter=None,
+        revision=None,
+        device_map=None,
+        max_memory={},
     )
     name = model or str(TARGET)
     if name.startswith("~"):  # a hub id must not become a path, nor ./model an id
@@ -88,6 +93,9 @@ def load(
         return load_model(name, replace(loading, adapter=adapter), on_progress)
 
     loaded = load_target(loading.adapter)
+    if loading.device_map and not (draft_loading.device or draft_loading.device_map):
+        # what it drafts is compared with what comes out at the target's end
+        draft_loading = replace(draft_loading, device=str(loaded.target.last_device))
     made = _template(loaded, template, system)
     on_stage("measuring t(N)/t(1)")
     costs = measure(loaded.target)

@@ -86,8 +86,8 @@ class _Lean:
         )
         self.heads = int(config.num_attention_heads)
         self.groups = int(config.num_key_value_heads)
-        if len({weight.device for weight in draft.model.parameters()}) > 1:
-            raise TypeError("on several devices")
+        if {weight.device for weight in draft.model.parameters()} != {draft.device}:
+            raise TypeError("not on one device")
         if config.hidden_act != "silu" or getattr(config, "sliding_window", None):
             raise TypeError("another activation or attention")
         if body.rotary_emb.rope_type in ("dynamic", "longrope"):

@@ -10,6 +10,10 @@ import importlib.util
 import json
 import os
 import pickle
+import shutil
+import tempfile
+import weakref
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +30,7 @@ from nfox.progress import Progress, quiet, reported
 from nfox.target import Target
 
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 Quantisation = Literal["4bit", "8bit"]
 
 
@@ -40,8 +45,10 @@ class ModelOptions:
         attn: transformers' attention; "auto" is sdpa where the model has it; flash_attention_2
             takes no masks, so it scores chains only.
         device: "cpu", "cuda:1", ...; by default a GPU if there is one.
-        device_map: "auto" splits the model over devices.
-        max_memory: what each device may hold, {"0": "9GiB", "cpu": "20GiB"}.
+        device_map: how the model is split over devices, in transformers' words: "auto",
+            "balanced", "balanced_low_0" or "sequential"; None puts all of it on one.
+        max_memory: what each device may hold, {"0": "9GiB", "cpu": "20GiB"}; what finds no room
+            stays on the disk, from where it is read in every forward.
         revision: commit, tag or branch on the hub.
         cache_dir: where downloads are kept; None is the hub's own folder.
         offline: use nothing but local files.
@@ -63,7 +70,12 @@ class ModelOptions:
     adapter: str | None = None
 
     def __post_init__(self) -> None:
-        for given, known in ((self.dtype, DTYPES), (self.attn, ATTENTIONS)):
+        split = self.device_map or DEVICE_MAPS[0]
+        for given, known in (
+            (self.dtype, DTYPES),
+            (self.attn, ATTENTIONS),
+            (split, DEVICE_MAPS),
+        ):
             if given not in known:
                 raise UsageError(f"{given!r} is not one of {', '.join(known)}")
 
@@ -134,6 +146,7 @@ def read_json(path: Path) -> dict[str, Any]:
 # What transformers and the libraries under it raise on files that are not what they should be.
 _FAILURES = (
     OSError,
+    EOFError,
     ValueError,
     ImportError,
     LookupError,
@@ -183,16 +196,35 @@ def _load(folder: str, config: Any, options: ModelOptions, on_progress: Progress
     }
     if options.quantisation:
         arguments["quantization_config"] = _quantisation(folder, config, options, arguments)
-    if options.device_map:
-        limits = {int(k) if k.isdigit() else k: v for k, v in options.max_memory.items()}
-        arguments |= {"device_map": options.device_map, "max_memory": limits or None}
-    elif options.quantisation or device.type != "cpu":
+    if not options.device_map and (options.quantisation or device.type != "cpu"):
         arguments["device_map"] = {"": device}
     encodes = bool(config.is_encoder_decoder)
     loader = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
-    with reported(on_progress) as bars:
+    with reported(on_progress) as bars, ExitStack() as beside:
+        if options.device_map:
+            arguments |= _split(options, beside)
         model = loader.from_pretrained(folder, tqdm_class=bars, **arguments)
+        weakref.finalize(model, beside.pop_all().close)
     return _adapted(model, folder, options) if options.adapter else model
+
+
+def _split(options: ModelOptions, beside: ExitStack) -> dict[str, Any]:
+    """Return what transformers splits a model by.
+
+    Args:
+        options: say how.
+        beside: gets what is to be done away with when the model is.
+    """
+    limits = {int(k) if k.isdigit() else k: v for k, v in options.max_memory.items()}
+    there = torch.accelerator.device_count()
+    absent = [k for k in limits if isinstance(k, int) and k >= there]
+    if absent:
+        raise UsageError(f"--max-memory limits GPU {absent[0]}; there are {there} GPUs here")
+    # Weights stay in the checkpoint's own files, but for those in another layout than there.
+    rest = tempfile.mkdtemp(prefix="nfox-")
+    beside.callback(shutil.rmtree, rest, ignore_errors=True)
+    limited = limits or None
+    return {"device_map": options.device_map, "max_memory": limited, "offload_folder": rest}
 
 
 def _quantisation(
@@ -225,6 +257,12 @@ def _adapted(model: Any, folder: str, options: ModelOptions) -> Any:
     """
     from peft import PeftModel
 
+    if any(weight.is_meta for weight in model.parameters()):
+        raise ModelError(
+            f"the adapter {options.adapter} cannot be merged: parts of {folder} found no room in "
+            "memory",
+            "a higher --max-memory, or a merged model",
+        )
     name = adapters.place(folder, str(options.adapter))
     adapted = PeftModel.from_pretrained(
         model, name, cache_dir=options.cache_dir, local_files_only=options.offline

@@ -29,6 +29,8 @@ def quiet() -> None:
     disable_progress_bar()
     set_verbosity_error()
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    # It says that weights which were offloaded are not where the model runs.
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
     # It warns of a kernel that is optional, and of a cast that it always makes.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # peft asks for what transformers has under another name by now.

@@ -54,13 +54,12 @@ class Target:
         model.get_output_embeddings().register_forward_pre_hook(self._capture)
 
     def _capture(self, module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
-        self._captured = [arguments[0]]
+        self._captured = [arguments[0].to(self.last_device)]  # tied weights lie in front
 
     @cached_property
     def device(self) -> torch.device:
         """Where token ids go in."""
-        weight: Tensor = self.model.get_input_embeddings().weight
-        return weight.device
+        return _place(self.model.get_input_embeddings())
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -71,8 +70,16 @@ class Target:
     @cached_property
     def last_device(self) -> torch.device:
         """Where last hidden states and logits come out."""
-        weight: Tensor = self.model.get_output_embeddings().weight
-        return weight.device
+        return _place(self.model.get_output_embeddings())
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where its weights are, from the first to the last layer; of one that is split perhaps
+        also on the "disk".
+        """
+        found = getattr(self.model, "hf_device_map", {"": self.device}).values()
+        named = (place if place == "disk" else str(torch.device(place)) for place in found)
+        return tuple(dict.fromkeys(named))
 
     @property
     def hidden_size(self) -> int:
@@ -119,7 +126,7 @@ class Target:
         with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
             ids = ids.to(self.device)
             states: Tensor = model(ids, use_cache=False, **shape).last_hidden_state
-        return states
+        return states.to(self.last_device)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return the input embeddings [..., D] of token ids [...]."""
@@ -196,14 +203,14 @@ class Target:
         else:  # no logits are needed
             model = self.model.base_model
             hidden = model(ids, use_cache=True, **self._past(cache)).last_hidden_state
-        cache.extend(tokens, hidden[0])
+        cache.extend(tokens, hidden[0].to(self.last_device))
 
     def _wait(self) -> None:
         """Let all that was begun on a GPU come to its end, so that time is counted where it is
         spent; whoever looks at the logits would wait for it all the same.
         """
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.last_device.type == "cuda":
+            torch.cuda.synchronize(self.last_device)
 
     @torch.inference_mode()
     def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
@@ -232,7 +239,8 @@ class Target:
         else:
             inputs["input_ids"] = ids
         logits: Tensor = self.model(use_cache=True, **inputs, **self._past(cache)).logits[0]
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return logits.to(self.last_device, wide)  # a model that is split gives them where ids came
 
     def _past(self, cache: KVCache) -> dict[str, Any]:
         name = next((name for name in CACHES if name in self.takes), None)
@@ -317,6 +325,15 @@ class Target:
             logits = self._forward(ids, cache)
             cache.extend([token], self._captured.pop()[0])
         return logits[-1]
+
+
+def _place(layer: Any) -> torch.device:
+    """Return where a layer computes. Of a model that is split, a layer's weights may lie on the
+    disk, or in the memory of the CPU beside a GPU; accelerate's hook brings them when it is run.
+    """
+    hook = getattr(layer, "_hf_hook", None)
+    at = getattr(hook, "execution_device", None)
+    return torch.device(layer.weight.device if at is None else at)
 
 
 @lru_cache(maxsize=1024)
