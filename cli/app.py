@@ -18,10 +18,19 @@ from .options import (
     SessionArguments,
 )
 
+_PUBLISHED = {
+    "target-model-name": "model",
+    "approx-model-name": "draft-model",
+    "input": "prompt",
+    "max-tokens": "max-new-tokens",
+}
+"""What LLMSpeculativeSampling calls our options."""
 
-def _dashes(token: str) -> str:
-    """Options of the published programs are written with underscores."""
-    return token.replace("_", "-")
+
+def _known(token: str) -> str:
+    """Options of the published programs are written with underscores, and may have other names."""
+    name = token.replace("_", "-")
+    return _PUBLISHED.get(name, name)
 
 
 app = typer.Typer(
@@ -30,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "token_normalize_func": _dashes,
+        "token_normalize_func": _known,
     },
 )
 

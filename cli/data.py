@@ -7,8 +7,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -21,6 +20,7 @@ from .grouped import grouped, option
 from .loading import check, load_plain
 from .options import MethodArguments, ModelArguments
 from .processes import own_share, spread
+from .progress import bar
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -121,7 +121,7 @@ def gather(
     start = time.time()
     with full_disk_said(out, "what was written is whole", "free some space; the same goes on"):
         provenance.begin(out, facts, share)
-        with bar(len(share.of(count))) as on_done:
+        with bar("conversations", len(share.of(count))) as on_done:
             done = work(on_done)
         total = provenance.finish(out, share, done.counts, time.time() - start)
     said = ", ".join(f"{many} {what}" for what, many in sorted(done.counts.items()) if many)
@@ -187,18 +187,6 @@ def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
         )
     chat = load_plain(spread(model, arguments.gpus_per_process))
     return Local(chat.model, chat.template, arguments.max_new_tokens, arguments.temperature)
-
-
-@contextmanager
-def bar(total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many conversations are finished, on a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("conversations", total=total)
-        yield lambda count: progress.advance(task, count)
 
 
 def register(app: typer.Typer) -> None:

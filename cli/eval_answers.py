@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from .data import command_line, model_facts
 from .generate import answer_all
 from .loading import load_chat
 from .options import GenerationArguments, MethodArguments, ModelArguments
-from .progress import loading_display
+from .progress import bar, loading_display
 
 if TYPE_CHECKING:
     from nfox.batch import Prompt
@@ -51,7 +52,7 @@ class Answering:
     def lines(self, prompts: Sequence[Prompt]) -> list[Line]:
         """Ask everything."""
         kept = io.StringIO()
-        answer_all(self._load(), prompts, kept, self.more)
+        self._ask(prompts, kept.write)
         return [json.loads(line) for line in kept.getvalue().splitlines()]
 
     def lines_of(
@@ -71,7 +72,7 @@ class Answering:
         """
         from nfox.batch import remaining
         from nfox.conversation import Message
-        from nfox.lines import Share, finished_ids
+        from nfox.lines import Share, append, finished_ids
         from nfox.train import provenance
         from nfox.train.resume import full_disk_said
 
@@ -82,12 +83,10 @@ class Answering:
         facts = self.facts(questions=provenance.digest(asked), **more)
         provenance.check(out, facts, data)
         if todo := remaining(prompts[:limit], finished_ids(out)):
-            chat = self._load()
             with full_disk_said(out, "what was written is whole", "free some space, and go on"):
                 begun = {"command": command_line(), "data": data}
                 provenance.begin(out, begun | facts, Share())
-                with out.open("a", encoding="utf-8") as file:
-                    answer_all(chat, todo, file, self.more)
+                self._ask(todo, partial(append, out))
         found = {line["id"]: line for line in self._kept(out)}
         return [found[prompt.id] for prompt in prompts[:limit]]
 
@@ -103,6 +102,11 @@ class Answering:
             with full_disk_said(out, "what was written is whole", "free some space, and go on"):
                 write_text(out, text)
         return lines
+
+    def _ask(self, prompts: Sequence[Prompt], keep: Callable[[str], object]) -> None:
+        chat = self._load()
+        with bar("questions", len(prompts)) as on_done:
+            answer_all(chat, prompts, keep, self.more, lambda: on_done(1))
 
     def _load(self) -> Chat:
         import sys

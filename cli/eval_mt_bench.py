@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nfox.errors import NfoxError, UsageError
 
-from .data import bar
 from .eval_answers import needed
 from .grouped import option
+from .progress import bar
 from .result_files import check_out
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _judge(
 
     with (
         full_disk_said(out, "what was written is whole", "free some space; the same goes on"),
-        bar(len(todo)) as tell,
+        bar("judgments", len(todo)) as tell,
     ):
         return judge(todo, server, server.model, out, arguments.concurrency, tell)
 

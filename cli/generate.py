@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nfox.errors import ContextError, UsageError
+from nfox.errors import ContextError, NfoxError, UsageError
 
 from .grouped import grouped, option
 from .loading import check, load_chat
 from .options import GenerationArguments, MethodArguments, ModelArguments
-from .progress import loading_display
+from .processes import own_share, spread
+from .progress import bar, loading_display
 
 if TYPE_CHECKING:
-    from nfox.batch import Prompt
+    from nfox.batch import Answered, Prompt
+    from nfox.chat import Chat
+    from nfox.lines import Share
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ class FileArguments:
         Path | None,
         option("Files", "Where lines are added; finished ids are skipped.", "--out"),
     ] = None
+    gpus_per_process: Annotated[
+        int,
+        option("Files", "GPUs that a process splits the model over.", "--gpus-per-process", min=1),
+    ] = 1
     debug: Annotated[bool, option("Files", "Show tracebacks.", "--debug")] = field(default=False)
 
 
@@ -50,34 +59,42 @@ def generate(
     method: MethodArguments,
     generation: GenerationArguments,
 ) -> None:
-    """Answer prompts from arguments, stdin or a file; one JSON line each. Resumes by id."""
-    check(model, method)
-    prompts = _prompts(files)
-    from nfox.batch import remaining
-    from nfox.lines import finished_ids
+    """Answer prompts from arguments, stdin or a file; one JSON line each. Resumes by id.
 
-    todo = remaining(prompts, finished_ids(files.out)) if files.out else prompts
-    if not todo:
-        print("nfox: all prompts are answered already", file=sys.stderr)
+    Several processes share a file of prompts under `accelerate launch -m nfox.cli generate ...`.
+    """
+    check(model, method)
+    share = own_share(model, files.gpus_per_process)
+    prompts = _prompts(files, share)
+
+    def load() -> Chat:
+        parts = spread(model, files.gpus_per_process)
+        with loading_display(sys.stderr.isatty() and share.rank == 0) as told:
+            return load_chat(parts, method, generation, told=told)
+
+    if not prompts:
+        print("nfox: there are no prompts", file=sys.stderr)
         return
-    with loading_display(sys.stderr.isatty()) as told:
-        chat = load_chat(model, method, generation, told=told)
-    if files.out is None:
-        refused = answer_all(chat, todo, sys.stdout)
+    if files.out is not None:
+        refused = _add(files.out, prompts, share, load)
     else:
-        with files.out.open("a", encoding="utf-8") as lines:
-            refused = answer_all(chat, todo, lines)
+        refused = answer_all(load(), prompts, partial(print, end="", flush=True))
     if refused:
         raise ContextError(
-            f"{refused} of {len(todo)} prompts were not answered to the end; see `error` there"
+            f"{refused} of {len(prompts)} prompts were not answered to the end; see `error` there"
         )
 
 
-def _prompts(files: FileArguments) -> list[Prompt]:
-    """Collect the prompts; a source that is named twice is an error."""
+def _prompts(files: FileArguments, share: Share) -> list[Prompt]:
+    """Collect the prompts; a source that is named twice, or that cannot be shared, is an error."""
     if files.texts and files.prompts:
         raise UsageError("prompts were given as arguments and as --prompts", "give one of them")
-    if not files.texts and not files.prompts and sys.stdin.isatty():
+    given = bool(files.texts or files.prompts)
+    if share.size > 1 and (not given or files.prompts == "-"):
+        raise UsageError("several processes cannot share stdin", "give --prompts FILE")
+    if share.size > 1 and files.out is None:
+        raise UsageError("several processes cannot share stdout", "give --out FILE")
+    if not given and sys.stdin.isatty():
         raise UsageError("no prompts", 'nfox generate "text", --prompts FILE, or a pipe')
     from nfox.batch import Prompt, parse_prompts
 
@@ -92,33 +109,91 @@ def _prompts(files: FileArguments) -> list[Prompt]:
     return [Prompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]
 
 
+def _add(out: Path, prompts: Sequence[Prompt], share: Share, load: Callable[[], Chat]) -> int:
+    """Answer this process's prompts that a file has no answers to, and add these to it. The first
+    process stays until the others have done so too, and puts all in order.
+
+    Returns:
+        How many prompts were refused, as far as this process is to tell.
+    """
+    from nfox.batch import Answered, put_in_order
+    from nfox.lines import append
+    from nfox.train.resume import full_disk_said
+
+    answered, first = Answered(out, prompts), share.rank == 0
+    own = [prompts[number] for number in share.of(len(prompts))]
+    todo = [prompt for prompt in own if prompt.id in answered.missing]
+    if first and not answered.missing:
+        print("nfox: all prompts are answered already", file=sys.stderr)
+    chat = load() if todo else None
+    with (
+        full_disk_said(out, "what was written is whole", "free some space; the same goes on"),
+        bar("prompts", len(answered.missing), wanted=first and bool(answered.missing)) as on_done,
+    ):
+        if chat is not None:
+            told = partial(_look, answered, on_done)
+            answer_all(chat, todo, partial(append, out), on_done=told)
+        if not first:
+            return 0
+        _wait(answered, on_done)
+        put_in_order(out, prompts)
+    return answered.refused
+
+
+def _look(answered: Answered, on_done: Callable[[int], None]) -> int:
+    """Tell how many more prompts have been answered since, by any process."""
+    more = answered.look()
+    on_done(more)
+    return more
+
+
+def _wait(answered: Answered, on_done: Callable[[int], None]) -> None:
+    """Wait for the answers of other processes.
+
+    Raises:
+        NfoxError: if none has come for long: a launcher ends all processes where one fails, but
+            these may have been started without one, and one may hang.
+    """
+    last = time.monotonic()
+    while answered.missing:
+        time.sleep(_PAUSE)
+        if _look(answered, on_done):
+            last = time.monotonic()
+        elif time.monotonic() - last > _PATIENCE:
+            raise NfoxError(
+                f"{len(answered.missing)} prompts of other processes have no answer yet, and for "
+                f"{_PATIENCE // 60} minutes none has come",
+                "see what became of them; the same command goes on",
+            )
+
+
+_PAUSE, _PATIENCE = 0.2, 3600  # seconds
+
+
 def answer_all(
-    chat: Any,
+    chat: Chat,
     prompts: Sequence[Prompt],
-    lines: TextIO,
+    keep: Callable[[str], object],
     more: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: {},
+    on_done: Callable[[], object] = lambda: None,
 ) -> int:
-    """Answer all prompts, with a progress bar on a terminal; return how many were refused.
+    """Answer all prompts; return how many were refused.
 
     Args:
         chat: that answers.
         prompts: in order.
-        lines: where a JSON line goes for each.
+        keep: takes a JSON line for each.
         more: what to add to a line.
+        on_done: called after each.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from nfox.batch import answer
 
-    console = Console(stderr=True)
-    quiet = not console.is_terminal or lines is sys.stdout
     refused = 0
-    for prompt in track(prompts, f"{chat.method}", console=console, disable=quiet):
+    for prompt in prompts:
         line = answer(chat, prompt)
         refused += "error" in line
-        lines.write(json.dumps(line | more(line), ensure_ascii=False) + "\n")
-        lines.flush()
+        keep(json.dumps(line | more(line), ensure_ascii=False) + "\n")
+        on_done()
     return refused
 
 

@@ -118,7 +118,10 @@ class MethodArguments:
         list[str],
         _method("An option of the method.", "--option", "-o", metavar="NAME=VALUE", callback=words),
     ] = field(default_factory=list)
-    gamma: Annotated[int | None, _method("Draft length: -o gamma=N.", "--gamma", min=0)] = None
+    gamma: Annotated[
+        int | None,
+        _method("Draft length: -o gamma=N.", "--gamma", "-g", min=0),
+    ] = None
     tree: Annotated[Text, _method("Of heads, a name or file: -o tree=.", "--tree")] = None
     accept: Annotated[Accept, _method("The acceptance rule.", "--accept")] = "exact"
     lenience: Annotated[
@@ -162,7 +165,10 @@ class GenerationArguments:
             callback=words,
         ),
     ] = field(default_factory=list)
-    max_new_tokens: Annotated[int, _generation("Of a reply.", "--max-new-tokens", min=1)] = 512
+    max_new_tokens: Annotated[
+        int,
+        _generation("Of a reply.", "--max-new-tokens", "-M", min=1),
+    ] = 512
 
 
 @dataclass(frozen=True)

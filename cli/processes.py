@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def own_share(model: ModelArguments, gpus: int, *, loads: bool = True) -> Share:
-    """Find out which process this is, and keep to its own GPUs.
+    """Find out which process this is, and keep to its own GPUs. Only the first one warns.
 
     Args:
         model: its options.
@@ -25,9 +27,14 @@ def own_share(model: ModelArguments, gpus: int, *, loads: bool = True) -> Share:
     local = os.environ.get("LOCAL_RANK")
     if loads and model.device is None and (local is not None or gpus > 1):
         keep_to_own_gpus(int(local or 0), gpus)
+    if local is not None:  # where one fails, the launcher ends the others: not in mid-drawing
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     from nfox.lines import Share
 
-    return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    share = Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    if share.rank:
+        logging.getLogger("nfox").setLevel(logging.ERROR)
+    return share
 
 
 def keep_to_own_gpus(local: int, count: int) -> None:

@@ -63,3 +63,24 @@ def _count(what: str, done: int, total: int) -> str:
     if what == "bytes":
         return f"{decimal(done)} of {decimal(total)}" if total else decimal(done)
     return f"{done} of {total} {what}"
+
+
+@contextmanager
+def bar(what: str, total: int, *, wanted: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show on stderr, if it is a terminal, how many of something are done.
+
+    Args:
+        what: they are.
+        total: how many there are.
+        wanted: whether to show anything at all.
+
+    Yields:
+        What is to be told how many more are done.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not (wanted and console.is_terminal)) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)

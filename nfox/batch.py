@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nfox.chat import Chat
+from nfox.checkpoint import write_text
 from nfox.conversation import Message
 from nfox.errors import NfoxError, UsageError
+from nfox.lines import finished_ids, locked
 from nfox.reply import Reply
 
 _LAYOUTS = '{"id", "prompt"}, {"id", "messages": [{"role", "content"}]} or {"id", "turns": [text]}'
@@ -118,6 +121,60 @@ def _line(reply: Reply) -> dict[str, Any]:
         "timings": reply.stats.timings(),
         "spec": reply.stats.spec(reply.method),
     }
+
+
+class Answered:
+    """Which prompts a file has answers to, while processes add to it.
+
+    Args:
+        out: the file; a line that was not finished is cut off.
+        prompts: all that there are.
+
+    Attributes:
+        missing: ids without an answer, as of the last look.
+        refused: how many answers are errors.
+
+    Raises:
+        UsageError: if the file is not an output of ours.
+    """
+
+    def __init__(self, out: Path, prompts: Sequence[Prompt]) -> None:
+        self.missing = {prompt.id for prompt in prompts}
+        self.refused = 0
+        self._out, self._end = out, 0
+        with locked(out):
+            finished_ids(out)
+        self.look()
+
+    def look(self) -> int:
+        """Read on in the file; return how many more prompts have been answered."""
+        if not self._out.exists():
+            return 0
+        with self._out.open("rb") as file:
+            file.seek(self._end)
+            read = file.read()
+        whole = read[: read.rfind(b"\n") + 1]
+        self._end += len(whole)
+        before = len(self.missing)
+        for line in map(json.loads, filter(bytes.strip, whole.split(b"\n"))):
+            if str(line["id"]) in self.missing:
+                self.missing.remove(str(line["id"]))
+                self.refused += "error" in line
+        return before - len(self.missing)
+
+
+def put_in_order(out: Path, prompts: Sequence[Prompt]) -> None:
+    """Bring the answers in a file into the order of the prompts, others' before them."""
+    with locked(out):
+        lines = out.read_text(encoding="utf-8").split("\n")[:-1] if out.exists() else []
+        place = {prompt.id: number for number, prompt in enumerate(prompts)}
+        ordered = sorted(filter(str.strip, lines), key=lambda line: place.get(_id(line), -1))
+        if ordered != lines:
+            write_text(out.resolve(), "".join(f"{line}\n" for line in ordered))  # a link stays one
+
+
+def _id(line: str) -> str:
+    return str(json.loads(line)["id"])
 
 
 def remaining(prompts: Sequence[Prompt], done: set[str]) -> list[Prompt]:

@@ -64,6 +64,11 @@ def test_a_file_is_answered_once(tmp_path: Path) -> None:
     assert out.read_text() == before
 
 
+def test_without_prompts_nothing_is_loaded() -> None:
+    done = run("generate", "--model", "./absent", stdin="\n")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "nfox: there are no prompts\n")
+
+
 def test_every_method_writes_the_same_greedy_text() -> None:
     texts = set()
     for name in drafters.names():
