@@ -2,9 +2,9 @@
 
     python benchmarks/load.py --clients 64 --minutes 10 --out docs/load.json
 
-Starts `nfox serve` with the embedded model in float32 and asks it for as long as it was told:
-whole replies and streams, greedy and sampled, by every method, one turn or two, clients that hang up
-and requests that are wrong. What is expected is decoded here before, plainly. The server's memory is
+Starts `nfox serve` with the embedded model in float32 and asks it for as long as it was told: whole
+replies and streams, greedy and sampled, by every method, one turn or two, clients that hang up and
+requests that are wrong. What is expected is decoded here before, plainly. The server's memory is
 looked at every second; after warm-up (a fifth of the time) it must stay where it is.
 """
 
@@ -59,11 +59,14 @@ class Ask:
         messages: of it.
         sampling: fields of the request.
         text: of the reply.
+        before: the turn before, whose reply is asked for first: a server that has not said it
+            itself can only tokenise its text anew.
     """
 
     messages: Messages
     sampling: dict[str, float]
     text: str
+    before: Ask | None = None
 
 
 @dataclass
@@ -98,13 +101,14 @@ def expectations(chat: Chat, questions: Sequence[str] = _QUESTIONS) -> list[Ask]
     asks: list[Ask] = []
     for number, question in enumerate(questions):
         session, messages = Session(chat), list[dict[str, str]]()
-        chat.settings = Settings(max_new_tokens=_TOKENS)
+        chat.settings, before = Settings(max_new_tokens=_TOKENS), None
         for turn in (question, "And then?"):
             for _ in session.send(turn):
                 pass
             messages.append({"role": "user", "content": turn})
             said = session.messages[-1].content
-            asks.append(Ask(tuple(messages), {"temperature": 0}, said))
+            before = Ask(tuple(messages), {"temperature": 0}, said, before)
+            asks.append(before)
             messages.append({"role": "assistant", "content": said})
         sampling = Sampling(temperature=0.8, seed=number)
         chat.settings, chat.replies = Settings(sampling=sampling, max_new_tokens=_TOKENS), 0
@@ -144,17 +148,22 @@ class Client:
         while asyncio.get_running_loop().time() < end:
             (kind,) = self._random.choices([*kinds], [*kinds.values()])
             ask = self._random.choice(self._asks)
-            body = {
-                "messages": ask.messages, "max_tokens": _TOKENS, "user": self._name,
-                "method": self._random.choice(self._methods), **ask.sampling,
-            }  # fmt: skip
             try:
-                await self._do(kind, ask, body)
+                if ask.before:
+                    await self._do("whole", ask.before)
+                await self._do(kind, ask)
             except httpx.HTTPError as error:
                 self._report.wrong.append(f"{kind}: {error!r}")
-            self._report.counts[kind] += 1
 
-    async def _do(self, kind: str, ask: Ask, body: dict[str, Any]) -> None:
+    async def _do(self, kind: str, ask: Ask) -> None:
+        self._report.counts[kind] += 1
+        body = {
+            "messages": ask.messages,
+            "max_tokens": _TOKENS,
+            "user": self._name,
+            "method": self._random.choice(self._methods),
+            **ask.sampling,
+        }
         if kind == "wrong":
             await self._ask_wrongly()
         elif kind == "whole":

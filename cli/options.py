@@ -150,7 +150,7 @@ class GenerationArguments:
         float | None, _generation("Relative to the likeliest.", "--min-p", min=0, max=1)
     ] = None
     repetition_penalty: Annotated[
-        float | None, _generation("1: none.", "--repetition-penalty", min=0.01)
+        float | None, _generation("1: none.", "--repetition-penalty", min=0.01, max=100)
     ] = None
     sampling: Annotated[
         Literal["greedy", "model"],

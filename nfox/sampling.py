@@ -16,7 +16,11 @@ from torch import Tensor
 
 from nfox.errors import UsageError
 
-_RANGES = "temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1, repetition_penalty > 0"
+_RANGES = (
+    "temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1, "
+    "0.01 <= repetition_penalty <= 100"
+)
+_COLDEST = 1e-5  # below it only rounding would tell two tokens apart, and float32 overflows
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Sampling:
     """How a token is chosen from logits. The defaults are greedy decoding.
 
     Args:
-        temperature: 0 takes the most likely token.
+        temperature: 0 takes the most likely token, and so does anything below 0.00001.
         top_k: keep only the k most likely tokens (0: all).
         top_p: keep the smallest set of most likely tokens whose probability reaches this.
         min_p: keep tokens at least this many times as likely as the most likely one.
@@ -49,7 +53,7 @@ class Sampling:
             "top_k": self.top_k >= 0,
             "top_p": 0 < self.top_p <= 1,
             "min_p": 0 <= self.min_p <= 1,
-            "repetition_penalty": 0 < self.repetition_penalty < inf,
+            "repetition_penalty": 0.01 <= self.repetition_penalty <= 100,
         }
         for name, fits in ranges.items():
             if not fits:
@@ -58,7 +62,7 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         """Whether the most likely token is always taken."""
-        return self.temperature == 0
+        return self.temperature < _COLDEST
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Return the log-probabilities after temperature, top-k, top-p and min-p, in that order.
@@ -67,10 +71,9 @@ class Sampling:
             logits: [..., V], after penalties; float32 or wider.
 
         Returns:
-            [..., V]; -inf where a token was cut off. Needs a temperature above 0.
+            [..., V]; -inf where a token was cut off. Not for greedy decoding.
         """
-        # Relative to the largest, so that no temperature is too low for the division.
-        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
+        logits = logits / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
             kth = logits.topk(self.top_k, dim=-1).values[..., -1:]
             logits = logits.masked_fill(logits < kth, -torch.inf)

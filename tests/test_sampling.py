@@ -10,7 +10,9 @@ import transformers
 from torch import Tensor
 
 from nfox.errors import UsageError
+from nfox.rules import make_rule
 from nfox.sampling import Noise, Sampling
+from nfox.tree import TokenTree
 
 OPTIONS = [
     Sampling(*values, repetition_penalty=penalty)
@@ -41,6 +43,14 @@ def test_logits_are_processed_as_by_transformers() -> None:
         logits, seen = 3 * torch.randn(20, dtype=torch.float64), [3, 3, 17, 0]
         ours = sampling.log_probabilities(sampling.penalise(logits, seen))
         torch.testing.assert_close(ours, theirs(sampling, logits, seen))
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-9, 1e-5])
+def test_no_temperature_is_too_low(temperature: float) -> None:
+    logits = torch.tensor([[5.0, 200.0, -300.0, 200.0 - 1e-3]])
+    rule = make_rule("exact", Sampling(temperature=temperature))
+    assert rule.judge(TokenTree.chain(0), logits, []).choices == [1]
+    assert rule.draw(logits[0], [], 2).tokens[0] == 1
 
 
 def test_rows_are_processed_one_by_one() -> None:

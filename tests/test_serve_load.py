@@ -1,4 +1,4 @@
-"""Many clients at once, and requests that no person would send: a part of the benchmarks of these."""
+"""Many clients at once, and requests that no person would send: a tenth of the benchmarks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_many_clients_get_every_token_once(tmp_path: Path) -> None:
     model = ("--model", str(folder.equipped()), "--cache-memory", "4MiB")
     with servers.nfox(tmp_path, "serve", *model, *TINY) as server:
         pressing = load.press(
-            f"{server.url}/v1", server.process.pid, asks, clients=64, seconds=20, seed=1
+            f"{server.url}/v1", server.process.pid, asks, clients=64, seconds=60, seed=1
         )
         report = asyncio.run(pressing)
     assert report.wrong == []
@@ -36,5 +36,6 @@ def test_odd_requests_are_answered_without_an_error_of_the_server() -> None:
     served = serve(chat(max_context=64), seconds=30)
     outcome = fuzz.fuzz(guarded(served, size=100_000), count=1000, seed=1)
     assert outcome.wrong == []
-    assert outcome.statuses[200] and outcome.statuses[400]
+    assert outcome.statuses[200] > 100
+    assert outcome.statuses[400] > 100
     assert sum(outcome.statuses.values()) >= 1000

@@ -51,7 +51,7 @@ class Asking(BaseModel):
     top_p: Unit | None = None
     top_k: int | None = Field(None, ge=-1, lt=1 << 31)
     min_p: Unit | None = None
-    repetition_penalty: float | None = Field(None, gt=0, le=100, allow_inf_nan=False)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100, allow_inf_nan=False)
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
     max_tokens: int | None = Field(None, ge=1, lt=1 << 31)
     stop: Short | Annotated[list[Short], Field(max_length=16)] | None = None
