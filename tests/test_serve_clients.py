@@ -130,6 +130,26 @@ def test_transformers_chat(server: Server, tmp_path: Path) -> None:
     assert 'nfox_replies_total{finish="length",method="spec"}' in counted
 
 
+def test_questions_of_a_dataset_are_answered_as_by_the_model_itself(
+    server: Server, tmp_path: Path
+) -> None:
+    """The way to heads: a server, its own answers, and training on these."""
+    questions = ("the fox", "quick brown fox", "lazy dog", "jumps")
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps([[{"role": "user", "content": text}] for text in questions]))
+    command = [sys.executable, "-m", "nfox.cli", "data", "distill", "--data", str(data)]
+    command += ["--max-new-tokens", "12", "--dtype", "float32"]
+    here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
+    run([*command, "--out", str(here), "--model", str(folder.equipped())], tmp_path)
+    url = f"{server.url}/v1/chat/completions"
+    run([*command, "--out", str(there), "--model", "tiny", "--url", url], tmp_path)
+    found = [
+        {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
+        for path in (here, there)
+    ]
+    assert found[0] == found[1] and len(found[0]) == len(questions)
+
+
 def test_a_client_that_disconnects_stops_its_generation(server: Server) -> None:
     body = {"messages": QUESTION, "stream": True, "max_tokens": 400, "temperature": 1.5}
     url = f"{server.url}/v1/chat/completions"
