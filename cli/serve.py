@@ -26,13 +26,14 @@ def serve(
     check(model, method)
     from nfox.serve.server import bind
 
-    taken = bind(address.host, address.port_or(5000))  # before the minutes that loading may take
-    from .serving import load_served, run
+    # The address is taken before the minutes that loading may take.
+    with bind(address.host, address.port_or(5000)) as taken:
+        from .serving import load_served, run
 
-    served = load_served(address, access, limits, model, method, generation)
-    from nfox.serve.app import make_app
+        served = load_served(address, access, limits, model, method, generation)
+        from nfox.serve.app import make_app
 
-    run(make_app(served), served, taken, address, access, limits, "/v1")
+        run(make_app(served), served, taken, address, access, limits, "/v1")
 
 
 def register(app: typer.Typer) -> None:

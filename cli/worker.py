@@ -15,6 +15,8 @@ from .loading import check
 from .options import GenerationArguments, MethodArguments, ModelArguments
 from .serve_options import AccessArguments, AddressArguments, LimitArguments
 
+_EVERYWHERE = ("0.0.0.0", "::", "")
+
 
 @dataclass(frozen=True)
 class WorkerArguments:
@@ -59,17 +61,23 @@ def worker(
     Start python -m fastchat.serve.controller first, and python -m fastchat.serve.openai_api_server.
     """
     check(model, method)
+    if worker.worker_address is None and address.host in _EVERYWHERE:
+        raise UsageError(
+            f"--host {address.host} does not say where this worker is reached",
+            "add --worker-address http://THIS_MACHINE:PORT",
+        )
     from nfox.serve.server import bind, url
 
-    taken = bind(address.host, address.port_or(21002))
-    own = worker.worker_address or url(taken)
-    access = AccessArguments(allow_host=[urlsplit(own).hostname or ""])
-    from .serving import load_served, run
+    with bind(address.host, address.port_or(21002)) as taken:
+        own = worker.worker_address or url(taken)
+        access = AccessArguments(allow_host=[urlsplit(own).hostname or ""])
+        from .serving import load_served, run
 
-    served = load_served(address, access, limits, model, method, generation)
-    from nfox.serve.worker import make_worker
+        served = load_served(address, access, limits, model, method, generation)
+        from nfox.serve.worker import make_worker
 
-    run(make_worker(served, worker.controller, own), served, taken, address, access, limits)
+        app = make_worker(served, worker.controller, own)
+        run(app, served, taken, address, access, limits)
 
 
 def register(app: typer.Typer) -> None:

@@ -15,8 +15,10 @@ import pytest
 import servers
 from servers import TINY, Server
 from serving import QUESTION, chat
+from typer.testing import CliRunner
 
 from nfox import Message, Session, drafters
+from nfox.cli.app import app
 from nfox.serve.worker import parse, template
 
 NAME = "tiny"
@@ -178,3 +180,17 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
     counted = httpx.post(f"{url}/count_token", json={"prompt": rendered(("user", "hello"))}).json()
     prompt = chat().encode([Message("user", "hello")])[0]
     assert counted["count"] == len(prompt)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--controller", "here:21001"], "--controller here:21001: expected http://HOST:PORT"),
+        (["--worker-address", "http://"], "--worker-address http://: expected"),
+        (["--host", "0.0.0.0", "--port", "0"], "does not say where this worker is reached"),
+    ],
+)
+def test_addresses_that_nobody_can_reach_are_told(options: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["worker", *options])
+    assert done.exit_code == 2
+    assert said in done.stderr

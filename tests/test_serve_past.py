@@ -144,3 +144,13 @@ def test_a_full_queue_refuses() -> None:
         queue.put("c", 3)
     assert queue.get() == 1
     queue.put("c", 3)
+
+
+def test_those_who_have_gone_leave_their_place_to_others() -> None:
+    gone: set[int] = set()
+    queue = FairQueue[int](2, gone.__contains__)
+    queue.put("a", 1)
+    queue.put("b", 2)
+    gone.add(2)
+    queue.put("c", 3)
+    assert [queue.get(), queue.get()] == [1, 3]

@@ -216,7 +216,7 @@ class Engine:
         self._on_reply = on_reply
         self._replies = Replies()
         self._drafters: dict[str, Drafter] = {chat.method: chat.drafter}
-        self._queue: FairQueue[Job] = FairQueue(self.limits.queue)
+        self._queue: FairQueue[Job] = FairQueue(self.limits.queue, Job.over)
         threading.Thread(target=self._work, name="nfox worker", daemon=True).start()
 
     @property
