@@ -25,7 +25,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import httpx
 import psutil
@@ -262,17 +263,21 @@ def main() -> None:
     arguments = parser.parse_args()
     asks = expectations(load(method=plain(), loading=ModelOptions(dtype="float32")))
     command = [sys.executable, "-m", "nfox.cli", "serve", "--port", "0", "--dtype", "float32"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    with TemporaryFile("w+") as log, subprocess.Popen(command, stderr=log) as server:
         try:
-            url = _address(server)
-            report = asyncio.run(
-                press(
-                    url, server.pid, asks,
-                    clients=arguments.clients, seconds=60 * arguments.minutes, seed=arguments.seed,
-                )
-            )  # fmt: skip
+            pressing = press(
+                _address(server, log),
+                server.pid,
+                asks,
+                clients=arguments.clients,
+                seconds=60 * arguments.minutes,
+                seed=arguments.seed,
+            )
+            report = asyncio.run(pressing)
         finally:
             server.kill()
+        log.seek(0)
+        report.wrong += [line for line in log if "Error" in line or "Exception" in line]
     summary = _summary(report, arguments.clients, 60 * arguments.minutes)
     print(json.dumps(summary, indent=1))
     if arguments.out:
@@ -281,13 +286,13 @@ def main() -> None:
     sys.exit(bool(report.wrong))
 
 
-def _address(server: subprocess.Popen[str]) -> str:
-    """Return the URL that a server says on stderr, once it answers there."""
-    assert server.stderr is not None
-    for line in server.stderr:
-        if found := re.search(r" at (http://[^;]+)", line):
+def _address(server: subprocess.Popen[bytes], log: IO[str]) -> str:
+    """Return the URL that a server says, once it has begun."""
+    while server.poll() is None:
+        log.seek(0)
+        if found := re.search(r" at (http://[^;]+)(?s:.*)models:", log.read()):
             return found[1]
-        print(line, end="", file=sys.stderr)
+        time.sleep(0.1)
     raise SystemExit("the server ended before it began")
 
 

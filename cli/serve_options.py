@@ -64,6 +64,10 @@ class AccessArguments:
         ),
     ] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if self.api_key == "":
+            raise UsageError("--api-key is empty", "leave it out, or give one")
+
 
 @dataclass(frozen=True)
 class LimitArguments:

@@ -108,6 +108,7 @@ def run(
         key=access.api_key,
         size=size("--max-request-size", limits.max_request_size),
         hosts=hosts if is_loopback(taken) and access.api_key is None else None,
+        origins=access.cors,
     )
     if access.cors:
         guarded = CORSMiddleware(

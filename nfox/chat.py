@@ -253,10 +253,14 @@ class Chat:
             return self.template.encode(self.model.tokenizer, messages), None
         tokenize, question, ids = self.model.tokenizer, messages[-1], None
         if question.role == "assistant":
+            if len(messages) == 1:
+                raise UsageError("there is no question before the reply", "ask one")
             begun, question = question, messages[-2]
             ids = begun.ids or tokenize(begun.content, add_special_tokens=False).input_ids
         # An encoder reads the last question alone, as the model was trained.
         source = tokenize(question.content).input_ids
+        if not source:
+            raise UsageError("the question has no tokens", "say something")
         if len(source) > self.max_context:
             raise ContextError(f"the text has {len(source)} tokens, more than {self.max_context}")
         return [self.model.target.first_token, *(ids or ())], tuple(source)

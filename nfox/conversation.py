@@ -143,9 +143,10 @@ class Template:
         self, messages: Sequence[Message], generate: bool
     ) -> list[tuple[str, int | None, str]]:
         """Return for each reply the text before it, its index and its text; then what is left."""
-        mark = "@reply"
-        while any(mark in message.content for message in messages):
-            mark += "@"
+        longest = max(
+            (run for m in messages for run in re.findall("@reply@*", m.content)), default=""
+        )
+        mark = f"{longest or '@reply'}@"
         turns = [
             {"role": m.role, "content": f"{mark}{i};" if m.role == "assistant" else m.content}
             for i, m in enumerate(messages)

@@ -66,11 +66,11 @@ FLOORS = [
     ["nfox.eval.sweep_plots", "nfox.eval.compare"],
     ["nfox.eval.plots", "nfox.eval.baseline"],
     ["nfox.serve.errors", "nfox.serve.scores", "nfox.serve.past", "nfox.serve.server"],
-    ["nfox.serve.queue", "nfox.serve.guard"],
+    ["nfox.serve.queue", "nfox.serve.guard", "nfox.serve.jobs"],
     ["nfox.serve.engine"],
     ["nfox.serve.metrics", "nfox.serve.openai", "nfox.serve.schemas"],
     ["nfox.serve.served"],
-    ["nfox.serve.app"],
+    ["nfox.serve.app", "nfox.serve.controller"],
     ["nfox.serve*", "nfox.train*", "nfox.eval*"],
     ["nfox.cli*"],
 ]

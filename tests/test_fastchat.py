@@ -171,7 +171,10 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
     for body, code in wrong:
         answer = httpx.post(generate, json=body, timeout=60).json()
         assert answer["error_code"] == code, answer
-        assert answer["text"]
+        assert answer["text"] and "its log" not in answer["text"]
+    turns = [("user", "x"), ("assistant", "y")] * 300
+    many = httpx.post(generate, json={"prompt": rendered(*turns)}, timeout=60).json()
+    assert "512 messages" in many["text"]
     assert httpx.post(f"{url}/worker_get_embeddings", json={}).json()["error_code"] == 40302
     done = httpx.post(generate, json={"prompt": "the", "max_new_tokens": 3}, timeout=60).json()
     assert done["text"].startswith("the")

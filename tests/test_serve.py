@@ -14,10 +14,13 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 from serving import NAME, QUESTION, chat, chunks, client, guarded, serve
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from nfox import Message, Sampling, Session, Settings, drafters
-from nfox.errors import NfoxError
+from nfox.cli.app import app
+from nfox.errors import ModelError, NfoxError
 from nfox.serve.served import Served
+from nfox.serve.server import bind
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
@@ -195,17 +198,21 @@ def test_several_prompts_and_choices_are_counted_from_one_seed(http: TestClient)
     assert [said(answer, choice) for choice in range(3)] == expected
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert len(answer["usage"]["speculation"]["choices"]) == 3
+    once = ask(http)["usage"]["prompt_tokens"]
+    assert answer["usage"]["prompt_tokens"] == once
     parts = stream(http, n=3, temperature=1.0, seed=7)
     for index, text in enumerate(expected):
         own = [p["choices"][0] for p in parts if p["choices"][0]["index"] == index]
         assert "".join(choice["delta"].get("content", "") for choice in own) == text
     both = ask(http, TEXT, prompt=["the", "fox"], n=2)
     assert [choice["index"] for choice in both["choices"]] == [0, 1, 2, 3]
+    alone = [ask(http, TEXT, prompt=text)["usage"]["prompt_tokens"] for text in ("the", "fox")]
+    assert both["usage"]["prompt_tokens"] == sum(alone)
 
 
 def test_without_a_seed_samples_differ_and_with_one_they_do_not(http: TestClient) -> None:
-    several = {said(ask(http, temperature=1.5)) for _ in range(3)}
-    assert len(several) > 1
+    several = [ask(http, temperature=1.5, n=2) for _ in range(3)]
+    assert len({said(answer, choice) for answer in several for choice in range(2)}) == 6
     assert len({said(ask(http, temperature=1.5, seed=3)) for _ in range(3)}) == 1
 
 
@@ -216,6 +223,18 @@ def test_stop_strings_end_the_reply_and_are_not_in_it(http: TestClient) -> None:
         answer = ask(http, stop=given)
         assert said(answer) == whole[: whole.index(stop)]
         assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_log_probabilities_reach_to_a_stop_string_inside_a_token(http: TestClient) -> None:
+    whole = ask(http, logprobs=True)
+    tokens = [entry["token"] for entry in whole["choices"][0]["logprobs"]["content"]]
+    once = (i for i, t in enumerate(tokens) if len(t) > 1 and said(whole).count(t[1:]) == 1)
+    index = next(once)
+    cut = ask(http, logprobs=True, stop=tokens[index][1:])
+    told = [entry["token"] for entry in cut["choices"][0]["logprobs"]["content"]]
+    assert told == tokens[: index + 1]
+    assert said(whole).startswith(said(cut))
+    assert said(cut).endswith(tokens[index][0])
 
 
 def test_predict_gives_the_prompt_and_what_follows_as_one_string(http: TestClient) -> None:
@@ -275,6 +294,7 @@ def test_models_are_listed_with_their_methods(http: TestClient) -> None:
         ({"messages": QUESTION, "method": "x"}, 400, "there is no method x here"),
         ({"messages": QUESTION, "model": f"{NAME}:none", "method": "spec"}, 400, "two methods"),
         ({"messages": [{"role": "user", "content": "a" * 600}]}, 400, "the context holds"),
+        ({"messages": QUESTION * 513}, 400, "messages: List should have at most 512 items"),
         ({"messages": QUESTION, "generation_config": "{"}, 400, "generation_config is not one"),
     ],
 )
@@ -301,6 +321,8 @@ JSON = {"content-type": "application/json"}
         (TEXT, b'{"prompt": []}', 400),
         (TEXT, b'{"prompt": [99999]}', 400),
         (TEXT, b'{"prompt": ""}', 400),
+        (TEXT, b'{"prompt": ["a", "b"], "n": 9}', 400),
+        (TEXT, b'{"prompt": [' + b"null," * 100_000 + b"null]}", 400),
         ("/predict", b'{"prompt": 3}', 400),
         ("/nothing", b"{}", 404),
         ("/v1/models", b"{}", 405),
@@ -310,6 +332,11 @@ def test_no_body_is_too_odd(http: TestClient, path: str, content: bytes, status:
     response = http.post(path, content=content, headers=JSON)
     assert response.status_code == status
     assert response.json()["error"]["message"]
+
+
+def test_null_is_as_if_it_were_left_out(http: TestClient) -> None:
+    nothing = dict.fromkeys(("n", "stream", "seed", "stop", "temperature", "tools", "logprobs"))
+    assert said(ask(http, **nothing, stream_options={"include_usage": None})) == said(ask(http))
 
 
 def test_a_key_is_asked_for_everywhere_but_for_the_health(served: Served) -> None:
@@ -360,6 +387,43 @@ def test_a_name_that_is_not_the_servers_is_refused(served: Served) -> None:
     for host, status in (("localhost:5000", 200), ("[::1]:80", 200), ("evil.example", 421)):
         assert http.get("/health", headers={"host": host}).status_code == status
     assert http.get("/health", headers={"host": "[::1"}).status_code == 421
+    named = client(served, hosts={"MyBox"})
+    assert named.get("/health", headers={"host": "mybox."}).status_code == 200
+
+
+@pytest.mark.parametrize("origins", [[], ["http://page.example"], ["*"]])
+def test_pages_of_other_origins_are_refused_unless_they_are_named(
+    served: Served, origins: list[str]
+) -> None:
+    """A browser sends simple requests without asking first, but tells whose they are."""
+    http = client(served, hosts={"localhost"}, origins=origins)
+    for origin in ("http://page.example", "null"):
+        headers = {"host": "localhost", "origin": origin}
+        allowed = "*" in origins or origin in origins
+        assert http.get("/health", headers=headers).status_code == (200 if allowed else 403)
+    own = {"host": "localhost", "origin": "http://localhost:5000"}
+    assert http.get("/health", headers=own).status_code == 200
+
+
+def test_an_empty_key_is_no_key(served: Served) -> None:
+    assert client(served, key="").get("/v1/models").status_code == 401
+    done = CliRunner().invoke(app, ["serve", "--api-key", ""])
+    assert done.exit_code == 2
+    assert "--api-key is empty" in done.stderr
+
+
+def test_an_address_is_taken_once() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(NfoxError, match=f"cannot listen on 127.0.0.1, port {port}"):
+            bind("127.0.0.1", port)
+
+
+def test_what_is_told_is_no_failure_of_the_server(served: Served) -> None:
+    """Else every wrong request would be a traceback in its log."""
+    strict = TestClient(guarded(served), raise_server_exceptions=True)
+    assert strict.post(CHAT, json={"messages": QUESTION, "model": "x"}).status_code == 404
+    assert strict.post(CHAT, json={"messages": QUESTION, "method": "x"}).status_code == 400
 
 
 def test_an_unexpected_error_ends_its_request_and_not_the_server(
@@ -391,11 +455,11 @@ def test_a_method_that_cannot_be_loaded_is_told_and_the_others_go_on(
     http = client(served)
 
     def make(name: str) -> None:
-        raise NfoxError(f"no weights of {name}")
+        raise ModelError(f"no weights of {name}")
 
     monkeypatch.setattr(served.engine.chat, "make", make)
     told = http.post(CHAT, json={"messages": QUESTION, "method": "medusa"})
-    assert (told.status_code, told.json()["error"]["message"]) == (400, "no weights of medusa")
+    assert (told.status_code, told.json()["error"]["message"]) == (503, "no weights of medusa")
     assert said(ask(http)) == plainly()
 
 
@@ -406,6 +470,9 @@ def test_a_reply_is_cut_when_its_time_has_passed() -> None:
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["speculation"]["finish"] == "interrupt"
     assert 0 < answer["usage"]["completion_tokens"] < 400
+    both = ask(client(served), n=2)
+    assert said(both, 0) and not said(both, 1)
+    assert {choice["finish_reason"] for choice in both["choices"]} == {"length"}
 
 
 def slowly(served: Served, seconds: float) -> list[int]:
@@ -493,8 +560,10 @@ def test_metrics_count_what_was_answered(served: Served) -> None:
         return totals
 
     ask(http, method="medusa")
+    http.post(CHAT, json={})
     before = read()
     answer = ask(http, method="medusa")
+    http.post(CHAT, json={"messages": QUESTION, "model": "x"})
     after, spent = read(), answer["usage"]["speculation"]
     counted = {
         "nfox_tokens_total": answer["usage"]["completion_tokens"],
@@ -503,6 +572,7 @@ def test_metrics_count_what_was_answered(served: Served) -> None:
         "nfox_drafted_tokens_total": spent["drafted"],
         "nfox_accepted_tokens_total": spent["accepted"],
         "nfox_replies_total": 1,
+        "nfox_refused_total": 1,
         "nfox_time_to_first_token_seconds_count": 1,
         "nfox_queue_seconds_count": 1,
     }
@@ -513,6 +583,19 @@ def test_metrics_count_what_was_answered(served: Served) -> None:
     assert tried >= len(depths)
     assert after["nfox_running"] == after["nfox_waiting"] == 0
     assert after["nfox_cache_bytes"] == served.engine.caches.bytes > 0
+
+
+def test_an_encoder_reads_texts_and_ids_too() -> None:
+    talk = chat(folder.t5(), template="plain")
+    http = client(serve(talk))
+    ids = list(talk.model.tokenizer("hello").input_ids)
+    expected = said(ask(http, messages=[{"role": "user", "content": "hello"}]))
+    for prompt in ("hello", ids):
+        assert ask(http, TEXT, prompt=prompt)["choices"][0]["text"] == expected
+    assert http.post("/predict", json={"prompt": "hello"}).json().startswith("hello")
+    for wrong in ({"role": "assistant", "content": "x"}, {"role": "user", "content": ""}):
+        assert http.post(CHAT, json={"messages": [wrong]}).status_code == 400
+    assert http.post(TEXT, json={"prompt": ""}).status_code == 400
 
 
 @pytest.mark.parametrize("make", [folder.mamba, folder.t5])

@@ -26,6 +26,7 @@ def test_many_clients_get_every_token_once(tmp_path: Path) -> None:
             f"{server.url}/v1", server.process.pid, asks, clients=64, seconds=60, seed=1
         )
         report = asyncio.run(pressing)
+        assert "Traceback" not in server.log.read_text()
     assert report.wrong == []
     assert all(report.counts[kind] for kind in ("whole", "stream", "hang up", "wrong"))
     assert report.growth() < 0.1

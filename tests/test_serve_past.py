@@ -126,31 +126,41 @@ def test_replies_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monke
     assert [replies.recall(talk(name, name))[1].ids for name in "abc"] == [None, (1,), (1,)]
 
 
+def put(queue: FairQueue[str], *works: str) -> None:
+    """Put work of who stands in its first two letters: an address and a user."""
+    for work in works:
+        queue.put((work[0], work[1]), work)
+
+
 def test_clients_take_turns() -> None:
     queue = FairQueue[str](limit=100)
-    for work in ("a1", "a2", "a3", "b1", "c1", "b2"):
-        queue.put(work[0], work)
-    assert [queue.get() for _ in range(3)] == ["a1", "b1", "c1"]
-    queue.put("c", "c2")
-    assert [queue.get() for _ in range(4)] == ["a2", "b2", "c2", "a3"]
+    put(queue, "ax1", "ax2", "ax3", "bx1", "cx1", "bx2")
+    assert [queue.get() for _ in range(3)] == ["ax1", "bx1", "cx1"]
+    put(queue, "cx2")
+    assert [queue.get() for _ in range(4)] == ["ax2", "bx2", "cx2", "ax3"]
     assert len(queue) == 0
 
 
+def test_many_users_of_one_address_take_the_turns_of_one() -> None:
+    queue = FairQueue[str](limit=100)
+    put(queue, "ax1", "ay1", "az1", "ax2", "bx1", "bx2")
+    assert [queue.get() for _ in range(6)] == ["ax1", "bx1", "ay1", "bx2", "az1", "ax2"]
+
+
 def test_a_full_queue_refuses() -> None:
-    queue = FairQueue[int](limit=2)
-    queue.put("a", 1)
-    queue.put("b", 2)
+    queue = FairQueue[str](limit=2)
+    put(queue, "ax1", "bx2")
     with pytest.raises(Busy, match="2 requests are waiting"):
-        queue.put("c", 3)
-    assert queue.get() == 1
-    queue.put("c", 3)
+        put(queue, "cx3")
+    assert queue.get() == "ax1"
+    put(queue, "cx3")
 
 
 def test_those_who_have_gone_leave_their_place_to_others() -> None:
-    gone: set[int] = set()
-    queue = FairQueue[int](2, gone.__contains__)
-    queue.put("a", 1)
-    queue.put("b", 2)
-    gone.add(2)
-    queue.put("c", 3)
-    assert [queue.get(), queue.get()] == [1, 3]
+    gone: set[str] = set()
+    queue = FairQueue[str](2, gone.__contains__)
+    put(queue, "ax1", "bx2")
+    gone.add("bx2")
+    assert len(queue) == 1
+    put(queue, "cx3")
+    assert [queue.get(), queue.get()] == ["ax1", "cx3"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, closing
 from typing import Any
 
@@ -14,8 +14,11 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from nfox import __version__
-from nfox.serve.engine import Asked, Engine, Event
-from nfox.serve.errors import Busy, Late, UnknownModel, body, describe
+from nfox.errors import NfoxError
+from nfox.serve.engine import Engine
+from nfox.serve.errors import UnknownModel, body, describe
+from nfox.serve.jobs import Asked, Event
+from nfox.serve.metrics import Metrics
 from nfox.serve.openai import Answer, ChatAnswer, Json, TextAnswer
 from nfox.serve.schemas import ChatCompletion, Completing, Completion, ModelName, Prediction
 from nfox.serve.served import Served
@@ -31,7 +34,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "The body is too large",
         421: "The server is not called by this name",
         429: "Too many requests are waiting",
-        503: "The time of the request passed in the queue",
+        403: "A page of another origin asked",
+        503: "Its time passed before anything came of it, or something here was missing",
     }.items()
 }
 
@@ -43,43 +47,50 @@ def make_app(served: Served) -> FastAPI:
         served: what answers.
     """
     app = FastAPI(title="nfox", version=__version__, docs_url=None, redoc_url=None)
-    add_error_handlers(app)
+    add_error_handlers(app, served.metrics)
     for router in (_completions(served), _about(served)):
         app.include_router(router, responses=_ERRORS)
     return app
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Answer errors with OpenAI's objects."""
+def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Answer errors with OpenAI's objects, and count them."""
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return JSONResponse(body(_first_mistake(error), code="invalid_request"), 400)
+        said = first_mistake(error.errors(), within=1)
+        return answered(JSONResponse(body(said, code="invalid_request"), 400))
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return JSONResponse(body(str(error.detail)), error.status_code, error.headers)
+        return answered(JSONResponse(body(str(error.detail)), error.status_code, error.headers))
 
-    async def other(request: Request, error: Exception) -> JSONResponse:
-        return failure(error)
+    async def told(request: Request, error: Exception) -> JSONResponse:
+        status, said = describe(error)
+        later = {"Retry-After": "5"} if status in (429, 503) else None
+        return answered(JSONResponse(said, status, later))
+
+    def answered(response: JSONResponse) -> JSONResponse:
+        metrics.refused(response.status_code)
+        return response
 
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, other)
+    app.add_exception_handler(NfoxError, told)
+    app.add_exception_handler(Exception, told)  # which the log shows as well
 
 
-def failure(error: Exception) -> JSONResponse:
-    """Return what is answered instead of a reply."""
-    status, said = describe(error)
-    later = {"Retry-After": "5"} if isinstance(error, Busy | Late) else None
-    return JSONResponse(said, status, later)
+def first_mistake(errors: Sequence[Any], within: int = 0) -> str:
+    """Say what pydantic found first.
 
-
-def _first_mistake(error: RequestValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:])
+    Args:
+        errors: as it lists them.
+        within: parts of a place to leave out.
+    """
+    first = errors[0]
+    place = ".".join(str(part) for part in first["loc"][within:])
     said = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {said}" if place else said
+    return f"{place}: {said}" if place else str(said)
 
 
 def client_of(request: Request) -> str:
@@ -140,15 +151,17 @@ async def _chunks(
 async def _respond(run: Run, answer: Answer, asked: Completing) -> Response:
     """Answer a completion, whole or as a stream."""
     if not asked.stream:
-        return JSONResponse(answer.whole()) if await _collect(run, answer) else _GONE
+        return JSONResponse(answer.whole()) if await _collect(run, answer) else gone()
     events = run.events()
     first = await anext(events, None)  # errors before it have a status code
     if first is None:
-        return _GONE
+        return gone()
     return _sent(_chunks(run, events, first, answer, usage=asked.tells_usage))
 
 
-_GONE = Response(status_code=499)  # for the log; the client has hung up
+def gone() -> Response:
+    """Return what is answered to a client that has hung up; only the log sees it."""
+    return Response(status_code=499)
 
 
 def _sent(chunks: AsyncGenerator[Json]) -> StreamingResponse:
@@ -168,13 +181,15 @@ def _completions(served: Served) -> APIRouter:
 
     @router.post("/v1/chat/completions", summary="Answer a conversation")
     async def chat_completions(request: Request, asked: ChatCompletion) -> Response:
-        answer = ChatAnswer(asked.model or served.name, scored=bool(asked.logprobs))
+        answer = ChatAnswer(asked.model or served.name, each=asked.n, scored=bool(asked.logprobs))
         question = served.chat(asked, client_of(request))
         return await _respond(Run(request, served.engine, question), answer, asked)
 
     @router.post("/v1/completions", summary="Go on with a text")
     async def completions(request: Request, asked: Completion) -> Response:
-        answer = TextAnswer(asked.model or served.name, scored=asked.logprobs is not None)
+        answer = TextAnswer(
+            asked.model or served.name, each=asked.n, scored=asked.logprobs is not None
+        )
         question = served.completion(asked, client_of(request))
         return await _respond(Run(request, served.engine, question), answer, asked)
 
@@ -183,7 +198,7 @@ def _completions(served: Served) -> APIRouter:
         answer = TextAnswer(served.name)
         question = served.prediction(asked, client_of(request))
         if not await _collect(Run(request, served.engine, question), answer):
-            return _GONE
+            return gone()
         return JSONResponse(asked.prompt + answer.texts[0])
 
     return router

@@ -6,13 +6,12 @@ fair queue. Everything that touches the model happens in this thread.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -21,31 +20,15 @@ from nfox.chat import Chat
 from nfox.conversation import Message
 from nfox.drafters.base import Drafter
 from nfox.errors import NfoxError, UsageError
-from nfox.reply import Reply, Settings
-from nfox.serve.errors import Late
+from nfox.reply import Reply
+from nfox.serve.errors import Late, OutOfMemory
+from nfox.serve.jobs import Asked, Delta, Finished, Job, Question
 from nfox.serve.past import Caches, Replies
 from nfox.serve.queue import FairQueue
 from nfox.serve.scores import Score, scores
-from nfox.stream import Piece
+from nfox.stream import spelled
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Question:
-    """What one reply answers.
-
-    Args:
-        messages: of a conversation; or
-        text: to go on from; or
-        ids: of tokens to go on from.
-        reply: with the seed it fixes the noise.
-    """
-
-    messages: tuple[Message, ...] = ()
-    text: str = ""
-    ids: tuple[int, ...] = ()
-    reply: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,122 +39,6 @@ class _Encoded:
     begun: Sequence[int]
     source: tuple[int, ...] | None = None
     stops: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request: one reply or several, in the same way.
-
-    Args:
-        questions: answered in this order.
-        settings: of the replies.
-        method: None for the server's own.
-        top: likeliest tokens to tell at every place; None tells no log-probabilities.
-        client: whose turn it takes.
-    """
-
-    questions: tuple[Question, ...]
-    settings: Settings
-    method: str | None = None
-    top: int | None = None
-    client: str = ""
-
-
-@dataclass(frozen=True)
-class Delta:
-    """What was added to a reply.
-
-    Args:
-        choice: which question it answers.
-        pieces: of text.
-        scores: log-probabilities of tokens, where they were asked for.
-    """
-
-    choice: int
-    pieces: tuple[Piece, ...]
-    scores: tuple[Score, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A reply is complete.
-
-    Args:
-        choice: which question it answers.
-        reply: whole.
-        scores: of all its tokens, where they were asked for.
-    """
-
-    choice: int
-    reply: Reply
-    scores: tuple[Score, ...] = ()
-
-
-Event = Delta | Finished
-_Told = Event | Exception | None
-
-
-class Job:
-    """A request on its way: an iterator over its events, for one event loop.
-
-    Args:
-        asked: what.
-        seconds: it may take, waiting included.
-    """
-
-    def __init__(self, asked: Asked, seconds: float) -> None:
-        self.asked = asked
-        self.begin = time.monotonic()
-        self._seconds = seconds
-        self._told: asyncio.Queue[_Told] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-        self._begun = False
-        self._ended = False
-        self.cancelled = threading.Event()
-
-    def cancel(self) -> None:
-        """Stop it, wherever it is; there are no more events."""
-        self.cancelled.set()
-        self._told.put_nowait(None)
-
-    def over(self) -> bool:
-        """Whether nobody waits for it any more, or its time has passed. From any thread."""
-        return self.cancelled.is_set() or time.monotonic() >= self.begin + self._seconds
-
-    def tell(self, what: _Told) -> None:
-        """Hand something to whoever iterates; None is the end. From any thread."""
-        with suppress(RuntimeError):  # they have gone with their event loop
-            self._loop.call_soon_threadsafe(self._told.put_nowait, what)
-
-    def __aiter__(self) -> Job:
-        return self
-
-    async def __anext__(self) -> Event:
-        """Return the next event.
-
-        Raises:
-            Late: if its time passes while it waits.
-            NfoxError: if it cannot be answered.
-        """
-        if self._ended:
-            raise StopAsyncIteration
-        told = await (self._told.get() if self._begun else self._first())
-        self._begun = True
-        self._ended = told is None or isinstance(told, Exception)
-        if isinstance(told, Exception):
-            raise told
-        if told is None:
-            raise StopAsyncIteration
-        return told
-
-    async def _first(self) -> _Told:
-        """Wait for the worker; a reply that has begun is cut there when its time has passed."""
-        slack = 1.0
-        try:
-            return await asyncio.wait_for(self._told.get(), self._seconds + slack)
-        except TimeoutError:
-            self.cancel()
-            return Late(f"after {self._seconds:.0f} s others were still first", "try again later")
 
 
 @dataclass(frozen=True)
@@ -196,7 +63,8 @@ class Engine:
         chat: the model, and the method of requests that name none.
         methods: that requests may name.
         limits: how much is taken on.
-        on_reply: told every reply, and the seconds that its request waited before.
+        on_reply: told every reply and its place in its request, and the seconds that this one
+            waited.
     """
 
     def __init__(
@@ -204,7 +72,7 @@ class Engine:
         chat: Chat,
         methods: Sequence[str],
         limits: Limits | None = None,
-        on_reply: Callable[[Reply, float], None] = lambda reply, waited: None,
+        on_reply: Callable[[Reply, int, float], None] = lambda reply, choice, waited: None,
     ) -> None:
         self.chat = chat
         self.method = chat.method
@@ -215,6 +83,7 @@ class Engine:
         self.running = 0
         self._on_reply = on_reply
         self._replies = Replies()
+        self._nothing = chat.model.target.new_cache()
         self._drafters: dict[str, Drafter] = {chat.method: chat.drafter}
         self._queue: FairQueue[Job] = FairQueue(self.limits.queue, Job.over)
         threading.Thread(target=self._work, name="nfox worker", daemon=True).start()
@@ -257,7 +126,7 @@ class Engine:
             except NfoxError as error:
                 job.tell(error)
             except torch.OutOfMemoryError:
-                job.tell(NfoxError("out of memory", "ask for a shorter reply"))
+                job.tell(OutOfMemory("the server's memory is full", "ask for a shorter reply"))
             except Exception as error:
                 log.exception("a request failed")
                 job.tell(error)
@@ -276,10 +145,13 @@ class Engine:
         for choice, question in enumerate(asked.questions):
             if job.cancelled.is_set():
                 return
-            self._answer(job, choice, question)
-            self._on_reply(chat.reply, waited)
+            try:
+                reply = self._answer(job, choice, question)
+            finally:  # what was not kept is dropped, whatever happened
+                chat.cache = self._nothing
+            self._on_reply(reply, choice, waited)
 
-    def _answer(self, job: Job, choice: int, question: Question) -> None:
+    def _answer(self, job: Job, choice: int, question: Question) -> Reply:
         """Decode one reply; keep what the next turn can use."""
         chat, top, told = self.chat, job.asked.top, list[Score]()
         asked = self._encode(question)
@@ -296,10 +168,13 @@ class Engine:
                 told += new
             if update.pieces or new:
                 job.tell(Delta(choice, update.pieces, new))
-        if not chat.reply.stats.steps and not job.cancelled.is_set():
-            raise Late("there was no time left for a single token", "try again later")
-        self._keep(asked, question.messages, chat.reply)
-        job.tell(Finished(choice, chat.reply, tuple(told[: len(chat.reply.ids)])))
+        reply = chat.reply
+        if not (reply.stats.steps or choice or job.cancelled.is_set()):
+            raise Late("its time passed before the first token", "try again later")
+        self._keep(asked, question.messages, reply)
+        count = _of(chat.model.tokenizer, asked.begun, reply, told)
+        job.tell(Finished(choice, reply, tuple(told[:count])))
+        return reply
 
     def _encode(self, question: Question) -> _Encoded:
         """Return the token ids of a question, those of replies as they were generated."""
@@ -311,10 +186,15 @@ class Engine:
             begun = prompt if continued else []
             return _Encoded(prompt, begun, source, chat.template.stop_strings)
         ids = list(question.ids or tokenizer(question.text).input_ids)
-        strange = [token for token in ids if not 0 <= token < chat.model.target.vocabulary]
+        target = chat.model.target
+        strange = [token for token in ids if not 0 <= token < target.vocabulary]
         if strange:
-            known = chat.model.target.vocabulary
+            known = target.vocabulary
             raise UsageError(f"there is no token {strange[0]}", f"the model knows {known}")
+        if not ids:
+            raise UsageError("the prompt has no tokens", "say something")
+        if target.encodes:
+            return _Encoded([target.first_token], [], tuple(ids))
         return _Encoded(ids, ids)
 
     def _keep(self, asked: _Encoded, messages: Sequence[Message], reply: Reply) -> None:
@@ -330,3 +210,17 @@ class Engine:
         elif last.ids is not None and ids:
             whole = Message(last.role, last.content + reply.text, (*last.ids, *ids))
             self._replies.remember([*before, whole])
+
+
+def _of(tokenizer: Any, begun: Sequence[int], reply: Reply, told: Sequence[Score]) -> int:
+    """Return how many of the tokens told have their text in a reply, or a part of it."""
+    if reply.ids or not reply.text:
+        return len(reply.ids)
+    # It was cut inside a token, so that its tokens are not known any more.
+    before = spelled(tokenizer, begun)
+    for count in range(1, len(told)):
+        ids = [score.token for score in told[:count]]
+        text = spelled(tokenizer, [*begun, *ids])[len(before) :]
+        if len(text if begun else text.removeprefix(" ")) >= len(reply.text):
+            return count
+    return len(told)

@@ -14,20 +14,26 @@ class Busy(NfoxError):
 
 
 class Late(NfoxError):
-    """The time of a request passed while it was waiting."""
+    """The time of a request passed before anything came of it."""
+
+
+class OutOfMemory(NfoxError):
+    """There is no memory for a request."""
 
 
 class UnknownModel(UsageError):
     """A request names a model that is not served here."""
 
 
+# What is wrong with a request, and what is wrong here.
 _STATUS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (Busy, 429, "rate_limit_error", "queue_full"),
-    (Late, 503, "server_error", "queue_timeout"),
+    (Late, 503, "server_error", "timeout"),
+    (OutOfMemory, 503, "server_error", "out_of_memory"),
     (UnknownModel, 404, "invalid_request_error", "model_not_found"),
     (ContextError, 400, "invalid_request_error", "context_length_exceeded"),
     (UsageError, 400, "invalid_request_error", "invalid_value"),
-    (ModelError, 400, "invalid_request_error", "model_error"),
+    (ModelError, 503, "server_error", "model_error"),
     (NfoxError, 400, "invalid_request_error", "invalid_request"),
     (Exception, 500, "server_error", "internal_error"),
 )

@@ -31,16 +31,25 @@ class Guard:
         key: that requests must bring, or None.
         size: bytes of a body at most.
         hosts: names that the server may be called by, or None for any. A page on the web can make
-            a browser ask a server on its own machine, but only under the page's name.
+            a browser ask a server on its own machine, but under the page's name, or telling the
+            page's origin.
+        origins: of pages that may ask all the same; * for all.
     """
 
     def __init__(
-        self, app: ASGIApp, *, key: str | None, size: int, hosts: Collection[str] | None = None
+        self,
+        app: ASGIApp,
+        *,
+        key: str | None,
+        size: int,
+        hosts: Collection[str] | None = None,
+        origins: Collection[str] = (),
     ) -> None:
         self._app = app
-        self._key = key.encode() if key else None
+        self._key = None if key is None else key.encode()
         self._size = size
-        self._hosts = hosts
+        self._hosts = None if hosts is None else {_plain(host) for host in hosts}
+        self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the specification of ASGI."""
@@ -58,7 +67,13 @@ class Guard:
         await self._app(scope, _again(read, receive), send)
 
     def _host(self, headers: Headers) -> JSONResponse | None:
-        if self._hosts is None or _hostname(headers.get("host", "")) in self._hosts:
+        if self._hosts is None:
+            return None
+        origin = headers.get("origin")
+        if origin and not self._origins & {origin, "*"} and _hostname(origin) not in self._hosts:
+            said = f"pages of {origin} may not ask; --cors {origin} lets them"
+            return JSONResponse(body(said, code="foreign_origin"), 403)
+        if _hostname(f"//{headers.get('host', '')}") in self._hosts:
             return None
         said = f"this server is called {' or '.join(sorted(self._hosts))}; --allow-host adds names"
         return JSONResponse(body(said, code="unknown_host"), 421)
@@ -84,6 +99,7 @@ class Guard:
         if length.isdecimal() and int(length) > self._size:
             return large
         parts: list[bytes] = []
+        read = 0
         try:
             async with asyncio.timeout(_SECONDS):
                 while True:
@@ -91,7 +107,8 @@ class Guard:
                     if message["type"] == "http.disconnect":
                         return None
                     parts.append(message.get("body", b""))
-                    if sum(map(len, parts)) > self._size:
+                    read += len(parts[-1])
+                    if read > self._size:
                         return large
                     if not message.get("more_body"):
                         return b"".join(parts)
@@ -100,11 +117,15 @@ class Guard:
             return JSONResponse(body(said, code="request_timeout"), 408)
 
 
-def _hostname(host: str) -> str:
+def _hostname(url: str) -> str:
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return _plain(urlsplit(url).hostname or "")
     except ValueError:
         return ""
+
+
+def _plain(host: str) -> str:
+    return host.lower().rstrip(".")
 
 
 def _again(data: bytes, receive: Receive) -> Receive:

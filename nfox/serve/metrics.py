@@ -61,16 +61,24 @@ class Metrics:
             registry=own,
             buckets=_SECONDS,
         )
+        self._refused = Counter(
+            "nfox_refused", "Requests answered by an error", ["status"], registry=own
+        )
         self._tau = Gauge("nfox_tau", "Tokens a step of the last reply", labels, registry=own)
         self._speed = Gauge(
             "nfox_tokens_per_second", "Decoding speed of the last reply", labels, registry=own
         )
 
-    def add(self, reply: Reply, waited: float) -> None:
+    def refused(self, status: int) -> None:
+        """Count a request that was answered by an error."""
+        self._refused.labels(status).inc()
+
+    def add(self, reply: Reply, choice: int, waited: float) -> None:
         """Count a reply.
 
         Args:
             reply: complete.
+            choice: which one of its request.
             waited: seconds that its request was in the queue.
         """
         stats, method = reply.stats, reply.method
@@ -80,9 +88,10 @@ class Metrics:
             self._tried.labels(method, depth).inc(tried)
             self._reached.labels(method, depth).inc(reached)
         self._replies.labels(method, reply.finish).inc()
-        self._waited.observe(waited)
-        if stats.steps:
+        if choice == 0:
+            self._waited.observe(waited)
             self._first.labels(method).observe(waited + stats.first_token_seconds)
+        if stats.steps:
             self._tau.labels(method).set(stats.tau)
             self._speed.labels(method).set(stats.tokens_per_second)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from nfox import __version__
 from nfox.reply import Reply
-from nfox.serve.engine import Delta, Event, Finished
+from nfox.serve.jobs import Delta, Event, Finished
 from nfox.serve.scores import Score
 from nfox.stream import Piece, runs
 
@@ -27,6 +27,7 @@ class Answer(ABC):
 
     Args:
         model: as it was named.
+        each: replies to every prompt.
         scored: whether log-probabilities were asked for.
     """
 
@@ -34,9 +35,10 @@ class Answer(ABC):
     whole_object: str
     chunk_object: str
 
-    def __init__(self, model: str, *, scored: bool = False) -> None:
+    def __init__(self, model: str, *, each: int = 1, scored: bool = False) -> None:
         self.scored = scored
         self._model = model
+        self._each = each
         self._id = f"{self.prefix}-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._finished: list[Finished] = []
@@ -83,9 +85,10 @@ class Answer(ABC):
 
     def usage(self) -> Json:
         """Return what was read, written, drafted and accepted, in all replies."""
-        replies = [event.reply for event in self._finished]
-        stats = [reply.stats for reply in replies]
-        read, written = sum(s.prompt_tokens for s in stats), sum(s.tokens for s in stats)
+        # A prompt counts once, however many replies it gets.
+        first = [e.reply.stats for e in self._finished if e.choice % self._each == 0]
+        read = sum(stats.prompt_tokens for stats in first)
+        written = sum(event.reply.stats.tokens for event in self._finished)
         each = [
             speculation(event.reply) | {"runs": runs(self._pieces.get(event.choice, ()))}
             for event in self._finished
@@ -94,7 +97,7 @@ class Answer(ABC):
             "prompt_tokens": read,
             "completion_tokens": written,
             "total_tokens": read + written,
-            "prompt_tokens_details": {"cached_tokens": sum(s.cached_tokens for s in stats)},
+            "prompt_tokens_details": {"cached_tokens": sum(stats.cached_tokens for stats in first)},
             "speculation": each[0] if len(each) == 1 else {"choices": each},
         }
 

@@ -29,6 +29,7 @@ class Caches:
         self._new = new
         self._limit = limit
         self._kept: list[KVCache] = []  # the longest unused first
+        self._sizes: dict[int, int] = {}  # by identity; an idle cache does not grow
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -36,7 +37,7 @@ class Caches:
     @property
     def bytes(self) -> int:
         """What the idle ones take."""
-        return sum(cache.bytes for cache in self._kept)
+        return sum(list(self._sizes.values()))
 
     def take(self, prompt: Sequence[int], source: tuple[int, ...] | None = None) -> KVCache:
         """Return the cache that has read the most of a prompt; it is the caller's until kept again.
@@ -60,16 +61,24 @@ class Caches:
             return self._new()
         if shared < len(cache.tokens):
             return cache.fork(shared)
-        self._kept.remove(cache)
+        self._drop(self._kept.index(cache))
         return cache
 
     def keep(self, cache: KVCache) -> None:
         """Keep a cache for the next turn, in place of those it goes on from; let the oldest go."""
-        said = cache.tokens
-        self._kept = [c for c in self._kept if common_prefix(c.tokens, said) < len(c.tokens)]
+        for index in reversed(range(len(self._kept))):
+            past = self._kept[index].tokens
+            if common_prefix(past, cache.tokens) == len(past):
+                self._drop(index)
         self._kept.append(cache)
-        while self._kept and self.bytes > self._limit:
-            del self._kept[0]
+        self._sizes[id(cache)] = cache.bytes
+        size = self.bytes
+        while self._kept and size > self._limit:
+            size -= self._drop(0)
+
+    def _drop(self, index: int) -> int:
+        """Let a cache go; return its bytes."""
+        return self._sizes.pop(id(self._kept.pop(index)))
 
 
 class Replies:

@@ -1,6 +1,7 @@
 """A queue that is fair to those who wait in it: whoever asks much waits behind whoever asks little.
 
-Clients take turns; what one client asks is served in the order in which it was asked.
+Addresses take turns, and within an address those who ask from there; what one of them asks is
+served in the order in which it was asked.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Generic, TypeVar
 from nfox.serve.errors import Busy
 
 Work = TypeVar("Work")
+Lines = OrderedDict[str, deque[Work]]
 
 
 class FairQueue(Generic[Work]):
@@ -26,7 +28,7 @@ class FairQueue(Generic[Work]):
     def __init__(self, limit: int, gone: Callable[[Work], bool] = lambda work: False) -> None:
         self._limit = limit
         self._gone = gone
-        self._waiting: OrderedDict[str, deque[Work]] = OrderedDict()  # whose turn it is, first
+        self._waiting: OrderedDict[str, Lines[Work]] = OrderedDict()  # whose turn it is, first
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
@@ -34,35 +36,45 @@ class FairQueue(Generic[Work]):
             return self._count()
 
     def _count(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        """Return for how much somebody waits; forget the rest."""
+        count = 0
+        for address, lines in list(self._waiting.items()):
+            for user, line in list(lines.items()):
+                lines[user] = deque(work for work in line if not self._gone(work))
+                count += len(lines[user])
+                if not lines[user]:
+                    del lines[user]
+            if not lines:
+                del self._waiting[address]
+        return count
 
-    def put(self, client: str, work: Work) -> None:
+    def put(self, client: tuple[str, str], work: Work) -> None:
         """Add work of a client.
+
+        Args:
+            client: an address, and somebody behind it.
+            work: to do.
 
         Raises:
             Busy: if the queue is full.
         """
+        address, user = client
         with self._changed:
             if self._count() >= self._limit:
-                self._forget()
-            if self._count() >= self._limit:
                 raise Busy(f"{self._limit} requests are waiting already", "try again later")
-            self._waiting.setdefault(client, deque()).append(work)
+            lines = self._waiting.setdefault(address, OrderedDict())
+            lines.setdefault(user, deque()).append(work)
             self._changed.notify()
-
-    def _forget(self) -> None:
-        """Drop what nobody waits for."""
-        for client, own in list(self._waiting.items()):
-            self._waiting[client] = deque(work for work in own if not self._gone(work))
-            if not self._waiting[client]:
-                del self._waiting[client]
 
     def get(self) -> Work:
         """Return what is to be done next; wait for it. Its client goes to the end of the line."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting)
-            client, own = self._waiting.popitem(last=False)
-            work = own.popleft()
-            if own:
-                self._waiting[client] = own
+            address, lines = self._waiting.popitem(last=False)
+            user, line = lines.popitem(last=False)
+            work = line.popleft()
+            if line:
+                lines[user] = line
+            if lines:
+                self._waiting[address] = lines
             return work

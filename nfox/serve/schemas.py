@@ -7,11 +7,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from nfox.conversation import Message
 
 MOST_CHOICES = 16
+"""Replies to one request, at most."""
+
+MOST_TURNS = 512
+"""Messages of a conversation, at most: rendering takes time with the square of them."""
+
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (None, 0),
     "frequency_penalty": (None, 0),
@@ -31,13 +42,14 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
 Text = Annotated[str, StringConstraints(max_length=1 << 24)]
 Short = Annotated[str, StringConstraints(max_length=1024)]
 Token = Annotated[int, Field(ge=0, lt=1 << 31)]
+Tokens = Annotated[list[Token], Field(min_length=1, fail_fast=True)]
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class StreamOptions(BaseModel):
     """Of a stream: whether its last chunk tells the usage."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class Asking(BaseModel):
@@ -60,11 +72,13 @@ class Asking(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, data: Any) -> Any:
-        """Refuse what would be ignored though it was meant."""
+        """Refuse what would be ignored though it was meant; null is as if it were left out."""
+        if not isinstance(data, dict):
+            return data
         for name, values in _HARMLESS.items():
-            if isinstance(data, dict) and data.get(name) not in values:
+            if data.get(name) not in values:
                 raise ValueError(f"{name} is not supported here; leave it out")
-        return data
+        return {name: value for name, value in data.items() if value is not None}
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -82,7 +96,7 @@ class Completing(Asking):
     @property
     def tells_usage(self) -> bool:
         """Whether a stream ends with the usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class Part(BaseModel):
@@ -96,7 +110,7 @@ class Turn(BaseModel):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Part]
+    content: Text | Annotated[list[Part], Field(max_length=MOST_TURNS, fail_fast=True)]
 
     def message(self) -> Message:
         """Return it as the chat takes it."""
@@ -108,7 +122,7 @@ class Turn(BaseModel):
 class ChatCompletion(Completing):
     """A body of /v1/chat/completions."""
 
-    messages: list[Turn] = Field(min_length=1)
+    messages: list[Turn] = Field(min_length=1, max_length=MOST_TURNS, fail_fast=True)
     max_completion_tokens: int | None = Field(None, ge=1, lt=1 << 31)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
@@ -122,12 +136,9 @@ class Completion(Completing):
 
     prompt: (
         Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_CHOICES)]
-        | Annotated[list[Token], Field(min_length=1)]
-        | Annotated[
-            list[Annotated[list[Token], Field(min_length=1)]],
-            Field(min_length=1, max_length=MOST_CHOICES),
-        ]
+        | Annotated[list[Text], Field(min_length=1, max_length=MOST_CHOICES, fail_fast=True)]
+        | Tokens
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_CHOICES, fail_fast=True)]
     )
     logprobs: int | None = Field(None, ge=0, le=20)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nfox.generate import Step
 
-_LEAST = -9999.0  # JSON has no infinity
+_LEAST = -9999.0  # JSON has neither infinities nor what is no number
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def scores(tokenizer: Any, step: Step, count: int, top: int) -> tuple[Score, ...
     ranked = zip(best.indices.tolist(), best.values.tolist(), strict=True)
 
     def score(token: int, logprob: float, likeliest: tuple[Score, ...] = ()) -> Score:
-        return Score(token, tokenizer.decode([token]), max(logprob, _LEAST), likeliest)
+        told = logprob if logprob > _LEAST else _LEAST
+        return Score(token, tokenizer.decode([token]), told, likeliest)
 
     return tuple(
         score(token, float(row[token]), tuple(map(score, *others)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,13 +13,21 @@ from transformers import GenerationConfig
 from nfox.defaults import sampling_of
 from nfox.errors import UsageError
 from nfox.reply import Settings
-from nfox.serve.engine import Asked, Engine, Question
+from nfox.serve.engine import Engine
 from nfox.serve.errors import UnknownModel
+from nfox.serve.jobs import Asked, Question
 from nfox.serve.metrics import Metrics
-from nfox.serve.schemas import Asking, ChatCompletion, Completion, Generating, Prediction
+from nfox.serve.schemas import (
+    MOST_CHOICES,
+    Asking,
+    ChatCompletion,
+    Completion,
+    Generating,
+    Prediction,
+)
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-_LEAST = 1e-9  # of top-p, which keeps the likeliest token alone, as 0 is meant to
+_NARROWEST = 1e-9  # top-p, which keeps the likeliest token alone, as 0 is meant to
 
 
 class _Generation(BaseModel):
@@ -53,7 +60,7 @@ class Served:
         self.metrics = metrics
         self.methods = {f"{name}:{method}": method for method in engine.methods}
         self._aliases = {name, "", "default", *aliases}
-        self._numbers = itertools.count()
+        self._replies = 0
 
     @property
     def names(self) -> list[str]:
@@ -109,11 +116,15 @@ class Served:
         top: int | None,
         client: str,
     ) -> Asked:
-        # With a seed of its own a request gives the same replies whenever it comes.
-        first = 0 if body.seed is not None else next(self._numbers)
+        if len(questions) > MOST_CHOICES:
+            said = f"{len(questions)} replies in one request"
+            raise UsageError(said, f"ask for {MOST_CHOICES} at most: prompts times n")
+        # With a seed of its own a request draws the same whenever it comes, else nobody else's.
+        first = 0 if body.seed is not None else self._replies
+        self._replies += len(questions)
         numbered = tuple(replace(q, reply=first + index) for index, q in enumerate(questions))
-        waits = f"{client} {body.user or ''}"
-        return Asked(numbered, _settings(body, settings), self._method(body), top, waits)
+        who = (client, body.user or "")
+        return Asked(numbered, _settings(body, settings), self._method(body), top, who)
 
     def _method(self, body: Asking) -> str | None:
         """Return the method that a request names, by its model or by itself."""
@@ -135,7 +146,7 @@ def _settings(body: Asking, settings: Settings) -> Settings:
         name: value for name in _SAMPLING if (value := getattr(body, name)) is not None
     }
     if "top_p" in given:
-        given["top_p"] = max(given["top_p"], _LEAST)
+        given["top_p"] = max(given["top_p"], _NARROWEST)
     if "top_k" in given:
         given["top_k"] = max(given["top_k"], 0)  # -1 is all, elsewhere
     return replace(

@@ -11,10 +11,11 @@ from starlette.types import ASGIApp
 from nfox.errors import NfoxError, UsageError
 
 _GRACE = 3  # seconds for what is being answered when the server is told to end
+_KEEP_ALIVE = 75  # seconds; clients that keep connections for less never find one just closed
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take an address; nobody can connect before `serve`.
+    """Take an address; who asks there before `serve` waits.
 
     Args:
         host: a name or an address of this machine.
@@ -25,12 +26,15 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        taken = socket.socket(family, kind)
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(address)
     except socket.gaierror as error:
         raise UsageError(f"--host {host}: {error.strerror}") from error
+    taken = socket.socket(family, kind)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind(address)
+        taken.listen()  # or on Linux another process could take it, too
     except OSError as error:
+        taken.close()
         raise NfoxError(
             f"cannot listen on {host}, port {port}: {error.strerror}", "choose another --port"
         ) from error
@@ -62,5 +66,6 @@ def serve(app: ASGIApp, taken: socket.socket, *, verbose: bool = False) -> None:
         access_log=verbose,
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
+        timeout_keep_alive=_KEEP_ALIVE,
     )
     uvicorn.Server(config).run(sockets=[taken])

@@ -13,31 +13,28 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from importlib import import_module
 from typing import Any
 
-import httpx
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import ValidationError
 
 from nfox.conversation import Message
-from nfox.errors import ContextError, NfoxError
-from nfox.serve.app import Run, add_error_handlers
-from nfox.serve.engine import Delta, Question
+from nfox.errors import ContextError, NfoxError, UsageError
+from nfox.serve.app import Run, add_error_handlers, first_mistake, gone
+from nfox.serve.controller import Controller
 from nfox.serve.errors import Busy, Late, describe
+from nfox.serve.jobs import Delta, Question
 from nfox.serve.openai import Json, TextAnswer
-from nfox.serve.schemas import Generating
+from nfox.serve.schemas import MOST_TURNS, Generating
 from nfox.serve.served import Served
-
-log = logging.getLogger(__name__)
 
 _MARK = "\x02{}\x03"
 _MARKED = re.compile("\x02(system|user|assistant)\x03")
-_SECONDS = 5.0  # the controller may take to answer
 
 
 def template() -> Json:
@@ -54,75 +51,20 @@ def template() -> Json:
 
 
 def parse(prompt: str) -> Question:
-    """Return what a prompt asks: the messages between its marks, or to go on with it."""
+    """Return what a prompt asks: the messages between its marks, or to go on with it.
+
+    Raises:
+        UsageError: if there are too many.
+    """
     before, *marked = _MARKED.split(prompt)
     if before or not marked:
         return Question(text=prompt)
+    if len(marked) > 2 * MOST_TURNS:
+        raise UsageError(f"a conversation may have {MOST_TURNS} messages", "start a new one")
     turns = [Message(*turn) for turn in zip(marked[::2], marked[1::2], strict=True)]
     if turns[-1].role == "assistant" and not turns[-1].content:
         turns.pop()  # the mark for the reply
     return Question(tuple(turn for turn in turns if turn.content or turn.role != "system"))
-
-
-class Controller:
-    """FastChat's controller, as a worker knows it.
-
-    Args:
-        url: of the controller.
-        own: this worker's, as the others reach it.
-        served: what it answers with.
-        seconds: between two signs of life.
-    """
-
-    def __init__(self, url: str, own: str, served: Served, seconds: float) -> None:
-        self._url = url.rstrip("/")
-        self._own = own.rstrip("/")
-        self._served = served
-        self._seconds = seconds
-        self._changed = asyncio.Event()
-
-    def status(self) -> Json:
-        """Return what the controller chooses a worker by."""
-        engine = self._served.engine
-        waiting = engine.running + engine.waiting
-        return {"model_names": self._served.names, "speed": 1, "queue_length": waiting}
-
-    def tell(self) -> None:
-        """Say at once how long the queue is now, or the controller would go on counting alone."""
-        self._changed.set()
-
-    async def live(self) -> None:
-        """Register, then give signs of life for good; register again with a controller that has
-        forgotten, and wait for one that is gone.
-        """
-        async with httpx.AsyncClient(base_url=self._url, timeout=_SECONDS) as http:
-            known = False
-            while True:
-                try:
-                    known = await (self._beat(http) if known else self._register(http))
-                except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-                    log.warning("no answer from the controller at %s: %r", self._url, error)
-                try:
-                    await asyncio.wait_for(self._changed.wait(), self._seconds if known else 1.0)
-                    self._changed.clear()
-                except TimeoutError:
-                    pass
-
-    async def _register(self, http: httpx.AsyncClient) -> bool:
-        asked = {
-            "worker_name": self._own,
-            "check_heart_beat": True,
-            "worker_status": self.status(),
-            "multimodal": False,
-        }
-        (await http.post("/register_worker", json=asked)).raise_for_status()
-        log.info("registered with the controller at %s", self._url)
-        return True
-
-    async def _beat(self, http: httpx.AsyncClient) -> bool:
-        said = {"worker_name": self._own, "queue_length": self.status()["queue_length"]}
-        answer = await http.post("/receive_heart_beat", json=said)
-        return bool(answer.raise_for_status().json()["exist"])
 
 
 def make_worker(served: Served, controller: str, own: str, seconds: float | None = None) -> FastAPI:
@@ -144,7 +86,7 @@ def make_worker(served: Served, controller: str, own: str, seconds: float | None
         living.cancel()
 
     app = FastAPI(title="nfox", lifespan=lifespan, openapi_url=None)
-    add_error_handlers(app)
+    add_error_handlers(app, served.metrics)
     _add_routes(app, served, known)
     return app
 
@@ -156,9 +98,11 @@ def _add_routes(app: FastAPI, served: Served, controller: Controller) -> None:
         return StreamingResponse(_lines(_answers(request, body, served, controller)))
 
     @app.post("/worker_generate")
-    async def generate(request: Request) -> Json:
-        body = await request.body()
-        return [answer async for answer in _answers(request, body, served, controller)][-1]
+    async def generate(request: Request) -> Response:
+        last, body = None, await request.body()
+        async for last in _answers(request, body, served, controller):  # noqa: B007
+            pass
+        return gone() if last is None else JSONResponse(last)
 
     @app.post("/worker_get_status")
     async def status() -> Json:
@@ -166,7 +110,9 @@ def _add_routes(app: FastAPI, served: Served, controller: Controller) -> None:
 
     @app.post("/count_token")
     async def count(asked: Generating) -> Json:
-        return {"count": served.engine.count(parse(asked.prompt)), "error_code": 0}
+        question = parse(asked.prompt)
+        counted = await asyncio.to_thread(served.engine.count, question)
+        return {"count": counted, "error_code": 0}
 
     @app.post("/worker_get_conv_template")
     async def conversation() -> Json:
@@ -238,4 +184,8 @@ def _failure(error: Exception) -> Json:
     )
     code = next(code for kind, code in kinds if isinstance(error, kind))
     said = describe(error)[1]["error"]["message"]
+    if isinstance(error, ValidationError):
+        said = first_mistake(error.errors())
+    elif isinstance(error, ValueError | RecursionError):
+        said = f"not JSON: {error}"
     return {"text": said, "error_code": int(code)}
