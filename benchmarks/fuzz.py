@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    chat = load(max_context=96)
+    chat = load(max_context=48)
     served = Served("embedded", Engine(chat, [chat.method]), Metrics())
     app = Guard(make_app(served), key=None, size=1 << 20)
     outcome = fuzz(app, arguments.count, arguments.seed)

@@ -70,6 +70,12 @@ def export(arguments: ExportArguments) -> None:
             "exported: without it they guess worse",
             "merge the adapter into the base, and name that: --base-model MERGED",
         )
+    elsewhere = Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1
+    if elsewhere and not Path(base).is_dir():
+        raise UsageError(
+            f"the base of {arguments.weights} is not here: {base}",
+            "add --base-model with its folder or hub id",
+        )
     if name:
         _check_push(name, base)
     said = what.model_copy(update={"base": base})

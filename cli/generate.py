@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nfox.errors import ContextError, NfoxError, UsageError
+from nfox.errors import ContextError, UsageError
 
 from .grouped import grouped, option
 from .loading import check, load_chat
 from .options import GenerationArguments, MethodArguments, ModelArguments
 from .processes import own_share, spread
-from .progress import bar, loading_display
+from .progress import loading_display
 
 if TYPE_CHECKING:
-    from nfox.batch import Answered, Prompt
+    from nfox.batch import Prompt
     from nfox.chat import Chat
     from nfox.lines import Share
 
@@ -76,7 +75,9 @@ def generate(
         print("nfox: there are no prompts", file=sys.stderr)
         return
     if files.out is not None:
-        refused = _add(files.out, prompts, share, load)
+        from .generate_out import add, depends_on
+
+        refused = add(files.out, prompts, share, load, depends_on(model, method, generation))
     else:
         refused = answer_all(load(), prompts, partial(print, end="", flush=True))
     if refused:
@@ -109,70 +110,9 @@ def _prompts(files: FileArguments, share: Share) -> list[Prompt]:
     return [Prompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]
 
 
-def _add(out: Path, prompts: Sequence[Prompt], share: Share, load: Callable[[], Chat]) -> int:
-    """Answer this process's prompts that a file has no answers to, and add these to it. The first
-    process stays until the others have done so too, and puts all in order.
-
-    Returns:
-        How many prompts were refused, as far as this process is to tell.
-    """
-    from nfox.batch import Answered, put_in_order
-    from nfox.lines import append
-    from nfox.train.resume import full_disk_said
-
-    answered, first = Answered(out, prompts), share.rank == 0
-    own = [prompts[number] for number in share.of(len(prompts))]
-    todo = [prompt for prompt in own if prompt.id in answered.missing]
-    if first and not answered.missing:
-        print("nfox: all prompts are answered already", file=sys.stderr)
-    chat = load() if todo else None
-    with (
-        full_disk_said(out, "what was written is whole", "free some space; the same goes on"),
-        bar("prompts", len(answered.missing), wanted=first and bool(answered.missing)) as on_done,
-    ):
-        if chat is not None:
-            told = partial(_look, answered, on_done)
-            answer_all(chat, todo, partial(append, out), on_done=told)
-        if not first:
-            return 0
-        _wait(answered, on_done)
-        put_in_order(out, prompts)
-    return answered.refused
-
-
-def _look(answered: Answered, on_done: Callable[[int], None]) -> int:
-    """Tell how many more prompts have been answered since, by any process."""
-    more = answered.look()
-    on_done(more)
-    return more
-
-
-def _wait(answered: Answered, on_done: Callable[[int], None]) -> None:
-    """Wait for the answers of other processes.
-
-    Raises:
-        NfoxError: if none has come for long: a launcher ends all processes where one fails, but
-            these may have been started without one, and one may hang.
-    """
-    last = time.monotonic()
-    while answered.missing:
-        time.sleep(_PAUSE)
-        if _look(answered, on_done):
-            last = time.monotonic()
-        elif time.monotonic() - last > _PATIENCE:
-            raise NfoxError(
-                f"{len(answered.missing)} prompts of other processes have no answer yet, and for "
-                f"{_PATIENCE // 60} minutes none has come",
-                "see what became of them; the same command goes on",
-            )
-
-
-_PAUSE, _PATIENCE = 0.2, 3600  # seconds
-
-
 def answer_all(
     chat: Chat,
-    prompts: Sequence[Prompt],
+    prompts: Iterable[Prompt],
     keep: Callable[[str], object],
     more: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: {},
     on_done: Callable[[], object] = lambda: None,

@@ -28,12 +28,14 @@ def serve(
 
     # The address is taken before the minutes that loading may take.
     with bind(address.host, address.port_or(5000)) as taken:
-        from .serving import load_served, run
+        from .serving import introduce, load_served, run
 
         served = load_served(address, access, limits, model, method, generation)
         from nfox.serve.app import make_app
 
-        run(make_app(served), served, taken, address, access, limits, "/v1")
+        open_to_all = "other machines can ask without a key; --api-key KEY sets one"
+        introduce(served, taken, "/v1", "" if access.api_key else open_to_all)
+        run(make_app(served), served, taken, address, access, limits)
 
 
 def register(app: typer.Typer) -> None:

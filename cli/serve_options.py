@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
+from nfox.drafters import names
 from nfox.errors import UsageError
 
 from .grouped import option, words
@@ -32,6 +33,14 @@ class AddressArguments:
     ] = None
     verbose: Annotated[bool, _server("Log every request.", "--verbose", "-v", envvar=None)] = False
     debug: Annotated[bool, _server("Show tracebacks.", "--debug")] = False
+
+    def __post_init__(self) -> None:
+        name = self.served_model_name
+        if name is not None and (not name or name.rpartition(":")[2] in names()):
+            raise UsageError(
+                f"--served-model-name {name!r} is no name for a model",
+                "NAME:METHOD is what requests choose a method by",
+            )
 
     def port_or(self, usual: int) -> int:
         """Return the port to listen on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sys
 from dataclasses import replace
@@ -51,7 +52,7 @@ def load_served(
     if generation.seed is None:  # or a server would say the same after every start
         sampling = replace(chat.settings.sampling, seed=secrets.randbits(32))
         chat.settings = replace(chat.settings, sampling=sampling)
-    metrics = Metrics()
+    metrics, name = Metrics(), address.served_model_name or _name(chat)
     engine = Engine(
         chat,
         _methods(chat, access.allow_method),
@@ -63,7 +64,7 @@ def load_served(
         metrics.add,
     )
     metrics.watch(engine)
-    return Served(address.served_model_name or _name(chat), engine, metrics, [chat.model.name])
+    return Served(name, engine, metrics, [chat.model.name])
 
 
 def _methods(chat: Chat, allowed: list[str]) -> list[str]:
@@ -98,10 +99,8 @@ def run(
     address: AddressArguments,
     access: AccessArguments,
     limits: LimitArguments,
-    path: str = "",
 ) -> None:
-    """Put the guard around an application, say where it is, and serve it to the end."""
-    _introduce(served, taken, access, path)
+    """Put the guard around an application and serve it to the end."""
     hosts = {*_LOOPBACK, address.host, *access.allow_host}
     guarded: ASGIApp = Guard(
         app,
@@ -114,16 +113,28 @@ def run(
         guarded = CORSMiddleware(
             guarded, allow_origins=access.cors, allow_methods=["*"], allow_headers=["*"]
         )
-    serve(guarded, taken, verbose=address.verbose)
+    logging.basicConfig(format="nfox: %(message)s")
+    # Beside the access log: what was answered, or why it was not.
+    logging.getLogger("nfox.serve").setLevel(logging.DEBUG if address.verbose else logging.INFO)
+    serve(guarded, taken, served.engine, verbose=address.verbose)
 
 
-def _introduce(served: Served, taken: socket, access: AccessArguments, path: str) -> None:
+def introduce(served: Served, taken: socket, path: str, warning: str) -> None:
+    """Say where a model is served, and how.
+
+    Args:
+        served: the model.
+        taken: where.
+        path: behind the address.
+        warning: for when others than this machine reach it.
+    """
     chat = served.engine.chat
-    _say(f"{served.name} at {url(taken)}{path}; {method_line(chat)}; {exactness(chat)}")
-    _say(f"models: {', '.join(served.names)}")
-    if not is_loopback(taken) and access.api_key is None:
-        _say("other machines can ask without a key; --api-key KEY sets one")
+    say(f"{served.name} at {url(taken)}{path}; {method_line(chat)}; {exactness(chat)}")
+    say(f"models: {', '.join(served.names)}")
+    if not is_loopback(taken) and warning:
+        say(warning)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Write a line to stderr."""
     print(f"nfox: {text}", file=sys.stderr, flush=True)

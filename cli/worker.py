@@ -71,12 +71,13 @@ def worker(
     with bind(address.host, address.port_or(21002)) as taken:
         own = worker.worker_address or url(taken)
         access = AccessArguments(allow_host=[urlsplit(own).hostname or ""])
-        from .serving import load_served, run
+        from .serving import introduce, load_served, run
 
         served = load_served(address, access, limits, model, method, generation)
         from nfox.serve.worker import make_worker
 
         app = make_worker(served, worker.controller, own)
+        introduce(served, taken, "", "workers know no keys: let only the controller's network in")
         run(app, served, taken, address, access, limits)
 
 

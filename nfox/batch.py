@@ -164,11 +164,15 @@ class Answered:
 
 
 def put_in_order(out: Path, prompts: Sequence[Prompt]) -> None:
-    """Bring the answers in a file into the order of the prompts, others' before them."""
+    """Bring the answers in a file into the order of the prompts, others' before them; of several
+    with one id the first stays.
+    """
     with locked(out):
         lines = out.read_text(encoding="utf-8").split("\n")[:-1] if out.exists() else []
         place = {prompt.id: number for number, prompt in enumerate(prompts)}
-        ordered = sorted(filter(str.strip, lines), key=lambda line: place.get(_id(line), -1))
+        first = {_id(line): line for line in reversed(lines) if line.strip()}
+        kept = [line for line in lines if line.strip() and first[_id(line)] is line]
+        ordered = sorted(kept, key=lambda line: place.get(_id(line), -1))
         if ordered != lines:
             write_text(out.resolve(), "".join(f"{line}\n" for line in ordered))  # a link stays one
 

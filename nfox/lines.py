@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +38,19 @@ def locked(out: Path) -> FileLock:
     return FileLock(f"{out}.lock")
 
 
-def append(out: Path, lines: str) -> None:
+def append(out: Path, lines: str, wanted: Callable[[], bool] = lambda: True) -> None:
     """Add lines, all of them or nothing; several processes may do so at once.
 
     A part of a line at the end of the file, left by a process that was killed, goes.
+
+    Args:
+        out: the file.
+        lines: each with its end.
+        wanted: asked when nobody else can add any: whether they are still to be added.
     """
     with locked(out):
+        if not wanted():
+            return
         size = _whole(out) if out.exists() else 0
         try:
             with out.open("a", encoding="utf-8") as file:

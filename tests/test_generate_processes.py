@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from nfox.batch import Answered, Prompt, put_in_order
-from nfox.cli import generate as command
+from nfox.cli import generate_out as command
 from nfox.cli.app import app
 from nfox.lines import append
 
@@ -149,6 +150,37 @@ def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert process(1, arguments(prompts, out), monkeypatch).exit_code == 0
     assert "already" in process(0, arguments(prompts, out), monkeypatch).stderr
     assert ids(out) == ["p0", "p1", "p2"]
+
+
+def test_two_runs_on_one_file_share_it(tmp_path: Path) -> None:
+    """A launcher that was killed leaves its processes, and the same command is given again."""
+    prompts = asked(tmp_path, [f"hello {number}" for number in range(12)])
+    one, both = tmp_path / "one.jsonl", tmp_path / "both.jsonl"
+    assert CliRunner().invoke(app, arguments(prompts, one)).exit_code == 0
+    command = [sys.executable, "-m", "nfox.cli", *arguments(prompts, both)]
+    runs = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert [run.wait() for run in runs] == [0, 0]
+    assert same(one, both)
+
+
+def test_what_stands_twice_is_put_right(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(line("p1", n=1) + line("p0") + line("p1", n=2))
+    put_in_order(out, PROMPTS)
+    assert out.read_text() == line("p0") + line("p1", n=1)
+
+
+def test_a_file_is_gone_on_with_in_the_same_way_only(tmp_path: Path) -> None:
+    prompts, out = asked(tmp_path, ["hello", "you"]), tmp_path / "out.jsonl"
+    first = CliRunner().invoke(app, arguments(prompts, out))
+    assert "nfox: 2 prompts, 0 of them answered before, 0 refused;" in first.stderr
+    before = out.read_bytes()
+    other = CliRunner().invoke(app, [*arguments(prompts, out), "--temperature", "0.1"])
+    assert other.exit_code == 2
+    assert "was begun with temperature 0.8, not 0.1" in other.stderr
+    plainly = CliRunner().invoke(app, [*arguments(prompts, out), "--method", "none"])
+    assert plainly.exit_code == 0  # the text is the same by any method
+    assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -284,10 +284,15 @@ def test_models_are_listed_with_their_methods(http: TestClient) -> None:
         ({"messages": QUESTION, "max_tokens": 0}, 400, "max_tokens"),
         ({"messages": QUESTION, "n": 17}, 400, "n: Input should be less"),
         ({"messages": QUESTION, "seed": 2**80}, 400, "seed"),
-        ({"messages": QUESTION, "presence_penalty": 1}, 400, "presence_penalty is not supported"),
-        ({"messages": QUESTION, "tools": [{"type": "function"}]}, 400, "tools is not supported"),
+        (
+            {"messages": QUESTION, "presence_penalty": 1},
+            400,
+            "not supported here: presence_penalty",
+        ),
+        ({"messages": QUESTION, "tools": [{"type": "function"}]}, 400, "not supported here: tools"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
         ({"messages": [{"role": "user", "content": None}]}, 400, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "'image_url'"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "messages.0.content"),
         ({"messages": QUESTION, "model": "gpt"}, 404, "there is no model gpt here"),
         ({"messages": QUESTION, "model": f"{NAME}:x"}, 404, "there is no model"),
@@ -337,6 +342,14 @@ def test_no_body_is_too_odd(http: TestClient, path: str, content: bytes, status:
 def test_null_is_as_if_it_were_left_out(http: TestClient) -> None:
     nothing = dict.fromkeys(("n", "stream", "seed", "stop", "temperature", "tools", "logprobs"))
     assert said(ask(http, **nothing, stream_options={"include_usage": None})) == said(ask(http))
+
+
+def test_bodies_are_json_whatever_they_are_called(http: TestClient) -> None:
+    """`curl -d` calls them a form."""
+    body = json.dumps({"messages": QUESTION})
+    for kind in ("application/x-www-form-urlencoded", "text/plain", ""):
+        answer = http.post(CHAT, content=body, headers={"content-type": kind} if kind else {})
+        assert said(answer.json()) == said(ask(http))
 
 
 def test_a_key_is_asked_for_everywhere_but_for_the_health(served: Served) -> None:
@@ -545,6 +558,33 @@ def test_a_client_that_hangs_up_stops_its_generation(streamed: bool) -> None:
     assert len(steps) == done
     assert served.engine.running == 0
     assert ask(client(served), max_tokens=3)
+
+
+def test_who_is_served_when_the_server_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = Settings(max_new_tokens=400)
+    served = serve(chat(method=drafters.plain(), settings=long))
+    steps, http = slowly(served, 0.02), client(served)
+
+    async def together() -> list[Any]:
+        asking = [
+            asyncio.to_thread(http.post, CHAT, json={"messages": QUESTION, "stream": streamed})
+            for streamed in (True, False)
+        ]
+        tasks = []
+        for one in asking:
+            tasks.append(asyncio.create_task(one))
+            while len(steps) < 3:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        served.engine.stop()
+        return await asyncio.gather(*tasks)
+
+    streamed, whole = asyncio.run(together())
+    assert chunks(streamed.text)[-1]["error"]["code"] == "stopping"
+    assert (whole.status_code, whole.json()["error"]["code"]) == (503, "stopping")
+    served.engine.join(5)
+    assert not served.engine.running
+    assert http.post(CHAT, json={"messages": QUESTION}).status_code == 503
 
 
 def test_metrics_count_what_was_answered(served: Served) -> None:

@@ -173,9 +173,9 @@ def test_pages_on_the_web_cannot_ask(server: Server) -> None:
     simple = httpx.post(
         f"{server.url}/v1/chat/completions",
         content=json.dumps({"messages": QUESTION}),
-        headers={"content-type": "text/plain"},
+        headers={"content-type": "text/plain", "Origin": "http://evil.example"},
     )
-    assert simple.status_code == 400
+    assert simple.status_code == 403
 
 
 def refused(*arguments: str, code: int) -> str:
@@ -203,11 +203,20 @@ def test_what_cannot_be_served_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_the_server_ends_when_it_is_told_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_server_ends_when_it_is_told_to(tmp_path: Path, number: signal.Signals) -> None:
     with servers.nfox(tmp_path, "serve", "--model", str(folder.llama()), *TINY) as own:
-        own.process.send_signal(signal.SIGTERM)
-        assert own.process.wait(30) in (0, -signal.SIGTERM, 143)
-        assert "Traceback" not in own.log.read_text()
+        body = {"messages": QUESTION, "stream": True, "max_tokens": 400, "temperature": 1.5}
+        url = f"{own.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body | {"method": "none"}, timeout=60) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            own.process.send_signal(number)
+            last = list(lines)
+        assert own.process.wait(30) == (130 if number == signal.SIGINT else -signal.SIGTERM)
+        assert "stopping" in "".join(last) and "data: [DONE]" in last
+        said = own.log.read_text()
+        assert "Traceback" not in said and "ERROR" not in said
 
 
 def test_cors_and_keys_are_there_when_asked_for(tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ def test_many_clients_get_every_token_once(tmp_path: Path) -> None:
 
 
 def test_odd_requests_are_answered_without_an_error_of_the_server() -> None:
-    served = serve(chat(max_context=64), seconds=30)
+    served = serve(chat(max_context=32), seconds=30)
     outcome = fuzz.fuzz(guarded(served, size=100_000), count=1000, seed=1)
     assert outcome.wrong == []
-    assert outcome.statuses[200] > 100
+    assert outcome.statuses[200] > 50
     assert outcome.statuses[400] > 100
     assert sum(outcome.statuses.values()) >= 1000

@@ -164,3 +164,10 @@ def test_those_who_have_gone_leave_their_place_to_others() -> None:
     assert len(queue) == 1
     put(queue, "cx3")
     assert [queue.get(), queue.get()] == ["ax1", "cx3"]
+
+
+def test_a_closed_queue_gives_back_what_waited_and_nothing_more() -> None:
+    queue = FairQueue[str](limit=5)
+    put(queue, "ax1", "bx1")
+    assert sorted(queue.close()) == ["ax1", "bx1"]
+    assert queue.get() is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, closing
 from typing import Any
@@ -23,6 +25,9 @@ from nfox.serve.openai import Answer, ChatAnswer, Json, TextAnswer
 from nfox.serve.schemas import ChatCompletion, Completing, Completion, ModelName, Prediction
 from nfox.serve.served import Served
 
+log = logging.getLogger(__name__)
+
+_NO_OBJECT = ("json_invalid", "model_attributes_type", "model_type")  # in pydantic's words
 _STREAM = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"description": said}
@@ -59,20 +64,21 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         said = first_mistake(error.errors(), within=1)
-        return answered(JSONResponse(body(said, code="invalid_request"), 400))
+        return answered(request, 400, body(said, code="invalid_request"))
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return answered(JSONResponse(body(str(error.detail)), error.status_code, error.headers))
+        lost = error.status_code == 404
+        said = f"there is no {request.url.path}; /openapi.json lists what is here"
+        return answered(request, error.status_code, body(said if lost else str(error.detail)))
 
     async def told(request: Request, error: Exception) -> JSONResponse:
-        status, said = describe(error)
-        later = {"Retry-After": "5"} if status in (429, 503) else None
-        return answered(JSONResponse(said, status, later))
+        return answered(request, *describe(error))
 
-    def answered(response: JSONResponse) -> JSONResponse:
-        metrics.refused(response.status_code)
-        return response
+    def answered(request: Request, status: int, said: Json) -> JSONResponse:
+        metrics.refused(status)
+        log.debug("%s %s: %s", request.method, request.url.path, said["error"]["message"])
+        return JSONResponse(said, status, {"Retry-After": "5"} if status in (429, 503) else None)
 
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
@@ -89,6 +95,8 @@ def first_mistake(errors: Sequence[Any], within: int = 0) -> str:
     """
     first = errors[0]
     place = ".".join(str(part) for part in first["loc"][within:])
+    if first["type"] in _NO_OBJECT or (first["type"] == "missing" and not place):
+        return "the body is not a JSON object"
     said = first["msg"].removeprefix("Value error, ")
     return f"{place}: {said}" if place else str(said)
 
@@ -205,10 +213,12 @@ def _completions(served: Served) -> APIRouter:
 
 
 def _about(served: Served) -> APIRouter:
-    router = APIRouter()
+    router, created = APIRouter(), int(time.time())
 
     def model(name: str) -> Json:
-        return {"id": name, "object": "model", "created": 0, "owned_by": "nfox"}
+        context = served.engine.chat.max_context
+        known = {"id": name, "object": "model", "created": created, "owned_by": "nfox"}
+        return known | {"max_model_len": context}
 
     @router.get("/v1/models", summary="The model, and the model with each method")
     async def models() -> Json:

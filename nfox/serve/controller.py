@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import httpx
 
@@ -47,17 +48,19 @@ class Controller:
         forgotten, and wait for one that is gone.
         """
         async with httpx.AsyncClient(base_url=self._url, timeout=_SECONDS) as http:
-            known = False
+            known, there = False, True
             while True:
                 try:
                     known = await (self._beat(http) if known else self._register(http))
+                    there = True
                 except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-                    log.warning("no answer from the controller at %s: %r", self._url, error)
-                try:
-                    await asyncio.wait_for(self._changed.wait(), self._seconds if known else 1.0)
+                    if there:
+                        log.warning("waiting for the controller at %s: %s", self._url, error)
+                    there = False
+                with suppress(TimeoutError):
+                    calm = self._seconds if known and there else 1.0
+                    await asyncio.wait_for(self._changed.wait(), calm)
                     self._changed.clear()
-                except TimeoutError:
-                    pass
 
     async def _register(self, http: httpx.AsyncClient) -> bool:
         asked = {

@@ -21,7 +21,7 @@ from nfox.conversation import Message
 from nfox.drafters.base import Drafter
 from nfox.errors import NfoxError, UsageError
 from nfox.reply import Reply
-from nfox.serve.errors import Late, OutOfMemory
+from nfox.serve.errors import Late, OutOfMemory, Stopping
 from nfox.serve.jobs import Asked, Delta, Finished, Job, Question
 from nfox.serve.past import Caches, Replies
 from nfox.serve.queue import FairQueue
@@ -29,6 +29,8 @@ from nfox.serve.scores import Score, scores
 from nfox.stream import spelled
 
 log = logging.getLogger(__name__)
+
+_STOPPING = Stopping("the server is stopping", "ask again when it is back")
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,20 @@ class Engine:
         self.limits = limits or Limits()
         self.settings = chat.settings
         self.caches = Caches(chat.model.target.new_cache, self.limits.cache_bytes)
-        self.running = 0
         self._on_reply = on_reply
         self._replies = Replies()
         self._nothing = chat.model.target.new_cache()
         self._drafters: dict[str, Drafter] = {chat.method: chat.drafter}
         self._queue: FairQueue[Job] = FairQueue(self.limits.queue, Job.over)
-        threading.Thread(target=self._work, name="nfox worker", daemon=True).start()
+        self._job: Job | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="nfox worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> int:
+        """Requests that are being answered: one or none."""
+        return int(self._job is not None)
 
     @property
     def waiting(self) -> int:
@@ -98,8 +107,11 @@ class Engine:
 
         Raises:
             Busy: if too many are waiting.
+            Stopping: if the server ends.
             UsageError: if it names a method that requests may not name.
         """
+        if self._stopping:
+            raise _STOPPING
         if asked.method is not None and asked.method not in self.methods:
             known = ", ".join(self.methods)
             raise UsageError(f"there is no method {asked.method} here", f"available: {known}")
@@ -115,12 +127,24 @@ class Engine:
         """
         return len(self._encode(question).prompt)
 
+    def stop(self) -> None:
+        """Take nothing on any more; tell those who wait, or are being answered, that this ends."""
+        self._stopping = True
+        for job in (*self._queue.close(), self._job):
+            if job is not None:
+                job.fail(_STOPPING)
+
+    def join(self, seconds: float) -> None:
+        """Wait until the worker has ended, after `stop`: in the middle of a forward it would take
+        the interpreter down with it.
+        """
+        self._thread.join(seconds)
+
     def _work(self) -> None:
-        while True:
-            job = self._queue.get()
+        while (job := self._queue.get()) is not None:
             if job.over():  # nobody listens, or they were told that it came too late
                 continue
-            self.running = 1
+            self._job = job
             try:
                 self._do(job)
             except NfoxError as error:
@@ -131,7 +155,7 @@ class Engine:
                 log.exception("a request failed")
                 job.tell(error)
             finally:
-                self.running = 0
+                self._job = None
             job.tell(None)
 
     def _do(self, job: Job) -> None:
@@ -150,6 +174,11 @@ class Engine:
             finally:  # what was not kept is dropped, whatever happened
                 chat.cache = self._nothing
             self._on_reply(reply, choice, waited)
+            log.debug(
+                "%s: %d tokens at %.1f tokens/s, tau %.2f, after %.1f s in the queue; %s",
+                *(reply.method, reply.stats.tokens, reply.stats.tokens_per_second),
+                *(reply.stats.tau, waited, reply.finish),
+            )
 
     def _answer(self, job: Job, choice: int, question: Question) -> Reply:
         """Decode one reply; keep what the next turn can use."""

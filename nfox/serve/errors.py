@@ -21,6 +21,10 @@ class OutOfMemory(NfoxError):
     """There is no memory for a request."""
 
 
+class Stopping(NfoxError):
+    """The server ends."""
+
+
 class UnknownModel(UsageError):
     """A request names a model that is not served here."""
 
@@ -29,6 +33,7 @@ class UnknownModel(UsageError):
 _STATUS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (Busy, 429, "rate_limit_error", "queue_full"),
     (Late, 503, "server_error", "timeout"),
+    (Stopping, 503, "server_error", "stopping"),
     (OutOfMemory, 503, "server_error", "out_of_memory"),
     (UnknownModel, 404, "invalid_request_error", "model_not_found"),
     (ContextError, 400, "invalid_request_error", "context_length_exceeded"),

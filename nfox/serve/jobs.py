@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from nfox.conversation import Message
+from nfox.errors import NfoxError
 from nfox.reply import Reply, Settings
 from nfox.serve.errors import Late
 from nfox.serve.scores import Score
@@ -107,6 +108,11 @@ class Job:
         """Stop it, wherever it is; there are no more events."""
         self.cancelled.set()
         self._told.put_nowait(None)
+
+    def fail(self, error: NfoxError) -> None:
+        """Stop it, and say why to whoever iterates. From any thread."""
+        self.cancelled.set()
+        self.tell(error)
 
     def over(self) -> bool:
         """Whether nobody waits for it any more, or its time has passed. From any thread."""

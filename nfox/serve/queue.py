@@ -30,6 +30,7 @@ class FairQueue(Generic[Work]):
         self._gone = gone
         self._waiting: OrderedDict[str, Lines[Work]] = OrderedDict()  # whose turn it is, first
         self._changed = threading.Condition()
+        self._closed = False
 
     def __len__(self) -> int:
         with self._changed:
@@ -66,10 +67,16 @@ class FairQueue(Generic[Work]):
             lines.setdefault(user, deque()).append(work)
             self._changed.notify()
 
-    def get(self) -> Work:
-        """Return what is to be done next; wait for it. Its client goes to the end of the line."""
+    def get(self) -> Work | None:
+        """Return what is to be done next; wait for it. Its client goes to the end of the line.
+
+        Returns:
+            None when the queue is closed.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting)
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return None
             address, lines = self._waiting.popitem(last=False)
             user, line = lines.popitem(last=False)
             work = line.popleft()
@@ -78,3 +85,12 @@ class FairQueue(Generic[Work]):
             if lines:
                 self._waiting[address] = lines
             return work
+
+    def close(self) -> list[Work]:
+        """Let nobody wait any more; return what was waiting."""
+        with self._changed:
+            self._closed = True
+            left = [w for lines in self._waiting.values() for line in lines.values() for w in line]
+            self._waiting.clear()
+            self._changed.notify_all()
+            return left

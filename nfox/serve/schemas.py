@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    field_validator,
     model_validator,
 )
 
@@ -77,7 +78,7 @@ class Asking(BaseModel):
             return data
         for name, values in _HARMLESS.items():
             if data.get(name) not in values:
-                raise ValueError(f"{name} is not supported here; leave it out")
+                raise ValueError(f"not supported here: {name}; leave it out")
         return {name: value for name, value in data.items() if value is not None}
 
     @property
@@ -111,6 +112,18 @@ class Turn(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[Part], Field(max_length=MOST_TURNS, fail_fast=True)]
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _refuse(cls, content: Any) -> Any:
+        """Name what cannot be read; pydantic would name all that was tried."""
+        if not isinstance(content, str | list):
+            raise ValueError("expected a text, or a list of parts that are text")
+        for part in content if isinstance(content, list) else ():
+            kind = part.get("type") if isinstance(part, dict) else part
+            if kind != "text":
+                raise ValueError(f"not supported here: {kind!r:.40}; only parts of type text are")
+        return content
 
     def message(self) -> Message:
         """Return it as the chat takes it."""

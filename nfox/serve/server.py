@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import ipaddress
 import socket
 
@@ -9,7 +11,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from nfox.errors import NfoxError, UsageError
+from nfox.serve.engine import Engine
 
+_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where that which listens everywhere is found
 _GRACE = 3  # seconds for what is being answered when the server is told to end
 _KEEP_ALIVE = 75  # seconds; clients that keep connections for less never find one just closed
 
@@ -35,15 +39,16 @@ def bind(host: str, port: int) -> socket.socket:
         taken.listen()  # or on Linux another process could take it, too
     except OSError as error:
         taken.close()
-        raise NfoxError(
-            f"cannot listen on {host}, port {port}: {error.strerror}", "choose another --port"
-        ) from error
+        other = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
+        said = f"cannot listen on {host}, port {port}: {error.strerror}"
+        raise NfoxError(said, f"choose another {other}") from error
     return taken
 
 
 def url(taken: socket.socket) -> str:
     """Return the address of a socket as others on this machine write it."""
     host, port, *_ = taken.getsockname()
+    host = _HERE.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
@@ -52,12 +57,27 @@ def is_loopback(taken: socket.socket) -> bool:
     return ipaddress.ip_address(taken.getsockname()[0]).is_loopback
 
 
-def serve(app: ASGIApp, taken: socket.socket, *, verbose: bool = False) -> None:
+class _Server(uvicorn.Server):
+    """Ends what is being answered before it waits for connections to end."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`."""
+        self._engine.stop()
+        await super().shutdown(sockets)
+        await asyncio.to_thread(self._engine.join, _GRACE)
+
+
+def serve(app: ASGIApp, taken: socket.socket, engine: Engine, *, verbose: bool = False) -> None:
     """Serve an application on a socket until the process is told to end.
 
     Args:
         app: the application.
         taken: see `bind`.
+        engine: that answers; it ends with the server.
         verbose: log every request.
     """
     config = uvicorn.Config(
@@ -68,4 +88,4 @@ def serve(app: ASGIApp, taken: socket.socket, *, verbose: bool = False) -> None:
         timeout_graceful_shutdown=_GRACE,
         timeout_keep_alive=_KEEP_ALIVE,
     )
-    uvicorn.Server(config).run(sockets=[taken])
+    _Server(config, engine).run(sockets=[taken])

@@ -24,7 +24,8 @@ class Server(Answerer):
     """An OpenAI-compatible server.
 
     Args:
-        url: of its chat completions, http://localhost:8080/v1/chat/completions.
+        url: of its chat completions, http://localhost:8080/v1/chat/completions, or of the API
+            before them, http://localhost:8080/v1.
         model: its name there.
         max_new_tokens: of a reply.
         temperature: 0 takes the likeliest token.
@@ -56,6 +57,12 @@ class Server(Answerer):
         ):
             return list(threads.map(lambda messages: self._one(client, messages), asked))
 
+    @property
+    def endpoint(self) -> str:
+        """Where questions are sent."""
+        api = self.url.rstrip("/")
+        return f"{api}/chat/completions" if api.endswith("/v1") else self.url
+
     def _one(self, client: httpx.Client, messages: Sequence[Message]) -> Message | str:
         body = {
             "model": self.model,
@@ -83,13 +90,13 @@ class Server(Answerer):
     def _post(self, client: httpx.Client, body: dict[str, Any]) -> httpx.Response:
         """Ask, and ask again a few times where the server is busy or broken."""
         for attempt in range(_RETRIES):
-            reply = client.post(self.url, json=body)
+            reply = client.post(self.endpoint, json=body)
             if reply.status_code != httpx.codes.TOO_MANY_REQUESTS and not reply.is_server_error:
                 return reply
             asked = reply.headers.get("Retry-After", "")
             wait = float(asked) if asked.isdecimal() else self.wait * 2**attempt
             time.sleep(min(wait, _LONGEST_WAIT))
-        return client.post(self.url, json=body)
+        return client.post(self.endpoint, json=body)
 
     def _status(self, error: httpx.HTTPStatusError) -> str:
         """Return what a server says instead of a reply; some of it holds for all questions."""
