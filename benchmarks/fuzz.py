@@ -4,7 +4,7 @@
 
 Half of them are made by schemathesis from the server's own OpenAPI schema, valid and not; the
 others are valid requests of which bytes, values or turns were changed. The server is in this
-process, with the embedded model and a short context.
+process, with a small random model and a short context.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -206,6 +207,26 @@ def _change(body: dict[str, Any], numbers: random.Random) -> None:
         body[numbers.choice([*body, "tools", "method", "model", "x"])] = numbers.choice(_ODD)
 
 
+def _tiny(folder: str) -> str:
+    """Save a small random model with the embedded one's tokenizer: what it says does not matter."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from nfox.demo import TARGET
+
+    tokenizer = AutoTokenizer.from_pretrained(TARGET)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def main() -> None:
     """Run it."""
     from nfox import load
@@ -219,10 +240,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    chat = load(max_context=48)
-    served = Served("embedded", Engine(chat, [chat.method]), Metrics())
-    app = Guard(make_app(served), key=None, size=1 << 20)
-    outcome = fuzz(app, arguments.count, arguments.seed)
+    with TemporaryDirectory() as folder:
+        chat = load(_tiny(folder))
+        served = Served("tiny", Engine(chat, [chat.method]), Metrics())
+        app = Guard(make_app(served), key=None, size=1 << 20)
+        outcome = fuzz(app, arguments.count, arguments.seed)
     print(json.dumps({"answers": dict(sorted(outcome.statuses.items()))}))
     print("\n".join(outcome.wrong[:50]), file=sys.stderr)
     sys.exit(bool(outcome.wrong))

@@ -96,14 +96,8 @@ def generate(
         ContextError: if the prompt does not fit.
         UsageError: if it is empty.
     """
-    if not prompt:
-        raise UsageError("the prompt has no tokens", "say something")
     limit = min(max_context or target.max_context, target.max_context)
-    if len(prompt) > limit:
-        raise ContextError(
-            f"the prompt has {len(prompt)} tokens, the context holds {limit}",
-            "shorten it, or start a new conversation",
-        )
+    check_prompt(prompt, limit)
     keep = cache.reuse(prompt, source)
     drafter.truncate(keep)
     if not target.read(prompt[keep:-1], cache, stop):
@@ -127,6 +121,26 @@ def generate(
         finish = _finish(tokens[-1] in stop_ids, left, len(cache.tokens) >= limit)
         seconds = Seconds(draft_time, target_time, verify_time, cache_time, lap())
         yield Step(tokens, sources, tree, verdict, seconds, finish, logits if keep_logits else None)
+
+
+def check_prompt(prompt: Sequence[int], limit: int) -> None:
+    """Refuse what cannot be decoded on from.
+
+    Args:
+        prompt: token ids.
+        limit: positions there are.
+
+    Raises:
+        ContextError: if it does not fit.
+        UsageError: if it is empty.
+    """
+    if not prompt:
+        raise UsageError("the prompt has no tokens", "say something")
+    if len(prompt) > limit:
+        raise ContextError(
+            f"the prompt has {len(prompt)} tokens, the context holds {limit}",
+            "shorten it, or start a new conversation",
+        )
 
 
 _NOTHING = Verdict([], -1, [])

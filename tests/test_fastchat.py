@@ -183,6 +183,8 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
     counted = httpx.post(f"{url}/count_token", json={"prompt": rendered(("user", "hello"))}).json()
     prompt = chat().encode([Message("user", "hello")])[0]
     assert counted["count"] == len(prompt)
+    long = httpx.post(f"{url}/count_token", json={"prompt": "x" * 3000}).json()
+    assert long["count"] > 512, "it is FastChat that says that it does not fit"
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,8 @@ JSON = {"content-type": "application/json"}
         (TEXT, b'{"prompt": [99999]}', 400),
         (TEXT, b'{"prompt": ""}', 400),
         (TEXT, b'{"prompt": ["a", "b"], "n": 9}', 400),
+        (TEXT, b'{"prompt": [[1], [2], [99999]], "stream": true}', 400),
+        (TEXT, b'{"prompt": ["a", "' + b"a" * 600 + b'"], "stream": true}', 400),
         (TEXT, b'{"prompt": [' + b"null," * 100_000 + b"null]}", 400),
         ("/predict", b'{"prompt": 3}', 400),
         ("/nothing", b"{}", 404),

@@ -20,6 +20,7 @@ from nfox.chat import Chat
 from nfox.conversation import Message
 from nfox.drafters.base import Drafter
 from nfox.errors import NfoxError, UsageError
+from nfox.generate import check_prompt
 from nfox.reply import Reply
 from nfox.serve.errors import Late, OutOfMemory, Stopping
 from nfox.serve.jobs import Asked, Delta, Finished, Job, Question
@@ -166,11 +167,15 @@ class Engine:
             self._drafters[name] = chat.make(name)
         chat.method, chat.drafter = name, self._drafters[name]
         chat.settings = replace(asked.settings, keep_logits=asked.top is not None)
-        for choice, question in enumerate(asked.questions):
+        # All of them first: what is wrong with the last is told before the first is answered.
+        encoded = [self._encode(question) for question in asked.questions]
+        for one in encoded:
+            check_prompt(one.prompt, chat.max_context)
+        for choice, prompt in enumerate(encoded):
             if job.cancelled.is_set():
                 return
             try:
-                reply = self._answer(job, choice, question)
+                reply = self._answer(job, choice, prompt)
             finally:  # what was not kept is dropped, whatever happened
                 chat.cache = self._nothing
             self._on_reply(reply, choice, waited)
@@ -180,10 +185,10 @@ class Engine:
                 *(reply.stats.tau, waited, reply.finish),
             )
 
-    def _answer(self, job: Job, choice: int, question: Question) -> Reply:
+    def _answer(self, job: Job, choice: int, asked: _Encoded) -> Reply:
         """Decode one reply; keep what the next turn can use."""
         chat, top, told = self.chat, job.asked.top, list[Score]()
-        asked = self._encode(question)
+        question = job.asked.questions[choice]
         chat.cache = self.caches.take(asked.prompt, asked.source)
         chat.replies = question.reply
         updates = chat.decode(
@@ -206,13 +211,16 @@ class Engine:
         return reply
 
     def _encode(self, question: Question) -> _Encoded:
-        """Return the token ids of a question, those of replies as they were generated."""
+        """Return the token ids of a question, those of replies as they were generated.
+
+        Raises:
+            NfoxError: if it cannot be asked.
+        """
         chat, tokenizer = self.chat, self.chat.model.tokenizer
         if question.messages:
             messages = self._replies.recall(question.messages)
             prompt, source = chat.encode(messages)
-            continued = messages[-1].role == "assistant"
-            begun = prompt if continued else []
+            begun = prompt if messages[-1].role == "assistant" else []
             return _Encoded(prompt, begun, source, chat.template.stop_strings)
         ids = list(question.ids or tokenizer(question.text).input_ids)
         target = chat.model.target
@@ -220,9 +228,8 @@ class Engine:
         if strange:
             known = target.vocabulary
             raise UsageError(f"there is no token {strange[0]}", f"the model knows {known}")
-        if not ids:
-            raise UsageError("the prompt has no tokens", "say something")
         if target.encodes:
+            check_prompt(ids, chat.max_context)
             return _Encoded([target.first_token], [], tuple(ids))
         return _Encoded(ids, ids)
 
