@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
@@ -16,3 +18,12 @@ torch.set_num_threads(1)
 def unsharded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take back what a test asks for: libraries remember FSDP in the environment."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Take back what a process that is not the first of several does: it warns of nothing."""
+    logger = logging.getLogger("nfox")
+    level = logger.level
+    yield
+    logger.setLevel(level)

@@ -88,8 +88,9 @@ def status(url: str) -> int:
         return -1
 
 
-@pytest.fixture
-def fastchat(tmp_path: Path) -> Iterator[FastChat]:
+@pytest.fixture(scope="module")
+def fastchat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastChat]:
+    tmp_path = tmp_path_factory.mktemp("fastchat")
     with ExitStack() as stack:
 
         def start(name: str, *program: str) -> str:
@@ -128,35 +129,6 @@ def registered(controller: str, api: str, count: int) -> bool:
     return len(found - {""}) == count
 
 
-def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat: FastChat) -> None:
-    session = Session(chat(method=drafters.plain()))
-    for _ in session.send(QUESTION[0]["content"]):
-        pass
-    expected = session.messages[-1].content.replace("\ufffd", "")  # FastChat takes these out
-    assert NAME in [model.id for model in fastchat.client.models.list()]
-    assert fastchat.ask().replace("\ufffd", "") == expected
-    assert fastchat.ask(model=f"{NAME}:medusa").replace("\ufffd", "") == expected
-    stream = fastchat.client.chat.completions.create(
-        model=NAME, messages=QUESTION, temperature=0, max_tokens=24, stream=True
-    )
-    parts = [part.choices[0].delta.content or "" for part in stream]
-    assert "".join(parts) == expected
-
-    long = {"messages": QUESTION, "temperature": 1.0, "max_tokens": 400, "stream": True}
-    stream = fastchat.client.chat.completions.create(model=f"{NAME}:none", **long)
-    iterator = iter(stream)
-    for _ in range(3):
-        next(iterator)
-    busy = next(w for w, queue in zip(fastchat.workers, fastchat.queues(), strict=True) if queue)
-    busy.process.kill()
-    with pytest.raises((httpx.HTTPError, openai.APIError)):
-        for _ in iterator:
-            pass
-    for _ in range(4):  # at once, before the controller knows
-        assert fastchat.ask().replace("\ufffd", "") == expected
-    assert sorted(queue >= 0 for queue in fastchat.queues()) == [False, True]
-
-
 def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> None:
     url = fastchat.workers[0].url
     generate = f"{url}/worker_generate"
@@ -185,6 +157,35 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
     assert counted["count"] == len(prompt)
     long = httpx.post(f"{url}/count_token", json={"prompt": "x" * 3000}).json()
     assert long["count"] > 512, "it is FastChat that says that it does not fit"
+
+
+def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat: FastChat) -> None:
+    session = Session(chat(method=drafters.plain()))
+    for _ in session.send(QUESTION[0]["content"]):
+        pass
+    expected = session.messages[-1].content.replace("\ufffd", "")  # FastChat takes these out
+    assert NAME in [model.id for model in fastchat.client.models.list()]
+    assert fastchat.ask().replace("\ufffd", "") == expected
+    assert fastchat.ask(model=f"{NAME}:medusa").replace("\ufffd", "") == expected
+    stream = fastchat.client.chat.completions.create(
+        model=NAME, messages=QUESTION, temperature=0, max_tokens=24, stream=True
+    )
+    parts = [part.choices[0].delta.content or "" for part in stream]
+    assert "".join(parts) == expected
+
+    long = {"messages": QUESTION, "temperature": 1.0, "max_tokens": 400, "stream": True}
+    stream = fastchat.client.chat.completions.create(model=f"{NAME}:none", **long)
+    iterator = iter(stream)
+    for _ in range(3):
+        next(iterator)
+    busy = next(w for w, queue in zip(fastchat.workers, fastchat.queues(), strict=True) if queue)
+    busy.process.kill()
+    with pytest.raises((httpx.HTTPError, openai.APIError)):
+        for _ in iterator:
+            pass
+    for _ in range(4):  # at once, before the controller knows
+        assert fastchat.ask().replace("\ufffd", "") == expected
+    assert sorted(queue >= 0 for queue in fastchat.queues()) == [False, True]
 
 
 @pytest.mark.parametrize(
