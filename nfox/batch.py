@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ class Answered:
     def __init__(self, out: Path, prompts: Sequence[Prompt]) -> None:
         self.missing = {prompt.id for prompt in prompts}
         self.refused = 0
-        self._out, self._end = out, 0
+        self._out, self._end, self._inode = out, 0, 0
         with locked(out):
             finished_ids(out)
         self.look()
@@ -151,6 +152,9 @@ class Answered:
         if not self._out.exists():
             return 0
         with self._out.open("rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self._inode:  # put in order by another run: it begins anew
+                self._inode, self._end = inode, 0
             file.seek(self._end)
             read = file.read()
         whole = read[: read.rfind(b"\n") + 1]

@@ -163,6 +163,16 @@ def test_two_runs_on_one_file_share_it(tmp_path: Path) -> None:
     assert same(one, both)
 
 
+def test_a_file_that_another_run_put_in_order_is_read_anew(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(line("p2", text="a long answer") + line("p1"))
+    answered = Answered(out, PROMPTS)
+    append(out, line("p0") + line("p3", text="another long answer"))
+    put_in_order(out, PROMPTS)
+    assert answered.look() == 2
+    assert answered.missing == {prompt.id for prompt in PROMPTS[4:]}
+
+
 def test_what_stands_twice_is_put_right(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text(line("p1", n=1) + line("p0") + line("p1", n=2))
