@@ -190,7 +190,7 @@ class Drafter(ABC):
         Raises:
             ModelError: if the weights, or the base, are not what they should be.
         """
-        raise NotImplementedError(f"{cls.method()} gives nothing")
+        raise TypeError(f"{cls.method()} gives nothing")
 
     @classmethod
     @abstractmethod

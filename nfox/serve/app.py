@@ -34,12 +34,12 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     for code, said in {
         400: "The request cannot be answered as it is",
         401: "The key is missing or wrong",
+        403: "A page of another origin asked",
         404: "There is no such model",
         408: "The body did not arrive in time",
         413: "The body is too large",
         421: "The server is not called by this name",
         429: "Too many requests are waiting",
-        403: "A page of another origin asked",
         503: "Its time passed before anything came of it, or something here was missing",
     }.items()
 }

@@ -51,10 +51,9 @@ class Caches:
         """
         wanted = prompt[:-1]
         found = [(common_prefix(c.tokens, wanted), c) for c in self._kept if c.source == source]
-        whole = {True: 1, False: 0}
         shared, cache = max(
             found,
-            key=lambda one: (one[0], whole[one[0] == len(one[1].tokens)]),
+            key=lambda one: (one[0], one[0] == len(one[1].tokens)),
             default=(0, None),
         )
         if cache is None or not shared:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from transformers import GenerationConfig
 
 from nfox.defaults import sampling_of
@@ -170,6 +170,6 @@ def _generation(text: str | None, settings: Settings) -> Settings:
         given = read.model_dump(exclude_none=True)
         limit = given.pop("max_new_tokens", settings.max_new_tokens)
         sampling = sampling_of(GenerationConfig(**given), seed=settings.sampling.seed)
-    except (ValueError, ValidationError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError("generation_config is not one of transformers, in JSON") from error
     return replace(settings, sampling=sampling, max_new_tokens=limit)
