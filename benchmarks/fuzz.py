@@ -231,10 +231,10 @@ def main() -> None:
     """Run it."""
     from nfox import load
     from nfox.serve.app import make_app
-    from nfox.serve.engine import Engine
-    from nfox.serve.guard import Guard
     from nfox.serve.metrics import Metrics
-    from nfox.serve.served import Served
+    from nfox.serve.middleware import Guard
+    from nfox.serve.requests import Served
+    from nfox.serve.worker import Engine
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--count", type=int, default=10_000)

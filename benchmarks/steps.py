@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nfox import named_trees
-from nfox.devices import best_device
-from nfox.drafters.base import Drafter
+from nfox.decoding import published_trees as named_trees
+from nfox.decoding.generate import Step, generate
+from nfox.decoding.rules import make_rule
+from nfox.decoding.target import Target
+from nfox.drafters.common.method import Drafter
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.drafters.none import METHOD as Plain
-from nfox.generate import Step, generate
-from nfox.rules import make_rule
-from nfox.target import Target
+from nfox.models.devices import best_device
 
 SHAPES: dict[str, dict[str, int]] = {
     "7b": {},  # what LlamaConfig is by default

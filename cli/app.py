@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import typer
 
-from . import bench, data, eval, export, generate, methods, serve, train, worker
-from .grouped import grouped, refuse_stray_options
-from .options import (
+from . import export, methods
+from .bench import command as bench
+from .data import distill as data
+from .eval import heads as eval
+from .generate import command as generate
+from .options.dataclass_options import grouped, refuse_stray_options
+from .options.groups import (
     DisplayArguments,
     GenerationArguments,
     MethodArguments,
     ModelArguments,
     SessionArguments,
 )
+from .serve import command as serve
+from .serve import worker
+from .train import command as train
 
 _PUBLISHED = {
     "target-model-name": "model",
@@ -61,7 +68,7 @@ def chat(
     if context.invoked_subcommand is not None:
         refuse_stray_options(context)
         return
-    from .start import run
+    from .chat.start import run
 
     run(model, method, generation, display, session)
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nfox import engines
+from nfox import export as engines
 from nfox.errors import NfoxError, UsageError
 
-from .grouped import grouped, option
+from .options.dataclass_options import grouped, option
 
 if TYPE_CHECKING:
-    from nfox.checkpoint import About
-    from nfox.drafters.base import Drafter
-    from nfox.engines.base import Engine, Written
-    from nfox.loading import ModelOptions
+    from nfox.drafters.common.method import Drafter
+    from nfox.export.formats import Engine, Written
+    from nfox.heads.checkpoint import About
+    from nfox.models.loading import ModelOptions
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def export(arguments: ExportArguments) -> None:
     out, name = arguments.out, arguments.push_to_hub
     if out is None:
         raise UsageError("--out is missing", "nfox export LAYOUT WEIGHTS --out FOLDER")
-    from nfox.loading import ModelOptions
-    from nfox.train.resume import full_disk_said
+    from nfox.models.loading import ModelOptions
+    from nfox.train.checkpoints import full_disk_said
 
     hub, engine = ModelOptions(), engines.find(arguments.layout)
     made, what = _held(arguments, engine, hub)
@@ -98,7 +98,7 @@ def _held(
         UsageError: if they are nobody's, or cannot be written in that layout.
     """
     from nfox import drafters
-    from nfox.heads_drafter import HeadsDrafter
+    from nfox.drafters.common.heads import HeadsDrafter
 
     layout, place = arguments.layout, arguments.weights
     if engine is None and layout not in drafters.names():
@@ -130,8 +130,8 @@ def _write(
     out: Path,
 ) -> Written:
     """Write weights in the layout of an engine, or in the published one of their method."""
-    from nfox.engines.base import Written
-    from nfox.heads_drafter import HeadsDrafter
+    from nfox.drafters.common.heads import HeadsDrafter
+    from nfox.export.formats import Written
 
     if engine and made.gives:
         return engine.layouts[made.gives](made.give(place, said, base, hub), out)

@@ -10,7 +10,7 @@ import typer
 
 from nfox.drafters import method, names
 
-from .grouped import grouped, option
+from .options.dataclass_options import grouped, option
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class MethodsArguments:
 def methods(arguments: MethodsArguments) -> None:
     """List the methods, what each needs, and which weights were found for the model."""
     from nfox.demo import TARGET
-    from nfox.drafters.base import Places
+    from nfox.drafters.common.method import Places
 
     model = arguments.model or str(TARGET)
     given = Places(arguments.draft_model, arguments.heads)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from nfox.errors import UsageError
 
-from .options import ModelArguments
+from .options.groups import ModelArguments
 
 if TYPE_CHECKING:
-    from nfox.lines import Share
+    from nfox.files.jsonl import Share
 
 
 def own_share(model: ModelArguments, gpus: int, *, loads: bool = True) -> Share:
@@ -29,7 +29,7 @@ def own_share(model: ModelArguments, gpus: int, *, loads: bool = True) -> Share:
         keep_to_own_gpus(int(local or 0), gpus)
     if local is not None:  # where one fails, the launcher ends the others: not in mid-drawing
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from nfox.lines import Share
+    from nfox.files.jsonl import Share
 
     share = Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     if share.rank:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nfox.chat import Chat
-    from nfox.compose import load
-    from nfox.conversation import Message
+    from nfox.conversation import Session
+    from nfox.decoding.sampling import Sampling
+    from nfox.engine import Chat
     from nfox.errors import NfoxError
-    from nfox.loading import ModelOptions
+    from nfox.loader import load
+    from nfox.models.loading import ModelOptions
     from nfox.reply import Reply, Settings, Update
-    from nfox.sampling import Sampling
-    from nfox.session import Session
-    from nfox.stream import Piece
+    from nfox.text.stream import Piece
+    from nfox.text.template import Message
 
 __version__ = "0.1.0"
 
@@ -25,17 +25,17 @@ if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "cli").is_dir():
     __path__.append(str(_ROOT))
 
 _HOMES = {
-    "Chat": "chat",
-    "Message": "conversation",
-    "ModelOptions": "loading",
+    "Chat": "engine",
+    "Message": "text.template",
+    "ModelOptions": "models.loading",
     "NfoxError": "errors",
-    "Piece": "stream",
+    "Piece": "text.stream",
     "Reply": "reply",
-    "Sampling": "sampling",
-    "Session": "session",
+    "Sampling": "decoding.sampling",
+    "Session": "conversation",
     "Settings": "reply",
     "Update": "reply",
-    "load": "compose",
+    "load": "loader",
 }
 
 __all__ = [

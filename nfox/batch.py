@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfox.chat import Chat
-from nfox.checkpoint import write_text
-from nfox.conversation import Message
+from nfox.engine import Chat
 from nfox.errors import NfoxError, UsageError
-from nfox.lines import finished_ids, locked
+from nfox.files.jsonl import finished_ids, locked
+from nfox.heads.checkpoint import write_text
 from nfox.reply import Reply
+from nfox.text.template import Message
 
 _LAYOUTS = '{"id", "prompt"}, {"id", "messages": [{"role", "content"}]} or {"id", "turns": [text]}'
 _SEEDS = 1024  # replies a prompt may use, so that its noise does not depend on other prompts

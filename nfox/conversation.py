@@ -1,214 +1,197 @@
-"""Messages to token ids: one renderer for the chat, for one-shot generation and for training.
+"""A conversation: messages over several turns, kept whatever happens to a reply.
 
-The one idea: render the conversation with a placeholder for each reply. What stands between the
-placeholders is the template's, whatever kind of template it is; into their place go the tokens the
-reply was generated as, never tokenised again, or, where only its text is known, the text.
+The state is the list of messages. The cache follows it by itself, through the longest common prefix
+of token ids, so undo, regenerate and edit need no care here.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
 
-from nfox.errors import ModelError, NfoxError
+from nfox.engine import Chat
+from nfox.errors import NfoxError, UsageError
+from nfox.reply import Reply, Update
+from nfox.text.stream import spelled
+from nfox.text.template import Message
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase as Tokenizer
-
-Turn = dict[str, str]
-HINT = "choose one with --conv-template NAME; `--conv-template list` shows them all"
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation: its role ("system", "user", "assistant") and its text.
-
-    `ids` are a reply's tokens exactly as generated, without the one that stopped it.
-    """
-
-    role: str
-    content: str
-    ids: tuple[int, ...] | None = None
+FORMAT = "nfox.conversation/1"
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of a rendered conversation.
+class Session:
+    """Messages and the `Chat` that answers them.
 
     Args:
-        text: joined, the texts of all segments are the conversation.
-        message: which message's reply stands here; None for the prompt and the template's text.
-        supervised: whether a model learns to write it: a reply, or the mark that ends one.
+        chat: answers.
+        system: the system message, or None for the template's own.
+        history: False forgets everything after each reply.
+
+    Attributes:
+        messages: all turns so far, the system message first if there is one.
     """
 
-    text: str
-    message: int | None
-    supervised: bool
+    def __init__(self, chat: Chat, *, system: str | None = None, history: bool = True) -> None:
+        self.chat = chat
+        self.history = history
+        self.messages: list[Message] = []
+        self._ended: list[Message] = []  # the replies that the model itself ended
+        if system is not None:
+            self.system = system
 
+    @property
+    def system(self) -> str | None:
+        """The system message; setting it keeps the turns."""
+        first = self.messages[:1]
+        return first[0].content if first and first[0].role == "system" else None
 
-@dataclass(frozen=True)
-class Template:
-    """How a model wants its conversations written.
+    @system.setter
+    def system(self, text: str | None) -> None:
+        turns = self.turns
+        self.messages = ([] if text is None else [Message("system", text)]) + turns
 
-    Args:
-        name: what `--conv-template` calls it.
-        origin: "conversation_templates", "fastchat", "tokenizer" or the path of a file.
-        render: writes turns as text; the flag asks for the beginning of a reply after them.
-        stop_strings: what ends a reply, where that is not a token.
-        stop_ids: what ends a reply, where it is one (besides the model's own end of sequence).
-        system: the system message of a conversation that brings none.
-        adds_bos: whether what the tokenizer puts before a text goes before this one too.
-        end: the text that ends a reply; "" where that is neither a token nor a stop string.
-    """
+    @property
+    def turns(self) -> list[Message]:
+        """The messages without the system message."""
+        return [message for message in self.messages if message.role != "system"]
 
-    name: str
-    origin: str
-    render: Callable[[Sequence[Turn], bool], str] = field(repr=False)
-    stop_strings: tuple[str, ...] = ()
-    stop_ids: tuple[int, ...] = ()
-    system: str | None = None
-    adds_bos: bool = True
-    end: str = ""
+    def send(self, text: str) -> Generator[Update]:
+        """Say something; yield what every step adds to the reply.
 
-    def segments(self, messages: Sequence[Message], *, generate: bool = True) -> list[Segment]:
-        """Render a conversation; with `generate`, up to where the model's next token belongs.
-
-        That is the beginning of a reply or, in a conversation that ends with an assistant's
-        message, the end of this one: then it is to be continued.
+        However the reply ends, interrupted or not, what was said of it is kept. Where nothing was
+        said, the question is taken back, so that it can be asked again.
         """
-        unfinished = generate and [m.role for m in messages[-1:]] == ["assistant"]
-        segments: list[Segment] = []
-        for text, message, reply in self._parts(messages, generate and not unfinished):
-            if message is None and unfinished:
-                break
-            end = re.match(rf"\s*{re.escape(self.end)}", text) if self.end and segments else None
-            border = end.end() if end else 0
-            segments += [Segment(text[:border], None, True), Segment(text[border:], None, False)]
-            segments += [Segment(reply, message, True)] if message is not None else []
-        return [segment for segment in segments if segment.text or segment.message is not None]
+        before = list(self.messages)
+        if not self.history:
+            self.reset()
+        self.messages.append(Message("user", text))
+        return self._answer(before)
 
-    def encode(
-        self, tokenizer: Tokenizer, messages: Sequence[Message], *, generate: bool = True
-    ) -> list[int]:
-        """Return a conversation's ids, those of a reply as it was generated."""
-        return self._encode(tokenizer, messages, generate)[0]
+    def regenerate(self) -> Generator[Update]:
+        """Answer the last question again; above temperature 0, otherwise."""
+        before = list(self.messages)
+        if self.messages and self.messages[-1].role == "assistant":
+            self.messages.pop()
+        if not self.turns:
+            self.messages = before
+            raise UsageError("there is nothing to answer again yet")
+        return self._answer(before)
 
-    def encode_supervised(
-        self, tokenizer: Tokenizer, messages: Sequence[Message]
-    ) -> tuple[list[int], list[bool]]:
-        """Return the ids of a finished conversation, and which of them are supervised."""
-        if not tokenizer.is_fast:
-            raise ModelError("training needs a fast tokenizer (tokenizer.json)")
-        return self._encode(tokenizer, messages, False)
+    def go_on(self) -> Generator[Update]:
+        """Go on with the last reply where it was cut, from the same tokens.
 
-    def with_end(self, tokenizer: Tokenizer) -> Template:
-        """Find out what ends a reply: as a token it stops generation, whatever else does."""
-        probe = [Message("user", "a"), Message("assistant", "b", ())]
-        after, _, _ = self._parts(probe, False)[-1]
-        tokens, stops = tokenizer.get_added_vocab(), self.stop_strings
-        ends = [end for end in (*tokens, *stops) if end and after.lstrip().startswith(end)]
-        end = max(ends, key=len, default="")
-        ids = (*self.stop_ids, *(tokens[stop] for stop in (*stops, end) if stop in tokens))
-        strings = tuple(stop for stop in stops if stop not in tokens)
-        return replace(self, end=end, stop_ids=tuple(dict.fromkeys(ids)), stop_strings=strings)
+        Raises:
+            UsageError: if it was not cut, or its tokens are not known.
+        """
+        last = self.messages[-1] if self.turns else None
+        if last is None or last.role != "assistant":
+            raise UsageError("there is no reply to go on with yet")
+        if any(last is ended for ended in self._ended):
+            raise UsageError("the last reply came to its end")
+        if last.ids is None:
+            raise UsageError("the last reply is known as text only, not by its tokens")
+        return self._answer(list(self.messages))
 
-    def _encode(
-        self, tokenizer: Tokenizer, messages: Sequence[Message], generate: bool
-    ) -> tuple[list[int], list[bool]]:
-        def generated(segment: Segment) -> int | None:
-            index = segment.message
-            return None if index is None or messages[index].ids is None else index
-
-        ids: list[int] = []
-        supervised: list[bool] = []
-        for index, group in groupby(self.segments(messages, generate=generate), generated):
-            if index is not None:
-                ids += messages[index].ids or ()
-                supervised += [True] * (len(ids) - len(supervised))
-                continue
-            run = list(group)
-            text = "".join(segment.text for segment in run)
-            flags = [False, *(segment.supervised for segment in run for _ in segment.text)]
-            new, ends = _tokenize(tokenizer, text, continues=bool(ids))
-            bos = [] if ids or not self.adds_bos else _bos(tokenizer, text)
-            ids += bos + new
-            # A token belongs where it ends: " Hi" to the reply, though its space may be before it.
-            supervised += [False] * len(bos) + [flags[end] for end in ends]
-        return ids, supervised
-
-    def _parts(
-        self, messages: Sequence[Message], generate: bool
-    ) -> list[tuple[str, int | None, str]]:
-        """Return for each reply the text before it, its index and its text; then what is left."""
-        longest = max(
-            (run for m in messages for run in re.findall("@reply@*", m.content)), default=""
-        )
-        mark = f"{longest or '@reply'}@"
-        turns = [
-            {"role": m.role, "content": f"{mark}{i};" if m.role == "assistant" else m.content}
-            for i, m in enumerate(messages)
-        ]
-        if self.system is not None and all(turn["role"] != "system" for turn in turns):
-            turns.insert(0, {"role": "system", "content": self.system})
-        whole = self._write(turns, generate)
-        *texts, rest = re.split(rf"{mark}(\d+);", whole)
-        parts: list[tuple[str, int | None, str]] = []
-        for text, index in zip(texts[::2], map(int, texts[1::2]), strict=True):
-            at, prompt, reply = index + len(turns) - len(messages), text, messages[index].content
-            # A reply begins where the prompt it answered ended, which may be before the template's
-            # place for it: asked after "ASSISTANT:", a model writes the space itself.
-            if at and turns[at - 1]["role"] == "user":
-                prompt = re.split(rf"{mark}\d+;", self._write(turns[:at], True))[-1]
-            if messages[index].ids is None:
-                prompt = prompt if text.startswith(prompt) else text
-                left, right = whole.split(turns[at]["content"], 1)
-                left = left[: len(left) - len(text)] + prompt
-                turn = {"role": "assistant", "content": reply}
-                written = self._write([*turns[:at], turn, *turns[at + 1 :]], generate)
-                middle = written[len(left) : len(written) - len(right)]
-                # Templates trim. One that wrote something else around this text is not followed.
-                followed = left + middle + right == written
-                reply = middle if followed else text[len(prompt) :] + reply
-            parts.append((prompt, index, reply))
-        return [*parts, (rest, None, "")]
-
-    def _write(self, turns: Sequence[Turn], generate: bool) -> str:
+    def _answer(self, before: list[Message]) -> Generator[Update]:
+        """Stream a reply and keep it; `before` is what stands again if nothing was said."""
+        asked = list(self.messages)
         try:
-            return self.render(turns, generate)
-        except Exception as error:  # a template is a program, and not ours
-            if [turn["role"] for turn in turns[:2]] == ["system", "user"]:
-                # Some know no system message: there it opens the first question.
-                text = "\n\n".join(turn["content"] for turn in turns[:2] if turn["content"])
-                return self._write([{"role": "user", "content": text}, *turns[2:]], generate)
-            complaint = " ".join(str(error).split()) or type(error).__name__
-            raise NfoxError(f"conversation template {self.name}: {complaint}", HINT) from error
+            yield from self.chat.updates(asked)
+        finally:
+            reply = self.chat.reply
+            if self.messages == asked:  # nobody has changed the conversation meanwhile
+                said = reply.ids or reply.text or reply.finish != "interrupt"
+                self.messages = self._with(asked, reply) if said else before
+                self._ended += self.messages[-1:] if reply.finish == "stop" else []
+
+    def _with(self, asked: list[Message], reply: Reply) -> list[Message]:
+        """Return the messages and the reply to them, which goes on with the last if that is one."""
+        begun = asked[-1]
+        if begun.role != "assistant" or begun.ids is None:
+            return [*asked, reply.message()]
+        if reply.text and not reply.ids:  # cut inside a token: known as text only
+            return [*asked[:-1], Message("assistant", begun.content + reply.text)]
+        ids = (*begun.ids, *reply.ids)
+        # Spelled anew: the cut may have been inside a character.
+        text = spelled(self.chat.model.tokenizer, ids).removeprefix(" ")
+        return [*asked[:-1], Message("assistant", text, ids)]
+
+    def undo(self) -> str | None:
+        """Take back the last exchange; return the question, or None if there is none."""
+        if self.turns and self.messages[-1].role == "assistant":
+            self.messages.pop()
+        if self.turns and self.messages[-1].role == "user":
+            return self.messages.pop().content
+        return None
+
+    def reset(self) -> None:
+        """Forget all turns; the system message stays."""
+        self._ended.clear()
+        self.messages = [message for message in self.messages if message.role == "system"]
+
+    def save(self, path: Path) -> None:
+        """Write the conversation as JSON, token ids included.
+
+        Raises:
+            NfoxError: if the file cannot be written.
+        """
+        data = {
+            "format": FORMAT,
+            "model": self.chat.model.name,
+            "template": self.chat.template.name,
+            "messages": [_to_json(message) for message in self.messages],
+        }
+        try:
+            path.write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
+        except OSError as error:
+            raise NfoxError(f"cannot write {path}: {error.strerror}") from error
+
+    def load(self, path: Path) -> None:
+        """Read a conversation: our own, a list of role and content, or FastChat's.
+
+        Token ids are kept if they were made with this model. On an error the present conversation
+        stays as it is.
+
+        Raises:
+            NfoxError: if the file is not readable as one of these.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise NfoxError(f"cannot read {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise NfoxError(f"{path} is not JSON: {error}") from error
+        same = isinstance(data, dict) and data.get("model") == self.chat.model.name
+        try:
+            self.messages = _messages(data, keep_ids=same)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise NfoxError(
+                f"{path} is not a conversation: expected {{'messages': [{{'role', 'content'}}]}}, "
+                f"a list of these, or FastChat's layout ({error})"
+            ) from error
 
 
-def _bos(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return what the tokenizer puts before a text, unless the text has it already."""
-    if tokenizer.bos_token and text.startswith(tokenizer.bos_token):
-        return []
-    plain = tokenizer("a", add_special_tokens=False).input_ids
-    full: list[int] = tokenizer("a").input_ids
-    return full[: full.index(plain[0])]
+def _to_json(message: Message) -> dict[str, Any]:
+    ids = {} if message.ids is None else {"ids": list(message.ids)}
+    return {"role": message.role, "content": message.content, **ids}
 
 
-def _tokenize(tokenizer: Tokenizer, text: str, *, continues: bool) -> tuple[list[int], list[int]]:
-    """Return the ids of a text, and after which of its characters each one ends.
-
-    A text that continues is tokenised behind another one, so that no SentencePiece tokenizer puts
-    its space before the first word; behind one with which it does not merge.
-    """
-    for before in ("\n", "a", ".", "") if continues else ("",):
-        options = {"add_special_tokens": False, "verbose": False}
-        left = tokenizer(before, **options).input_ids
-        both = tokenizer(before + text, return_offsets_mapping=tokenizer.is_fast, **options)
-        ids: list[int] = both.input_ids
-        if ids[: len(left)] == left and bool(left) == bool(before):
-            offsets = both.offset_mapping if tokenizer.is_fast else [(0, 0)] * len(ids)
-            ends = [max(0, end - len(before)) for _, end in offsets]
-            return ids[len(left) :], ends[len(left) :]
-    raise AssertionError("an empty text changes nothing")
+def _messages(data: Any, *, keep_ids: bool) -> list[Message]:
+    """Turn any of the layouts that `Session.load` reads into messages."""
+    if isinstance(data, dict) and "roles" in data:  # FastChat: [[role, text], ...]
+        named = dict(zip(data["roles"], ("user", "assistant"), strict=True))
+        turns = data["messages"][data.get("offset", 0) :]
+        rows = [{"role": named[role], "content": text} for role, text in turns if text is not None]
+        if data.get("system_message"):
+            rows.insert(0, {"role": "system", "content": data["system_message"]})
+    else:
+        rows = data["messages"] if isinstance(data, dict) else data
+    messages = []
+    for row in rows:
+        role, content = row["role"], row["content"]
+        if role not in ("system", "user", "assistant") or not isinstance(content, str):
+            raise ValueError(f"role {role!r} with content {content!r:.40}")
+        ids = row.get("ids") if keep_ids else None
+        messages.append(Message(role, content, tuple(map(int, ids)) if ids else None))
+    return messages

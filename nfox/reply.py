@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nfox.conversation import Message
+from nfox.decoding.generate import FinishReason, Step
+from nfox.decoding.rules import make_rule
+from nfox.decoding.sampling import Sampling
+from nfox.decoding.stats import Stats
+from nfox.decoding.verify import Rule
 from nfox.errors import UsageError
-from nfox.generate import FinishReason, Step
-from nfox.rules import make_rule
-from nfox.sampling import Sampling
-from nfox.stats import Stats
-from nfox.stream import Piece
-from nfox.verify import Rule
+from nfox.text.stream import Piece
+from nfox.text.template import Message
 
 Finish = FinishReason | Literal["interrupt"]
 

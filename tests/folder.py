@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from nfox import drafters
-from nfox.checkpoint import About, write
-from nfox.heads_drafter import HeadsDrafter
+from nfox.drafters.common.heads import HeadsDrafter
+from nfox.heads.checkpoint import About, write
 
 TEMPLATE = (
     "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"

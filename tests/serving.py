@@ -13,10 +13,10 @@ from starlette.types import ASGIApp
 from nfox import Chat, ModelOptions, Settings, load
 from nfox.drafters import ready
 from nfox.serve.app import make_app
-from nfox.serve.engine import Engine, Limits
-from nfox.serve.guard import Guard
 from nfox.serve.metrics import Metrics
-from nfox.serve.served import Served
+from nfox.serve.middleware import Guard
+from nfox.serve.requests import Served
+from nfox.serve.worker import Engine, Limits
 
 NAME = "tiny"
 QUESTION = [{"role": "user", "content": "hello there"}]

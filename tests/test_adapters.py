@@ -14,14 +14,15 @@ from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from torch import Tensor
 
-from nfox import Chat, Message, ModelOptions, Session, Settings, adapters, load
-from nfox.cli import commands
-from nfox.cli.chat import Talk
-from nfox.cli.header import hint, print_header
-from nfox.cli.options import DisplayArguments
-from nfox.cli.theme import make_screen
+from nfox import Chat, Message, ModelOptions, Session, Settings, load
+from nfox.cli.chat.app import Talk
+from nfox.cli.chat.commands import registry as commands
+from nfox.cli.display.header import hint, print_header
+from nfox.cli.display.theme import make_screen
+from nfox.cli.options.groups import DisplayArguments
 from nfox.errors import ModelError, UsageError
-from nfox.loading import LoadedModel, Quantisation, load_model
+from nfox.models import adapters
+from nfox.models.loading import LoadedModel, Quantisation, load_model
 
 FLOAT32 = ModelOptions(offline=True, dtype="float32")
 ASKED = [Message("user", "the quick brown fox")]

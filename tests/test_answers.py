@@ -11,14 +11,14 @@ import typer
 from full_disk import room
 from typer.testing import CliRunner, Result
 
-from nfox.cli.bench_answers import answers, write_answers
-from nfox.cli.grouped import grouped
-from nfox.cli.result_files import check_folder
+from nfox.cli.bench.answers import answers, write_answers
+from nfox.cli.options.dataclass_options import grouped
+from nfox.cli.output_files import check_folder
+from nfox.decoding.stats import Stats
 from nfox.errors import NfoxError, UsageError
-from nfox.eval.answer_speed import rows
-from nfox.eval.answers import AnswerFile, question_ids, read, write
-from nfox.eval.trials import Task, Trial
-from nfox.stats import Stats
+from nfox.eval.answers.files import AnswerFile, question_ids, read, write
+from nfox.eval.answers.speed import rows
+from nfox.eval.bench.runner import Task, Trial
 
 MEDUSA = {  # as gen_model_answer_medusa.py writes it
     "question_id": 82,

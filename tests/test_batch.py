@@ -11,7 +11,7 @@ import pytest
 from nfox import Chat, ModelOptions, NfoxError, Sampling, Settings, load
 from nfox.batch import answer, parse_prompt, parse_prompts, remaining
 from nfox.errors import UsageError
-from nfox.lines import finished_ids
+from nfox.files.jsonl import finished_ids
 
 LINES = [
     json.dumps({"id": "a", "prompt": "hello"}),

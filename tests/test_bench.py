@@ -14,22 +14,22 @@ import pytest
 import torch
 
 from nfox import Chat, Message, ModelOptions, Settings, load
-from nfox.costs import Costs, expected_tau
+from nfox.decoding.costs import Costs, expected_tau
+from nfox.decoding.rules import Greedy
+from nfox.decoding.sampling import Sampling
+from nfox.decoding.stats import Stats
+from nfox.decoding.verify import verify
 from nfox.drafters import plain
-from nfox.drafters.base import Context
+from nfox.drafters.common.method import Context
 from nfox.drafters.spec import Speculative
 from nfox.errors import UsageError
-from nfox.eval.entrants import Drafting, Entrant
-from nfox.eval.figures import rows, speedups
-from nfox.eval.oracle import Decreed, Oracle
-from nfox.eval.result import ALL
-from nfox.eval.simulation import expected_steps, simulation
-from nfox.eval.tasks import read
-from nfox.eval.trials import Bench, Divergence, Task, Trial
-from nfox.rules import Greedy
-from nfox.sampling import Sampling
-from nfox.stats import Stats
-from nfox.verify import verify
+from nfox.eval.bench.entrants import Drafting, Entrant
+from nfox.eval.bench.metrics import rows, speedups
+from nfox.eval.bench.result import ALL
+from nfox.eval.bench.runner import Bench, Divergence, Task, Trial
+from nfox.eval.bench.simulated_drafter import Decreed, Oracle
+from nfox.eval.bench.simulation import expected_steps, simulation
+from nfox.eval.bench.tasks import read
 
 PLAIN = plain()
 PLAIN_ONE = Entrant.parse(PLAIN)

@@ -13,10 +13,10 @@ from full_disk import room
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
-from nfox.cli.bench_run import trials_file
+from nfox.cli.bench.run import trials_file
 from nfox.drafters import names, plain
-from nfox.eval.figures import EXPLAIN, PEERS
-from nfox.eval.trials import Bench, Trial
+from nfox.eval.bench.metrics import EXPLAIN, PEERS
+from nfox.eval.bench.runner import Bench, Trial
 
 PLAIN = plain()
 
@@ -172,7 +172,7 @@ def test_a_result_is_kept_though_nobody_reads_the_table(
     def broken(result: Any) -> None:
         raise RuntimeError("as a closed pipe does")
 
-    monkeypatch.setattr("nfox.cli.bench_table.print_table", broken)
+    monkeypatch.setattr("nfox.cli.bench.table.print_table", broken)
     out = tmp_path / "result.json"
     done = run(*QUICK, "--methods", "none", "--json", out)
     assert done.exit_code == 1

@@ -13,12 +13,12 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from nfox.cli.bench_compare import baseline as baseline_command
-from nfox.cli.bench_compare import compare as compare_command
-from nfox.cli.grouped import grouped
+from nfox.cli.bench.compare import baseline as baseline_command
+from nfox.cli.bench.compare import compare as compare_command
+from nfox.cli.options.dataclass_options import grouped
 from nfox.errors import UsageError
-from nfox.eval.baseline import Check, baseline, guard
-from nfox.eval.compare import (
+from nfox.eval.bench.baseline import Check, baseline, guard
+from nfox.eval.bench.compare import (
     Change,
     Rankings,
     changes,

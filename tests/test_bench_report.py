@@ -19,14 +19,14 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from nfox.cli.bench_report import check_report, report, write_report
-from nfox.cli.grouped import grouped
+from nfox.cli.bench.report import check_report, report, write_report
+from nfox.cli.options.dataclass_options import grouped
 from nfox.errors import NfoxError, UsageError
-from nfox.eval.drawing import image
-from nfox.eval.figures import EXPLAIN
-from nfox.eval.page import page
-from nfox.eval.plots import PLOTS, plots
-from nfox.eval.result import SCHEMA
+from nfox.eval.bench.metrics import EXPLAIN
+from nfox.eval.bench.result import SCHEMA
+from nfox.eval.report.page import page
+from nfox.eval.report.plot_style import image
+from nfox.eval.report.plots import PLOTS, plots
 
 Row = dict[str, Any]
 

@@ -12,9 +12,9 @@ from tiny import PROMPT
 from torch import Tensor
 from transformers import DynamicCache
 
-from nfox.cache import KVCache, common_prefix
-from nfox.target import CACHES, Target
-from nfox.tree import TokenTree
+from nfox.decoding.cache import KVCache, common_prefix
+from nfox.decoding.target import CACHES, Target
+from nfox.decoding.tree import TokenTree
 
 LONG = [(11 * i + i // 7) % tiny.VOCABULARY for i in range(700)]
 TREE = TokenTree.from_paths(5, [[1, 2], [3, 4, 5], [2]])

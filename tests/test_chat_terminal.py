@@ -15,7 +15,7 @@ import pytest
 from pyte import Stream
 from test_cli_render import Terminal, bare
 
-from nfox.cli.render import clean
+from nfox.cli.display.reply_view import clean
 from nfox.demo import TARGET
 
 ROOT = Path(__file__).parent.parent

@@ -14,17 +14,18 @@ import torch
 from tiny import PROMPT
 from torch import Tensor
 
-from nfox import grams, layers
-from nfox.checkpoint import ABOUT
-from nfox.costs import Costs
+from nfox.decoding.costs import Costs
+from nfox.decoding.rules import make_rule
+from nfox.decoding.tree_shapes import Prices, Shape
 from nfox.drafters import chimera
-from nfox.drafters.base import Context
 from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads
+from nfox.drafters.common.method import Context
 from nfox.errors import ModelError
-from nfox.heads import IGNORE, Text, labelled
-from nfox.loading import ModelOptions
-from nfox.rules import make_rule
-from nfox.trees import Prices, Shape
+from nfox.heads import attention as layers
+from nfox.heads import trigrams as grams
+from nfox.heads.base import IGNORE, Text, labelled
+from nfox.heads.checkpoint import ABOUT
+from nfox.models.loading import ModelOptions
 
 SIZE, WORDS = 32, tiny.VOCABULARY
 TOKENS = [*PROMPT, 40, 11, 2, 7, 63, 0, 8, 8, 8, 30]

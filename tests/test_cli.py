@@ -16,12 +16,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import nfox
-from nfox.cli import events, options
 from nfox.cli.app import app
+from nfox.cli.chat import events
+from nfox.cli.options import groups as options
+from nfox.decoding.rules import RULES
 from nfox.drafters import method, names
-from nfox.rules import RULES
-from nfox.stream import sanitize
-from nfox.templates import available
+from nfox.text.resolve import available
+from nfox.text.stream import sanitize
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "prompt_toolkit", "fastchat.model", "bitsandbytes")
@@ -258,8 +259,8 @@ def test_sampling_of_the_model(model: str, tmp_path: Path) -> None:
 def test_what_the_models_sampling_means() -> None:
     from transformers import GenerationConfig
 
-    from nfox.defaults import sampling_of
-    from nfox.sampling import Sampling
+    from nfox.decoding.sampling import Sampling
+    from nfox.models.generation_config import sampling_of
 
     assert sampling_of(GenerationConfig(temperature=0.5)) == Sampling()
     drawn = sampling_of(GenerationConfig(do_sample=True, temperature=0.5, top_p=0.9), seed=3)

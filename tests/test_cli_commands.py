@@ -16,17 +16,18 @@ import typer
 from rich.console import Console
 
 from nfox import Message, Session, Settings, load
-from nfox.chat import Chat
-from nfox.cli import chat as program
-from nfox.cli import commands, events, input
-from nfox.cli.chat import Talk, chat_loop
-from nfox.cli.commands_tuning import changed
-from nfox.cli.header import print_header
-from nfox.cli.interrupt import interruptible
-from nfox.cli.options import DisplayArguments, SessionArguments
-from nfox.cli.theme import make_screen
-from nfox.costs import Costs
+from nfox.cli.chat import app as program
+from nfox.cli.chat import events, input
+from nfox.cli.chat.app import Talk, chat_loop
+from nfox.cli.chat.commands import registry as commands
+from nfox.cli.chat.commands.settings import changed
+from nfox.cli.chat.interrupt import interruptible
+from nfox.cli.display.header import print_header
+from nfox.cli.display.theme import make_screen
+from nfox.cli.options.groups import DisplayArguments, SessionArguments
+from nfox.decoding.costs import Costs
 from nfox.drafters import names
+from nfox.engine import Chat
 from nfox.errors import ContextError, NfoxError, UsageError
 from nfox.reply import Reply, Update
 

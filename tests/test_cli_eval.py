@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
-from nfox.cli.options import CLLM_TEMPLATES, ModelArguments
+from nfox.cli.options.groups import CLLM_TEMPLATES, ModelArguments
 from nfox.errors import UsageError
-from nfox.templates import resolve
+from nfox.text.resolve import resolve
 
 SMALL = ("--dtype", "float32", "--threads", "1", "--max-new-tokens", "12")
 
@@ -243,7 +243,7 @@ PROMPTS = {
 @pytest.mark.parametrize("kind", CLLM_TEMPLATES)
 def test_every_type_of_cllm_gets_its_own_prompt(kind: Any) -> None:
     """A published chat gives all of them the prompt for code, by `if type == "a" or "b"`."""
-    from nfox.conversation import Message
+    from nfox.text.template import Message
 
     template = resolve(folder.tokenizer(), ModelArguments(cllm_type=kind).conv_template)  # type: ignore[arg-type]
     segments = template.segments([Message("user", "Q")])

@@ -16,14 +16,14 @@ from rich.cells import cell_len
 from rich.color import ColorTriplet
 from rich.text import Text
 
-from nfox.cli.options import DisplayArguments
-from nfox.cli.render import ReplyView, clean
-from nfox.cli.steps import Recorder, print_steps
-from nfox.cli.theme import PALETTES, Screen, make_screen
-from nfox.generate import Seconds, Step
-from nfox.stream import Piece
-from nfox.tree import TokenTree
-from nfox.verify import Verdict
+from nfox.cli.display.reply_view import ReplyView, clean
+from nfox.cli.display.steps import Recorder, print_steps
+from nfox.cli.display.theme import PALETTES, Screen, make_screen
+from nfox.cli.options.groups import DisplayArguments
+from nfox.decoding.generate import Seconds, Step
+from nfox.decoding.tree import TokenTree
+from nfox.decoding.verify import Verdict
+from nfox.text.stream import Piece
 
 ACCEPTED, CORRECTED = "\x1b[4;38;2;0;119;205m", "\x1b[38;2;180;94;0m"
 UNDERLINED, ITALIC, RESET = "\x1b[4m", "\x1b[3m", "\x1b[0m"

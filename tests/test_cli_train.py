@@ -20,11 +20,11 @@ import test_train
 from test_train import METHOD
 from typer.testing import CliRunner, Result
 
-from nfox import checkpoint
 from nfox.cli.app import app
 from nfox.errors import UsageError
-from nfox.train.heads_job import HeadsJob
-from nfox.train.job import train as begin
+from nfox.heads import checkpoint
+from nfox.train.heads.job import HeadsJob
+from nfox.train.run import train as begin
 
 SMALL = {"max_steps": 2, "use_cpu": True, "bf16": False, "logging_steps": 1, "save_steps": 99}
 
@@ -102,7 +102,7 @@ def test_a_file_holds_the_same_names_and_typed_ones_win(kind: str, tmp_path: Pat
 
 def parsed(*words: object, method: str = METHOD) -> tuple[HeadsJob, Any, list[str]]:
     """Read settings without training."""
-    from nfox.cli.train_options import parse
+    from nfox.cli.train.arguments import parse
 
     return parse(method, [str(word) for word in words], "")
 
@@ -266,7 +266,7 @@ def test_data_to_measure_on_are_measured_on_as_training_goes(tmp_path: Path) -> 
 def test_a_report_to_what_is_not_there_names_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nfox.cli import train_reports
+    from nfox.cli.train import reporting as train_reports
 
     needed = [*NEEDED, "--output_dir", tmp_path]
     monkeypatch.setattr(train_reports, "get_available_reporting_integrations", lambda: ["wandb"])
@@ -299,7 +299,7 @@ def test_the_command_printed_after_a_quantised_training_quantises(
 
 @pytest.mark.parametrize("method", test_train.METHODS)
 def test_labels_that_are_not_the_papers_are_told(method: str, tmp_path: Path) -> None:
-    from nfox.train.heads_job import heads_class
+    from nfox.train.heads.job import heads_class
 
     told: list[str] = []
     for own in (False, True):

@@ -22,24 +22,24 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner, Result
 
-from nfox import checkpoint
 from nfox.cli.app import app
-from nfox.compose import load
+from nfox.decoding.target import Target
 from nfox.drafters.jacobi import Jacobi
 from nfox.errors import UsageError
-from nfox.jacobi_blocks import blocks
-from nfox.loading import ModelOptions, Quantisation, load_model
+from nfox.heads import checkpoint
+from nfox.loader import load
+from nfox.models.loading import ModelOptions, Quantisation, load_model
 from nfox.reply import Settings
-from nfox.target import Target
-from nfox.train import branches
-from nfox.train.branches import Branches, Woven
-from nfox.train.consistency import ConsistencyLearner
-from nfox.train.consistency_job import ConsistencyJob
-from nfox.train.job import train
-from nfox.train.joint import Joint
-from nfox.train.record import Done
-from nfox.train.states import Row, States, collate
-from nfox.train.trajectories import Trajectory
+from nfox.train.cllm import branch_attention as branches
+from nfox.train.cllm.blocks import blocks
+from nfox.train.cllm.branch_attention import Branches, Woven
+from nfox.train.cllm.job import ConsistencyJob
+from nfox.train.cllm.learner import ConsistencyLearner
+from nfox.train.cllm.rows import Row, States, collate
+from nfox.train.cllm.trajectories import Trajectory
+from nfox.train.heads.joint_options import Joint
+from nfox.train.job import Done
+from nfox.train.run import train
 
 WHOLE = Joint(base="whole")
 N = 5
@@ -332,7 +332,7 @@ def test_with_qlora_the_base_is_in_4_bit_and_gradients_reach_the_adapters(tmp_pa
     pytest.importorskip("bitsandbytes")
     from bitsandbytes.nn import Linear4bit
 
-    from nfox.cli.train_options import parse
+    from nfox.cli.train.arguments import parse
 
     needed = ["--target_model_path", str(folder.llama()), "--data_path", str(data())]
     asked, *_ = parse("cllm", [*needed, "--output_dir", str(tmp_path), "--qlora", "--use_cpu"], "")

@@ -6,8 +6,8 @@ import pytest
 import tiny
 import torch
 
-from nfox import costs
-from nfox.costs import WIDTHS, Costs, idleness, measure, timed
+from nfox.decoding import costs
+from nfox.decoding.costs import WIDTHS, Costs, idleness, measure, timed
 
 FLAT = Costs({1: 5.0, 4: 5.0, 32: 5.0})
 LINEAR = Costs({1: 1.0, 2: 2.0, 32: 32.0})

@@ -16,15 +16,15 @@ from test_train import job, learn
 from tiny import PROMPT, VOCABULARY
 from torch import Tensor
 
-from nfox import trees
-from nfox.alignments import collapse, longest, prefixes, ranks, surprise
-from nfox.checkpoint import ABOUT
-from nfox.drafters.base import Context
+from nfox.decoding import tree_shapes as trees
+from nfox.decoding.rules import make_rule
+from nfox.drafters.common.method import Context
 from nfox.drafters.ctc import CTC, CTCConfig, CTCHeads
 from nfox.errors import ModelError, UsageError
-from nfox.heads import IGNORE, Text
-from nfox.loading import ModelOptions
-from nfox.rules import make_rule
+from nfox.heads.base import IGNORE, Text
+from nfox.heads.checkpoint import ABOUT
+from nfox.heads.ctc_alignment import collapse, longest, prefixes, ranks, surprise
+from nfox.models.loading import ModelOptions
 
 WORDS, SLOTS = 3, 5
 EVERY: dict[str, Any] = {"beam": 1000, "top": 1000, "least": 0.0}  # nothing is left out

@@ -16,12 +16,12 @@ from typing import Any
 import folder
 import pytest
 
-from nfox.conversation import Message, Template
 from nfox.errors import NfoxError, UsageError
-from nfox.heads import IGNORE
-from nfox.templates import resolve
-from nfox.train.data import gather, normalise, read
-from nfox.train.rows import Rows, collate
+from nfox.heads.base import IGNORE
+from nfox.text.resolve import resolve
+from nfox.text.template import Message, Template
+from nfox.train.data.conversations import gather, normalise, read
+from nfox.train.data.rows import Rows, collate
 
 U, A, S = "user", "assistant", "system"
 

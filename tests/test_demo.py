@@ -11,7 +11,7 @@ import pytest
 
 from nfox import Chat, Message, ModelOptions, Settings, drafters, load
 from nfox.demo import TARGET
-from nfox.heads_drafter import HeadsDrafter
+from nfox.drafters.common.heads import HeadsDrafter
 
 METHODS = [name for name in drafters.names() if drafters.method(name).drafts]
 HEADS = [name for name in METHODS if issubclass(drafters.method(name), HeadsDrafter)]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from nfox.cli.app import app
 from nfox.cli.processes import keep_to_own_gpus
 from nfox.errors import UsageError
-from nfox.train.server import Server
+from nfox.train.data.api_client import Server
 
 QUESTIONS = ("the fox", "quick brown fox", "lazy dog", "jumps")
 

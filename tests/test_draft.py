@@ -17,18 +17,18 @@ from test_train import FLOAT32, Log, arguments
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from nfox import checkpoint
 from nfox.cli.app import app
-from nfox.costs import Costs
+from nfox.decoding.costs import Costs
+from nfox.decoding.rules import make_rule
+from nfox.decoding.sampling import Sampling
 from nfox.drafters.spec import Speculative
 from nfox.errors import ModelError, UsageError
-from nfox.loading import load_model
-from nfox.rules import make_rule
-from nfox.sampling import Sampling
-from nfox.train.distil import Distillation, DraftLearner, collate, divergence
-from nfox.train.draft_job import DraftJob, Sizes
-from nfox.train.job import train
-from nfox.train.record import Done
+from nfox.heads import checkpoint
+from nfox.models.loading import load_model
+from nfox.train.draft.job import DraftJob, Sizes
+from nfox.train.draft.learner import Distillation, DraftLearner, collate, divergence
+from nfox.train.job import Done
+from nfox.train.run import train
 
 KINDS = ("forward", "reverse", "tv")
 TEXTS = [[7 * i % 61 for i in range(20)], [5 * i % 59 for i in range(11)]]

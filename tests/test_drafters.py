@@ -15,14 +15,14 @@ import torch
 from tiny import PROMPT
 
 from nfox import drafters
-from nfox.costs import Costs
-from nfox.drafters.base import Context, Drafter, Options, Parts, Places
+from nfox.decoding.costs import Costs
+from nfox.decoding.rules import RULES, make_rule
+from nfox.decoding.sampling import Sampling
+from nfox.drafters.common.method import Context, Drafter, Options, Parts, Places
 from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.lookup import Lookup
 from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.loading import LoadedModel
-from nfox.rules import RULES, make_rule
-from nfox.sampling import Sampling
+from nfox.models.loading import LoadedModel
 
 NAMES = drafters.names()
 

@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM, PhiConfig, PhiForCausalLM
 from typer.testing import CliRunner
 
 from nfox import drafters
-from nfox.checkpoint import About, write, write_text
 from nfox.cli.app import app
 from nfox.demo import TARGET
+from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
-from nfox.heads_drafter import HeadsDrafter
-from nfox.loading import ModelOptions, load_model
+from nfox.heads.checkpoint import About, write, write_text
+from nfox.models.loading import ModelOptions, load_model
 
 OTHERS = [
     name
@@ -185,7 +185,7 @@ def test_the_base_is_the_one_that_the_draft_model_was_trained_for(tmp_path: Path
 
 
 def test_what_could_not_be_checked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nfox.checkpoint.hf_hub_download", _nothing)
+    monkeypatch.setattr("nfox.heads.checkpoint.hf_hub_download", _nothing)
     done = export("vllm", folder.llama(), tmp_path / "out", "--base-model", "some/base")
     assert done.exit_code == 0, done.stderr
     assert "as many tokens" in done.stdout

@@ -14,12 +14,12 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from nfox.cli.app import app
-from nfox.cli.eval_jacobi import telling
-from nfox.cli.jacobi_picture import trajectory_picture
-from nfox.cli.options import DisplayArguments
-from nfox.cli.pictures import draw, save
-from nfox.cli.theme import ASCII, Symbols, make_screen
-from nfox.jacobi_blocks import Block
+from nfox.cli.display.jacobi_picture import trajectory_picture
+from nfox.cli.display.pictures import draw, save
+from nfox.cli.display.theme import ASCII, Symbols, make_screen
+from nfox.cli.eval.jacobi import telling
+from nfox.cli.options.groups import DisplayArguments
+from nfox.train.cllm.blocks import Block
 
 STATES = ((9, 9, 3, 9), (1, 9, 9, 4), (1, 2, 9, 4), (1, 2, 3, 4))
 TEXTS = {1: "·one", 2: "a_very_long_token", 3: "语言模型很好用", 4: "!", 9: "?"}

@@ -16,12 +16,13 @@ from click.testing import Result
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from nfox import checkpoint, drafters
-from nfox.checkpoint import About, write
+from nfox import drafters
 from nfox.cli.app import app
+from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
-from nfox.heads_drafter import HeadsDrafter
-from nfox.loading import ModelOptions, load_model
+from nfox.heads import checkpoint
+from nfox.heads.checkpoint import About, write
+from nfox.models.loading import ModelOptions, load_model
 
 OTHERS = [
     name
@@ -116,7 +117,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("nfox.checkpoint.save_file", full)
+    monkeypatch.setattr("nfox.heads.checkpoint.save_file", full)
     refused(export("medusa", heads, out), f"{out}: the disk is full", 1)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from nfox import Message, Session, drafters
 from nfox.cli.app import app
-from nfox.serve.worker import parse, template
+from nfox.serve.fastchat_worker import parse, template
 
 NAME = "tiny"
 API = Path(__file__).with_name("fastchat_api.py")

@@ -13,11 +13,11 @@ import tiny
 import torch
 from test_train import FLOAT32, job, learn
 
-from nfox import checkpoint
-from nfox.compose import load
-from nfox.fingerprint import KEY, _alike, fingerprint
-from nfox.loading import ModelOptions, load_model
-from nfox.train.joint import Joint
+from nfox.heads import checkpoint
+from nfox.heads.compatibility import KEY, _alike, fingerprint
+from nfox.loader import load
+from nfox.models.loading import ModelOptions, load_model
+from nfox.train.heads.joint_options import Joint
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

@@ -11,14 +11,14 @@ from tiny import PROMPT
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from nfox.cache import KVCache
-from nfox.drafters.base import Context, Drafter
+from nfox.decoding.cache import KVCache
+from nfox.decoding.generate import generate
+from nfox.decoding.rules import make_rule
+from nfox.decoding.target import Target
+from nfox.decoding.tree import TokenTree
+from nfox.drafters.common.method import Context, Drafter
 from nfox.drafters.none import Autoregressive
 from nfox.errors import ContextError, UsageError
-from nfox.generate import generate
-from nfox.rules import make_rule
-from nfox.target import Target
-from nfox.tree import TokenTree
 
 CASES = [(family, method) for family in tiny.DECODERS for method in tiny.methods(family)]
 LLAMA = [method for family, method in CASES if family == "llama"]
@@ -109,7 +109,7 @@ def test_regenerate_undo_and_a_change_of_method(family: str, method: str) -> Non
 def test_a_prompt_is_read_in_chunks(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = (*PROMPT, *answer(family, PROMPT), 4, 9)
     whole = answer(family, prompt)
-    monkeypatch.setattr("nfox.target.CHUNK", 7)
+    monkeypatch.setattr("nfox.decoding.target.CHUNK", 7)
     assert tiny.text(tiny.run(tiny.target(family), tiny.make("none", family), prompt)) == whole
 
 

@@ -20,9 +20,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from nfox.batch import Answered, Prompt, put_in_order
-from nfox.cli import generate_out as command
 from nfox.cli.app import app
-from nfox.lines import append
+from nfox.cli.generate import output as command
+from nfox.files.jsonl import append
 
 PROMPTS = tuple(Prompt(f"p{number}", number, (), ("hello",)) for number in range(9))
 

@@ -22,17 +22,17 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from nfox.chat import Chat
-from nfox.compose import load
-from nfox.conversation import Message
+from nfox.decoding.sampling import Sampling
+from nfox.decoding.target import Target
+from nfox.engine import Chat
 from nfox.errors import ModelError, NfoxError
 from nfox.eval.peers import base
 from nfox.eval.peers import gguf as written
 from nfox.eval.peers.llama_cpp import LlamaCpp
-from nfox.loading import LoadedModel, ModelOptions
+from nfox.loader import load
+from nfox.models.loading import LoadedModel, ModelOptions
 from nfox.reply import Settings
-from nfox.sampling import Sampling
-from nfox.target import Target
+from nfox.text.template import Message
 
 gguf = pytest.importorskip("gguf")
 

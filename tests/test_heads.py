@@ -12,15 +12,17 @@ import tiny
 import torch
 from tiny import PROMPT, VOCABULARY
 
-from nfox import checkpoint, drafters, trees
-from nfox.costs import Costs
-from nfox.drafters.base import Context, Parts, Places
+from nfox import drafters
+from nfox.decoding import tree_shapes as trees
+from nfox.decoding.costs import Costs
+from nfox.decoding.rules import make_rule
+from nfox.decoding.sampling import Sampling
+from nfox.drafters.common.heads import HeadsDrafter
+from nfox.drafters.common.method import Context, Parts, Places
 from nfox.errors import ModelError, UsageError
-from nfox.heads import IGNORE, Text, measure_accuracy
-from nfox.heads_drafter import HeadsDrafter
-from nfox.loading import LoadedModel, ModelOptions
-from nfox.rules import make_rule
-from nfox.sampling import Sampling
+from nfox.heads import checkpoint
+from nfox.heads.base import IGNORE, Text, measure_accuracy
+from nfox.models.loading import LoadedModel, ModelOptions
 
 METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
 TREES = [name for name in tiny.DECODERS if tiny.FAMILIES[name].proposals == "trees"]

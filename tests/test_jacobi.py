@@ -11,10 +11,10 @@ import tiny
 import torch
 from tiny import PROMPT
 
-from nfox.cache import common_prefix
+from nfox.decoding.cache import common_prefix
 from nfox.errors import ModelError
-from nfox.jacobi_blocks import Block, State, blocks
-from nfox.train.iterations import answer, summarise
+from nfox.train.cllm.blocks import Block, State, blocks
+from nfox.train.cllm.statistics import answer, summarise
 
 FAMILIES = ["llama", "mistral", "qwen2-mixed", "gemma2", "gpt2", "bloom"]
 PROMPTS = [(7,), PROMPT, (PROMPT * 4)[:37]]

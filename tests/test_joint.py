@@ -18,17 +18,17 @@ from peft import PeftModel
 from test_train import FLOAT32, METHOD, METHODS, arguments, job, learn
 from torch import Tensor
 
-from nfox import checkpoint
-from nfox.compose import load
-from nfox.conversation import Message
 from nfox.errors import UsageError
-from nfox.loading import ModelOptions, load_model
+from nfox.heads import checkpoint
+from nfox.loader import load
+from nfox.models.loading import ModelOptions, load_model
 from nfox.reply import Settings
-from nfox.train import spread
-from nfox.train.base import TrainedBase
-from nfox.train.heads_job import heads_class
-from nfox.train.joint import Joint, strength
-from nfox.train.rows import collate
+from nfox.text.template import Message
+from nfox.train import sharding as spread
+from nfox.train.data.rows import collate
+from nfox.train.heads.base_model import TrainedBase
+from nfox.train.heads.job import heads_class
+from nfox.train.heads.joint_options import Joint, strength
 from nfox.train.trainer import LearnerTrainer
 
 LORA = Joint(base="lora", rank=4)
@@ -429,7 +429,7 @@ PUBLISHED = {
 
 def asked(tmp_path: Path, *more: object, **changes: object) -> Joint:
     """Return how a base is trained by a config file and what was typed."""
-    from nfox.cli.train_options import parse
+    from nfox.cli.train.arguments import parse
 
     config = tmp_path / "config.yaml"
     config.write_text("\n".join(f"{k}: {json.dumps(v)}" for k, v in (PUBLISHED | changes).items()))
@@ -452,7 +452,7 @@ def test_published_keys_are_read(tmp_path: Path) -> None:
 
 
 def test_the_decay_has_its_published_name(tmp_path: Path) -> None:
-    from nfox.cli.train_options import parse
+    from nfox.cli.train.arguments import parse
 
     configs = {m: heads_class(m).heads_class.Config for m in METHODS}
     method = next(m for m in METHODS if "decay" in configs[m].model_fields)

@@ -14,14 +14,24 @@ from full_disk import room
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
-from nfox.conversation import Message
 from nfox.errors import UsageError
-from nfox.eval import judge_prompts
-from nfox.eval.answers import AnswerFile, read
-from nfox.eval.judge import UNCLEAR, UNRATED, judge, kept, rating, remaining, scores, winner, wins
-from nfox.eval.judge_prompts import KINDS, Kind, own
-from nfox.eval.mt_bench import Match, matches, questions
-from nfox.train.answers import Answerer, Answers
+from nfox.eval.answers import judge_prompts
+from nfox.eval.answers.files import AnswerFile, read
+from nfox.eval.answers.judge import (
+    UNCLEAR,
+    UNRATED,
+    judge,
+    kept,
+    rating,
+    remaining,
+    scores,
+    winner,
+    wins,
+)
+from nfox.eval.answers.judge_prompts import KINDS, Kind, own
+from nfox.eval.answers.mt_bench import Match, matches, questions
+from nfox.text.template import Message
+from nfox.train.data.local_answers import Answerer, Answers
 
 QUESTIONS = [
     {"question_id": 81, "category": "writing", "turns": ["Write of {foxes}.", "Shorter."]},

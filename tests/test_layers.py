@@ -8,8 +8,8 @@ import torch
 from tiny import PROMPT
 from torch import Tensor
 
-from nfox import layers
-from nfox.layers import Layer, Memory, attend
+from nfox.heads import attention as layers
+from nfox.heads.attention import Layer, Memory, attend
 
 SIZE = 32
 

@@ -9,9 +9,9 @@ import tiny
 import torch
 from torch import Tensor
 
-from nfox.lean import score_of
-from nfox.target import Target
-from nfox.tree import TokenTree
+from nfox.decoding.target import Target
+from nfox.decoding.tree import TokenTree
+from nfox.models.fused_llama import score_of
 
 KNOWN = ("llama", "llama-mha", "qwen2", "qwen3")
 TEXT = [(5 * i + 2) % tiny.VOCABULARY for i in range(40)]

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from nfox import ModelOptions, NfoxError, drafters, load
-from nfox.checkpoint import base_of
-from nfox.devices import choose_dtype
 from nfox.errors import ModelError, UsageError
-from nfox.loading import load_model
-from nfox.memory import cache_bytes, check_memory, weight_bytes
+from nfox.heads.checkpoint import base_of
+from nfox.models.devices import choose_dtype
+from nfox.models.loading import load_model
+from nfox.models.memory import cache_bytes, check_memory, weight_bytes
 
 OFFLINE = ModelOptions(offline=True, dtype="float32")
 
@@ -175,7 +175,7 @@ def test_memory_is_asked_before_loading(monkeypatch: pytest.MonkeyPatch) -> None
     config = json.loads((folder.llama() / "config.json").read_text())
     # 2 layers x (keys + values) x 2 heads x 16 numbers, and 64 of the hidden state
     assert cache_bytes(config, 10, 2) == 10 * 2 * (2 * 2 * 2 * 16 + 64)
-    monkeypatch.setattr("nfox.memory.free_bytes", lambda options: size // 2)
+    monkeypatch.setattr("nfox.models.memory.free_bytes", lambda options: size // 2)
     with pytest.raises(NfoxError, match="free") as error:
         check_memory([(name, ModelOptions(dtype="float32"))], 100)
     assert error.value.code == 1

@@ -14,16 +14,16 @@ import torch
 from tiny import Scattered, Table
 from torch import Tensor
 
-from nfox.drafters.base import Context, Drafter
+from nfox.decoding.rules import Rejection, SampleAndMatch, make_rule
+from nfox.decoding.sampling import Sampling
+from nfox.decoding.tree import TokenTree
+from nfox.decoding.tree_shapes import Prices
+from nfox.decoding.verify import Draw, Rule
+from nfox.drafters.common.method import Context, Drafter
 from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.lookup import Lookup
 from nfox.drafters.none import Autoregressive
 from nfox.drafters.spec import Speculative
-from nfox.rules import Rejection, SampleAndMatch, make_rule
-from nfox.sampling import Sampling
-from nfox.tree import TokenTree
-from nfox.trees import Prices
-from nfox.verify import Draw, Rule
 
 SIZE = 6
 LENGTH = 2000

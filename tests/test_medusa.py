@@ -10,13 +10,14 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from nfox import drafters, named_trees
-from nfox.checkpoint import base_of
-from nfox.drafters.base import Parts, Places
+from nfox import drafters
+from nfox.decoding import published_trees as named_trees
+from nfox.drafters.common.method import Parts, Places
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.errors import ModelError
-from nfox.heads import Text
-from nfox.loading import LoadedModel, ModelOptions
+from nfox.heads.base import Text
+from nfox.heads.checkpoint import base_of
+from nfox.models.loading import LoadedModel, ModelOptions
 
 SIZE, WORDS = 32, tiny.VOCABULARY
 

@@ -9,15 +9,15 @@ import folder
 import pytest
 
 from nfox import Chat, Message, ModelOptions, Settings, load
+from nfox.decoding.sampling import Sampling
+from nfox.decoding.stats import Stats
 from nfox.drafters import plain
 from nfox.errors import ContextError, UsageError
 from nfox.eval import peers
-from nfox.eval.entrants import Entrant
-from nfox.eval.figures import rows
+from nfox.eval.bench.entrants import Entrant
+from nfox.eval.bench.metrics import rows
+from nfox.eval.bench.runner import Bench, Task, Trial
 from nfox.eval.peers.base import Peer, hold
-from nfox.eval.trials import Bench, Task, Trial
-from nfox.sampling import Sampling
-from nfox.stats import Stats
 
 PLAIN = Entrant.parse(plain())
 TASKS = [

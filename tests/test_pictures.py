@@ -12,13 +12,14 @@ import pytest
 from rich.console import RenderableType
 from rich.text import Text
 
-from nfox import named_trees, trees
-from nfox.cli.eval import accuracy_table
-from nfox.cli.head_pictures import accuracy_bars, bar, tree_picture
-from nfox.cli.options import DisplayArguments
-from nfox.cli.pictures import check_file, draw, save
-from nfox.cli.result_files import check_out, write_out
-from nfox.cli.theme import ASCII, Symbols, make_screen
+from nfox.cli.display.head_pictures import accuracy_bars, bar, tree_picture
+from nfox.cli.display.pictures import check_file, draw, save
+from nfox.cli.display.theme import ASCII, Symbols, make_screen
+from nfox.cli.eval.heads import accuracy_table
+from nfox.cli.options.groups import DisplayArguments
+from nfox.cli.output_files import check_out, write_out
+from nfox.decoding import published_trees as named_trees
+from nfox.decoding import tree_shapes as trees
 from nfox.errors import NfoxError, UsageError
 
 ACCURACY = [

@@ -10,15 +10,15 @@ from test_drafters import context
 from tiny import PROMPT
 
 from nfox import drafters
-from nfox.costs import Costs
-from nfox.drafters.base import Drafter, Parts, Places
+from nfox.decoding.costs import Costs
+from nfox.decoding.generate import Step
+from nfox.decoding.rules import make_rule
+from nfox.decoding.sampling import Sampling
+from nfox.drafters.common.method import Drafter, Parts, Places
+from nfox.drafters.common.ngram_pool import Pool
 from nfox.drafters.jacobi import Jacobi
 from nfox.errors import UsageError
-from nfox.generate import Step
-from nfox.loading import LoadedModel
-from nfox.pool import Pool
-from nfox.rules import make_rule
-from nfox.sampling import Sampling
+from nfox.models.loading import LoadedModel
 
 
 def slow_after(grams: list[list[int]], last: list[int], length: int, each: int) -> list[tuple]:

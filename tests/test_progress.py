@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from nfox import load
-from nfox.cli.progress import loading_display
-from nfox.loading import ModelOptions, load_model
-from nfox.progress import reported
+from nfox.cli.display.progress import loading_display
+from nfox.files.progress import reported
+from nfox.models.loading import ModelOptions, load_model
 
 ROOT = Path(__file__).parent.parent
 LOAD = """

@@ -14,14 +14,14 @@ import torch
 from tiny import PROMPT
 
 from nfox import drafters
+from nfox.decoding.rules import RULES, Rejection, Typical, make_rule
+from nfox.decoding.sampling import Sampling
+from nfox.decoding.tree import TokenTree
+from nfox.decoding.verify import verify
+from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.spec import Speculative
-from nfox.heads_drafter import HeadsDrafter
 from nfox.reply import Settings
-from nfox.rules import RULES, Rejection, Typical, make_rule
-from nfox.sampling import Sampling
-from nfox.tree import TokenTree
-from nfox.verify import verify
 
 METHODS = tiny.methods("llama")
 HEADS = [name for name in METHODS if issubclass(drafters.method(name), HeadsDrafter)]
@@ -78,7 +78,7 @@ def test_every_test_of_acceptance_has_its_own_random_number(monkeypatch: Any) ->
         drawn.append(float(number := rand(*args, **kwargs)))
         return number
 
-    monkeypatch.setattr("nfox.rules.torch.rand", watched)
+    monkeypatch.setattr("nfox.decoding.rules.torch.rand", watched)
     rule = make_rule("rejection", Sampling(1.0, seed=1))
     drafter = Speculative(tiny.draft(), tiny.VOCABULARY, 4)
     tiny.run(tiny.target(), drafter, PROMPT, rule=rule)

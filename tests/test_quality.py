@@ -10,14 +10,22 @@ import tiny
 import torch
 from torch.nn import functional
 
-from nfox.conversation import Message
 from nfox.errors import ModelError
-from nfox.heads import IGNORE
-from nfox.loading import ModelOptions, load_model
-from nfox.quality import NO_SQL, Speed, few_shot, final_answer, share, sql_line, whole_function
-from nfox.templates import resolve
-from nfox.train.held_out import held_out_loss
-from nfox.train.rows import Rows
+from nfox.eval.answers.extract import (
+    NO_SQL,
+    Speed,
+    few_shot,
+    final_answer,
+    share,
+    sql_line,
+    whole_function,
+)
+from nfox.heads.base import IGNORE
+from nfox.models.loading import ModelOptions, load_model
+from nfox.text.resolve import resolve
+from nfox.text.template import Message
+from nfox.train.data.rows import Rows
+from nfox.train.held_out_loss import held_out_loss
 
 
 @pytest.mark.parametrize(

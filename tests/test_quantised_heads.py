@@ -19,10 +19,11 @@ from test_train import METHODS, job, learn
 from torch import Tensor
 from transformers import TrainerCallback
 
-from nfox import ModelOptions, checkpoint, drafters
-from nfox.compose import load
-from nfox.target import Target
-from nfox.tree import TokenTree
+from nfox import ModelOptions, drafters
+from nfox.decoding.target import Target
+from nfox.decoding.tree import TokenTree
+from nfox.heads import checkpoint
+from nfox.loader import load
 
 pytestmark = [
     pytest.mark.skipif(

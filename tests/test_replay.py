@@ -14,15 +14,15 @@ import pytest
 from full_disk import room
 
 from nfox import load
-from nfox.conversation import Message, Template
 from nfox.errors import NfoxError, UsageError
-from nfox.lines import Share, append, finished_ids
-from nfox.loading import ModelOptions
+from nfox.files.jsonl import Share, append, finished_ids
+from nfox.models.loading import ModelOptions
 from nfox.reply import Settings
-from nfox.train.answers import Answerer, Answers, Local
-from nfox.train.data import Conversations, gather, read
-from nfox.train.replay import replay
-from nfox.train.server import Server
+from nfox.text.template import Message, Template
+from nfox.train.data.api_client import Server
+from nfox.train.data.conversations import Conversations, gather, read
+from nfox.train.data.local_answers import Answerer, Answers, Local
+from nfox.train.data.self_distillation import replay
 
 
 def conversation(*questions: str, system: str | None = None) -> list[Message]:

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from test_train import METHOD, METHODS, job, learn
 
 from nfox.errors import ModelError, NfoxError
-from nfox.train.joint import Joint
-from nfox.train.resume import checkpoints, full_disk_said
+from nfox.train.checkpoints import checkpoints, full_disk_said
+from nfox.train.heads.joint_options import Joint
 
 FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
 

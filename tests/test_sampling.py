@@ -9,10 +9,10 @@ import torch
 import transformers
 from torch import Tensor
 
+from nfox.decoding.rules import make_rule
+from nfox.decoding.sampling import Noise, Sampling
+from nfox.decoding.tree import TokenTree
 from nfox.errors import UsageError
-from nfox.rules import make_rule
-from nfox.sampling import Noise, Sampling
-from nfox.tree import TokenTree
 
 OPTIONS = [
     Sampling(*values, repetition_penalty=penalty)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from nfox import Message, Sampling, Session, Settings, drafters
 from nfox.cli.app import app
 from nfox.errors import ModelError, NfoxError
-from nfox.serve.served import Served
+from nfox.serve.requests import Served
 from nfox.serve.server import bind
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -378,7 +378,7 @@ def test_a_body_may_not_be_larger_than_said(served: Served) -> None:
 def test_a_body_that_does_not_arrive_is_not_waited_for(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nfox.serve.guard._SECONDS", 0.05)
+    monkeypatch.setattr("nfox.serve.middleware._SECONDS", 0.05)
 
     async def slow() -> int:
         sent: list[Any] = []

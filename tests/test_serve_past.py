@@ -9,12 +9,12 @@ import tiny
 import torch
 from tiny import PROMPT
 
-from nfox.cache import KVCache, common_prefix
-from nfox.conversation import Message
+from nfox.decoding.cache import KVCache, common_prefix
+from nfox.decoding.tree import TokenTree
+from nfox.serve.cache_pool import Caches, Replies
 from nfox.serve.errors import Busy
-from nfox.serve.past import Caches, Replies
-from nfox.serve.queue import FairQueue
-from nfox.tree import TokenTree
+from nfox.serve.fair_queue import FairQueue
+from nfox.text.template import Message
 
 TEXT = [*PROMPT, *reversed(PROMPT), *PROMPT]
 
@@ -119,7 +119,7 @@ def test_the_tokens_of_a_reply_are_recalled_where_the_same_was_said_before_it() 
 
 
 def test_replies_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nfox.serve.past._REPLIES", 2)
+    monkeypatch.setattr("nfox.serve.cache_pool._REPLIES", 2)
     replies = Replies()
     for name in "abc":
         replies.remember([*talk(name), Message("assistant", name, (1,))])

@@ -13,17 +13,17 @@ import tiny
 import torch
 from tiny import PROMPT
 
-from nfox.costs import Costs
-from nfox.drafters.base import Parts, Places
+from nfox.decoding.costs import Costs
+from nfox.decoding.rules import RULES, make_rule
+from nfox.decoding.sampling import Sampling
+from nfox.decoding.target import Target
+from nfox.decoding.tree_shapes import Prices
+from nfox.drafters.common.method import Parts, Places
 from nfox.drafters.lookup import Lookup
 from nfox.drafters.none import Autoregressive
 from nfox.drafters.spec import SpecOptions, Speculative
 from nfox.errors import ModelError
-from nfox.loading import LoadedModel
-from nfox.rules import RULES, make_rule
-from nfox.sampling import Sampling
-from nfox.target import Target
-from nfox.trees import Prices
+from nfox.models.loading import LoadedModel
 
 TARGET, DRAFT = tiny.target(), tiny.draft()
 RIGHT = tiny.slow("llama", PROMPT, 24)

@@ -21,14 +21,15 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from peft import LoraConfig, get_peft_model
 from typer.testing import CliRunner
 
-from nfox import Chat, ModelOptions, compose, drafters, load
+from nfox import Chat, ModelOptions, drafters, load
+from nfox import loader as compose
 from nfox.cli.app import app
+from nfox.decoding.sampling import Sampling
+from nfox.decoding.target import Target
+from nfox.decoding.tree import TokenTree
 from nfox.errors import ModelError, UsageError
-from nfox.loading import load_model
+from nfox.models.loading import load_model
 from nfox.reply import Settings
-from nfox.sampling import Sampling
-from nfox.target import Target
-from nfox.tree import TokenTree
 
 WHOLE = ModelOptions(dtype="float32", device="cpu")
 

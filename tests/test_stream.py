@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from nfox.stream import Piece, TextStream, ThinkSplitter, sanitize
+from nfox.text.stream import Piece, TextStream, ThinkSplitter, sanitize
 
 FAMILY, FLAGS, THUMB, ACCENT = "👩\u200d👩\u200d👧", "🇩🇪🇫🇷", "👍🏽", "e\u0301"
 STRINGS = [

@@ -8,9 +8,9 @@ import pytest
 from nfox import Chat, Message, ModelOptions, Settings, load
 from nfox.drafters import plain
 from nfox.errors import UsageError
-from nfox.eval.entrants import Entrant
-from nfox.eval.sweeps import Sweep
-from nfox.eval.trials import Bench, Task
+from nfox.eval.bench.entrants import Entrant
+from nfox.eval.bench.runner import Bench, Task
+from nfox.eval.bench.sweeps import Sweep
 
 PLAIN = Entrant.parse(plain())
 

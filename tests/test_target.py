@@ -7,10 +7,10 @@ import tiny
 import torch
 from tiny import PROMPT
 
-from nfox.cache import KVCache
+from nfox.decoding.cache import KVCache
+from nfox.decoding.target import Target
+from nfox.decoding.tree import TokenTree
 from nfox.errors import ModelError
-from nfox.target import Target
-from nfox.tree import TokenTree
 
 FAMILIES = list(tiny.FAMILIES)
 

@@ -24,7 +24,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from nfox.errors import ModelError, NfoxError
-from nfox.templates import Message, available, resolve
+from nfox.text.resolve import Message, available, resolve
 
 WORDS = ["USER:", "ASSISTANT:", "Hi", "how", "are", "you?", "Fine,", "thanks!", "A", "chat"]
 WORDS += ["[INST]", "user", "assistant", "über", "数", "😀"]

@@ -19,18 +19,18 @@ import two_processes
 from transformers import TrainerCallback, TrainingArguments
 
 from nfox import drafters
+from nfox.drafters.common.heads import HeadsDrafter
 from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.heads import IGNORE, Text, measure_accuracy
-from nfox.heads_drafter import HeadsDrafter
-from nfox.loading import ModelOptions, load_model
-from nfox.train import job as job_module
-from nfox.train.heads_job import HeadsJob
-from nfox.train.heads_learner import HeadsLearner
-from nfox.train.job import Done, train
-from nfox.train.joint import Joint
-from nfox.train.rehearsal import rehearse
-from nfox.train.resume import checkpoints, full_disk_said, resume_point
-from nfox.train.rows import collate
+from nfox.heads.base import IGNORE, Text, measure_accuracy
+from nfox.models.loading import ModelOptions, load_model
+from nfox.train import run as job_module
+from nfox.train.checkpoints import checkpoints, full_disk_said, resume_point
+from nfox.train.data.rows import collate
+from nfox.train.dry_run import rehearse
+from nfox.train.heads.job import HeadsJob
+from nfox.train.heads.joint_options import Joint
+from nfox.train.heads.learner import HeadsLearner
+from nfox.train.run import Done, train
 
 METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
 METHOD = METHODS[-1]
@@ -409,6 +409,6 @@ def test_heads_beside_their_base_are_found_there(tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(folder.llama(), base)
     learn(base / "nfox" / METHOD, job(model=str(base)), max_steps=1)
-    from nfox.drafters.base import Places
+    from nfox.drafters.common.method import Places
 
     assert drafters.method(METHOD).find(str(base), Places()) == str(base / "nfox" / METHOD)

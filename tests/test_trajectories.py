@@ -23,18 +23,18 @@ from full_disk import room
 from typer.testing import CliRunner
 
 from nfox import load
-from nfox.chat import stop_ids
 from nfox.cli.app import app
-from nfox.cli.trajectories import askable
-from nfox.conversation import Message
+from nfox.cli.data.trajectories import askable
+from nfox.engine import stop_ids
 from nfox.errors import UsageError
-from nfox.lines import Share, append
+from nfox.files.jsonl import Share, append
 from nfox.reply import Settings
-from nfox.train import collect as collecting
-from nfox.train.collect import Collector, augmented, collect
-from nfox.train.data import Conversations
-from nfox.train.task_data import read
-from nfox.train.trajectories import Trajectory, read_trajectories, repeats
+from nfox.text.template import Message
+from nfox.train.cllm import collect as collecting
+from nfox.train.cllm.collect import Collector, augmented, collect
+from nfox.train.cllm.trajectories import Trajectory, read_trajectories, repeats
+from nfox.train.data.conversations import Conversations
+from nfox.train.data.tasks import read
 
 ASKED = [
     [Message("user", "the fox"), Message("assistant", "and the dog")],

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from nfox.tree import TokenTree, ancestors
+from nfox.decoding.tree import TokenTree, ancestors
 
 TREE = TokenTree((9, 1, 2, 1, 3, 4), (-1, 0, 0, 2, 2, 1))
 

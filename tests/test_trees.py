@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nfox import named_trees, trees
-from nfox.costs import Costs
+from nfox.decoding import published_trees as named_trees
+from nfox.decoding import tree_shapes as trees
+from nfox.decoding.costs import Costs
 from nfox.errors import UsageError
 
 ACCURACY = [[0.6, 0.15, 0.05], [0.4, 0.1, 0.05], [0.3, 0.1, 0.02]]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from nfox.decoding.rules import RULES, Greedy, Rejection, Typical, make_rule
+from nfox.decoding.sampling import Sampling
+from nfox.decoding.tree import TokenTree
+from nfox.decoding.verify import verify
 from nfox.errors import UsageError
-from nfox.rules import RULES, Greedy, Rejection, Typical, make_rule
-from nfox.sampling import Sampling
-from nfox.tree import TokenTree
-from nfox.verify import verify
 
 SIZE = 6
 TREE = TokenTree.from_paths(0, [[1, 2], [3, 4, 5], [2]])

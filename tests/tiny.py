@@ -23,15 +23,15 @@ from torch import Tensor
 
 import nfox
 from nfox import drafters
-from nfox.cache import KVCache
-from nfox.checkpoint import About, write
-from nfox.drafters.base import Context, Drafter, Parts
-from nfox.generate import Step, generate
-from nfox.heads_drafter import HeadsDrafter
-from nfox.loading import LoadedModel
-from nfox.rules import make_rule
-from nfox.target import Target
-from nfox.tree import TokenTree
+from nfox.decoding.cache import KVCache
+from nfox.decoding.generate import Step, generate
+from nfox.decoding.rules import make_rule
+from nfox.decoding.target import Target
+from nfox.decoding.tree import TokenTree
+from nfox.drafters.common.heads import HeadsDrafter
+from nfox.drafters.common.method import Context, Drafter, Parts
+from nfox.heads.checkpoint import About, write
+from nfox.models.loading import LoadedModel
 
 VOCABULARY = 64
 PROMPT = (5, 9, 2, 7, 7, 1, 3, 5, 9, 2)

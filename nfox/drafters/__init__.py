@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from nfox.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from nfox.drafters.base import Drafter, Options, Parts, Places
-    from nfox.loading import LoadedModel
+    from nfox.drafters.common.method import Drafter, Options, Parts, Places
+    from nfox.models.loading import LoadedModel
 
 
 def names() -> list[str]:
     """Return the names of all methods."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
 def method(name: str) -> type[Drafter]:

@@ -16,9 +16,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nfox.drafters.base import Context
-from nfox.grams import Grams, windows
-from nfox.heads import (
+from nfox.decoding.target import Target
+from nfox.drafters.common.heads import Guesses, HeadsDrafter
+from nfox.drafters.common.method import Context
+from nfox.heads.attention import Layer, Memory, Norm, attend
+from nfox.heads.base import (
     IGNORE,
     Heads,
     HeadsConfig,
@@ -28,9 +30,7 @@ from nfox.heads import (
     labelled,
     state_scale,
 )
-from nfox.heads_drafter import Guesses, HeadsDrafter
-from nfox.layers import Layer, Memory, Norm, attend
-from nfox.target import Target
+from nfox.heads.trigrams import Grams, windows
 
 _GRAMS = 16384  # trigrams whose encoding is kept
 

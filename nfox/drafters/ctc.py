@@ -18,15 +18,15 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nfox.alignments import collapse, longest, prefixes, ranks, surprise
-from nfox.costs import Costs, idleness
-from nfox.drafters.base import Context, option
-from nfox.heads import IGNORE, Heads, HeadsConfig, Text, labelled, state_scale
-from nfox.heads_drafter import Guesses, HeadsDrafter, HeadsOptions
-from nfox.layers import Layer, Memory, Norm, attend
-from nfox.target import Target
-from nfox.tree import TokenTree
-from nfox.trees import Accuracy
+from nfox.decoding.costs import Costs, idleness
+from nfox.decoding.target import Target
+from nfox.decoding.tree import TokenTree
+from nfox.decoding.tree_shapes import Accuracy
+from nfox.drafters.common.heads import Guesses, HeadsDrafter, HeadsOptions
+from nfox.drafters.common.method import Context, option
+from nfox.heads.attention import Layer, Memory, Norm, attend
+from nfox.heads.base import IGNORE, Heads, HeadsConfig, Text, labelled, state_scale
+from nfox.heads.ctc_alignment import collapse, longest, prefixes, ranks, surprise
 
 
 class CTCConfig(HeadsConfig):

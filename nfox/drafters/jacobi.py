@@ -16,12 +16,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nfox.cache import common_prefix
-from nfox.costs import idleness
-from nfox.drafters.base import Context, Drafter, Options, Parts, option
+from nfox.decoding.cache import common_prefix
+from nfox.decoding.costs import idleness
+from nfox.decoding.tree import TokenTree
+from nfox.drafters.common.method import Context, Drafter, Options, Parts, option
+from nfox.drafters.common.ngram_pool import BEFORE, Pool, Span
 from nfox.errors import UsageError
-from nfox.pool import BEFORE, Pool, Span
-from nfox.tree import TokenTree
 
 _FADE = 0.8  # how much an earlier comparison of window and pool still counts a step later
 

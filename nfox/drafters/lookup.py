@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nfox.costs import idleness
-from nfox.drafters.base import Context, Drafter, Options, Parts, option
+from nfox.decoding.costs import idleness
+from nfox.decoding.tree import TokenTree
+from nfox.drafters.common.method import Context, Drafter, Options, Parts, option
 from nfox.errors import UsageError
-from nfox.tree import TokenTree
 
 
 @dataclass(frozen=True)

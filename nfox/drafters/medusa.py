@@ -15,14 +15,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nfox import checkpoint
-from nfox.drafters.base import Context
-from nfox.engines.base import ParallelHeads
+from nfox.decoding.target import Target
+from nfox.drafters.common.heads import Guesses, HeadsDrafter
+from nfox.drafters.common.method import Context
 from nfox.errors import ModelError
-from nfox.heads import IGNORE, Heads, HeadsConfig, Text, accuracies, cross_entropy
-from nfox.heads_drafter import Guesses, HeadsDrafter
-from nfox.loading import ModelOptions, load_model, read_json
-from nfox.target import Target
+from nfox.export.formats import ParallelHeads
+from nfox.heads import checkpoint
+from nfox.heads.base import IGNORE, Heads, HeadsConfig, Text, accuracies, cross_entropy
+from nfox.models.loading import ModelOptions, load_model, read_json
 
 
 class MedusaConfig(HeadsConfig):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nfox.drafters.base import Context, Drafter, Options, Parts
-from nfox.tree import TokenTree
+from nfox.decoding.tree import TokenTree
+from nfox.drafters.common.method import Context, Drafter, Options, Parts
 
 
 class Autoregressive(Drafter):

@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfox import checkpoint, lean
-from nfox.cache import common_prefix
-from nfox.costs import Costs, idleness, short_past, timed
-from nfox.drafters.base import (
+from nfox.decoding.cache import common_prefix
+from nfox.decoding.costs import Costs, idleness, short_past, timed
+from nfox.decoding.target import Score, Target
+from nfox.decoding.tree import TokenTree
+from nfox.decoding.tree_shapes import MOST_NODES, Prices, Shape
+from nfox.decoding.verify import Draw
+from nfox.drafters.common.method import (
     Context,
     Drafter,
     Options,
@@ -27,13 +30,11 @@ from nfox.drafters.base import (
     option,
     weights_beside,
 )
-from nfox.engines.base import DraftModel
 from nfox.errors import ModelError, UsageError
-from nfox.loading import LoadedModel, ModelOptions, read_json
-from nfox.target import Score, Target
-from nfox.tree import TokenTree
-from nfox.trees import MOST_NODES, Prices, Shape
-from nfox.verify import Draw
+from nfox.export.formats import DraftModel
+from nfox.heads import checkpoint
+from nfox.models import fused_llama as lean
+from nfox.models.loading import LoadedModel, ModelOptions, read_json
 
 _GAMMA = 4  # tokens of a published chain
 _WIDTH = 10  # guesses tried in one place

@@ -17,13 +17,13 @@ from starlette.exceptions import HTTPException
 
 from nfox import __version__
 from nfox.errors import NfoxError
-from nfox.serve.engine import Engine
 from nfox.serve.errors import UnknownModel, body, describe
 from nfox.serve.jobs import Asked, Event
 from nfox.serve.metrics import Metrics
-from nfox.serve.openai import Answer, ChatAnswer, Json, TextAnswer
+from nfox.serve.requests import Served
+from nfox.serve.responses import Answer, ChatAnswer, Json, TextAnswer
 from nfox.serve.schemas import ChatCompletion, Completing, Completion, ModelName, Prediction
-from nfox.serve.served import Served
+from nfox.serve.worker import Engine
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def make_app(served: Served) -> FastAPI:
-    """Return the application; `nfox.serve.guard` goes around it.
+    """Return the application; `nfox.serve.middleware` goes around it.
 
     Args:
         served: what answers.

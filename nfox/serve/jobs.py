@@ -8,12 +8,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from nfox.conversation import Message
 from nfox.errors import NfoxError
 from nfox.reply import Reply, Settings
 from nfox.serve.errors import Late
-from nfox.serve.scores import Score
-from nfox.stream import Piece
+from nfox.serve.logprobs import Score
+from nfox.text.stream import Piece
+from nfox.text.template import Message
 
 
 @dataclass(frozen=True)

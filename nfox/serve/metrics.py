@@ -16,7 +16,7 @@ from prometheus_client import (
 from nfox.reply import Reply
 
 if TYPE_CHECKING:
-    from nfox.serve.engine import Engine
+    from nfox.serve.worker import Engine
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _COUNTED = {

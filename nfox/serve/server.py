@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from nfox.errors import NfoxError, UsageError
-from nfox.serve.engine import Engine
+from nfox.serve.worker import Engine
 
 _HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where that which listens everywhere is found
 _GRACE = 3  # seconds for what is being answered when the server is told to end

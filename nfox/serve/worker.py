@@ -1,191 +1,262 @@
-"""A FastChat model worker: its controller sends requests of its API server and web page here.
+"""One worker thread that answers requests one after the other, for any number of clients.
 
-The protocol is FastChat's, the code is not its `BaseModelWorker`: that one takes over stdout,
-writes log files where it runs, guesses templates by model names, and dies with its controller.
-
-FastChat renders conversations itself, by templates of its own. To give the model those it was
-trained with, the worker hands out a template that only marks whose turn it is, and renders the
-messages between the marks as the chat does. A text without marks is gone on with as it is.
+A model decodes one conversation at a time, as fast as it can; what is asked meanwhile waits in a
+fair queue. Everything that touches the model happens in this thread.
 """
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
-import json
-import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from importlib import import_module
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import ValidationError
+import torch
 
-from nfox.conversation import Message
-from nfox.errors import ContextError, NfoxError, UsageError
-from nfox.serve.app import Run, add_error_handlers, first_mistake, gone
-from nfox.serve.controller import Controller
-from nfox.serve.errors import Busy, Late, describe
-from nfox.serve.jobs import Delta, Question
-from nfox.serve.openai import Json, TextAnswer
-from nfox.serve.schemas import MOST_TURNS, Generating
-from nfox.serve.served import Served
+from nfox.decoding.cache import common_prefix
+from nfox.decoding.generate import check_prompt
+from nfox.drafters.common.method import Drafter
+from nfox.engine import Chat
+from nfox.errors import NfoxError, UsageError
+from nfox.reply import Reply
+from nfox.serve.cache_pool import Caches, Replies
+from nfox.serve.errors import Late, OutOfMemory, Stopping
+from nfox.serve.fair_queue import FairQueue
+from nfox.serve.jobs import Asked, Delta, Finished, Job, Question
+from nfox.serve.logprobs import Score, scores
+from nfox.text.stream import spelled
+from nfox.text.template import Message
 
-_MARK = "\x02{}\x03"
-_MARKED = re.compile("\x02(system|user|assistant)\x03")
+log = logging.getLogger(__name__)
 
-
-def template() -> Json:
-    """Return the template that FastChat is to render conversations by."""
-    fastchat = import_module("fastchat.conversation")
-    marks = fastchat.Conversation(
-        name="nfox",
-        system_template=_MARK.format("system") + "{system_message}",
-        roles=(_MARK.format("user"), _MARK.format("assistant")),
-        sep_style=fastchat.SeparatorStyle.NO_COLON_SINGLE,
-        sep="",
-    )
-    return dataclasses.asdict(marks)
+_STOPPING = Stopping("the server is stopping", "ask again when it is back")
 
 
-def parse(prompt: str) -> Question:
-    """Return what a prompt asks: the messages between its marks, or to go on with it.
+@dataclass(frozen=True)
+class _Encoded:
+    """A question as `Chat.decode` takes it."""
 
-    Raises:
-        UsageError: if there are too many.
-    """
-    before, *marked = _MARKED.split(prompt)
-    if before or not marked:
-        return Question(text=prompt)
-    if len(marked) > 2 * MOST_TURNS:
-        raise UsageError(f"a conversation may have {MOST_TURNS} messages", "start a new one")
-    turns = [Message(*turn) for turn in zip(marked[::2], marked[1::2], strict=True)]
-    if turns[-1].role == "assistant" and not turns[-1].content:
-        turns.pop()  # the mark for the reply
-    return Question(tuple(turn for turn in turns if turn.content or turn.role != "system"))
+    prompt: Sequence[int]
+    begun: Sequence[int]
+    source: tuple[int, ...] | None = None
+    stops: tuple[str, ...] = ()
 
 
-def make_worker(served: Served, controller: str, own: str, seconds: float | None = None) -> FastAPI:
-    """Return the application of a worker, which registers when it starts.
+@dataclass(frozen=True)
+class Limits:
+    """How much is taken on.
 
     Args:
-        served: what answers.
-        controller: its URL.
-        own: this worker's URL, as the controller and the API server reach it.
-        seconds: between two signs of life; FastChat's own by default.
+        queue: requests that may wait.
+        seconds: a request may take, waiting included; a reply is cut there.
+        cache_bytes: KV caches of recent conversations may take.
     """
-    interval = seconds or import_module("fastchat.constants").WORKER_HEART_BEAT_INTERVAL
-    known = Controller(controller, own, served, interval)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        living = asyncio.create_task(known.live())
-        yield
-        living.cancel()
-
-    app = FastAPI(title="nfox", lifespan=lifespan, openapi_url=None)
-    add_error_handlers(app, served.metrics)
-    _add_routes(app, served, known)
-    return app
+    queue: int = 256
+    seconds: float = 600.0
+    cache_bytes: int = 2 << 30
 
 
-def _add_routes(app: FastAPI, served: Served, controller: Controller) -> None:
-    @app.post("/worker_generate_stream")
-    async def generate_stream(request: Request) -> StreamingResponse:
-        body = await request.body()  # now: a stream reads nothing but that its client hangs up
-        return StreamingResponse(_lines(_answers(request, body, served, controller)))
+class Engine:
+    """Answers requests with a `Chat`, which is its own from then on.
 
-    @app.post("/worker_generate")
-    async def generate(request: Request) -> Response:
-        last, body = None, await request.body()
-        async for last in _answers(request, body, served, controller):  # noqa: B007
-            pass
-        return gone() if last is None else JSONResponse(last)
+    Args:
+        chat: the model, and the method of requests that name none.
+        methods: that requests may name.
+        limits: how much is taken on.
+        on_reply: told every reply and its place in its request, and the seconds that this one
+            waited.
+    """
 
-    @app.post("/worker_get_status")
-    async def status() -> Json:
-        return controller.status()
+    def __init__(
+        self,
+        chat: Chat,
+        methods: Sequence[str],
+        limits: Limits | None = None,
+        on_reply: Callable[[Reply, int, float], None] = lambda reply, choice, waited: None,
+    ) -> None:
+        self.chat = chat
+        self.method = chat.method
+        self.methods = tuple(methods)
+        self.limits = limits or Limits()
+        self.settings = chat.settings
+        self.caches = Caches(chat.model.target.new_cache, self.limits.cache_bytes)
+        self._on_reply = on_reply
+        self._replies = Replies()
+        self._nothing = chat.model.target.new_cache()
+        self._drafters: dict[str, Drafter] = {chat.method: chat.drafter}
+        self._queue: FairQueue[Job] = FairQueue(self.limits.queue, Job.over)
+        self._job: Job | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="nfox worker", daemon=True)
+        self._thread.start()
 
-    @app.post("/count_token")
-    async def count(asked: Generating) -> Json:
-        question = parse(asked.prompt)
-        counted = await asyncio.to_thread(served.engine.count, question)
-        return {"count": counted, "error_code": 0}
+    @property
+    def running(self) -> int:
+        """Requests that are being answered: one or none."""
+        return int(self._job is not None)
 
-    @app.post("/worker_get_conv_template")
-    async def conversation() -> Json:
-        return {"conv": template()}
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
 
-    @app.post("/model_details")
-    async def details() -> Json:
-        return {"context_length": served.engine.chat.max_context}
+    def ask(self, asked: Asked) -> Job:
+        """Take a request on; its events come from what is returned, in this event loop.
 
-    @app.post("/worker_get_embeddings")
-    async def embeddings() -> JSONResponse:
-        code = _codes().PARAM_OUT_OF_RANGE
-        return JSONResponse({"text": "this model gives no embeddings", "error_code": int(code)})
+        Raises:
+            Busy: if too many are waiting.
+            Stopping: if the server ends.
+            UsageError: if it names a method that requests may not name.
+        """
+        if self._stopping:
+            raise _STOPPING
+        if asked.method is not None and asked.method not in self.methods:
+            known = ", ".join(self.methods)
+            raise UsageError(f"there is no method {asked.method} here", f"available: {known}")
+        job = Job(asked, self.limits.seconds)
+        self._queue.put(asked.client, job)
+        return job
+
+    def count(self, question: Question) -> int:
+        """Return the number of tokens that a question has. From any thread.
+
+        Raises:
+            NfoxError: if the template refuses it.
+        """
+        return len(self._encode(question).prompt)
+
+    def stop(self) -> None:
+        """Take nothing on any more; tell those who wait, or are being answered, that this ends."""
+        self._stopping = True
+        for job in (*self._queue.close(), self._job):
+            if job is not None:
+                job.fail(_STOPPING)
+
+    def join(self, seconds: float) -> None:
+        """Wait until the worker has ended, after `stop`: in the middle of a forward it would take
+        the interpreter down with it.
+        """
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            if job.over():  # nobody listens, or they were told that it came too late
+                continue
+            self._job = job
+            try:
+                self._do(job)
+            except NfoxError as error:
+                job.tell(error)
+            except torch.OutOfMemoryError:
+                job.tell(OutOfMemory("the server's memory is full", "ask for a shorter reply"))
+            except Exception as error:
+                log.exception("a request failed")
+                job.tell(error)
+            finally:
+                self._job = None
+            job.tell(None)
+
+    def _do(self, job: Job) -> None:
+        asked, chat = job.asked, self.chat
+        waited = time.monotonic() - job.begin
+        name = asked.method or self.method
+        if name not in self._drafters:
+            self._drafters[name] = chat.make(name)
+        chat.method, chat.drafter = name, self._drafters[name]
+        chat.settings = replace(asked.settings, keep_logits=asked.top is not None)
+        # All of them first: what is wrong with the last is told before the first is answered.
+        encoded = [self._encode(question) for question in asked.questions]
+        for one in encoded:
+            check_prompt(one.prompt, chat.max_context)
+        for choice, prompt in enumerate(encoded):
+            if job.cancelled.is_set():
+                return
+            try:
+                reply = self._answer(job, choice, prompt)
+            finally:  # what was not kept is dropped, whatever happened
+                chat.cache = self._nothing
+            self._on_reply(reply, choice, waited)
+            log.debug(
+                "%s: %d tokens at %.1f tokens/s, tau %.2f, after %.1f s in the queue; %s",
+                *(reply.method, reply.stats.tokens, reply.stats.tokens_per_second),
+                *(reply.stats.tau, waited, reply.finish),
+            )
+
+    def _answer(self, job: Job, choice: int, asked: _Encoded) -> Reply:
+        """Decode one reply; keep what the next turn can use."""
+        chat, top, told = self.chat, job.asked.top, list[Score]()
+        question = job.asked.questions[choice]
+        chat.cache = self.caches.take(asked.prompt, asked.source)
+        chat.replies = question.reply
+        updates = chat.decode(
+            asked.prompt, asked.begun, asked.source, stop_strings=asked.stops, stop=job.over
+        )
+        for update in updates:
+            new: tuple[Score, ...] = ()
+            if top is not None and update.step is not None:
+                count = len(chat.reply.ids) - len(told)
+                new = scores(chat.model.tokenizer, update.step, count, top)
+                told += new
+            if update.pieces or new:
+                job.tell(Delta(choice, update.pieces, new))
+        reply = chat.reply
+        if not (reply.stats.steps or choice or job.cancelled.is_set()):
+            raise Late("its time passed before the first token", "try again later")
+        self._keep(asked, question.messages, reply)
+        count = _of(chat.model.tokenizer, asked.begun, reply, told)
+        job.tell(Finished(choice, reply, tuple(told[:count])))
+        return reply
+
+    def _encode(self, question: Question) -> _Encoded:
+        """Return the token ids of a question, those of replies as they were generated.
+
+        Raises:
+            NfoxError: if it cannot be asked.
+        """
+        chat, tokenizer = self.chat, self.chat.model.tokenizer
+        if question.messages:
+            messages = self._replies.recall(question.messages)
+            prompt, source = chat.encode(messages)
+            begun = prompt if messages[-1].role == "assistant" else []
+            return _Encoded(prompt, begun, source, chat.template.stop_strings)
+        ids = list(question.ids or tokenizer(question.text).input_ids)
+        target = chat.model.target
+        strange = [token for token in ids if not 0 <= token < target.vocabulary]
+        if strange:
+            known = target.vocabulary
+            raise UsageError(f"there is no token {strange[0]}", f"the model knows {known}")
+        if target.encodes:
+            check_prompt(ids, chat.max_context)
+            return _Encoded([target.first_token], [], tuple(ids))
+        return _Encoded(ids, ids)
+
+    def _keep(self, asked: _Encoded, messages: Sequence[Message], reply: Reply) -> None:
+        cache, ids = self.chat.cache, tuple(reply.ids)
+        if cache.rollback:  # what was accepted behind the end of the reply was never said
+            cache.truncate(common_prefix(cache.tokens, [*asked.prompt, *ids]))
+        self.caches.keep(cache)
+        if not messages:
+            return
+        *before, last = messages
+        if last.role != "assistant":
+            self._replies.remember([*messages, reply.message()])
+        elif last.ids is not None and ids:
+            whole = Message(last.role, last.content + reply.text, (*last.ids, *ids))
+            self._replies.remember([*before, whole])
 
 
-async def _answers(
-    request: Request, body: bytes, served: Served, controller: Controller
-) -> AsyncGenerator[Json]:
-    """Yield a reply as FastChat wants it: all of its text so far, each time."""
-    try:
-        params = json.loads(body)
-        echo = params.pop("echo", True) if isinstance(params, dict) else True
-        asked = Generating.model_validate(params)
-        question = parse(asked.prompt)
-        run = Run(request, served.engine, served.generation(asked, question))
-    except (NfoxError, ValueError, RecursionError) as error:
-        yield _failure(error)
-        return
-    answer, text = TextAnswer(served.name), asked.prompt if echo and question.text else ""
-    controller.tell()
-    try:
-        async with aclosing(run.events()) as events:
-            async for event in events:
-                answer.take(event)
-                if isinstance(event, Delta):
-                    text += "".join(piece.text for piece in event.pieces)
-                    yield {"text": text, "error_code": 0, "finish_reason": None}
-                else:
-                    ended = "stop" if event.reply.finish == "stop" else "length"
-                    done = {"text": text, "error_code": 0, "finish_reason": ended}
-                    yield done | {"usage": answer.usage()}
-    except Exception as error:
-        yield _failure(error)
-    finally:
-        controller.tell()
-
-
-async def _lines(answers: AsyncGenerator[Json]) -> AsyncGenerator[bytes]:
-    async with aclosing(answers):
-        async for answer in answers:
-            yield json.dumps(answer).encode() + b"\0"
-
-
-def _codes() -> Any:
-    return import_module("fastchat.constants").ErrorCode
-
-
-def _failure(error: Exception) -> Json:
-    """Return an error as FastChat tells it."""
-    codes = _codes()
-    kinds: tuple[tuple[type[Exception], Any], ...] = (
-        (ContextError, codes.CONTEXT_OVERFLOW),
-        (Busy, codes.ENGINE_OVERLOADED),
-        (Late, codes.ENGINE_OVERLOADED),
-        (NfoxError, codes.PARAM_OUT_OF_RANGE),
-        (ValueError, codes.VALIDATION_TYPE_ERROR),
-        (RecursionError, codes.VALIDATION_TYPE_ERROR),
-        (Exception, codes.INTERNAL_ERROR),
-    )
-    code = next(code for kind, code in kinds if isinstance(error, kind))
-    said = describe(error)[1]["error"]["message"]
-    if isinstance(error, ValidationError):
-        said = first_mistake(error.errors())
-    elif isinstance(error, ValueError | RecursionError):
-        said = f"not JSON: {error}"
-    return {"text": said, "error_code": int(code)}
+def _of(tokenizer: Any, begun: Sequence[int], reply: Reply, told: Sequence[Score]) -> int:
+    """Return how many of the tokens told have their text in a reply, or a part of it."""
+    if reply.ids or not reply.text:
+        return len(reply.ids)
+    # It was cut inside a token, so that its tokens are not known any more.
+    before = spelled(tokenizer, begun)
+    for count in range(1, len(told)):
+        ids = [score.token for score in told[:count]]
+        text = spelled(tokenizer, [*begun, *ids])[len(before) :]
+        if len(text if begun else text.removeprefix(" ")) >= len(reply.text):
+            return count
+    return len(told)

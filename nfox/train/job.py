@@ -1,91 +1,180 @@
-"""A training from beginning to end, whatever is trained."""
+"""What is trained on what, from loading to the folder it leaves, and the record that stays there.
+
+There is one subclass for each kind of training; how it is done is in transformers'
+`TrainingArguments`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, set_seed
+import torch
+import transformers
+from torch.utils.data import Dataset, Subset
 
-from nfox.train.callbacks import Estimate, Stop
-from nfox.train.record import Done, Job, Tell
-from nfox.train.rehearsal import rehearse
-from nfox.train.resume import checkpoints, finished, full_disk_said, resume_point
-from nfox.train.spread import check_spread, refuse_spread_base, refuse_spread_model
+import nfox
+from nfox.models.loading import LoadedModel, ModelOptions
+from nfox.text.resolve import resolve
+from nfox.train.data.conversations import read
+from nfox.train.data.rows import Rows
+from nfox.train.learner import Learner
+from nfox.train.metrics import Found
 from nfox.train.trainer import LearnerTrainer
 
+SAMPLE = 64
+"""Rows of the training data that are measured on where no other data were given."""
 
-def train(
-    job: Job,
-    args: Any,
-    *,
-    tell: Tell = lambda line: None,
-    stop: Callable[[], bool] = lambda: False,
-    callbacks: Sequence[TrainerCallback] = (),
-) -> Done:
-    """Train and write what came of it to `args.output_dir`.
+Tell = Callable[[str], None]
+"""Takes a line for the person."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a training.
 
     Args:
-        job: what.
-        args: transformers' `TrainingArguments`.
-        tell: takes lines for the person.
-        stop: asked after every step; True ends the training with a checkpoint.
-        callbacks: told of everything that happens.
-
-    Raises:
-        NfoxError: if anything is missing or does not fit, or the disk is full.
+        folder: that was written; the checkpoint if it was stopped.
+        stopped: before the end.
+        model: to use what was trained with.
+        adapter: of that model, if one was trained.
+        measured: at the end; None if it was stopped.
+        advice: lines on how to use it best.
     """
-    folder = Path(args.output_dir)
-    point = resume_point(args.resume_from_checkpoint, folder)
-    job.check()
-    refuse_spread_base()
-    loaded = job.load()
-    rows: Any = job.rows(job.data, loaded, tell, lazy=job.lazy)
-    eval_rows = job.rows(job.eval_data, loaded, tell, lazy=False) if job.eval_data else None
-    set_seed(args.seed)
-    learner = job.learner(loaded)
-    refuse_spread_model(learner, args)
-    stopping, estimate = Stop(stop), Estimate(tell)
-    trainer = LearnerTrainer(learner, args, rows, eval_rows, [estimate, stopping, *callbacks])
-    check_spread(trainer)
-    stopping.agreed = trainer.agreed
-    if not trainer.is_deepspeed_enabled:  # which may hold parts of weights only
-        # Asked for late: --auto_find_batch_size tries smaller batches.
-        estimate.rehearse = lambda: rehearse(learner, rows, trainer._train_batch_size)
-    _announce(job.describe(learner), args, rows, point, tell)
-    with full_disk_said(folder):
-        seconds = _run(trainer, point)
-        if stopping.stopped:
-            return Done(folder / f"checkpoint-{trainer.state.global_step}", True, job.model)
-        done = job.finish(trainer, loaded, seconds)
-    trainer.accelerator.wait_for_everyone()  # whoever leaves early may end those who still write
-    return done
+
+    folder: Path
+    stopped: bool
+    model: str
+    adapter: Path | None = None
+    measured: Found | None = None
+    advice: tuple[str, ...] = ()
 
 
-def _run(trainer: LearnerTrainer, point: Path | None) -> float:
-    """Train, from a checkpoint on if there is one; return the seconds."""
-    if point and finished(point, trainer.args.max_steps, trainer.args.num_train_epochs):
-        trainer.restore(point)
-        return 0.0
-    result = trainer.train(resume_from_checkpoint=str(point) if point else None)
-    return float(result.metrics["train_runtime"])
+@dataclass(frozen=True, kw_only=True)
+class Job(ABC):
+    """What is trained on what.
+
+    Args:
+        method: what for.
+        model: folder or hub id of the base or target.
+        data: see `nfox.train.data.conversations.read`.
+        eval_data: the same, to measure on.
+        loading: how the model is loaded.
+        max_length: tokens of a row at most.
+        lazy: tokenise rows when they are needed.
+        template: of conversations; None is the model's own.
+        command: that started it, for the record.
+    """
+
+    method: str
+    model: str
+    data: str
+    eval_data: str | None = None
+    loading: ModelOptions = field(default_factory=ModelOptions)
+    max_length: int = 2048
+    lazy: bool = False
+    template: str | None = None
+    command: str = ""
+
+    def check(self) -> None:  # noqa: B027 - some have nothing to check
+        """Refuse what cannot be, before anything is loaded for it.
+
+        Raises:
+            UsageError: if there is something.
+        """
+
+    @abstractmethod
+    def load(self) -> LoadedModel:
+        """Load the model and refuse those that cannot be learned from.
+
+        Raises:
+            ModelError: if it is one of these, or cannot be loaded.
+        """
+
+    def rows(self, source: str, loaded: LoadedModel, tell: Tell, *, lazy: bool) -> Dataset[Any]:
+        """Read data and tokenise them; here conversations.
+
+        Args:
+            source: of the data.
+            loaded: the model.
+            tell: takes a line about what was read.
+            lazy: see `Job`.
+        """
+        template = resolve(loaded.tokenizer, self.template, model_name=self.model)
+        length = min(self.max_length, loaded.target.max_context)
+        found = read(source, self.loading.cache_dir)
+        rows = Rows(found.kept, template, loaded.tokenizer, length, lazy=lazy)
+        left = f", {rows.left_out} without a reply in {length} tokens" if rows.left_out else ""
+        tell(f"{source}: {found.describe()}{left}")
+        return rows
+
+    @abstractmethod
+    def learner(self, loaded: LoadedModel) -> Learner:
+        """Make what is trained; random numbers are seeded before."""
+
+    @abstractmethod
+    def describe(self, learner: Any) -> Iterator[str]:
+        """Yield lines about what will be trained; the first one is continued by the steps."""
+
+    @abstractmethod
+    def finish(self, trainer: LearnerTrainer, loaded: LoadedModel, seconds: float) -> Done:
+        """Measure what was trained and write it.
+
+        Args:
+            trainer: that did it.
+            loaded: the model.
+            seconds: it took.
+        """
+
+    def measured(self, trainer: LearnerTrainer) -> Any:
+        """Measure at the end: on the data for it, else on the first rows that were learned from."""
+        rows: Any = trainer.train_dataset
+        sample: Subset[Any] = Subset(rows, range(min(len(rows), SAMPLE)))
+        return trainer.measure(trainer.eval_dataset or sample)
+
+    def facts(self, trainer: LearnerTrainer, found: Found, seconds: float) -> dict[str, Any]:
+        """Return the record of a training.
+
+        Args:
+            trainer: that did it.
+            found: in the end.
+            seconds: it took.
+        """
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        rows: Sized = trainer.train_dataset
+        return {
+            "data": self.data,
+            "measured_on": self.eval_data or f"the first {SAMPLE} rows of the training data",
+            "loss": found.loss,
+            "last_training_loss": losses[-1] if losses else None,
+            "examples": len(rows),
+            "tokens": int(trainer.state.num_input_tokens_seen),
+            "steps": trainer.state.global_step,
+            "seconds": round(seconds, 1),
+            "learning_rate": trainer.args.learning_rate,
+            "max_length": self.max_length,
+            "quantisation": self.loading.quantisation,
+            "versions": {
+                "nfox": nfox.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "python": platform.python_version(),
+            },
+            "command": self.command,
+        }
 
 
-def _announce(lines: Iterable[str], args: Any, rows: Any, point: Path | None, tell: Tell) -> None:
-    """Say what will be done, before it is."""
-    what, *more = lines
-    tokens = "not counted (lazy)" if rows.tokens is None else f"{rows.tokens:,}"
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * len(rows) / batch
-    tell(
-        f"{what}; {len(rows):,} examples, tokens {tokens}; about {steps:,.0f} steps of {batch} "
-        "examples"
-    )
-    for line in more:
-        tell(line)
-    kept = checkpoints(Path(args.output_dir))
-    if point:
-        tell(f"goes on from {point}")
-    elif kept:
-        tell(f"begins anew; --resume_from_checkpoint true would go on from {kept[-1]}")
+def full_name(model: str) -> str:
+    """Return a model's name as it is understood everywhere: a folder's whole path, or a hub id."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
+
+
+def size(learner: Learner) -> tuple[int, float]:
+    """Return how many parameters are trained, and their size on disk in MB."""
+    count = sum(weight.numel() for weight in learner.parameters())
+    return count, count * 2 / 1e6  # written in 16 bit

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
-from nfox.target import Target
-from nfox.train.measure import Found, Means
+from nfox.decoding.target import Target
+from nfox.train.metrics import Found, Means
 
 Batch = dict[str, Tensor]
 

@@ -19,9 +19,9 @@ from torch.utils.data import Dataset, Subset
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 
 from nfox.train.callbacks import Epochs
+from nfox.train.checkpoints import WEIGHTS, check_fits, readable
 from nfox.train.learner import Learner
-from nfox.train.measure import Found
-from nfox.train.resume import WEIGHTS, check_fits, readable
+from nfox.train.metrics import Found
 
 MODELS = ("base.", "draft.")
 """How the names of whole models' weights begin."""

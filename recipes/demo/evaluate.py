@@ -14,7 +14,7 @@ from generate import greedy
 from skills import SKILLS, exam
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from nfox.loading import ModelOptions, load_model
+from nfox.models.loading import ModelOptions, load_model
 
 MEASURES = ("loss", "skills", "alpha", "agreement")
 

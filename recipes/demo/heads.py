@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nfox import checkpoint
-from nfox.loading import ModelOptions
+from nfox.heads import checkpoint
+from nfox.models.loading import ModelOptions
 
 SETTINGS = Path(__file__).with_name("heads.yaml")
 EXTRA = {

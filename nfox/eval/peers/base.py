@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar, Self
 
-from nfox.chat import Chat, close
-from nfox.conversation import Message
+from nfox.engine import Chat, close
 from nfox.errors import ContextError
 from nfox.reply import Finish, Reply, Settings
-from nfox.stream import TextStream
+from nfox.text.stream import TextStream
+from nfox.text.template import Message
 
 Tell = Callable[[Sequence[int]], None]
 """Told of new tokens as soon as they are there."""

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfox.decoding.target import Target
 from nfox.errors import ModelError, NfoxError
-from nfox.loading import LoadedModel
-from nfox.target import Target
+from nfox.models.loading import LoadedModel
 
 _ARCHITECTURES = {
     "LlamaForCausalLM": "LLAMA",

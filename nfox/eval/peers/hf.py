@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from nfox.chat import Chat
 from nfox.drafters.spec import Speculative
+from nfox.engine import Chat
 from nfox.errors import ModelError
 from nfox.eval.peers.base import Peer, Tell
 from nfox.reply import Settings

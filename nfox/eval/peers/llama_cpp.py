@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from nfox.cache import common_prefix
-from nfox.chat import Chat
+from nfox.decoding.cache import common_prefix
+from nfox.decoding.sampling import Sampling
+from nfox.engine import Chat
 from nfox.errors import ModelError, NfoxError
 from nfox.eval.peers.base import Peer, Tell
 from nfox.eval.peers.gguf import kind, package, write
 from nfox.reply import Settings
-from nfox.sampling import Sampling
 
 _FIRST = 4096
 """Tokens of the first context: keys and values of all that a model was made for may be huge."""

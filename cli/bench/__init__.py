@@ -1,0 +1,1 @@
+"""`nfox bench`: every method, measured."""

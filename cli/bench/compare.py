@@ -1,0 +1,172 @@
+"""`nfox bench compare` and `nfox bench baseline`: what differs between results, and may not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nfox.errors import NfoxError, UsageError
+from nfox.eval.bench.baseline import Guarded, guard
+from nfox.eval.bench.baseline import baseline as baseline_of
+from nfox.eval.bench.compare import (
+    Change,
+    Rankings,
+    changes,
+    machines_differ,
+    rankings,
+    settings_differ,
+)
+from nfox.eval.bench.noise import FEWEST, MARGIN
+from nfox.eval.bench.result import BASELINE, SCHEMA
+
+from ..errors import complain
+from ..options.dataclass_options import option
+from ..output_files import check_out, write_out
+
+_COMPARE, _BASELINE = "Comparison", "Baseline"
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """What is compared with what."""
+
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="JSON of nfox bench, or a baseline.")]
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="JSON of nfox bench.")]
+    guard: Annotated[
+        bool, option(_COMPARE, "Fail if a ratio of NEW is worse than noise allows.", "--guard")
+    ] = False
+    margin: Annotated[
+        float | None,
+        option(
+            _COMPARE,
+            "With --guard: by which share runs differ; 0.05 unless told.",
+            "--margin",
+            min=0,
+            max=0.99,
+        ),
+    ] = None
+    out: Annotated[Path | None, option(_COMPARE, "Where the JSON goes.", "--json", envvar=None)] = (
+        None
+    )
+    debug: Annotated[bool, option(_COMPARE, "Show tracebacks.", "--debug")] = False
+
+
+@dataclass(frozen=True)
+class BaselineArguments:
+    """What a baseline is made of."""
+
+    results: Annotated[
+        list[Path],
+        typer.Argument(metavar="RESULT", help="JSON of nfox bench, of the same command."),
+    ]
+    out: Annotated[Path, option(_BASELINE, "The file to write.", "--out", envvar=None)]
+    debug: Annotated[bool, option(_BASELINE, "Show tracebacks.", "--debug")] = False
+
+
+def compare(arguments: CompareArguments) -> None:
+    """Compare two results: what changed by more than noise, and whether methods rank alike.
+
+    With --guard it fails (exit code 1) if a speed-up, tau, an efficiency or the loop's overhead
+    is worse than noise allows, or if a method is missing.
+    """
+    from .files import read
+
+    if arguments.margin is not None and not arguments.guard:
+        raise UsageError("--margin is of --guard", "add --guard, or leave it out")
+    check_out(arguments.out, "comparison")
+    old = read(arguments.old, SCHEMA, BASELINE)
+    new = read(arguments.new, SCHEMA)
+    if arguments.guard:
+        base = old if old["schema"] == BASELINE else baseline_of([old])
+        margin = MARGIN if arguments.margin is None else arguments.margin
+        _guard(guard(base, new, margin), arguments.out)
+    elif old["schema"] == BASELINE:
+        raise UsageError(f"{arguments.old} is a baseline", "add --guard")
+    else:
+        _compare(old, new, arguments.out)
+
+
+def baseline(arguments: BaselineArguments) -> None:
+    """Make a baseline for `nfox bench compare --guard`: the ratios of several results.
+
+    Several runs of one command are better than one: what differs between them is noise.
+    """
+    from .files import read
+
+    check_out(arguments.out, "baseline")
+    made = baseline_of([read(file, SCHEMA) for file in arguments.results])
+    write_out(arguments.out, json.dumps(made, indent=1) + "\n", "nothing else was changed")
+    print(f"{len(made['rows'])} rows of {made['results']} results are in {arguments.out}")
+
+
+def _compare(old: dict[str, Any], new: dict[str, Any], out: Path | None) -> None:
+    """Show what changed, and what is only in one of the results."""
+    from .compare_table import called, print_changes
+
+    notes = settings_differ(old, new)
+    if machine := machines_differ(old, new):
+        notes.append(f"machines differ: {'; '.join(machine)}; tok/s and MB are not compared")
+    found, ranked = changes(old, new), rankings(old, new)
+    print_changes([change for change in found if change.figures])
+    for note in notes:
+        print(note)
+    for change in found:
+        if not change.figures:
+            print(f"{change.verdict.replace('only', 'only in the')} result: {called(change)}")
+    for first, second in ranked.contrary:
+        print(f"ranked contrarily: {first} was faster than {second}, and is slower")
+    print(_summary(found, ranked))
+    listed = [asdict(change) for change in found]
+    said = {"notes": notes, "changes": listed, "rankings": asdict(ranked)}
+    _write(out, {"schema": "nfox.bench.compare/1", **said})
+
+
+def _summary(found: list[Change], ranked: Rankings) -> str:
+    both = [change for change in found if change.figures]
+    changed = sum(change.beyond_noise for change in both)
+    open_ = sum(change.verdict == "not judged" for change in both)
+    why = f"fewer than {FEWEST} conversations, or not measured"
+    unknown = f" ({open_} not judged: {why})" if open_ else ""
+    pairs = len(ranked.contrary)
+    said = {0: "no pair of methods is", 1: "1 pair of methods is"}
+    return (
+        f"{changed} of {len(both)} changed beyond noise{unknown}; "
+        f"{said.get(pairs, f'{pairs} pairs of methods are')} ranked contrarily "
+        f"({ranked.alike} alike, {ranked.close} too close to tell)"
+    )
+
+
+def _guard(found: Guarded, out: Path | None) -> None:
+    """Show what was held against a baseline.
+
+    Raises:
+        NfoxError: if anything is worse, or missing.
+    """
+    from .compare_table import complaint, print_checks
+
+    print_checks(found.checks)
+    _write(out, {"schema": "nfox.bench.guard/1", **asdict(found)})
+    for note in found.notes:
+        print(f"nfox: {note}", file=sys.stderr)
+    worse = [check for check in found.checks if check.worse]
+    for check in worse:
+        complain(complaint(check))
+    for name in found.missing:
+        complain(f"{name}: in the baseline, missing in the result")
+    if worse or found.missing:
+        raise NfoxError(
+            f"{len(worse)} of {len(found.checks)} ratios are worse than noise allows, "
+            f"{len(found.missing)} rows are missing",
+            "if that is meant, make a new baseline: nfox bench baseline RESULT RESULT --out FILE",
+        )
+    print(f"none of {len(found.checks)} ratios is worse than noise allows")
+
+
+def _write(out: Path | None, said: dict[str, Any]) -> None:
+    if out is not None:
+        write_out(out, json.dumps(said, indent=1) + "\n", "what was found stands above")

@@ -1,0 +1,98 @@
+"""A benchmark to look at: its page and its plots, made from its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nfox.errors import UsageError
+from nfox.eval.bench.result import SCHEMA, Result
+from nfox.eval.report import plot_style as drawing
+
+from ..options.dataclass_options import option
+from ..output_files import check_folder, check_out, make_folder, write_out
+
+_REPORT = "Report"
+_SHOWN = "what was measured stands above"
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """What is shown, and where."""
+
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="What nfox bench --json wrote.")]
+    html: Annotated[
+        Path | None, option(_REPORT, "Write a page of it to this file.", "--html", envvar=None)
+    ] = None
+    plots: Annotated[
+        Path | None,
+        option(_REPORT, "Write its plots to this folder, as SVG and PNG.", "--plots", envvar=None),
+    ] = None
+    debug: Annotated[bool, option(_REPORT, "Show tracebacks.", "--debug")] = False
+
+
+def report(arguments: ReportArguments) -> None:
+    """Show what a benchmark found: as a page, as plots, or both."""
+    from .files import read
+
+    if arguments.html is None and arguments.plots is None:
+        raise UsageError(
+            "there is nothing to write", "nfox bench report RESULT.json --html FILE --plots FOLDER"
+        )
+    check_report(arguments.html, arguments.plots)
+    result = read(arguments.result, SCHEMA)
+    write_report(result, arguments.html, arguments.plots, f"{arguments.result} is whole")
+
+
+def check_report(html: Path | None, plots: Path | None) -> None:
+    """Find what keeps a report from being written, before there is anything to report.
+
+    Args:
+        html: where the page goes, if anywhere.
+        plots: the folder of the plots, if they are wanted; it may have to be made.
+
+    Raises:
+        UsageError: if there is no such place, or plots cannot be drawn.
+    """
+    check_out(html, "page")
+    check_folder(plots, "plots")
+    if plots is not None:
+        drawing.check()
+
+
+def write_report(result: Result, html: Path | None, plots: Path | None, kept: str = _SHOWN) -> None:
+    """Write a page and plots, and say so.
+
+    Args:
+        result: of a benchmark.
+        html: where the page goes, if anywhere.
+        plots: the folder of the plots, if they are wanted.
+        kept: what is not lost if it fails.
+
+    Raises:
+        NfoxError: if something cannot be written, as on a full disk.
+    """
+    if html is not None:
+        from nfox.eval.report.page import page
+
+        write_out(html, page(result), kept)
+        print(f"page written to {html}")
+    if plots is not None:
+        _write_plots(result, plots, kept)
+
+
+def _write_plots(result: Result, folder: Path, kept: str) -> None:
+    from nfox.eval.report.plots import plots
+
+    figures = plots(result)
+    if not figures:
+        print("no plots: there is nothing to compare")
+        return
+    make_folder(folder, kept)
+    for name, figure in figures.items():
+        write_out(folder / f"{name}.svg", drawing.image(figure, "svg"), kept)
+        write_out(folder / f"{name}.png", drawing.image(figure, "png"), kept)
+    print(f"plots written to {folder}, each as .svg and .png: {', '.join(figures)}")

@@ -1,0 +1,1 @@
+"""The chat, its slash commands, and answers to a single prompt."""

@@ -1,0 +1,232 @@
+"""The chat: read a line, stream a reply, again.
+
+Nothing that goes wrong may lose the conversation.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from nfox.conversation import Session
+from nfox.errors import ContextError, NfoxError
+
+from ..display.header import print_header, print_legend
+from ..display.reply_stats import Speed, details, footer, status
+from ..display.reply_view import ReplyView
+from ..display.steps import Recorder, StepRecord, print_steps
+from ..display.theme import Screen, make_screen
+from ..errors import INTERRUPTED, complain, one_line
+from ..options.groups import DisplayArguments, SessionArguments
+from .commands import registry as commands
+from .input import Reader, make_reader
+from .interrupt import interruptible
+from .saved_files import keep, rescue_file
+
+if TYPE_CHECKING:
+    from nfox.engine import Chat
+    from nfox.reply import Reply, Update
+    from nfox.text.template import Message
+
+_DIM = Style(dim=True)
+_NEARLY_FULL = 0.8  # of the context, from where on the person is told
+
+
+class Talk:
+    """A session at a terminal.
+
+    Args:
+        session: the conversation.
+        screen: where it is drawn.
+        display: how much is shown.
+        notes: where everything goes that is not a reply; by default with the replies.
+
+    Attributes:
+        kept: the conversation is written down after every reply.
+        fold: hide reasoning.
+        records: the steps of the last reply.
+        asked: the messages that it answers.
+        settings: that it was made with.
+        typed: what the next input line starts with.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        screen: Screen,
+        display: DisplayArguments,
+        notes: Console | None = None,
+    ) -> None:
+        self.session = session
+        self.notes = notes or screen.console
+        self.screen = screen
+        self.display = display
+        self.kept = False
+        self.fold = display.fold_thinking
+        self.records: list[StepRecord] = []
+        self.asked: list[Message] = []
+        self.chat.settings = replace(self.chat.settings, keep_logits=display.verbose > 1)
+        self.settings = self.chat.settings
+        self.typed = ""
+
+    @property
+    def chat(self) -> Chat:
+        """What answers."""
+        return self.session.chat
+
+    def say(self, text: str) -> None:
+        """Print a line of the program's own."""
+        self.notes.print(Text(text, _DIM))
+
+    def send(self, text: str) -> None:
+        """Ask something; if nothing of the reply was said, put the question back."""
+        try:
+            said = self.answer(self.session.send(text))
+        except ContextError as error:
+            self.typed = text
+            raise ContextError(
+                error.message, "/undo or /reset makes room; so does a larger --max-context"
+            ) from error
+        if not said:
+            self.typed = text
+
+    def answer(self, updates: Generator[Update]) -> bool:
+        """Draw a reply as it comes; say whether there is any of it."""
+        self.asked, self.settings = list(self.session.messages), self.chat.settings
+        view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
+        recorder, speed = Recorder(self.chat.model.tokenizer, self.screen.symbols), Speed()
+        # Closed at once, whatever fails: only then is what was said part of the conversation.
+        with interruptible(self.chat), closing(updates):
+            try:
+                view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
+                for update in updates:
+                    if update.step is not None:
+                        recorder.add(update.step)
+                        speed.add(len(update.step.tokens), update.step.seconds.total)
+                    width = self.screen.console.width
+                    row = status(self.chat, speed, self.screen.symbols, width)
+                    view.add(update.pieces, Text(row, _DIM))
+            finally:
+                view.close()
+        self.records = recorder.records
+        self._finish(self.chat.reply)
+        self._keep()
+        return bool(self.records)
+
+    def _thinking(self) -> bool:
+        """Whether the reply goes on inside <think>, as some templates begin it."""
+        try:
+            segments = self.chat.template.segments(self.asked)
+        except NfoxError:  # which the reply itself will run into
+            return False
+        begun = self.asked[-1].content if self.asked[-1].role == "assistant" else ""
+        prompt = "".join(segment.text for segment in segments).removesuffix(begun).rstrip()
+        thought = "<think>" in begun or prompt.endswith("<think>")
+        return thought and "</think>" not in begun
+
+    def _finish(self, reply: Reply) -> None:
+        """Print what follows a reply."""
+        if not self.records:
+            self.say("stopped before anything was said")
+            return
+        verbose = self.display.verbose
+        if verbose:
+            print_steps(self.records, self.screen, self.notes, trees=verbose > 1)
+        if self.display.stats and not self.display.quiet:
+            self.say(footer(self.chat, reply, self.screen.symbols, self.notes.width))
+            for line in details(reply.stats, self.screen.symbols) if verbose else ():
+                self.say(line)
+        used = (reply.stats.prompt_tokens + reply.stats.tokens) / self.chat.max_context
+        if reply.finish != "context" and used >= _NEARLY_FULL:
+            self.say(f"the context is {used:.0%} full; /undo and /reset make room")
+
+    def _keep(self) -> None:
+        """Write the conversation down, so that a crash loses nothing."""
+        if self.kept and self.session.turns and (wrong := keep(self.session)):
+            self.kept = False
+            self.say(wrong)
+
+    def rescue(self) -> None:
+        """Write the conversation to a file of its own, if there is any, and say where."""
+        if not self.session.turns:
+            return
+        try:
+            file = rescue_file()
+            self.session.save(file)
+        except (OSError, NfoxError) as error:
+            complain(f"the conversation could not be saved: {error}")
+        else:
+            print(f"the conversation is in {file}; /load reads it", file=sys.stderr)
+
+
+def chat_loop(
+    chat: Chat, loaded: float, display: DisplayArguments, session: SessionArguments
+) -> None:
+    """Talk until the person leaves.
+
+    Args:
+        chat: answers.
+        loaded: seconds that loading it took.
+        display: how much is shown.
+        session: how lines are read.
+    """
+    screen = make_screen(display)
+    talk = Talk(Session(chat, history=not session.no_history), screen, display)
+    talk.kept = not session.no_input_history
+    if not display.quiet:
+        print_header(chat, screen, loaded, verbose=display.verbose > 0)
+        print_legend(chat, screen)
+    reader = make_reader(
+        lambda typed: commands.complete(talk, typed),
+        plain=display.style != "rich",
+        multiline=session.multiline,
+        remember=not session.no_input_history,
+    )
+    try:
+        if session.resume:
+            _take(talk, "/load")
+        _loop(talk, reader)
+    except KeyboardInterrupt:
+        talk.rescue()
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        talk.rescue()
+        if display.debug:
+            raise
+        complain(one_line(error), "--debug shows the traceback")
+        raise typer.Exit(1) from None
+
+
+def _loop(talk: Talk, read: Reader) -> None:
+    hinted = False
+    while True:
+        try:
+            start, talk.typed = talk.typed, ""
+            talk.notes.print()
+            text = read(start)
+        except KeyboardInterrupt:
+            if not hinted:
+                talk.say("^D or /exit leaves")
+            hinted = True
+            continue
+        except EOFError:
+            return
+        if not _take(talk, text):
+            return
+
+
+def _take(talk: Talk, text: str) -> bool:
+    """Do what was typed, or say why not; say whether the chat goes on."""
+    try:
+        return commands.take(talk, text)
+    except NfoxError as error:
+        complain(error.message, error.hint)
+        return True

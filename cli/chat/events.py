@@ -1,0 +1,112 @@
+"""Replies as JSON lines, for programs: start, delta, step, end. Schema "nfox.chat/1"."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from nfox import __version__
+from nfox.errors import NfoxError
+from nfox.text.stream import runs
+
+from ..display.header import exactness
+
+if TYPE_CHECKING:
+    from nfox.decoding.generate import Step
+    from nfox.engine import Chat
+    from nfox.reply import Update
+    from nfox.text.stream import Piece
+
+SCHEMA = "nfox.chat/1"
+# What a terminal could take for a command of its own, should the lines be shown on one.
+_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0x202A, 0x202F))}
+_CONTROLS |= {code: f"\\u{code:04x}" for code in range(0x2066, 0x206A)}
+
+Event = dict[str, Any]
+
+
+def write(event: Event) -> None:
+    """Write an event to stdout, at once."""
+    line = json.dumps(event, ensure_ascii=False).translate(_CONTROLS)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def start(chat: Chat) -> Event:
+    """Return the first event: what answers."""
+    target = chat.model.target
+    return {
+        "event": "start",
+        "schema": SCHEMA,
+        "version": __version__,
+        "model": chat.model.name,
+        "adapter": chat.model.adapter,
+        "method": chat.method,
+        "why": chat.why,
+        "drafter": chat.drafter.describe(),
+        "template": chat.template.name,
+        "dtype": str(target.dtype).removeprefix("torch."),
+        "device": str(target.device),
+        "max_context": chat.max_context,
+        "lossless": exactness(chat) == "lossless",
+    }
+
+
+def reply(chat: Chat, updates: Iterator[Update], *, steps: bool) -> Iterator[Event]:
+    """Turn a reply into events; the last one has its numbers.
+
+    Args:
+        chat: that answers.
+        updates: of the reply.
+        steps: add an event for each step.
+    """
+    for update in updates:
+        if update.pieces:
+            yield _delta(update.pieces)
+        if steps and update.step is not None:
+            yield _step(update.step)
+    done, stats = chat.reply, chat.reply.stats
+    yield {
+        "event": "end",
+        "finish_reason": done.finish,
+        "text": done.text,
+        "usage": {"prompt_tokens": stats.prompt_tokens, "completion_tokens": stats.tokens},
+        "timings": {
+            **stats.timings(),
+            "draft_n": stats.drafted,
+            "draft_n_accepted": stats.accepted,
+        },
+        "spec": stats.spec(done.method),
+    }
+
+
+def failure(error: NfoxError) -> Event:
+    """Return the event of a request that could not be answered."""
+    return {
+        "event": "error",
+        "message": error.message,
+        "hint": error.hint,
+        "code": error.code,
+    }
+
+
+def _delta(pieces: tuple[Piece, ...]) -> Event:
+    return {
+        "event": "delta",
+        "text": "".join(piece.text for piece in pieces),
+        "runs": runs(pieces),
+    }
+
+
+def _step(step: Step) -> Event:
+    return {
+        "event": "step",
+        "tokens": step.tokens,
+        "sources": step.sources,
+        "drafted": step.tree.tokens[1:],
+        "parents": step.tree.parents[1:],
+        "path": step.verdict.path[1:],
+        "ms": {name: round(spent * 1e3, 3) for name, spent in vars(step.seconds).items()},
+    }

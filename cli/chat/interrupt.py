@@ -1,0 +1,56 @@
+"""Ctrl-C during a reply ends the reply; a second one ends the program."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nfox.engine import Chat
+
+
+@contextmanager
+def interruptible(chat: Chat) -> Iterator[None]:
+    """Make the first Ctrl-C cancel the chat's reply, and the second raise KeyboardInterrupt."""
+    pressed = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        chat.cancel()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        with _silent_keyboard():
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _silent_keyboard() -> Iterator[None]:
+    """Do not show what is typed meanwhile, which would stand in the middle of the reply.
+
+    It is not lost: the next prompt reads it.
+    """
+    if not sys.stdin.isatty() or find_spec("termios") is None:  # Windows has no termios
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
+    silent = [*before]
+    silent[0] &= ~termios.ICRNL  # Enter stays what the prompt takes for Enter
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)

@@ -1,0 +1,105 @@
+"""One answer, or a stream of them, for pipes and programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from nfox.conversation import Session
+from nfox.errors import NfoxError, UsageError
+
+from ..display.header import exactness, hint
+from ..display.theme import make_screen
+from ..errors import INTERRUPTED
+from ..options.groups import DisplayArguments
+from . import events
+from .app import Talk
+from .interrupt import interruptible
+
+if TYPE_CHECKING:
+    from nfox.engine import Chat
+
+
+def answer_text(chat: Chat, prompt: str, display: DisplayArguments) -> None:
+    """Write the answer to stdout, and its numbers to stderr if anybody sees them there."""
+    screen = make_screen(display)
+    stats = display.stats and (display.verbose > 0 or sys.stderr.isatty())
+    notes = Console(stderr=True, highlight=False, markup=False, no_color=screen.console.no_color)
+    talk = Talk(Session(chat), screen, replace(display, stats=stats), notes)
+    if display.verbose and (said := exactness(chat)) != "lossless":
+        talk.say(said)
+    if not display.quiet and (said := hint(chat)):
+        talk.say(said)
+    talk.answer(talk.session.send(prompt))
+    _leave(chat)
+
+
+def answer_json(chat: Chat, prompt: str, display: DisplayArguments) -> None:
+    """Write the answer to stdout as events."""
+    events.write(events.start(chat))
+    messages = [{"role": "user", "content": prompt}]
+    try:
+        with interruptible(chat):
+            for event in events.reply(chat, chat.updates(messages), steps=display.verbose > 1):
+                events.write(event)
+    except NfoxError as error:
+        events.write(events.failure(error))
+        raise
+    _leave(chat)
+
+
+def _leave(chat: Chat) -> None:
+    if chat.reply.finish == "interrupt":
+        raise typer.Exit(INTERRUPTED)
+
+
+def serve_lines(chat: Chat, display: DisplayArguments, *, history: bool) -> None:
+    """Read JSON lines from stdin, answer each with events; the end of the input is the end.
+
+    A line is a message, {"role": "user", "content": ...}, or {"cmd": "reset"}.
+    """
+    session = Session(chat, history=history)
+    events.write(events.start(chat))
+    for line in filter(str.strip, sys.stdin):
+        try:
+            with interruptible(chat):
+                for event in _respond(session, _parse(line), display):
+                    events.write(event)
+        except NfoxError as error:
+            events.write(events.failure(error))
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"not a line of JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"expected a JSON object, got {type(data).__name__}")
+    return data
+
+
+def _respond(
+    session: Session, data: dict[str, Any], display: DisplayArguments
+) -> Iterator[events.Event]:
+    content = data.get("content")
+    if data == {"cmd": "reset"}:
+        session.reset()
+        yield {"event": "reset"}
+    elif data.get("role") == "system" and isinstance(content, str):
+        session.system = content
+        yield {"event": "system"}
+    elif data.get("role") == "user" and isinstance(content, str):
+        steps = display.verbose > 1
+        yield from events.reply(session.chat, session.send(content), steps=steps)
+    else:
+        raise UsageError(
+            'expected {"role": "user" or "system", "content": TEXT} or {"cmd": "reset"}',
+            f"got {json.dumps(data)[:200]}",
+        )

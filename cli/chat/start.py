@@ -1,0 +1,85 @@
+"""What the options ask for: a chat, one answer, or lines of JSON."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from nfox.errors import UsageError
+
+from ..display.progress import loading_display
+from ..load import check, load_chat
+from ..options.groups import (
+    DisplayArguments,
+    GenerationArguments,
+    MethodArguments,
+    ModelArguments,
+    SessionArguments,
+)
+from .saved_files import last_file
+
+_STDIN = "-"
+
+
+def run(
+    model: ModelArguments,
+    method: MethodArguments,
+    generation: GenerationArguments,
+    display: DisplayArguments,
+    session: SessionArguments,
+) -> None:
+    """Do what the options say.
+
+    Raises:
+        NfoxError: if they do not go together, or something is missing.
+    """
+    check(model, method)
+    programmatic = display.style == "programmatic"
+    prompt = None if programmatic else _prompt(session)
+    _check_streams(session, prompt, programmatic)
+    begin = time.perf_counter()
+    with loading_display(sys.stderr.isatty() and not display.quiet) as told:
+        chat = load_chat(model, method, generation, told=told)
+    loaded = time.perf_counter() - begin
+    # These take torch, which by now was imported with something to see.
+    from .app import chat_loop
+    from .oneshot import answer_json, answer_text, serve_lines
+
+    if programmatic:
+        serve_lines(chat, display, history=not session.no_history)
+    elif prompt is None:
+        chat_loop(chat, loaded, display, session)
+    elif session.as_json:
+        answer_json(chat, prompt, display)
+    else:
+        answer_text(chat, prompt, display)
+
+
+def _prompt(session: SessionArguments) -> str | None:
+    """Return the one prompt to answer, or None for a chat. Text and a pipe are joined."""
+    given = [] if session.prompt in (None, _STDIN) else [session.prompt]
+    if session.prompt == _STDIN or not sys.stdin.isatty():
+        given.append(sys.stdin.read().strip("\n"))
+    elif not given:
+        return None
+    prompt = "\n\n".join(filter(None, given))
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", "nfox -p TEXT, or text on stdin")
+    return prompt
+
+
+def _check_streams(session: SessionArguments, prompt: str | None, programmatic: bool) -> None:
+    if programmatic and session.prompt is not None:
+        raise UsageError("--style programmatic reads prompts from stdin", "leave --prompt out")
+    if session.resume and (programmatic or prompt is not None):
+        raise UsageError("--resume is of the chat", "leave it out, or the prompt")
+    if session.resume and not last_file().is_file():
+        raise UsageError("there is no last conversation to go on with", "leave --resume out")
+    if programmatic or prompt is not None:
+        return
+    if session.as_json:
+        raise UsageError("--json needs a prompt", "nfox --json -p TEXT, or a pipe")
+    if not sys.stdout.isatty():
+        raise UsageError(
+            "stdout is not a terminal, so there can be no chat", "nfox -p TEXT gives one answer"
+        )

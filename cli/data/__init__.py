@@ -1,0 +1,1 @@
+"""`nfox data`: data to train on."""

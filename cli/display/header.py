@@ -1,0 +1,114 @@
+"""What is said once, when the chat starts: what was loaded, how, and how to read the marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+
+from nfox import __version__
+from nfox.drafters import method
+from nfox.models.adapters import available
+
+from .theme import Screen
+
+if TYPE_CHECKING:
+    from nfox.decoding.tree import Source
+    from nfox.engine import Chat
+
+_DIM = Style(dim=True)
+
+
+def model_name(chat: Chat) -> str:
+    """Return the model's name without the folders around it."""
+    from nfox.demo import TARGET
+
+    name = chat.model.name
+    if Path(name) == TARGET:
+        return "the embedded model"
+    return Path(name).name if Path(name).is_dir() else name
+
+
+def exactness(chat: Chat) -> str:
+    """Say whether replies follow the target's own distribution."""
+    from nfox.decoding.rules import make_rule
+
+    settings = chat.settings
+    rule = make_rule(settings.accept, settings.sampling, lenience=settings.lenience)
+    return "lossless" if rule.lossless else f"{settings.accept}: not lossless"
+
+
+def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) -> None:
+    """Print two or three lines about what was loaded.
+
+    Args:
+        chat: the model and the method.
+        screen: where.
+        loaded: seconds it took.
+        verbose: add what forwards cost.
+    """
+    target, dot = chat.model.target, screen.symbols.dot
+    size, adapter = target.model.num_parameters(), chat.model.adapter
+    parts = (
+        f"nfox {__version__}",
+        chat.method,
+        exactness(chat),
+        f"{model_name(chat)}{f' with {adapter}' if adapter else ''}, {_count(size)} parameters",
+        f"{str(target.dtype).removeprefix('torch.')} {', '.join(target.devices)}",
+        f"takes {target.proposals}",
+        f"template {chat.template.name}",
+        f"loaded in {loaded:.1f} s",
+    )
+    line = Text(dot.join(parts))
+    line.stylize("bold", 0, len(parts[0]))
+    screen.console.print(line)
+    screen.console.print(Text(method_line(chat), _DIM))
+    if said := hint(chat):
+        screen.console.print(Text(said, _DIM))
+    if chat.costs is not None:
+        if target.proposals != "nothing" and not chat.costs.pays:
+            said = "scoring more than one token takes too long here for drafting to pay"
+            screen.console.print(Text(said, _DIM))
+        if verbose:
+            screen.console.print(Text(str(chat.costs), _DIM))
+
+
+def print_legend(chat: Chat, screen: Screen) -> None:
+    """Print how to read the marks, in the marks."""
+    rule = "" if exactness(chat) == "lossless" else f" ({chat.settings.accept})"
+    words: dict[Source, str] = {
+        "bonus": "target model",
+        "accepted": f"accepted draft{rule}",
+        "corrected": "corrected",
+    }
+    line = Text()
+    for source, meaning in words.items() if screen.marked else ():
+        opening, closing = screen.brackets.get(source, ("", ""))
+        line.append(opening + meaning + closing, screen.styles[source]).append("   ")
+    line.append("/help   ^C stops a reply   ^D leaves", _DIM)
+    screen.console.print(line)
+
+
+def method_line(chat: Chat) -> str:
+    """Say why this method, and what it drafts with, without the model's whole path."""
+    said = f"{chat.method}: {chat.why}"
+    if described := chat.drafter.describe():
+        said += f"; {described}"
+    return said.replace(f"{chat.model.name}/", "").replace(chat.model.name, model_name(chat))
+
+
+def hint(chat: Chat) -> str:
+    """Say that an adapter would make the method faster; "" where nothing is to be said."""
+    made_for = method(chat.method).adapter
+    if chat.model.adapter or made_for not in available(chat.model.name):
+        return ""
+    return f"for {chat.method} there is an adapter of this model: --adapter {made_for} (/adapter)"
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number / 1e3:.0f}K"

@@ -1,0 +1,90 @@
+"""Pictures: anything that rich draws, on the terminal and, as the same drawing, in an SVG file.
+
+A picture names its colours "right", "close" and "far"; what they are depends on where it is drawn.
+It must be readable without them, since a terminal may have none.
+"""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+from pathlib import Path
+
+from rich.color import Color
+from rich.console import Console, RenderableType
+from rich.segment import Segments
+from rich.style import Style
+from rich.theme import Theme
+
+from nfox.errors import UsageError
+
+from ..output_files import check_out, write_out
+from .theme import PALETTES, Screen
+
+COLORS = ("right", "close", "far")
+_FONT = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+_WIDEST = 1000  # columns of a picture
+
+
+def check_file(file: Path | None) -> None:
+    """Find what keeps a picture from being written, before there is anything to draw.
+
+    Args:
+        file: where it is to be written, if anywhere.
+
+    Raises:
+        UsageError: if it is not named as SVG, or cannot be written there.
+    """
+    if file is None:
+        return
+    if file.suffix.lower() != ".svg":
+        raise UsageError(f"pictures are written as SVG, not as {file}", "end its name in .svg")
+    check_out(file, "picture")
+
+
+def draw(picture: RenderableType, screen: Screen) -> None:
+    """Print a picture.
+
+    Args:
+        picture: what is in it has been freed of control characters.
+        screen: where it is printed, cut at a terminal's edge; plain and whole in a pipe.
+    """
+    console, styles = screen.console, screen.styles
+    with console.use_theme(_theme(styles["accepted"].color, styles["corrected"].color)):
+        whole = console.render(picture, console.options.update(max_width=_WIDEST))
+        console.print(Segments(whole), crop=console.is_terminal)
+
+
+def save(picture: RenderableType, file: Path, title: str = "") -> None:
+    """Write a picture to a file.
+
+    Args:
+        picture: what is in it has been freed of control characters.
+        file: an SVG, as wide as the picture, whatever the terminal is.
+        title: of the SVG.
+
+    Raises:
+        NfoxError: if it cannot be written.
+    """
+    paper = Console(
+        record=True,
+        file=StringIO(),
+        theme=_theme(*PALETTES["dark"]),  # as rich's SVG is
+        color_system="truecolor",
+        force_terminal=True,
+        no_color=False,
+        legacy_windows=False,
+        highlight=False,
+        width=_WIDEST,
+        height=1,  # with both given, nothing around says how wide it is
+    )
+    paper.width = paper.measure(picture).maximum
+    paper.print(picture)
+    # Rich's font would be fetched from the web by whoever looks at the picture.
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", paper.export_svg(title=title), flags=re.DOTALL)
+    write_out(file, svg.replace("Fira Code, monospace", _FONT))
+
+
+def _theme(right: str | Color | None, close: str | Color | None) -> Theme:
+    styles = (Style(color=right), Style(color=close), Style(dim=True))
+    return Theme(dict(zip(COLORS, styles, strict=True)))

@@ -1,0 +1,138 @@
+"""How things look: marks for the three sources, symbols, colours; and where they are drawn.
+
+Blue and orange differ for every kind of colour vision. Underline carries the meaning alone where
+there is no colour, and brackets do where there is neither.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from rich.console import Console
+from rich.style import Style
+
+from ..options.groups import DisplayArguments
+
+if TYPE_CHECKING:
+    from nfox.decoding.tree import Source
+
+PALETTES = {  # accepted, corrected: at least 4.5:1 on their backgrounds
+    "auto": ("#0077cd", "#b45e00"),  # on black and on white
+    "dark": ("#56b4e9", "#e69f00"),
+    "light": ("#00619f", "#8f4a00"),
+}
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """Characters that an ASCII terminal lacks, or their stand-ins."""
+
+    dot: str = " · "
+    tau: str = "τ"
+    ellipsis: str = "…"
+    space: str = "·"
+    newline: str = "↵"
+    yes: str = "✓"
+    no: str = "✗"
+    bars: str = "▁▂▃▄▅▆▇█"
+    brackets: tuple[str, str] = ("⟨", "⟩")
+    raised: str = "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ"  # digits, and T for the target
+    shades: str = "█▓░"  # of bars that lie one after the other
+
+    def depth(self, number: int) -> str:
+        """Write a draft depth so that it stands apart from a token."""
+        return "".join(self.raised[int(digit)] for digit in str(number))
+
+
+ASCII = Symbols(
+    *(" | ", "tau", "...", "_", "\\n", "+", "x", ".:-=+*#@"), ("[", "]"), "0123456789T", "#=."
+)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A console, and how replies look on it.
+
+    Args:
+        console: where they are drawn.
+        symbols: of its encoding.
+        styles: of the three sources.
+        brackets: put around tokens of a source, opening and closing.
+        live: whether a status row may be drawn below a reply.
+    """
+
+    console: Console
+    symbols: Symbols
+    styles: dict[Source, Style]
+    brackets: dict[Source, tuple[str, str]]
+    live: bool
+
+    @property
+    def marked(self) -> bool:
+        """Whether sources can be told apart."""
+        seen = self.console.color_system is not None or self.console.no_color
+        return bool(self.brackets) or (seen and any(self.styles.values()))
+
+
+def make_screen(display: DisplayArguments, file: IO[str] | None = None) -> Screen:
+    """Return the screen that the options ask for.
+
+    Args:
+        display: the options.
+        file: stdout, if not given.
+    """
+    file = file or sys.stdout
+    color = "never" if display.no_color or display.style == "simple" else display.color
+    console = Console(
+        file=file,
+        force_terminal=True if color == "always" else file.isatty(),
+        no_color=True if color == "never" else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+    )
+    symbols = ASCII if display.ascii or not console.encoding.startswith("utf") else Symbols()
+    mode = display.provenance
+    if mode == "auto" and (display.style == "simple" or not console.is_terminal):
+        mode = "off"
+    rich = display.style == "rich" and file.isatty() and not console.is_dumb_terminal
+    live = display.live and rich and not console.legacy_windows and not display.quiet
+    return Screen(
+        console,
+        symbols,
+        _styles(mode, _palette(display.theme), console),
+        _brackets(mode, symbols),
+        live,
+    )
+
+
+def _palette(theme: str) -> tuple[str, str]:
+    """Return the colours of a theme; "auto" asks the terminal, as far as it says anything."""
+    background = os.environ.get("COLORFGBG", "").rpartition(";")[2]
+    if theme == "auto" and background.isdecimal():
+        theme = "light" if int(background) in (7, 15) else "dark"
+    return PALETTES[theme]
+
+
+def _styles(mode: str, palette: tuple[str, str], console: Console) -> dict[Source, Style]:
+    accepted, corrected = palette
+    colored, underlined = mode in ("auto", "color"), mode in ("auto", "underline")
+    plain = console.no_color or not colored
+    return {
+        "accepted": Style(color=accepted if colored else None, underline=underlined or None),
+        # Without colour, a correction needs a mark of its own.
+        "corrected": Style(
+            color=corrected if colored else None, italic=(plain and underlined) or None
+        ),
+        "bonus": Style(),
+    }
+
+
+def _brackets(mode: str, symbols: Symbols) -> dict[Source, tuple[str, str]]:
+    if mode != "brackets":
+        return {}
+    return {"accepted": symbols.brackets, "corrected": ("{", "}")}

@@ -1,0 +1,1 @@
+"""`nfox eval`: quality, and the accuracy of heads."""

@@ -1,0 +1,197 @@
+"""`nfox eval humaneval` and `nfox eval spider`: answers in the layout that the public evaluation
+programs read. Those execute them, in a sandbox of their own; nothing here does.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from nfox.errors import UsageError
+
+from ..load import check
+from ..options.dataclass_options import option
+from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
+from ..output_files import check_out, write_out
+from .answering import Answering, Line, needed, report
+
+if TYPE_CHECKING:
+    from nfox.engine import Chat
+
+
+@dataclass(frozen=True)
+class HarnessArguments:
+    """What is asked, and where the answers go."""
+
+    data: Annotated[str | None, option("Data", "The published file.", "--data")] = None
+    limit: Annotated[int | None, option("Data", "Tasks at most.", "--limit", min=1)] = None
+    out: Annotated[
+        Path | None,
+        option("Data", "For the evaluation program; written when all is answered.", "--out"),
+    ] = None
+    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
+
+
+@dataclass(frozen=True)
+class HumanEvalArguments:
+    """How code is asked for."""
+
+    instruct: Annotated[
+        bool, option("Data", "Ask in the chat, instead of continuing the text.", "--instruct")
+    ] = False
+
+
+@dataclass(frozen=True)
+class SpiderArguments:
+    """What else there is to know."""
+
+    tables: Annotated[
+        Path | None,
+        option("Data", "Spider's tables.json or folder of databases.", "--tables", "--schemas"),
+    ] = None
+
+
+def humaneval(
+    model: ModelArguments,
+    method: MethodArguments,
+    generation: GenerationArguments,
+    arguments: HarnessArguments,
+    how: HumanEvalArguments,
+) -> None:
+    """Write functions for HumanEval: samples.jsonl for evaluate_functional_correctness."""
+    usage = "nfox eval humaneval --data HumanEval.jsonl --out samples.jsonl"
+    data, out = _named(arguments, usage)
+    check(model, method)
+    model = model if how.instruct else _without_template(model)
+    from nfox.batch import Prompt
+    from nfox.eval.answers.extract import FUNCTION_ENDS, whole_function
+    from nfox.text.template import Message
+
+    expected = {"task_id", "prompt", "entry_point"}
+    found = _tasks(data, "a problem of HumanEval", expected)
+    tasks = {str(task["task_id"]): task for task in found}
+    prompts = [
+        Prompt(name, place, (), (task["prompt"],))
+        if how.instruct
+        else Prompt(name, place, (Message("assistant", task["prompt"]),), ())
+        for place, (name, task) in enumerate(tasks.items())
+    ]
+
+    def prepare(chat: Chat) -> None:
+        if not how.instruct:
+            stop = (*chat.settings.stop, *FUNCTION_ENDS)
+            chat.settings = replace(chat.settings, stop=stop)
+
+    def completion(line: Line) -> str:
+        entry = str(tasks[line["id"]]["entry_point"])
+        return whole_function(line["text"], entry) if how.instruct else line["text"]
+
+    asking = Answering(model, method, generation, prepare)
+    lines = asking.lines_of(_replies(out), prompts, data, arguments.limit, instruct=how.instruct)
+    samples = [{"task_id": line["id"], "completion": completion(line)} for line in lines]
+    _written(out, "".join(json.dumps(sample) + "\n" for sample in samples))
+    report("humaneval", lines, f"{len(samples)} functions written to {shlex.quote(str(out))}")
+
+
+def _without_template(model: ModelArguments) -> ModelArguments:
+    """Return the options that load a model to continue texts, as base models do.
+
+    Raises:
+        UsageError: if a template was asked for, which would not be used.
+    """
+    if model.conv_template not in (None, "plain"):
+        raise UsageError(
+            f"the template {model.conv_template} is of a chat, but the text is to be continued",
+            "add --instruct to ask in the chat, or leave the template out",
+        )
+    return replace(model, conv_template="plain")
+
+
+def spider(
+    model: ModelArguments,
+    method: MethodArguments,
+    generation: GenerationArguments,
+    arguments: HarnessArguments,
+    more: SpiderArguments,
+) -> None:
+    """Write SQL for Spider: one line for each question, for --pred of evaluation.py.
+
+    Its --gold has lines of SQL, a tab and the database; as many as there are questions.
+    """
+    usage = "nfox eval spider --data dev.json --tables tables.json --out predicted.sql"
+    data, out = _named(arguments, usage)
+    tables = needed(more.tables, "--tables", usage)
+    if not tables.expanduser().exists():
+        raise UsageError(f"--tables {tables}: no such file or folder", "check the path")
+    check(model, method)
+    from nfox.batch import Prompt
+    from nfox.eval.answers.extract import sql_line
+    from nfox.train.data.tasks import Databases, question
+
+    databases = Databases(tables)
+    prompts = [
+        Prompt(str(place), place, (), (str(question(task, databases)),))
+        for place, task in enumerate(_tasks(data, "a question of Spider", {"db_id", "question"}))
+    ]
+    asking = Answering(model, method, generation, _hint_at_sql)
+    lines = asking.lines_of(_replies(out), prompts, data, arguments.limit)
+    _written(out, "".join(sql_line(line["text"]) + "\n" for line in lines))
+    report("spider", lines, f"{len(lines)} queries written to {shlex.quote(str(out))}")
+
+
+def _hint_at_sql(chat: Chat) -> None:
+    """Say so if nothing asks for SQL: a question stands behind the tables, and no word of it."""
+    from nfox.text.template import Message
+
+    asked = chat.template.segments([Message("user", "")])
+    if "sql" not in "".join(segment.text for segment in asked).lower():
+        print(
+            f"nfox: the template {chat.template.name} asks for no SQL, only the question is there; "
+            "--cllm-type spider does, or --system TEXT",
+            file=sys.stderr,
+        )
+
+
+def _named(arguments: HarnessArguments, usage: str) -> tuple[str, Path]:
+    """Return where tasks come from and where answers go, as far as both can be used."""
+    data = needed(arguments.data, "--data", usage)
+    out: Path = needed(arguments.out, "--out", usage)
+    check_out(out, "answers")
+    return data, out
+
+
+def _written(out: Path, text: str) -> None:
+    write_out(out, text, f"all answers are in {_replies(out)}: the same command goes on there")
+
+
+def _replies(out: Path) -> Path:
+    """Return where answers are kept as they come, with their times."""
+    return out.with_name(f"{out.name}.replies.jsonl")
+
+
+def _tasks(data: str, kind: str, expected: set[str]) -> list[Mapping[str, Any]]:
+    """Read tasks, all of them: lines of answers stand beside those of the evaluation program.
+
+    Args:
+        data: a file, or a dataset on the hub.
+        kind: of a record, for errors.
+        expected: names that it has.
+
+    Raises:
+        UsageError: if a record is of another kind, or if there is none.
+    """
+    from nfox.files.records import records
+
+    tasks = list(records(data))
+    layout = f"expected {{{', '.join(sorted(expected))}}}"
+    for place, task in enumerate(tasks, 1):
+        if not isinstance(task, Mapping) or not expected <= task.keys():
+            raise UsageError(f"{data}, record {place}: not {kind}", layout)
+    if not tasks:
+        raise UsageError(f"{data} is empty: {kind} is needed", layout)
+    return tasks

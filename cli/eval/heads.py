@@ -1,0 +1,139 @@
+"""`nfox eval heads`: how good heads are on a text, and the tree they promise the most with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nfox.errors import UsageError
+
+from ..load import load_chat
+from ..options.dataclass_options import grouped, option
+from ..options.groups import DisplayArguments, GenerationArguments, MethodArguments, ModelArguments
+from .gsm8k import gsm8k
+from .harness import humaneval, spider
+from .jacobi import jacobi
+from .loss import loss
+from .mt_bench import mt_bench
+from .results import keep, tell_left_out
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from nfox.decoding.tree_shapes import Shape
+    from nfox.train.metrics import Measured
+
+    from ..display.theme import Symbols
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """What is measured on, and where the result goes."""
+
+    data: Annotated[
+        str | None, option("Data", "JSON, JSONL or a hub dataset of conversations.", "--data")
+    ] = None
+    limit: Annotated[int, option("Data", "Conversations at most.", "--limit", min=1)] = 200
+    max_length: Annotated[
+        int, option("Data", "Tokens of a conversation at most.", "--max-length", min=8)
+    ] = 2048
+    nodes: Annotated[
+        int, option("Data", "Drafted nodes of a tree at most.", "--nodes", min=1, max=63)
+    ] = 63
+    out: Annotated[
+        Path | None, option("Data", "Write the result as JSON, which --tree reads.", "--out")
+    ] = None
+    picture: Annotated[
+        Path | None, option("Data", "Draw the result to this SVG file as well.", "--picture")
+    ] = None
+    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
+
+
+def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -> None:
+    """Measure heads on conversations, against what the target itself says there."""
+    if data.data is None:
+        raise UsageError("--data is missing", "nfox eval heads --heads FOLDER --data FILE.json")
+    from ..display.pictures import check_file, draw
+    from ..display.theme import make_screen
+    from ..output_files import check_out
+
+    check_out(data.out)
+    check_file(data.picture)
+    chat = load_chat(model, method, GenerationArguments())
+    from nfox.decoding import tree_shapes as trees
+    from nfox.drafters.common.heads import HeadsDrafter
+    from nfox.train.data.conversations import read
+    from nfox.train.data.rows import Rows
+    from nfox.train.heads.learner import HeadsLearner
+
+    drafter = chat.drafter
+    if not isinstance(drafter, HeadsDrafter):
+        raise UsageError(f"{chat.method} has no heads to measure", "add --heads FOLDER")
+    kept = tell_left_out(data.data, read(data.data)).kept[: data.limit]
+    length = min(data.max_length, chat.max_context)
+    rows = Rows(kept, chat.template, chat.model.tokenizer, length)
+    seconds = drafter.seconds()  # before the heads become float32
+    found = HeadsLearner(drafter.heads, drafter.target).measure(rows)
+    width = drafter.width
+    largest = trees.best(found.accuracy, None, most=data.nodes, width=width)
+    fastest = trees.best(found.accuracy, chat.costs, seconds, most=data.nodes, width=width)
+    names = {"method": chat.method, "heads": drafter.name, "model": chat.model.name}
+    best = {"tree": fastest.paths, "tau": fastest.tau(found.accuracy), "draft_seconds": seconds}
+    sizes = {"data": data.data, "conversations": len(rows)}
+    screen = make_screen(DisplayArguments())
+    drawn = picture(found, len(rows), largest, fastest, screen.symbols)
+    draw(drawn, screen)
+    result = {**names, **sizes, **asdict(found), **best}
+    keep(result, data.out, drawn, data.picture, title=f"{chat.method} heads")
+
+
+def picture(
+    found: Measured, conversations: int, largest: Shape, fastest: Shape, symbols: Symbols
+) -> Group:
+    """Draw what was measured, and the tree to use.
+
+    Args:
+        found: on so many conversations.
+        conversations: that were read.
+        largest: tree, which promises the most tokens per step.
+        fastest: tree, which promises the most tokens per second.
+        symbols: to draw with.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    from ..display.head_pictures import accuracy_bars, tree_picture
+
+    lines = [f"loss {found.loss:.4f} over {found.places} tokens of {conversations} conversations"]
+    for name, shape in (("largest tree", largest), ("best tree here", fastest)):
+        tau = shape.tau(found.accuracy)
+        lines.append(f"{name}: {len(shape)} nodes, {shape.depth} deep, tau {tau:.2f} to expect")
+    return Group(
+        accuracy_bars(accuracy_table(found.accuracy), found.accuracy, symbols),
+        Text("\n".join(lines)),
+        tree_picture(fastest, found.accuracy, symbols),
+    )
+
+
+def accuracy_table(accuracy: Sequence[Sequence[float]]) -> str:
+    """Write how often the first, one of the first five and one of all guesses are right."""
+    lines = ["depth   top-1   top-5  top-10"]
+    for depth, row in enumerate(accuracy, 1):
+        shares = (row[0], sum(row[:5]), sum(row[:10]))
+        lines.append(f"{depth:5}" + "".join(f"{share:8.1%}" for share in shares))
+    return "\n".join(lines)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    evaluation = typer.Typer(help="Measure.", no_args_is_help=True, pretty_exceptions_enable=False)
+    evaluation.command("heads")(grouped(heads))
+    evaluation.command()(grouped(jacobi))  # by its own name
+    for command in (gsm8k, humaneval, spider, loss):
+        evaluation.command()(grouped(command))
+    evaluation.command("mt-bench")(grouped(mt_bench))
+    app.add_typer(evaluation, name="eval")

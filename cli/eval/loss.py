@@ -1,0 +1,49 @@
+"""`nfox eval loss`: how well a model foretells replies it has not learned from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from ..load import check, load_plain
+from ..options.dataclass_options import option
+from ..options.groups import MethodArguments, ModelArguments
+from .answering import needed
+from .results import tell_left_out
+
+
+@dataclass(frozen=True)
+class LossArguments:
+    """What is read."""
+
+    data: Annotated[
+        str | None, option("Data", "Conversations or tasks: a file or hub id.", "--data")
+    ] = None
+    schemas: Annotated[
+        Path | None, option("Data", "Spider's tables.json or folder of databases.", "--schemas")
+    ] = None
+    limit: Annotated[int, option("Data", "Conversations at most.", "--limit", min=1)] = 200
+    max_length: Annotated[
+        int, option("Data", "Tokens of a conversation at most.", "--max-length", min=8)
+    ] = 2048
+    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
+
+
+def loss(model: ModelArguments, arguments: LossArguments) -> None:
+    """Measure the loss of a model on held-out replies, a mean over their tokens."""
+    data = needed(arguments.data, "--data", "nfox eval loss --model NAME --data FILE.jsonl")
+    check(model, MethodArguments())
+    from nfox.train.data.rows import Rows
+    from nfox.train.data.tasks import read
+    from nfox.train.held_out_loss import held_out_loss
+
+    found = tell_left_out(data, read(data, arguments.schemas))
+    kept = found.kept[: arguments.limit]
+    chat = load_plain(model)
+    length = min(arguments.max_length, chat.max_context)
+    rows = Rows(kept, chat.template, chat.model.tokenizer, length)
+    mean, count = held_out_loss(chat.model.target, rows)
+    print(f"loss {mean:.4f} per token (perplexity {math.exp(mean):.2f})")
+    print(f"over {count} tokens of the replies in {len(rows)} conversations of {data}")

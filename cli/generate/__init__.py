@@ -1,0 +1,1 @@
+"""`nfox generate`: prompts of a file, answered."""

@@ -1,0 +1,142 @@
+"""`nfox generate`: many prompts in, one JSON line each out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nfox.errors import ContextError, UsageError
+
+from ..display.progress import loading_display
+from ..load import check, load_chat
+from ..options.dataclass_options import grouped, option
+from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
+from ..processes import own_share, spread
+
+if TYPE_CHECKING:
+    from nfox.batch import Prompt
+    from nfox.engine import Chat
+    from nfox.files.jsonl import Share
+
+
+@dataclass(frozen=True)
+class FileArguments:
+    """Where prompts come from and where answers go."""
+
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Prompts. [default: the lines of stdin]")
+    ] = None
+    prompts: Annotated[
+        str | None,
+        option(
+            "Files",
+            "JSON lines: {id, prompt}, {id, messages} or {id, turns}; - is stdin.",
+            "--prompts",
+        ),
+    ] = None
+    out: Annotated[
+        Path | None,
+        option("Files", "Where lines are added; finished ids are skipped.", "--out"),
+    ] = None
+    gpus_per_process: Annotated[
+        int,
+        option("Files", "GPUs that a process splits the model over.", "--gpus-per-process", min=1),
+    ] = 1
+    debug: Annotated[bool, option("Files", "Show tracebacks.", "--debug")] = field(default=False)
+
+
+def generate(
+    files: FileArguments,
+    model: ModelArguments,
+    method: MethodArguments,
+    generation: GenerationArguments,
+) -> None:
+    """Answer prompts from arguments, stdin or a file; one JSON line each. Resumes by id.
+
+    Several processes share a file of prompts under `accelerate launch -m nfox.cli generate ...`.
+    """
+    check(model, method)
+    share = own_share(model, files.gpus_per_process)
+    prompts = _prompts(files, share)
+
+    def load() -> Chat:
+        parts = spread(model, files.gpus_per_process)
+        with loading_display(sys.stderr.isatty() and share.rank == 0) as told:
+            return load_chat(parts, method, generation, told=told)
+
+    if not prompts:
+        print("nfox: there are no prompts", file=sys.stderr)
+        return
+    if files.out is not None:
+        from .output import add, depends_on
+
+        refused = add(files.out, prompts, share, load, depends_on(model, method, generation))
+    else:
+        refused = answer_all(load(), prompts, partial(print, end="", flush=True))
+    if refused:
+        raise ContextError(
+            f"{refused} of {len(prompts)} prompts were not answered to the end; see `error` there"
+        )
+
+
+def _prompts(files: FileArguments, share: Share) -> list[Prompt]:
+    """Collect the prompts; a source that is named twice, or that cannot be shared, is an error."""
+    if files.texts and files.prompts:
+        raise UsageError("prompts were given as arguments and as --prompts", "give one of them")
+    given = bool(files.texts or files.prompts)
+    if share.size > 1 and (not given or files.prompts == "-"):
+        raise UsageError("several processes cannot share stdin", "give --prompts FILE")
+    if share.size > 1 and files.out is None:
+        raise UsageError("several processes cannot share stdout", "give --out FILE")
+    if not given and sys.stdin.isatty():
+        raise UsageError("no prompts", 'nfox generate "text", --prompts FILE, or a pipe')
+    from nfox.batch import Prompt, parse_prompts
+
+    if files.prompts == "-":
+        return parse_prompts(sys.stdin, "stdin")
+    if files.prompts:
+        path = Path(files.prompts)
+        if not path.is_file():
+            raise UsageError(f"--prompts {path}: no such file")
+        return parse_prompts(path.read_text(encoding="utf-8").split("\n"), str(path))
+    texts = files.texts or [line.strip() for line in sys.stdin if line.strip()]
+    return [Prompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]
+
+
+def answer_all(
+    chat: Chat,
+    prompts: Iterable[Prompt],
+    keep: Callable[[str], object],
+    more: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: {},
+    on_done: Callable[[], object] = lambda: None,
+) -> int:
+    """Answer all prompts; return how many were refused.
+
+    Args:
+        chat: that answers.
+        prompts: in order.
+        keep: takes a JSON line for each.
+        more: what to add to a line.
+        on_done: called after each.
+    """
+    from nfox.batch import answer
+
+    refused = 0
+    for prompt in prompts:
+        line = answer(chat, prompt)
+        refused += "error" in line
+        keep(json.dumps(line | more(line), ensure_ascii=False) + "\n")
+        on_done()
+    return refused
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("generate")(grouped(generate))

@@ -1,0 +1,1 @@
+"""Options as dataclasses, and how Typer gets them."""

@@ -1,0 +1,115 @@
+"""Options in groups: a command takes dataclasses, and every field of theirs is one option.
+
+That keeps fifty options out of signatures, and lets commands share them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, get_type_hints
+
+import typer
+
+from nfox.errors import UsageError
+
+from ..errors import guarded
+
+
+def option(panel: str, help: str, *names: str, **extra: Any) -> Any:
+    """Declare an option, for use in `Annotated`.
+
+    Its environment variable is its long name: NFOX_TOP_P for --top-p. The help text says so once
+    instead of in every line.
+
+    Args:
+        panel: of the help text in which it is listed.
+        help: one line.
+        names: as typed, the long one first.
+        extra: more of `typer.Option`.
+    """
+    variable = names[0].split("/")[0].removeprefix("--").replace("-", "_").upper()
+    usual: dict[str, Any] = {"envvar": f"NFOX_{variable}", "show_envvar": False}
+    return typer.Option(*names, help=help, rich_help_panel=panel, **usual | extra)
+
+
+def words(context: typer.Context, parameter: typer.CallbackParam, value: list[str]) -> list[str]:
+    """Split an environment variable as a shell splits words, so that quotes keep spaces.
+
+    The callback of an option that can be given more than once.
+
+    Raises:
+        BadParameter: if a quote is not closed.
+    """
+    name = str(parameter.envvar)
+    source = context.get_parameter_source(str(parameter.name))
+    if source is None or source.name != "ENVIRONMENT":
+        return value
+    try:
+        return shlex.split(os.environ[name])
+    except ValueError as error:
+        raise typer.BadParameter(f"{name}: {error}; put quotes around what has spaces") from None
+
+
+def refuse_stray_options(context: typer.Context) -> None:
+    """Say that options stand before a subcommand, where they would be ignored.
+
+    Raises:
+        UsageError: if there are any.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            command = context.invoked_subcommand
+            whole = f"{context.command_path} {command}"
+            raise UsageError(
+                f"{parameter.opts[0]} stands before {command}",
+                f"options of {command} follow it: {whole} {parameter.opts[0]} ...",
+            )
+
+
+def grouped(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn a function that takes dataclasses of options into a command; guard it."""
+    hints = get_type_hints(function, include_extras=True)
+    groups = {name: hints[name] for name in hints if is_dataclass(hints[name])}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in groups:
+            parameters += _parameters(groups[name])
+        else:
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(parameter.replace(annotation=hints[name], kind=keyword))
+
+    def command(**values: Any) -> None:
+        debug = bool(values.get("debug"))
+        with guarded(debug=debug):
+            for name, group in groups.items():
+                own = {field.name: values.pop(field.name) for field in fields(group)}
+                values[name] = group(**own)
+            function(**values)
+
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _parameters(group: type) -> list[inspect.Parameter]:
+    kinds = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_default(field),
+            annotation=kinds[field.name],
+        )
+        for field in fields(group)
+    ]
+
+
+def _default(field: Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty if field.default is MISSING else field.default

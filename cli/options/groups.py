@@ -1,0 +1,237 @@
+"""The options of the command line, in the groups of its help text.
+
+Nothing here may import torch, nor anything that does: help must be instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Literal
+
+import typer
+
+from nfox import __version__
+from nfox.drafters import names
+from nfox.errors import UsageError
+
+from .dataclass_options import option, words
+
+_model, _method, _generation, _display, _session = (
+    partial(option, panel) for panel in ("Model", "Method", "Generation", "Display", "Session")
+)
+Text = str | None
+Switch = bool
+DType = Literal["auto", "float32", "float16", "bfloat16"]
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+Accept = Literal["exact", "rejection", "typical"]
+Style = Literal["rich", "simple", "programmatic"]
+Color = Literal["auto", "always", "never"]
+Provenance = Literal["auto", "off", "color", "underline", "brackets"]
+Theme = Literal["auto", "dark", "light"]
+CllmType = Literal["spider", "python", "gsm8k", "sharegpt"]
+
+CLLM_TEMPLATES: dict[CllmType, str] = {
+    "spider": "cllm-spider",
+    "python": "cllm-python",
+    "gsm8k": "cllm-math",
+    "sharegpt": "vicuna_v1.1",
+}
+"""The prompts that the published CLLMs were trained with, one for each kind of task."""
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """What is loaded, and how."""
+
+    model: Annotated[
+        Text,
+        _model("Folder or hub id of a model, or of heads. \\[default: embedded]", "--model", "-m"),
+    ] = None
+    base_model: Annotated[Text, _model("Base of the heads, if moved.", "--base-model")] = None
+    heads: Annotated[Text, _model("Folder or hub id of trained heads.", "--heads")] = None
+    draft_model: Annotated[Text, _model("Folder or hub id that drafts.", "--draft-model")] = None
+    adapter: Annotated[
+        Text, _model("A LoRA of the model: name, folder or hub id.", "--adapter")
+    ] = None
+    load_in_4bit: Annotated[Switch, _model("Quantise to nf4.", "--load-in-4bit")] = False
+    load_in_8bit: Annotated[Switch, _model("Quantise to int8.", "--load-in-8bit")] = False
+    draft_load_in_4bit: Annotated[
+        Switch, _model("The draft model too.", "--draft-load-in-4bit")
+    ] = False
+    draft_load_in_8bit: Annotated[
+        Switch, _model("The draft model too.", "--draft-load-in-8bit")
+    ] = False
+    dtype: Annotated[DType, _model("Of weights and activations.", "--dtype")] = "auto"
+    attn: Annotated[Attention, _model("The attention of transformers.", "--attn")] = "auto"
+    device: Annotated[Text, _model("cpu, cuda:1, ... \\[default: a GPU if any]", "--device")] = None
+    threads: Annotated[
+        int | None, _model("Of the CPU; fewer are faster on a busy machine.", "--threads", min=1)
+    ] = None
+    device_map: Annotated[
+        DeviceMap | None, _model("Split the model over all devices.", "--device-map")
+    ] = None
+    max_memory: Annotated[
+        Text, _model("Of --device-map: 0=9GiB,cpu=20GiB; the rest: disk.", "--max-memory")
+    ] = None
+    max_context: Annotated[
+        int | None, _model("Positions to use at most.", "--max-context", min=8)
+    ] = None
+    revision: Annotated[Text, _model("Commit, tag or branch on the hub.", "--revision")] = None
+    offline: Annotated[Switch, _model("Use local files only.", "--offline")] = False
+    trust_remote_code: Annotated[
+        Switch, _model("Run code that comes with the model.", "--trust-remote-code")
+    ] = False
+    conv_template: Annotated[
+        Text, _model("FastChat's name, a .json file, or `list`.", "--conv-template")
+    ] = None
+    cllm_type: Annotated[
+        CllmType | None,
+        _model("Of a CLLM: a short name for its --conv-template.", "--cllm-type"),
+    ] = None
+    system: Annotated[
+        Text, _model("Replaces the system message.", "--system", "--conv-system-msg", "-s")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.cllm_type is None:
+            return
+        named = CLLM_TEMPLATES[self.cllm_type]
+        if self.conv_template not in (None, named):
+            raise UsageError(
+                f"--cllm-type {self.cllm_type} is short for --conv-template {named}, and "
+                f"--conv-template {self.conv_template} was given too",
+                "give one of the two",
+            )
+        object.__setattr__(self, "conv_template", named)
+
+
+@dataclass(frozen=True)
+class MethodArguments:
+    """What drafts, and what is accepted."""
+
+    method: Annotated[
+        Text, _method(f"{' | '.join(names())} \\[default: the best one ready]", "--method")
+    ] = None
+    options: Annotated[
+        list[str],
+        _method("An option of the method.", "--option", "-o", metavar="NAME=VALUE", callback=words),
+    ] = field(default_factory=list)
+    gamma: Annotated[
+        int | None,
+        _method("Draft length: -o gamma=N.", "--gamma", "-g", min=0),
+    ] = None
+    tree: Annotated[Text, _method("Of heads, a name or file: -o tree=.", "--tree")] = None
+    accept: Annotated[Accept, _method("The acceptance rule.", "--accept")] = "exact"
+    lenience: Annotated[
+        float | None, _method("Of rejection: below 1 it is lossy.", "--lenience", min=0, max=1)
+    ] = None
+    epsilon: Annotated[
+        float | None, _method("Of typical: the posterior threshold.", "--epsilon", min=0, max=1)
+    ] = None
+    delta: Annotated[
+        float | None, _method("Of typical: the posterior alpha.", "--delta", min=0)
+    ] = None
+
+
+@dataclass(frozen=True)
+class GenerationArguments:
+    """How tokens are chosen, and when a reply ends. None: the default of the sampling."""
+
+    temperature: Annotated[
+        float | None, _generation("0: the likeliest token.", "--temperature", "-t", min=0)
+    ] = None
+    top_p: Annotated[
+        float | None, _generation("Nucleus sampling.", "--top-p", min=0.0001, max=1)
+    ] = None
+    top_k: Annotated[int | None, _generation("0: all tokens.", "--top-k", min=0)] = None
+    min_p: Annotated[
+        float | None, _generation("Relative to the likeliest.", "--min-p", min=0, max=1)
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, _generation("1: none.", "--repetition-penalty", min=0.01, max=100)
+    ] = None
+    sampling: Annotated[
+        Literal["greedy", "model"],
+        _generation("model: as its generation_config says.", "--sampling"),
+    ] = "greedy"
+    seed: Annotated[int | None, _generation("Of the random numbers.", "--seed", min=0)] = None
+    stop: Annotated[
+        list[str],
+        _generation(
+            "Text that ends a reply; repeatable. NFOX_STOP: words, in quotes if need be.",
+            "--stop",
+            callback=words,
+        ),
+    ] = field(default_factory=list)
+    max_new_tokens: Annotated[
+        int,
+        _generation("Of a reply.", "--max-new-tokens", "-M", min=1),
+    ] = 512
+
+
+@dataclass(frozen=True)
+class DisplayArguments:
+    """What a reply looks like."""
+
+    style: Annotated[
+        Style, _display("simple: plain lines; programmatic: JSONL in and out.", "--style")
+    ] = "rich"
+    provenance: Annotated[
+        Provenance, _display("How drafted tokens are marked.", "--provenance")
+    ] = "auto"
+    color: Annotated[Color, _display("NO_COLOR is respected.", "--color")] = "auto"
+    no_color: Annotated[Switch, _display("As --color never.", "--no-color", envvar=None)] = False
+    theme: Annotated[Theme, _display("The terminal's background.", "--theme")] = "auto"
+    ascii: Annotated[Switch, _display("No symbols beyond ASCII.", "--ascii")] = False
+    live: Annotated[Switch, _display("A status line during the reply.", "--live/--no-live")] = True
+    stats: Annotated[Switch, _display("A footer after the reply.", "--stats/--no-stats")] = True
+    fold_thinking: Annotated[
+        Switch, _display("Hide what is inside <think>.", "--fold-thinking")
+    ] = False
+    verbose: Annotated[
+        int,
+        _display(
+            "-v: every step; -vv: probabilities and trees.",
+            "--verbose",
+            "-v",
+            count=True,
+            metavar="",
+            show_default=False,
+        ),
+    ] = 0
+    quiet: Annotated[Switch, _display("Replies and errors only.", "--quiet", "-q")] = False
+    debug: Annotated[Switch, _display("Show tracebacks.", "--debug")] = False
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"nfox {__version__}")
+        raise typer.Exit
+
+
+@dataclass(frozen=True)
+class SessionArguments:
+    """Where questions come from and where replies go."""
+
+    prompt: Annotated[
+        Text, _session("Answer this and exit; - reads stdin.", "--prompt", "-p", envvar=None)
+    ] = None
+    as_json: Annotated[Switch, _session("Events as JSON lines.", "--json")] = False
+    multiline: Annotated[
+        Switch, _session("Enter makes a new line, Esc Enter sends.", "--multiline")
+    ] = False
+    no_history: Annotated[Switch, _session("Each prompt starts fresh.", "--no-history")] = False
+    no_input_history: Annotated[
+        Switch, _session("Keep neither input nor talk in files.", "--no-input-history")
+    ] = False
+    resume: Annotated[
+        Switch, _session("Go on with the last conversation.", "--resume", envvar=None)
+    ] = False
+    version: Annotated[
+        Switch,
+        _session(
+            "Show the version.", "--version", "-V", envvar=None, callback=_version, is_eager=True
+        ),
+    ] = False

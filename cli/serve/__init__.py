@@ -1,0 +1,1 @@
+"""`nfox serve` and `nfox worker`: OpenAI's API, and FastChat's."""

@@ -1,0 +1,43 @@
+"""`nfox serve`: the model behind an OpenAI-compatible API."""
+
+from __future__ import annotations
+
+import typer
+
+from ..load import check
+from ..options.dataclass_options import grouped
+from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
+from ..options.listening import AccessArguments, AddressArguments, LimitArguments
+
+
+def serve(
+    address: AddressArguments,
+    access: AccessArguments,
+    limits: LimitArguments,
+    model: ModelArguments,
+    method: MethodArguments,
+    generation: GenerationArguments,
+) -> None:
+    """Serve the model: OpenAI's /v1/chat/completions, /v1/completions and /v1/models.
+
+    Also /health, /metrics for Prometheus, and /predict. Where a request is silent, the options of
+    sampling count. A request chooses a method by the model's name, NAME:METHOD, or by `method`.
+    """
+    check(model, method)
+    from nfox.serve.server import bind
+
+    # The address is taken before the minutes that loading may take.
+    with bind(address.host, address.port_or(5000)) as taken:
+        from .server import introduce, load_served, run
+
+        served = load_served(address, access, limits, model, method, generation)
+        from nfox.serve.app import make_app
+
+        open_to_all = "other machines can ask without a key; --api-key KEY sets one"
+        introduce(served, taken, "/v1", "" if access.api_key else open_to_all)
+        run(make_app(served), served, taken, address, access, limits)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("serve")(grouped(serve))

@@ -1,0 +1,86 @@
+"""`nfox worker`: the model as one of the workers of a FastChat controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from nfox.errors import UsageError
+
+from ..load import check
+from ..options.dataclass_options import grouped, option
+from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
+from ..options.listening import AccessArguments, AddressArguments, LimitArguments
+
+_EVERYWHERE = ("0.0.0.0", "::", "")
+
+
+@dataclass(frozen=True)
+class WorkerArguments:
+    """Who sends requests, and where to."""
+
+    controller: Annotated[
+        str, option("Server", "URL of FastChat's controller.", "--controller")
+    ] = "http://localhost:21001"
+    worker_address: Annotated[
+        str | None,
+        option(
+            "Server",
+            "URL of this worker, as the others reach it. \\[default: where it listens]",
+            "--worker-address",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name, url in (("controller", self.controller), ("worker-address", self.worker_address)):
+            if url is not None and not _is_url(url):
+                raise UsageError(f"--{name} {url}: expected http://HOST:PORT")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def worker(
+    worker: WorkerArguments,
+    address: AddressArguments,
+    limits: LimitArguments,
+    model: ModelArguments,
+    method: MethodArguments,
+    generation: GenerationArguments,
+) -> None:
+    """Answer for a FastChat controller, whose API server and web page spread requests over workers.
+
+    Start python -m fastchat.serve.controller first, and python -m fastchat.serve.openai_api_server.
+    """
+    check(model, method)
+    if worker.worker_address is None and address.host in _EVERYWHERE:
+        raise UsageError(
+            f"--host {address.host} does not say where this worker is reached",
+            "add --worker-address http://THIS_MACHINE:PORT",
+        )
+    from nfox.serve.server import bind, url
+
+    with bind(address.host, address.port_or(21002)) as taken:
+        own = worker.worker_address or url(taken)
+        access = AccessArguments(allow_host=[urlsplit(own).hostname or ""])
+        from .server import introduce, load_served, run
+
+        served = load_served(address, access, limits, model, method, generation)
+        from nfox.serve.fastchat_worker import make_worker
+
+        app = make_worker(served, worker.controller, own)
+        introduce(served, taken, "", "workers know no keys: let only the controller's network in")
+        run(app, served, taken, address, access, limits)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("worker")(grouped(worker))

@@ -1,0 +1,203 @@
+"""What published training commands and configs say, by the names of today.
+
+Of the scripts of Medusa, Chimera, CTC-drafter and Consistency LLM, of the configs of Medusa-2
+(axolotl's keys), and of other versions of transformers. What has no counterpart is refused, or,
+where the result stays the same without it, named as not used: nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
+from nfox.errors import UsageError
+
+from .joint import NAMED
+
+Setting = tuple[str, list[str]]
+"""A name, underscored, and what stands after it."""
+
+RENAMED = {
+    # transformers
+    "evaluation_strategy": "eval_strategy",
+    "warmup_ratio": "warmup_steps",  # transformers 5 reads less than 1 as a share of the steps
+    "no_cuda": "use_cpu",
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "push_to_hub_model_id": "hub_model_id",
+    "push_to_hub_token": "hub_token",
+    # CTC-drafter
+    "tmpdir": "data_path",
+    "cpdir": "output_dir",
+    "basepath": "model_name_or_path",
+    "bs": "per_device_train_batch_size",
+    "lr": "learning_rate",
+    "recover": "resume_from_checkpoint",
+    "fixlen": "METHOD_num_heads",  # the labels of its CTC loss
+    # Consistency LLM; and our own word
+    "target_model_path": "model_name_or_path",
+    "target": "model_name_or_path",
+    # axolotl
+    "base_model": "model_name_or_path",
+    "sequence_len": "model_max_length",
+    "micro_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "num_epochs": "num_train_epochs",
+    "optimizer": "optim",
+    "lr_scheduler": "lr_scheduler_type",
+    # Medusa's heads
+    "METHOD_decay_coefficient": "METHOD_decay",
+}
+"""To what has the same values."""
+
+_OFF = ("", "false", "none", "null", "0", "0.0")
+_ALL_LINEAR = "down_proj gate_proj k_proj lm_head o_proj q_proj up_proj v_proj"
+
+VALUES = {
+    "group_by_length": {"true": "train_sampling_strategy=group_by_length", "false": ""},
+    "bf16": {"auto": ""},
+    "adapter": {"none": "", "null": "", "": ""},
+    "save_safetensors": {"true": ""},
+    "overwrite_output_dir": {"true": "", "false": ""},  # checkpoints stay, other files are replaced
+    "do_train": {"true": ""},
+    "METHOD_logging": {"true": ""},
+    "lora_target_linear": {"true": "", "false": ""},
+    "lora_target_modules": {_ALL_LINEAR: ""},
+}
+"""Single values: the setting of today, or "" for what is done anyway."""
+
+REFUSED = {
+    "fsdp_transformer_layer_cls_to_wrap": "FSDP is for heads, which have no such layers; models "
+    "are trained by --deepspeed with ZeRO-2",
+    "train_on_inputs": "only replies are learned",
+    "lora_target_modules": "adapters are on all linear layers and the LM head",
+    "lora_modules_to_save": "--full_weights True trains what is not a linear layer too",
+    "lora_model_dir": "adapters begin anew; --heads FOLDER goes on with trained heads",
+    "early_stopping_patience": "Ctrl-C stops and saves; --load_best_model_at_end keeps the best",
+    "METHOD_num_unfreeze_layers": "leave it out; --adapter lora or --full_weights True train all "
+    "layers of the base",
+    "METHOD_distillation_regularization": "it made heads learn from themselves; leave it out, "
+    "self_distillation keeps the base what it is",
+    "label_smoothing_factor": "the losses are those of the papers",
+    "neftune_noise_alpha": "the losses are those of the papers",
+    "use_liger_kernel": "the base's own layers are used; leave it out",
+    "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR",
+    "save_safetensors": "weights are always written as safetensors",
+}
+"""What would change the result, and what to do instead."""
+
+_UNUSED = {
+    "the base's own files say it": "base_model_config tokenizer_config model_type tokenizer_type "
+    "is_llama_derived_model is_mistral_derived_model is_falcon_derived_model special_tokens strict "
+    "lora_fan_in_fan_out",
+    "a row is one conversation, padded; attention is the base's": "sample_packing "
+    "eval_sample_packing pad_to_sequence_len flash_attention xformers_attention sdp_attention",
+    "nothing is prepared or held out; --eval_data_path names data to measure on": "val_set_size "
+    "dataset_prepared_path",
+    "--report_to wandb logs there, by WANDB_PROJECT and its other variables": "wandb_project "
+    "wandb_entity wandb_watch wandb_run_id wandb_log_model",
+    "heads and checkpoints go to --output_dir": "outdir",
+    "the CTC loss has no other beside it": "cw",
+    "torch chooses it": "fp16_opt_level fp16_backend half_precision_backend use_reentrant",
+    "losses and accuracies are always logged": "METHOD_logging",
+    "nfox trains and measures by itself": "do_train do_eval do_predict prediction_loss_only "
+    "eval_accumulation_steps eval_do_concat_batches eval_use_gather_object batch_eval_metrics "
+    "include_for_metrics bf16_full_eval fp16_full_eval label_names remove_unused_columns "
+    "average_tokens_across_devices include_num_input_tokens_seen use_cache length_column_name",
+}
+UNUSED = {name: why for why, names in _UNUSED.items() for name in names.split()}
+"""What may be left out without a change, and why."""
+
+
+def split(words: Sequence[str]) -> Iterator[Setting]:
+    """Take what was typed apart; what stands before the first name belongs to ""."""
+    name, values = "", list[str]()
+    for word in words:
+        if not word.startswith("--"):
+            values.append(word)
+            continue
+        if name or values:
+            yield name, values
+        name, equals, value = word[2:].partition("=")
+        name, values = name.replace("-", "_"), [value] if equals else []
+    if name or values:
+        yield name, values
+
+
+def join(settings: Iterable[Setting]) -> list[str]:
+    """Return settings as they would be typed."""
+    words: list[str] = []
+    for name, values in settings:
+        whole = [f"--{name}={values[0]}"] if len(values) == 1 else [f"--{name}", *values]
+        words += whole if name else values
+    return words
+
+
+def translate(
+    method: str, settings: Iterable[Setting]
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Bring settings to the names of today.
+
+    Args:
+        method: what is trained; its name begins some settings.
+        settings: of which the later ones win.
+
+    Returns:
+        The settings, and why others are not used.
+
+    Raises:
+        UsageError: for one that has no counterpart and would change the result.
+    """
+    found: dict[str, list[str]] = {}
+    unused: dict[str, str] = {}
+    for typed, values in settings:
+        own = typed.startswith(f"{method}_")
+        name = NAMED + typed.removeprefix(f"{method}_") if own else typed
+        value = " ".join(sorted(values)).lower() or ("" if values else "true")
+        if name in VALUES and value in VALUES[name]:
+            today = dict(split([f"--{VALUES[name][value]}"])) if VALUES[name][value] else {}
+        elif name not in VALUES and name in REFUSED | UNUSED and value in _OFF:
+            today = {}
+        elif name in REFUSED:
+            raise UsageError(f"--{typed} {value} is not offered", REFUSED[name])
+        elif name in UNUSED:
+            today, unused[typed] = {}, UNUSED[name]
+        elif name == "datasets":
+            today = dict(_dataset(values))
+        else:
+            today = {RENAMED.get(name, name).replace(NAMED, f"{method}_"): values}
+        found |= today
+    return found, unused
+
+
+def _dataset(values: Sequence[str]) -> Iterator[Setting]:
+    """Yield what an entry of axolotl's `datasets` is called here."""
+    if len(values) != 1:
+        raise UsageError(
+            f"datasets: one is learned from, not {len(values)}", "put them into one JSON file"
+        )
+    try:
+        entry = json.loads(values[0])
+    except ValueError:
+        entry = values[0]
+    entry = dict(entry) if isinstance(entry, dict) else {"path": entry}
+    path, template = entry.pop("path", None), entry.pop("conversation", None)
+    kind = str(entry.pop("type", "sharegpt"))
+    if entry or not path or kind.partition(":")[0] not in ("sharegpt", "chat_template"):
+        odd = next(iter(entry), "type" if path else "path")
+        raise UsageError(
+            f"datasets: {odd} cannot be used as given",
+            "expected path, type sharegpt, and perhaps conversation; or --data_path",
+        )
+    yield "data_path", [str(path)]
+    if template:
+        yield "conv_template", [str(template)]
+
+
+def reasons(unused: dict[str, str]) -> Iterator[str]:
+    """Yield a line for each reason why settings are not used, which names them."""
+    for why in dict.fromkeys(unused.values()):
+        names = ", ".join(f"--{name}" for name, reason in unused.items() if reason == why)
+        yield f"not used: {names} ({why})"

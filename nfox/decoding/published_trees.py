@@ -1,0 +1,93 @@
+"""Shapes of token trees that have a name: published ones, and those in files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nfox.decoding.tree_shapes import Shape
+from nfox.errors import UsageError
+
+# "path:children" for every inner node; the paths of one shape share their first ranks.
+_PUBLISHED = {
+    "mc_sim_7b_63": "r:10 0:10 1:7 2:3 3:2 4:1 5:1 6:1 7:1 8:1 9:1 00:10 01:3 02:2 03:1 04:1 05:1 "
+    "06:1 07:1 10:2 20:1 000:2",
+    "vicuna_7b_stage2": "r:10 0:10 1:5 2:2 3:2 4:1 5:1 6:1 7:1 00:9 01:4 02:2 03:1 04:1 05:1 10:3 "
+    "11:1 20:1 000:4 001:1 002:1 010:1",
+    "vicuna_13b_stage2": "r:10 0:10 1:4 2:2 3:1 4:1 5:1 00:10 01:4 02:2 03:1 04:1 05:1 10:3 11:1 "
+    "20:1 30:1 000:4 001:2 002:1 010:1 100:1",
+    "vicuna_33b_stage2": "r:10 0:10 1:5 2:3 3:2 4:1 5:1 6:1 7:1 00:10 01:4 02:2 03:1 04:1 05:1 "
+    "10:3 11:1 20:1 000:3 001:1 010:1",
+    "vicuna_7b_stage1_ablation": "r:10 0:10 1:4 2:2 3:2 4:1 5:1 6:1 00:10 01:4 02:2 03:1 04:1 05:1 "
+    "10:3 11:1 20:1 30:1 000:4 001:1 002:1 010:1",
+    "vicuna_13b_stage1": "r:10 0:10 1:7 2:4 3:2 4:2 5:1 6:1 7:1 8:1 00:10 01:4 02:2 03:1 04:1 05:1 "
+    "10:2 11:1 20:1 000:1",
+    "vicuna_33b_stage1": "r:10 0:10 1:8 2:5 3:3 4:2 5:2 6:1 7:1 8:1 9:1 00:9 01:3 02:2 03:1 04:1 "
+    "10:2 20:1",
+    "zephyr_stage2": "r:10 0:10 1:6 2:4 3:2 4:2 5:1 6:1 7:1 00:10 01:4 02:2 03:1 04:1 05:1 10:2 "
+    "11:1 20:1 000:2 001:1",
+    "vicuna_7b_stage1": "r:10 0:10 1:7 2:4 3:3 4:2 5:2 6:1 7:1 8:1 9:1 00:9 01:3 02:2 03:1 04:1 "
+    "05:1 10:2 20:1 000:1",
+    "eagle_25": "r:4 0:3 1:2 2:2 3:1 00:3 01:2 02:2 10:1 000:3 0000:2",
+}
+
+
+def published(name: str) -> Shape:
+    """Return a published shape by its name."""
+    paths: list[tuple[int, ...]] = []
+    for item in _PUBLISHED[name].split():
+        parent, children = item.split(":")
+        ranks = () if parent == "r" else tuple(map(int, parent))
+        paths += [(*ranks, rank) for rank in range(int(children))]
+    return Shape(tuple(sorted(paths, key=lambda path: (len(path), path))))
+
+
+def names() -> list[str]:
+    """Return the names of the published shapes."""
+    return sorted(_PUBLISHED)
+
+
+def named(name: str, width: int = 10) -> Shape:
+    """Return a published shape, or one from a JSON file: a list of paths [[0], [0, 0], [1], ...],
+    or an object that has one as its "tree", such as `nfox eval heads` writes.
+
+    Args:
+        name: of the shape, or path of the file.
+        width: how many guesses there are for each depth; a file may not ask for more.
+
+    Raises:
+        UsageError: if it is neither, or the file's tree cannot be drafted.
+    """
+    if name in _PUBLISHED:
+        return published(name)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UsageError(
+            f"there is no tree {name!r}, and no such file",
+            f"trees: auto, {', '.join(names())}, or a JSON file of paths [[0], [0, 0], [1]]",
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found = found["tree"] if isinstance(found, dict) else found
+        paths = {tuple(int(rank) for rank in item) for item in found if item}
+    except KeyError:
+        raise UsageError(f'{name}: no JSON list of paths, nor an object with a "tree"') from None
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(f"{name}: not a JSON list of paths: {error}") from error
+    return _drafted(name, paths, width)
+
+
+def _drafted(name: str, paths: set[tuple[int, ...]], width: int) -> Shape:
+    """Return the shape of a file's paths; say what is wrong with one that cannot be drafted."""
+    if not paths:
+        raise UsageError(f"{name}: the tree is empty", "take --tree auto, or --method none")
+    try:
+        shape = Shape(tuple(sorted(paths, key=lambda path: (len(path), path))))
+    except UsageError as error:
+        raise UsageError(f"{name}: {error.message}") from None
+    if shape.width > width:
+        raise UsageError(
+            f"{name}: the rank {shape.width - 1} was asked for; there are {width} guesses for a "
+            f"place, ranks 0 to {width - 1}"
+        )
+    return shape

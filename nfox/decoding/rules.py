@@ -1,0 +1,236 @@
+"""The four acceptance rules: greedy, sample-and-match, rejection and typical acceptance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nfox.decoding.sampling import Noise, Sampling
+from nfox.decoding.tree import TokenTree
+from nfox.decoding.verify import Draw, Judgement, Rule
+from nfox.errors import UsageError
+
+
+def _best(scores: Tensor, count: int) -> Draw:
+    """Return the largest of [V] scores, without those that are cut off.
+
+    Who scores a little differently takes another token where two are close, whether noise is in
+    the scores or not: softmax of the scores says how close.
+    """
+    top = scores.softmax(-1).topk(min(count, len(scores)))
+    chances = top.values.tolist()
+    kept = sum(chance > 0 for chance in chances)
+    return Draw(top.indices.tolist()[:kept], chances[:kept])
+
+
+def _matches(tree: TokenTree, choices: Sequence[int]) -> list[bool]:
+    pairs = zip(tree.tokens, tree.parents, strict=True)
+    return [parent < 0 or choices[parent] == token for token, parent in pairs]
+
+
+def _penalised(sampling: Sampling, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Tensor:
+    """Apply the penalties to [N, V] logits, along each path of the tree."""
+    if sampling.repetition_penalty == 1:
+        return logits
+    seen = [[*past, *(tree.tokens[n] for n in tree.path(node))] for node in range(len(tree))]
+    return torch.stack([sampling.penalise(*row) for row in zip(logits, seen, strict=True)])
+
+
+@dataclass
+class Greedy(Rule):
+    """Temperature 0: a drafted token is accepted if it is the target's most likely one."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    name: ClassVar[str] = "exact"
+
+    def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
+        """See `Rule.judge`."""
+        choices = _penalised(self.sampling, tree, logits, past).argmax(-1).tolist()
+        return Judgement(_matches(tree, choices), choices)
+
+    def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
+        """See `Rule.draw`."""
+        return _best(self.sampling.penalise(logits, past), count)
+
+
+@dataclass
+class SampleAndMatch(Rule):
+    """Sample the target's token after every node; a drafted token that equals it is accepted.
+
+    One draw per node, with the same noise at one position, so it is lossless on every tree, and
+    one seed gives one text for every method.
+    """
+
+    sampling: Sampling
+    noise: Noise
+    name: ClassVar[str] = "exact"
+
+    def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
+        """See `Rule.judge`."""
+        rows = _penalised(self.sampling, tree, logits, past)
+        places = [len(past) + 1 + depth for depth in tree.depths]
+        choices = self._perturbed(rows, places).argmax(-1).tolist()
+        return Judgement(_matches(tree, choices), choices)
+
+    def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
+        """See `Rule.draw`."""
+        row = self.sampling.penalise(logits, past)
+        return _best(self._perturbed(row[None], [len(past)])[0], count)
+
+    def _perturbed(self, logits: Tensor, positions: Sequence[int]) -> Tensor:
+        """Return [N, V] log-probabilities plus noise: the largest of a row is a sample."""
+        noise = torch.stack([self.noise.at(place, logits.shape[-1]) for place in positions])
+        log_p = self.sampling.log_probabilities(logits)
+        return log_p + noise.to(log_p)
+
+
+@dataclass
+class Rejection(Rule):
+    """Speculative sampling: accept x with probability min(1, p(x) / (l q(x))), else draw from
+    max(p - q, 0), normalised.
+
+    Leviathan et al. 2023 (arXiv 2211.17192) and Chen et al. 2023 (arXiv 2302.01318) on a chain;
+    Miao et al. 2023 (SpecInfer, arXiv 2305.09781) tries the children of a node in turn. A tree
+    without q was not drawn but guessed, which is a q with all its mass on the guess.
+
+    Args:
+        sampling: how p and q are made from logits.
+        generator: on the CPU; draws of the draft model and of the target come from it in turn.
+        lenience: l in (0, 1]; below 1 more is accepted and it is no longer lossless.
+    """
+
+    sampling: Sampling
+    generator: torch.Generator
+    lenience: float = 1.0
+    name: ClassVar[str] = "rejection"
+    draws_one: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self.lossless = self.lenience == 1
+
+    def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
+        """See `Rule.judge`. Nodes off the walked path get the most likely token as choice."""
+        rows = _penalised(self.sampling, tree, logits, past)
+        p = self.sampling.log_probabilities(rows).exp().cpu()
+        choices = rows.argmax(-1).tolist()
+        accepted = [True] + [False] * (len(tree) - 1)
+        node: int | None = 0
+        while node is not None:
+            children = [child for child in range(1, len(tree)) if tree.parents[child] == node]
+            here, (node, rest) = node, self._descend(tree, children, p[node])
+            if node is None:
+                choices[here] = int(torch.multinomial(rest, 1, generator=self.generator))
+            else:
+                accepted[node], choices[here] = True, tree.tokens[node]
+        return Judgement(accepted, choices)
+
+    def _descend(
+        self, tree: TokenTree, children: Sequence[int], p: Tensor
+    ) -> tuple[int | None, Tensor]:
+        """Try the children in turn; return the accepted one, or None and what is left of p."""
+        drawn = tree.q[children[0]].cpu().to(p) if children and tree.q is not None else None
+        for child in children:
+            token = tree.tokens[child]
+            q = (
+                drawn
+                if drawn is not None
+                else torch.zeros_like(p).index_fill(0, torch.tensor(token), 1.0)
+            )
+            uniform = float(torch.rand((), generator=self.generator, dtype=torch.float64))
+            if uniform * self.lenience * float(q[token]) < float(p[token]):
+                return child, p
+            rest = (p - q).clamp_min(0)
+            # Rounding can leave no mass where p and q agree; then p itself is what is left.
+            p = rest / rest.sum() if rest.sum() > 0 else p
+            if drawn is not None:
+                drawn = drawn.index_fill(0, torch.tensor(token), 0.0)
+                drawn = drawn / drawn.sum() if drawn.sum() > 0 else drawn
+        return None, p
+
+    def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
+        """See `Rule.draw`. One guess, and its q."""
+        row = self.sampling.penalise(logits, past)
+        q = self.sampling.log_probabilities(row).exp().cpu()
+        token = int(torch.multinomial(q, 1, generator=self.generator))
+        return Draw([token], [float(q[token])], q)
+
+
+@dataclass
+class Typical(SampleAndMatch):
+    """Medusa's rule (Cai et al. 2024, arXiv 2401.10774): accept what is typical for the target,
+    p(x) > min(epsilon, delta exp(-H(p))). Faster, and NOT the target's distribution.
+
+    Args:
+        epsilon: a token at least this likely is always accepted.
+        delta: scales the entropy-dependent threshold; about sqrt(epsilon).
+    """
+
+    epsilon: float = 0.09
+    delta: float = 0.3
+    name: ClassVar[str] = "typical"
+    lossless: bool = False
+
+    def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
+        """See `Rule.judge`. Equally long paths are ordered by the sum of log p."""
+        exact = super().judge(tree, logits, past)
+        log_p = self.sampling.log_probabilities(_penalised(self.sampling, tree, logits, past))
+        entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
+        bound = (self.delta * (-entropy).exp()).clamp_max(self.epsilon).log()
+        accepted, scores = [True], [0.0]
+        for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
+            scores.append(float(log_p[parent, token]))
+            accepted.append(scores[-1] > float(bound[parent]))
+        return Judgement(accepted, exact.choices, scores)
+
+
+def make_rule(
+    accept: str = "exact",
+    sampling: Sampling | None = None,
+    *,
+    reply: int = 0,
+    lenience: float = 1.0,
+    epsilon: float = 0.09,
+    delta: float = 0.3,
+) -> Rule:
+    """Make the acceptance rule of one reply.
+
+    At temperature 0 all rules are the greedy one: p and q have all their mass on one token.
+
+    Args:
+        accept: "exact", "rejection" or "typical".
+        sampling: how tokens are chosen; greedy by default.
+        reply: which reply of the conversation this is; with the seed it fixes the noise.
+        lenience: l of `Rejection`.
+        epsilon: of `Typical`.
+        delta: of `Typical`.
+
+    Raises:
+        UsageError: for an unknown name, or a number out of its range.
+    """
+    sampling = sampling or Sampling()
+    if accept not in RULES:
+        raise UsageError(f"unknown acceptance rule {accept!r}", f"choose from {', '.join(RULES)}")
+    if not 0 < lenience <= 1:
+        raise UsageError(f"the lenience must be above 0 and at most 1, not {lenience}")
+    if lenience != 1 and accept != Rejection.name:
+        raise UsageError("a lenience below 1 needs the rule `rejection`", "add --accept rejection")
+    if not (0 < epsilon <= 1 and delta > 0):
+        raise UsageError(
+            f"epsilon must be above 0 and at most 1, delta above 0: {epsilon}, {delta}"
+        )
+    if sampling.greedy:
+        return Greedy(sampling)
+    noise = Noise(sampling.seed, reply)
+    if accept == Rejection.name:
+        seed = (sampling.seed * 1_000_003 + reply + 1) % 2**63
+        return Rejection(sampling, torch.Generator().manual_seed(seed), lenience)
+    if accept == Typical.name:
+        return Typical(sampling, noise, epsilon, delta)
+    return SampleAndMatch(sampling, noise)
+
+
+RULES = ("exact", "rejection", "typical")

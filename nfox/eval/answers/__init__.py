@@ -1,0 +1,1 @@
+"""Answer files that judges and public evaluation programs read."""

@@ -1,0 +1,1 @@
+"""The benchmark: interleaved trials, and the figures that are made of them."""

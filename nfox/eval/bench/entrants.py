@@ -1,0 +1,203 @@
+"""Who takes part in a benchmark: methods with their options, simulated drafters, and peers."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nfox import drafters
+from nfox.drafters.common.method import Drafter, Parts
+from nfox.engine import Chat
+from nfox.errors import UsageError
+from nfox.eval import peers
+from nfox.eval.bench.simulated_drafter import DecreedSettings, Oracle, OracleOptions
+from nfox.eval.peers.base import Peer, hold
+from nfox.reply import Reply
+from nfox.text.template import Message
+
+Kind = Literal["method", "simulated", "peer"]
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One of those that are compared, as it was asked for.
+
+    Args:
+        name: as typed: `spec`, `spec:gamma=4:branches=1`, `hf`.
+        kind: of it.
+        method: or peer, its name.
+        options: of the method.
+        rate: at which a simulated method is right.
+    """
+
+    name: str
+    kind: Kind = "method"
+    method: str = ""
+    options: dict[str, str] = field(default_factory=dict)
+    rate: OracleOptions = field(default_factory=OracleOptions)
+
+    @property
+    def file_name(self) -> str:
+        """Its name, as a file can have it."""
+        return re.sub(r"[^\w.=-]+", "-", self.name)
+
+    @classmethod
+    def parse(cls, text: str) -> Entrant:
+        """Read a method with its options.
+
+        Raises:
+            UsageError: for a method that does not exist, or has no such options.
+        """
+        method, *options = text.strip().split(":")
+        pairs = (option.partition("=") for option in options)
+        made = cls(text.strip(), "method", method, {name: value for name, _, value in pairs})
+        drafters.options_for(method, made.options)
+        return made
+
+    @classmethod
+    def simulated(cls, acceptance: float, gamma: int) -> Entrant:
+        """Return one that is right at a given rate, whatever the model.
+
+        Raises:
+            UsageError: if that is no rate, or nothing would be drafted.
+        """
+        rate = OracleOptions(acceptance, gamma)
+        return cls(f"acceptance {acceptance:g}, gamma {gamma}", "simulated", rate=rate)
+
+    @classmethod
+    def peer(cls, name: str) -> Entrant:
+        """Return another program.
+
+        Raises:
+            UsageError: if there is none of that name.
+        """
+        if name not in peers.names():
+            raise UsageError(f"there is no peer {name!r}", f"one of {', '.join(peers.names())}")
+        return cls(name, "peer", name)
+
+
+class Runner(ABC):
+    """An entrant that can answer."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin another conversation, with nothing read."""
+
+    @abstractmethod
+    def reply(self, messages: Sequence[Message]) -> Reply:
+        """Answer a conversation.
+
+        Raises:
+            ContextError: if it does not fit into the context.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Say in a few words what it runs with."""
+
+    def close(self) -> None:  # noqa: B027 - most leave nothing behind
+        """Take away what it made."""
+
+
+class Drafting(Runner):
+    """A method of nfox, or a simulated one.
+
+    Args:
+        chat: whose model, template and settings are used.
+        name: of the method.
+        drafter: of it.
+    """
+
+    def __init__(self, chat: Chat, name: str, drafter: Drafter) -> None:
+        self.chat = chat
+        self.name = name
+        self.drafter = drafter
+
+    def begin(self) -> None:
+        """See `Runner.begin`."""
+        self.chat.method, self.chat.drafter = self.name, self.drafter
+        self.drafter.truncate(0)
+        self.chat.cache = self.chat.model.target.new_cache()
+
+    def reply(self, messages: Sequence[Message]) -> Reply:
+        """See `Runner.reply`."""
+        for _ in self.chat.updates(messages):
+            pass
+        return self.chat.reply
+
+    def describe(self) -> str:
+        """See `Runner.describe`."""
+        return self.drafter.describe()
+
+
+class Simulated(Drafting):
+    """A drafter that is right at a given rate, and a text that is known.
+
+    Args:
+        chat: whose model, template and settings are used.
+        oracle: who knows the reply, once it is told.
+
+    Attributes:
+        known: tokens of prompt and plain reply, for each reply of the conversation to come.
+    """
+
+    def __init__(self, chat: Chat, oracle: Oracle) -> None:
+        super().__init__(chat, "", oracle)
+        self.oracle = oracle
+        self.known: Sequence[list[int]] = ()
+
+    def reply(self, messages: Sequence[Message]) -> Reply:
+        """See `Runner.reply`."""
+        asked = sum(message.role == "user" for message in messages)
+        self.oracle.know(self.known[asked - 1])
+        self.chat.settings = DecreedSettings.of(self.chat.settings, self.oracle)
+        return super().reply(messages)
+
+
+class Rival(Runner):
+    """A peer.
+
+    Args:
+        chat: whose model, template and settings are used.
+        peer: the other program.
+    """
+
+    def __init__(self, chat: Chat, peer: Peer) -> None:
+        self.chat = chat
+        self.peer = peer
+
+    def begin(self) -> None:
+        """See `Runner.begin`."""
+        self.peer.begin()
+
+    def reply(self, messages: Sequence[Message]) -> Reply:
+        """See `Runner.reply`."""
+        return hold(self.peer, self.chat, messages)
+
+    def describe(self) -> str:
+        """See `Runner.describe`."""
+        return self.peer.describe()
+
+    def close(self) -> None:
+        """See `Runner.close`."""
+        self.peer.close()
+
+
+def runner(entrant: Entrant, chat: Chat) -> Runner:
+    """Make an entrant ready.
+
+    Args:
+        entrant: who.
+        chat: whose model, template and settings are used.
+
+    Raises:
+        ModelError: if it lacks what it needs, or does not fit the model.
+    """
+    if entrant.kind == "peer":
+        return Rival(chat, peers.peer(entrant.method).build(chat))
+    if entrant.kind == "simulated":
+        return Simulated(chat, Oracle.build(Parts(chat.model), entrant.rate))
+    return Drafting(chat, entrant.method, chat.make(entrant.method, entrant.options))

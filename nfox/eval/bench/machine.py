@@ -1,0 +1,72 @@
+"""What a benchmark ran on: figures of two machines are not to be compared without it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+import nfox
+from nfox.engine import Chat
+
+_PACKAGES = ("torch", "transformers", "bitsandbytes", "peft", "llama-cpp-python")
+
+
+def machine(chat: Chat, command: str) -> dict[str, Any]:
+    """Return the machine, the versions, the model's dtype, its costs, and the command.
+
+    Args:
+        chat: with the model.
+        command: that was typed.
+    """
+    target = chat.model.target
+    gpu = target.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(target.device) if gpu else _processor(),
+        "cores": psutil.cpu_count(logical=False),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "dtype": str(target.dtype).removeprefix("torch."),
+        "costs": str(chat.costs) if chat.costs else None,
+        "nfox": nfox.__version__,
+        "commit": _commit(),
+        "python": sys.version.split()[0],
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "command": command,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "CPU")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree that this runs from, if it is one."""
+    folder = Path(nfox.__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None
+    asked = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

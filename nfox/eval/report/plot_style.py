@@ -1,0 +1,182 @@
+"""How plots of a benchmark look: colours, lettering, layout, and the files they become.
+
+Colours are those of Okabe and Ito, which colour-blind people tell apart too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal
+
+from nfox.errors import UsageError
+from nfox.eval.bench.result import KINDS, Result, Row, kind, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+BLUE, ORANGE, GREY, INK = "#0072B2", "#E69F00", "#999999", "#222222"
+TIMES = "times the speed of plain decoding"
+TAU = "tau: tokens that a step gives"
+
+_OF_KIND = dict(zip(KINDS, ((BLUE, "-"), (ORANGE, "--"), (GREY, ":")), strict=True))
+_LINES = (INK, BLUE, "#D55E00", "#009E73", "#CC79A7", "#56B4E9", ORANGE)
+_MARKERS = "osD^vPX<>*p"
+_WIDEST = 34  # characters of a name on one line
+_STYLE = {
+    "text.color": INK,
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "axes.edgecolor": GREY,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+
+
+def check() -> None:
+    """Find out whether plots can be drawn.
+
+    Raises:
+        UsageError: if matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("plots need matplotlib, which is missing", "pip install 'nfox[bench]'")
+
+
+def style(salt: str = "") -> AbstractContextManager[None]:
+    """Draw the same every time, whatever the person's own settings of matplotlib are.
+
+    Args:
+        salt: of the ids in an SVG.
+    """
+    import matplotlib.style
+
+    return matplotlib.style.context(["default", {**_STYLE, "svg.hashsalt": salt}])
+
+
+def image(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+    """Return a plot as a file; the same bytes for the same result.
+
+    Args:
+        figure: a plot, whose label is its name.
+        kind: of file.
+    """
+    unsaid = ("Creator", "Date", "Format", "Type") if kind == "svg" else ("Software",)
+    paper = BytesIO()
+    with style(f"nfox {figure.get_label()}"):  # plots on one page have ids of their own
+        figure.savefig(paper, format=kind, dpi=150, metadata=dict.fromkeys(unsaid))
+    return paper.getvalue()
+
+
+def paper(names: Iterable[str], width: float, height: float) -> Figure:
+    """Return a figure with room for names beside it.
+
+    Args:
+        names: that stand beside what is drawn.
+        width: of what is drawn, in inches.
+        height: in inches.
+    """
+    from matplotlib.figure import Figure
+
+    longest = max(len(line) for name in names for line in wrapped(name).split("\n"))
+    return Figure((width + 0.6 + 0.09 * longest, height), layout="constrained")
+
+
+def bars(names: Sequence[str]) -> tuple[Figure, Axes]:
+    """Return a figure with a name for each bar, the first one on top."""
+    figure = paper(names, 6, 1.1 + height(names))
+    axes = figure.subplots()
+    name_bars(axes, names)
+    return figure, axes
+
+
+def name_bars(axes: Axes, names: Sequence[str]) -> None:
+    """Write a name beside each bar, the first one on top."""
+    axes.set_yticks(range(len(names)), map(wrapped, names))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(False, axis="y")
+
+
+def height(names: Collection[str]) -> float:
+    """Return how high bars are that have these names, in inches."""
+    lines = max(wrapped(name).count("\n") + 1 for name in names)
+    return len(names) * (0.12 + 0.19 * lines)
+
+
+def wrapped(name: str) -> str:
+    """Fold a long name, between options where possible."""
+    foldable = name.replace(":", ":\f")
+    return "\n".join(textwrap.wrap(foldable, _WIDEST, replace_whitespace=False)).replace("\f", "")
+
+
+def colors(result: Result, rows: Iterable[Row]) -> list[str]:
+    """Return the colour of every row: that of its kind of entrant."""
+    return [_OF_KIND[kind(result, row["method"])][0] for row in rows]
+
+
+def name_kinds(figure: Figure, result: Result, rows: Iterable[Row]) -> None:
+    """Say what colours mean, where there are several."""
+    from matplotlib.patches import Patch
+
+    found = {kind(result, row["method"]) for row in rows}
+    if len(found) > 1:
+        keys = [Patch(color=_OF_KIND[one][0], label=KINDS[one]) for one in KINDS if one in found]
+        figure.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+
+
+def folded(handles: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
+    """Return what stands in a legend: what is drawn, and its names."""
+    return list(handles.values()), [wrapped(name) for name in handles]
+
+
+def legend(figure: Figure, handles: Mapping[str, Any], *, above: bool = False) -> None:
+    """Name what is drawn: at the right, or above it.
+
+    Args:
+        figure: that it is drawn in.
+        handles: what is drawn, by name.
+        above: in one line.
+    """
+    if above:
+        figure.legend(*folded(handles), loc="outside upper center", ncols=len(handles))
+    else:
+        figure.legend(*folded(handles), loc="outside right upper")
+
+
+def points(given: Iterable[tuple[float, Any]]) -> list[tuple[float, float]]:
+    """Return the points whose figure is there."""
+    return [(x, found) for x, y in given if (found := number(y)) is not None]
+
+
+def draw(axes: Axes, result: Result, curves: Curves) -> dict[str, Any]:
+    """Draw a line for each name that has points; a name looks the same in all plots.
+
+    Returns:
+        The lines, by name.
+    """
+    order = list(dict.fromkeys([row["method"] for row in result["rows"]] + list(curves)))
+    drawn = {}
+    for name, curve in curves.items():
+        if not curve:
+            continue
+        place, of_kind = order.index(name), kind(result, name)
+        (drawn[name],) = axes.plot(
+            *zip(*curve, strict=True),
+            color=_LINES[place % len(_LINES)],
+            marker=_MARKERS[place % len(_MARKERS)],
+            linestyle=_OF_KIND[of_kind][1],
+            markerfacecolor=None if of_kind == "method" else "white",
+            label=name,
+        )
+    return drawn

@@ -1,0 +1,228 @@
+"""Plots of a benchmark, made from its result alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nfox.drafters import plain
+from nfox.eval.bench.result import Result, Row, categories, number, of_category, parts, swept
+from nfox.eval.report import plot_style as drawing
+from nfox.eval.report.plot_style import BLUE, GREY, INK, ORANGE, TAU, TIMES
+from nfox.eval.report.sweep_plots import context, sweep, temperature
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PARTS = {"drafting": ORANGE, "the target's forwards": BLUE, "the loop around them": GREY}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot that a result may have.
+
+    Args:
+        title: of it.
+        reading: how it is read.
+        draw: makes it; gives None where the result has nothing for it.
+    """
+
+    title: str
+    reading: str
+    draw: Callable[[Result], Figure | None]
+
+
+def plots(result: Result) -> dict[str, Figure]:
+    """Draw all that a result has something for.
+
+    Args:
+        result: of a benchmark.
+
+    Raises:
+        UsageError: if matplotlib is not installed.
+    """
+    drawing.check()
+    with drawing.style():
+        drawn = {name: plot.draw(result) for name, plot in PLOTS.items()}
+        found = {name: figure for name, figure in drawn.items() if figure is not None}
+        for name, figure in found.items():
+            figure.set_label(name)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # else every drawing moves things a little
+    return found
+
+
+def speedup(result: Result) -> Figure | None:
+    """Draw how many times faster every entrant is than plain decoding."""
+    rows = _compared(result, "speedup")
+    if not rows:
+        return None
+    figure, axes = drawing.bars([row["method"] for row in rows])
+    across = axes.get_yaxis_transform()
+    values = [row["speedup"] for row in rows]
+    reach = []
+    for place, (row, value) in enumerate(zip(rows, values, strict=True)):
+        low, high = (number(row.get(f"speedup_{end}")) for end in ("low", "high"))
+        axes.text(1.02, place, f"{value:.2f}", transform=across, va="center", weight="bold")
+        if low is None or high is None:
+            low = high = value
+        else:
+            axes.text(1.11, place, f"{low:.2f} to {high:.2f}", transform=across, va="center")
+        reach.append((max(value - low, 0), max(high - value, 0)))
+    axes.barh(
+        range(len(rows)),
+        values,
+        color=drawing.colors(result, rows),
+        xerr=list(zip(*reach, strict=True)),
+        error_kw={"ecolor": INK, "capsize": 3, "elinewidth": 1},
+    )
+    axes.axvline(1, color=INK, linewidth=1)
+    axes.set_xlabel(f"{TIMES} (line: 1), with its 95 % interval")
+    drawing.name_kinds(figure, result, rows)
+    return figure
+
+
+def tau_by_category(result: Result) -> Figure | None:
+    """Draw the tokens that a step gives, for every kind of tasks."""
+    kinds = [name for name in categories(result) if not swept(name)]
+    rows = _compared(result, "tau")
+    if len(kinds) < 2 or not rows:
+        return None
+    names = [row["method"] for row in rows]
+    columns = min(len(kinds), 4)
+    lines = -(-len(kinds) // columns)
+    high = 0.8 + lines * (0.5 + drawing.height(names))
+    figure = drawing.paper(names, 2.3 * columns, high)
+    panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for name, axes in zip(kinds, panels, strict=False):
+        found = {row["method"]: number(row.get("tau")) or 0.0 for row in of_category(result, name)}
+        values = [found.get(one, 0.0) for one in names]
+        drawn = axes.barh(range(len(names)), values, color=drawing.colors(result, rows))
+        axes.bar_label(drawn, [f"{value:.2f}" if value else "" for value in values], padding=3)
+        axes.set_title(drawing.wrapped(name))
+        axes.grid(False, axis="y")
+    for spare in panels[len(kinds) :]:
+        spare.set_axis_off()
+    drawing.name_bars(panels[0], names)
+    panels[0].margins(x=0.2)
+    figure.supxlabel(TAU, fontsize=10)
+    drawing.name_kinds(figure, result, rows)
+    return figure
+
+
+def acceptance(result: Result) -> Figure | None:
+    """Draw how often guesses are accepted, by how far ahead they are."""
+    curves = {
+        row["method"]: drawing.points(enumerate(row.get("accept_by_depth") or (), 1))
+        for row in of_category(result)
+    }
+    deepest = max(map(len, curves.values()))
+    if not deepest:
+        return None
+    figure = drawing.paper(curves, 5.2, 3.6)
+    axes = figure.subplots()
+    drawing.legend(figure, drawing.draw(axes, result, curves))
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xticks(range(1, deepest + 1, -(-deepest // 16)))
+    axes.set_xlabel("depth: how many tokens ahead")
+    axes.set_ylabel("accepted, of the steps\nthat drafted so deep")
+    return figure
+
+
+def step_time(result: Result) -> Figure | None:
+    """Draw where the time of a step goes."""
+    rows = [row for row in of_category(result) if row.get("time")]
+    if not rows:
+        return None
+    figure, axes = drawing.bars([row["method"] for row in rows])
+    ends = [0.0] * len(rows)
+    bars = {}
+    spent = zip(*(parts(row["time"]) for row in rows), strict=True)
+    for (label, color), widths in zip(_PARTS.items(), spent, strict=True):
+        bars[label] = drawn = axes.barh(range(len(rows)), widths, left=ends, color=color)
+        ends = [end + width for end, width in zip(ends, widths, strict=True)]
+    axes.bar_label(drawn, [f"{end:.1f}" for end in ends], padding=4)
+    axes.margins(x=0.09)
+    axes.set_xlabel("milliseconds of a step, which gives tau tokens")
+    drawing.legend(figure, bars, above=True)
+    return figure
+
+
+def simulated(result: Result) -> Figure | None:
+    """Draw the speed-up of simulated rates beside the one that the costs foretell."""
+    listed = [one for one in result.get("simulation") or () if number(one.get("speedup"))]
+    if not listed:
+        return None
+    figure, axes = drawing.bars([one["method"] for one in listed])
+    places = range(len(listed))
+    measured = [one["speedup"] for one in listed]
+    foretold = [number(one.get("expected_speedup")) or math.nan for one in listed]
+    axes.hlines(places, measured, foretold, color=GREY, zorder=1)
+    styles = {
+        "expected from the costs": (foretold, "D", ORANGE),
+        "measured": (measured, "o", BLUE),
+    }
+    marks = {}
+    for label, (values, marker, color) in styles.items():
+        drawn = axes.plot(values, places, marker, color=color, markersize=8, label=label)
+        (marks[label],) = drawn
+    axes.axvline(1, color=INK, linewidth=1)
+    axes.set_xlabel(f"{TIMES} (line: 1)")
+    drawing.legend(figure, marks, above=True)
+    return figure
+
+
+def _compared(result: Result, name: str) -> list[Row]:
+    """Return the rows of all tasks that have a figure, without that of plain decoding."""
+    rows = [row for row in of_category(result) if row["method"] != plain()]
+    return [row for row in rows if number(row.get(name)) is not None]
+
+
+PLOTS = {
+    "speedup": Plot(
+        "Speed-up",
+        "Right of the line is faster than plain decoding; an interval that holds the line may be "
+        "chance.",
+        speedup,
+    ),
+    "tau-by-category": Plot(
+        "Tokens per step by category",
+        "Longer is better; a method whose bars differ much depends on the kind of text.",
+        tau_by_category,
+    ),
+    "acceptance": Plot(
+        "Acceptance by depth",
+        "How often a guess so many tokens ahead is kept; a line that falls fast does not pay to "
+        "be drafted deeper.",
+        acceptance,
+    ),
+    "context": Plot(
+        "Speed over the length of the context",
+        "Higher is better; broken lines are other programs.",
+        context,
+    ),
+    "temperature": Plot(
+        "Speed-up over temperature",
+        "Above the line is faster than plain decoding at the same temperature; broken lines are "
+        "other programs.",
+        temperature,
+    ),
+    "step-time": Plot(
+        "Where the time of a step goes",
+        "A step may take longer than a plain one, as long as it gives more tokens than that.",
+        step_time,
+    ),
+    "sweep": Plot(
+        "Speed-up and tau over an option",
+        "Where tau still rises and the speed-up does not, more drafting no longer pays.",
+        sweep,
+    ),
+    "simulated": Plot(
+        "Simulated acceptance",
+        "The nearer the two marks, the better the measured costs foretell the speed.",
+        simulated,
+    ),
+}
+"""All of them, in the order in which they are shown."""

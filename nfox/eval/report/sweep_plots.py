@@ -1,0 +1,115 @@
+"""Plots of a sweep: figures over the context's length, the temperature, or an option's values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nfox.drafters import plain
+from nfox.eval.bench.result import Result, Row, categories, number, of_category, swept
+from nfox.eval.report.plot_style import INK, TAU, TIMES, draw, folded, legend, paper, points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def context(result: Result) -> Figure | None:
+    """Draw the speed of every entrant over the length of the context."""
+    figure = _over(result, "context", "tokens_per_second")
+    if figure is not None:
+        (axes,) = figure.axes
+        _ticks(axes, doubling=True)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("tokens in the context (logarithmic)")
+        axes.set_ylabel("tokens per second, without prefill")
+    return figure
+
+
+def temperature(result: Result) -> Figure | None:
+    """Draw the speed-up of every entrant over the temperature."""
+    figure = _over(result, "temperature", "speedup", without=plain())
+    if figure is not None:
+        (axes,) = figure.axes
+        _ticks(axes)
+        axes.axhline(1, color=INK, linewidth=1, zorder=1)
+        axes.set_xlabel("temperature")
+        axes.set_ylabel(TIMES)
+    return figure
+
+
+def sweep(result: Result) -> Figure | None:
+    """Draw speed-up and tau over the values of every option that has several."""
+    options = _by_option(of_category(result))
+    if not options:
+        return None
+    names = {name for groups in options.values() for name in groups}
+    figure = paper(names, 8, 3.2 * len(options))
+    shown = {"speedup": TIMES, "tau": TAU}
+    grid = figure.subplots(len(options), len(shown), squeeze=False)
+    for line, (option, groups) in zip(grid, options.items(), strict=True):
+        for axes, (key, label) in zip(line, shown.items(), strict=True):
+            curves = {
+                name: points((value, row.get(key)) for value, row in sorted(found.items()))
+                for name, found in groups.items()
+            }
+            handles = draw(axes, result, curves)
+            _ticks(axes)
+            axes.set_xlabel(option)
+            axes.set_ylabel(label)
+        line[0].axhline(1, color=INK, linewidth=1, zorder=1)
+        line[-1].legend(*folded(handles), loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _over(result: Result, what: str, key: str, without: str = "") -> Figure | None:
+    """Draw a figure of every entrant over what categories differ in."""
+    read = {category: swept(category) for category in categories(result)}
+    found = {one[1]: category for category, one in read.items() if one and one[0] == what}
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for value, category in sorted(found.items()):
+        for row in of_category(result, category):
+            if row["method"] != without:
+                curves.setdefault(row["method"], []).extend(points([(value, row.get(key))]))
+    if len(found) < 2 or not any(curves.values()):
+        return None
+    figure = paper(curves, 5.2, 3.8)
+    legend(figure, draw(figure.subplots(), result, curves))
+    return figure
+
+
+def _ticks(axes: Axes, *, doubling: bool = False) -> None:
+    """Mark the values that there are, if they are few; far apart, at equal steps of doubling."""
+    import numpy as np
+
+    drawn = [np.asarray(line.get_xdata(), float) for line in axes.get_lines()]
+    values = sorted({float(x) for line in drawn for x in line})
+    if doubling or values[-1] > 10 * values[0] > 0:
+        axes.set_xscale("log", base=2)
+        axes.minorticks_off()
+    if len(values) <= 12:
+        axes.set_xticks(values, [f"{value:.10g}" for value in values])
+
+
+def _by_option(rows: Iterable[Row]) -> dict[str, dict[str, dict[float, Row]]]:
+    """Return rows by option, by the method with its other options, and by value.
+
+    Only options with several values are among them.
+    """
+    found: dict[str, dict[str, dict[float, Row]]] = {}
+    for row in rows:
+        method, *options = row["method"].split(":")
+        for option in options:
+            name, _, text = option.partition("=")
+            rest = ":".join([method, *(other for other in options if other != option)])
+            try:
+                value = number(float(text))
+            except ValueError:
+                continue
+            if value is not None:
+                found.setdefault(name, {}).setdefault(rest, {})[value] = row
+    several = {
+        name: {rest: values for rest, values in groups.items() if len(values) > 1}
+        for name, groups in found.items()
+    }
+    return {name: groups for name, groups in several.items() if groups}

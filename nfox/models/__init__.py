@@ -1,0 +1,1 @@
+"""From a name to a target in memory: dtype, quantisation, devices, adapters."""

@@ -1,0 +1,99 @@
+"""Whether a model will fit, asked before it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from nfox.errors import NfoxError
+from nfox.models.devices import choose_device, choose_dtype
+from nfox.models.loading import ModelOptions, read_json
+
+_BYTES = {"4bit": 0.6, "8bit": 1.1}  # per weight, with scales and what stays in 16 bit
+
+
+def weight_bytes(name: str, options: ModelOptions) -> int:
+    """Estimate the bytes that the weights of a local folder take once loaded; 0 if unknown.
+
+    Args:
+        name: a folder, or a hub id, of which nothing is known before it is downloaded.
+        options: dtype and quantisation change the size.
+    """
+    folder = Path(name)
+    kinds = ("*.safetensors", "*.bin", "*.pt")
+    files = next((found for kind in kinds if (found := list(folder.glob(kind)))), [])
+    if not files:
+        return 0
+    stored = sum(file.stat().st_size for file in files)
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {"dtype": "bfloat16"}  # heads are kept in it
+    if "quantization_config" in config:
+        return stored
+    saved = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
+    per_weight = float(saved.itemsize)
+    if options.quantisation:
+        return int(stored / per_weight * _BYTES[options.quantisation])
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    wanted = saved if isinstance(dtype, str) else dtype
+    return int(stored / per_weight * wanted.itemsize)
+
+
+def in_use(device: torch.device) -> int:
+    """Return the bytes that the process has, on a GPU the most of its tensors since a reset."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def cache_bytes(config: dict[str, Any], tokens: int, itemsize: int) -> int:
+    """Return the bytes of keys, values and last hidden states for so many tokens.
+
+    Args:
+        config: of the model, as read from config.json.
+        tokens: of context.
+        itemsize: bytes per number.
+    """
+    width = config.get("hidden_size") or config.get("d_model") or config.get("n_embd") or 0
+    layers = config.get("num_hidden_layers") or config.get("n_layer") or 0
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    shared = config.get("num_key_value_heads") or heads
+    head = config.get("head_dim") or width // heads
+    return int(tokens * itemsize * (2 * layers * shared * head + width))
+
+
+def free_bytes(options: ModelOptions) -> int:
+    """Return the free memory of the device the model goes to (of all GPUs for a device map)."""
+    device = choose_device(options.device)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if options.device_map else 1
+        index = device.index or 0
+        return sum(torch.cuda.mem_get_info(index if count == 1 else i)[0] for i in range(count))
+    return int(psutil.virtual_memory().available)
+
+
+def check_memory(models: Sequence[tuple[str, ModelOptions]], context: int) -> None:
+    """Refuse what cannot fit, before minutes are spent on loading it.
+
+    Args:
+        models: the target first, then what else is loaded beside it.
+        context: tokens that the target's cache should hold.
+
+    Raises:
+        NfoxError: if weights and cache together are larger than the free memory.
+    """
+    name, options = models[0]
+    weights = [weight_bytes(model, given) for model, given in models]
+    config = Path(name) / "config.json"
+    cache = cache_bytes(read_json(config), context, 2) if config.is_file() else 0
+    free = free_bytes(options)
+    if options.device_map is None and sum(weights) + cache > free:
+        parts = " + ".join(f"{size / 2**30:.1f}" for size in [*weights, cache])
+        raise NfoxError(
+            f"{name} needs about {parts} GiB (weights, cache); {free / 2**30:.1f} GiB are free",
+            "try --load-in-4bit, a smaller --max-context, or --device-map auto",
+        )

@@ -1,0 +1,1 @@
+"""Consistency training: Jacobi trajectories, and a model that jumps along them."""

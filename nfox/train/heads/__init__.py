@@ -1,0 +1,1 @@
+"""Heads on a frozen base, or together with it."""
