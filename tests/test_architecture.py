@@ -211,7 +211,12 @@ def test_every_module_says_what_it_is_for(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["import nfox", "import nfox.errors, nfox.tree", "import nfox.drafters as d; d.names()"]
+    "code",
+    [
+        "import nfox",
+        "import nfox.errors, nfox.decoding.tree",
+        "import nfox.drafters as d; d.names()",
+    ],
 )
 def test_importing_takes_no_torch(code: str) -> None:
     code += "; import sys; print([m for m in ('torch', 'transformers') if m in sys.modules])"

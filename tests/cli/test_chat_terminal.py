@@ -13,12 +13,12 @@ import cli_model
 import pexpect
 import pytest
 from pyte import Stream
-from test_cli_render import Terminal, bare
+from terminals import Terminal, bare
 
 from nfox.cli.display.reply_view import clean
 from nfox.demo import TARGET
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PATIENCE = 90  # seconds; a busy machine takes long to import torch
 ENTER, CTRL_C, CTRL_D, CTRL_J = "\r", "\x03", "\x04", "\x0a"
 

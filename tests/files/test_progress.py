@@ -14,7 +14,7 @@ from pathlib import Path
 import fake_hub
 import folder
 import pytest
-from test_cli_render import Tty
+from terminals import Tty
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
@@ -23,10 +23,10 @@ from nfox.cli.display.progress import loading_display
 from nfox.files.progress import reported
 from nfox.models.loading import ModelOptions, load_model
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LOAD = """
 import json
-from nfox.loading import ModelOptions, load_model
+from nfox.models.loading import ModelOptions, load_model
 for offline in (False, False, True):
     told = []
     options = ModelOptions(dtype="float32", offline=offline)

@@ -13,7 +13,7 @@ from serving import chat, guarded, serve
 
 from nfox import drafters
 
-sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import fuzz
 import load
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import folder
@@ -16,7 +13,7 @@ import pytest
 import tiny
 import torch
 import two_processes
-from transformers import TrainerCallback, TrainingArguments
+from training import FLOAT32, METHOD, METHODS, arguments, data, job, learn
 
 from nfox import drafters
 from nfox.drafters.common.heads import HeadsDrafter
@@ -27,72 +24,9 @@ from nfox.train import run as job_module
 from nfox.train.checkpoints import checkpoints, full_disk_said, resume_point
 from nfox.train.data.rows import collate
 from nfox.train.dry_run import rehearse
-from nfox.train.heads.job import HeadsJob
 from nfox.train.heads.joint_options import Joint
 from nfox.train.heads.learner import HeadsLearner
-from nfox.train.run import Done, train
-
-METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
-METHOD = METHODS[-1]
-FLOAT32 = ModelOptions(dtype="float32", device="cpu")
-
-
-@cache
-def data() -> Path:
-    """Conversations of different lengths, to be learned by heart."""
-    words, dice = ["the", "quick", "brown", "fox", "jumps", "over", "a", "dog"], random.Random(0)
-    records = []
-    for _ in range(24):
-        first, second = (" ".join(dice.choices(words, k=dice.randint(2, 9))) for _ in range(2))
-        turns = [{"from": "human", "value": first}, {"from": "gpt", "value": second}]
-        records.append({"conversations": turns})
-    path = Path(mkdtemp(prefix="nfox-data-")) / "data.json"
-    path.write_text(json.dumps(records))
-    return path
-
-
-def job(method: str = METHOD, **changes: Any) -> HeadsJob:
-    config = {"num_heads": 2}
-    given = {"method": method, "model": str(folder.llama()), "data": str(data())}
-    return HeadsJob(**{**given, "config": config, "loading": FLOAT32, **changes})
-
-
-def arguments(out: Path, **changes: Any) -> TrainingArguments:
-    given: dict[str, Any] = {
-        "output_dir": str(out),
-        "use_cpu": True,
-        "learning_rate": 1e-2,
-        "per_device_train_batch_size": 2,
-        "max_steps": 6,
-        "logging_steps": 1,
-        "save_steps": 3,
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    return TrainingArguments(**given | changes)
-
-
-class Log(TrainerCallback):
-    """Keeps what was logged for each step."""
-
-    def __init__(self) -> None:
-        self.losses: dict[int, float] = {}
-        self.all: list[dict[str, float]] = []
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
-        self.all.append(dict(logs))
-        if "loss" in logs:
-            self.losses[state.global_step] = logs["loss"]
-
-
-def learn(
-    out: Path,
-    made: HeadsJob | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-    **changes: Any,
-) -> tuple[Done, Log]:
-    log = Log()
-    return train(made or job(), arguments(out, **changes), callbacks=[log, *callbacks]), log
+from nfox.train.run import train
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

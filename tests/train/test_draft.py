@@ -9,12 +9,12 @@ from typing import Any
 
 import folder
 import pytest
-import test_train
 import tiny
 import torch
+import training
 import two_processes
-from test_train import FLOAT32, Log, arguments
 from torch import Tensor
+from training import FLOAT32, Log, arguments
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
@@ -182,7 +182,7 @@ def test_vocabularies_of_other_sizes_are_cut_to_what_both_have() -> None:
 
 
 def job(**changes: Any) -> DraftJob:
-    given = {"method": "draft", "model": str(folder.llama()), "data": str(test_train.data())}
+    given = {"method": "draft", "model": str(folder.llama()), "data": str(training.data())}
     sizes = {"sizes": Sizes(1, 32, 0, 2)}
     return DraftJob(**{**given, **sizes, "loading": FLOAT32, **changes})
 
@@ -210,7 +210,7 @@ def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_learning_raises_alpha_and_what_is_written_drafts(kind: str, tmp_path: Path) -> None:
-    made = job(how=Distillation(divergence=kind), eval_data=str(test_train.data()))  # type: ignore[arg-type]
+    made = job(how=Distillation(divergence=kind), eval_data=str(training.data()))  # type: ignore[arg-type]
     settings = {"max_steps": 60, "per_device_train_batch_size": 24, "save_steps": 99}
     done, log = learn(tmp_path, made, eval_strategy="steps", eval_steps=20, **settings)
     alphas = [entry["alpha"] for entry in log.all if "alpha" in entry]
@@ -265,7 +265,7 @@ def run(*words: object) -> Result:
 
 
 def typed(out: Path, **changes: object) -> list[str]:
-    settings = {"target": folder.llama(), "data_path": test_train.data(), "output_dir": out,
+    settings = {"target": folder.llama(), "data_path": training.data(), "output_dir": out,
                 "layers": 1, "hidden": 32, "heads": 2, "max_steps": 2, "use_cpu": True,
                 "bf16": False, "logging_steps": 1, "save_steps": 99, **changes}  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
@@ -273,7 +273,7 @@ def typed(out: Path, **changes: object) -> list[str]:
 
 
 def test_a_draft_model_is_trained_from_the_command_line_and_used(tmp_path: Path) -> None:
-    flags = {"divergence": "tv", "keep_choices": 8, "eval_data_path": test_train.data()}
+    flags = {"divergence": "tv", "keep_choices": 8, "eval_data_path": training.data()}
     done = run("train", "draft", *typed(tmp_path, **flags))
     assert done.exit_code == 0, done.stderr
     assert "a new draft model for" in done.stderr

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import random
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pyte
 import pytest
 import torch
-from rich.cells import cell_len
 from rich.color import ColorTriplet
 from rich.text import Text
+from terminals import Terminal, Tty, bare
 
 from nfox.cli.display.reply_view import ReplyView, clean
 from nfox.cli.display.steps import Recorder, print_steps
@@ -30,15 +28,6 @@ UNDERLINED, ITALIC, RESET = "\x1b[4m", "\x1b[3m", "\x1b[0m"
 PIECES = [Piece("The", "bonus", 0), Piece(" quick", "accepted", 1), Piece(" fox", "corrected", 1)]
 
 
-class Tty(io.StringIO):
-    """A file that says it is a terminal."""
-
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.fixture(autouse=True)
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "COLORFGBG", "TTY_COMPATIBLE"):
@@ -46,16 +35,6 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("COLUMNS", "60"), ("LINES", "12"), ("TERM", "xterm-256color")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLORTERM", "truecolor")
-
-
-class Terminal(pyte.HistoryScreen):
-    """Wraps a wide character that does not fit into a row, which pyte leaves out."""
-
-    def draw(self, data: str) -> None:
-        for character in data:
-            if cell_len(character) == 2 and self.cursor.x == self.columns - 1:
-                self.cursor.x = self.columns
-            super().draw(character)
 
 
 def screen_for(file: io.StringIO, **options: object) -> Screen:
@@ -78,11 +57,6 @@ def shown(output: str, columns: int = 60, rows: int = 12) -> str:
     pyte.Stream(display).feed(output.replace("\n", "\r\n"))
     history = ["".join(line[x].data for x in range(columns)) for line in display.history.top]
     return "\n".join([*history, *display.display])
-
-
-def bare(text: str) -> str:
-    """Return the characters that leave ink, as pyte composes them."""
-    return unicodedata.normalize("NFC", re.sub(r"[\s\u200d]", "", text))
 
 
 def test_each_source_has_its_mark() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
-from test_train import METHOD, METHODS, job, learn
+from training import METHOD, METHODS, job, learn
 
 from nfox.errors import ModelError, NfoxError
 from nfox.train.checkpoints import checkpoints, full_disk_said

@@ -24,7 +24,7 @@ from nfox.drafters import method, names
 from nfox.text.resolve import available
 from nfox.text.stream import sanitize
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "prompt_toolkit", "fastchat.model", "bitsandbytes")
 REPLY = sanitize(cli_model.said(31)).lstrip()  # piped: tabs are kept
 

@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 import fake_hub
 import folder
 import pytest
-import test_train
-from test_train import METHOD
+import training
+from training import METHOD
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
@@ -34,7 +34,7 @@ def run(*arguments: object) -> Result:
 
 
 def train(out: Path, *more: object, **changes: object) -> Result:
-    given = {"model_name_or_path": folder.llama(), "data_path": test_train.data()}
+    given = {"model_name_or_path": folder.llama(), "data_path": training.data()}
     settings = {**given, "output_dir": out, f"{METHOD}_num_heads": 2, **SMALL, **changes}
     typed = [part for name, value in settings.items() for part in (f"--{name}", value)]
     return run("train", METHOD, *typed, *more)
@@ -47,7 +47,7 @@ def said(out: Path) -> Any:
 
 
 def test_heads_are_trained_measured_and_written(tmp_path: Path) -> None:
-    done = train(tmp_path / "out", eval_data_path=test_train.data())
+    done = train(tmp_path / "out", eval_data_path=training.data())
     assert done.exit_code == 0, done.stderr
     assert "parameters" in done.stderr
     assert "tokens" in done.stderr
@@ -69,7 +69,7 @@ def test_the_names_of_published_commands_are_understood(tmp_path: Path) -> None:
     sizes = tmp_path / "heads.json"
     sizes.write_text('{"num_heads": 3, "num_layers": 1}')
     done = run(
-        "train", METHOD, "--basepath", folder.llama(), "--tmpdir", test_train.data(),
+        "train", METHOD, "--basepath", folder.llama(), "--tmpdir", training.data(),
         "--cpdir", tmp_path / "out", "--configpath", sizes, "--bs", 1, "--recover", "0",
         "--evaluation_strategy", "no", "--warmup-ratio=0.5", "--lazy_preprocess", "True",
         "--max_steps", 1, "--use_cpu", "--bf16", "False", "--model-max-length", 128,
@@ -84,7 +84,7 @@ def test_a_file_holds_the_same_names_and_typed_ones_win(kind: str, tmp_path: Pat
     config = tmp_path / f"config.{kind}"
     settings = {
         "model_name_or_path": str(folder.llama()),
-        "data_path": str(test_train.data()),
+        "data_path": str(training.data()),
         "output_dir": str(tmp_path / "out"),
         "lr_scheduler_kwargs": {},
         f"{METHOD}_num_heads": 2,
@@ -285,7 +285,7 @@ def test_the_command_printed_after_a_quantised_training_quantises(
 ) -> None:
     """In a process of its own: libraries warn once, and while they are imported."""
     pytest.importorskip("bitsandbytes")
-    settings = {"model_name_or_path": folder.llama(), "data_path": test_train.data(),
+    settings = {"model_name_or_path": folder.llama(), "data_path": training.data(),
                 "output_dir": tmp_path, f"load_in_{bits}bit": True, "adapter": "lora",
                 **SMALL, "max_steps": 1}  # fmt: skip
     typed = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
@@ -297,14 +297,14 @@ def test_the_command_printed_after_a_quantised_training_quantises(
     assert not foreign
 
 
-@pytest.mark.parametrize("method", test_train.METHODS)
+@pytest.mark.parametrize("method", training.METHODS)
 def test_labels_that_are_not_the_papers_are_told(method: str, tmp_path: Path) -> None:
     from nfox.train.heads.job import heads_class
 
     told: list[str] = []
     for own in (False, True):
-        asked = test_train.job(method, own_labels=own)
-        begin(asked, test_train.arguments(tmp_path, max_steps=1), tell=told.append)
+        asked = training.job(method, own_labels=own)
+        begin(asked, training.arguments(tmp_path, max_steps=1), tell=told.append)
     count = sum("--labels target" in line for line in told)
     assert count == heads_class(method).heads_class.learns_choices
 
@@ -315,7 +315,7 @@ def test_sharding_by_the_launcher_is_refused_too(
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     job, args, _ = parsed(*NEEDED, "--output_dir", tmp_path)
     with pytest.raises(UsageError, match="a GPU each"):
-        begin(replace(job, model=str(folder.llama()), data=str(test_train.data())), args)
+        begin(replace(job, model=str(folder.llama()), data=str(training.data())), args)
 
 
 def test_a_models_config_is_no_config_of_heads() -> None:
@@ -332,7 +332,7 @@ def test_what_is_not_used_is_said(tmp_path: Path) -> None:
 def test_downloads_are_kept_where_it_is_said(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     settings = {"model_name_or_path": "someone/model", "cache_dir": kept, "bf16": False,
-                "data_path": test_train.data(), "output_dir": tmp_path / "out", "max_steps": 1,
+                "data_path": training.data(), "output_dir": tmp_path / "out", "max_steps": 1,
                 "use_cpu": True, "save_strategy": "no", f"{METHOD}_num_heads": 2}  # fmt: skip
     typed = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
     with fake_hub.hub(folder.llama()) as endpoint:
@@ -381,7 +381,7 @@ def test_help_says_what_there_is() -> None:
 
 
 def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    settings = ["--model_name_or_path", folder.llama(), "--data_path", test_train.data()]
+    settings = ["--model_name_or_path", folder.llama(), "--data_path", training.data()]
     more = ["--output_dir", tmp_path, "--max_steps", 100000, "--logging_steps", 1, "--use_cpu"]
     command = [sys.executable, "-m", "nfox.cli", "train", METHOD, *settings, *more]
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
@@ -394,12 +394,12 @@ def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("checkpoint-*/trainer_state.json"))) == 1
 
 
-@pytest.mark.parametrize("method", test_train.METHODS)
+@pytest.mark.parametrize("method", training.METHODS)
 def test_heads_are_measured_and_the_best_tree_found(method: str, tmp_path: Path) -> None:
-    job = test_train.job(method, own_labels=True)
-    test_train.learn(tmp_path / "heads", job, max_steps=60, save_steps=99)
+    job = training.job(method, own_labels=True)
+    training.learn(tmp_path / "heads", job, max_steps=60, save_steps=99)
     given = ("--model", folder.llama(), "--method", method, "--dtype", "float32", "--limit", 5)
-    place = ("--heads", tmp_path / "heads", "--data", test_train.data())
+    place = ("--heads", tmp_path / "heads", "--data", training.data())
     written = ("--out", tmp_path / "out.json", "--picture", tmp_path / "out.svg")
     done = run("eval", "heads", *given, *place, "--nodes", 7, *written)
     assert done.exit_code == 0, done.stderr
@@ -430,3 +430,17 @@ def test_measuring_needs_data_and_heads(arguments: list[str], text: str) -> None
     done = run("eval", "heads", "--model", folder.llama(), *arguments)
     assert done.exit_code == 2
     assert text in done.stderr
+
+
+def test_the_command_that_talks_to_both_is_printed(tmp_path: Path) -> None:
+    first = train(tmp_path / "one")
+    assert first.exit_code == 0, first.stderr
+    out = tmp_path / "two"
+    second = train(out, heads=tmp_path / "one", adapter="lora")
+    assert second.exit_code == 0, second.stderr
+    assert "the base is trained with them, by LoRA of rank 32" in second.stderr
+    command = f"nfox --model {folder.llama()} --adapter {out / 'adapter'} --method {METHOD}"
+    assert f"{command} --heads {out}" in second.stdout
+    third = train(tmp_path / "three", full_weights=True)
+    assert third.exit_code == 0, third.stderr
+    assert f"nfox --model {tmp_path / 'three' / 'base'} --method" in third.stdout

@@ -22,7 +22,7 @@ from nfox.cli.app import app
 from nfox.serve.fastchat_worker import parse, template
 
 NAME = "tiny"
-API = Path(__file__).with_name("fastchat_api.py")
+API = Path(servers.__file__).with_name("fastchat_api.py")
 
 
 def rendered(*turns: tuple[str, str]) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from test_train import job, learn
 from tiny import PROMPT, VOCABULARY
 from torch import Tensor
+from training import job, learn
 
 from nfox.decoding import tree_shapes as trees
 from nfox.decoding.rules import make_rule

@@ -465,7 +465,7 @@ def test_cllms_prompts_are_the_published_ones() -> None:
 
 def test_names_cost_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, nfox.templates as t; assert 'vicuna_v1.1' in t.available();"
+        "import sys, nfox.text.resolve as t; assert 'vicuna_v1.1' in t.available();"
         "assert not {'torch', 'transformers', 'fastchat.model'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

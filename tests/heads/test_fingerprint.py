@@ -11,7 +11,7 @@ import folder
 import pytest
 import tiny
 import torch
-from test_train import FLOAT32, job, learn
+from training import FLOAT32, job, learn
 
 from nfox.heads import checkpoint
 from nfox.heads.compatibility import KEY, _alike, fingerprint

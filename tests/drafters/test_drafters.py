@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 import pytest
 import tiny
 import torch
-from tiny import PROMPT
+from tiny import PROMPT, context
 
 from nfox import drafters
 from nfox.decoding.costs import Costs
@@ -25,21 +24,6 @@ from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.models.loading import LoadedModel
 
 NAMES = drafters.names()
-
-
-def context(
-    tokens: Sequence[int],
-    root: int,
-    *,
-    room: int = 99,
-    path: Sequence[int] = (),
-    choices: Sequence[int] = (),
-    source: tuple[int, ...] | None = None,
-) -> Context:
-    """Return what a drafter sees that looks at tokens only."""
-    cache = tiny.Table(torch.zeros(1, 1, 1)).new_cache()
-    cache.tokens, cache.source = list(tokens), source
-    return Context(cache, root, list(path), list(choices), room, make_rule())
 
 
 class Watched(Drafter):

@@ -6,8 +6,7 @@ from random import Random
 
 import pytest
 import tiny
-from test_drafters import context
-from tiny import PROMPT
+from tiny import PROMPT, context
 
 from nfox import drafters
 from nfox.decoding.costs import Costs

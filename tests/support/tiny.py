@@ -336,3 +336,18 @@ def interrupt(line: int) -> Iterator[None]:
         pass
     finally:
         sys.settrace(before)
+
+
+def context(
+    tokens: Sequence[int],
+    root: int,
+    *,
+    room: int = 99,
+    path: Sequence[int] = (),
+    choices: Sequence[int] = (),
+    source: tuple[int, ...] | None = None,
+) -> Context:
+    """Return what a drafter sees that looks at tokens only."""
+    cache = Table(torch.zeros(1, 1, 1)).new_cache()
+    cache.tokens, cache.source = list(tokens), source
+    return Context(cache, root, list(path), list(choices), room, make_rule())

@@ -15,8 +15,8 @@ import pytest
 import tiny
 import torch
 import transformers
-from test_train import METHODS, job, learn
 from torch import Tensor
+from training import METHODS, job, learn
 from transformers import TrainerCallback
 
 from nfox import ModelOptions, drafters

@@ -11,12 +11,11 @@ from typing import Any
 
 import folder
 import pytest
-import test_cli_train
 import tiny
 import torch
 from peft import PeftModel
-from test_train import FLOAT32, METHOD, METHODS, arguments, job, learn
 from torch import Tensor
+from training import FLOAT32, METHOD, METHODS, arguments, job, learn
 
 from nfox.errors import UsageError
 from nfox.heads import checkpoint
@@ -476,17 +475,3 @@ def test_what_cannot_be_done_is_said(changes: dict[str, Any], text: str, tmp_pat
     with pytest.raises(UsageError) as caught:
         asked(tmp_path, **changes)
     assert text in f"{caught.value.message} {caught.value.hint}"
-
-
-def test_the_command_that_talks_to_both_is_printed(tmp_path: Path) -> None:
-    first = test_cli_train.train(tmp_path / "one")
-    assert first.exit_code == 0, first.stderr
-    out = tmp_path / "two"
-    second = test_cli_train.train(out, heads=tmp_path / "one", adapter="lora")
-    assert second.exit_code == 0, second.stderr
-    assert "the base is trained with them, by LoRA of rank 32" in second.stderr
-    command = f"nfox --model {folder.llama()} --adapter {out / 'adapter'} --method {METHOD}"
-    assert f"{command} --heads {out}" in second.stdout
-    third = test_cli_train.train(tmp_path / "three", full_weights=True)
-    assert third.exit_code == 0, third.stderr
-    assert f"nfox --model {tmp_path / 'three' / 'base'} --method" in third.stdout

@@ -12,14 +12,13 @@ from typing import Any
 
 import folder
 import pytest
-import test_joint
-import test_train
 import tiny
 import torch
+import training
 import two_processes
-from test_train import FLOAT32, Log, arguments
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from training import FLOAT32, Log, arguments
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
@@ -30,6 +29,7 @@ from nfox.heads import checkpoint
 from nfox.loader import load
 from nfox.models.loading import ModelOptions, Quantisation, load_model
 from nfox.reply import Settings
+from nfox.text.template import Message
 from nfox.train.cllm import branch_attention as branches
 from nfox.train.cllm.blocks import blocks
 from nfox.train.cllm.branch_attention import Branches, Woven
@@ -282,7 +282,7 @@ def test_a_batch_that_is_learned_by_heart_is_iterated_faster(joint: Joint, tmp_p
     assert sum(e["forward"] for e in logged[-5:]) > sum(e["forward"] for e in logged[:5])
     loading = ModelOptions(dtype="float32", device="cpu", adapter=_text(done.adapter))
     settings_of = Settings(max_new_tokens=16)
-    ask = [test_joint.ASKED[0]]
+    ask = [Message("user", "a dog over the fox")]
     texts = [
         "".join(
             piece.text
@@ -398,7 +398,7 @@ def test_mistakes_are_one_line(changes: dict[str, Any], text: str, tmp_path: Pat
     bare = tmp_path / "bare.jsonl"
     records = [json.loads(line) for line in data().read_text().splitlines()]
     bare.write_text("\n".join(json.dumps({**r, "labels_ids": None}) for r in records))
-    places = {"UNLABELLED": bare, "CONVERSATIONS": test_train.data()}
+    places = {"UNLABELLED": bare, "CONVERSATIONS": training.data()}
     changes = {name: places.get(value, value) for name, value in changes.items()}
     done = run("train", "cllm", *typed(tmp_path / "out", **changes))
     assert done.exit_code == 2, done.stderr
