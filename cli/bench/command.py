@@ -75,7 +75,7 @@ class ResultArguments:
     ] = None
     answers: Annotated[
         Path | None,
-        option(_OUT, "Folder for answers, as MT-bench's judges read.", "--answers", envvar=None),
+        option(_OUT, "Folder for answers, as FastChat's judge reads.", "--answers", envvar=None),
     ] = None
     profile: Annotated[
         Path | None,

@@ -18,7 +18,6 @@ from .gsm8k import gsm8k
 from .harness import humaneval, spider
 from .jacobi import jacobi
 from .loss import loss
-from .mt_bench import mt_bench
 from .results import keep, tell_left_out
 
 if TYPE_CHECKING:
@@ -135,5 +134,4 @@ def register(app: typer.Typer) -> None:
     evaluation.command()(grouped(jacobi))  # by its own name
     for command in (gsm8k, humaneval, spider, loss):
         evaluation.command()(grouped(command))
-    evaluation.command("mt-bench")(grouped(mt_bench))
     app.add_typer(evaluation, name="eval")

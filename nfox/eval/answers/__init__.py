@@ -1,1 +1,1 @@
-"""Answer files that judges and public evaluation programs read."""
+"""Answer files that FastChat's judge and public evaluation programs read."""

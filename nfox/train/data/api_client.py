@@ -32,7 +32,6 @@ class Server(Answerer):
         concurrency: requests at once.
         key: for its Authorization header.
         wait: seconds before a busy server is asked again, doubled each time.
-        options: that set url and model, for errors.
     """
 
     url: str
@@ -42,7 +41,6 @@ class Server(Answerer):
     concurrency: int = 64
     key: str | None = None
     wait: float = 1.0
-    options: tuple[str, str] = ("--url", "--model")
 
     def answer(self, asked: Sequence[Sequence[Message]]) -> Answers:
         """See `Answerer.answer`.
@@ -74,11 +72,11 @@ class Server(Answerer):
             reply = self._post(client, body).raise_for_status().json()
             text = str(reply["choices"][0]["message"]["content"] or "").strip()
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            said = f"{self.options[0]} {self.url}: {error}"
+            said = f"--url {self.url}: {error}"
             raise UsageError(said, "expected http://HOST/v1/...") from error
         except httpx.ConnectError as error:
             said = f"{self.url}: nobody answers there: {error}"
-            raise NfoxError(said, f"check {self.options[0]}") from error
+            raise NfoxError(said, "check --url") from error
         except httpx.HTTPStatusError as error:
             return self._status(error)
         except httpx.HTTPError as error:
@@ -104,6 +102,6 @@ class Server(Answerer):
         text = textwrap.shorten(reply.text, 200, placeholder=" ...")
         said = f"HTTP {reply.status_code} {reply.reason_phrase}: {text}".rstrip(": ")
         if reply.status_code in (401, 403, 404):
-            hint = f"check {', '.join(self.options)} and --api-key"
+            hint = "check --url, --model and --api-key"
             raise NfoxError(f"{self.url}: {said}", hint) from error
         return said
