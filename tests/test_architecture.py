@@ -103,7 +103,7 @@ FLOORS = [
     ["nfox.eval.bench.entrants"],
     ["nfox.eval.bench.runner"],
     ["nfox.eval.bench.metrics", "nfox.eval.bench.tasks", "nfox.eval.answers.files"],
-    ["nfox.eval.bench.simulation", "nfox.eval.answers.speed"],
+    ["nfox.eval.bench.simulation"],
     ["nfox.eval.report.plot_style", "nfox.eval.bench.noise"],
     ["nfox.eval.report.sweep_plots", "nfox.eval.bench.compare"],
     ["nfox.eval.report.plots", "nfox.eval.bench.baseline"],

@@ -16,7 +16,6 @@ from ..load import check
 from ..options.dataclass_options import grouped, option, refuse_stray_options
 from ..options.groups import Accept, GenerationArguments, MethodArguments, ModelArguments
 from ..output_files import check_folder, check_out, write_out
-from .answers import answers
 from .compare import baseline, compare
 from .report import check_report, report, write_report
 
@@ -144,6 +143,6 @@ def register(app: typer.Typer) -> None:
     """Add the command, and what is done with its results."""
     group = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
     group.callback()(grouped(bench))
-    for command in (compare, report, answers, baseline):
+    for command in (compare, report, baseline):
         group.command()(grouped(command))
     app.add_typer(group, name="bench")
