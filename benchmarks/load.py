@@ -1,6 +1,6 @@
 """Many clients at once: every reply must be the one that plain decoding gives, to the last token.
 
-    python benchmarks/load.py --clients 64 --minutes 10 --out docs/load.json
+    python benchmarks/load.py --clients 64 --minutes 10 --out load.json
 
 Starts `nfox serve` with the embedded model in float32 and asks it for as long as it was told: whole
 replies and streams, greedy and sampled, by every method, one turn or two, clients that hang up and

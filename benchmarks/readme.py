@@ -2,16 +2,18 @@
 
     python benchmarks/readme.py --sgd sgd/dev.json --gsm8k gsm8k/test.jsonl
 
-It runs `nfox bench`, keeps what that found in docs/benchmark/ with its page and plots, and writes
-the table between the marks in the README; then once more over lengths of the context. The files are
-named from the project's folder; without them prompts are fetched from where they were published.
-Leave the machine alone meanwhile. `--table` makes the table anew from what was kept.
+It runs `nfox bench`, keeps what that found in docs/benchmark/ with the plot that the README shows,
+and writes the table between the marks in the README; then once more over lengths of the context,
+for the plot that docs/benchmark.md shows. The pages and all other plots lie in build/benchmark/.
+The files are named from the project's folder; without them prompts are fetched from where they were
+published. Leave the machine alone meanwhile. `--table` makes the table anew from what was kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,33 +21,44 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "benchmark" / "embedded.json"
-CONTEXTS = KEPT.parent / "context" / "embedded.json"
+SCRATCH = ROOT / "build" / "benchmark"
 BEGIN, END = "<!-- benchmarks/readme.py -->\n", "<!-- end -->"
 METHODS = "none,spec,ctc,chimera,medusa,lookup,jacobi,jacobi:pool=0"
 SETS = ("sgd", "gsm8k")
 
 
 def run(prompts: str, limit: int, rounds: int) -> None:
-    """Run the benchmark; keep its result, page and plots."""
+    """Run the benchmark; keep its result and the plot of its speed-ups."""
     asked = ["--methods", METHODS, "--peers", "all", "--prompts", prompts, "--turns", "1"]
     sized = ["--limit", str(limit), "--rounds", str(rounds), "--max-new-tokens", "128"]
-    bench(KEPT, *asked, *sized)
+    bench(KEPT, SCRATCH / "methods", "speedup.svg", *asked, *sized)
 
 
 def run_contexts(prompts: str) -> None:
-    """Run it over lengths of the context."""
+    """Run it over lengths of the context; keep the plot over them."""
     asked = ["--methods", "none,spec,ctc,lookup,jacobi", "--peers", "hf,llama.cpp"]
     asked += ["--prompts", prompts, "--turns", "1", "--limit", "2", "--rounds", "1"]
-    bench(CONTEXTS, *asked, "--sweep", "context=128,256,512,limit", "--max-new-tokens", "64")
+    asked += ["--sweep", "context=128,256,512,limit", "--max-new-tokens", "64"]
+    scratch = SCRATCH / "contexts"
+    bench(scratch / "result.json", scratch, "context.svg", *asked)
 
 
-def bench(kept: Path, *options: str) -> None:
-    """Run `nfox bench`, from the project's folder, so that no place of this machine is kept."""
-    folder = kept.parent.relative_to(ROOT)
-    (ROOT / folder).mkdir(parents=True, exist_ok=True)
-    pages = ["--json", f"{folder / kept.name}", "--html", f"{folder / 'index.html'}"]
-    command = [sys.executable, "-m", "nfox.cli", "bench", *options, *pages, "--plots", str(folder)]
+def bench(result: Path, scratch: Path, plot: str, *options: str) -> None:
+    """Run `nfox bench`, from the project's folder, so that no place of this machine is kept.
+
+    Args:
+        result: the JSON file for everything that is measured.
+        scratch: the folder for the page and all plots.
+        plot: the file name of the plot that the documents show.
+        options: of `nfox bench`.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    places = {"--json": result, "--html": scratch / "index.html", "--plots": scratch}
+    command = [sys.executable, "-m", "nfox.cli", "bench", *options]
+    for option, place in places.items():
+        command += [option, str(place.relative_to(ROOT))]
     subprocess.run(command, check=True, cwd=ROOT)
+    shutil.copy(scratch / plot, KEPT.parent)
 
 
 def table(result: dict[str, Any]) -> str:
