@@ -98,6 +98,11 @@ class _Baseline:
 _LAYOUTS = {SCHEMA: _Result, BASELINE: _Baseline}
 
 
+def trials_file(out: Path) -> Path:
+    """Return where the trials of a result are kept until it is written."""
+    return out.with_name(f"{out.name}.trials")
+
+
 def read(file: Path, *schemas: str) -> dict[str, Any]:
     """Read a result or a baseline. What is no number (NaN) counts as not seen.
 

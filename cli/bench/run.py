@@ -21,6 +21,7 @@ from ..load import load_chat
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..output_files import make_folder
 from .answers import write_answers
+from .files import trials_file
 
 if TYPE_CHECKING:
     from nfox.engine import Chat
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from nfox.eval.bench.runner import Bench, Task, Trial
     from nfox.eval.bench.sweeps import Sweep
 
-    from .command import BenchArguments, ResultArguments
+    from .arguments import BenchArguments, ResultArguments
 
 
 _GAMMA = 4  # tokens that a simulated drafter drafts
@@ -185,11 +186,6 @@ def _kept(out: Path | None, made: Bench, settings: dict[str, Any]) -> Kept | Non
     facts = settings | there | {"entrants": [one.name for one in made.entrants]}
     facts["tasks"] = [asdict(task) for task in made.tasks]
     return Kept(trials_file(out), facts)
-
-
-def trials_file(out: Path) -> Path:
-    """Return where the trials of a result are kept until it is written."""
-    return out.with_name(f"{out.name}.trials")
 
 
 def _rounds(made: Bench, arguments: BenchArguments, kept: Kept | None) -> tuple[list[Trial], bool]:

@@ -13,7 +13,7 @@ from full_disk import room
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
-from nfox.cli.bench.run import trials_file
+from nfox.cli.bench.files import trials_file
 from nfox.drafters import names, plain
 from nfox.eval.bench.metrics import EXPLAIN, PEERS
 from nfox.eval.bench.runner import Bench, Trial
