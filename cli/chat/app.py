@@ -1,4 +1,4 @@
-"""The chat: read a line, stream a reply, again.
+"""A conversation at a terminal: its replies are drawn as they come, and what they cost is told.
 
 Nothing that goes wrong may lose the conversation.
 """
@@ -11,27 +11,23 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from nfox.conversation import Session
 from nfox.errors import ContextError, NfoxError
 
-from ..display.header import print_header, print_legend
 from ..display.reply_stats import Speed, details, footer, status
 from ..display.reply_view import ReplyView
 from ..display.steps import Recorder, StepRecord, print_steps
-from ..display.theme import Screen, make_screen
-from ..errors import INTERRUPTED, complain, one_line
-from ..options.groups import DisplayArguments, SessionArguments
-from .commands import registry as commands
-from .input import Reader, make_reader
+from ..display.theme import Screen
+from ..errors import complain
+from ..options.groups import DisplayArguments
 from .interrupt import interruptible
 from .saved_files import keep, rescue_file
 
 if TYPE_CHECKING:
+    from nfox.conversation import Session
     from nfox.engine import Chat
     from nfox.reply import Reply, Update
     from nfox.text.template import Message
@@ -165,68 +161,3 @@ class Talk:
             complain(f"the conversation could not be saved: {error}")
         else:
             print(f"the conversation is in {file}; /load reads it", file=sys.stderr)
-
-
-def chat_loop(
-    chat: Chat, loaded: float, display: DisplayArguments, session: SessionArguments
-) -> None:
-    """Talk until the person leaves.
-
-    Args:
-        chat: answers.
-        loaded: seconds that loading it took.
-        display: how much is shown.
-        session: how lines are read.
-    """
-    screen = make_screen(display)
-    talk = Talk(Session(chat, history=not session.no_history), screen, display)
-    talk.kept = not session.no_input_history
-    if not display.quiet:
-        print_header(chat, screen, loaded, verbose=display.verbose > 0)
-        print_legend(chat, screen)
-    reader = make_reader(
-        lambda typed: commands.complete(talk, typed),
-        plain=display.style != "rich",
-        multiline=session.multiline,
-        remember=not session.no_input_history,
-    )
-    try:
-        if session.resume:
-            _take(talk, "/load")
-        _loop(talk, reader)
-    except KeyboardInterrupt:
-        talk.rescue()
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        talk.rescue()
-        if display.debug:
-            raise
-        complain(one_line(error), "--debug shows the traceback")
-        raise typer.Exit(1) from None
-
-
-def _loop(talk: Talk, read: Reader) -> None:
-    hinted = False
-    while True:
-        try:
-            start, talk.typed = talk.typed, ""
-            talk.notes.print()
-            text = read(start)
-        except KeyboardInterrupt:
-            if not hinted:
-                talk.say("^D or /exit leaves")
-            hinted = True
-            continue
-        except EOFError:
-            return
-        if not _take(talk, text):
-            return
-
-
-def _take(talk: Talk, text: str) -> bool:
-    """Do what was typed, or say why not; say whether the chat goes on."""
-    try:
-        return commands.take(talk, text)
-    except NfoxError as error:
-        complain(error.message, error.hint)
-        return True

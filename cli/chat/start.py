@@ -42,8 +42,8 @@ def run(
         chat = load_chat(model, method, generation, told=told)
     loaded = time.perf_counter() - begin
     # These take torch, which by now was imported with something to see.
-    from .app import chat_loop
     from .oneshot import answer_json, answer_text, serve_lines
+    from .repl import chat_loop
 
     if programmatic:
         serve_lines(chat, display, history=not session.no_history)

@@ -16,12 +16,12 @@ import typer
 from rich.console import Console
 
 from nfox import Message, Session, Settings, load
-from nfox.cli.chat import app as program
-from nfox.cli.chat import events, input
-from nfox.cli.chat.app import Talk, chat_loop
+from nfox.cli.chat import events, input, repl
+from nfox.cli.chat.app import Talk
 from nfox.cli.chat.commands import registry as commands
 from nfox.cli.chat.commands.settings import changed
 from nfox.cli.chat.interrupt import interruptible
+from nfox.cli.chat.repl import chat_loop
 from nfox.cli.display.header import print_header
 from nfox.cli.display.theme import make_screen
 from nfox.cli.options.groups import DisplayArguments, SessionArguments
@@ -158,7 +158,7 @@ def test_a_talk_is_resumed(
             except StopIteration:
                 raise EOFError from None
 
-        monkeypatch.setattr(program, "make_reader", lambda *a, **k: read)
+        monkeypatch.setattr(repl, "make_reader", lambda *a, **k: read)
         arguments = SessionArguments(no_input_history=not kept, **options)
         chat_loop(talk.chat, 0.0, DisplayArguments(), arguments)
 
@@ -342,7 +342,7 @@ def test_the_conversation_outlives_the_program(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     typed = iter(["hello", "and then?"])
-    monkeypatch.setattr(program, "make_reader", lambda *a, **k: lambda start: next(typed))
+    monkeypatch.setattr(repl, "make_reader", lambda *a, **k: lambda start: next(typed))
     whole = talk.chat.updates
 
     def failing(messages: list[object]) -> Iterator[Update]:

@@ -1,0 +1,89 @@
+"""The chat's loop: read a line, do what it says, again.
+
+The commands know the app that they work on; only the loop knows both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from nfox.conversation import Session
+from nfox.errors import NfoxError
+
+from ..display.header import print_header, print_legend
+from ..display.theme import make_screen
+from ..errors import INTERRUPTED, complain, one_line
+from ..options.groups import DisplayArguments, SessionArguments
+from .app import Talk
+from .commands import registry as commands
+from .input import Reader, make_reader
+
+if TYPE_CHECKING:
+    from nfox.engine import Chat
+
+
+def chat_loop(
+    chat: Chat, loaded: float, display: DisplayArguments, session: SessionArguments
+) -> None:
+    """Talk until the person leaves.
+
+    Args:
+        chat: answers.
+        loaded: seconds that loading it took.
+        display: how much is shown.
+        session: how lines are read.
+    """
+    screen = make_screen(display)
+    talk = Talk(Session(chat, history=not session.no_history), screen, display)
+    talk.kept = not session.no_input_history
+    if not display.quiet:
+        print_header(chat, screen, loaded, verbose=display.verbose > 0)
+        print_legend(chat, screen)
+    reader = make_reader(
+        lambda typed: commands.complete(talk, typed),
+        plain=display.style != "rich",
+        multiline=session.multiline,
+        remember=not session.no_input_history,
+    )
+    try:
+        if session.resume:
+            _take(talk, "/load")
+        _loop(talk, reader)
+    except KeyboardInterrupt:
+        talk.rescue()
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        talk.rescue()
+        if display.debug:
+            raise
+        complain(one_line(error), "--debug shows the traceback")
+        raise typer.Exit(1) from None
+
+
+def _loop(talk: Talk, read: Reader) -> None:
+    hinted = False
+    while True:
+        try:
+            start, talk.typed = talk.typed, ""
+            talk.notes.print()
+            text = read(start)
+        except KeyboardInterrupt:
+            if not hinted:
+                talk.say("^D or /exit leaves")
+            hinted = True
+            continue
+        except EOFError:
+            return
+        if not _take(talk, text):
+            return
+
+
+def _take(talk: Talk, text: str) -> bool:
+    """Do what was typed, or say why not; say whether the chat goes on."""
+    try:
+        return commands.take(talk, text)
+    except NfoxError as error:
+        complain(error.message, error.hint)
+        return True
