@@ -14,9 +14,9 @@ from nfox.drafters import plain, ready
 from nfox.errors import ModelError, UsageError
 from nfox.eval.bench.result import SCHEMA
 
-from ..data.distill import EMBEDDED, command_line, model_facts
 from ..display.header import model_name
 from ..display.progress import loading_display
+from ..facts import EMBEDDED, command_line, model_facts
 from ..load import load_chat
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..output_files import make_folder

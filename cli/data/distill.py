@@ -1,40 +1,28 @@
-"""`nfox data distill`: a dataset's questions, answered by the target itself; and what the commands
-that prepare data have in common.
-"""
+"""`nfox data distill`: a dataset's questions, answered by the target itself."""
 
 from __future__ import annotations
 
-import shlex
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nfox.errors import NfoxError, UsageError
 
-from ..display.progress import bar
+from ..facts import command_line, model_facts
 from ..load import check, load_plain
 from ..options.dataclass_options import grouped, option
 from ..options.groups import MethodArguments, ModelArguments
 from ..processes import own_share, spread
+from .gather import OnDone, gather
 
 if TYPE_CHECKING:
     from collections import Counter
 
-    from nfox.files.jsonl import Share
-    from nfox.train.cllm.collect import Collected
     from nfox.train.data.local_answers import Answerer
     from nfox.train.data.self_distillation import Replayed
-
-EMBEDDED = "embedded"
-"""What the model is called where files need a name and none was given."""
-
-OnDone = Callable[[int], None]
-Kept = TypeVar("Kept", "Replayed", "Collected")
 
 
 @dataclass(frozen=True)
@@ -97,38 +85,6 @@ def distill(model: ModelArguments, arguments: DistillArguments) -> None:
     _complain(done, total)
 
 
-def gather(
-    out: Path, facts: dict[str, Any], share: Share, count: int, work: Callable[[OnDone], Kept]
-) -> tuple[Kept, Counter[str] | None]:
-    """Do a process's share of the work and say what came of it.
-
-    Args:
-        out: what is added to; its provenance is kept beside it.
-        facts: of the provenance.
-        share: of this process.
-        count: of all that there is to do.
-        work: does the share, and says after each piece how many were done.
-
-    Returns:
-        What `work` gave, and the counts of all processes, which only the last one to end knows.
-
-    Raises:
-        NfoxError: if the disk is full.
-    """
-    from nfox.files import provenance
-    from nfox.train.checkpoints import full_disk_said
-
-    start = time.time()
-    with full_disk_said(out, "what was written is whole", "free some space; the same goes on"):
-        provenance.begin(out, facts, share)
-        with bar("conversations", len(share.of(count))) as on_done:
-            done = work(on_done)
-        total = provenance.finish(out, share, done.counts, time.time() - start)
-    said = ", ".join(f"{many} {what}" for what, many in sorted(done.counts.items()) if many)
-    print(f"{facts['read']}; {said}; {out}", file=sys.stderr)
-    return done, total
-
-
 def _complain(done: Replayed, total: Counter[str] | None) -> None:
     """Say why questions were not answered; it is an error if none was, by any process."""
     if total and total["failed"] and not total["kept"] + total["cut"]:
@@ -148,28 +104,6 @@ def _asked(model: ModelArguments, arguments: DistillArguments, questions: str) -
         **model_facts(model),
         **remote,
     }
-
-
-def model_facts(model: ModelArguments) -> dict[str, Any]:
-    """Return what a model's greedy answers depend on."""
-    name = model.model or EMBEDDED
-    local = Path(name).expanduser().is_dir()
-    return {
-        "model": str(Path(name).expanduser().resolve()) if local else name,
-        "template": model.conv_template,
-        "system": model.system,
-        "adapter": model.adapter,
-        "revision": model.revision,
-        "dtype": model.dtype,
-        "max_context": model.max_context,
-        "quantisation": "4bit" if model.load_in_4bit else "8bit" if model.load_in_8bit else None,
-    }
-
-
-def command_line(key: str | None = None) -> str:
-    """Return what was typed, but for the key of a server."""
-    words = [word.replace(key, "***") if key else word for word in sys.argv[1:]]
-    return shlex.join(["nfox", *words])
 
 
 def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from nfox.errors import NfoxError, UsageError
 
+from ..facts import command_line, model_facts
 from ..load import check, load_plain
 from ..options.dataclass_options import option
 from ..options.groups import MethodArguments, ModelArguments
 from ..processes import own_share, spread
-from .distill import OnDone, command_line, gather, model_facts
+from .gather import OnDone, gather
 
 if TYPE_CHECKING:
     from collections import Counter

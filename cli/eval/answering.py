@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from nfox.errors import NfoxError, UsageError
 
-from ..data.distill import command_line, model_facts
 from ..display.progress import bar, loading_display
+from ..facts import command_line, model_facts
 from ..generate.command import answer_all
 from ..load import load_chat
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments

@@ -17,8 +17,8 @@ from nfox.files import provenance
 from nfox.files.jsonl import append
 from nfox.train.checkpoints import full_disk_said
 
-from ..data.distill import command_line, model_facts
 from ..display.progress import bar
+from ..facts import command_line, model_facts
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from .command import answer_all
 

@@ -21,9 +21,9 @@ from nfox.serve.requests import Served
 from nfox.serve.server import is_loopback, serve, url
 from nfox.serve.worker import Engine, Limits
 
-from ..data.distill import EMBEDDED
 from ..display.header import exactness, method_line
 from ..display.progress import loading_display
+from ..facts import EMBEDDED
 from ..load import load_chat
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..options.listening import AccessArguments, AddressArguments, LimitArguments, size
