@@ -14,7 +14,7 @@ from nfox.errors import NfoxError, UsageError
 
 from ..display.progress import bar, loading_display
 from ..facts import command_line, model_facts
-from ..generate.command import answer_all
+from ..generate.answering import answer_all
 from ..load import load_chat
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +17,7 @@ from ..load import check, load_chat
 from ..options.dataclass_options import grouped, option
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..processes import own_share, spread
+from .answering import answer_all
 
 if TYPE_CHECKING:
     from nfox.batch import Prompt
@@ -108,33 +107,6 @@ def _prompts(files: FileArguments, share: Share) -> list[Prompt]:
         return parse_prompts(path.read_text(encoding="utf-8").split("\n"), str(path))
     texts = files.texts or [line.strip() for line in sys.stdin if line.strip()]
     return [Prompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]
-
-
-def answer_all(
-    chat: Chat,
-    prompts: Iterable[Prompt],
-    keep: Callable[[str], object],
-    more: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: {},
-    on_done: Callable[[], object] = lambda: None,
-) -> int:
-    """Answer all prompts; return how many were refused.
-
-    Args:
-        chat: that answers.
-        prompts: in order.
-        keep: takes a JSON line for each.
-        more: what to add to a line.
-        on_done: called after each.
-    """
-    from nfox.batch import answer
-
-    refused = 0
-    for prompt in prompts:
-        line = answer(chat, prompt)
-        refused += "error" in line
-        keep(json.dumps(line | more(line), ensure_ascii=False) + "\n")
-        on_done()
-    return refused
 
 
 def register(app: typer.Typer) -> None:

@@ -20,7 +20,7 @@ from nfox.train.checkpoints import full_disk_said
 from ..display.progress import bar
 from ..facts import command_line, model_facts
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
-from .command import answer_all
+from .answering import answer_all
 
 if TYPE_CHECKING:
     from nfox.batch import Prompt
