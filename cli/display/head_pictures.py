@@ -30,6 +30,15 @@ def bar(shares: Sequence[float], symbols: Symbols) -> Text:
     return line
 
 
+def accuracy_table(accuracy: Sequence[Sequence[float]]) -> str:
+    """Write how often the first, one of the first five and one of all guesses are right."""
+    lines = ["depth   top-1   top-5  top-10"]
+    for depth, row in enumerate(accuracy, 1):
+        shares = (row[0], sum(row[:5]), sum(row[:10]))
+        lines.append(f"{depth:5}" + "".join(f"{share:8.1%}" for share in shares))
+    return "\n".join(lines)
+
+
 def accuracy_bars(table: str, accuracy: Accuracy, symbols: Symbols) -> Text:
     """Draw how often guesses are right, beside the numbers.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -105,7 +104,7 @@ def picture(
     from rich.console import Group
     from rich.text import Text
 
-    from ..display.head_pictures import accuracy_bars, tree_picture
+    from ..display.head_pictures import accuracy_bars, accuracy_table, tree_picture
 
     lines = [f"loss {found.loss:.4f} over {found.places} tokens of {conversations} conversations"]
     for name, shape in (("largest tree", largest), ("best tree here", fastest)):
@@ -116,15 +115,6 @@ def picture(
         Text("\n".join(lines)),
         tree_picture(fastest, found.accuracy, symbols),
     )
-
-
-def accuracy_table(accuracy: Sequence[Sequence[float]]) -> str:
-    """Write how often the first, one of the first five and one of all guesses are right."""
-    lines = ["depth   top-1   top-5  top-10"]
-    for depth, row in enumerate(accuracy, 1):
-        shares = (row[0], sum(row[:5]), sum(row[:10]))
-        lines.append(f"{depth:5}" + "".join(f"{share:8.1%}" for share in shares))
-    return "\n".join(lines)
 
 
 def register(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from nfox.train.heads.job import HeadsJob, heads_class
 from nfox.train.job import Done
 
-from ..eval.heads import accuracy_table
+from ..display.head_pictures import accuracy_table
 from .joint import joint_arguments, read_joint
 from .kinds import Kind, about, command
 

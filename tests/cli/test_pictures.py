@@ -12,10 +12,9 @@ import pytest
 from rich.console import RenderableType
 from rich.text import Text
 
-from nfox.cli.display.head_pictures import accuracy_bars, bar, tree_picture
+from nfox.cli.display.head_pictures import accuracy_bars, accuracy_table, bar, tree_picture
 from nfox.cli.display.pictures import check_file, draw, save
 from nfox.cli.display.theme import ASCII, Symbols, make_screen
-from nfox.cli.eval.heads import accuracy_table
 from nfox.cli.options.groups import DisplayArguments
 from nfox.cli.output_files import check_out, write_out
 from nfox.decoding import published_trees as named_trees
