@@ -9,38 +9,36 @@ from typing import Any, Literal, get_type_hints
 from nfox.errors import UsageError
 from nfox.train.heads.joint_options import BaseTraining, Joint
 
+from .kinds import about
+
 NAMED = "METHOD_"
 """Stands before the names that have the method's name before them."""
-
-
-def _about(help: str, default: Any = None) -> Any:
-    return field(default=default, metadata={"help": help})
 
 
 @dataclasses.dataclass
 class JointArguments:
     """What of the base is trained, and how much the heads count beside it."""
 
-    adapter: Literal["lora", "qlora"] | None = _about(
+    adapter: Literal["lora", "qlora"] | None = about(
         "Train the base too, by adapters on all its linear layers; qlora: on a 4 bit base."
     )
-    full_weights: bool = _about("Train the base too, all its weights.", False)
-    lora_r: int = _about("Rank of the adapters.", Joint.rank)
-    lora_alpha: int = _about("They are scaled by alpha / rank.", Joint.alpha)
-    lora_dropout: float = _about("Of what goes into the adapters.", Joint.dropout)
-    METHOD_only_heads: bool | None = _about(
+    full_weights: bool = about("Train the base too, all its weights.", False)
+    lora_r: int = about("Rank of the adapters.", Joint.rank)
+    lora_alpha: int = about("They are scaled by alpha / rank.", Joint.alpha)
+    lora_dropout: float = about("Of what goes into the adapters.", Joint.dropout)
+    METHOD_only_heads: bool | None = about(
         "Keep the base frozen; if it is false, --adapter lora is meant."
     )
-    METHOD_heads_coefficient: float | None = _about(
+    METHOD_heads_coefficient: float | None = about(
         "What the heads' loss counts beside the base's: 0.2, with self-distillation 0.01."
     )
-    METHOD_scheduler: str | None = _about(
+    METHOD_scheduler: str | None = about(
         "How that grows: constant, linear, sine, sine_RATIO; with self-distillation sine."
     )
-    METHOD_lr_multiplier: float | None = _about(
+    METHOD_lr_multiplier: float | None = about(
         "Learning rate of the heads over the base's: 4; 1 while it is frozen."
     )
-    METHOD_self_distillation: bool = _about(
+    METHOD_self_distillation: bool = about(
         "The base learns to say what it says without adapters, not what the data say.", False
     )
 
