@@ -1,18 +1,14 @@
 """The command `nfox`: a chat, unless a subcommand says otherwise.
 
-A subcommand is a module beside this one with a function that is registered here; whatever is slow
-to import, it imports when it runs.
+A group of subcommands is a package beside this module, whose `register` adds them; whatever is slow
+to import, a command imports when it runs.
 """
 
 from __future__ import annotations
 
 import typer
 
-from . import export, methods
-from .bench import command as bench
-from .data import distill as data
-from .eval import heads as eval
-from .generate import command as generate
+from . import bench, data, eval, export, generate, methods, serve, train
 from .options.dataclass_options import grouped, refuse_stray_options
 from .options.groups import (
     DisplayArguments,
@@ -21,9 +17,6 @@ from .options.groups import (
     ModelArguments,
     SessionArguments,
 )
-from .serve import command as serve
-from .serve import worker
-from .train import command as train
 
 _PUBLISHED = {
     "target-model-name": "model",
@@ -73,5 +66,5 @@ def chat(
     run(model, method, generation, display, session)
 
 
-for command in (generate, serve, worker, methods, data, train, eval, bench, export):
-    command.register(app)
+for group in (generate, serve, methods, data, train, eval, bench, export):
+    group.register(app)

@@ -11,12 +11,11 @@ from typing import Any
 import typer
 
 from ..load import check
-from ..options.dataclass_options import grouped, refuse_stray_options
+from ..options.dataclass_options import refuse_stray_options
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..output_files import check_folder, check_out, write_out
 from .arguments import BenchArguments, ResultArguments
-from .compare import baseline, compare
-from .report import check_report, report, write_report
+from .report import check_report, write_report
 
 
 def bench(
@@ -70,12 +69,3 @@ def _explain() -> None:
         shown = f" [{SHOWN[name]}]" if name in SHOWN else ""
         print(f"{name.ljust(width)}  {meaning}{shown}")
     print(f"\n{PEERS}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command, and what is done with its results."""
-    group = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
-    group.callback()(grouped(bench))
-    for command in (compare, report, baseline):
-        group.command()(grouped(command))
-    app.add_typer(group, name="bench")

@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from nfox.errors import NfoxError, UsageError
 
 from ..facts import command_line, model_facts
 from ..load import check, load_plain
-from ..options.dataclass_options import grouped, option
+from ..options.dataclass_options import option
 from ..options.groups import MethodArguments, ModelArguments
 from ..processes import own_share, spread
 from .gather import OnDone, gather
@@ -121,15 +119,3 @@ def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
         )
     chat = load_plain(spread(model, arguments.gpus_per_process))
     return Local(chat.model, chat.template, arguments.max_new_tokens, arguments.temperature)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    from .trajectories import trajectories
-
-    group = typer.Typer(
-        help="Prepare data to train on.", no_args_is_help=True, pretty_exceptions_enable=False
-    )
-    group.command("distill")(grouped(distill))
-    group.command("trajectories")(grouped(trajectories))
-    app.add_typer(group, name="data")

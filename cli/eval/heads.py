@@ -6,17 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from nfox.errors import UsageError
 
 from ..load import load_chat
-from ..options.dataclass_options import grouped, option
+from ..options.dataclass_options import option
 from ..options.groups import DisplayArguments, GenerationArguments, MethodArguments, ModelArguments
-from .gsm8k import gsm8k
-from .harness import humaneval, spider
-from .jacobi import jacobi
-from .loss import loss
 from .results import keep, tell_left_out
 
 if TYPE_CHECKING:
@@ -115,13 +109,3 @@ def picture(
         Text("\n".join(lines)),
         tree_picture(fastest, found.accuracy, symbols),
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    evaluation = typer.Typer(help="Measure.", no_args_is_help=True, pretty_exceptions_enable=False)
-    evaluation.command("heads")(grouped(heads))
-    evaluation.command()(grouped(jacobi))  # by its own name
-    for command in (gsm8k, humaneval, spider, loss):
-        evaluation.command()(grouped(command))
-    app.add_typer(evaluation, name="eval")

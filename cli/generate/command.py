@@ -14,7 +14,7 @@ from nfox.errors import ContextError, UsageError
 
 from ..display.progress import loading_display
 from ..load import check, load_chat
-from ..options.dataclass_options import grouped, option
+from ..options.dataclass_options import option
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..processes import own_share, spread
 from .answering import answer_all
@@ -107,8 +107,3 @@ def _prompts(files: FileArguments, share: Share) -> list[Prompt]:
         return parse_prompts(path.read_text(encoding="utf-8").split("\n"), str(path))
     texts = files.texts or [line.strip() for line in sys.stdin if line.strip()]
     return [Prompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("generate")(grouped(generate))

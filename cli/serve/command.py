@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
 from ..load import check
-from ..options.dataclass_options import grouped
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..options.listening import AccessArguments, AddressArguments, LimitArguments
 
@@ -36,8 +33,3 @@ def serve(
         open_to_all = "other machines can ask without a key; --api-key KEY sets one"
         introduce(served, taken, "/v1", "" if access.api_key else open_to_all)
         run(make_app(served), served, taken, address, access, limits)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("serve")(grouped(serve))

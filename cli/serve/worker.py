@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import typer
-
 from nfox.errors import UsageError
 
 from ..load import check
-from ..options.dataclass_options import grouped, option
+from ..options.dataclass_options import option
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..options.listening import AccessArguments, AddressArguments, LimitArguments
 
@@ -79,8 +77,3 @@ def worker(
         app = make_worker(served, worker.controller, own)
         introduce(served, taken, "", "workers know no keys: let only the controller's network in")
         run(app, served, taken, address, access, limits)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("worker")(grouped(worker))

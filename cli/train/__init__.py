@@ -1,1 +1,18 @@
-"""`nfox train`."""
+"""`nfox train`: what each method learns."""
+
+from __future__ import annotations
+
+import typer
+
+from . import command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    settings = {
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,  # all after the method is the method's
+        "help_option_names": [],
+    }
+    app.command(context_settings=settings)(command.train)

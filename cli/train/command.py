@@ -90,14 +90,3 @@ def _leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    settings = {
-        "ignore_unknown_options": True,
-        "allow_extra_args": True,
-        "allow_interspersed_args": False,  # all after the method is the method's
-        "help_option_names": [],
-    }
-    app.command("train", context_settings=settings)(train)
