@@ -21,11 +21,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from nfox.decoding import published_trees as named_trees
 from nfox.decoding.generate import Step, generate
 from nfox.decoding.rules import make_rule
-from nfox.decoding.target import Target
 from nfox.drafters.common.method import Drafter
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.drafters.none import METHOD as Plain
 from nfox.models.devices import best_device
+from nfox.models.transformers_target import TransformersTarget
 
 SHAPES: dict[str, dict[str, int]] = {
     "7b": {},  # what LlamaConfig is by default
@@ -35,7 +35,7 @@ SHAPES: dict[str, dict[str, int]] = {
 PARTS = ("draft", "target", "verify", "cache", "other")
 
 
-def make_target(shape: str, dtype: str, device: torch.device) -> Target:
+def make_target(shape: str, dtype: str, device: torch.device) -> TransformersTarget:
     """Return a Llama of random weights, in nf4 if asked for."""
     sizes = {"max_position_embeddings": 16384, **SHAPES[shape]}
     if shape != "7b":
@@ -50,7 +50,7 @@ def make_target(shape: str, dtype: str, device: torch.device) -> Target:
         torch.set_default_dtype(before)
     if dtype == "nf4":
         in_nf4(model)
-    return Target(model.eval().requires_grad_(False))
+    return TransformersTarget(model.eval().requires_grad_(False))
 
 
 def in_nf4(model: torch.nn.Module) -> None:
@@ -74,18 +74,18 @@ def in_nf4(model: torch.nn.Module) -> None:
         setattr(model.get_submodule(parent), own, made)
 
 
-def medusa(target: Target) -> Medusa:
+def medusa(target: TransformersTarget) -> Medusa:
     """Return 4 random heads with vocabulary matrices, and the default published tree."""
     config = MedusaConfig(
-        hidden_size=target.hidden_size, vocab_size=target.vocabulary, own_vocabulary=True
+        hidden_size=target.hidden_size, vocab_size=target.vocabulary_size, own_vocabulary=True
     )
-    heads = MedusaHeads(config).to(target.last_device, target.dtype)
+    heads = MedusaHeads(config).to(target.output_device, target.dtype)
     return Medusa(target, heads.eval().requires_grad_(False), named_trees.published("mc_sim_7b_63"))
 
 
-def steps(target: Target, drafter: Drafter, context: int, count: int) -> list[Step]:
+def steps(target: TransformersTarget, drafter: Drafter, context: int, count: int) -> list[Step]:
     """Decode after a random prompt, and leave out the first steps, which warm up."""
-    prompt = torch.randint(3, target.vocabulary, (context,)).tolist()
+    prompt = torch.randint(3, target.vocabulary_size, (context,)).tolist()
     made = generate(
         target, drafter, prompt, cache=target.new_cache(), rule=make_rule(), max_tokens=8 * count
     )
@@ -93,7 +93,9 @@ def steps(target: Target, drafter: Drafter, context: int, count: int) -> list[St
     return found[5:]
 
 
-def measure(target: Target, drafter: Drafter, context: int, count: int) -> dict[str, Any]:
+def measure(
+    target: TransformersTarget, drafter: Drafter, context: int, count: int
+) -> dict[str, Any]:
     """Return milliseconds of a step and of its parts, and the peak of memory in GB."""
     cuda = target.device.type == "cuda"
     if cuda:

@@ -16,10 +16,10 @@ from nfox.errors import NfoxError, UsageError
 from .options.dataclass_options import grouped, option
 
 if TYPE_CHECKING:
-    from nfox.drafters.common.method import Drafter
+    from nfox.drafters.common.method import Method, SavedWeights
     from nfox.export.formats import Engine, Written
-    from nfox.heads.checkpoint import About
-    from nfox.models.loading import ModelOptions
+    from nfox.files.hub import HubOptions
+    from nfox.heads.checkpoint import HeadsInfo
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,11 @@ def export(arguments: ExportArguments) -> None:
     out, name = arguments.out, arguments.push_to_hub
     if out is None:
         raise UsageError("--out is missing", "nfox export LAYOUT WEIGHTS --out FOLDER")
-    from nfox.models.loading import ModelOptions
-    from nfox.train.checkpoints import full_disk_said
+    from nfox.drafters.common.method import SavedWeights
+    from nfox.files.atomic import reporting_full_disk
+    from nfox.files.hub import HubOptions
 
-    hub, engine = ModelOptions(), engines.find(arguments.layout)
+    hub, engine = HubOptions(), engines.find(arguments.layout)
     made, what = _held(arguments, engine, hub)
     base, adapted = arguments.base_model or what.base, _adapted(what.training)
     if not base:
@@ -78,20 +79,21 @@ def export(arguments: ExportArguments) -> None:
         )
     if name:
         _check_push(name, base)
-    said = what.model_copy(update={"base": base})
+    info = what.model_copy(update={"base": base})
     # A base that lies here need not be downloaded under the name that others know it by.
     there = what.base if Path(what.base).is_dir() and not adapted else base
     there = base if Path(base).is_dir() else there
-    with full_disk_said(out, "nothing there is half written", "free some space"):
-        written = _write(made, engine, arguments.weights, said, there, hub, out)
+    with reporting_full_disk(out, "nothing there is half written", "free some space"):
+        weights = SavedWeights(arguments.weights, info, there, hub)
+        written = _write(made, engine, weights, out)
     print("\n".join((f"written to {out}", *written.lines)))
     if name:
         _push(out, written.files, name, private=arguments.private)
 
 
 def _held(
-    arguments: ExportArguments, engine: Engine | None, hub: ModelOptions
-) -> tuple[type[Drafter], About]:
+    arguments: ExportArguments, engine: Engine | None, hub: HubOptions
+) -> tuple[type[Method], HeadsInfo]:
     """Return whose weights these are, and what they are.
 
     Raises:
@@ -108,35 +110,27 @@ def _held(
     methods = [drafters.method(name) for name in (drafters.names() if engine else [layout])]
     if engine is None and not issubclass(methods[0], HeadsDrafter):
         raise UsageError(f"{layout} has no heads to export")
-    found = ((made, made.holds(place, hub)) for made in methods)
+    found = ((made, made.inspect(place, hub)) for made in methods)
     made, what = next(((m, held) for m, held in found if held), (None, None))
     if made is None or what is None:
         wanted = "weights of any method" if engine else f"{layout} heads"
         raise UsageError(f"{place} holds no {wanted}", engine.instead if engine else "")
-    if engine and made.gives not in engine.layouts:
+    if engine and made.exchange_type not in engine.layouts:
         raise UsageError(f"{layout} cannot use weights of {made.method()}", engine.instead)
     if engine and arguments.out and arguments.out.resolve() == Path(place).resolve():
         raise UsageError("--out is the folder of the weights themselves", "name another")
     return made, what
 
 
-def _write(
-    made: type[Drafter],
-    engine: Engine | None,
-    place: str,
-    said: About,
-    base: str,
-    hub: ModelOptions,
-    out: Path,
-) -> Written:
+def _write(made: type[Method], engine: Engine | None, weights: SavedWeights, out: Path) -> Written:
     """Write weights in the layout of an engine, or in the published one of their method."""
     from nfox.drafters.common.heads import HeadsDrafter
     from nfox.export.formats import Written
 
-    if engine and made.gives:
-        return engine.layouts[made.gives](made.give(place, said, base, hub), out)
+    if engine and made.exchange_type:
+        return engine.layouts[made.exchange_type](made.to_exchange(weights), out)
     assert issubclass(made, HeadsDrafter)
-    return Written(made.export(place, said, base, hub, out), [])
+    return Written(made.export(weights, out), [])
 
 
 def _adapted(training: dict[str, object]) -> bool:

@@ -17,7 +17,7 @@ from .options.groups import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
     from nfox.engine import Chat
-    from nfox.models.loading import ModelOptions, Quantisation
+    from nfox.models.options import ModelOptions, Quantisation
     from nfox.reply import Settings
 
 
@@ -134,7 +134,7 @@ def _as_the_model_says(chat: Chat, generation: GenerationArguments) -> Settings:
 
 def _loading(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
     """Return how the target is loaded, and how a draft model is."""
-    from nfox.models.loading import ModelOptions
+    from nfox.models.options import ModelOptions
 
     target = ModelOptions(
         dtype=model.dtype,

@@ -34,11 +34,11 @@ class MethodsArguments:
 def methods(arguments: MethodsArguments) -> None:
     """List the methods, what each needs, and which weights were found for the model."""
     from nfox.demo import TARGET
-    from nfox.drafters.common.method import Places
+    from nfox.drafters.common.method import WeightSources
 
     model = arguments.model or str(TARGET)
-    given = Places(arguments.draft_model, arguments.heads)
-    rows = [_row(name, model, method(name).find(model, given)) for name in names()]
+    given = WeightSources(arguments.draft_model, arguments.heads)
+    rows = [_row(name, model, method(name).locate(model, given)) for name in names()]
     if arguments.as_json:
         print(json.dumps({"model": model, "methods": rows}, ensure_ascii=False, indent=1))
         return
@@ -71,7 +71,7 @@ def _row(name: str, model: str, weights: str | None) -> dict[str, Any]:
         "needs": found.needs,
         "ready": not found.needs or weights is not None,
         "weights": weights,
-        "published": found.fetch(model),
+        "published": found.published(model),
         "options": {
             field.name: {"default": field.default, "help": field.metadata["help"]}
             for field in fields(found.options)

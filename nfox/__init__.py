@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nfox.engine import Chat
     from nfox.errors import NfoxError
     from nfox.loader import load
-    from nfox.models.loading import ModelOptions
+    from nfox.models.options import ModelOptions
     from nfox.reply import Reply, Settings, Update
     from nfox.text.stream import Piece
     from nfox.text.template import Message

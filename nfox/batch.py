@@ -11,8 +11,8 @@ from typing import Any
 
 from nfox.engine import Chat
 from nfox.errors import NfoxError, UsageError
+from nfox.files.atomic import write_text
 from nfox.files.jsonl import finished_ids, locked
-from nfox.heads.checkpoint import write_text
 from nfox.reply import Reply
 from nfox.text.template import Message
 

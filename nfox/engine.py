@@ -12,11 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 from nfox import drafters
+from nfox.decoding.cache import KVCache
 from nfox.decoding.costs import Costs
+from nfox.decoding.drafter import Drafter
 from nfox.decoding.generate import Step, generate
-from nfox.drafters.common.method import Drafter, Parts, Places
+from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.errors import ContextError, UsageError
-from nfox.models.loading import LoadedModel, load_model
+from nfox.models.loading import load_model
+from nfox.models.options import LoadedModel
 from nfox.reply import Reply, Settings, Update
 from nfox.text.stream import Piece, TextStream, spelled
 from nfox.text.template import Message, Template
@@ -56,7 +59,7 @@ class Chat:
         max_context: int | None = None,
         costs: Costs | None = None,
         system: str | None = None,
-        places: Places | None = None,
+        places: WeightSources | None = None,
         load_draft: Callable[[str], LoadedModel] = load_model,
         load_target: Callable[[str | None], LoadedModel] | None = None,
     ) -> None:
@@ -66,11 +69,11 @@ class Chat:
         self.max_context = min(max_context or model.target.max_context, model.target.max_context)
         self.costs = costs
         self.system = system
-        self.places = places or Places()
-        self._parts = Parts(model, costs, load=load_draft, hub=self.places.hub)
+        self.places = places or WeightSources()
+        self._parts = DrafterInputs(model, costs, load=load_draft, hub=self.places.hub)
         self._load_target = load_target
         self.stop_ids = stop_ids(model, template)
-        self.cache = model.target.new_cache()
+        self.cache: KVCache = model.target.new_cache()
         self.replies = 0
         self.reply = Reply("")
         self._cancelled = threading.Event()
@@ -120,10 +123,9 @@ class Chat:
         if self._load_target is None:
             raise UsageError("this model was not loaded by name, so it cannot be loaded again")
         model = self._load_target(adapter)
-        hub = replace(self.places.hub, adapter=adapter)
-        places, parts = replace(self.places, hub=hub), replace(self._parts, model=model, hub=hub)
-        self.drafter = drafters.build(self.method, self._options, parts, places)
-        self.model, self.places, self._parts = model, places, parts
+        inputs = replace(self._parts, model=model)
+        self.drafter = drafters.build(self.method, self._options, inputs, self.places)
+        self.model, self._parts = model, inputs
         self.cache = model.target.new_cache()
 
     def set_template(self, template: Template) -> None:
@@ -249,7 +251,7 @@ class Chat:
         Raises:
             ContextError: if the encoder cannot read so many.
         """
-        if not self.model.target.encodes:
+        if not self.model.target.is_encoder_decoder:
             return self.template.encode(self.model.tokenizer, messages), None
         tokenize, question, ids = self.model.tokenizer, messages[-1], None
         if question.role == "assistant":
@@ -263,7 +265,7 @@ class Chat:
             raise UsageError("the question has no tokens", "say something")
         if len(source) > self.max_context:
             raise ContextError(f"the text has {len(source)} tokens, more than {self.max_context}")
-        return [self.model.target.first_token, *(ids or ())], tuple(source)
+        return [self.model.target.decoder_start_token, *(ids or ())], tuple(source)
 
     def _take(self, step: Step, reply: Reply, text: TextStream) -> list[Piece]:
         """Add a step's tokens to the reply; return the text they complete."""

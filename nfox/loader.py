@@ -9,13 +9,14 @@ from pathlib import Path
 from nfox.decoding.costs import measure
 from nfox.drafters import method as method_class
 from nfox.drafters import names
-from nfox.drafters.common.method import Places
+from nfox.drafters.common.method import WeightSources
 from nfox.engine import Chat
 from nfox.errors import ModelError
 from nfox.files.progress import Progress
 from nfox.heads.checkpoint import base_of
-from nfox.models.loading import LoadedModel, ModelOptions, load_model
+from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
+from nfox.models.options import LoadedModel, ModelOptions
 from nfox.reply import Settings
 from nfox.text.resolve import resolve
 from nfox.text.template import Template
@@ -63,27 +64,20 @@ def load(
     from nfox.demo import TARGET
 
     loading = loading or ModelOptions()
-    draft_loading = draft_loading or replace(
-        loading,
-        quantisation=None,
-        adapter=None,
-        revision=None,
-        device_map=None,
-        max_memory={},
-    )
+    draft_loading = draft_loading or loading.for_draft()
     name = model or str(TARGET)
     if name.startswith("~"):  # a hub id must not become a path, nor ./model an id
         name = str(Path(name).expanduser())
-    base = base_of(name, loading)
+    base = base_of(name, loading.hub)
     if base is not None:
         heads, name = heads or name, base_model or base
     elif base_model is not None:
         heads, name = heads or name, base_model
-    hub = ModelOptions(offline=loading.offline, adapter=loading.adapter)
-    places = Places(draft_model, heads, hub)
+    # Heads and draft models have branches and tags of their own.
+    places = WeightSources(draft_model, heads, replace(loading.hub, revision=None))
     if heads:
         _check_heads(heads, name, places)
-    found = {method_class(m).find(name, places) for m in ([method] if method else names())}
+    found = {method_class(m).locate(name, places) for m in ([method] if method else names())}
     also = [(place, draft_loading) for place in found if place]
 
     def load_target(adapter: str | None) -> LoadedModel:
@@ -95,7 +89,7 @@ def load(
     loaded = load_target(loading.adapter)
     if loading.device_map and not (draft_loading.device or draft_loading.device_map):
         # what it drafts is compared with what comes out at the target's end
-        draft_loading = replace(draft_loading, device=str(loaded.target.last_device))
+        draft_loading = replace(draft_loading, device=str(loaded.target.output_device))
     made = _template(loaded, template, system)
     on_stage("measuring t(N)/t(1)")
     costs = measure(loaded.target)
@@ -120,9 +114,9 @@ def load(
     )
 
 
-def _check_heads(heads: str, model: str, places: Places) -> None:
+def _check_heads(heads: str, model: str, places: WeightSources) -> None:
     """Refuse what no method can read, before a model is loaded for it."""
-    if heads in [method_class(name).find(model, places) for name in names()]:
+    if heads in [method_class(name).locate(model, places) for name in names()]:
         return
     if heads.startswith((".", "/")) and not Path(heads).is_dir():
         raise ModelError(f"--heads {heads}: no such folder", "check the path")
@@ -137,6 +131,6 @@ def _template(loaded: LoadedModel, template: str | None, system: str | None) -> 
         raise ModelError(
             f"{loaded.name} has no tokenizer", "copy the tokenizer's files into the folder"
         )
-    if loaded.target.encodes and template is None:
+    if loaded.target.is_encoder_decoder and template is None:
         template = "plain"
     return resolve(loaded.tokenizer, template, model_name=loaded.name, system=system)

@@ -56,7 +56,7 @@ def _plainly(talk: Talk, baseline: str, reply: Reply) -> Iterator[None]:
     finally:
         chat.method, chat.why, chat.drafter, chat.settings, chat.replies, chat.reply = kept
         # It has not heard what was decoded meanwhile.
-        chat.drafter.truncate(max(reply.stats.prompt_tokens - 1, 0))
+        chat.drafter.rewind(max(reply.stats.prompt_tokens - 1, 0))
 
 
 def _identity(reply: Reply, plain: Reply) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from .saved_files import state_folder
 
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ def _session(complete: Complete, multiline: bool, history: History) -> PromptSes
     class Words(Completer):
         """Asks `complete`."""
 
+        @override
         def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
-            """See `Completer.get_completions`."""
             typed = document.text_before_cursor
             start = typed.rpartition(" ")[2]
             return (Completion(word, -len(start)) for word in complete(typed))
@@ -109,8 +111,8 @@ def _history(remember: bool) -> History:
     class Private(FileHistory):
         """Does not write down what begins with a space."""
 
+        @override
         def store_string(self, string: str) -> None:
-            """See `History.store_string`."""
             if not string.startswith(" "):
                 super().store_string(string)
 

@@ -42,10 +42,10 @@ def gather(
         NfoxError: if the disk is full.
     """
     from nfox.files import provenance
-    from nfox.train.checkpoints import full_disk_said
+    from nfox.files.atomic import reporting_full_disk
 
     start = time.time()
-    with full_disk_said(out, "what was written is whole", "free some space; the same goes on"):
+    with reporting_full_disk(out, "what was written is whole", "free some space; the same goes on"):
         provenance.begin(out, facts, share)
         with bar("conversations", len(share.of(count))) as on_done:
             done = work(on_done)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
+from typing_extensions import override
 
 from .theme import Symbols
 
@@ -33,6 +34,7 @@ class Speed:
         """Count a step."""
         self._steps.append((tokens, seconds))
 
+    @override
     def __str__(self) -> str:
         tokens, seconds = (sum(column) for column in zip(*self._steps, strict=True))
         return f"{tokens / seconds:.1f} tok/s" if seconds else ""

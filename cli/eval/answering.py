@@ -72,9 +72,9 @@ class Answering:
         """
         from nfox.batch import remaining
         from nfox.files import provenance
+        from nfox.files.atomic import reporting_full_disk
         from nfox.files.jsonl import Share, append, finished_ids
         from nfox.text.template import Message
-        from nfox.train.checkpoints import full_disk_said
 
         asked = [
             [Message("user", "".join([*(m.content for m in prompt.opening), *prompt.questions]))]
@@ -83,7 +83,9 @@ class Answering:
         facts = self.facts(questions=provenance.digest(asked), **more)
         provenance.check(out, facts, data)
         if todo := remaining(prompts[:limit], finished_ids(out)):
-            with full_disk_said(out, "what was written is whole", "free some space, and go on"):
+            with reporting_full_disk(
+                out, "what was written is whole", "free some space, and go on"
+            ):
                 begun = {"command": command_line(), "data": data}
                 provenance.begin(out, begun | facts, Share())
                 self._ask(todo, partial(append, out))
@@ -92,14 +94,15 @@ class Answering:
 
     def _kept(self, out: Path) -> list[Line]:
         """Read answers; where what is to be added has changed since, the file is brought up."""
-        from nfox.heads.checkpoint import write_text
-        from nfox.train.checkpoints import full_disk_said
+        from nfox.files.atomic import reporting_full_disk, write_text
 
         kept = _read(out)
         lines = [line | self.more(line) for line in kept]
         if lines != kept:
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            with full_disk_said(out, "what was written is whole", "free some space, and go on"):
+            with reporting_full_disk(
+                out, "what was written is whole", "free some space, and go on"
+            ):
                 write_text(out, text)
         return lines
 

@@ -69,7 +69,7 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     length = min(data.max_length, chat.max_context)
     rows = Rows(kept, chat.template, chat.model.tokenizer, length)
     seconds = drafter.seconds()  # before the heads become float32
-    found = HeadsLearner(drafter.heads, drafter.target).measure(rows)
+    found = HeadsLearner(drafter.heads, chat.model.target).measure(rows)
     width = drafter.width
     largest = trees.best(found.accuracy, None, most=data.nodes, width=width)
     fastest = trees.best(found.accuracy, chat.costs, seconds, most=data.nodes, width=width)

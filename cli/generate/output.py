@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from nfox.batch import Answered, put_in_order
 from nfox.errors import NfoxError
 from nfox.files import provenance
+from nfox.files.atomic import reporting_full_disk
 from nfox.files.jsonl import append
-from nfox.train.checkpoints import full_disk_said
 
 from ..display.progress import bar
 from ..facts import command_line, model_facts
@@ -61,7 +61,7 @@ def add(
         print("nfox: all prompts are answered already", file=sys.stderr)
     chat = load() if todo else None
     with (
-        full_disk_said(out, "what was written is whole", "free some space; the same goes on"),
+        reporting_full_disk(out, "what was written is whole", "free some space; the same goes on"),
         bar("prompts", len(answered.missing), wanted=first and bool(answered.missing)) as on_done,
     ):
         provenance.begin(out, {"command": command_line(), **asked}, share)

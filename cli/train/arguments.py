@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
+from typing_extensions import override
 
 from nfox.errors import UsageError
 from nfox.models.devices import best_device, cpu_computes_bfloat16
-from nfox.models.loading import ModelOptions
+from nfox.models.options import ModelOptions
 from nfox.train.job import Job
 
 from .cllm import ConsistencyKind
@@ -72,8 +73,8 @@ def _bf16() -> bool:
 class _Parser(HfArgumentParser):
     """Says what is wrong in one line instead of printing all it knows."""
 
+    @override
     def error(self, message: str) -> NoReturn:
-        """See `ArgumentParser.error`."""
         raise UsageError(message, "`nfox train METHOD --help` lists the settings")
 
 

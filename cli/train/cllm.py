@@ -6,6 +6,8 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from typing_extensions import override
+
 from nfox.errors import UsageError
 from nfox.train.cllm.job import ConsistencyJob
 from nfox.train.cllm.learner import AR_WEIGHT
@@ -40,12 +42,12 @@ class ConsistencyKind(Kind):
     defaults = {"learning_rate": 2e-5, "warmup_steps": 0.03, "num_train_epochs": 1}  # noqa: RUF012
     unused = {"lazy_preprocess": "trajectories are tokens already"}  # noqa: RUF012
 
+    @override
     def arguments(self) -> list[type]:
-        """See `Kind.arguments`."""
         return [ConsistencyArguments]
 
+    @override
     def job(self, given: list[Any], said: Container[str], common: dict[str, Any]) -> ConsistencyJob:
-        """See `Kind.job`."""
         (own,) = given
         loading = common["loading"]
         if own.qlora or own.adapter == "qlora":
@@ -68,8 +70,8 @@ class ConsistencyKind(Kind):
             ar_weight=own.ar_weight,
         )
 
+    @override
     def report(self, job: Any, done: Done) -> Iterator[str]:
-        """See `Kind.report`."""
         found: Any = done.measured
         others = ", ".join(f"{name} {value:.4f}" for name, value in found.others.items())
         puts = "(tokens that an iteration puts right)"

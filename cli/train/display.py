@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+from typing_extensions import override
 
 _SHOWN = ("tau", "alpha", "agreement", "forward")
 """Of what is measured on the way."""
@@ -50,21 +51,21 @@ class Display(TrainerCallback):
         elif self._wanted:
             self._console.print(f"nfox: {line}", markup=False, soft_wrap=True)
 
+    @override
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """See `TrainerCallback`."""
         self._stack.enter_context(self._bar)
         self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
 
+    @override
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """See `TrainerCallback`."""
         self._bar.update(self._task, completed=state.global_step)
 
+    @override
     def on_train_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """See `TrainerCallback`."""
         self._stack.close()
 
+    @override
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
-        """See `TrainerCallback`."""
         logs = logs or {}
         if "eval_loss" in logs:
             found = [f"{n} {logs[f'eval_{n}']:.2f}" for n in _SHOWN if f"eval_{n}" in logs]

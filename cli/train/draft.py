@@ -6,6 +6,8 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from typing_extensions import override
+
 from nfox.errors import UsageError
 from nfox.train.draft.job import DraftJob, Sizes
 from nfox.train.draft.learner import Distillation
@@ -42,12 +44,12 @@ class DraftArguments:
 class DraftKind(Kind):
     """Distillation of a draft model."""
 
+    @override
     def arguments(self) -> list[type]:
-        """See `Kind.arguments`."""
         return [DraftArguments]
 
+    @override
     def job(self, given: list[Any], said: Container[str], common: dict[str, Any]) -> DraftJob:
-        """See `Kind.job`."""
         (own,) = given
         odd = [name for name in _SIZES if name in said]
         if own.draft and odd:
@@ -62,8 +64,8 @@ class DraftKind(Kind):
             how=Distillation(own.divergence, own.first_choice, own.keep_choices),
         )
 
+    @override
     def report(self, job: Any, done: Done) -> Iterator[str]:
-        """See `Kind.report`."""
         found: Any = done.measured
         alpha, agreement = (found.others[name] for name in ("alpha", "agreement"))
         yield (

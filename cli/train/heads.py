@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Container, Iterator
 from typing import Any, Literal
 
+from typing_extensions import override
+
 from nfox.train.heads.job import HeadsJob, heads_class
 from nfox.train.job import Done
 
@@ -38,8 +40,8 @@ class HeadsKind(Kind):
         super().__init__(method)
         self._made = heads_class(method)
 
+    @override
     def arguments(self) -> list[type]:
-        """See `Kind.arguments`."""
         return [LearnedArguments, self._sizes(), joint_arguments(self.method)]
 
     def _sizes(self) -> type:
@@ -55,8 +57,8 @@ class HeadsKind(Kind):
         ]
         return dataclasses.make_dataclass("HeadsArguments", fields)
 
+    @override
     def job(self, given: list[Any], said: Container[str], common: dict[str, Any]) -> HeadsJob:
-        """See `Kind.job`."""
         learned, heads, joint = given
         sizes = {n: value for n, value in vars(heads).items() if not learned.heads or n in said}
         in_4bit = common["loading"].quantisation == "4bit"
@@ -68,8 +70,8 @@ class HeadsKind(Kind):
             joint=read_joint(self.method, joint, in_4bit=in_4bit),
         )
 
+    @override
     def report(self, job: Any, done: Done) -> Iterator[str]:
-        """See `Kind.report`."""
         found: Any = done.measured
         yield accuracy_table(found.accuracy)
         yield f"loss {found.loss:.4f}; tau {found.tau():.2f} to expect of a tree of 63 nodes"

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback
+from typing_extensions import override
 
 
 class Interrupt(TrainerCallback):
@@ -38,13 +39,14 @@ class Interrupt(TrainerCallback):
         """Whether the training is to end after its step."""
         return self._pressed
 
+    @override
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """See `TrainerCallback`."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._press)
 
+    @override
     def on_train_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """See `TrainerCallback`; what comes then begins from the last checkpoint, and is short."""
+        """What comes then begins from the last checkpoint, and is short."""
         self._restore()
 
     def _press(self, number: int, frame: FrameType | None) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from typing_extensions import override
 
 from nfox.decoding.cache import KVCache
 from nfox.decoding.target import Target
@@ -86,6 +87,7 @@ class Costs:
         """Whether any draft length promises a gain, even if drafting itself cost nothing."""
         return self.best_gamma(max(self.seconds) - 1) > 0
 
+    @override
     def __str__(self) -> str:
         first = self.at(1)
         ratios = ", ".join(f"{n}: {t / first:.2f}" for n, t in sorted(self.seconds.items()))
@@ -102,7 +104,7 @@ def expected_tau(alpha: float, gamma: int) -> float:
     return gamma + 1.0 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
 
 
-def idleness(length: int, *, given: bool) -> str:
+def idle_reason(length: int, *, given: bool) -> str:
     """Say in a few words why nothing is drafted; "" where something is.
 
     Args:
@@ -129,8 +131,8 @@ def timed(act: Callable[[], object], device: torch.device) -> float:
 def short_past(target: Target) -> KVCache:
     """Return a cache with a few tokens in it, to time something after."""
     cache = target.new_cache()
-    cache.reuse([0], (0,) if target.encodes else None)
-    target.read([i % target.vocabulary for i in range(8)], cache)
+    cache.reuse([0], (0,) if target.is_encoder_decoder else None)
+    target.read([i % target.vocabulary_size for i in range(8)], cache)
     return cache
 
 
@@ -145,7 +147,7 @@ def measure(target: Target, *, budget: float = 1.0) -> Costs:
     widths = WIDTHS if target.proposals != "nothing" else (1,)
     begin, seconds = time.perf_counter(), {}
     for width in widths:
-        tree = TokenTree.chain(0, [i % target.vocabulary for i in range(1, width)])
+        tree = TokenTree.chain(0, [i % target.vocabulary_size for i in range(1, width)])
         score = partial(target.score, tree, cache)
         score()  # the first of a width is slower
         times = [timed(score, target.device)]

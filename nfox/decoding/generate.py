@@ -14,10 +14,10 @@ from typing import Literal
 from torch import Tensor
 
 from nfox.decoding.cache import KVCache
+from nfox.decoding.drafter import Context, Drafter
 from nfox.decoding.target import Target
 from nfox.decoding.tree import Source, TokenTree
 from nfox.decoding.verify import Rule, Verdict, verify
-from nfox.drafters.common.method import Context, Drafter
 from nfox.errors import ContextError, UsageError
 
 FinishReason = Literal["stop", "length", "context", "interrupt"]
@@ -99,7 +99,7 @@ def generate(
     limit = min(max_context or target.max_context, target.max_context)
     check_prompt(prompt, limit)
     keep = cache.reuse(prompt, source)
-    drafter.truncate(keep)
+    drafter.rewind(keep)
     if not target.read(prompt[keep:-1], cache, stop):
         return
     root, left, verdict = prompt[-1], max_tokens, _NOTHING
@@ -107,7 +107,9 @@ def generate(
     while finish is None and left > 0 and not (stop and stop()):
         lap = _stopwatch()
         room = min(left, limit - len(cache.tokens)) - 1
-        tree = drafter.propose(Context(cache, root, verdict.path, verdict.choices, room, rule))
+        tree = drafter.propose(
+            Context(cache, root, verdict.path, verdict.target_tokens, room, rule)
+        )
         draft_time = lap()
         logits, hidden = target.score(tree, cache)
         target_time = lap()

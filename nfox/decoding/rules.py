@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nfox.decoding.sampling import Noise, Sampling
 from nfox.decoding.tree import TokenTree
@@ -47,13 +48,13 @@ class Greedy(Rule):
     sampling: Sampling = field(default_factory=Sampling)
     name: ClassVar[str] = "exact"
 
+    @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        """See `Rule.judge`."""
         choices = _penalised(self.sampling, tree, logits, past).argmax(-1).tolist()
         return Judgement(_matches(tree, choices), choices)
 
+    @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        """See `Rule.draw`."""
         return _best(self.sampling.penalise(logits, past), count)
 
 
@@ -69,15 +70,15 @@ class SampleAndMatch(Rule):
     noise: Noise
     name: ClassVar[str] = "exact"
 
+    @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        """See `Rule.judge`."""
         rows = _penalised(self.sampling, tree, logits, past)
         places = [len(past) + 1 + depth for depth in tree.depths]
         choices = self._perturbed(rows, places).argmax(-1).tolist()
         return Judgement(_matches(tree, choices), choices)
 
+    @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        """See `Rule.draw`."""
         row = self.sampling.penalise(logits, past)
         return _best(self._perturbed(row[None], [len(past)])[0], count)
 
@@ -112,8 +113,9 @@ class Rejection(Rule):
     def __post_init__(self) -> None:
         self.lossless = self.lenience == 1
 
+    @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        """See `Rule.judge`. Nodes off the walked path get the most likely token as choice."""
+        """Nodes off the walked path get the most likely token as choice."""
         rows = _penalised(self.sampling, tree, logits, past)
         p = self.sampling.log_probabilities(rows).exp().cpu()
         choices = rows.argmax(-1).tolist()
@@ -151,8 +153,9 @@ class Rejection(Rule):
                 drawn = drawn / drawn.sum() if drawn.sum() > 0 else drawn
         return None, p
 
+    @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        """See `Rule.draw`. One guess, and its q."""
+        """One guess, and its q."""
         row = self.sampling.penalise(logits, past)
         q = self.sampling.log_probabilities(row).exp().cpu()
         token = int(torch.multinomial(q, 1, generator=self.generator))
@@ -174,8 +177,9 @@ class Typical(SampleAndMatch):
     name: ClassVar[str] = "typical"
     lossless: bool = False
 
+    @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        """See `Rule.judge`. Equally long paths are ordered by the sum of log p."""
+        """Equally long paths are ordered by the sum of log p."""
         exact = super().judge(tree, logits, past)
         log_p = self.sampling.log_probabilities(_penalised(self.sampling, tree, logits, past))
         entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
@@ -184,7 +188,7 @@ class Typical(SampleAndMatch):
         for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
             scores.append(float(log_p[parent, token]))
             accepted.append(scores[-1] > float(bound[parent]))
-        return Judgement(accepted, exact.choices, scores)
+        return Judgement(accepted, exact.target_tokens, scores)
 
 
 def make_rule(

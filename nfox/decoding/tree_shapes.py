@@ -148,7 +148,7 @@ def best(
     return Shape(tuple(paths[:chosen]))
 
 
-class Prices:
+class NodeBudget:
     """What a tree's nodes cost, in the tokens that the same time gives elsewhere.
 
     A step that takes whatever is worth more than that, and nothing else, is what makes all steps

@@ -1,6 +1,6 @@
 """Judge drafted tokens. A rule says which nodes the target accepts; verify() finds the longest
-accepted path. Greedy, sampling, rejection and typical acceptance (nfox/rules.py) differ in nothing
-else.
+accepted path. Greedy, sampling, rejection and typical acceptance differ in nothing else
+(`nfox.decoding.rules`).
 
 A rule also says how a draft model draws its guesses, because what it accepts depends on that.
 """
@@ -23,12 +23,12 @@ class Judgement:
 
     Args:
         accepted: one bool per node; the root is always accepted.
-        choices: the target's own token after every node.
+        target_tokens: the target's own token after every node.
         scores: one number per node that breaks ties between equally deep paths; None: the first.
     """
 
     accepted: list[bool]
-    choices: list[int]
+    target_tokens: list[int]
     scores: list[float] | None = None
 
 
@@ -39,12 +39,12 @@ class Verdict:
     Args:
         path: the accepted nodes, the root first.
         bonus: the target's own token after the last of them.
-        choices: the target's own token after every node of the tree.
+        target_tokens: the target's own token after every node of the tree.
     """
 
     path: list[int]
     bonus: int
-    choices: list[int]
+    target_tokens: list[int]
 
 
 class Draw(NamedTuple):
@@ -107,4 +107,4 @@ def verify(tree: TokenTree, logits: Tensor, rule: Rule, past: Sequence[int]) -> 
     """
     judgement = rule.judge(tree, logits, past)
     path = tree.longest(judgement.accepted, judgement.scores)
-    return Verdict(path, judgement.choices[path[-1]], judgement.choices)
+    return Verdict(path, judgement.target_tokens[path[-1]], judgement.target_tokens)

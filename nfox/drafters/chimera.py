@@ -15,10 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
+from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target
 from nfox.drafters.common.heads import Guesses, HeadsDrafter
-from nfox.drafters.common.method import Context
 from nfox.heads.attention import Layer, Memory, Norm, attend
 from nfox.heads.base import (
     IGNORE,
@@ -30,7 +31,7 @@ from nfox.heads.base import (
     labelled,
     state_scale,
 )
-from nfox.heads.trigrams import Grams, windows
+from nfox.heads.trigrams import TrigramEncoder, windows
 
 _GRAMS = 16384  # trigrams whose encoding is kept
 
@@ -66,6 +67,7 @@ class ChimeraConfig(HeadsConfig):
     hidden_loss: float = Field(0.5, ge=0, allow_inf_nan=False)
     logit_loss: float = Field(0.5, ge=0, allow_inf_nan=False)
 
+    @override
     def model_post_init(self, context: Any) -> None:
         """Choose what was left open."""
         self.rank = self.rank or max(self.hidden_size // 6, 1)
@@ -87,7 +89,7 @@ class ChimeraHeads(Heads):
     def __init__(self, config: ChimeraConfig) -> None:
         super().__init__(config)
         size, count = config.hidden_size, 3 if config.trigram else 1
-        self.grams = Grams(size, count, config.rank)
+        self.grams = TrigramEncoder(size, count, config.rank)
         sizes = (config.num_attention_heads, config.head_dim, config.intermediate_size)
         self.encoder = Layer(size, *sizes, config.rope_theta)
         self.norm = Norm(size)
@@ -102,13 +104,14 @@ class ChimeraHeads(Heads):
         nn.init.zeros_(last.weight)
         return nn.Sequential(nn.Linear(2 * size, rank, bias=False), nn.SiLU(), last)
 
+    @override
     def start(self, target: Target) -> None:
         """Freeze the base, fake states of its scale, and start matrices from its LM head."""
-        target.model.requires_grad_(False)
+        target.freeze()
         self.norm.weight.data.copy_(state_scale(target))
         if self.config.own_vocabulary:
             one_each = torch.eye(self.config.hidden_size, dtype=target.dtype)
-            rows = target.unembed(one_each.to(target.last_device)).T
+            rows = target.unembed(one_each.to(target.output_device)).T
             for weight in self.heads.parameters():
                 weight.data.copy_(torch.cat([rows, rows], dim=1))
 
@@ -149,8 +152,9 @@ class ChimeraHeads(Heads):
             window = torch.cat([window[..., 1:], drafted[..., None]], dim=-1)
             own.append(encoder.project(faked.detach(), here)[1:])
 
+    @override
     def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
-        """See `Heads.loss`: cross-entropy of every head, and for the first hop the distance to the
+        """Cross-entropy of every head, and for the first hop the distance to the
         base's next state and to its distribution. Numbers with `base` in their name compare with
         the base's own choice, the others with the data, whatever is learned.
         """
@@ -181,8 +185,8 @@ class ChimeraHeads(Heads):
                 numbers["logit_loss"] = float(alike.detach())
         return total, numbers
 
+    @override
     def guesses(self, text: Text, target: Target, width: int) -> Tensor:
-        """See `Heads.guesses`."""
         places, real = labelled(torch.ones_like(text.ids, dtype=torch.bool))
         made = [
             logits.topk(width).indices.view(*text.ids.shape, width)
@@ -225,14 +229,14 @@ class Chimera(HeadsDrafter):
         self.gram = lru_cache(maxsize=_GRAMS)(self._gram)
         self.memory = Memory()
 
+    @override
     @torch.inference_mode()
     def guess(self, context: Context, width: int) -> Guesses:
-        """See `HeadsDrafter.guess`."""
         heads, layers, tokens = self.heads, [self.heads.encoder], context.tokens
         rows = self.memory.catch_up(layers, context.cache)
         true = rows[-1:]
         deepest = 0 if self.prices else self.shape.depth  # of a fixed tree; 0 where not known
-        depth = min(deepest or heads.config.num_heads, max(context.room, 1))
+        depth = min(deepest or heads.config.num_heads, max(context.max_depth, 1))
         window = [*tokens[:1], *tokens[-2:], context.root][-3:]
         tries: list[list[int]] = []
         chances: list[list[float]] = []
@@ -251,8 +255,9 @@ class Chimera(HeadsDrafter):
         self.memory.tokens += tokens[len(self.memory.tokens) :]
         return Guesses(tries, chances)
 
-    def truncate(self, length: int) -> None:
-        """See `Drafter.truncate`. The next proposal looks at all of the past, since other methods
+    @override
+    def rewind(self, length: int) -> None:
+        """The next proposal looks at all of the past, since other methods
         may have changed it meanwhile.
         """
         self.memory.truncate(length)

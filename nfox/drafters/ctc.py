@@ -17,13 +17,15 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
-from nfox.decoding.costs import Costs, idleness
+from nfox.decoding.costs import Costs, idle_reason
+from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import Accuracy
 from nfox.drafters.common.heads import Guesses, HeadsDrafter, HeadsOptions
-from nfox.drafters.common.method import Context, option
+from nfox.drafters.common.method import option
 from nfox.heads.attention import Layer, Memory, Norm, attend
 from nfox.heads.base import IGNORE, Heads, HeadsConfig, Text, labelled, state_scale
 from nfox.heads.ctc_alignment import collapse, longest, prefixes, ranks, surprise
@@ -81,6 +83,7 @@ class CTCHeads(Heads):
         self.norm = Norm(size)
         self.blank = nn.Linear(size, 1)
 
+    @override
     def start(self, target: Target) -> None:
         """Speak as loud as the target."""
         self.norm.weight.data.copy_(state_scale(target))
@@ -147,8 +150,9 @@ class CTCHeads(Heads):
         words = target.unembed(said)
         return torch.cat([words, self.blank(said).to(words.dtype)], dim=-1)
 
+    @override
     def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
-        """See `Heads.loss`: CTC with as many labels in a row as there are, the mean of places."""
+        """CTC with as many labels in a row as there are, the mean of places."""
         wanted = torch.stack([text.ahead(k + 2) for k in range(self.config.num_heads)], dim=-1)
         lengths = (wanted != IGNORE).cumprod(-1).sum(-1)
         places, real = labelled(lengths > 0, self.config.places)
@@ -171,9 +175,10 @@ class CTCHeads(Heads):
                 numbers[f"head{k + 1}{end}_top1"] = float(hits.sum()) / max(len(hits), 1)
         return total, numbers
 
+    @override
     @torch.no_grad()
     def guesses(self, text: Text, target: Target, width: int) -> Tensor:
-        """See `Heads.guesses`; each depth by itself, whatever came before."""
+        """Each depth by itself, whatever came before."""
         past, depth, found = self.remember(text.hidden), self.config.num_heads, []
         batch, length = text.ids.shape
         places = torch.arange(length, device=text.hidden.device).expand(batch, -1)
@@ -220,24 +225,25 @@ class CTC(HeadsDrafter):
         self.memory = Memory()
         self.collapse = True
 
+    @override
     def choose(self, options: HeadsOptions, accuracy: Accuracy, costs: Costs | None) -> None:
-        """See `HeadsDrafter.choose`."""
         super().choose(options, accuracy, costs)
         self.collapse = not isinstance(options, CTCOptions) or options.collapse
 
+    @override
     def guess(self, context: Context, width: int) -> Guesses:
-        """See `HeadsDrafter.guess`; each depth by itself, whatever came before."""
+        """Each depth by itself, whatever came before."""
         slots, depth = self._slots(context), self.heads.config.num_heads
         if self.collapse:
             return Guesses(*ranks(slots, depth, width))
         found = slots[:depth, :-1].topk(width)
         return Guesses(found.indices.tolist(), found.values.exp().tolist())
 
+    @override
     def propose(self, context: Context) -> TokenTree:
-        """See `Drafter.propose`."""
-        if not self.collapse or not context.tokens or not self.shape or context.room < 1:
+        if not self.collapse or not context.tokens or not self.shape or context.max_depth < 1:
             return super().propose(context)
-        depth = min(self.heads.config.num_heads, context.room)
+        depth = min(self.heads.config.num_heads, context.max_depth)
         found = prefixes(self._slots(context), depth)
         if self.target.proposals != "trees":
             path = longest(found, len(found))
@@ -259,18 +265,19 @@ class CTC(HeadsDrafter):
         spoken: Tensor = heads.say(slots, self.target).log_softmax(-1)
         return spoken
 
-    def truncate(self, length: int) -> None:
-        """See `Drafter.truncate`. The next proposal compares all of the past, since other methods
+    @override
+    def rewind(self, length: int) -> None:
+        """The next proposal compares all of the past, since other methods
         may have changed it meanwhile.
         """
         self.memory.truncate(length)
 
+    @override
     def describe(self) -> str:
-        """See `Drafter.describe`."""
         deep = self.heads.config.num_heads if self.shape else 0
         about = "about " if self.prices else ""
         size = f"{self.name}, {about}{len(self.shape)} nodes, up to {deep} deep"
-        return size + idleness(len(self.shape), given=self.forbidden)
+        return size + idle_reason(len(self.shape), given=self.forbidden)
 
 
 METHOD = CTC

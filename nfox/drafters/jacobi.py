@@ -16,10 +16,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from nfox.decoding.cache import common_prefix
-from nfox.decoding.costs import idleness
+from nfox.decoding.costs import idle_reason
+from nfox.decoding.drafter import Context
 from nfox.decoding.tree import TokenTree
-from nfox.drafters.common.method import Context, Drafter, Options, Parts, option
+from nfox.drafters.common.method import DrafterInputs, Method, Options, option
 from nfox.drafters.common.ngram_pool import BEFORE, Pool, Span
 from nfox.errors import UsageError
 
@@ -47,7 +50,7 @@ class JacobiOptions(Options):
             )
 
 
-class Jacobi(Drafter):
+class Jacobi(Method):
     """Propose the target's own choices past the accepted path, refilled to a full window.
 
     Args:
@@ -84,25 +87,27 @@ class Jacobi(Drafter):
         self._lead = 0.0  # by how many tokens n-grams were better than the window lately
         self._rivals: tuple[int, Span, Span] = (0, (), ())  # both guesses, and for which place
 
+    @override
     @classmethod
-    def build(cls, parts: Parts, options: JacobiOptions) -> Jacobi:
-        """See `Drafter.build`. Nodes of the pool cost as much as those of the window."""
-        trees = parts.model.target.proposals == "trees"
+    def build(cls, inputs: DrafterInputs, options: JacobiOptions) -> Jacobi:
+        """Nodes of the pool cost as much as those of the window."""
+        trees = inputs.model.target.proposals == "trees"
         pools = (4, 0) if options.pool is None else (options.pool,)
         window = pool = 0
         for pool in pools:  # a window may pay alone where both together do not
             beside = pool * options.ngram if trees else 0
-            window = parts.draft_length(options.window, 16, beside=beside)
+            window = inputs.draft_length(options.window, 16, other_nodes=beside)
             if window:
                 break
         given = options.window is not None or options.pool is not None
         return cls(window, pool, options.ngram, trees=trees, given=given)
 
+    @override
     def propose(self, context: Context) -> TokenTree:
-        """See `Drafter.propose`. New positions start as random tokens of the text so far."""
-        window = min(self.window, context.room)
+        """New positions start as random tokens of the text so far."""
+        window = min(self.window, context.max_depth)
         chain = len(self._trails) if self.branches else None  # the first nodes of the last tree
-        guess = list(context.choices[len(context.path) : chain])[:window]
+        guess = list(context.target_tokens[len(context.path) : chain])[:window]
         text = context.tokens or [context.root]
         guess += [self._random.choice(text) for _ in range(window - len(guess))]
         if not self.branches:
@@ -122,19 +127,19 @@ class Jacobi(Drafter):
         Leaves in `_trails` those of the guesses past the accepted path.
         """
         pool, reach = self._pool, BEFORE + self._pool.length
-        pairs = zip(self._trails, context.choices, strict=False)
+        pairs = zip(self._trails, context.target_tokens, strict=False)
         trails = [(*trail, choice)[-reach:] for trail, choice in pairs]
         for trail in trails:
             pool.add(trail)
         self._trails = trails[len(context.path) :]
-        if not self._read and context.source:
-            _add_all(pool, context.source, 0)
+        if not self._read and context.encoder_ids:
+            _add_all(pool, context.encoder_ids, 0)
         # What is older would be forgotten at once.
         begin = max(self._read - reach, len(context.tokens) - pool.most, 0)
         _add_all(pool, [*context.tokens[begin:], context.root], self._read - begin)
         self._read = len(context.tokens) + 1
         spans = pool.after(self._last(context))[: self.branches]
-        return [span[: context.room] for span in spans if context.room > 0]
+        return [span[: context.max_depth] for span in spans if context.max_depth > 0]
 
     def _better(self, context: Context, window: list[int], span: Span) -> list[int]:
         """Return the guesses to try where only one can be tried at each place."""
@@ -148,21 +153,21 @@ class Jacobi(Drafter):
     def _last(self, context: Context) -> list[int]:
         return [*context.tokens[max(0, len(context.tokens) + 1 - BEFORE) :], context.root]
 
-    def truncate(self, length: int) -> None:
-        """See `Drafter.truncate`. Starts the pool and the random fill anew, so that a reply can be
+    @override
+    def rewind(self, length: int) -> None:
+        """Starts the pool and the random fill anew, so that a reply can be
         repeated.
         """
         self._random.seed(length)
         self._pool.clear()
         self._trails, self._read, self._lead, self._rivals = [], 0, 0.0, (0, (), ())
 
+    @override
     def describe(self) -> str:
-        """See `Drafter.describe`."""
         where = f"{self.branches} n-grams beside it" if self.trees else "or an n-gram"
         pool = f", {where}" if self.branches else ""
-        return (
-            f"window {self.window}{pool}{idleness(self.window + self.branches, given=self.given)}"
-        )
+        idle = idle_reason(self.window + self.branches, given=self.given)
+        return f"window {self.window}{pool}{idle}"
 
 
 def _add_all(pool: Pool, text: Sequence[int], start: int) -> None:

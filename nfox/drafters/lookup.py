@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nfox.decoding.costs import idleness
+from typing_extensions import override
+
+from nfox.decoding.costs import idle_reason
+from nfox.decoding.drafter import Context
 from nfox.decoding.tree import TokenTree
-from nfox.drafters.common.method import Context, Drafter, Options, Parts, option
+from nfox.drafters.common.method import DrafterInputs, Method, Options, option
 from nfox.errors import UsageError
 
 
@@ -29,7 +32,7 @@ class LookupOptions(Options):
             raise UsageError("lookup needs gamma >= 0 and ngram >= 1")
 
 
-class Lookup(Drafter):
+class Lookup(Method):
     """Propose the tokens after the latest earlier occurrence of the last n tokens.
 
     Args:
@@ -50,20 +53,20 @@ class Lookup(Drafter):
         self._text: list[int] = []
         self._indexed = 0
 
+    @override
     @classmethod
-    def build(cls, parts: Parts, options: LookupOptions) -> Lookup:
-        """See `Drafter.build`."""
+    def build(cls, inputs: DrafterInputs, options: LookupOptions) -> Lookup:
         given = options.gamma is not None
-        return cls(parts.draft_length(options.gamma, 8), options.ngram, given=given)
+        return cls(inputs.draft_length(options.gamma, 8), options.ngram, given=given)
 
+    @override
     def propose(self, context: Context) -> TokenTree:
-        """See `Drafter.propose`."""
         self._follow(context)
         text = [*self._text[-self.ngram :], context.root]
         for size in range(min(self.ngram, len(text)), 0, -1):
             place = self._after.get(tuple(text[-size:]))
             if place is not None:
-                span = self._span(place, context.root, min(self.gamma, context.room))
+                span = self._span(place, context.root, min(self.gamma, context.max_depth))
                 return TokenTree.chain(context.root, span)
         return TokenTree.chain(context.root)
 
@@ -74,7 +77,7 @@ class Lookup(Drafter):
 
     def _follow(self, context: Context) -> None:
         """Index the n-grams of what has been read since the last call."""
-        source = context.source or ()
+        source = context.encoder_ids or ()
         if not self._text:
             self._text += source
         self._text += context.tokens[len(self._text) - len(source) :]
@@ -84,15 +87,16 @@ class Lookup(Drafter):
                 self._after[tuple(self._text[end - size : end])] = end
         self._indexed = max(self._indexed, len(self._text))
 
-    def truncate(self, length: int) -> None:
-        """See `Drafter.truncate`. The index is made anew for every reply: it takes a few
+    @override
+    def rewind(self, length: int) -> None:
+        """The index is made anew for every reply: it takes a few
         milliseconds, and other methods may have changed the past meanwhile.
         """
         self._text, self._after, self._indexed = [], {}, 0
 
+    @override
     def describe(self) -> str:
-        """See `Drafter.describe`."""
-        idle = idleness(self.gamma, given=self.given)
+        idle = idle_reason(self.gamma, given=self.given)
         return f"up to {self.gamma} tokens after the last {self.ngram}{idle}"
 
 

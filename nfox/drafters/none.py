@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
+from nfox.decoding.drafter import Context
 from nfox.decoding.tree import TokenTree
-from nfox.drafters.common.method import Context, Drafter, Options, Parts
+from nfox.drafters.common.method import DrafterInputs, Method, Options
 
 
-class Autoregressive(Drafter):
+class Autoregressive(Method):
     """Propose nothing: the tree is the root alone, and every step emits one token."""
 
     summary = "plain decoding, one token a step: the baseline"
     rank = -1
     drafts = False
 
+    @override
     @classmethod
-    def build(cls, parts: Parts, options: Options) -> Autoregressive:
-        """See `Drafter.build`."""
+    def build(cls, inputs: DrafterInputs, options: Options) -> Autoregressive:
         return cls()
 
+    @override
     def propose(self, context: Context) -> TokenTree:
-        """See `Drafter.propose`."""
         return TokenTree.chain(context.root)
 
+    @override
     def describe(self) -> str:
-        """See `Drafter.describe`."""
         return "plain decoding"
 
 

@@ -14,27 +14,31 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nfox.decoding.cache import common_prefix
-from nfox.decoding.costs import Costs, idleness, short_past, timed
+from nfox.decoding.costs import Costs, idle_reason, short_past, timed
+from nfox.decoding.drafter import Context
 from nfox.decoding.target import Score, Target
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import MOST_NODES, Prices, Shape
+from nfox.decoding.tree_shapes import MOST_NODES, NodeBudget, Shape
 from nfox.decoding.verify import Draw
 from nfox.drafters.common.method import (
-    Context,
-    Drafter,
+    DrafterInputs,
+    Method,
     Options,
-    Parts,
-    Places,
+    SavedWeights,
+    WeightSources,
     option,
     weights_beside,
 )
 from nfox.errors import ModelError, UsageError
 from nfox.export.formats import DraftModel
+from nfox.files.hub import HubOptions, file_of, model_files, read_json
 from nfox.heads import checkpoint
 from nfox.models import fused_llama as lean
-from nfox.models.loading import LoadedModel, ModelOptions, read_json
+from nfox.models.options import LoadedModel
+from nfox.models.transformers_target import TransformersTarget
 
 _GAMMA = 4  # tokens of a published chain
 _WIDTH = 10  # guesses tried in one place
@@ -61,7 +65,7 @@ class SpecOptions(Options):
             raise UsageError(f"there are 1 to {_WIDTH} branches, not {self.branches}")
 
 
-class Speculative(Drafter):
+class Speculative(Method):
     """Propose a chain drawn from a draft model, and beside each token what came next to it.
 
     Args:
@@ -81,67 +85,69 @@ class Speculative(Drafter):
     needs = "a draft model: --draft-model, or <model>/nfox/spec/"
     rank = 50  # who names a draft model wants it; of what comes with nfox it is the fastest
     options = SpecOptions
-    gives = DraftModel
+    exchange_type = DraftModel
 
     def __init__(
         self,
-        draft: Target,
+        draft: TransformersTarget,
         vocabulary: int,
         gamma: int = _GAMMA,
         branches: int = 1,
-        prices: Prices | None = None,
+        prices: NodeBudget | None = None,
         name: str = "",
         *,
         score: Score | None = None,
         given: bool = True,
     ) -> None:
         self.draft = draft
-        self.vocabulary = vocabulary
+        self.vocabulary_size = vocabulary
         self.gamma = gamma
         self.branches = branches
         self.prices = prices
         self.name = name
         self.given = given
         self.cache = draft.new_cache()
-        self._score = score or (lean.score_of(draft) if gamma else draft.score)
+        self._score = score or (lean.fused_score(draft) if gamma else draft.score)
         self._agreed = 0  # so many of the cache's tokens are known to be the target's
 
+    @override
     @classmethod
-    def find(cls, model: str, given: Places) -> str | None:
-        """See `Drafter.find`."""
-        return given.draft_model or weights_beside(model, "spec")
+    def locate(cls, model: str, sources: WeightSources) -> str | None:
+        return sources.draft_model or weights_beside(model, "spec")
 
+    @override
     @classmethod
-    def holds(cls, place: str, options: ModelOptions) -> checkpoint.About | None:
-        """See `Drafter.holds`; any model can be a draft model."""
-        config = _json(place, "config.json", options)
+    def inspect(cls, location: str, hub: HubOptions) -> checkpoint.HeadsInfo | None:
+        """Any model can be a draft model."""
+        config = _json(location, "config.json", hub)
         if not config.get("architectures"):
             return None
-        base = str(_json(place, checkpoint.RECORD, options).get("base", ""))
-        return checkpoint.About(method=cls.method(), base=base, config=config)
+        base = str(_json(location, checkpoint.TRAINING_FILE, hub).get("base", ""))
+        return checkpoint.HeadsInfo(method=cls.method(), base=base, config=config)
 
+    @override
     @classmethod
-    def give(cls, place: str, what: checkpoint.About, base: str, hub: ModelOptions) -> DraftModel:
-        """See `Drafter.give`."""
-        files = checkpoint.model_files(place, hub)
-        return DraftModel(what.base, files, what.config, _json(base, "config.json", hub), _GAMMA)
+    def to_exchange(cls, weights: SavedWeights) -> DraftModel:
+        files, info = model_files(weights.location, weights.hub), weights.info
+        base_config = _json(weights.base, "config.json", weights.hub)
+        return DraftModel(info.base, files, info.config, base_config, _GAMMA)
 
+    @override
     @classmethod
-    def build(cls, parts: Parts, options: SpecOptions) -> Speculative:
-        """See `Drafter.build`."""
-        draft = parts.load_weights()
-        check_pair(parts.model, draft)
-        target, gamma, prices, score = parts.model.target, options.gamma, None, None
+    def build(cls, inputs: DrafterInputs, options: SpecOptions) -> Speculative:
+        draft = inputs.load_draft_model()
+        check_pair(inputs.model, draft)
+        target, gamma, prices, score = inputs.model.target, options.gamma, None, None
         branches = options.branches or (_WIDTH if gamma is None else 1)
         if gamma is None:
-            score = lean.score_of(draft.target)
+            score = lean.fused_score(draft.target)
             seconds = _seconds(target, draft.target, score)
-            gamma = parts.draft_length(None, _DEPTH, seconds)
-            prices = _prices(parts.costs, gamma, seconds)
+            gamma = inputs.draft_length(None, _DEPTH, seconds)
+            prices = _prices(inputs.costs, gamma, seconds)
             gamma = gamma and _DEPTH
         return cls(
             draft.target,
-            target.vocabulary,
+            target.vocabulary_size,
             gamma,
             branches if target.proposals == "trees" else 1,
             prices,
@@ -150,9 +156,9 @@ class Speculative(Drafter):
             given=options.gamma is not None,
         )
 
+    @override
     def propose(self, context: Context) -> TokenTree:
-        """See `Drafter.propose`."""
-        length = min(self.gamma, context.room)
+        length = min(self.gamma, context.max_depth)
         if len(context.tokens) + length >= self.draft.max_context or length < 1:
             return TokenTree.chain(context.root)
         past = self._known([*context.tokens, context.root])
@@ -184,8 +190,8 @@ class Speculative(Drafter):
 
     def _catch_up(self, context: Context, past: list[int]) -> TokenTree:
         """Forget refused guesses and read what is missing; return the chain to score first."""
-        if context.source != self.cache.source:
-            self.cache.reuse([], context.source)
+        if context.encoder_ids != self.cache.encoder_ids:
+            self.cache.reuse([], context.encoder_ids)
             self._agreed = 0
         start = min(self._agreed, len(self.cache.tokens))
         self.cache.truncate(common_prefix(self.cache.tokens, past[:-1], start))
@@ -197,34 +203,37 @@ class Speculative(Drafter):
 
     def _known(self, tokens: list[int]) -> list[int]:
         """Return what the draft model reads: its last token where it has no such embedding."""
-        last = self.draft.vocabulary - 1
-        return tokens if last >= self.vocabulary - 1 else [min(token, last) for token in tokens]
+        last = self.draft.vocabulary_size - 1
+        return (
+            tokens if last >= self.vocabulary_size - 1 else [min(token, last) for token in tokens]
+        )
 
     def _fit(self, logits: Tensor) -> Tensor:
         """Cut or pad [V'] logits to the target's vocabulary; what is padded is never drawn."""
-        missing = self.vocabulary - logits.shape[-1]
+        missing = self.vocabulary_size - logits.shape[-1]
         if missing <= 0:
-            return logits[: self.vocabulary]
+            return logits[: self.vocabulary_size]
         return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
 
-    def truncate(self, length: int) -> None:
-        """See `Drafter.truncate`. The next proposal looks at all of the past, since other methods
+    @override
+    def rewind(self, length: int) -> None:
+        """The next proposal looks at all of the past, since other methods
         may have changed it meanwhile.
         """
         self.cache.truncate(length)
         self._agreed = 0
 
+    @override
     def describe(self) -> str:
-        """See `Drafter.describe`."""
-        idle = idleness(self.gamma, given=self.given)
+        idle = idle_reason(self.gamma, given=self.given)
         most = "at most " if self.prices else ""
         size = f"gamma {most}{self.gamma}, branches {most}{self.branches}"
         return f"draft model {self.name}, {size}{idle}"
 
 
-def _json(place: str, name: str, options: ModelOptions) -> dict[str, Any]:
+def _json(location: str, name: str, hub: HubOptions) -> dict[str, Any]:
     """Read a JSON object of a folder or hub repository; {} if it has none."""
-    path = checkpoint.file_of(place, name, options)
+    path = file_of(location, name, hub)
     return read_json(path) if path else {}
 
 
@@ -254,7 +263,7 @@ def _seconds(target: Target, draft: Target, score: Score) -> float:
     return min(times)
 
 
-def _prices(costs: Costs | None, gamma: int, seconds: float) -> Prices:
+def _prices(costs: Costs | None, gamma: int, seconds: float) -> NodeBudget:
     """Return what nodes cost, and a token more of the chain.
 
     Args:
@@ -263,9 +272,9 @@ def _prices(costs: Costs | None, gamma: int, seconds: float) -> Prices:
         seconds: that the draft model takes for a token.
     """
     if costs is None:
-        return Prices(MOST_NODES - 1)
+        return NodeBudget(MOST_NODES - 1)
     rate = costs.speedup(gamma, draft=seconds) / costs.at(1)
-    return Prices(MOST_NODES - 1, costs, rate, seconds)
+    return NodeBudget(MOST_NODES - 1, costs, rate, seconds)
 
 
 def check_pair(target: LoadedModel, draft: LoadedModel) -> None:
@@ -281,11 +290,11 @@ def check_pair(target: LoadedModel, draft: LoadedModel) -> None:
             f"{draft.name} cannot draft: its recurrent state cannot forget a refused token",
             "choose a transformer as draft model",
         )
-    if draft.target.encodes != target.target.encodes:
+    if draft.target.is_encoder_decoder != target.target.is_encoder_decoder:
         kinds = {True: "an encoder-decoder", False: "a decoder-only"}
+        ours, theirs = (kinds[model.target.is_encoder_decoder] for model in (target, draft))
         raise ModelError(
-            f"{target.name} is {kinds[target.target.encodes]} model, the draft model {draft.name} "
-            f"is {kinds[draft.target.encodes]} one",
+            f"{target.name} is {ours} model, the draft model {draft.name} is {theirs} one",
             "choose two of one kind",
         )
     if draft.tokenizer is None or target.tokenizer is None:

@@ -1,7 +1,7 @@
-"""What methods can give to other engines, and what an engine is: a writer for each kind of gift.
+"""The forms in which weights are handed to other engines, and what an export format is.
 
-A method says which kind its weights are (`Drafter.gives`), an engine which kinds it reads. Neither
-knows the other's name.
+A method names the form of its weights (`Method.exchange_type`), an export format the forms that it
+writes. Neither knows the other's name.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nfox.errors import UsageError
 from nfox.export.formats import DraftModel, Engine, ParallelHeads, Written, tokens
-from nfox.heads import checkpoint
+from nfox.files.atomic import copy, write_tensors, write_text
 
 # A path with one of these in it is taken for another method, whatever the method that was named.
 _TELLING = ("eagle-", "eagle3", "dflash", "dspark")
@@ -39,8 +39,8 @@ def write_heads(heads: ParallelHeads, folder: Path) -> Written:
         "logit_scale": 1.0,  # only the likeliest token is drafted, which no scale changes
     }
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_tensors(folder / "model.safetensors", dict(_named(heads)))
-    checkpoint.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_tensors(folder / "model.safetensors", dict(_named(heads)))
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     lines = [command, "for vLLM up to 0.32 (pip install 'vllm<0.33'): 0.33 dropped Medusa heads"]
     return Written(["config.json", "model.safetensors"], lines)
 
@@ -62,7 +62,7 @@ def write_draft(draft: DraftModel, folder: Path) -> Written:
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in draft.files.items():
-        checkpoint.copy(path, folder / name)
+        copy(path, folder / name)
     missing = f"the config of {draft.base} is not here: vLLM checks that both have as many tokens"
     return Written(list(draft.files), [command] if theirs else [command, missing])
 

@@ -15,6 +15,7 @@ from typing import Any
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar, set_tqdm_hook, set_verbosity_error
+from typing_extensions import override
 
 Progress = Callable[[str, int, int], None]
 """Told what is counted ("bytes" downloaded or "weights" loaded), how many there are, and of how
@@ -60,8 +61,8 @@ def reported(tell: Progress) -> Iterator[type[tqdm]]:
             hidden = {**options, "disable": True}
             super().__init__(*arguments, **hidden)  # type: ignore[no-untyped-call]
 
+        @override
         def update(self, n: float | None = 1) -> None:
-            """See `tqdm.update`."""
             with self.get_lock():  # files come in several threads
                 self.n += n or 0
                 if self._counted:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from nfox.errors import UsageError
+from nfox.files.atomic import write_text
+from nfox.files.hub import read_json
 from nfox.files.jsonl import Share, finished_ids, locked
-from nfox.heads.checkpoint import write_text
-from nfox.models.loading import read_json
 from nfox.text.template import Message
 
 Facts = dict[str, Any]

@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from nfox.decoding.cache import KVCache, common_prefix
 from nfox.decoding.target import CHUNK
@@ -25,6 +26,7 @@ class Norm(nn.RMSNorm):
     def __init__(self, size: int) -> None:
         super().__init__(size, eps=1e-6)
 
+    @override
     def forward(self, rows: Tensor) -> Tensor:
         """[..., D] to [..., D]."""
         return super().forward(rows.to(self.weight.dtype))
@@ -175,9 +177,9 @@ class Memory:
         """Forget what is not the past any more; return how many tokens are still remembered. The
         last token read is never kept, so that there is always something to read.
         """
-        if cache.source != self._source:
+        if cache.encoder_ids != self._source:
             self.tokens = []
-            self._source = cache.source
+            self._source = cache.encoder_ids
         start = min(self._agreed, len(self.tokens))
         same = common_prefix(self.tokens, cache.tokens, start)
         del self.tokens[min(same, len(cache.tokens) - 1) :]

@@ -104,8 +104,8 @@ class Heads(nn.Module, ABC):
 def state_scale(target: Target) -> Tensor:
     """Return [D] how large the target's last hidden states are, from a few of its tokens."""
     cache, count = target.new_cache(), min(64, target.max_context)
-    cache.reuse([0], (0,) if target.encodes else None)
-    target.read([i * target.vocabulary // count for i in range(count)], cache)
+    cache.reuse([0], (0,) if target.is_encoder_decoder else None)
+    target.read([i * target.vocabulary_size // count for i in range(count)], cache)
     return cache.hidden.float().square().mean(0).sqrt()
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from nfox.decoding.target import Target
 
 
-class Grams(nn.Module):
+class TrigramEncoder(nn.Module):
     """M (u + SiLU(A u + b)), where u are the embeddings of the last tokens side by side.
 
     A is full or a product of two thin matrices, and 0 at first, like b. u is scaled to 1:
@@ -34,6 +35,7 @@ class Grams(nn.Module):
         self.inner = nn.Sequential(down, inner) if rank < whole else inner
         self.out = nn.Linear(whole, size, bias=False)
 
+    @override
     def forward(self, window: Tensor, target: Target) -> Tensor:
         """Return [..., D] for windows [..., 3] of tokens; the base's embeddings stay frozen."""
         with torch.no_grad():

@@ -9,8 +9,6 @@ import torch
 
 from nfox.errors import UsageError
 
-DTYPES = ("auto", "float32", "float16", "bfloat16")
-
 
 def best_device() -> torch.device:
     """Return the GPU if there is one, else the CPU."""

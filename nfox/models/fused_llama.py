@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nfox.decoding.cache import KVCache
-from nfox.decoding.target import Score, Target
+from nfox.decoding.target import Score
 from nfox.decoding.tree import TokenTree
+from nfox.models.transformers_cache import past_of
+from nfox.models.transformers_target import TransformersTarget
 
 _SMALL = 2**18
 """Weights of a product up to which, on a CPU, float32 takes a quarter of the time of 16 bit."""
@@ -25,14 +27,14 @@ _SMALL = 2**18
 _CLOSE = {torch.bfloat16: 0.25, torch.float16: 0.25}  # of the logits' deviation; as in `Target`
 
 
-def score_of(draft: Target) -> Score:
+def fused_score(draft: TransformersTarget) -> Score:
     """Return what scores chains as `draft.score` does, in less time where the model's shape is
     known and it agrees with the model itself on a few tokens.
 
     Weights that are used together are moved together in memory; the model keeps working on them.
     """
     try:
-        made = _Lean(draft)
+        made = FusedLlama(draft)
     except (AttributeError, TypeError):  # some other shape
         return draft.score
     return made.score if made.agrees() else draft.score
@@ -68,7 +70,7 @@ class _Layer:
         return replace(self, **pairs)
 
 
-class _Lean:
+class FusedLlama:
     """A decoder of Llama's shape: Llama, Mistral, Qwen 2 and 3, and what only bears other names.
 
     Raises:
@@ -76,7 +78,7 @@ class _Lean:
         TypeError: if its layers are not plain ones, or not on one device.
     """
 
-    def __init__(self, draft: Target) -> None:
+    def __init__(self, draft: TransformersTarget) -> None:
         body, config = draft.model.model, draft.config
         self.draft = draft
         self.body = body
@@ -126,7 +128,7 @@ class _Lean:
 
     @torch.inference_mode()
     def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
-        """See `Target.score`; for chains."""
+        """Do what `Target.score` does, for chains."""
         base, count = len(cache.tokens), len(tree)
         if count > 8:  # arithmetic counts there, and the model's own masks are made once
             return self.draft.score(tree, cache)
@@ -173,7 +175,7 @@ class _Lean:
         turned = turned.to(kept).transpose(0, 1)[None]
         queries, keys = torch.split(turned, [self.heads, self.groups], 1)
         values = heads[:, asking:].to(kept).transpose(0, 1)[None]
-        keys, values = cache.past.update(keys, values, index)
+        keys, values = past_of(cache).update(keys, values, index)
         gathered = functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=seen, enable_gqa=self.groups < self.heads
         )
@@ -187,7 +189,7 @@ class _Lean:
     def agrees(self) -> bool:
         """Whether the model itself says the same of a few tokens."""
         cache = self.draft.new_cache()
-        text = [(7 * i + 3) % self.draft.vocabulary for i in range(8)]
+        text = [(7 * i + 3) % self.draft.vocabulary_size for i in range(8)]
         self.draft.read(text[:5], cache)
         tree = TokenTree.chain(text[5], text[6:])
         expected, _ = self.draft.score(tree, cache)

@@ -7,94 +7,26 @@ do.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import pickle
 import shutil
 import tempfile
 import weakref
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from nfox.decoding.target import Target
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.files.progress import Progress, quiet, reported
 from nfox.models import adapters
-from nfox.models.devices import DTYPES, choose_device, choose_dtype
-
-ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-Quantisation = Literal["4bit", "8bit"]
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """How a model is loaded.
-
-    Args:
-        dtype: of weights and activations; "auto" is bfloat16 on a CPU that computes in it, else
-            float32, and the checkpoint's own on a GPU.
-        quantisation: "4bit" (nf4) or "8bit" by bitsandbytes, while loading.
-        attn: transformers' attention; "auto" is sdpa where the model has it; flash_attention_2
-            takes no masks, so it scores chains only.
-        device: "cpu", "cuda:1", ...; by default a GPU if there is one.
-        device_map: how the model is split over devices, in transformers' words: "auto",
-            "balanced", "balanced_low_0" or "sequential"; None puts all of it on one.
-        max_memory: what each device may hold, {"0": "9GiB", "cpu": "20GiB"}; what finds no room
-            stays on the disk, from where it is read in every forward.
-        revision: commit, tag or branch on the hub.
-        cache_dir: where downloads are kept; None is the hub's own folder.
-        offline: use nothing but local files.
-        trust_remote_code: run code that comes with the checkpoint.
-        adapter: a LoRA, merged into weights that are not quantised: its folder or hub id, or the
-            name of one that lies beside the model, see `nfox.models.adapters`.
-    """
-
-    dtype: str = "auto"
-    quantisation: Quantisation | None = None
-    attn: str = "auto"
-    device: str | None = None
-    device_map: str | None = None
-    max_memory: dict[str, str] = field(default_factory=dict)
-    revision: str | None = None
-    cache_dir: str | None = None
-    offline: bool = False
-    trust_remote_code: bool = False
-    adapter: str | None = None
-
-    def __post_init__(self) -> None:
-        split = self.device_map or DEVICE_MAPS[0]
-        for given, known in (
-            (self.dtype, DTYPES),
-            (self.attn, ATTENTIONS),
-            (split, DEVICE_MAPS),
-        ):
-            if given not in known:
-                raise UsageError(f"{given!r} is not one of {', '.join(known)}")
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A language model, ready to run.
-
-    Args:
-        name: folder or hub id, as given.
-        target: the model.
-        tokenizer: its tokenizer; None if the folder has none.
-        adapter: the LoRA that was loaded with it, as given; None for none.
-    """
-
-    name: str
-    target: Target
-    tokenizer: Any = None
-    adapter: str | None = None
+from nfox.models.devices import choose_device, choose_dtype
+from nfox.models.options import LoadedModel, ModelOptions
+from nfox.models.transformers_target import TransformersTarget
 
 
 def load_model(
@@ -125,22 +57,7 @@ def load_model(
     except _FAILURES as error:
         raise ModelError(f"cannot load {name}: {_line(error)}", _hint(name, options)) from error
     tokenizer = _load_tokenizer(folder, options)
-    return LoadedModel(name, Target(model.eval()), tokenizer, options.adapter)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ModelError: if the file is not one.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ModelError(f"{path}: expected a JSON object, got {type(data).__name__}")
-    return data
+    return LoadedModel(name, TransformersTarget(model.eval()), tokenizer, options.adapter)
 
 
 # What transformers and the libraries under it raise on files that are not what they should be.

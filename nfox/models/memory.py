@@ -10,8 +10,9 @@ import psutil
 import torch
 
 from nfox.errors import NfoxError
+from nfox.files.hub import read_json
 from nfox.models.devices import choose_device, choose_dtype
-from nfox.models.loading import ModelOptions, read_json
+from nfox.models.options import ModelOptions
 
 _BYTES = {"4bit": 0.6, "8bit": 1.1}  # per weight, with scales and what stays in 16 bit
 

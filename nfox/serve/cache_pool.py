@@ -35,11 +35,11 @@ class Caches:
         return len(self._kept)
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """What the idle ones take."""
         return sum(list(self._sizes.values()))
 
-    def take(self, prompt: Sequence[int], source: tuple[int, ...] | None = None) -> KVCache:
+    def take(self, prompt: Sequence[int], encoder_ids: tuple[int, ...] | None = None) -> KVCache:
         """Return the cache that has read the most of a prompt; it is the caller's until kept again.
 
         One of which all goes on is taken as it is; of one that went on otherwise, which another
@@ -47,10 +47,12 @@ class Caches:
 
         Args:
             prompt: what is to be read.
-            source: what the encoder reads, for encoder-decoder models.
+            encoder_ids: what the encoder reads; None for decoder-only models.
         """
         wanted = prompt[:-1]
-        found = [(common_prefix(c.tokens, wanted), c) for c in self._kept if c.source == source]
+        found = [
+            (common_prefix(c.tokens, wanted), c) for c in self._kept if c.encoder_ids == encoder_ids
+        ]
         shared, cache = max(
             found,
             key=lambda one: (one[0], one[0] == len(one[1].tokens)),
@@ -70,8 +72,8 @@ class Caches:
             if common_prefix(past, cache.tokens) == len(past):
                 self._drop(index)
         self._kept.append(cache)
-        self._sizes[id(cache)] = cache.bytes
-        size = self.bytes
+        self._sizes[id(cache)] = cache.nbytes
+        size = self.nbytes
         while self._kept and size > self._limit:
             size -= self._drop(0)
 

@@ -101,7 +101,7 @@ class Metrics:
             "nfox_waiting": ("Requests in the queue", lambda: engine.waiting),
             "nfox_running": ("Requests being answered", lambda: engine.running),
             "nfox_caches": ("Idle KV caches", lambda: len(engine.caches)),
-            "nfox_cache_bytes": ("Bytes of idle KV caches", lambda: engine.caches.bytes),
+            "nfox_cache_bytes": ("Bytes of idle KV caches", lambda: engine.caches.nbytes),
         }
         for name, (help, value) in gauges.items():
             Gauge(name, help, registry=self.registry).set_function(value)

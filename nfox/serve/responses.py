@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import override
+
 from nfox import __version__
 from nfox.reply import Reply
 from nfox.serve.jobs import Delta, Event, Finished
@@ -149,17 +151,21 @@ class ChatAnswer(Answer):
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
+    @override
     def opening(self, choices: int) -> list[Json]:
-        """See `Answer.opening`: the role."""
+        """The role."""
         said = {"delta": {"role": "assistant", "content": ""}}
         return [self._chunk(choice, said, ()) for choice in range(choices)]
 
+    @override
     def _added(self, text: str) -> Json:
         return {"delta": {"content": text} if text else {}}
 
+    @override
     def _said(self, text: str) -> Json:
         return {"message": {"role": "assistant", "content": text}}
 
+    @override
     def _told(self, scores: Sequence[Score], start: int) -> Json:
         return {"content": [_entry(s) | {"top_logprobs": [*map(_entry, s.top)]} for s in scores]}
 
@@ -170,12 +176,15 @@ class TextAnswer(Answer):
     prefix = "cmpl"
     whole_object = chunk_object = "text_completion"
 
+    @override
     def _added(self, text: str) -> Json:
         return {"text": text}
 
+    @override
     def _said(self, text: str) -> Json:
         return {"text": text}
 
+    @override
     def _told(self, scores: Sequence[Score], start: int) -> Json:
         ends = [start]
         for one in scores:

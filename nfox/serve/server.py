@@ -9,6 +9,7 @@ import socket
 
 import uvicorn
 from starlette.types import ASGIApp
+from typing_extensions import override
 
 from nfox.errors import NfoxError, UsageError
 from nfox.serve.worker import Engine
@@ -64,8 +65,8 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._engine = engine
 
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See `uvicorn.Server`."""
         self._engine.stop()
         await super().shutdown(sockets)
         await asyncio.to_thread(self._engine.join, _GRACE)

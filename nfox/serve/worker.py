@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from nfox.decoding.cache import common_prefix
+from nfox.decoding.drafter import Drafter
 from nfox.decoding.generate import check_prompt
-from nfox.drafters.common.method import Drafter
 from nfox.engine import Chat
 from nfox.errors import NfoxError, UsageError
 from nfox.reply import Reply
@@ -224,13 +224,13 @@ class Engine:
             return _Encoded(prompt, begun, source, chat.template.stop_strings)
         ids = list(question.ids or tokenizer(question.text).input_ids)
         target = chat.model.target
-        strange = [token for token in ids if not 0 <= token < target.vocabulary]
+        strange = [token for token in ids if not 0 <= token < target.vocabulary_size]
         if strange:
-            known = target.vocabulary
+            known = target.vocabulary_size
             raise UsageError(f"there is no token {strange[0]}", f"the model knows {known}")
-        if target.encodes:
+        if target.is_encoder_decoder:
             check_prompt(ids, chat.max_context)
-            return _Encoded([target.first_token], [], tuple(ids))
+            return _Encoded([target.decoder_start_token], [], tuple(ids))
         return _Encoded(ids, ids)
 
     def _keep(self, asked: _Encoded, messages: Sequence[Message], reply: Reply) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback
+from typing_extensions import override
 
 
 class Stop(TrainerCallback):
@@ -25,8 +26,8 @@ class Stop(TrainerCallback):
         self.agreed: Callable[[bool], bool] = bool
         self.stopped = False
 
+    @override
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """See `TrainerCallback`."""
         if self.agreed(self.asked()) and state.global_step < state.max_steps:
             self.stopped = control.should_training_stop = control.should_save = True
 
@@ -43,8 +44,8 @@ class Epochs(TrainerCallback):
     def __init__(self, rows: Any) -> None:
         self.rows = rows
 
+    @override
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """See `TrainerCallback`."""
         self.rows.set_epoch(int((state.epoch or 0) + 1e-6))  # in the middle of one if resumed
 
 
@@ -64,8 +65,9 @@ class Estimate(TrainerCallback):
         self.rehearse: Callable[[], tuple[float, int]] | None = None
         self._times: list[float] = []
 
+    @override
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """See `TrainerCallback`; by now the training is what it will be."""
+        """By now the training is what it will be."""
         left = state.max_steps - state.global_step
         if self.rehearse and left:
             seconds, memory = self.rehearse()
@@ -74,8 +76,9 @@ class Estimate(TrainerCallback):
             time = f"about {_spell(seconds * left)} for {left} steps"
             self.tell(f"one batch was tried: {seconds:.2f} s a step, {time}{held}")
 
+    @override
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """See `TrainerCallback`; the first step also warms up, so the second one is timed."""
+        """The first step also warms up, so the second one is timed."""
         left = state.max_steps - state.global_step
         self._times.append(time.monotonic())
         if len(self._times) == 2 and left:

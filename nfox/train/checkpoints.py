@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -15,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.heads.checkpoint import UNREADABLE
+from nfox.errors import ModelError, UsageError
+from nfox.files.atomic import UNREADABLE, DiskFullError, reporting_full_disk
 
 _STATE = "trainer_state.json"  # what the Trainer writes last
 WEIGHTS = "model.safetensors"
@@ -162,38 +160,22 @@ def finished(point: Path, max_steps: int, epochs: float) -> bool:
 
 
 @contextmanager
-def full_disk_said(folder: Path, kept: str = "", hint: str = "") -> Iterator[None]:
-    """Turn what libraries raise on a full disk into one line.
+def training_disk_full(folder: Path) -> Iterator[None]:
+    """Turn what libraries raise on a full disk while training into one line that says how the
+    training goes on.
 
     Args:
-        folder: that is written to.
-        kept: what is not lost; where nothing is said, the newest checkpoint.
-        hint: what to do; where nothing is said, how a training goes on.
+        folder: where checkpoints are written.
     """
     try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if getattr(error, "errno", None) not in _FULL and not any(
-            said in str(error) for said in _FULL_SAID
-        ):
-            raise
-        found = checkpoints(folder)
-        newest = f"{found[-1].name} is whole" if found else "no checkpoint was written yet"
-        then = (
+        with reporting_full_disk(folder, "", ""):
+            yield
+    except DiskFullError as error:
+        whole = checkpoints(folder)
+        state = f"{whole[-1].name} is whole" if whole else "no checkpoint was written yet"
+        hint = (
             "free some space (or lower --save_total_limit), then add --resume_from_checkpoint true"
-            if found
+            if whole
             else "free some space, then train again; what --save_steps writes can be gone on from"
         )
-        raise NfoxError(f"{folder}: the disk is full; {kept or newest}", hint or then) from error
-
-
-_FULL = {  # of the disk, of what a person may have of it, of what a file may be
-    code
-    for name in ("ENOSPC", "EDQUOT", "EFBIG")
-    if (code := getattr(errno, name, None)) is not None
-}
-_FULL_SAID = (
-    *map(os.strerror, sorted(_FULL)),
-    "unexpected pos",  # torch.save, which does not say why it could write no more
-    "PytorchStreamWriter failed writing",
-)
+        raise DiskFullError(f"{folder}: the disk is full; {state}", hint) from error

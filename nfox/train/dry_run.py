@@ -46,12 +46,12 @@ def rehearse(learner: Learner, rows: Dataset[Any], batch: int) -> tuple[float, i
                 seconds = _once(learner, inputs)
     finally:
         learner.train(training)
-    return seconds, _held(learner.target.last_device)
+    return seconds, _held(learner.target.output_device)
 
 
 def _once(learner: Learner, inputs: dict[str, torch.Tensor]) -> float:
     """Return the seconds that a forward and a backward take."""
-    device = learner.target.last_device
+    device = learner.target.output_device
     began = time.perf_counter()
     loss, _ = learner(**inputs)
     loss.backward()

@@ -8,15 +8,17 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from nfox.decoding.target import Target
 from nfox.errors import ModelError
 from nfox.heads.base import IGNORE
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.data.rows import Row, collate
 from nfox.train.learner import ROWS
 
 
 @torch.inference_mode()
-def held_out_loss(target: Target, rows: Dataset[Row], batch: int = 4) -> tuple[float, int]:
+def held_out_loss(
+    target: TransformersTarget, rows: Dataset[Row], batch: int = 4
+) -> tuple[float, int]:
     """Return the mean loss of the supervised tokens, in nats, and how many they are.
 
     Args:
@@ -27,12 +29,12 @@ def held_out_loss(target: Target, rows: Dataset[Row], batch: int = 4) -> tuple[f
     Raises:
         ModelError: if the model is no causal one, or its logits cannot be made from its states.
     """
-    if target.encodes or not target.unembeds:
+    if target.is_encoder_decoder or not target.can_unembed:
         raise ModelError("the held-out loss is measured of causal models with plain logits only")
     total, count = 0.0, 0
     loader: Any = DataLoader(rows, batch, collate_fn=collate)
     for inputs in loader:
-        hidden = target.hidden(inputs["input_ids"])
+        hidden = target.hidden_states(inputs["input_ids"])
         labels = inputs["labels"][:, 1:].to(hidden.device)
         learned = labels != IGNORE
         places = (hidden[:, :-1][learned], labels[learned])

@@ -18,7 +18,7 @@ import transformers
 from torch.utils.data import Dataset, Subset
 
 import nfox
-from nfox.models.loading import LoadedModel, ModelOptions
+from nfox.models.options import LoadedModel, ModelOptions
 from nfox.text.resolve import resolve
 from nfox.train.data.conversations import read
 from nfox.train.data.rows import Rows

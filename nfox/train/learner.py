@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
-from nfox.decoding.target import Target
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.metrics import Found, Means
 
 Batch = dict[str, Tensor]
@@ -40,7 +40,7 @@ class Learner(nn.Module, ABC):
     accepts_loss_kwargs = True  # makes the Trainer count the places of a step
     collate: Callable[[Sequence[Any]], Batch]
 
-    def __init__(self, target: Target, dtype: torch.dtype) -> None:
+    def __init__(self, target: TransformersTarget, dtype: torch.dtype) -> None:
         super().__init__()
         self.target = target
         self.dtype = dtype
@@ -86,7 +86,7 @@ class Learner(nn.Module, ABC):
         """Compute in `dtype`, if it is a 16 bit one."""
         # Without the cache: a weight rounded once without gradients would stay without them.
         with torch.autocast(
-            self.target.last_device.type,
+            self.target.output_device.type,
             self.dtype,
             enabled=self.dtype in (torch.bfloat16, torch.float16),
             cache_enabled=False,

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from nfox.decoding.target import Target
 from nfox.errors import ModelError, UsageError
 from nfox.models.devices import choose_dtype
-from nfox.models.loading import LoadedModel, ModelOptions, load_model
+from nfox.models.loading import load_model
+from nfox.models.options import LoadedModel, ModelOptions
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.heads.base_model import keep_unpacked
 from nfox.train.heads.joint_options import BaseTraining
 
@@ -37,10 +38,10 @@ def load(model: str, loading: ModelOptions, base: BaseTraining, use: str) -> Loa
     target = loaded.target
     if base != "frozen":
         keep_unpacked(target)
-    if target.encodes or target.proposals == "nothing" or not target.unembeds:
+    if target.is_encoder_decoder or target.proposals == "nothing" or not target.can_unembed:
         why = (
             "is an encoder-decoder model"
-            if target.encodes
+            if target.is_encoder_decoder
             else "keeps a recurrent state that cannot be rolled back"
             if target.proposals == "nothing"
             else "turns hidden states into logits in a way that training cannot follow"
@@ -51,7 +52,9 @@ def load(model: str, loading: ModelOptions, base: BaseTraining, use: str) -> Loa
     return loaded
 
 
-def computed_in(target: Target, loading: ModelOptions, base: BaseTraining) -> torch.dtype:
+def computed_in(
+    target: TransformersTarget, loading: ModelOptions, base: BaseTraining
+) -> torch.dtype:
     """Return the dtype that a model is computed in, which is not that of weights in training."""
     wanted = choose_dtype(loading.dtype, target.device)
     return wanted if base == "whole" and isinstance(wanted, torch.dtype) else target.dtype

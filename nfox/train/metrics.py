@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from typing_extensions import override
+
 from nfox.decoding import tree_shapes as trees
 
 
@@ -48,16 +50,16 @@ class Means(Found):
     places: int
     others: dict[str, float]
 
+    @override
     def metrics(self) -> dict[str, float]:
-        """See `Found.metrics`."""
         return {"loss": self.loss, **self.others}
 
+    @override
     def flat(self) -> list[float]:
-        """See `Found.flat`."""
         return list(self.metrics().values())
 
+    @override
     def like(self, means: Sequence[float], places: int) -> Means:
-        """See `Found.like`."""
         loss, *others = means
         return Means(loss, places, dict(zip(self.others, others, strict=True)))
 
@@ -80,19 +82,20 @@ class Measured(Found):
         """Return the tokens per step to expect of the best tree of so many drafted nodes."""
         return trees.best(self.accuracy, None, most=nodes).tau(self.accuracy)
 
+    @override
     def metrics(self) -> dict[str, float]:
-        """See `Found.metrics`; the tokens per step to expect, and the accuracy of each depth."""
+        """The tokens per step to expect, and the accuracy of each depth."""
         found = {"loss": self.loss, "tau": self.tau()}
         for depth, row in enumerate(self.accuracy, 1):
             found |= {f"depth{depth}_top1": row[0], f"depth{depth}_top5": sum(row[:5])}
         return found
 
+    @override
     def flat(self) -> list[float]:
-        """See `Found.flat`."""
         return [self.loss, *(rate for row in self.accuracy for rate in row)]
 
+    @override
     def like(self, means: Sequence[float], places: int) -> Measured:
-        """See `Found.like`."""
         loss, *rates = means
         width = len(self.accuracy[0])
         rows = [rates[i : i + width] for i in range(0, len(rates), width)]

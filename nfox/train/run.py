@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, set_seed
 
 from nfox.train.callbacks import Estimate, Stop
-from nfox.train.checkpoints import checkpoints, finished, full_disk_said, resume_point
+from nfox.train.checkpoints import checkpoints, finished, resume_point, training_disk_full
 from nfox.train.dry_run import rehearse
 from nfox.train.job import Done, Job, Tell
 from nfox.train.sharding import check_spread, refuse_spread_base, refuse_spread_model
@@ -54,7 +54,7 @@ def train(
         # Asked for late: --auto_find_batch_size tries smaller batches.
         estimate.rehearse = lambda: rehearse(learner, rows, trainer._train_batch_size)
     _announce(job.describe(learner), args, rows, point, tell)
-    with full_disk_said(folder):
+    with training_disk_full(folder):
         seconds = _run(trainer, point)
         if stopping.stopped:
             return Done(folder / f"checkpoint-{trainer.state.global_step}", True, job.model)

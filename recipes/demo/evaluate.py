@@ -14,7 +14,8 @@ from generate import greedy
 from skills import SKILLS, exam
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from nfox.models.loading import ModelOptions, load_model
+from nfox.models.loading import load_model
+from nfox.models.options import ModelOptions
 
 MEASURES = ("loss", "skills", "alpha", "agreement")
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from nfox.heads import checkpoint
-from nfox.models.loading import ModelOptions
+from nfox.models.options import ModelOptions
 
 SETTINGS = Path(__file__).with_name("heads.yaml")
 EXTRA = {
@@ -62,8 +62,8 @@ def plain(value: object) -> object:
 
 def publish(made: Path, target: Path, folder: Path) -> None:
     """Put finished heads in place, with no path in them that means nothing elsewhere."""
-    found = checkpoint.about(str(made), ModelOptions())
+    found = checkpoint.read_info(str(made), ModelOptions())
     training = {key: plain(value) for key, value in found.training.items()}
     about = found.model_copy(update={"base": target.as_posix(), "training": training})
     checkpoint.write(folder, about, checkpoint.read(str(made), ModelOptions()))
-    (folder / checkpoint.WEIGHTS).chmod(0o644)
+    (folder / checkpoint.WEIGHTS_FILE).chmod(0o644)

@@ -41,7 +41,7 @@ def train(out: Path, *more: object, **changes: object) -> Result:
 
 
 def said(out: Path) -> Any:
-    found = checkpoint.about(str(out))
+    found = checkpoint.read_info(str(out))
     assert found is not None
     return found
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from nfox.decoding.cache import KVCache, common_prefix
-from nfox.decoding.target import CACHES, Target
 from nfox.decoding.tree import TokenTree
+from nfox.models.transformers_target import CACHE_NAMES, TransformersTarget
 
 LONG = [(11 * i + i // 7) % tiny.VOCABULARY for i in range(700)]
 TREE = TokenTree.from_paths(5, [[1, 2], [3, 4, 5], [2]])
 
 
-def single() -> Target:
+def single() -> TransformersTarget:
     """Return a Llama in float32, with room for long texts."""
     target = tiny.target("llama", max_position_embeddings=1024)
     target.model.float()
@@ -41,7 +41,7 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
 def test_equal_to_transformers_bit_by_bit_over_growth() -> None:
     target = single()
     cache, theirs, start = target.new_cache(), DynamicCache(), 0
-    name = next(name for name in CACHES if name in target.takes)
+    name = next(name for name in CACHE_NAMES if name in target.forward_parameters)
     for size in (1, 3, 250, 1, 1, 1, 200, 56, 1):  # beyond one block, and beyond two
         ids = torch.tensor([LONG[start : start + size]])
         with torch.inference_mode():

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from nfox.decoding import costs
-from nfox.decoding.costs import WIDTHS, Costs, idleness, measure, timed
+from nfox.decoding.costs import WIDTHS, Costs, idle_reason, measure, timed
 
 FLAT = Costs({1: 5.0, 4: 5.0, 32: 5.0})
 LINEAR = Costs({1: 1.0, 2: 2.0, 32: 32.0})
@@ -47,9 +47,9 @@ def test_it_says_whether_speculation_pays() -> None:
 
 
 def test_why_nothing_is_drafted_is_said_in_a_word() -> None:
-    assert idleness(3, given=False) == idleness(3, given=True) == ""
-    assert "drafting does not pay on this machine" in idleness(0, given=False)
-    assert "as asked for" in idleness(0, given=True)
+    assert idle_reason(3, given=False) == idle_reason(3, given=True) == ""
+    assert "drafting does not pay on this machine" in idle_reason(0, given=False)
+    assert "as asked for" in idle_reason(0, given=True)
 
 
 def test_it_is_shown_in_one_line() -> None:

@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from nfox.decoding.cache import KVCache
+from nfox.decoding.drafter import Context, Drafter
 from nfox.decoding.generate import generate
 from nfox.decoding.rules import make_rule
-from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
-from nfox.drafters.common.method import Context, Drafter
 from nfox.drafters.none import Autoregressive
 from nfox.errors import ContextError, UsageError
+from nfox.models.transformers_target import TransformersTarget
 
 CASES = [(family, method) for family in tiny.DECODERS for method in tiny.methods(family)]
 LLAMA = [method for family, method in CASES if family == "llama"]
@@ -109,7 +109,7 @@ def test_regenerate_undo_and_a_change_of_method(family: str, method: str) -> Non
 def test_a_prompt_is_read_in_chunks(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = (*PROMPT, *answer(family, PROMPT), 4, 9)
     whole = answer(family, prompt)
-    monkeypatch.setattr("nfox.decoding.target.CHUNK", 7)
+    monkeypatch.setattr("nfox.models.transformers_target.CHUNK", 7)
     assert tiny.text(tiny.run(tiny.target(family), tiny.make("none", family), prompt)) == whole
 
 
@@ -134,8 +134,8 @@ class Failing(Drafter):
             raise KeyboardInterrupt
         return tree
 
-    def truncate(self, length: int) -> None:
-        self.inner.truncate(length)
+    def rewind(self, length: int) -> None:
+        self.inner.rewind(length)
 
 
 def goes_on(family: str, drafter: Drafter, cache: KVCache, number: int) -> None:
@@ -192,7 +192,7 @@ def test_an_interrupt_inside_a_forward(
             hook.remove()
 
 
-def second_layer(target: Target) -> torch.nn.Module:
+def second_layer(target: TransformersTarget) -> torch.nn.Module:
     lists = [
         m for m in target.model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 2
     ]
@@ -296,8 +296,8 @@ def test_steps_say_what_was_drafted_and_where_the_time_went() -> None:
     for step in tiny.run(tiny.target(), drafter, PROMPT, keep_logits=True):
         assert step.logits is not None
         assert step.logits.shape == (len(step.tree), tiny.VOCABULARY)
-        assert step.logits.argmax(-1).tolist() == step.verdict.choices
-        assert step.tokens[-1] == step.verdict.choices[step.verdict.path[-1]]
+        assert step.logits.argmax(-1).tolist() == step.verdict.target_tokens
+        assert step.tokens[-1] == step.verdict.target_tokens[step.verdict.path[-1]]
         times = vars(step.seconds).values()
         assert min(times) >= 0
         assert step.seconds.total == pytest.approx(sum(times))

@@ -14,12 +14,12 @@ import torch
 from tiny import Scattered, Table
 from torch import Tensor
 
+from nfox.decoding.drafter import Context, Drafter
 from nfox.decoding.rules import Rejection, SampleAndMatch, make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import Prices
+from nfox.decoding.tree_shapes import NodeBudget
 from nfox.decoding.verify import Draw, Rule
-from nfox.drafters.common.method import Context, Drafter
 from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.lookup import Lookup
 from nfox.drafters.none import Autoregressive
@@ -59,7 +59,7 @@ class Siblings(Drafter):
         queue = [(0, context.tokens[-1], 1)]
         while queue:
             node, before, depth = queue.pop(0)
-            if depth > min(2, context.room):
+            if depth > min(2, context.max_depth):
                 continue
             q = rule.sampling.log_probabilities(Q[before, tokens[node]]).exp()
             count = min(4 - depth, int((q > 0).sum()))
@@ -76,7 +76,7 @@ def spec(
     gamma: int, floor: float = 0.0, branches: int = 1, kind: type[Speculative] = Speculative
 ) -> Speculative:
     """Drafting on costs what a token of this chance is worth."""
-    prices = Prices(63, rate=1.0, draft=floor)
+    prices = NodeBudget(63, rate=1.0, draft=floor)
     return kind(DRAFT, SIZE, gamma, branches, prices)  # type: ignore[arg-type]
 
 
@@ -224,7 +224,7 @@ class Same(Scattered):
     """Always guesses the same tree."""
 
     def propose(self, context: Context) -> TokenTree:
-        paths = [[0, 1], [2, 3], [4]] if context.room > 1 else []
+        paths = [[0, 1], [2, 3], [4]] if context.max_depth > 1 else []
         return TokenTree.from_paths(context.root, paths)
 
 

@@ -49,7 +49,7 @@ def test_logits_are_processed_as_by_transformers() -> None:
 def test_no_temperature_is_too_low(temperature: float) -> None:
     logits = torch.tensor([[5.0, 200.0, -300.0, 200.0 - 1e-3]])
     rule = make_rule("exact", Sampling(temperature=temperature))
-    assert rule.judge(TokenTree.chain(0), logits, []).choices == [1]
+    assert rule.judge(TokenTree.chain(0), logits, []).target_tokens == [1]
     assert rule.draw(logits[0], [], 2).tokens[0] == 1
 
 

@@ -8,9 +8,9 @@ import torch
 from tiny import PROMPT
 
 from nfox.decoding.cache import KVCache
-from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.errors import ModelError
+from nfox.models.transformers_target import TransformersTarget
 
 FAMILIES = list(tiny.FAMILIES)
 
@@ -28,9 +28,9 @@ def test_the_probe_does_not_depend_on_the_dtype(family: str, dtype: torch.dtype)
     assert coarse.score(TokenTree.chain(1), filled(coarse))[0].dtype == torch.float32
 
 
-def filled(target: Target) -> KVCache:
+def filled(target: TransformersTarget) -> KVCache:
     cache = target.new_cache()
-    cache.reuse([0], PROMPT if target.encodes else None)
+    cache.reuse([0], PROMPT if target.is_encoder_decoder else None)
     target.read(PROMPT, cache)
     return cache
 
@@ -64,7 +64,9 @@ def test_every_node_of_a_chain_sees_those_before_it(family: str) -> None:
     ids = torch.tensor([[*PROMPT, *chain.tokens]])
     inputs = {"decoder_input_ids": ids, "input_ids": torch.tensor([PROMPT])}
     with torch.inference_mode():
-        expected = target.model(**inputs if target.encodes else {"input_ids": ids}).logits[0]
+        expected = target.model(
+            **inputs if target.is_encoder_decoder else {"input_ids": ids}
+        ).logits[0]
     torch.testing.assert_close(logits, expected[len(PROMPT) :], rtol=1e-4, atol=1e-4)
 
 
@@ -90,8 +92,8 @@ def test_no_tokens_are_read_in_no_forward() -> None:
 
 def test_a_model_that_takes_no_cache_is_refused_instead_of_forgetting() -> None:
     """Models ignore arguments that they do not know: a renamed one would be lost in silence."""
-    target = Target(tiny.target().model)
-    target.takes = frozenset({"input_ids", "kwargs"})
+    target = TransformersTarget(tiny.target().model)
+    target.forward_parameters = frozenset({"input_ids", "kwargs"})
     with pytest.raises(ModelError, match="takes no cache"):
         _ = target.proposals
 
@@ -110,9 +112,9 @@ def test_a_context_of_many_forwards_leaves_no_captured_states() -> None:
 @pytest.mark.parametrize("family", list(tiny.FAMILIES))
 def test_hidden_states_are_unembedded_as_the_model_does(family: str) -> None:
     target = tiny.target(family)
-    assert target.unembeds
+    assert target.can_unembed
     cache = target.new_cache()
-    cache.reuse([3], (5, 6) if target.encodes else None)
+    cache.reuse([3], (5, 6) if target.is_encoder_decoder else None)
     logits, hidden = target.score(TokenTree.chain(3), cache)
     assert hidden.shape[-1] == target.hidden_size
     with torch.inference_mode():

@@ -123,7 +123,7 @@ def test_no_other_number_of_nodes_pays_more(seed: int) -> None:
     rng = random.Random(seed)
     chances = sorted((rng.random() for _ in range(rng.randrange(13))), reverse=True)
     costs, rate = Costs({n: rng.uniform(0.1, 5) for n in range(1, 14)}), rng.uniform(0, 2)
-    prices = trees.Prices(12, costs, rate)
+    prices = trees.NodeBudget(12, costs, rate)
     kept = prices.paying(enumerate(chances))
 
     def worth(count: int) -> float:
@@ -134,11 +134,11 @@ def test_no_other_number_of_nodes_pays_more(seed: int) -> None:
 
 
 def test_without_costs_all_that_is_allowed_is_tried() -> None:
-    assert trees.Prices(3).paying(enumerate([0.5, 0.1, 0.01, 0.001])) == [0, 1, 2]
-    assert trees.Prices(0).paying(enumerate([0.5])) == []
+    assert trees.NodeBudget(3).paying(enumerate([0.5, 0.1, 0.01, 0.001])) == [0, 1, 2]
+    assert trees.NodeBudget(0).paying(enumerate([0.5])) == []
 
 
 def test_sure_guesses_make_larger_trees() -> None:
-    prices = trees.Prices(20, Costs({1: 1.0, 2: 1.1, 32: 4.0}), rate=2.0)
+    prices = trees.NodeBudget(20, Costs({1: 1.0, 2: 1.1, 32: 4.0}), rate=2.0)
     sure, unsure = [[0.9, 0.05]] * 4, [[0.3, 0.2]] * 4
     assert len(prices.paying(trees.likeliest(sure))) > len(prices.paying(trees.likeliest(unsure)))

@@ -36,7 +36,7 @@ def test_at_temperature_zero_every_rule_is_the_greedy_one(accept: str) -> None:
         rule = make_rule(accept, Sampling())
         verdict = verify(TREE, logits_for(TREE, choices), rule, [4])
         assert isinstance(rule, Greedy)
-        assert (verdict.path, verdict.bonus, verdict.choices) == (path, bonus, choices)
+        assert (verdict.path, verdict.bonus, verdict.target_tokens) == (path, bonus, choices)
         assert rule.draw(logits_for(TREE, choices)[0], [4]).tokens == [choices[0]]
 
 
@@ -47,14 +47,14 @@ def test_the_penalty_follows_each_path(sampling: Sampling) -> None:
     """A node's row is penalised for the past, the root and the path to it: not for siblings."""
     torch.manual_seed(2)
     logits, past = torch.randn(len(TREE), SIZE), [4, 4]
-    at_once = make_rule("exact", sampling).judge(TREE, logits, past).choices
+    at_once = make_rule("exact", sampling).judge(TREE, logits, past).target_tokens
     for node in range(len(TREE)):
         path = [TREE.tokens[n] for n in TREE.path(node)]
         before = [*past, *path[:-1]]
         alone = make_rule("exact", sampling).judge(
             TokenTree.chain(path[-1]), logits[node : node + 1], before
         )
-        assert alone.choices == [at_once[node]]
+        assert alone.target_tokens == [at_once[node]]
         # A draft model with the same logits draws the same token there.
         assert make_rule("exact", sampling).draw(logits[node], [*before, path[-1]]).tokens == [
             at_once[node]
@@ -64,7 +64,7 @@ def test_the_penalty_follows_each_path(sampling: Sampling) -> None:
 def test_sampling_chooses_alike_for_all_nodes_at_one_position() -> None:
     rule = make_rule("exact", Sampling(1.0, seed=4))
     logits = torch.randn(SIZE).expand(len(TREE), SIZE)
-    choices = rule.judge(TREE, logits, [1, 1]).choices
+    choices = rule.judge(TREE, logits, [1, 1]).target_tokens
     for depth in range(4):
         assert len({c for c, d in zip(choices, TREE.depths, strict=True) if d == depth}) == 1
 
@@ -156,7 +156,10 @@ def test_typical_goes_on_as_exact_does() -> None:
     torch.manual_seed(3)
     logits = torch.randn(len(TREE), SIZE)
     rules = [make_rule(accept, Sampling(1.0, seed=8), reply=2) for accept in ("typical", "exact")]
-    assert rules[0].judge(TREE, logits, [1]).choices == rules[1].judge(TREE, logits, [1]).choices
+    assert (
+        rules[0].judge(TREE, logits, [1]).target_tokens
+        == rules[1].judge(TREE, logits, [1]).target_tokens
+    )
 
 
 def test_rules_say_whether_they_are_lossless() -> None:

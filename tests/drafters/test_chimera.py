@@ -15,17 +15,18 @@ from tiny import PROMPT
 from torch import Tensor
 
 from nfox.decoding.costs import Costs
+from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
-from nfox.decoding.tree_shapes import Prices, Shape
+from nfox.decoding.tree_shapes import NodeBudget, Shape
 from nfox.drafters import chimera
 from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads
-from nfox.drafters.common.method import Context
 from nfox.errors import ModelError
+from nfox.files.hub import HubOptions
 from nfox.heads import attention as layers
 from nfox.heads import trigrams as grams
 from nfox.heads.base import IGNORE, Text, labelled
-from nfox.heads.checkpoint import ABOUT
-from nfox.models.loading import ModelOptions
+from nfox.heads.checkpoint import INFO_FILE
+from nfox.models.options import LoadedModel
 
 SIZE, WORDS = 32, tiny.VOCABULARY
 TOKENS = [*PROMPT, 40, 11, 2, 7, 63, 0, 8, 8, 8, 30]
@@ -55,7 +56,7 @@ def drafter(made: ChimeraHeads) -> Chimera:
 
 def read(*texts: list[int]) -> Text:
     ids = torch.tensor(texts)
-    return Text(ids, tiny.target().hidden(ids), ids.clone())
+    return Text(ids, tiny.target().hidden_states(ids), ids.clone())
 
 
 def propose(made: Chimera, tokens: list[int]) -> list[list[int]]:
@@ -205,7 +206,7 @@ def test_who_joins_late_proposes_what_it_would_have_proposed(
 def test_a_past_that_was_changed_meanwhile_is_forgotten() -> None:
     kept, changed = drafter(heads()), [*TOKENS[:7], 50, *TOKENS[8:]]
     for tokens in (TOKENS, changed, TOKENS[:5], TOKENS, changed[:9]):
-        kept.truncate(3)
+        kept.rewind(3)
         assert propose(kept, tokens) == propose(drafter(heads()), tokens)
 
 
@@ -226,7 +227,7 @@ def test_no_hop_is_made_for_nodes_that_cannot_pay_nor_if_itself_is_too_dear() ->
     for hops in range(1, 4):
         sure = math.prod(row[0] for row in chances[:hops])
         for costs, draft in (({1: 1.0, 2: 2.0}, 0.0), ({1: 1.0, 2: 1.0}, 1.0)):
-            made.prices = Prices(5, Costs(costs), rate=1.001 * sure, draft=draft)
+            made.prices = NodeBudget(5, Costs(costs), rate=1.001 * sure, draft=draft)
             assert len(made.guess(context, 1).tokens) == hops
 
 
@@ -297,7 +298,7 @@ def test_weights_in_float32_learn_from_a_base_in_bfloat16() -> None:
     made = ChimeraHeads(ChimeraConfig(hidden_size=SIZE, vocab_size=WORDS))
     made.start(target)
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        loss, _ = made.loss(Text(tokens, target.hidden(tokens), tokens), target)
+        loss, _ = made.loss(Text(tokens, target.hidden_states(tokens), tokens), target)
     loss.backward()
     assert loss.isfinite()
     for weight in made.parameters():
@@ -308,11 +309,11 @@ def test_weights_in_float32_learn_from_a_base_in_bfloat16() -> None:
 def test_a_second_layer_is_refused_not_ignored(tmp_path: Path) -> None:
     folder = tmp_path / "heads"
     shutil.copytree(tiny.heads_folder("chimera"), folder)
-    about = json.loads((folder / ABOUT).read_text())
+    about = json.loads((folder / INFO_FILE).read_text())
     about["config"]["num_layers"] = 2
-    (folder / ABOUT).write_text(json.dumps(about))
+    (folder / INFO_FILE).write_text(json.dumps(about))
     with pytest.raises(ModelError, match="num_layers"):
-        Chimera.load("the target", tiny.target(), str(folder), ModelOptions())
+        Chimera.load(LoadedModel("the target", tiny.target()), str(folder), HubOptions())
 
 
 def test_the_demos_heads_are_small() -> None:

@@ -17,14 +17,15 @@ from torch import Tensor
 from training import job, learn
 
 from nfox.decoding import tree_shapes as trees
+from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
-from nfox.drafters.common.method import Context
 from nfox.drafters.ctc import CTC, CTCConfig, CTCHeads
 from nfox.errors import ModelError, UsageError
+from nfox.files.hub import HubOptions
 from nfox.heads.base import IGNORE, Text
-from nfox.heads.checkpoint import ABOUT
+from nfox.heads.checkpoint import INFO_FILE
 from nfox.heads.ctc_alignment import collapse, longest, prefixes, ranks, surprise
-from nfox.models.loading import ModelOptions
+from nfox.models.options import LoadedModel
 
 WORDS, SLOTS = 3, 5
 EVERY: dict[str, Any] = {"beam": 1000, "top": 1000, "least": 0.0}  # nothing is left out
@@ -349,7 +350,7 @@ def test_who_joins_late_or_comes_back_proposes_the_same() -> None:
         assert (tree.tokens, tree.parents) == (late.tokens, late.parents)
     other = [*tokens[:9], 60, 61, 62]
     for text in (other, tokens[:15], other[:10], tokens):
-        always.truncate(4)  # of what it says the drafter believes nothing: it compares
+        always.rewind(4)  # of what it says the drafter believes nothing: it compares
         tree, late = always.propose(context(text, 5)), drafter().propose(context(text, 5))
         assert (tree.tokens, tree.parents) == (late.tokens, late.parents)
         assert always.memory.tokens == text
@@ -377,8 +378,8 @@ def test_slots_too_few_for_the_tokens_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--ctc_slots: 2 slots cannot say 4 tokens"):
         learn(tmp_path, job("ctc", config={"num_heads": 4, "slots": 2}, model="./absent"))
     folder = shutil.copytree(tiny.heads_folder("ctc"), tmp_path / "heads")
-    said = json.loads((folder / ABOUT).read_text())
+    said = json.loads((folder / INFO_FILE).read_text())
     said["config"]["slots"] = 2
-    (folder / ABOUT).write_text(json.dumps(said))
+    (folder / INFO_FILE).write_text(json.dumps(said))
     with pytest.raises(ModelError, match="2 slots cannot say 3 tokens"):
-        CTC.load("the target", tiny.target(), str(folder), ModelOptions())
+        CTC.load(LoadedModel("the target", tiny.target()), str(folder), HubOptions())

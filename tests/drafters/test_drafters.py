@@ -15,13 +15,14 @@ from tiny import PROMPT, context
 
 from nfox import drafters
 from nfox.decoding.costs import Costs
+from nfox.decoding.drafter import Context, Drafter
 from nfox.decoding.rules import RULES, make_rule
 from nfox.decoding.sampling import Sampling
-from nfox.drafters.common.method import Context, Drafter, Options, Parts, Places
+from nfox.drafters.common.method import DrafterInputs, Options, WeightSources
 from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.lookup import Lookup
 from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.models.loading import LoadedModel
+from nfox.models.options import LoadedModel
 
 NAMES = drafters.names()
 
@@ -44,15 +45,15 @@ class Watched(Drafter):
         assert context.tokens == tokens, "it may look at the cache, no more"
         assert torch.equal(context.hidden, hidden)
         assert tree.tokens[0] == context.root
-        assert max(tree.depths) <= max(context.room, 0)
+        assert max(tree.depths) <= max(context.max_depth, 0)
         assert all(0 <= token < tiny.VOCABULARY for token in tree.tokens)
         assert tree.is_chain or tiny.FAMILIES[self.family].proposals == "trees"
         assert tree.q is None or tree.q.shape == (len(tree), tiny.VOCABULARY)
         self.seen += 1
         return tree
 
-    def truncate(self, length: int) -> None:
-        self.inner.truncate(length)
+    def rewind(self, length: int) -> None:
+        self.inner.rewind(length)
 
 
 @pytest.mark.parametrize(
@@ -141,17 +142,17 @@ def test_options_are_read_from_text() -> None:
 
 @pytest.mark.parametrize("name", [n for n in NAMES if drafters.method(n).needs])
 def test_what_a_method_needs_is_named_when_it_is_missing(name: str) -> None:
-    parts = Parts(LoadedModel("the target", tiny.target()))
+    parts = DrafterInputs(LoadedModel("the target", tiny.target()))
     with pytest.raises(ModelError, match=f"method {name} needs"):
-        drafters.build(name, {}, parts, Places())
+        drafters.build(name, {}, parts, WeightSources())
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if drafters.method(n).drafts])
 def test_a_recurrent_target_cannot_be_drafted_for(name: str) -> None:
     model = LoadedModel("a mamba", tiny.target("mamba"))
     with pytest.raises(ModelError, match="recurrent state"):
-        drafters.build(name, {}, Parts(model), Places())
-    chosen, why = drafters.best(model, Places("x", "y"))
+        drafters.build(name, {}, DrafterInputs(model), WeightSources())
+    chosen, why = drafters.best(model, WeightSources("x", "y"))
     assert not drafters.method(chosen).drafts
     assert "rolled back" in why
 
@@ -159,13 +160,13 @@ def test_a_recurrent_target_cannot_be_drafted_for(name: str) -> None:
 def test_the_draft_length_is_the_given_one_or_as_many_as_pay() -> None:
     model = LoadedModel("the target", tiny.target())
     steep, flat = Costs({1: 1.0, 2: 3.0, 16: 30.0}), Costs({1: 1.0, 32: 1.0})
-    assert Parts(model).draft_length(None, 8) == 8
-    assert Parts(model, steep).draft_length(None, 8) == 0
-    assert Parts(model, flat).draft_length(None, 8) == 8
-    assert Parts(model, steep).draft_length(5, 8) == 5
-    for made in (drafters.build("lookup", {}, Parts(model, steep), Places()),
-                 drafters.build("jacobi", {}, Parts(model, steep), Places())):  # fmt: skip
-        assert len(made.propose(context([1, 1, 1, 1], 1))) == 1
+    assert DrafterInputs(model).draft_length(None, 8) == 8
+    assert DrafterInputs(model, steep).draft_length(None, 8) == 0
+    assert DrafterInputs(model, flat).draft_length(None, 8) == 8
+    assert DrafterInputs(model, steep).draft_length(5, 8) == 5
+    for name in ("lookup", "jacobi"):
+        drafter = drafters.build(name, {}, DrafterInputs(model, steep), WeightSources())
+        assert len(drafter.propose(context([1, 1, 1, 1], 1))) == 1
 
 
 def slow_lookup(text: list[int], root: int, gamma: int, ngram: int) -> list[int]:
@@ -185,7 +186,7 @@ def test_lookup_proposes_what_followed(gamma: int, ngram: int) -> None:
     drafter = Lookup(gamma, ngram)
     for _ in range(20):
         text: list[int] = []
-        drafter.truncate(0)
+        drafter.rewind(0)
         while len(text) < 40:
             root = random.randrange(5)
             tree = drafter.propose(context(text, root))
@@ -195,16 +196,16 @@ def test_lookup_proposes_what_followed(gamma: int, ngram: int) -> None:
 
 def test_lookup_looks_into_the_source_of_an_encoder_too() -> None:
     drafter, source = Lookup(3, 2), (7, 8, 9, 10, 11)
-    tree = drafter.propose(context([0, 7], 8, source=source))
+    tree = drafter.propose(context([0, 7], 8, encoder_ids=source))
     assert tree.tokens == (8, 9, 10, 11)
-    drafter.truncate(0)
-    assert drafter.propose(context([0, 7], 8, source=(1, 2))).tokens == (8,)
+    drafter.rewind(0)
+    assert drafter.propose(context([0, 7], 8, encoder_ids=(1, 2))).tokens == (8,)
 
 
 def test_lookup_forgets_what_was_taken_back() -> None:
     drafter = Lookup(2, 1)
     drafter.propose(context([1, 2, 3, 4], 5))
-    drafter.truncate(1)
+    drafter.rewind(1)
     assert drafter.propose(context([1, 6, 7, 8], 2)).tokens == (2,)
     assert drafter.propose(context([1, 6, 7, 8], 6)).tokens == (6, 7, 8)
 
@@ -213,18 +214,18 @@ def test_lookup_is_at_home_after_another_method_changed_the_text() -> None:
     """It proposed for one text, another method replaced the end, and it was told of the rest."""
     drafter = Lookup(2, 1)
     drafter.propose(context([1, 2, 3, 4], 5))
-    drafter.truncate(4)  # another text by now: [1, 9, 8, 7]
+    drafter.rewind(4)  # another text by now: [1, 9, 8, 7]
     assert drafter.propose(context([1, 9, 8, 7], 9)).tokens == (9, 8, 7)
 
 
 def test_jacobi_proposes_its_own_last_guesses_then_fills_the_window() -> None:
     drafter = Jacobi(5)
     # Of five nodes two were accepted after the root; 13 and 14 are the choices beyond the bonus 12.
-    tree = drafter.propose(context([1, 2], 12, path=[0, 1, 2], choices=[10, 11, 12, 13, 14]))
+    tree = drafter.propose(context([1, 2], 12, path=[0, 1, 2], target_tokens=[10, 11, 12, 13, 14]))
     assert tree.tokens[:3] == (12, 13, 14)
     assert len(tree) == 6
     assert set(tree.tokens[3:]) <= {1, 2}
-    assert len(drafter.propose(context([1, 2], 12, room=3))) == 4
+    assert len(drafter.propose(context([1, 2], 12, max_depth=3))) == 4
     assert drafter.propose(context([], 12)).tokens == (12,) * 6
 
 

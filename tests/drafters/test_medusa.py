@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 
 from nfox import drafters
 from nfox.decoding import published_trees as named_trees
-from nfox.drafters.common.method import Parts, Places
+from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.errors import ModelError
+from nfox.files.hub import HubOptions
 from nfox.heads.base import Text
 from nfox.heads.checkpoint import base_of
-from nfox.models.loading import LoadedModel, ModelOptions
+from nfox.models.options import LoadedModel
 
 SIZE, WORDS = 32, tiny.VOCABULARY
 
@@ -47,13 +48,13 @@ def published(place: Path, file: str, *, own: bool = True, heads: int = 5, layer
 def test_both_published_layouts_are_read(tmp_path: Path, file: str, own: bool, layers: int) -> None:
     place = str(published(tmp_path / "heads", file, own=own, layers=layers))
     assert base_of(place) == "lmsys/vicuna-7b-v1.3"
-    assert Medusa.find("lmsys/vicuna-7b-v1.3", Places(heads=place)) == place
-    heads, about = Medusa.load("the target", tiny.target(), place, ModelOptions())
+    assert Medusa.locate("lmsys/vicuna-7b-v1.3", WeightSources(heads=place)) == place
+    heads, about = Medusa.load(LoadedModel("the target", tiny.target()), place, HubOptions())
     assert about.base == "lmsys/vicuna-7b-v1.3"
     assert heads.config.num_heads == 5  # what is stored, not what the config says
     assert (heads.config.num_layers, heads.config.own_vocabulary) == (layers, own)
-    parts = Parts(LoadedModel("the target", tiny.target()))
-    drafter = drafters.build("medusa", {}, parts, Places(heads=place))
+    parts = DrafterInputs(LoadedModel("the target", tiny.target()))
+    drafter = drafters.build("medusa", {}, parts, WeightSources(heads=place))
     steps = tiny.run(tiny.target(), drafter, tiny.PROMPT)
     assert tiny.text(steps) == tiny.slow("llama", tiny.PROMPT, 24)
     assert max(len(step.tree) for step in steps) > 10
@@ -61,7 +62,7 @@ def test_both_published_layouts_are_read(tmp_path: Path, file: str, own: bool, l
 
 def test_a_head_computes_what_the_paper_says(tmp_path: Path) -> None:
     place = published(tmp_path / "heads", "medusa_lm_head.pt")
-    heads, _ = Medusa.load("the target", tiny.target(), str(place), ModelOptions())
+    heads, _ = Medusa.load(LoadedModel("the target", tiny.target()), str(place), HubOptions())
     weights = torch.load(place / "medusa_lm_head.pt", weights_only=True)
     h = torch.randn(SIZE, dtype=torch.float64)
     for k in range(5):
@@ -91,7 +92,7 @@ def test_head_k_counts_decay_to_the_k_in_the_loss() -> None:
     target, ids = tiny.target(), torch.tensor([tiny.PROMPT])
     config = MedusaConfig(hidden_size=SIZE, vocab_size=WORDS, num_heads=3, decay=0.8)
     heads = MedusaHeads(config).double()
-    loss, numbers = heads.loss(Text(ids, target.hidden(ids), ids), target)
+    loss, numbers = heads.loss(Text(ids, target.hidden_states(ids), ids), target)
     expected = sum(0.8**k * numbers[f"head{k}_loss"] for k in (1, 2, 3))
     assert float(loss.detach()) == pytest.approx(expected)
 
@@ -100,7 +101,7 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     place = published(tmp_path / "heads", "medusa_lm_head.pt")
     torch.save({"layers.3.weight": torch.ones(2, 2)}, place / "medusa_lm_head.pt")
     with pytest.raises(ModelError, match="not those of Medusa heads"):
-        Medusa.find("x", Places(heads=str(place)))
+        Medusa.locate("x", WeightSources(heads=str(place)))
 
 
 @pytest.mark.parametrize("size", [0, 2, 100, 20_000])
@@ -109,7 +110,7 @@ def test_a_cut_checkpoint_is_one_line_of_our_own(tmp_path: Path, size: int) -> N
     file = place / "medusa_lm_head.pt"
     file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(ModelError) as caught:
-        Medusa.find("x", Places(heads=str(place)))
+        Medusa.locate("x", WeightSources(heads=str(place)))
     assert str(caught.value) == f"{file}: not a whole checkpoint of weights ({size:,} bytes)"
 
 
@@ -121,13 +122,13 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
     place = published(tmp_path / "heads", "medusa_lm_head.pt")
     torch.save({"0.0.linear.weight": Trap()}, place / "medusa_lm_head.pt")
     with pytest.raises(ModelError):
-        Medusa.find("x", Places(heads=str(place)))
+        Medusa.locate("x", WeightSources(heads=str(place)))
 
 
 @pytest.mark.parametrize("name", [n for n in named_trees.names() if n != "eagle_25"])
 def test_every_published_tree_is_drafted(name: str) -> None:
     target = tiny.target()
-    parts = Parts(
+    parts = DrafterInputs(
         LoadedModel("the target", target), weights=str(tiny.heads_folder("medusa", num_heads=4))
     )
     drafter = Medusa.build(parts, Medusa.options(tree=name))
@@ -137,9 +138,11 @@ def test_every_published_tree_is_drafted(name: str) -> None:
 
 
 def test_published_heads_are_named_for_their_base() -> None:
-    assert Medusa.fetch("lmsys/vicuna-7b-v1.3") == "FasterDecoding/medusa-vicuna-7b-v1.3"
-    assert Medusa.fetch("some/other-model") is None
-    assert Medusa.find("lmsys/vicuna-7b-v1.3", Places()) is None  # nothing is downloaded unasked
+    assert Medusa.published("lmsys/vicuna-7b-v1.3") == "FasterDecoding/medusa-vicuna-7b-v1.3"
+    assert Medusa.published("some/other-model") is None
+    assert (
+        Medusa.locate("lmsys/vicuna-7b-v1.3", WeightSources()) is None
+    )  # nothing is downloaded unasked
 
 
 def test_a_published_config_that_names_fewer_heads_than_are_stored_has_no_say(
@@ -147,5 +150,5 @@ def test_a_published_config_that_names_fewer_heads_than_are_stored_has_no_say(
 ) -> None:
     place = published(tmp_path / "heads", "medusa_lm_head.safetensors", heads=5)
     assert json.loads((place / "config.json").read_text())["medusa_num_heads"] == 2
-    heads, about = Medusa.load("the target", tiny.target(), str(place), ModelOptions())
+    heads, about = Medusa.load(LoadedModel("the target", tiny.target()), str(place), HubOptions())
     assert len(heads.heads) == about.config["num_heads"] == 5

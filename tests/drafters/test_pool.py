@@ -10,14 +10,15 @@ from tiny import PROMPT, context
 
 from nfox import drafters
 from nfox.decoding.costs import Costs
+from nfox.decoding.drafter import Drafter
 from nfox.decoding.generate import Step
 from nfox.decoding.rules import make_rule
 from nfox.decoding.sampling import Sampling
-from nfox.drafters.common.method import Drafter, Parts, Places
+from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.drafters.common.ngram_pool import Pool
 from nfox.drafters.jacobi import Jacobi
 from nfox.errors import UsageError
-from nfox.models.loading import LoadedModel
+from nfox.models.options import LoadedModel
 
 
 def slow_after(grams: list[list[int]], last: list[int], length: int, each: int) -> list[tuple]:
@@ -66,20 +67,22 @@ def test_branches_are_words_of_the_text_that_follow_the_root() -> None:
     tree = drafter.propose(context(text, 2))
     # 9 2 came before 4 5; after 2 alone 6 7 is newer than 3 9, and there is room for two.
     assert (tree.tokens, tree.parents) == ((2, 4, 5, 6, 7), (-1, 0, 1, 0, 3))
-    assert drafter.propose(context(text, 2, room=1)).tokens == (2, 4, 6)
-    assert drafter.propose(context(text, 2, room=0)).tokens == (2,)
+    assert drafter.propose(context(text, 2, max_depth=1)).tokens == (2, 4, 6)
+    assert drafter.propose(context(text, 2, max_depth=0)).tokens == (2,)
 
 
 def test_earlier_guesses_are_kept_with_what_they_were_chosen_after() -> None:
     """A guess at one step, and at the next what the target says after that guess."""
     drafter = Jacobi(3, pool=1, ngram=2)
     drafter.propose(context([1, 2], 3))
-    second = drafter.propose(context([1, 2, 3], 10, path=[0], choices=[10, 11, 12, 13]))
+    second = drafter.propose(context([1, 2, 3], 10, path=[0], target_tokens=[10, 11, 12, 13]))
     assert second.tokens[:4] == (10, 11, 12, 13)
-    third = drafter.propose(context([1, 2, 3, 10], 20, path=[0], choices=[20, 21, 22, 23]))
+    third = drafter.propose(context([1, 2, 3, 10], 20, path=[0], target_tokens=[20, 21, 22, 23]))
     assert third.tokens[:3] == (20, 21, 22)
     # After the guess 11 the target said 21, and after that guess now 31.
-    fourth = drafter.propose(context([1, 2, 3, 10, 20], 11, path=[0], choices=[11, 31, 32, 33]))
+    fourth = drafter.propose(
+        context([1, 2, 3, 10, 20], 11, path=[0], target_tokens=[11, 31, 32, 33])
+    )
     paths = {tuple(fourth.tokens[node] for node in fourth.path(n)) for n in range(len(fourth))}
     assert (11, 21, 31) in paths
 
@@ -92,11 +95,13 @@ def test_where_only_chains_are_scored_the_better_of_the_two_is_tried() -> None:
         assert tree.is_chain
         assert tree.tokens == (5, 6, 7), "a word of the text, before anything is known"
     again = [*text, 1, 5]
-    tree = pool_is_right.propose(context([*again, 6, 7, 8], 5, path=[0, 1, 2], choices=[6, 7, 8]))
+    tree = pool_is_right.propose(
+        context([*again, 6, 7, 8], 5, path=[0, 1, 2], target_tokens=[6, 7, 8])
+    )
     assert tree.tokens[1:] == (6, 7)
     # The window guessed 9 9 all the while, and that came.
     window_is_right._rivals = (len(again), (9, 9), (6, 7))
-    tree = window_is_right.propose(context([*again, 9, 9], 5, path=[0], choices=[9, 9, 9]))
+    tree = window_is_right.propose(context([*again, 9, 9], 5, path=[0], target_tokens=[9, 9, 9]))
     assert tree.tokens[1:] == (9, 9)
 
 
@@ -131,8 +136,8 @@ def test_a_reply_can_be_seen_twice_and_the_memory_is_bounded() -> None:
 
 
 def build(costs: Costs | None, **options: str) -> Drafter:
-    parts = Parts(LoadedModel("the target", tiny.target()), costs)
-    return drafters.build("jacobi", options, parts, Places())
+    parts = DrafterInputs(LoadedModel("the target", tiny.target()), costs)
+    return drafters.build("jacobi", options, parts, WeightSources())
 
 
 def test_nodes_of_the_pool_are_counted_where_the_window_is_chosen() -> None:

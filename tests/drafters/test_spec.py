@@ -16,21 +16,21 @@ from tiny import PROMPT
 from nfox.decoding.costs import Costs
 from nfox.decoding.rules import RULES, make_rule
 from nfox.decoding.sampling import Sampling
-from nfox.decoding.target import Target
-from nfox.decoding.tree_shapes import Prices
-from nfox.drafters.common.method import Parts, Places
+from nfox.decoding.tree_shapes import NodeBudget
+from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.drafters.lookup import Lookup
 from nfox.drafters.none import Autoregressive
 from nfox.drafters.spec import SpecOptions, Speculative
 from nfox.errors import ModelError
-from nfox.models.loading import LoadedModel
+from nfox.models.options import LoadedModel
+from nfox.models.transformers_target import TransformersTarget
 
 TARGET, DRAFT = tiny.target(), tiny.draft()
 RIGHT = tiny.slow("llama", PROMPT, 24)
 
 
 @contextmanager
-def reads(draft: Target) -> Iterator[list[int]]:
+def reads(draft: TransformersTarget) -> Iterator[list[int]]:
     """Count the tokens of every forward of a draft model."""
     widths: list[int] = []
     embedding = draft.model.get_input_embeddings()
@@ -168,7 +168,7 @@ def test_padding_has_no_probability() -> None:
 @pytest.mark.parametrize("floor", [0.0, 0.05, 0.3, 1.0])
 def test_drafting_stops_where_it_does_not_pay(floor: float) -> None:
     """The token that makes the chain too unlikely stays itself: it has been drawn."""
-    prices = Prices(63, rate=1.0, draft=floor)
+    prices = NodeBudget(63, rate=1.0, draft=floor)
     drafter = Speculative(DRAFT, tiny.VOCABULARY, 4, 1, prices)
     rule, lengths = make_rule("rejection", Sampling(0.4, seed=1)), set()
     for step in tiny.run(TARGET, drafter, PROMPT, rule=rule, max_tokens=60)[:-3]:
@@ -186,7 +186,7 @@ def test_the_guesses_that_pay_are_tried(accept: str) -> None:
     """Of all that were drawn: the likeliest, as many as the costs allow, the second before none."""
     costs = Costs({1: 1.0, 2: 1.02, 64: 2.5})
     trees = []
-    for prices in (None, Prices(63, costs, 0.5), Prices(63, costs, 2.0)):
+    for prices in (None, NodeBudget(63, costs, 0.5), NodeBudget(63, costs, 2.0)):
         rule = make_rule(accept, Sampling(0.7, seed=4))
         drafter = Speculative(DRAFT, tiny.VOCABULARY, 4, 10, prices)
         # One step from the same place for all of them.
@@ -220,12 +220,14 @@ def test_a_draft_model_with_a_shorter_context_falls_silent() -> None:
 
 
 def build(target: Any, draft: Any, **vocabularies: dict[str, int]) -> Speculative:
-    def named(name: str, model: Target) -> LoadedModel:
+    def named(name: str, model: TransformersTarget) -> LoadedModel:
         words = vocabularies.get(name)
         tokenizer = words and SimpleNamespace(get_vocab=lambda: words)
         return LoadedModel(name, model, tokenizer)
 
-    parts = Parts(named("big", target), weights="small", load=lambda name: named(name, draft))
+    parts = DrafterInputs(
+        named("big", target), weights="small", load=lambda name: named(name, draft)
+    )
     return Speculative.build(parts, SpecOptions())
 
 
@@ -245,7 +247,9 @@ def test_sizes_may_differ_tokenizers_may_not() -> None:
 
 def test_it_says_when_drafting_does_not_pay() -> None:
     steep = Costs({1: 1.0, 2: 2.0, 32: 32.0})
-    parts = Parts(LoadedModel("big", TARGET), steep, "small", lambda _: LoadedModel("small", DRAFT))
+    parts = DrafterInputs(
+        LoadedModel("big", TARGET), steep, "small", lambda _: LoadedModel("small", DRAFT)
+    )
     drafter = Speculative.build(parts, SpecOptions())
     assert "does not pay on this machine" in drafter.describe()
     assert {len(step.tree) for step in tiny.run(TARGET, drafter, PROMPT)} == {1}
@@ -262,15 +266,15 @@ def test_what_cannot_draft_is_refused() -> None:
     ):
         build(TARGET, tiny.target("t5"))
     with pytest.raises(ModelError, match="no draft model was named"):
-        Speculative.build(Parts(LoadedModel("big", TARGET)), SpecOptions())
+        Speculative.build(DrafterInputs(LoadedModel("big", TARGET)), SpecOptions())
 
 
 def test_its_weights_are_named_or_lie_beside_the_model(tmp_path: Path) -> None:
-    assert Speculative.find(str(tmp_path), Places()) is None
-    assert Speculative.find(str(tmp_path), Places("some/model")) == "some/model"
+    assert Speculative.locate(str(tmp_path), WeightSources()) is None
+    assert Speculative.locate(str(tmp_path), WeightSources("some/model")) == "some/model"
     beside = tmp_path / "nfox" / "spec"
     beside.mkdir(parents=True)
-    assert Speculative.find(str(tmp_path), Places()) == str(beside)
+    assert Speculative.locate(str(tmp_path), WeightSources()) == str(beside)
 
 
 def test_second_guesses_stand_beside_the_first_and_are_followed() -> None:

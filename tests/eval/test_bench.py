@@ -15,12 +15,12 @@ import torch
 
 from nfox import Chat, Message, ModelOptions, Settings, load
 from nfox.decoding.costs import Costs, expected_tau
+from nfox.decoding.drafter import Context
 from nfox.decoding.rules import Greedy
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.stats import Stats
 from nfox.decoding.verify import verify
 from nfox.drafters import plain
-from nfox.drafters.common.method import Context
 from nfox.drafters.spec import Speculative
 from nfox.errors import UsageError
 from nfox.eval.bench.entrants import Drafting, Entrant

@@ -23,14 +23,14 @@ from transformers import (
 )
 
 from nfox.decoding.sampling import Sampling
-from nfox.decoding.target import Target
 from nfox.engine import Chat
 from nfox.errors import ModelError, NfoxError
 from nfox.eval.peers import base
 from nfox.eval.peers import gguf as written
 from nfox.eval.peers.llama_cpp import LlamaCpp
 from nfox.loader import load
-from nfox.models.loading import LoadedModel, ModelOptions
+from nfox.models.options import LoadedModel, ModelOptions
+from nfox.models.transformers_target import TransformersTarget
 from nfox.reply import Settings
 from nfox.text.template import Message
 
@@ -64,7 +64,7 @@ def model(name: str) -> LoadedModel:
     made = kinds[name]().eval()
     for parameter in made.parameters():  # norms of ones and biases of zeros would hide mistakes
         torch.nn.init.normal_(parameter, std=0.5)
-    return LoadedModel(name, Target(made))
+    return LoadedModel(name, TransformersTarget(made))
 
 
 def read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -21,7 +21,8 @@ from nfox.eval.answers.extract import (
     whole_function,
 )
 from nfox.heads.base import IGNORE
-from nfox.models.loading import ModelOptions, load_model
+from nfox.models.loading import load_model
+from nfox.models.options import ModelOptions
 from nfox.text.resolve import resolve
 from nfox.text.template import Message
 from nfox.train.data.rows import Rows

@@ -22,8 +22,11 @@ from nfox.cli.app import app
 from nfox.demo import TARGET
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
-from nfox.heads.checkpoint import About, write, write_text
-from nfox.models.loading import ModelOptions, load_model
+from nfox.files.atomic import write_text
+from nfox.files.hub import HubOptions
+from nfox.heads.checkpoint import HeadsInfo, write
+from nfox.models.loading import load_model
+from nfox.models.options import LoadedModel
 
 OTHERS = [
     name
@@ -98,7 +101,7 @@ def heads(place: Path, base: str, *, own: bool, layers: int = 1) -> Path:
     made = MedusaHeads(config)
     for weight in made.parameters():
         torch.nn.init.normal_(weight, std=0.1)
-    about = About(method="medusa", base=base, config=config.model_dump())
+    about = HeadsInfo(method="medusa", base=base, config=config.model_dump())
     write(place, about, made.state_dict())
     return place
 
@@ -145,7 +148,7 @@ def test_vllms_sums_over_the_written_tensors_are_ours(own: bool | None, tmp_path
     config = json.loads((out / "config.json").read_text())
     tensors = {name: w.double() for name, w in load_file(out / "model.safetensors").items()}
     target = load_model(base).target
-    ours, _ = Medusa.load(base, target, str(place), ModelOptions())
+    ours, _ = Medusa.load(LoadedModel(base, target), str(place), HubOptions())
     target.model.double()
     torch.manual_seed(0)
     hidden = torch.randn(7, target.hidden_size, dtype=torch.float64)
@@ -185,7 +188,7 @@ def test_the_base_is_the_one_that_the_draft_model_was_trained_for(tmp_path: Path
 
 
 def test_what_could_not_be_checked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nfox.heads.checkpoint.hf_hub_download", _nothing)
+    monkeypatch.setattr("nfox.files.hub.hf_hub_download", _nothing)
     done = export("vllm", folder.llama(), tmp_path / "out", "--base-model", "some/base")
     assert done.exit_code == 0, done.stderr
     assert "as many tokens" in done.stdout

@@ -20,9 +20,11 @@ from nfox import drafters
 from nfox.cli.app import app
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
+from nfox.files.hub import HubOptions
 from nfox.heads import checkpoint
-from nfox.heads.checkpoint import About, write
-from nfox.models.loading import ModelOptions, load_model
+from nfox.heads.checkpoint import HeadsInfo, write
+from nfox.models.loading import load_model
+from nfox.models.options import LoadedModel, ModelOptions
 
 OTHERS = [
     name
@@ -38,7 +40,7 @@ def export(method: str, heads: Path, out: Path, *more: str) -> Result:
 def medusa(place: Path, base: str, *, own: bool = True, **training: Any) -> Path:
     torch.manual_seed(2)
     config = MedusaConfig(hidden_size=64, vocab_size=320, num_heads=2, own_vocabulary=own)
-    about = About(method="medusa", base=base, config=config.model_dump(), training=training)
+    about = HeadsInfo(method="medusa", base=base, config=config.model_dump(), training=training)
     write(place, about, MedusaHeads(config).state_dict())
     return place
 
@@ -65,8 +67,8 @@ def test_exported_heads_are_in_the_published_layout_and_guess_alike(
     )
     target = load_model(str(base), ModelOptions(dtype="float32")).target
     hidden = torch.randn(5, 64)
-    one, _ = Medusa.load("x", target, str(tmp_path / "heads"), ModelOptions())
-    other, _ = Medusa.load("x", target, str(out), ModelOptions())
+    one, _ = Medusa.load(LoadedModel("x", target), str(tmp_path / "heads"), HubOptions())
+    other, _ = Medusa.load(LoadedModel("x", target), str(out), HubOptions())
     with torch.inference_mode():
         same = torch.allclose(
             one.logits(hidden, target).float(), other.logits(hidden, target).float(), atol=0.05
@@ -79,7 +81,7 @@ def test_heads_without_a_published_layout_keep_their_own(method: str, tmp_path: 
     heads, out = folder.equipped() / "nfox" / method, tmp_path / "out"
     done = export(method, heads, out, "--base-model", "some/base")
     assert done.exit_code == 0, done.stderr
-    was, now = checkpoint.about(str(heads)), checkpoint.about(str(out))
+    was, now = checkpoint.read_info(str(heads)), checkpoint.read_info(str(out))
     assert was is not None
     assert now == was.model_copy(update={"base": "some/base"})
     one, other = checkpoint.read(str(heads)), checkpoint.read(str(out))
@@ -117,7 +119,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("nfox.heads.checkpoint.save_file", full)
+    monkeypatch.setattr("nfox.files.atomic.save_file", full)
     refused(export("medusa", heads, out), f"{out}: the disk is full", 1)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 

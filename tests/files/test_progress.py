@@ -21,7 +21,8 @@ from transformers.utils import logging
 from nfox import load
 from nfox.cli.display.progress import loading_display
 from nfox.files.progress import reported
-from nfox.models.loading import ModelOptions, load_model
+from nfox.models.loading import load_model
+from nfox.models.options import ModelOptions
 
 ROOT = Path(__file__).parents[2]
 LOAD = """

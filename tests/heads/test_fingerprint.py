@@ -16,7 +16,8 @@ from training import FLOAT32, job, learn
 from nfox.heads import checkpoint
 from nfox.heads.compatibility import KEY, _alike, fingerprint
 from nfox.loader import load
-from nfox.models.loading import ModelOptions, load_model
+from nfox.models.loading import load_model
+from nfox.models.options import ModelOptions
 from nfox.train.heads.joint_options import Joint
 
 
@@ -42,7 +43,7 @@ def test_heads_say_when_their_base_is_another_one(
         assert len(caplog.records) == lines
     assert caplog.records[0].levelno == logging.WARNING
     assert str(folder.llama()) in caplog.text
-    about = tmp_path / "heads" / checkpoint.ABOUT
+    about = tmp_path / "heads" / checkpoint.INFO_FILE
     said = json.loads(about.read_text())
     said["training"].pop(KEY)  # as older versions wrote it
     about.write_text(json.dumps(said))

@@ -15,14 +15,16 @@ from tiny import PROMPT, VOCABULARY
 from nfox import drafters
 from nfox.decoding import tree_shapes as trees
 from nfox.decoding.costs import Costs
+from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.drafters.common.heads import HeadsDrafter
-from nfox.drafters.common.method import Context, Parts, Places
+from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.errors import ModelError, UsageError
+from nfox.files.hub import HubOptions
 from nfox.heads import checkpoint
 from nfox.heads.base import IGNORE, Text, measure_accuracy
-from nfox.models.loading import LoadedModel, ModelOptions
+from nfox.models.options import LoadedModel
 
 METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
 TREES = [name for name in tiny.DECODERS if tiny.FAMILIES[name].proposals == "trees"]
@@ -48,7 +50,7 @@ def read(tokens: list[int], family: str = "llama", **labels: Any) -> Text:
 def fresh(method: str, family: str = "llama", **sizes: Any) -> Any:
     """New heads for the target of a family, as training starts with."""
     target, made = tiny.target(family), found(method).heads_class
-    sizes = {"hidden_size": target.hidden_size, "vocab_size": target.vocabulary} | sizes
+    sizes = {"hidden_size": target.hidden_size, "vocab_size": target.vocabulary_size} | sizes
     torch.manual_seed(0)
     heads = made(made.Config(num_heads=3, **sizes)).to(target.dtype)
     heads.start(target)
@@ -120,20 +122,22 @@ def test_accuracy_counts_the_labelled_places(method: str) -> None:
 
 def test_heads_on_disk_are_found_beside_their_base(method: str, tmp_path: Path) -> None:
     made = found(method)
-    assert made.find(str(tmp_path), Places()) is None
+    assert made.locate(str(tmp_path), WeightSources()) is None
     beside = tmp_path / "nfox" / method
     shutil.copytree(tiny.heads_folder(method), beside)
-    assert made.find(str(tmp_path), Places()) == str(beside)
-    assert made.find("another/model", Places(heads=str(beside))) == str(beside)
+    assert made.locate(str(tmp_path), WeightSources()) == str(beside)
+    assert made.locate("another/model", WeightSources(heads=str(beside))) == str(beside)
     assert checkpoint.base_of(str(beside)) == "llama"
 
 
 def test_heads_survive_writing_and_reading(method: str, tmp_path: Path) -> None:
     heads = fresh(method).to(torch.bfloat16)
-    about = checkpoint.About(method=method, base="x", config=heads.config.model_dump())
+    about = checkpoint.HeadsInfo(method=method, base="x", config=heads.config.model_dump())
     checkpoint.write(tmp_path / "heads", about, heads.state_dict())
-    assert checkpoint.about(str(tmp_path / "heads")) == about
-    again, _ = found(method).load("x", tiny.target(), str(tmp_path / "heads"), ModelOptions())
+    assert checkpoint.read_info(str(tmp_path / "heads")) == about
+    again, _ = found(method).load(
+        LoadedModel("x", tiny.target()), str(tmp_path / "heads"), HubOptions()
+    )
     assert again.state_dict().keys() == heads.state_dict().keys()
     for name, weight in heads.state_dict().items():
         assert torch.equal(again.state_dict()[name].to(weight.dtype), weight)
@@ -143,14 +147,14 @@ def test_heads_survive_writing_and_reading(method: str, tmp_path: Path) -> None:
 def test_damaged_heads_are_refused_in_one_line(method: str, damage: str, tmp_path: Path) -> None:
     folder = tmp_path / "heads"
     shutil.copytree(tiny.heads_folder(method), folder)
-    weights, about = folder / checkpoint.WEIGHTS, folder / checkpoint.ABOUT
+    weights, about = folder / checkpoint.WEIGHTS_FILE, folder / checkpoint.INFO_FILE
     said = json.loads(about.read_text())
     if damage == "cut":
         weights.write_bytes(weights.read_bytes()[:-50])
     elif damage == "missing":
         weights.unlink()
     elif damage == "foreign":
-        shutil.copy(tiny.heads_folder(method, num_heads=2) / checkpoint.WEIGHTS, weights)
+        shutil.copy(tiny.heads_folder(method, num_heads=2) / checkpoint.WEIGHTS_FILE, weights)
     elif damage == "not json":
         about.write_text("{")
     elif damage == "other base":
@@ -158,14 +162,14 @@ def test_damaged_heads_are_refused_in_one_line(method: str, damage: str, tmp_pat
     else:
         about.write_text(json.dumps(said | {"config": said["config"] | {"feet": 4}}))
     with pytest.raises(ModelError) as caught:
-        found(method).load("the target", tiny.target(), str(folder), ModelOptions())
+        found(method).load(LoadedModel("the target", tiny.target()), str(folder), HubOptions())
     assert "\n" not in str(caught.value)
 
 
 def test_heads_for_another_model_say_for_which(method: str, tmp_path: Path) -> None:
     folder = tiny.heads_folder(method, hidden_size=16)
     with pytest.raises(ModelError, match="was trained for llama"):
-        found(method).load("the target", tiny.target(), str(folder), ModelOptions())
+        found(method).load(LoadedModel("the target", tiny.target()), str(folder), HubOptions())
 
 
 def test_a_tree_deeper_than_the_heads_is_refused(method: str) -> None:
@@ -191,9 +195,9 @@ def test_a_target_that_takes_chains_gets_chains(method: str) -> None:
 
 
 def test_missing_heads_name_the_command_that_trains_them(method: str) -> None:
-    parts = Parts(LoadedModel("some/model", tiny.target()))
+    parts = DrafterInputs(LoadedModel("some/model", tiny.target()))
     with pytest.raises(ModelError) as caught:
-        drafters.build(method, {}, parts, Places())
+        drafters.build(method, {}, parts, WeightSources())
     assert f"nfox train {method}" in str(caught.value.hint)
 
 
@@ -202,7 +206,7 @@ def test_guesses_come_with_how_sure_they_are(method: str) -> None:
     target, drafter = tiny.target(), tiny.make(method)
     cache = target.new_cache()
     target.read(PROMPT, cache)
-    guesses = drafter.guess(Context(cache, 3, [], [], 9, make_rule()), target.vocabulary)
+    guesses = drafter.guess(Context(cache, 3, [], [], 9, make_rule()), target.vocabulary_size)
     for row in guesses.chances:
         assert row == sorted(row, reverse=True)
         assert all(0 <= chance <= 1 for chance in row)
@@ -219,7 +223,7 @@ def test_a_tree_grows_by_what_its_guesses_promise(method: str) -> None:
     assert len(free) > 20
     sizes = [len(free)]
     for rate in (1e-3, 0.03, 1.0):
-        drafter.prices = trees.Prices(63, Costs({1: 1.0, 2: 2.0}), rate)
+        drafter.prices = trees.NodeBudget(63, Costs({1: 1.0, 2: 2.0}), rate)
         sizes.append(len(drafter.propose(context)))
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1

@@ -22,7 +22,8 @@ from nfox.cli.display.theme import make_screen
 from nfox.cli.options.groups import DisplayArguments
 from nfox.errors import ModelError, UsageError
 from nfox.models import adapters
-from nfox.models.loading import LoadedModel, Quantisation, load_model
+from nfox.models.loading import load_model
+from nfox.models.options import LoadedModel, Quantisation
 
 FLOAT32 = ModelOptions(offline=True, dtype="float32")
 ASKED = [Message("user", "the quick brown fox")]

@@ -9,22 +9,22 @@ import tiny
 import torch
 from torch import Tensor
 
-from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
-from nfox.models.fused_llama import score_of
+from nfox.models.fused_llama import fused_score
+from nfox.models.transformers_target import TransformersTarget
 
 KNOWN = ("llama", "llama-mha", "qwen2", "qwen3")
 TEXT = [(5 * i + 2) % tiny.VOCABULARY for i in range(40)]
 
 
-def fresh(family: str, **changes: object) -> Target:
+def fresh(family: str, **changes: object) -> TransformersTarget:
     """A model of its own: its weights are moved."""
     model = copy.deepcopy(tiny.target(family, **changes).model)
     model.get_output_embeddings()._forward_pre_hooks.clear()
-    return Target(model)
+    return TransformersTarget(model)
 
 
-def spoken(family: str, **changes: object) -> Target:
+def spoken(family: str, **changes: object) -> TransformersTarget:
     """With biases and scales that are not what they start as."""
     made = fresh(family, **changes)
     torch.manual_seed(3)
@@ -35,7 +35,7 @@ def spoken(family: str, **changes: object) -> Target:
     return made
 
 
-def walked(draft: Target, score: object) -> tuple[Tensor, Tensor]:
+def walked(draft: TransformersTarget, score: object) -> tuple[Tensor, Tensor]:
     """Return all logits and states of a text read in pieces, with refused tokens in between."""
     cache = draft.new_cache()
     draft.read(TEXT[:7], cache)
@@ -54,7 +54,7 @@ def walked(draft: Target, score: object) -> tuple[Tensor, Tensor]:
 def test_it_says_what_the_model_says(family: str) -> None:
     draft = spoken(family)
     expected = walked(draft, draft.score)
-    score = score_of(draft)
+    score = fused_score(draft)
     assert score != draft.score
     for short, own in zip(walked(draft, score), expected, strict=True):
         assert short.dtype == own.dtype
@@ -68,7 +68,7 @@ def test_the_model_itself_stays_what_it_was(family: str) -> None:
     before = {name: weight.clone() for name, weight in draft.model.state_dict().items()}
     size = sum(weight.numel() for weight in draft.model.parameters())
     expected = walked(draft, draft.score)
-    score_of(draft)
+    fused_score(draft)
     assert {n: w.shape for n, w in before.items()} == {
         n: w.shape for n, w in draft.model.state_dict().items()
     }
@@ -83,7 +83,7 @@ def test_the_model_itself_stays_what_it_was(family: str) -> None:
 @pytest.mark.parametrize("family", [f for f in tiny.DECODERS if f not in KNOWN])
 def test_what_has_another_shape_scores_for_itself(family: str) -> None:
     draft = fresh(family)
-    score = score_of(draft)
+    score = fused_score(draft)
     assert score == draft.score or family == "llama-eager"
 
 
@@ -91,14 +91,14 @@ def test_what_looks_alike_and_is_another_is_found_out() -> None:
     draft = fresh("llama")
     mlp = draft.model.model.layers[1].mlp
     mlp.forward = lambda states: mlp.down_proj(mlp.up_proj(states))  # no gate
-    assert score_of(draft) == draft.score
+    assert fused_score(draft) == draft.score
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test_positions_that_depend_on_the_length_are_left_to_the_model(kind: str) -> None:
     draft = fresh("llama")
     draft.model.model.rotary_emb.rope_type = kind
-    assert score_of(draft) == draft.score
+    assert fused_score(draft) == draft.score
 
 
 def test_a_layer_that_is_not_plain_is_left_to_the_model() -> None:
@@ -108,13 +108,13 @@ def test_a_layer_that_is_not_plain_is_left_to_the_model() -> None:
     draft = fresh("llama")
     other = Other(*reversed(draft.model.model.layers[0].mlp.up_proj.weight.shape), bias=False)
     draft.model.model.layers[0].mlp.up_proj = other.to(torch.float64)
-    assert score_of(draft) == draft.score
+    assert fused_score(draft) == draft.score
 
 
 def test_in_16_bit_it_is_close() -> None:
     draft = tiny.recast("llama", torch.bfloat16)
     expected = walked(draft, draft.score)
-    score = score_of(draft)
+    score = fused_score(draft)
     assert score != draft.score
     for short, own in zip(walked(draft, score), expected, strict=True):
         assert short.dtype == own.dtype

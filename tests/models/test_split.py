@@ -25,10 +25,10 @@ from nfox import Chat, ModelOptions, drafters, load
 from nfox import loader as compose
 from nfox.cli.app import app
 from nfox.decoding.sampling import Sampling
-from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.errors import ModelError, UsageError
 from nfox.models.loading import load_model
+from nfox.models.transformers_target import TransformersTarget
 from nfox.reply import Settings
 
 WHOLE = ModelOptions(dtype="float32", device="cpu")
@@ -115,7 +115,7 @@ def test_the_draft_model_goes_where_the_target_ends(monkeypatch: pytest.MonkeyPa
         assert (given[draft].device, given[draft].device_map) == (device, None)
 
 
-def fake(parts: Sequence[str]) -> Target:
+def fake(parts: Sequence[str]) -> TransformersTarget:
     """Return a Llama of which some parts are on another device, where states are moved to."""
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(
@@ -123,7 +123,7 @@ def fake(parts: Sequence[str]) -> Target:
     )
     for part in map(model.get_submodule, parts):
         add_hook_to_module(part.to("meta"), AlignDevicesHook("meta"))
-    target = Target(model.eval().requires_grad_(False))
+    target = TransformersTarget(model.eval().requires_grad_(False))
     target.proposals = "trees"  # it says nothing that could be compared
     return target
 
@@ -140,10 +140,10 @@ def test_states_logits_and_heads_are_where_the_last_layer_is(parts: Sequence[str
         logits,
         hidden,
         cache.hidden,
-        target.hidden(torch.tensor([[1, 2]])),
+        target.hidden_states(torch.tensor([[1, 2]])),
         target.unembed(hidden),
     ]
-    assert {tensor.device.type for tensor in found} == {target.last_device.type} == {"meta"}
+    assert {tensor.device.type for tensor in found} == {target.output_device.type} == {"meta"}
     assert target.device.type == target.embed(torch.tensor([1])).device.type == "cpu"
 
 

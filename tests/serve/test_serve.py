@@ -624,7 +624,7 @@ def test_metrics_count_what_was_answered(served: Served) -> None:
     tried = after["nfox_depth_tried_total"] - before["nfox_depth_tried_total"]
     assert tried >= len(depths)
     assert after["nfox_running"] == after["nfox_waiting"] == 0
-    assert after["nfox_cache_bytes"] == served.engine.caches.bytes > 0
+    assert after["nfox_cache_bytes"] == served.engine.caches.nbytes > 0
 
 
 def test_an_encoder_reads_texts_and_ids_too() -> None:

@@ -47,7 +47,7 @@ def test_a_fork_goes_on_as_a_cache_that_read_it_all(name: str, length: int) -> N
 def test_what_cannot_be_forked_begins_anew(name: str) -> None:
     target = tiny.target(name)
     cache = target.new_cache()
-    cache.reuse([0, 1], (1, 2) if target.encodes else None)
+    cache.reuse([0, 1], (1, 2) if target.is_encoder_decoder else None)
     read(cache, [0, 1, 2], name)
     assert cache.fork(2).tokens == []
 
@@ -68,11 +68,11 @@ def test_the_longest_common_prefix_is_found_whatever_came_before() -> None:
 
 def test_what_lies_idle_stays_under_the_limit_and_the_oldest_goes_first() -> None:
     target = tiny.target()
-    one = read(target.new_cache(), [1, 2, 3]).bytes
+    one = read(target.new_cache(), [1, 2, 3]).nbytes
     caches = Caches(target.new_cache, limit=3 * one)
     for first in range(5):
         caches.keep(read(caches.take([first, 1, 2]), [first, 1, 2]))
-        assert caches.bytes <= 3 * one
+        assert caches.nbytes <= 3 * one
     assert [len(caches.take([first, 1, 9]).tokens) for first in range(5)] == [0, 0, 2, 2, 2]
     caches = Caches(target.new_cache, limit=one - 1)
     caches.keep(read(target.new_cache(), [1, 2, 3]))
@@ -85,12 +85,12 @@ def test_the_bytes_of_a_cache_are_all_it_has_allocated() -> None:
     layers = target.config.num_hidden_layers
     size = target.config.hidden_size // target.config.num_attention_heads
     rows = layers * 2 * target.config.num_key_value_heads * size + target.hidden_size
-    assert cache.bytes == 256 * rows * 8  # float64; rows come in blocks
+    assert cache.nbytes == 256 * rows * 8  # float64; rows come in blocks
     encoded = tiny.target("t5").new_cache()
     encoded.reuse([0, 1], (1, 2))
-    before = encoded.bytes
+    before = encoded.nbytes
     tiny.target("t5").read([0], encoded)
-    assert encoded.bytes > before
+    assert encoded.nbytes > before
 
 
 def test_a_cache_of_another_source_is_not_taken() -> None:

@@ -21,7 +21,7 @@ from transformers import (
 
 from nfox import drafters
 from nfox.drafters.common.heads import HeadsDrafter
-from nfox.heads.checkpoint import About, write
+from nfox.heads.checkpoint import HeadsInfo, write
 
 TEMPLATE = (
     "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
@@ -114,7 +114,7 @@ def write_heads(place: Path, method: type[HeadsDrafter], base: str) -> None:
     torch.manual_seed(5)
     config = method.heads_class.Config(hidden_size=64, vocab_size=320, num_heads=3)
     heads = method.heads_class(config)
-    about = About(
+    about = HeadsInfo(
         method=method.method(),
         base=base,
         config=config.model_dump(),

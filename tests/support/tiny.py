@@ -24,14 +24,16 @@ from torch import Tensor
 import nfox
 from nfox import drafters
 from nfox.decoding.cache import KVCache
+from nfox.decoding.drafter import Context, Drafter
 from nfox.decoding.generate import Step, generate
 from nfox.decoding.rules import make_rule
-from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.common.heads import HeadsDrafter
-from nfox.drafters.common.method import Context, Drafter, Parts
-from nfox.heads.checkpoint import About, write
-from nfox.models.loading import LoadedModel
+from nfox.drafters.common.method import DrafterInputs
+from nfox.heads.checkpoint import HeadsInfo, write
+from nfox.models.options import LoadedModel
+from nfox.models.transformers_cache import TransformersCache
+from nfox.models.transformers_target import TransformersTarget
 
 VOCABULARY = 64
 PROMPT = (5, 9, 2, 7, 7, 1, 3, 5, 9, 2)
@@ -116,25 +118,25 @@ DECODERS = [name for name, family in FAMILIES.items() if family.kind != "T5"]
 
 
 @once
-def target(name: str = "llama", **changes: Any) -> Target:
+def target(name: str = "llama", **changes: Any) -> TransformersTarget:
     """Return the tiny model of a family, with some options of its config changed."""
     family = FAMILIES[name]
     kinds = [f"{family.kind}TextConfig", f"{family.kind}Config"]
     config = next(getattr(transformers, kind) for kind in kinds if hasattr(transformers, kind))
     torch.manual_seed(family.seed)
     model = getattr(transformers, family.kind + family.head)(config(**family.options | changes))
-    return Target(model.to(family.dtype).eval())
+    return TransformersTarget(model.to(family.dtype).eval())
 
 
-def recast(name: str, dtype: torch.dtype) -> Target:
+def recast(name: str, dtype: torch.dtype) -> TransformersTarget:
     """Return a copy of the target of a family in another dtype."""
     model = copy.deepcopy(target(name).model)
     model.get_output_embeddings()._forward_pre_hooks.clear()  # those of the original
-    return Target(model.to(dtype))
+    return TransformersTarget(model.to(dtype))
 
 
 @once
-def draft(name: str = "llama") -> Target:
+def draft(name: str = "llama") -> TransformersTarget:
     """Return a draft model that agrees with the family's target about two times in three."""
     made = recast(name, FAMILIES[name].dtype)
     torch.manual_seed(7)
@@ -184,7 +186,7 @@ def theirs(
 def heads_folder(method: str, name: str = "llama", **sizes: int) -> Path:
     """Save random heads for the target of a family; the accuracies said are made up."""
     made, found = target(name), drafters.method(method).heads_class
-    sizes = {"hidden_size": made.hidden_size, "vocab_size": made.vocabulary} | sizes
+    sizes = {"hidden_size": made.hidden_size, "vocab_size": made.vocabulary_size} | sizes
     config = found.Config(**{"num_heads": 3} | sizes)
     torch.manual_seed(3)
     heads = found(config)
@@ -192,7 +194,7 @@ def heads_folder(method: str, name: str = "llama", **sizes: int) -> Path:
         for weight in heads.parameters():
             weight.copy_(0.3 * torch.randn_like(weight))
     accuracy = [[0.4 / (rank + 1) for rank in range(6)]] * config.num_heads
-    about = About(method=method, base=name, config=config.model_dump(), accuracy=accuracy)
+    about = HeadsInfo(method=method, base=name, config=config.model_dump(), accuracy=accuracy)
     folder = Path(tempfile.mkdtemp(prefix="nfox-heads-"))
     write(folder, about, heads.state_dict())
     return folder
@@ -202,7 +204,7 @@ def make(method: str, name: str = "llama", **options: Any) -> Drafter:
     """Build a method for the target of a family from tiny parts."""
     found = drafters.method(method)
     heads = issubclass(found, HeadsDrafter)
-    parts = Parts(
+    parts = DrafterInputs(
         LoadedModel("the target", target(name)),
         weights=str(heads_folder(method, name)) if heads else "the draft model",
         load=lambda weights: LoadedModel(weights, draft(name)),
@@ -233,12 +235,12 @@ class Oracle(Drafter):
         self.gamma = gamma
 
     @classmethod
-    def build(cls, parts: Parts, options: Any) -> Oracle:
+    def build(cls, parts: DrafterInputs, options: Any) -> Oracle:
         raise NotImplementedError
 
     def propose(self, context: Context) -> TokenTree:
         start = len(context.tokens) + 1
-        length = min(self.gamma, context.room)
+        length = min(self.gamma, context.max_depth)
         return TokenTree.chain(context.root, self.text[start : start + length])
 
 
@@ -255,41 +257,41 @@ class Scattered(Drafter):
 
     def __init__(self, text: Sequence[int] = (), vocabulary: int = VOCABULARY, seed: int = 0):
         self.text = list(text)
-        self.vocabulary = vocabulary
+        self.vocabulary_size = vocabulary
         self.random = random.Random(seed)
 
     @classmethod
-    def build(cls, parts: Parts, options: Any) -> Scattered:
+    def build(cls, parts: DrafterInputs, options: Any) -> Scattered:
         raise NotImplementedError
 
     def propose(self, context: Context) -> TokenTree:
         right = self.text[len(context.tokens) + 1 :]
         paths = []
         for number in range(self.random.randint(0, 5)):
-            length = self.random.randint(0, min(4, max(context.room, 0)))
+            length = self.random.randint(0, min(4, max(context.max_depth, 0)))
             known = right[: self.random.randint(0, length) if number else 0]
             more = range(length - len(known))
-            paths.append([*known, *(self.random.randrange(self.vocabulary) for _ in more)])
+            paths.append([*known, *(self.random.randrange(self.vocabulary_size) for _ in more)])
         return TokenTree.from_paths(context.root, paths)
 
 
 class Table:
-    """A model without arithmetic: what comes depends on the last two tokens. Stands for a Target.
+    """A model without arithmetic: what comes depends on the last two tokens. Stands for a target.
 
     Args:
         logits: [V, V, V], of the next token after every pair.
     """
 
     proposals = "trees"
-    encodes = False
+    is_encoder_decoder = False
     max_context = 1 << 20
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
-        self.vocabulary = logits.shape[-1]
+        self.vocabulary_size = logits.shape[-1]
 
     def new_cache(self) -> KVCache:
-        return KVCache(transformers.PreTrainedConfig())
+        return TransformersCache(transformers.PreTrainedConfig())
 
     def read(self, tokens: Sequence[int], cache: KVCache, stop: object = None) -> bool:
         cache.extend(tokens, torch.zeros(len(tokens), 1))
@@ -301,7 +303,9 @@ class Table:
         return self.logits[before, list(tree.tokens)], torch.zeros(len(tree), 1)
 
 
-def run(model: Target, drafter: Drafter, prompt: Sequence[int], **more: Any) -> list[Step]:
+def run(
+    model: TransformersTarget, drafter: Drafter, prompt: Sequence[int], **more: Any
+) -> list[Step]:
     """Decode; by default greedily, 24 tokens, with a new cache."""
     settings = {"max_tokens": 24, "rule": make_rule()} | more
     if "cache" not in settings:
@@ -342,12 +346,12 @@ def context(
     tokens: Sequence[int],
     root: int,
     *,
-    room: int = 99,
+    max_depth: int = 99,
     path: Sequence[int] = (),
-    choices: Sequence[int] = (),
-    source: tuple[int, ...] | None = None,
+    target_tokens: Sequence[int] = (),
+    encoder_ids: tuple[int, ...] | None = None,
 ) -> Context:
     """Return what a drafter sees that looks at tokens only."""
     cache = Table(torch.zeros(1, 1, 1)).new_cache()
-    cache.tokens, cache.source = list(tokens), source
-    return Context(cache, root, list(path), list(choices), room, make_rule())
+    cache.tokens, cache.encoder_ids = list(tokens), encoder_ids
+    return Context(cache, root, list(path), list(target_tokens), max_depth, make_rule())

@@ -22,12 +22,13 @@ from training import FLOAT32, Log, arguments
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
-from nfox.decoding.target import Target
 from nfox.drafters.jacobi import Jacobi
 from nfox.errors import UsageError
-from nfox.heads import checkpoint
+from nfox.files.atomic import read_tensors
 from nfox.loader import load
-from nfox.models.loading import ModelOptions, Quantisation, load_model
+from nfox.models.loading import load_model
+from nfox.models.options import ModelOptions, Quantisation
+from nfox.models.transformers_target import TransformersTarget
 from nfox.reply import Settings
 from nfox.text.template import Message
 from nfox.train.cllm import branch_attention as branches
@@ -267,7 +268,7 @@ def test_activations_computed_twice_change_nothing(
     done, again = learn(tmp_path / "twice", asked, max_steps=3, activation_checkpointing=True)
     assert again.losses == pytest.approx(kept.losses, rel=1e-4)
     if done.adapter is not None:
-        written = checkpoint.read_tensors(done.adapter / "adapter_model.safetensors")
+        written = read_tensors(done.adapter / "adapter_model.safetensors")
         assert all(bool(weight.any()) for name, weight in written.items() if "lora_B" in name)
 
 
@@ -306,7 +307,7 @@ def test_a_trained_model_iterates_to_its_own_greedy_text(tmp_path: Path) -> None
     options = ModelOptions(dtype="float32", device="cpu", adapter=_text(done.adapter))
     model = load_model(done.model, options).target.model.double()
     model.generation_config.eos_token_id = None
-    target = Target(model)
+    target = TransformersTarget(model)
     for prompt in ([5, 6, 7, 8], [11, 3, 200, 4, 9, 17], list(range(40, 60))):
         ids = torch.tensor([prompt])
         expected = model.generate(ids, max_new_tokens=60, do_sample=False)[0, len(prompt) :]
@@ -321,10 +322,10 @@ def _text(path: Path | None) -> str | None:
 
 def test_a_checkpoint_holds_adapters_and_not_the_model(tmp_path: Path) -> None:
     done, _ = learn(tmp_path, job(joint=LORA), max_steps=1, save_steps=1)
-    kept = checkpoint.read_tensors(tmp_path / "checkpoint-1" / "model.safetensors")
+    kept = read_tensors(tmp_path / "checkpoint-1" / "model.safetensors")
     assert len(kept) == 2 * (2 * 7 + 1)
     assert done.adapter == tmp_path / "adapter"
-    written = checkpoint.read_tensors(done.adapter / "adapter_model.safetensors")
+    written = read_tensors(done.adapter / "adapter_model.safetensors")
     assert len(written) == len(kept)
 
 

@@ -23,7 +23,7 @@ from nfox.decoding.rules import make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.drafters.spec import Speculative
 from nfox.errors import ModelError, UsageError
-from nfox.heads import checkpoint
+from nfox.files.atomic import read_tensors
 from nfox.models.loading import load_model
 from nfox.train.draft.job import DraftJob, Sizes
 from nfox.train.draft.learner import Distillation, DraftLearner, collate, divergence
@@ -112,7 +112,7 @@ def test_with_kept_choices_later_epochs_ask_no_target(monkeypatch: pytest.Monkey
     made = learner(kept=5)
     made.train()
     whole, _ = made(**batch())
-    monkeypatch.setattr(made.target, "hidden", None)
+    monkeypatch.setattr(made.target, "hidden_states", None)
     again, _ = made(**batch())
     assert torch.equal(whole, again)
     one = [made(**batch(TEXTS[i : i + 1], first=i))[0] for i in (0, 1)]
@@ -220,8 +220,8 @@ def test_learning_raises_alpha_and_what_is_written_drafts(kind: str, tmp_path: P
     assert len(watched) == 3
     written = load_model(str(tmp_path), FLOAT32)
     assert written.tokenizer is not None
-    assert written.target.vocabulary == 320
-    kept = checkpoint.read_tensors(tmp_path / "model.safetensors")
+    assert written.target.vocabulary_size == 320
+    kept = read_tensors(tmp_path / "model.safetensors")
     assert {weight.dtype for weight in kept.values()} == {torch.bfloat16}
     about = json.loads((tmp_path / "training.json").read_text())
     assert (about["method"], about["training"]["divergence"]) == ("draft", kind)

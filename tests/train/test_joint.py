@@ -18,9 +18,11 @@ from torch import Tensor
 from training import FLOAT32, METHOD, METHODS, arguments, job, learn
 
 from nfox.errors import UsageError
+from nfox.files.atomic import read_tensors
 from nfox.heads import checkpoint
 from nfox.loader import load
-from nfox.models.loading import ModelOptions, load_model
+from nfox.models.loading import load_model
+from nfox.models.options import ModelOptions
 from nfox.reply import Settings
 from nfox.text.template import Message
 from nfox.train import sharding as spread
@@ -122,9 +124,9 @@ def test_what_is_written_and_merged_is_what_was_trained(family: str, tmp_path: P
     with torch.no_grad():
         for weight in base.weights:
             weight.copy_(0.1 * torch.randn_like(weight))
-        adapted = target.unembed(target.hidden(ids))
+        adapted = target.unembed(target.hidden_states(ids))
         with base.untouched():
-            before = target.unembed(target.hidden(ids))
+            before = target.unembed(target.hidden_states(ids))
         base.write(tmp_path, None, torch.float32)
         read = PeftModel.from_pretrained(untrained, tmp_path / "adapter")
         merged = read.merge_and_unload()(ids, use_cache=False).logits
@@ -262,10 +264,10 @@ def test_going_on_from_a_checkpoint_changes_nothing(joint: Joint, tmp_path: Path
 def test_a_finished_training_only_writes_its_results_again(tmp_path: Path) -> None:
     learn(tmp_path, job(joint=LORA))
     place = tmp_path / "adapter" / "adapter_model.safetensors"
-    before = checkpoint.read_tensors(place)
+    before = read_tensors(place)
     place.unlink()
     learn(tmp_path, job(joint=LORA), resume_from_checkpoint="true")
-    assert not moved(before, checkpoint.read_tensors(place))
+    assert not moved(before, read_tensors(place))
 
 
 def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
@@ -290,11 +292,11 @@ def test_adapter_and_heads_chat_losslessly(method: str, tmp_path: Path) -> None:
     losses = [entry["base_loss"] for entry in log.all if "base_loss" in entry]
     assert sum(losses[-5:]) < sum(losses[:5])
     assert done.adapter == tmp_path / "adapter"
-    about = checkpoint.about(str(tmp_path))
+    about = checkpoint.read_info(str(tmp_path))
     assert about is not None
     assert about.base == str(folder.llama().resolve())
     assert about.training["joint"] | {"base": "lora", "rank": 4} == about.training["joint"]
-    words = list(checkpoint.read_tensors(done.adapter / "adapter_model.safetensors"))
+    words = list(read_tensors(done.adapter / "adapter_model.safetensors"))
     assert all("lora_" in name for name in words)
     loading = ModelOptions(dtype="float32", device="cpu", adapter=str(done.adapter))
     settings = Settings(max_new_tokens=48)
@@ -325,9 +327,9 @@ def test_a_whole_base_is_written_beside_its_heads_and_found_by_them(tmp_path: Pa
 def test_a_whole_base_is_computed_and_written_in_16_bit_and_learns_in_32(tmp_path: Path) -> None:
     loading = ModelOptions(dtype="bfloat16", device="cpu")
     done, log = learn(tmp_path, job(joint=WHOLE, loading=loading, own_labels=True), bf16=True)
-    saved = checkpoint.read_tensors(tmp_path / "base" / "model.safetensors")
+    saved = read_tensors(tmp_path / "base" / "model.safetensors")
     assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}
-    kept = checkpoint.read_tensors(tmp_path / "checkpoint-6" / "model.safetensors")
+    kept = read_tensors(tmp_path / "checkpoint-6" / "model.safetensors")
     assert {weight.dtype for weight in kept.values()} == {torch.float32}
     before = load_model(str(folder.llama()), FLOAT32).target.model.state_dict()
     assert not torch.equal(before["lm_head.weight"].bfloat16(), saved["lm_head.weight"])
@@ -339,7 +341,7 @@ def test_adapters_learn_on_a_4_bit_base(tmp_path: Path) -> None:
     loading = ModelOptions(dtype="bfloat16", quantisation="4bit", device="cpu")
     done, log = learn(tmp_path, job(joint=DISTILLED, loading=loading), max_steps=3, bf16=True)
     assert done.adapter is not None
-    weights = checkpoint.read_tensors(done.adapter / "adapter_model.safetensors")
+    weights = read_tensors(done.adapter / "adapter_model.safetensors")
     assert any(bool(w.any()) for name, w in weights.items() if "lora_B" in name)
     first = next(entry for entry in log.all if "base_loss" in entry)
     assert first["base_loss"] == pytest.approx(0, abs=1e-3)
@@ -388,7 +390,7 @@ def test_heads_are_gone_on_with(tmp_path: Path) -> None:
     _, again = learn(tmp_path / "two", job(heads=str(tmp_path / "one"), config={}))
     _, anew = learn(tmp_path / "three")
     assert again.losses[1] < anew.losses[1]
-    about = checkpoint.about(str(tmp_path / "two"))
+    about = checkpoint.read_info(str(tmp_path / "two"))
     assert about is not None
     assert about.config["num_heads"] == 2
     assert about.training["heads"] == str(tmp_path / "one")

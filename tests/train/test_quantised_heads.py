@@ -20,10 +20,10 @@ from training import METHODS, job, learn
 from transformers import TrainerCallback
 
 from nfox import ModelOptions, drafters
-from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.heads import checkpoint
 from nfox.loader import load
+from nfox.models.transformers_target import TransformersTarget
 
 pytestmark = [
     pytest.mark.skipif(
@@ -106,12 +106,14 @@ def test_the_heads_are_written_in_16_bit_and_say_what_base_they_saw(
 ) -> None:
     place = str(trained(method, quantisation).folder)
     assert {weight.dtype for weight in checkpoint.read(place).values()} == {torch.bfloat16}
-    about = checkpoint.about(place)
+    about = checkpoint.read_info(place)
     assert about is not None
     assert about.training["quantisation"] == quantisation
 
 
-def guessed(method: str, quantisation: str, place: Path) -> tuple[Target, list[int], list[int]]:
+def guessed(
+    method: str, quantisation: str, place: Path
+) -> tuple[TransformersTarget, list[int], list[int]]:
     """Return the quantised base, and what it says with the heads and without."""
     tree = place / "tree.json"
     tree.write_text("[[0], [1], [0, 0], [0, 1]]")  # the one that pays depends on the machine
@@ -126,7 +128,7 @@ def guessed(method: str, quantisation: str, place: Path) -> tuple[Target, list[i
     return target, tiny.text(steps), tiny.text(plain)
 
 
-def logits(target: Target, text: list[int], *, at_once: bool) -> Tensor:
+def logits(target: TransformersTarget, text: list[int], *, at_once: bool) -> Tensor:
     """Return [V] the logits after a text, read in one forward or in one for every token."""
     past = target.new_cache()
     for part in [text[:-1]] if at_once else [[token] for token in text[:-1]]:

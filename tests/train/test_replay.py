@@ -16,7 +16,7 @@ from full_disk import room
 from nfox import load
 from nfox.errors import NfoxError, UsageError
 from nfox.files.jsonl import Share, append, finished_ids
-from nfox.models.loading import ModelOptions
+from nfox.models.options import ModelOptions
 from nfox.reply import Settings
 from nfox.text.template import Message, Template
 from nfox.train.data.api_client import Server

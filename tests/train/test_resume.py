@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from training import METHOD, METHODS, job, learn
 
 from nfox.errors import ModelError, NfoxError
-from nfox.train.checkpoints import checkpoints, full_disk_said
+from nfox.train.checkpoints import checkpoints, training_disk_full
 from nfox.train.heads.joint_options import Joint
 
 FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
@@ -74,18 +74,18 @@ def test_the_checkpoint_of_another_training_is_refused(
 def test_a_disk_may_be_full_in_several_ways(code: int, tmp_path: Path) -> None:
     said = os.strerror(code)
     for error in (OSError(code, said), SafetensorError(f"I/O error: {said} (os error {code})")):
-        with pytest.raises(NfoxError, match="disk is full"), full_disk_said(tmp_path):
+        with pytest.raises(NfoxError, match="disk is full"), training_disk_full(tmp_path):
             raise error
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 def test_torch_does_not_say_that_a_disk_is_full_but_it_is_known(tmp_path: Path) -> None:
-    with pytest.raises(NfoxError, match="disk is full"), full_disk_said(tmp_path):
+    with pytest.raises(NfoxError, match="disk is full"), training_disk_full(tmp_path):
         torch.save({"a": torch.zeros(100_000)}, "/dev/full")
 
 
 def test_where_no_checkpoint_is_none_is_to_be_gone_on_from(tmp_path: Path) -> None:
-    with pytest.raises(NfoxError) as caught, full_disk_said(tmp_path):
+    with pytest.raises(NfoxError) as caught, training_disk_full(tmp_path):
         raise OSError(errno.ENOSPC, "")
     assert "no checkpoint was written" in caught.value.message
     assert "--resume_from_checkpoint" not in caught.value.hint

@@ -18,10 +18,12 @@ from training import FLOAT32, METHOD, METHODS, arguments, data, job, learn
 from nfox import drafters
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.files.hub import HubOptions
 from nfox.heads.base import IGNORE, Text, measure_accuracy
-from nfox.models.loading import ModelOptions, load_model
+from nfox.models.loading import load_model
+from nfox.models.options import LoadedModel
 from nfox.train import run as job_module
-from nfox.train.checkpoints import checkpoints, full_disk_said, resume_point
+from nfox.train.checkpoints import checkpoints, resume_point, training_disk_full
 from nfox.train.data.rows import collate
 from nfox.train.dry_run import rehearse
 from nfox.train.heads.joint_options import Joint
@@ -41,7 +43,7 @@ def test_padded_batches_have_the_states_that_the_cache_has(family: str) -> None:
     texts = [[7 * i % 61 for i in range(20)], [5 * i % 59 for i in range(11)]]
     rows = [{"input_ids": text, "labels": text} for text in texts]
     batch = collate(rows)
-    hidden = target.hidden(batch["input_ids"])
+    hidden = target.hidden_states(batch["input_ids"])
     for row, text in zip(hidden, texts, strict=True):
         past = target.new_cache()
         target.read(text, past)
@@ -55,7 +57,7 @@ def test_the_targets_own_labels_are_what_it_says_there() -> None:
     wrong[:, : len(tiny.PROMPT)] = IGNORE
     ids = torch.tensor([tokens])
     learner = HeadsLearner(tiny.make(METHOD).heads, target)  # type: ignore[attr-defined]
-    text = Text(ids, target.hidden(ids), wrong)
+    text = Text(ids, target.hidden_states(ids), wrong)
     labels = learner.chosen(text).labels
     assert labels[0, len(tiny.PROMPT) :].tolist() == tokens[len(tiny.PROMPT) :]
     assert set(labels[0, : len(tiny.PROMPT)].tolist()) == {IGNORE}
@@ -70,7 +72,7 @@ def test_trained_heads_are_used_from_their_folder(method: str, own: bool, tmp_pa
     made = drafters.method(method)
     assert issubclass(made, HeadsDrafter)
     target = load_model(str(folder.llama()), FLOAT32).target
-    heads, about = made.load("x", target, str(tmp_path), ModelOptions())
+    heads, about = made.load(LoadedModel("x", target), str(tmp_path), HubOptions())
     assert done.measured is not None
     assert about.accuracy == [[round(x, 4) for x in row] for row in done.measured.accuracy]
     assert about.training["steps"] == 40
@@ -243,7 +245,7 @@ def test_where_to_go_on(tmp_path: Path) -> None:
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), full_disk_said(tmp_path):
+    with pytest.raises(PermissionError), training_disk_full(tmp_path):
         raise PermissionError(13, "no")
 
 
@@ -343,6 +345,6 @@ def test_heads_beside_their_base_are_found_there(tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(folder.llama(), base)
     learn(base / "nfox" / METHOD, job(model=str(base)), max_steps=1)
-    from nfox.drafters.common.method import Places
+    from nfox.drafters.common.method import WeightSources
 
-    assert drafters.method(METHOD).find(str(base), Places()) == str(base / "nfox" / METHOD)
+    assert drafters.method(METHOD).locate(str(base), WeightSources()) == str(base / "nfox" / METHOD)

@@ -16,27 +16,30 @@ from typing import Any, ClassVar, Self
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from typing_extensions import override
 
 from nfox.decoding import published_trees as named_trees
 from nfox.decoding import tree_shapes as trees
-from nfox.decoding.costs import Costs, idleness, short_past, timed
+from nfox.decoding.costs import Costs, idle_reason, short_past, timed
+from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.common.method import (
-    Context,
-    Drafter,
+    DrafterInputs,
+    Method,
     Options,
-    Parts,
-    Places,
+    SavedWeights,
+    WeightSources,
     option,
     weights_beside,
 )
 from nfox.errors import ModelError, UsageError
+from nfox.files.hub import HubOptions
 from nfox.heads import checkpoint
 from nfox.heads.base import Heads
-from nfox.heads.compatibility import doubt
-from nfox.models.loading import ModelOptions
+from nfox.heads.compatibility import mismatch_warning
+from nfox.models.options import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ class HeadsOptions(Options):
             raise UsageError(f"nodes must not be negative: {self.nodes}")
 
 
-class HeadsDrafter(Drafter):
+class HeadsDrafter(Method):
     """A drafter made of heads and a shape of tree.
 
     Args:
@@ -97,7 +100,7 @@ class HeadsDrafter(Drafter):
     options = HeadsOptions
     heads_class: ClassVar[type[Heads]]
     prior: ClassVar[trees.Accuracy] = ()
-    published: ClassVar[dict[str, str]] = {}
+    published_heads: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
@@ -105,7 +108,7 @@ class HeadsDrafter(Drafter):
         heads: Any,
         shape: trees.Shape,
         name: str = "",
-        prices: trees.Prices | None = None,
+        prices: trees.NodeBudget | None = None,
     ) -> None:
         self.target = target
         self.heads = heads
@@ -114,105 +117,111 @@ class HeadsDrafter(Drafter):
         self.prices = prices
         self.forbidden = False  # to draft anything, by an option
 
+    @override
     @classmethod
-    def holds(cls, place: str, options: ModelOptions) -> checkpoint.About | None:
+    def inspect(cls, location: str, hub: HubOptions) -> checkpoint.HeadsInfo | None:
         """Say what heads of this method a folder or hub repository holds; None if none.
 
         Methods with published layouts of their own look for these as well.
         """
-        found = checkpoint.about(place, options)
-        return found if found and found.method == cls.method() else None
+        info = checkpoint.read_info(location, hub)
+        return info if info and info.method == cls.method() else None
 
     @classmethod
-    def read(cls, place: str, options: ModelOptions) -> dict[str, Tensor]:
+    def read(cls, location: str, hub: HubOptions) -> dict[str, Tensor]:
         """Read the weights that `holds` found."""
-        return checkpoint.read(place, options)
+        return checkpoint.read(location, hub)
 
+    @override
     @classmethod
-    def find(cls, model: str, given: Places) -> str | None:
-        """See `Drafter.find`."""
-        if given.heads is not None:
-            return given.heads if cls.holds(given.heads, given.hub) else None
+    def locate(cls, model: str, sources: WeightSources) -> str | None:
+        if sources.heads is not None:
+            return sources.heads if cls.inspect(sources.heads, sources.hub) else None
         return weights_beside(model, cls.method())
 
+    @override
     @classmethod
-    def fetch(cls, model: str) -> str | None:
-        """See `Drafter.fetch`."""
-        return cls.published.get(model)
+    def published(cls, model: str) -> str | None:
+        return cls.published_heads.get(model)
 
     @classmethod
-    def export(
-        cls, place: str, what: checkpoint.About, base: str, hub: ModelOptions, folder: Path
-    ) -> list[str]:
-        """Write heads in the layout that was published for the method, else in our own.
+    def export(cls, weights: SavedWeights, folder: Path) -> list[str]:
+        """Write heads in the layout that was published for the method, else in nfox's own.
 
         Args:
-            place: folder or hub id of the heads.
-            what: they are, with the name of their base to write down.
-            base: folder or hub id to load the base from, where the layout needs something of it.
-            hub: how files are fetched.
-            folder: gets the files.
+            weights: the heads.
+            folder: where the files are written.
 
         Returns:
-            Their names.
+            The names of the files.
 
         Raises:
             ModelError: if the heads are not whole.
         """
-        checkpoint.write(folder, what, cls.read(place, hub))
-        return [checkpoint.ABOUT, checkpoint.WEIGHTS]
+        checkpoint.write(folder, weights.info, cls.read(weights.location, weights.hub))
+        return [checkpoint.INFO_FILE, checkpoint.WEIGHTS_FILE]
 
+    @override
     @classmethod
-    def build(cls, parts: Parts, options: HeadsOptions) -> Self:
-        """See `Drafter.build`."""
-        target, place = parts.model.target, str(parts.weights)
-        heads, what = cls.load(parts.model.name, target, place, parts.hub)
-        drafter = cls(target, heads, trees.Shape(()), place)
-        drafter.choose(options, what.accuracy or cls.prior, parts.costs)
+    def build(cls, inputs: DrafterInputs, options: HeadsOptions) -> Self:
+        location = str(inputs.weights)
+        heads, info = cls.load(inputs.model, location, inputs.hub)
+        drafter = cls(inputs.model.target, heads, trees.Shape(()), location)
+        drafter.choose(options, info.accuracy or cls.prior, inputs.costs)
         drafter.forbidden = options.nodes == 0
         return drafter
 
     @classmethod
     def load(
-        cls, model: str, target: Target, place: str, hub: ModelOptions
-    ) -> tuple[Any, checkpoint.About]:
-        """Load heads and check that they fit a target; 16 bit on a 16 bit target, quantised or not.
-        Where they fit, but seem to be for another one, a line is logged.
+        cls, model: LoadedModel, location: str, hub: HubOptions
+    ) -> tuple[Any, checkpoint.HeadsInfo]:
+        """Load heads onto the target's output device and in its dtype, and check that they fit it.
+        Where they fit, but seem to be trained for another model, a warning is logged.
+
+        Args:
+            model: the target.
+            location: folder or hub id of the heads.
+            hub: how files are fetched.
+
+        Returns:
+            The heads, and what their folder says of them.
 
         Raises:
             ModelError: if they are not there, not whole, or for another model.
         """
-        what = cls.holds(place, hub)
-        if what is None:
-            raise ModelError(f"{place} holds no {cls.method()} heads", cls.advice(model))
+        info, target = cls.inspect(location, hub), model.target
+        if info is None:
+            raise ModelError(f"{location} holds no {cls.method()} heads", cls.hint(model.name))
         try:
-            config = cls.heads_class.Config.model_validate(what.config)
+            config = cls.heads_class.Config.model_validate(info.config)
         except ValidationError as error:
             first = error.errors()[0]
-            raise ModelError(f"{place}: {first['loc'][0]}: {first['msg']}") from error
-        ours = (target.hidden_size, target.vocabulary)
-        if (config.hidden_size, config.vocab_size or ours[1]) != ours:
+            raise ModelError(f"{location}: {first['loc'][0]}: {first['msg']}") from error
+        sizes = (target.hidden_size, target.vocabulary_size)
+        if (config.hidden_size, config.vocab_size or sizes[1]) != sizes:
             raise ModelError(
-                f"{place} was trained for {what.base} (hidden size {config.hidden_size}, "
-                f"{config.vocab_size} tokens); {model} has hidden size {ours[0]}, {ours[1]} tokens",
-                cls.advice(model),
+                f"{location} was trained for {info.base} (hidden size {config.hidden_size}, "
+                f"{config.vocab_size} tokens); {model.name} has hidden size {sizes[0]}, "
+                f"{sizes[1]} tokens",
+                cls.hint(model.name),
             )
-        if not target.unembeds:
+        if not target.can_unembed:
             raise ModelError(
-                f"{model} turns hidden states into logits in a way that heads cannot follow",
+                f"{model.name} turns hidden states into logits in a way that heads cannot follow",
                 "use --method lookup",
             )
         with torch.device("meta"):
             heads = cls.heads_class(config)
         heads = heads.to_empty(device="cpu")
-        checkpoint.fill(heads, cls.read(place, hub), place)
-        doubted = doubt(what, place, model, target, hub)
-        if doubted:
-            log.warning(doubted)
-        return heads.to(target.last_device, target.dtype).eval().requires_grad_(False), what
+        checkpoint.load_weights(heads, cls.read(location, hub), location)
+        warning = mismatch_warning(info, location, model.name, model.target, model.adapter)
+        if warning:
+            log.warning(warning)
+        return heads.to(target.output_device, target.dtype).eval().requires_grad_(False), info
 
+    @override
     @classmethod
-    def advice(cls, model: str) -> str:
+    def hint(cls, model: str) -> str:
         """Return the command that trains heads of this method for a model."""
         return (
             f"train them: nfox train {cls.method()} --model_name_or_path {model} "
@@ -223,7 +232,7 @@ class HeadsDrafter(Drafter):
         """Take the tree that was asked for, or what promises the most here."""
         most, depth = min(options.nodes, trees.MOST_NODES - 1), self.heads.config.num_heads
         if options.tree not in ("auto", "measured"):
-            shape = named_trees.named(options.tree, min(_WIDTH, self.target.vocabulary))
+            shape = named_trees.named(options.tree, min(_WIDTH, self.target.vocabulary_size))
             if shape.depth > depth:
                 raise UsageError(
                     f"the tree {options.tree} is {shape.depth} deep, the heads draft {depth} ahead",
@@ -236,7 +245,7 @@ class HeadsDrafter(Drafter):
         if options.tree == "auto":
             step = costs.at(len(self.shape) + 1) + draft if costs else 1.0
             rate = self.shape.tau(accuracy) / step
-            self.prices = trees.Prices(most, costs, rate, draft / depth)
+            self.prices = trees.NodeBudget(most, costs, rate, draft / depth)
 
     @property
     def width(self) -> int:
@@ -252,20 +261,20 @@ class HeadsDrafter(Drafter):
         try:
             self.propose(context)
             act = partial(self.propose, context)
-            return min(timed(act, self.target.last_device) for _ in range(5))
+            return min(timed(act, self.target.output_device) for _ in range(5))
         finally:
             self.shape, self.prices = fixed, prices
 
+    @override
     def propose(self, context: Context) -> TokenTree:
-        """See `Drafter.propose`."""
-        if not context.tokens or not self.shape or context.room < 1:
+        if not context.tokens or not self.shape or context.max_depth < 1:
             return TokenTree.chain(context.root)
         shape = self.shape
         guesses = self.guess(context, self.width if self.prices else shape.width)
         if self.prices:
-            nodes = trees.likeliest(guesses.chances[: context.room], self.width)
+            nodes = trees.likeliest(guesses.chances[: context.max_depth], self.width)
             shape = trees.Shape(tuple(self.prices.paying(nodes)))
-        return shape.fill(context.root, guesses.tokens, context.room)
+        return shape.fill(context.root, guesses.tokens, context.max_depth)
 
     @abstractmethod
     def guess(self, context: Context, width: int) -> Guesses:
@@ -276,8 +285,8 @@ class HeadsDrafter(Drafter):
             width: ranks for each depth.
         """
 
+    @override
     def describe(self) -> str:
-        """See `Drafter.describe`."""
         about = "about " if self.prices else ""
         size = f"{self.name}, {about}{len(self.shape)} nodes, {self.shape.depth} deep"
-        return size + idleness(len(self.shape), given=self.forbidden)
+        return size + idle_reason(len(self.shape), given=self.forbidden)

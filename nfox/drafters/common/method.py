@@ -1,63 +1,24 @@
-"""What a drafter is: anything that guesses. It may know the `Context` and must make a tree."""
+"""What a method is besides a drafter: what it needs, where its weights are, how it is built."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from nfox.decoding.cache import KVCache
 from nfox.decoding.costs import Costs
-from nfox.decoding.tree import TokenTree
-from nfox.decoding.verify import Rule
+from nfox.decoding.drafter import Drafter
 from nfox.errors import ModelError
-from nfox.heads.checkpoint import About
-from nfox.models.loading import LoadedModel, ModelOptions
-
-
-@dataclass(frozen=True)
-class Context:
-    """All a drafter may know when it proposes.
-
-    Args:
-        cache: what the target has read; a drafter only looks at it.
-        root: the pending token: decided by the target, not yet read.
-        path: the accepted nodes of the last tree ([] before the first).
-        choices: the target's token after every node of that tree.
-        room: how deep the tree may be at most.
-        rule: how tokens are chosen in this reply; a draft model draws by it.
-    """
-
-    cache: KVCache
-    root: int
-    path: Sequence[int]
-    choices: Sequence[int]
-    room: int
-    rule: Rule
-
-    @property
-    def tokens(self) -> Sequence[int]:
-        """Every token the target has read."""
-        return self.cache.tokens
-
-    @property
-    def hidden(self) -> Tensor:
-        """[len(tokens), D] the target's last (post-norm) hidden states for them."""
-        return self.cache.hidden
-
-    @property
-    def source(self) -> tuple[int, ...] | None:
-        """What the encoder has read, for encoder-decoder targets."""
-        return self.cache.source
+from nfox.files.hub import HubOptions
+from nfox.heads.checkpoint import HeadsInfo
+from nfox.models.options import LoadedModel
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person can set for a method, `-o name=value`; each method derives its own."""
+    """What a person can set for a method by `-o name=value`; each method derives its own."""
 
 
 def option(default: Any, help: str) -> Any:
@@ -66,29 +27,46 @@ def option(default: Any, help: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where weights of methods were said to be.
+class WeightSources:
+    """Where the person said that the weights of methods are.
 
     Args:
-        draft_model: folder or hub id.
-        heads: folder or hub id.
-        hub: how things are fetched from the hub: offline or not.
+        draft_model: folder or hub id of a draft model; None if none was named.
+        heads: folder or hub id of heads; None if none were named.
+        hub: how files are fetched from the hub.
     """
 
     draft_model: str | None = None
     heads: str | None = None
-    hub: ModelOptions = field(default_factory=ModelOptions)
+    hub: HubOptions = field(default_factory=HubOptions)
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a drafter is made from.
+class SavedWeights:
+    """Weights of a method on disk or on the hub, to be written in another layout.
 
     Args:
-        model: the target it drafts for.
-        costs: what one forward over so many tokens takes; None if it was not measured.
-        weights: the folder or hub id of its weights; None if it has none.
-        load: loads a language model, with the draft model's settings (dtype, quantisation).
+        location: their folder or hub id.
+        info: what they are, with the name of their base as it is to be written down.
+        base: folder or hub id from which the base is loaded, where the layout needs some of it.
+        hub: how files are fetched from the hub.
+    """
+
+    location: str
+    info: HeadsInfo
+    base: str
+    hub: HubOptions = field(default_factory=HubOptions)
+
+
+@dataclass(frozen=True)
+class DrafterInputs:
+    """What a drafter is built from.
+
+    Args:
+        model: the target that it drafts for.
+        costs: the seconds of a target forward over N tokens; None if they were not measured.
+        weights: the folder or hub id of the method's weights; None if it has none.
+        load: loads a language model with the draft model's dtype, quantisation and device.
         hub: how files are fetched from the hub.
     """
 
@@ -96,45 +74,51 @@ class Parts:
     costs: Costs | None = None
     weights: str | None = None
     load: Callable[[str], LoadedModel] | None = None
-    hub: ModelOptions = field(default_factory=ModelOptions)
+    hub: HubOptions = field(default_factory=HubOptions)
 
-    def load_weights(self) -> LoadedModel:
-        """Load the language model that `weights` names."""
+    def load_draft_model(self) -> LoadedModel:
+        """Load the language model that `weights` names.
+
+        Raises:
+            ModelError: if none is named, or it cannot be loaded.
+        """
         if self.weights is None or self.load is None:
             raise ModelError("no draft model was named", "pass --draft-model FOLDER or hub id")
         return self.load(self.weights)
 
     def draft_length(
         self,
-        given: int | None,
+        asked: int | None,
         most: int,
-        draft: float = 0.0,
-        beside: int = 0,
+        seconds_per_token: float = 0.0,
+        other_nodes: int = 0,
     ) -> int:
-        """Return how many tokens to draft: the given number, else as many as pay, up to `most`.
+        """Return how many tokens to draft in a chain.
 
         Args:
-            given: what the person asked for.
-            most: the default where width costs nothing.
-            draft: seconds per drafted token.
-            beside: other nodes of the tree.
+            asked: the number that the person asked for, which is taken as it is.
+            most: where none was asked for, the most tokens; fewer are drafted where that is faster.
+            seconds_per_token: what drafting one token takes.
+            other_nodes: nodes of the tree beside the chain.
         """
-        if given is not None:
-            return given
-        return self.costs.best_gamma(most, draft, beside) if self.costs else most
+        if asked is not None:
+            return asked
+        return self.costs.best_gamma(most, seconds_per_token, other_nodes) if self.costs else most
 
 
-class Drafter(ABC):
-    """A method: how continuations of the root are guessed. One file under `nfox/drafters/`.
+class Method(Drafter):
+    """A drafter with what a person must know to choose it. One file in `nfox/drafters/`.
 
     Attributes:
         summary: one line for `nfox methods`.
-        needs: what it cannot do without, in a few words; "" if nothing.
-        rank: among methods whose needs are met, the highest is the default.
-        adapter: name of the adapter that makes a model fit for it, where one lies beside the model.
+        needs: the weights that it cannot do without, in a few words; "" if it needs none.
+        rank: among the methods whose needs are met, the one with the highest rank is the default.
+        adapter: the name of the adapter that trains a model for this method, where one lies beside
+            the model.
         drafts: False if it never proposes anything, which is plain decoding.
         options: the class of its options.
-        gives: the kind of thing that its weights are to other engines, see `nfox.export.formats`.
+        exchange_type: the form in which its weights are handed to other engines, a class of
+            `nfox.export.formats`; None if no other engine can use them.
     """
 
     summary: ClassVar[str]
@@ -143,77 +127,66 @@ class Drafter(ABC):
     adapter: ClassVar[str] = ""
     drafts: ClassVar[bool] = True
     options: ClassVar[type[Options]] = Options
-    gives: ClassVar[type | None] = None
+    exchange_type: ClassVar[type | None] = None
 
     @classmethod
     def method(cls) -> str:
-        """Return the method's name, that of its file."""
+        """Return the method's name, which is the name of its file."""
         return cls.__module__.rpartition(".")[2]
 
     @classmethod
-    def find(cls, model: str, given: Places) -> str | None:
-        """Say where the weights of this method for a model are, or None.
+    def locate(cls, model: str, sources: WeightSources) -> str | None:
+        """Return the folder or hub id of this method's weights for a model; None if none are known.
 
         Args:
             model: the target's folder or hub id.
-            given: what was named on the command line.
+            sources: what the person named.
         """
         return None
 
     @classmethod
-    def fetch(cls, model: str) -> str | None:
-        """Return the hub id of published weights for a model, or None. They are taken only for a
-        method that was asked for by name: nobody downloads gigabytes by accident.
+    def published(cls, model: str) -> str | None:
+        """Return the hub id of published weights for a model; None if there are none.
+
+        They are taken only for a method that was asked for by name: nobody should download
+        gigabytes by accident.
         """
         return None
 
     @classmethod
-    def advice(cls, model: str) -> str:
-        """Return what to do where the weights for a model are missing."""
+    def hint(cls, model: str) -> str:
+        """Return what the person can do where the weights for a model are missing."""
         return "`nfox methods` lists the others"
 
     @classmethod
-    def holds(cls, place: str, options: ModelOptions) -> About | None:
-        """Say what weights of this method a folder or hub repository holds; None if none."""
+    def inspect(cls, location: str, hub: HubOptions) -> HeadsInfo | None:
+        """Return what weights of this method a folder or hub repository holds; None if none."""
         return None
 
     @classmethod
-    def give(cls, place: str, what: About, base: str, hub: ModelOptions) -> Any:
-        """Return weights as a thing of the kind `gives`.
-
-        Args:
-            place: folder or hub id of the weights.
-            what: they are, with the name of their base to write down.
-            base: folder or hub id to load the base from, where something of it is needed.
-            hub: how files are fetched.
+    def to_exchange(cls, weights: SavedWeights) -> Any:
+        """Return weights as an object of `exchange_type`.
 
         Raises:
-            ModelError: if the weights, or the base, are not what they should be.
+            ModelError: if the weights, or the base, are not whole or of another shape.
         """
-        raise TypeError(f"{cls.method()} gives nothing")
+        raise TypeError(f"weights of {cls.method()} have no form for other engines")
 
     @classmethod
     @abstractmethod
-    def build(cls, parts: Parts, options: Any) -> Drafter:
-        """Make a drafter for a target.
+    def build(cls, inputs: DrafterInputs, options: Any) -> Method:
+        """Return a drafter for a target.
+
+        Args:
+            inputs: the target, its costs and the method's weights.
+            options: of the class `cls.options`.
 
         Raises:
             NfoxError: if something that it needs is missing or does not fit the target.
         """
 
-    @abstractmethod
-    def propose(self, context: Context) -> TokenTree:
-        """Guess what follows the root: a tree at most `context.room` deep."""
-
-    def truncate(self, length: int) -> None:  # noqa: B027 - some keep nothing of the past
-        """Learn that of the past only the first `length` tokens are still true."""
-
-    def describe(self) -> str:
-        """Say in a few words what it drafts with, for the header and `-v`."""
-        return ""
-
 
 def weights_beside(model: str, name: str) -> str | None:
-    """Return `<model>/nfox/<name>` if there is such a folder."""
+    """Return the folder `<model>/nfox/<name>`; None if there is none."""
     folder = Path(model) / "nfox" / name
     return str(folder) if folder.is_dir() else None

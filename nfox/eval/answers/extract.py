@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 # A minus is part of a number only where nothing stands before it that could be subtracted from.
 _NUMBER = re.compile(
     r"(?P<sign>(?<![\w.)])[-\u2212])?\$?(?P<digits>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+)?)"
@@ -142,6 +144,7 @@ class Speed:
             sum(line["timings"]["predicted_ms"] for line in done) / 1e3,
         )
 
+    @override
     def __str__(self) -> str:
         tau = self.tokens / self.steps if self.steps else 0.0
         rate = self.tokens / self.seconds if self.seconds else 0.0

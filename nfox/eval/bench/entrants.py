@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from typing_extensions import override
+
 from nfox import drafters
-from nfox.drafters.common.method import Drafter, Parts
+from nfox.decoding.drafter import Drafter
+from nfox.drafters.common.method import DrafterInputs
 from nfox.engine import Chat
 from nfox.errors import UsageError
 from nfox.eval import peers
@@ -116,20 +119,20 @@ class Drafting(Runner):
         self.name = name
         self.drafter = drafter
 
+    @override
     def begin(self) -> None:
-        """See `Runner.begin`."""
         self.chat.method, self.chat.drafter = self.name, self.drafter
-        self.drafter.truncate(0)
+        self.drafter.rewind(0)
         self.chat.cache = self.chat.model.target.new_cache()
 
+    @override
     def reply(self, messages: Sequence[Message]) -> Reply:
-        """See `Runner.reply`."""
         for _ in self.chat.updates(messages):
             pass
         return self.chat.reply
 
+    @override
     def describe(self) -> str:
-        """See `Runner.describe`."""
         return self.drafter.describe()
 
 
@@ -149,8 +152,8 @@ class Simulated(Drafting):
         self.oracle = oracle
         self.known: Sequence[list[int]] = ()
 
+    @override
     def reply(self, messages: Sequence[Message]) -> Reply:
-        """See `Runner.reply`."""
         asked = sum(message.role == "user" for message in messages)
         self.oracle.know(self.known[asked - 1])
         self.chat.settings = DecreedSettings.of(self.chat.settings, self.oracle)
@@ -169,20 +172,20 @@ class Rival(Runner):
         self.chat = chat
         self.peer = peer
 
+    @override
     def begin(self) -> None:
-        """See `Runner.begin`."""
         self.peer.begin()
 
+    @override
     def reply(self, messages: Sequence[Message]) -> Reply:
-        """See `Runner.reply`."""
         return hold(self.peer, self.chat, messages)
 
+    @override
     def describe(self) -> str:
-        """See `Runner.describe`."""
         return self.peer.describe()
 
+    @override
     def close(self) -> None:
-        """See `Runner.close`."""
         self.peer.close()
 
 
@@ -199,5 +202,5 @@ def runner(entrant: Entrant, chat: Chat) -> Runner:
     if entrant.kind == "peer":
         return Rival(chat, peers.peer(entrant.method).build(chat))
     if entrant.kind == "simulated":
-        return Simulated(chat, Oracle.build(Parts(chat.model), entrant.rate))
+        return Simulated(chat, Oracle.build(DrafterInputs(chat.model), entrant.rate))
     return Drafting(chat, entrant.method, chat.make(entrant.method, entrant.options))

@@ -13,7 +13,7 @@ from typing import Any
 from nfox.decoding.stats import Stats
 from nfox.errors import UsageError
 from nfox.eval.bench.runner import Trial
-from nfox.train.checkpoints import full_disk_said
+from nfox.files.atomic import reporting_full_disk
 
 
 class Kept:
@@ -60,7 +60,9 @@ class Kept:
         Raises:
             NfoxError: if the disk is full.
         """
-        with full_disk_said(self.path, "the trials before are whole", "free some space, go on"):
+        with reporting_full_disk(
+            self.path, "the trials before are whole", "free some space, go on"
+        ):
             if self.path.exists():
                 whole = self.path.read_bytes().rfind(b"\n") + 1
                 os.truncate(self.path, whole)  # a torn line is written anew

@@ -247,7 +247,7 @@ class Bench:
         target.read(ids[:-1], cache)
         logits, _ = target.score(TokenTree.chain(ids[-1]), cache)
         rule = self._settings_of(self.tasks[trial.task]).rule(1024 * trial.task + reply)
-        drawn = rule.draw(logits[0].double(), ids, target.vocabulary)
+        drawn = rule.draw(logits[0].double(), ids, target.vocabulary_size)
         score = {token: log(chance) for token, chance in zip(*drawn[:2], strict=True)}
         end = max(chat.stop_ids, key=lambda stop: score.get(stop, -inf), default=0)
         own, other = ([*reply[token : token + 1], end][0] for reply in (theirs, mine))

@@ -13,10 +13,12 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
+from nfox.decoding.drafter import Context
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import Draw, Judgement, Rule
-from nfox.drafters.common.method import Context, Drafter, Options, Parts, option
+from nfox.drafters.common.method import DrafterInputs, Method, Options, option
 from nfox.errors import UsageError
 from nfox.reply import Settings
 
@@ -35,7 +37,7 @@ class OracleOptions(Options):
             )
 
 
-class Oracle(Drafter):
+class Oracle(Method):
     """Drafts chains whose tokens are right with a given chance, each given the one before.
 
     Args:
@@ -51,14 +53,15 @@ class Oracle(Drafter):
     def __init__(self, acceptance: float, gamma: int, vocabulary: int, seed: int = 0) -> None:
         self.acceptance = acceptance
         self.gamma = gamma
-        self.vocabulary = vocabulary
+        self.vocabulary_size = vocabulary
         self._dice = random.Random(seed)
         self._text: list[int] = []
 
+    @override
     @classmethod
-    def build(cls, parts: Parts, options: OracleOptions) -> Oracle:
-        """See `Drafter.build`; what it is to say is told by `know`."""
-        return cls(options.acceptance, options.gamma, parts.model.target.vocabulary)
+    def build(cls, inputs: DrafterInputs, options: OracleOptions) -> Oracle:
+        """What it is to say is told by `know`."""
+        return cls(options.acceptance, options.gamma, inputs.model.target.vocabulary_size)
 
     def know(self, text: list[int]) -> None:
         """Learn the reply to come.
@@ -72,17 +75,17 @@ class Oracle(Drafter):
         """Return what follows in the reply; nothing where the text is not the known one."""
         return self._text[len(begun) :] if self._text[: len(begun)] == begun else []
 
+    @override
     def propose(self, context: Context) -> TokenTree:
-        """See `Drafter.propose`."""
         following = self.after([*context.tokens, context.root])
         drafted = []
-        for token in following[: min(self.gamma, context.room)]:
+        for token in following[: min(self.gamma, context.max_depth)]:
             right = self._dice.random() < self.acceptance
-            drafted.append(token if right else (token + 1) % self.vocabulary)
+            drafted.append(token if right else (token + 1) % self.vocabulary_size)
         return TokenTree.chain(context.root, drafted)
 
+    @override
     def describe(self) -> str:
-        """See `Drafter.describe`."""
         return f"right with a chance of {self.acceptance:g}, gamma {self.gamma}"
 
 
@@ -99,20 +102,20 @@ class Decreed(Rule):
     oracle: Oracle
     name: ClassVar[str] = "decreed"
 
+    @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        """See `Rule.judge`."""
-        choices = list(self.rule.judge(tree, logits, past).choices)
+        target_tokens = list(self.rule.judge(tree, logits, past).target_tokens)
         following = self.oracle.after([*past, tree.tokens[0]])
         accepted = [True] + [False] * (len(tree) - 1)
         for node, known in enumerate(following[: len(tree)]):  # of a chain
-            choices[node] = known
+            target_tokens[node] = known
             if node + 1 == len(tree) or tree.tokens[node + 1] != known:
                 break
             accepted[node + 1] = True
-        return Judgement(accepted, choices)
+        return Judgement(accepted, target_tokens)
 
+    @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        """See `Rule.draw`."""
         return self.rule.draw(logits, past, count)
 
 
@@ -132,7 +135,7 @@ class DecreedSettings(Settings):
         own = {one.name: getattr(settings, one.name) for one in fields(Settings)}
         return cls(**own, oracle=oracle)
 
+    @override
     def rule(self, reply: int) -> Rule:
-        """See `Settings.rule`."""
         made = super().rule(reply)
         return Decreed(made, self.oracle) if self.oracle else made

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfox.decoding.target import Target
 from nfox.errors import ModelError, NfoxError
-from nfox.models.loading import LoadedModel
+from nfox.models.options import LoadedModel
+from nfox.models.transformers_target import TransformersTarget
 
 _ARCHITECTURES = {
     "LlamaForCausalLM": "LLAMA",
@@ -96,7 +96,7 @@ def write(model: LoadedModel, path: Path) -> None:
         writer.close()
 
 
-def _check(target: Target) -> None:
+def _check(target: TransformersTarget) -> None:
     """Refuse what llama.cpp would not compute, or would compute otherwise.
 
     Raises:
@@ -121,7 +121,7 @@ def _check(target: Target) -> None:
         raise ModelError(f"llama.cpp computes this model otherwise: it has {other}")
 
 
-def _otherwise(target: Target) -> Iterator[str]:
+def _otherwise(target: TransformersTarget) -> Iterator[str]:
     """Yield what llama.cpp would not do as the model does."""
     config = target.config
     if config.hidden_act != "silu":
@@ -135,7 +135,7 @@ def _otherwise(target: Target) -> Iterator[str]:
         yield f"rotary embedding {kind}"
 
 
-def _describe(target: Target, writer: Any) -> None:
+def _describe(target: TransformersTarget, writer: Any) -> None:
     """Write everything but the weights."""
     config = target.config
     head = _head_dim(config)
@@ -150,11 +150,11 @@ def _describe(target: Target, writer: Any) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_rope_dimension_count(head)
-    writer.add_vocab_size(target.vocabulary)
+    writer.add_vocab_size(target.vocabulary_size)
     writer.add_tokenizer_model("no_vocab")
 
 
-def _tensors(target: Target, arch: Any, gguf: Any) -> Iterator[tuple[str, Tensor, int]]:
+def _tensors(target: TransformersTarget, arch: Any, gguf: Any) -> Iterator[tuple[str, Tensor, int]]:
     """Yield GGUF's names, tensors, and the number of heads where rows are to be interleaved.
 
     Raises:
@@ -177,7 +177,7 @@ def _tensors(target: Target, arch: Any, gguf: Any) -> Iterator[tuple[str, Tensor
         yield found[1], tensor.detach(), heads.get(found[0], 0)
 
 
-def _rope_factors(target: Target) -> Tensor | None:
+def _rope_factors(target: TransformersTarget) -> Tensor | None:
     """Return [D / 2] what plain frequencies are divided by; None where they are plain."""
     if _rotation(target) == "default":
         return None
@@ -187,7 +187,7 @@ def _rope_factors(target: Target) -> Tensor | None:
     return factors
 
 
-def _rotation(target: Target) -> str:
+def _rotation(target: TransformersTarget) -> str:
     return str(target.config.rope_parameters.get("rope_type", "default"))
 
 

@@ -13,6 +13,7 @@ import transformers
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
+from typing_extensions import override
 
 from nfox.drafters.spec import Speculative
 from nfox.engine import Chat
@@ -38,17 +39,19 @@ class Generate(Peer):
         self.model = model
         self.more = more
 
+    @override
     @classmethod
     def build(cls, chat: Chat) -> Self:
-        """See `Peer.build`."""
         return cls._tried(chat)
 
     @classmethod
     def _tried(cls, chat: Chat, **more: Any) -> Self:
         """Make one, and see whether it gives a token."""
         made = cls(chat.model.target.model, **more)
-        start = [chat.model.target.first_token if chat.model.target.encodes else 0]
-        source = (0,) if chat.model.target.encodes else None
+        start = [
+            chat.model.target.decoder_start_token if chat.model.target.is_encoder_decoder else 0
+        ]
+        source = (0,) if chat.model.target.is_encoder_decoder else None
         try:
             made.answer(start, source, chat.settings, (), 1, lambda tokens: None)
         except (ValueError, TypeError, RuntimeError) as error:
@@ -56,6 +59,7 @@ class Generate(Peer):
             raise ModelError(f"transformers does not generate so: {said}") from error
         return made
 
+    @override
     @torch.inference_mode()
     def answer(
         self,
@@ -66,7 +70,6 @@ class Generate(Peer):
         limit: int,
         tell: Tell,
     ) -> None:
-        """See `Peer.answer`."""
         ids = torch.tensor([list(source or prompt)], device=self.model.device)
         inputs = {"inputs": ids, "attention_mask": torch.ones_like(ids)}
         if source is not None:
@@ -87,8 +90,8 @@ class Generate(Peer):
         finally:
             self.model.generation_config = own
 
+    @override
     def describe(self) -> str:
-        """See `Peer.describe`."""
         attention = self.model.config._attn_implementation
         return f"generate of transformers {transformers.__version__}, {attention}, DynamicCache"
 
@@ -98,15 +101,16 @@ class Assisted(Generate):
 
     name = "hf-assisted"
 
+    @override
     @classmethod
     def build(cls, chat: Chat) -> Self:
-        """See `Peer.build`; without a draft model it says what `spec` would say."""
+        """Without a draft model it says what `spec` would say."""
         drafter = chat.make(Speculative.__module__.rpartition(".")[2])  # named as its file
         assert isinstance(drafter, Speculative)
         return cls._tried(chat, assistant_model=drafter.draft.model)
 
+    @override
     def describe(self) -> str:
-        """See `Peer.describe`."""
         # What a model's own config leaves open, `generate` fills in from these.
         usual = GenerationConfig._get_default_generation_params()
         own = self.more["assistant_model"].generation_config
@@ -125,13 +129,13 @@ class Lookup(Generate):
 
     name = "hf-lookup"
 
+    @override
     @classmethod
     def build(cls, chat: Chat) -> Self:
-        """See `Peer.build`."""
         return cls._tried(chat, prompt_lookup_num_tokens=_LOOKUP)
 
+    @override
     def describe(self) -> str:
-        """See `Peer.describe`."""
         return f"prompt lookup in {super().describe()}, {_LOOKUP} tokens, n-grams of 2 at most"
 
 

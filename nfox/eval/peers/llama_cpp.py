@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 import torch
+from typing_extensions import override
 
 from nfox.decoding.cache import common_prefix
 from nfox.decoding.sampling import Sampling
@@ -56,7 +57,7 @@ class LlamaCpp(Peer):
         self._lib = lib
         self._folder = folder
         self._most = chat.max_context
-        self._words = target.vocabulary
+        self._words = target.vocabulary_size
         self._dtype = target.dtype
         self._flash = target.dtype != torch.float32  # which computes in 16 bit
         self._gpu = target.device.type != "cpu"
@@ -76,9 +77,9 @@ class LlamaCpp(Peer):
             self.close()
             raise
 
+    @override
     @classmethod
     def build(cls, chat: Chat) -> Self:
-        """See `Peer.build`."""
         lib = package("llama_cpp", "llama-cpp-python")
         if chat.model.target.device.type != "cpu" and not lib.llama_supports_gpu_offload():
             raise ModelError(
@@ -95,6 +96,7 @@ class LlamaCpp(Peer):
             folder.cleanup()
             raise
 
+    @override
     def answer(
         self,
         prompt: Sequence[int],
@@ -104,7 +106,7 @@ class LlamaCpp(Peer):
         limit: int,
         tell: Tell,
     ) -> None:
-        """See `Peer.answer`. What the prompt has in common with what was read is not read again."""
+        """What the prompt has in common with what was read is not read again."""
         lib = self._lib
         self._make_room(len(prompt) + limit - 1)  # the last token is told, not read
         kept = min(common_prefix(self._read, prompt), len(prompt) - 1)
@@ -130,12 +132,12 @@ class LlamaCpp(Peer):
         finally:
             lib.llama_sampler_free(sampler)
 
+    @override
     def begin(self) -> None:
-        """See `Peer.begin`."""
         self._read.clear()
 
+    @override
     def describe(self) -> str:
-        """See `Peer.describe`."""
         dtype = str(self._dtype).removeprefix("torch.")
         where = "on the GPU" if self._gpu else f"threads {torch.get_num_threads()}"
         flash = "as it chooses" if self._flash else "off"
@@ -144,8 +146,8 @@ class LlamaCpp(Peer):
             f"flash attention {flash}"
         )
 
+    @override
     def close(self) -> None:
-        """See `Peer.close`."""
         self._free()
         if self._model:
             self._lib.llama_model_free(self._model)

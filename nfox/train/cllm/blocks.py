@@ -16,14 +16,16 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from typing_extensions import override
+
 from nfox.decoding.cache import KVCache, common_prefix
+from nfox.decoding.drafter import Context
 from nfox.decoding.generate import Step, generate
 from nfox.decoding.rules import make_rule
-from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
-from nfox.drafters.common.method import Context
 from nfox.drafters.jacobi import Jacobi
 from nfox.errors import ModelError
+from nfox.models.transformers_target import TransformersTarget
 
 State = tuple[int, ...]
 
@@ -76,7 +78,7 @@ class Block:
 
 
 def blocks(
-    target: Target,
+    target: TransformersTarget,
     prompt: Sequence[int],
     n: int,
     *,
@@ -133,7 +135,7 @@ def _gathered(steps: Iterator[Step], drafter: _Filling) -> Iterator[Block]:
     decided: list[int] = []
     for step in steps:
         tokens += step.tokens
-        guesses = step.verdict.choices[len(step.verdict.path) :]
+        guesses = step.verdict.target_tokens[len(step.verdict.path) :]
         states = [*(states or [drafter.opening]), (*tokens, *guesses)]
         decided.append(len(tokens))
         if not guesses:
@@ -163,16 +165,16 @@ class _Filling(Jacobi):
         self._numbers = random.Random(seed)
         self.opening: State = ()
 
+    @override
     def propose(self, context: Context) -> TokenTree:
-        """See `Drafter.propose`."""
-        state = context.choices[len(context.path) :]
+        state = context.target_tokens[len(context.path) :]
         if not state:
             pool = [*context.tokens, context.root]
-            state = self._numbers.choices(pool, k=min(self.window, context.room + 1))
+            state = self._numbers.choices(pool, k=min(self.window, context.max_depth + 1))
             self.opening = tuple(state)
         # Reading a token tells the one after it, so the block's last guess need not be read.
         return TokenTree.chain(context.root, state[:-1])
 
-    def truncate(self, length: int) -> None:
-        """See `Drafter.truncate`."""
+    @override
+    def rewind(self, length: int) -> None:
         self._numbers.seed(self._seed)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from nfox.decoding.cache import common_prefix
-from nfox.decoding.target import Target
+from nfox.models.transformers_target import TransformersTarget
 
 _PADDING = -1
 
@@ -96,7 +96,7 @@ class Woven:
         return seen.sum(-1) - 1, seen
 
 
-def read(target: Target, woven: Woven) -> Tensor:
+def read(target: TransformersTarget, woven: Woven) -> Tensor:
     """Return the last hidden states [B, N, D] of all nodes, with gradients.
 
     Args:
@@ -105,11 +105,11 @@ def read(target: Target, woven: Woven) -> Tensor:
     """
     positions, seen = woven.seen()
     if target.proposals == "trees":
-        return target.hidden(woven.ids, gradient=True, seen=seen, positions=positions)
+        return target.hidden_states(woven.ids, gradient=True, visible=seen, positions=positions)
     return _one_by_one(target, woven, seen)
 
 
-def _one_by_one(target: Target, woven: Woven, seen: Tensor) -> Tensor:
+def _one_by_one(target: TransformersTarget, woven: Woven, seen: Tensor) -> Tensor:
     """Read every branch as a text of its own."""
     states: list[Tensor] = []
     for ids, owner, visible in zip(woven.ids, woven.owner, seen, strict=True):
@@ -117,7 +117,7 @@ def _one_by_one(target: Target, woven: Woven, seen: Tensor) -> Tensor:
         for node in reversed(range(len(ids))):
             if node not in made and owner[node] != _PADDING:  # the last of a branch
                 text = visible[node].nonzero()[:, 0]
-                hidden = target.hidden(ids[text][None], gradient=True)[0]
+                hidden = target.hidden_states(ids[text][None], gradient=True)[0]
                 made = dict(zip(text.tolist(), hidden, strict=True)) | made
         nothing = torch.zeros_like(made[0])
         states.append(torch.stack([made.get(node, nothing) for node in range(len(ids))]))

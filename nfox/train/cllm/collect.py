@@ -17,10 +17,10 @@ import torch
 
 from nfox.engine import stop_ids
 from nfox.errors import ContextError, ModelError, NfoxError
+from nfox.files.atomic import write_text
 from nfox.files.jsonl import Share, append, finished_ids, locked
 from nfox.files.provenance import add_lineless, lineless
-from nfox.heads.checkpoint import write_text
-from nfox.models.loading import LoadedModel
+from nfox.models.options import LoadedModel
 from nfox.text.template import Message, Template
 from nfox.train.cllm.blocks import blocks
 from nfox.train.cllm.trajectories import Trajectory, question, repeats
@@ -70,7 +70,7 @@ class Collector:
     max_context: int | None = None
 
     def __post_init__(self) -> None:
-        if self.model.target.encodes:
+        if self.model.target.is_encoder_decoder:
             raise ModelError(
                 f"{self.model.name} has an encoder, for which there is no layout of trajectories",
                 "name a model with a decoder only",

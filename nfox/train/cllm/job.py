@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from typing_extensions import override
+
 from nfox.engine import stop_ids
 from nfox.errors import ModelError, UsageError
-from nfox.heads.checkpoint import RECORD, write_text
-from nfox.models.loading import LoadedModel
+from nfox.files.atomic import write_text
+from nfox.heads.checkpoint import TRAINING_FILE
+from nfox.models.options import LoadedModel
 from nfox.text.resolve import resolve
 from nfox.text.template import Template
 from nfox.train.cllm.learner import AR_WEIGHT, ConsistencyLearner
@@ -41,12 +44,13 @@ class ConsistencyJob(Job):
     local: bool = False
     ar_weight: float = AR_WEIGHT
 
+    @override
     def load(self) -> LoadedModel:
-        """See `Job.load`."""
         return load(self.model, self.loading, self.joint.base, "Jacobi decoding is for")
 
+    @override
     def rows(self, source: str, loaded: LoadedModel, tell: Tell, *, lazy: bool) -> States:
-        """See `Job.rows`; trajectories are tokens already.
+        """Trajectories are tokens already.
 
         Raises:
             UsageError: if blocks have another length than was said.
@@ -75,18 +79,18 @@ class ConsistencyJob(Job):
                 raise
             return resolve(loaded.tokenizer, "plain")
 
+    @override
     def learner(self, loaded: LoadedModel) -> ConsistencyLearner:
-        """See `Job.learner`."""
         dtype = computed_in(loaded.target, self.loading, self.joint.base)
         return ConsistencyLearner(loaded.target, self.joint, dtype, self.ar_weight)
 
+    @override
     def describe(self, learner: ConsistencyLearner) -> Iterator[str]:
-        """See `Job.describe`."""
         count, _ = size(learner)
         yield f"{self.model} for Jacobi decoding, {self.joint.spelled()}: {count:,} parameters"
 
+    @override
     def finish(self, trainer: LearnerTrainer, loaded: LoadedModel, seconds: float) -> Done:
-        """See `Job.finish`."""
         found, folder = self.measured(trainer), Path(trainer.args.output_dir)
         learner = trainer.learner
         if trainer.is_world_process_zero() and isinstance(learner, ConsistencyLearner):
@@ -101,7 +105,9 @@ class ConsistencyJob(Job):
                 "trained": self.joint.spelled(),
             }
             what = {"method": self.method, "base": full_name(self.model), "training": training}
-            write_text(folder / RECORD, json.dumps(what, indent=2, ensure_ascii=False) + "\n")
+            write_text(
+                folder / TRAINING_FILE, json.dumps(what, indent=2, ensure_ascii=False) + "\n"
+            )
         whole = self.joint.base == "whole"
         model, adapter = (str(folder / WHOLE), None) if whole else (self.model, folder / ADAPTER)
         return Done(folder, False, model, adapter, found)

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from nfox.decoding.target import Target
 from nfox.heads.base import IGNORE
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.cllm.branch_attention import Woven, read
 from nfox.train.cllm.rows import collate
 from nfox.train.heads.base_model import TrainedBase
@@ -37,7 +38,11 @@ class ConsistencyLearner(Learner):
     collate = staticmethod(collate)
 
     def __init__(
-        self, target: Target, joint: Joint, dtype: torch.dtype, ar_weight: float = AR_WEIGHT
+        self,
+        target: TransformersTarget,
+        joint: Joint,
+        dtype: torch.dtype,
+        ar_weight: float = AR_WEIGHT,
     ) -> None:
         super().__init__(target, dtype)
         target.model.requires_grad_(False)
@@ -46,8 +51,9 @@ class ConsistencyLearner(Learner):
         # The weights alone: with the model itself, checkpoints would hold all that is frozen too.
         self.base = nn.ParameterList(self.trained.weights)
 
+    @override
     def train(self, mode: bool = True) -> ConsistencyLearner:
-        """See `nn.Module.train`; the target's dropout follows."""
+        """The target's dropout follows."""
         super().train(mode)
         self.target.model.train(mode)
         return self
@@ -56,8 +62,9 @@ class ConsistencyLearner(Learner):
         """Compute activations twice instead of keeping them; see `TrainingArguments`."""
         self.target.model.activation_checkpointing_enable(**options)
 
+    @override
     def places(self, inputs: Batch) -> int:
-        """See `Learner.places`: blocks."""
+        """Blocks."""
         return int(inputs["blocks"].sum())
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, float]]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from nfox.decoding.target import Target
 from nfox.errors import NfoxError
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.cllm.blocks import Block, blocks
 from nfox.train.cllm.trajectories import repeats
 
@@ -47,7 +47,7 @@ class Iterations:
 
 
 def answer(
-    target: Target,
+    target: TransformersTarget,
     prompt: Sequence[int],
     n: int,
     *,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from typing_extensions import override
 
 from nfox.errors import NfoxError, UsageError
 from nfox.text.template import Message
@@ -42,11 +43,10 @@ class Server(Answerer):
     key: str | None = None
     wait: float = 1.0
 
+    @override
     def answer(self, asked: Sequence[Sequence[Message]]) -> Answers:
-        """See `Answerer.answer`.
-
-        Raises:
-            NfoxError: if there is nobody at the address, or somebody who answers nobody.
+        """Raises:
+        NfoxError: if there is nobody at the address, or somebody who answers nobody.
         """
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         with (

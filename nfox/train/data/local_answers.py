@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from nfox.engine import stop_ids
 from nfox.errors import NfoxError, UsageError
-from nfox.models.loading import LoadedModel
+from nfox.models.options import LoadedModel
 from nfox.text.template import Message, Template
 
 Answers = list[Message | str]
@@ -58,8 +59,9 @@ class Local(Answerer):
             )
         self._ends = stop_ids(self.model, self.template)
 
+    @override
     def answer(self, asked: Sequence[Sequence[Message]]) -> Answers:
-        """See `Answerer.answer`. A batch too large for the memory is halved."""
+        """A batch too large for the memory is halved."""
         prompts = [self._prompt(messages) for messages in asked]
         decoded = iter(self._decode([ids for ids in prompts if not isinstance(ids, str)]))
         return [ids if isinstance(ids, str) else self._message(next(decoded)) for ids in prompts]
@@ -69,7 +71,7 @@ class Local(Answerer):
         try:
             ids: list[int] = (
                 self.model.tokenizer(messages[-1].content).input_ids  # see `Chat`
-                if self.model.target.encodes
+                if self.model.target.is_encoder_decoder
                 else self.template.encode(self.model.tokenizer, messages)
             )
         except NfoxError as error:
@@ -109,7 +111,9 @@ class Local(Answerer):
             pad_token_id=pad,
             **sampling,
         )
-        begin = 1 if target.encodes else width  # a decoder of its own starts with one token
+        begin = (
+            1 if target.is_encoder_decoder else width
+        )  # a decoder of its own starts with one token
         return [self._until_end(row) for row in rows[:, begin:].tolist()]
 
     def _until_end(self, row: list[int]) -> list[int]:

@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from typing_extensions import override
 
 from nfox.decoding import costs
-from nfox.decoding.target import Target
 from nfox.drafters.spec import check_pair
 from nfox.errors import ModelError, UsageError
-from nfox.heads.checkpoint import RECORD, write_text
-from nfox.models.loading import LoadedModel, load_model
+from nfox.files.atomic import write_text
+from nfox.heads.checkpoint import TRAINING_FILE
+from nfox.models.loading import load_model
+from nfox.models.options import LoadedModel
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.draft.learner import Distillation, DraftLearner, Numbered
 from nfox.train.job import Done, Job, Tell, full_name, size
 from nfox.train.loading import load
@@ -59,11 +62,11 @@ class Sizes:
         """How many heads there are."""
         return self.heads or max(self.hidden // 64, 1)
 
-    def new(self, target: Target) -> LlamaForCausalLM:
+    def new(self, target: TransformersTarget) -> LlamaForCausalLM:
         """Return an untrained model over a target's vocabulary."""
         special = ("bos_token_id", "eos_token_id", "pad_token_id")
         config = LlamaConfig(
-            vocab_size=target.vocabulary,
+            vocab_size=target.vocabulary_size,
             hidden_size=self.hidden,
             intermediate_size=self.intermediate or 3 * self.hidden,
             num_hidden_layers=self.layers,
@@ -73,7 +76,7 @@ class Sizes:
             tie_word_embeddings=True,
             **{name: getattr(target.config, name, None) for name in special},
         )
-        return LlamaForCausalLM(config).to(target.last_device)
+        return LlamaForCausalLM(config).to(target.output_device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,30 +93,31 @@ class DraftJob(Job):
     sizes: Sizes = field(default_factory=Sizes)
     how: Distillation = field(default_factory=Distillation)
 
+    @override
     def load(self) -> LoadedModel:
-        """See `Job.load`."""
         return load(self.model, self.loading, "frozen", "draft models learn from")
 
+    @override
     def rows(self, source: str, loaded: LoadedModel, tell: Tell, *, lazy: bool) -> Numbered:
-        """See `Job.rows`."""
         rows: Any = super().rows(source, loaded, tell, lazy=lazy)
         return Numbered(rows)
 
+    @override
     def learner(self, loaded: LoadedModel) -> DraftLearner:
-        """See `Job.learner`.
-
-        Raises:
-            ModelError: if a given draft model has another tokenizer, or cannot learn this.
+        """Raises:
+        ModelError: if a given draft model has another tokenizer, or cannot learn this.
         """
-        draft = self._given(loaded) if self.draft else Target(self.sizes.new(loaded.target))
+        draft = (
+            self._given(loaded) if self.draft else TransformersTarget(self.sizes.new(loaded.target))
+        )
         draft.model.requires_grad_(True)
         return DraftLearner(draft, loaded.target, self.how)
 
-    def _given(self, loaded: LoadedModel) -> Target:
+    def _given(self, loaded: LoadedModel) -> TransformersTarget:
         loading = replace(self.loading, dtype="float32", quantisation=None)
         given = load_model(str(self.draft), loading)
         check_pair(loaded, given)
-        if not given.target.unembeds:
+        if not given.target.can_unembed:
             raise ModelError(
                 f"{self.draft} turns hidden states into logits in a way that training cannot "
                 "follow",
@@ -121,14 +125,14 @@ class DraftJob(Job):
             )
         return given.target
 
+    @override
     def describe(self, learner: DraftLearner) -> Iterator[str]:
-        """See `Job.describe`."""
         count, written = size(learner)
         made = self.draft or "a new draft model"
         yield f"{made} for {self.model}: {count:,} parameters ({written:.1f} MB on disk)"
 
+    @override
     def finish(self, trainer: LearnerTrainer, loaded: LoadedModel, seconds: float) -> Done:
-        """See `Job.finish`."""
         found: Means = self.measured(trainer)
         folder, learner = Path(trainer.args.output_dir), trainer.learner
         advice = ""
@@ -146,11 +150,13 @@ class DraftJob(Job):
                 "keep_choices": self.how.kept,
             }
             what = {"method": self.method, "base": full_name(self.model), "training": training}
-            write_text(folder / RECORD, json.dumps(what, indent=2, ensure_ascii=False) + "\n")
+            write_text(
+                folder / TRAINING_FILE, json.dumps(what, indent=2, ensure_ascii=False) + "\n"
+            )
             advice = self._gamma(folder, loaded.target, found.others)
         return Done(folder, False, self.model, None, found, (advice,))
 
-    def _gamma(self, folder: Path, target: Target, found: Mapping[str, float]) -> str:
+    def _gamma(self, folder: Path, target: TransformersTarget, found: Mapping[str, float]) -> str:
         """Say how many tokens are best drafted here, by what was written and measured."""
         loading = replace(self.loading, quantisation=None)
         draft = costs.measure(load_model(str(folder), loading).target, budget=0.2).at(1)

@@ -13,10 +13,11 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from typing_extensions import override
 
-from nfox.decoding.target import Target
 from nfox.errors import UsageError
 from nfox.heads.base import IGNORE
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.data import rows as plain
 from nfox.train.learner import Batch, Learner
 
@@ -109,7 +110,7 @@ class Numbered(Dataset[dict[str, Any]]):
 
     @property
     def tokens(self) -> int | None:
-        """See `Rows.tokens`."""
+        """The number of different tokens, where that is known."""
         return self._rows.tokens
 
 
@@ -129,18 +130,21 @@ class DraftLearner(Learner):
 
     collate = staticmethod(collate)
 
-    def __init__(self, draft: Target, target: Target, how: Distillation) -> None:
+    def __init__(
+        self, draft: TransformersTarget, target: TransformersTarget, how: Distillation
+    ) -> None:
         super().__init__(target, target.dtype)
         target.model.requires_grad_(False)
         self.student = draft
         self.how = how
-        self.common = min(draft.vocabulary, target.vocabulary)
+        self.common = min(draft.vocabulary_size, target.vocabulary_size)
         # The weights alone, each once: embeddings may be the LM head too.
         self.draft = nn.ParameterList(draft.model.parameters())
         self._known: dict[int, Choices] = {}
 
+    @override
     def train(self, mode: bool = True) -> DraftLearner:
-        """See `nn.Module.train`; the draft model's dropout follows."""
+        """The draft model's dropout follows."""
         super().train(mode)
         self.student.model.train(mode)
         return self
@@ -149,8 +153,9 @@ class DraftLearner(Learner):
         """Compute activations twice instead of keeping them; see `TrainingArguments`."""
         self.student.model.activation_checkpointing_enable(**options)
 
+    @override
     def places(self, inputs: Batch) -> int:
-        """See `Learner.places`: tokens that are learned."""
+        """Tokens that are learned."""
         return int((inputs["labels"][:, 1:] != IGNORE).sum())
 
     def forward(
@@ -169,7 +174,7 @@ class DraftLearner(Learner):
         before = learned.roll(-1, 1)
         said = self._choices(input_ids, before, number)
         with self.rounding():
-            hidden = self.student.hidden(input_ids, gradient=True)
+            hidden = self.student.hidden_states(input_ids, gradient=True)
             logits = self.student.unembed(hidden[before])[:, : self.common]
             p, q = said.chances.to(logits.dtype), outcomes(logits, said.tokens)
         loss = divergence(p, q, self.how.divergence)
@@ -204,8 +209,8 @@ class DraftLearner(Learner):
     @torch.no_grad()
     def _asked(self, ids: Tensor, before: Tensor, count: int) -> Choices:
         """Ask the target; for `count` of its first choices, 0 for all."""
-        with torch.autocast(self.target.last_device.type, enabled=False):  # as it will be
-            hidden = self.target.hidden(ids)
+        with torch.autocast(self.target.output_device.type, enabled=False):  # as it will be
+            hidden = self.target.hidden_states(ids)
             logits = self.target.unembed(hidden[before.to(hidden.device)])
         logits = logits[:, : self.common].to(ids.device)
         tokens = logits.topk(count).indices

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from nfox.decoding.target import Target
 from nfox.errors import UsageError
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.heads.joint_options import Joint
 
 ADAPTER, WHOLE = "adapter", "base"
@@ -31,7 +31,7 @@ class TrainedBase:
         weights: that are trained.
     """
 
-    def __init__(self, target: Target, joint: Joint) -> None:
+    def __init__(self, target: TransformersTarget, joint: Joint) -> None:
         self.target = target
         self._adapted: Any = None
         if joint.base == "lora":
@@ -68,7 +68,7 @@ class TrainedBase:
         tokenizer.save_pretrained(folder / WHOLE)
 
 
-def keep_unpacked(target: Target) -> None:
+def keep_unpacked(target: TransformersTarget) -> None:
     """Keep 4 bit layers from packing their weights for the CPU, which would be for good.
 
     bitsandbytes does so at the first forward in evaluation mode; gradients are wrong from then on.
@@ -84,7 +84,7 @@ def keep_unpacked(target: Target) -> None:
 _PACKS = "support_avx512bf16_for_cpu"  # of `Linear4bit`; some versions have it
 
 
-def _adapt(target: Target, joint: Joint) -> Any:
+def _adapt(target: TransformersTarget, joint: Joint) -> Any:
     """Put a LoRA into a target's model; it changes nothing yet: one of its factors is 0."""
     from peft import LoraConfig, get_peft_model
 

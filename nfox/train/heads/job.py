@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from typing_extensions import override
 
 from nfox import drafters
-from nfox.decoding.target import Target
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.errors import ModelError, UsageError
 from nfox.heads import checkpoint
 from nfox.heads import compatibility as fingerprint
 from nfox.heads.base import Heads, HeadsConfig
-from nfox.models.loading import LoadedModel
+from nfox.models.options import LoadedModel
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.heads.base_model import ADAPTER, WHOLE
 from nfox.train.heads.joint_learner import JointLearner
 from nfox.train.heads.joint_options import Joint
@@ -44,20 +45,21 @@ class HeadsJob(Job):
     heads: str | None = None
     joint: Joint = field(default_factory=Joint)
 
+    @override
     def check(self) -> None:
-        """See `Job.check`: sizes that no heads can have."""
+        """Sizes that no heads can have."""
         made = heads_class(self.method)
         sizes: dict[str, Any] = {"hidden_size": 1, "vocab_size": 1}  # those of the base come later
-        what = made.holds(self.heads, self.loading) if self.heads else None
+        what = made.inspect(self.heads, self.loading.hub) if self.heads else None
         if what or not self.heads:
             _config(made, self, what.config if what else sizes)
 
+    @override
     def load(self) -> LoadedModel:
-        """See `Job.load`."""
         return load(self.model, self.loading, self.joint.base, "heads are for")
 
+    @override
     def learner(self, loaded: LoadedModel) -> HeadsLearner:
-        """See `Job.learner`."""
         heads, target = make_heads(self, loaded.target), loaded.target
         if self.joint.base == "frozen":
             return HeadsLearner(heads, target, own_labels=self.own_labels, joint=self.joint)
@@ -66,8 +68,8 @@ class HeadsJob(Job):
             heads, target, own_labels=self.own_labels, joint=self.joint, dtype=dtype
         )
 
+    @override
     def describe(self, learner: HeadsLearner) -> Iterator[str]:
-        """See `Job.describe`."""
         count = sum(weight.numel() for weight in learner.heads.parameters())
         written = count * 2 / 1e6  # in 16 bit
         yield f"{self.method} heads: {count:,} parameters ({written:.1f} MB on disk)"
@@ -80,8 +82,8 @@ class HeadsJob(Job):
                 "data's"
             )
 
+    @override
     def finish(self, trainer: LearnerTrainer, loaded: LoadedModel, seconds: float) -> Done:
-        """See `Job.finish`."""
         measured, weights = self.measured(trainer), trainer.weights("heads")
         folder, learner = Path(trainer.args.output_dir), trainer.learner
         if trainer.is_world_process_zero():
@@ -95,7 +97,7 @@ class HeadsJob(Job):
 
     def _about(
         self, trainer: LearnerTrainer, measured: Measured, seconds: float
-    ) -> checkpoint.About:
+    ) -> checkpoint.HeadsInfo:
         """Say what the heads are and where they come from."""
         learner: Any = trainer.learner
         training = {
@@ -106,7 +108,7 @@ class HeadsJob(Job):
             fingerprint.KEY: fingerprint.fingerprint(learner.target),
         }
         whole = Path(trainer.args.output_dir, WHOLE)
-        return checkpoint.About(
+        return checkpoint.HeadsInfo(
             method=self.method,
             base=str(whole.resolve()) if self.joint.base == "whole" else full_name(self.model),
             config=learner.heads.config.model_dump(),
@@ -138,24 +140,28 @@ def _config(made: type[HeadsDrafter], job: HeadsJob, sizes: dict[str, Any]) -> H
         raise UsageError(f"--{job.method}_{first['loc'][0]}: {first['msg']}") from error
 
 
-def make_heads(job: HeadsJob, target: Target) -> Heads:
+def make_heads(job: HeadsJob, target: TransformersTarget) -> Heads:
     """Make heads to begin with, or take those to go on with.
 
     Raises:
         UsageError: if they were made with other sizes than those asked for.
     """
     made = heads_class(job.method)
-    sizes: dict[str, Any] = {"hidden_size": target.hidden_size, "vocab_size": target.vocabulary}
+    sizes: dict[str, Any] = {
+        "hidden_size": target.hidden_size,
+        "vocab_size": target.vocabulary_size,
+    }
     given = None
     if job.heads:
-        given, what = made.load(job.model, target, job.heads, job.loading)
-        sizes = what.config
+        base = LoadedModel(job.model, target, adapter=job.loading.adapter)
+        given, info = made.load(base, job.heads, job.loading.hub)
+        sizes = info.config
     heads = made.heads_class(_config(made, job, sizes))
     if given is None:
         heads.start(target)
         return heads
     try:
-        checkpoint.fill(heads, given.state_dict(), str(job.heads))
+        checkpoint.load_weights(heads, given.state_dict(), str(job.heads))
     except ModelError as error:
         odd = [name for name, value in job.config.items() if value != sizes.get(name)]
         raise UsageError(

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
-from nfox.decoding.target import Target
 from nfox.heads.base import IGNORE, Heads, Text, cross_entropy
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.heads.base_model import TrainedBase
 from nfox.train.heads.joint_options import Joint
 from nfox.train.heads.learner import HeadsLearner
@@ -31,7 +32,7 @@ class JointLearner(HeadsLearner):
     def __init__(
         self,
         heads: Heads,
-        target: Target,
+        target: TransformersTarget,
         *,
         own_labels: bool = False,
         joint: Joint,
@@ -43,8 +44,9 @@ class JointLearner(HeadsLearner):
         # The weights alone: with the model itself, checkpoints would hold all that is frozen too.
         self.base = nn.ParameterList(self.trained.weights)
 
+    @override
     def train(self, mode: bool = True) -> JointLearner:
-        """See `nn.Module.train`; the target's dropout follows."""
+        """The target's dropout follows."""
         super().train(mode)
         self.target.model.train(mode)
         return self
@@ -53,10 +55,10 @@ class JointLearner(HeadsLearner):
         """Compute the base's activations twice instead of keeping them; see `TrainingArguments`."""
         self.target.model.activation_checkpointing_enable(**options)
 
+    @override
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """See `HeadsLearner.forward`."""
         with self.rounding():
             text = self.read(input_ids, labels)
             own = self.divergence(text) if self.joint.self_distillation else self.surprise(text)
@@ -78,7 +80,7 @@ class JointLearner(HeadsLearner):
         learned = text.labels[:, 1:] != IGNORE
         said = self.target.unembed(text.hidden[:, :-1][learned]).log_softmax(-1)
         with self.trained.untouched():
-            hidden = self.target.hidden(text.ids)[:, :-1][learned.to(text.hidden.device)]
+            hidden = self.target.hidden_states(text.ids)[:, :-1][learned.to(text.hidden.device)]
             meant = self.target.unembed(hidden).log_softmax(-1)
         total = functional.kl_div(said, meant, log_target=True, reduction="sum")
         return total / learned.sum().clamp_min(1)

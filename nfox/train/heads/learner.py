@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from typing_extensions import override
 
-from nfox.decoding.target import Target
 from nfox.heads.base import IGNORE, Heads, Text, measure_accuracy
+from nfox.models.transformers_target import TransformersTarget
 from nfox.train.data.rows import Row, collate
 from nfox.train.heads.joint_options import Joint
 from nfox.train.learner import ROWS, Batch, Learner
@@ -33,7 +34,7 @@ class HeadsLearner(Learner):
     def __init__(
         self,
         heads: Heads,
-        target: Target,
+        target: TransformersTarget,
         *,
         own_labels: bool = False,
         joint: Joint | None = None,
@@ -41,7 +42,7 @@ class HeadsLearner(Learner):
         super().__init__(target, target.dtype)
         target.model.requires_grad_(False)
         wide = torch.promote_types(target.dtype, torch.float32)
-        self.heads = heads.to(target.last_device, wide)
+        self.heads = heads.to(target.output_device, wide)
         self.own_labels = own_labels
         self.joint = joint or Joint()
 
@@ -64,7 +65,7 @@ class HeadsLearner(Learner):
 
     def read(self, input_ids: Tensor, labels: Tensor) -> Text:
         """Let the target read a batch."""
-        hidden = self.target.hidden(input_ids, gradient=self.joint.base != "frozen")
+        hidden = self.target.hidden_states(input_ids, gradient=self.joint.base != "frozen")
         return Text(input_ids.to(hidden.device), hidden, labels.to(hidden.device))
 
     @torch.no_grad()
@@ -77,21 +78,22 @@ class HeadsLearner(Learner):
         labels[:, 1:][learned] = torch.cat(choices) if choices else labels.new_empty(0)
         return replace(text, labels=labels, chosen=True)
 
+    @override
     def places(self, inputs: Batch) -> int:
-        """See `Learner.places`: labels."""
+        """Labels."""
         return int((inputs["labels"] != IGNORE).sum())
 
+    @override
     def quick(self) -> tuple[list[nn.Parameter], float]:
-        """See `Learner.quick`: the heads."""
+        """The heads."""
         return list(self.heads.parameters()), self.joint.heads_rate
 
+    @override
     def measure(self, rows: Dataset[Row], batch: int = 4, width: int = 10) -> Measured:
-        """See `Learner.measure`.
-
-        Args:
-            rows: of tokens.
-            batch: rows at a time.
-            width: guesses for each depth.
+        """Args:
+        rows: of tokens.
+        batch: rows at a time.
+        width: guesses for each depth.
         """
         total, places = 0.0, 0
 
@@ -105,6 +107,6 @@ class HeadsLearner(Learner):
                 yield own
 
         with self.measuring(rows, batch) as batches:
-            width = min(width, self.target.vocabulary)
+            width = min(width, self.target.vocabulary_size)
             accuracy = measure_accuracy(self.heads, self.target, texts(batches), width)
         return Measured(total / max(places, 1), accuracy, places)

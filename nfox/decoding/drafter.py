@@ -1,0 +1,68 @@
+"""What the loop asks of a drafter: a token tree below the root, the token that comes next."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nfox.decoding.cache import KVCache
+from nfox.decoding.tree import TokenTree
+from nfox.decoding.verify import Rule
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a drafter may know when it proposes.
+
+    Args:
+        cache: the target's cache, with the tokens it has read; a drafter only looks at it.
+        root: the pending token: chosen by the target, not yet read by it.
+        path: the accepted nodes of the last tree, the root first; empty before the first step.
+        target_tokens: the target's own token after every node of that tree.
+        max_depth: how many tokens deep the tree may be at most, below the root.
+        rule: how tokens are chosen in this reply; a draft model draws its guesses by it.
+    """
+
+    cache: KVCache
+    root: int
+    path: Sequence[int]
+    target_tokens: Sequence[int]
+    max_depth: int
+    rule: Rule
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """Every token that the target has read."""
+        return self.cache.tokens
+
+    @property
+    def hidden(self) -> Tensor:
+        """[len(tokens), D] the target's last hidden states of these tokens, after the norm."""
+        return self.cache.hidden
+
+    @property
+    def encoder_ids(self) -> tuple[int, ...] | None:
+        """The token ids that the encoder has read; None for decoder-only targets."""
+        return self.cache.encoder_ids
+
+
+class Drafter(ABC):
+    """Guesses which tokens follow the root. The loop knows no more of a method than this."""
+
+    @abstractmethod
+    def propose(self, context: Context) -> TokenTree:
+        """Return a tree of guesses below `context.root`, at most `context.max_depth` deep."""
+
+    def rewind(self, length: int) -> None:  # noqa: B027 - some keep nothing of the past
+        """Forget the past but for its first `length` tokens; called before every reply.
+
+        Args:
+            length: how many of the tokens read before are also the beginning of the next prompt.
+        """
+
+    def describe(self) -> str:
+        """Return in a few words what it drafts with, for the header and `-v`."""
+        return ""

@@ -1,0 +1,115 @@
+"""Files of a model: in a local folder, or in a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
+
+from nfox.errors import ModelError
+from nfox.files.progress import quiet
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """How files are fetched from the hub.
+
+    Args:
+        revision: commit, tag or branch; None is the repository's main branch.
+        cache_dir: the folder where downloads are kept; None is the hub's own folder.
+        offline: use files that are in the local cache only.
+    """
+
+    revision: str | None = None
+    cache_dir: str | None = None
+    offline: bool = False
+
+
+_MODEL = "model.safetensors"
+
+
+_BESIDE = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+
+
+def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
+    """Return the path of a file of a local folder or of a hub repository; None if there is no such
+    file. A file of the hub is downloaded unless it is in the local cache.
+
+    Args:
+        location: a folder or a hub id.
+        name: the name of the file.
+        hub: how it is fetched.
+
+    Raises:
+        ModelError: if the hub cannot be reached.
+    """
+    if Path(location).is_dir():
+        path = Path(location) / name
+        return path if path.is_file() else None
+    quiet()  # neither its five retries nor its bars are for the person
+    try:
+        return Path(
+            hf_hub_download(
+                location,
+                name,
+                revision=hub.revision,
+                cache_dir=hub.cache_dir,
+                local_files_only=hub.offline,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        if hub.offline:
+            return None
+        raise ModelError(
+            f"{location}: the hub cannot be reached, and {name} is not in the local cache",
+            "check the network, or pass a folder",
+        ) from error
+    except (HfHubHTTPError, HFValidationError, EntryNotFoundError):
+        return None  # no such file, no such repository, or no right to read it
+
+
+def model_files(location: str, hub: HubOptions) -> dict[str, Path]:
+    """Return the paths of a language model's files by name: config, weights, and tokenizer if any.
+
+    Raises:
+        ModelError: if a file of weights is missing.
+    """
+    index = file_of(location, f"{_MODEL}.index.json", hub)
+    shards = sorted(set(read_json(index)["weight_map"].values())) if index else [_MODEL]
+    names = ["config.json", *([f"{_MODEL}.index.json"] if index else []), *shards, *_BESIDE]
+    paths = {name: file_of(location, name, hub) for name in names}
+    missing = next((name for name in shards if paths[name] is None), None)
+    if missing:
+        raise ModelError(f"{location}: there is no {missing}", "save it by save_pretrained")
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ModelError: if the file is not one.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    return data

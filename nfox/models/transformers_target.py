@@ -1,0 +1,323 @@
+"""A target that runs a model of transformers, whatever its architecture.
+
+What kinds of proposals a model takes is found by trying, not by its name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+from typing_extensions import override
+
+from nfox.decoding.cache import KVCache
+from nfox.decoding.target import CHUNK, Proposals, Target
+from nfox.decoding.tree import TokenTree
+from nfox.decoding.tree_mask import Mask, tree_mask, within_window
+from nfox.errors import ModelError
+from nfox.models.transformers_cache import TransformersCache, of_transformers, past_of
+
+log = logging.getLogger(__name__)
+
+CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+"""What models call their cache: since transformers 5.24, before it, and Mamba before it."""
+
+
+class TransformersTarget(Target):
+    """A causal or an encoder-decoder language model of transformers.
+
+    Args:
+        model: in evaluation mode, on its device or devices.
+
+    Attributes:
+        model: the model of transformers.
+        config: of the model, or of its text part where it has several.
+        forward_parameters: the names of what the model's forward takes.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.config = model.config.get_text_config(decoder=True)
+        self.forward_parameters = frozenset(inspect.signature(model.forward).parameters)
+        self._captured: list[Tensor] = []
+        # The input of the output embeddings is the last hidden state of every architecture; taking
+        # it there spares the collection of all layers' states.
+        model.get_output_embeddings().register_forward_pre_hook(self._capture)
+
+    def _capture(self, module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        self._captured = [arguments[0].to(self.output_device)]  # tied weights lie in front
+
+    @cached_property
+    @override
+    def vocabulary_size(self) -> int:
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @cached_property
+    @override
+    def is_encoder_decoder(self) -> bool:
+        return bool(self.model.config.is_encoder_decoder)
+
+    @cached_property
+    @override
+    def device(self) -> torch.device:
+        return _execution_device(self.model.get_input_embeddings())
+
+    @cached_property
+    @override
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @cached_property
+    @override
+    def output_device(self) -> torch.device:
+        return _execution_device(self.model.get_output_embeddings())
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices of its weights, from the first to the last layer; of a model that is split
+        perhaps also "disk".
+        """
+        places = getattr(self.model, "hf_device_map", {"": self.device}).values()
+        names = (place if place == "disk" else str(torch.device(place)) for place in places)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    @override
+    def hidden_size(self) -> int:
+        return int(self.model.get_output_embeddings().in_features)
+
+    @property
+    @override
+    def max_context(self) -> int:
+        names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+        lengths = [getattr(self.config, name, None) for name in names]
+        # An encoder-decoder model without this field has relative positions: they do not end.
+        relative = self.is_encoder_decoder and not getattr(
+            self.config, "max_position_embeddings", None
+        )
+        return next((int(n) for n in lengths if n and not relative), 1 << 20)
+
+    @property
+    @override
+    def decoder_start_token(self) -> int:
+        start = self.model.generation_config.decoder_start_token_id
+        return int(start if start is not None else self.model.config.decoder_start_token_id)
+
+    @override
+    def hidden_states(
+        self,
+        ids: Tensor,
+        *,
+        gradient: bool = False,
+        visible: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        model, inputs = self.model.base_model, dict[str, Any]()
+        if visible is not None and positions is not None:
+            additive = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
+            additive = additive.masked_fill(~visible, torch.finfo(self.dtype).min)
+            inputs = self._mask_inputs(Mask(additive, positions, positions))
+        with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
+            ids = ids.to(self.device)
+            states: Tensor = model(ids, use_cache=False, **inputs).last_hidden_state
+        return states.to(self.output_device)
+
+    @override
+    def embed(self, ids: Tensor) -> Tensor:
+        vectors: Tensor = self.model.get_input_embeddings()(ids)
+        return vectors
+
+    @override
+    def unembed(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        self._captured.clear()
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        # The output embeddings are not all of it: Cohere and Granite scale the logits, Gemma 2
+        # caps them.
+        scale, divisor, cap = (
+            getattr(self.config, name, None)
+            for name in ("logit_scale", "logits_scaling", "final_logit_softcapping")
+        )
+        logits = logits * scale if scale else logits  # a pass over [n, V] is not free
+        logits = logits / divisor if divisor else logits
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    @cached_property
+    @override
+    def can_unembed(self) -> bool:
+        """Whether `unembed` gives this model's own logits, found by a probe on one token."""
+        cache = self.new_cache()
+        cache.reuse([0], (0,) if self.is_encoder_decoder else None)
+        logits, hidden = self.score(TokenTree.chain(0), cache)
+        with torch.inference_mode():
+            return torch.allclose(self.unembed(hidden), logits, rtol=1e-2, atol=1e-2)
+
+    @cached_property
+    @override
+    def proposals(self) -> Proposals:
+        """What this model scores rightly in one forward, found by a probe on a few tokens."""
+        if not self._scores_rightly(_chain_probe):
+            return "nothing"
+        trees = not self.is_encoder_decoder and self._scores_rightly(_tree_probe)
+        return "trees" if trees else "chains"
+
+    @override
+    def freeze(self) -> None:
+        self.model.requires_grad_(False)
+
+    @override
+    def new_cache(self) -> TransformersCache:
+        return TransformersCache(self.model.config, rollback=self.proposals != "nothing")
+
+    @override
+    def read(
+        self, tokens: Sequence[int], cache: KVCache, cancelled: Callable[[], bool] | None = None
+    ) -> bool:
+        # A recurrent state takes a whole text from the start, or one token more: transformers
+        # scans several tokens as if nothing had been before them.
+        chunk = CHUNK if cache.rollback else 1 if cache.tokens else max(len(tokens), 1)
+        for start in range(0, len(tokens), chunk):
+            if cancelled and cancelled():
+                return False
+            self._read_chunk(tokens[start : start + chunk], cache)
+        self._wait()
+        return True
+
+    @torch.inference_mode()
+    def _read_chunk(self, tokens: Sequence[int], cache: KVCache) -> None:
+        ids = torch.tensor([list(tokens)], device=self.device)
+        cache.begin()
+        if self.is_encoder_decoder:
+            self._forward(ids, cache)
+            hidden = self._captured.pop()
+        else:  # no logits are needed
+            model = self.model.base_model
+            hidden = model(ids, use_cache=True, **self._cache_input(cache)).last_hidden_state
+        cache.extend(tokens, hidden[0].to(self.output_device))
+
+    def _wait(self) -> None:
+        """Wait until a GPU has done all that was begun, so that time is counted where it is spent;
+        whoever looks at the logits would wait for it all the same.
+        """
+        if self.output_device.type == "cuda":
+            torch.cuda.synchronize(self.output_device)
+
+    @override
+    @torch.inference_mode()
+    def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
+        ids = torch.tensor([tree.tokens], device=self.device)
+        inputs: dict[str, Any] = {}
+        if len(tree) > 1 and self.proposals == "trees":
+            inputs = self._mask_inputs(tree_mask(tree, len(cache.tokens), self.dtype))
+        cache.begin()
+        logits = self._forward(ids, cache, **inputs)
+        self._wait()
+        return logits, self._captured.pop()[0]
+
+    def _forward(self, ids: Tensor, cache: KVCache, **inputs: Any) -> Tensor:
+        """Return [N, V] logits of one whole forward over ids [1, N]."""
+        if self.is_encoder_decoder:
+            inputs |= {"decoder_input_ids": ids, "encoder_outputs": self._encode(cache)}
+        else:
+            inputs["input_ids"] = ids
+        logits: Tensor = self.model(use_cache=True, **inputs, **self._cache_input(cache)).logits[0]
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return logits.to(self.output_device, wide)  # a split model gives them where ids came in
+
+    def _cache_input(self, cache: KVCache) -> dict[str, Any]:
+        name = next((name for name in CACHE_NAMES if name in self.forward_parameters), None)
+        if name is None:  # most models ignore what they do not know, and would forget everything
+            raise ModelError(
+                f"{type(self.model).__name__} takes no cache: expected one of "
+                f"{', '.join(CACHE_NAMES)}",
+                "nfox decodes models that remember what they have read",
+            )
+        return {name: past_of(cache)}
+
+    def _encode(self, cache: KVCache) -> BaseModelOutput:
+        """Run the encoder over the cache's encoder ids, once: its states stay with the cache."""
+        own, encoder_ids = of_transformers(cache), cache.encoder_ids or ()
+        if own.encoded is None or own.encoded[0] != encoder_ids:
+            ids = torch.tensor([list(encoder_ids)], device=self.device)
+            own.encoded = encoder_ids, self.model.get_encoder()(ids).last_hidden_state
+        return BaseModelOutput(last_hidden_state=own.encoded[1])
+
+    def _mask_inputs(self, mask: Mask) -> dict[str, Any]:
+        """Return a mask as the model takes it, additive masks [B, 1, N, K], with position ids."""
+        masks: Any = self._as_input(mask.additive)
+        window = getattr(self.config, "sliding_window", None)
+        kinds = set(getattr(self.config, "layer_types", None) or ())
+        if window and kinds != {"full_attention"}:
+            near = within_window(mask, window)
+            by_kind = {"full_attention": mask.additive, "sliding_attention": near}
+            # Such models take one mask per kind of layer, those without kinds the narrow one.
+            masks = {kind: self._as_input(by_kind[kind]) for kind in kinds} or self._as_input(near)
+        inputs: dict[str, Any] = {"attention_mask": masks}
+        if "position_ids" in self.forward_parameters:
+            inputs["position_ids"] = mask.positions.to(self.device)
+        return inputs
+
+    def _as_input(self, additive: Tensor) -> Tensor:
+        return additive[:, None].to(self.device)
+
+    @torch.inference_mode()
+    def _scores_rightly(self, probe: _Probe) -> bool:
+        """Whether a tree scored at once gives the logits of its path, scored token by token."""
+        parents, last_node = probe
+        tokens = [(7 * i + 3) % self.vocabulary_size for i in range(len(parents) + 4)]
+        tree = TokenTree(tuple(tokens[4:]), parents)
+        cache = TransformersCache(self.model.config)
+        cache.encoder_ids = tuple(tokens[:4])
+        try:
+            self.read(tokens[:4], cache)
+            # The probe runs before `proposals` is known, so it says itself what to send.
+            inputs = {} if tree.is_chain else self._mask_inputs(tree_mask(tree, 4, self.dtype))
+            ids = torch.tensor([tree.tokens], device=self.device)
+            at_once = self._forward(ids, cache, **inputs)
+            expected = self._one_by_one([tree.tokens[node] for node in tree.path(last_node)], cache)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            # Whatever a model raises here, it does not take such proposals.
+            log.debug("probe of %d nodes: %s", len(tree), error)
+            return False
+        finally:
+            self._captured.clear()
+        coarse = self.dtype in (torch.float16, torch.bfloat16) or hasattr(
+            self.config, "quantization_config"
+        )
+        difference = (at_once[last_node] - expected).abs().max() / expected.std().clamp_min(1e-9)
+        return bool(difference < (0.25 if coarse else 1e-3))
+
+    def _one_by_one(self, tokens: Sequence[int], cache: KVCache) -> Tensor:
+        """Return [V] logits after the last of `tokens`, each scored by itself."""
+        logits = torch.empty(0)
+        for token in tokens:
+            ids = torch.tensor([[token]], device=self.device)
+            logits = self._forward(ids, cache)
+            cache.extend([token], self._captured.pop()[0])
+        return logits[-1]
+
+
+def _execution_device(layer: Any) -> torch.device:
+    """Return the device where a layer computes. Of a model that is split, a layer's weights may lie
+    on the disk, or in the memory of the CPU beside a GPU; accelerate's hook brings them when it is
+    run.
+    """
+    hook = getattr(layer, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    return torch.device(layer.weight.device if device is None else device)
+
+
+_Probe = tuple[tuple[int, ...], int]
+
+# A chain, compared at its end; and a long branch with a short one after it, whose last node stands
+# 13 places further than its position says: what ignores mask or positions is far off there.
+_chain_probe: _Probe = (tuple(range(-1, 5)), 5)
+_tree_probe: _Probe = ((*range(-1, 13), 0, 14), 15)
