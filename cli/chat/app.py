@@ -36,8 +36,8 @@ _DIM = Style(dim=True)
 _NEARLY_FULL = 0.8  # of the context, from where on the person is told
 
 
-class Talk:
-    """A session at a terminal.
+class ChatApp:
+    """The terminal program around a conversation.
 
     Args:
         session: the conversation.

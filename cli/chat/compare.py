@@ -15,22 +15,22 @@ from .interrupt import interruptible
 if TYPE_CHECKING:
     from nfox.reply import Reply
 
-    from .app import Talk
+    from .app import ChatApp
 
 
-def compare(talk: Talk, reply: Reply) -> str:
+def compare(app: ChatApp, reply: Reply) -> str:
     """Run plain decoding over the last prompt, as far as the reply went; say how it compares.
 
     Raises:
         UsageError: if there is nothing to compare.
     """
-    chat = talk.chat
+    chat = app.chat
     baseline = plain()
     if reply.method == baseline:
         raise UsageError("the last reply was plain decoding itself", "/method chooses another")
-    talk.say(f"answering once more with {baseline} {talk.screen.symbols.ellipsis}")
-    with _plainly(talk, baseline, reply), interruptible(chat):
-        for _ in chat.updates(talk.asked):
+    app.say(f"answering once more with {baseline} {app.screen.symbols.ellipsis}")
+    with _plainly(app, baseline, reply), interruptible(chat):
+        for _ in chat.updates(app.asked):
             pass
         other = chat.reply
     if other.stats.tokens < reply.stats.tokens and other.finish == "interrupt":
@@ -44,14 +44,14 @@ def compare(talk: Talk, reply: Reply) -> str:
 
 
 @contextmanager
-def _plainly(talk: Talk, baseline: str, reply: Reply) -> Iterator[None]:
+def _plainly(app: ChatApp, baseline: str, reply: Reply) -> Iterator[None]:
     """Decode plainly, with the last reply's random numbers and length; then all is as before."""
-    chat = talk.chat
+    chat = app.chat
     kept = (chat.method, chat.why, chat.drafter, chat.settings, chat.replies, chat.reply)
     try:
         chat.use(baseline)
         chat.replies -= 1
-        chat.settings = replace(talk.settings, max_new_tokens=max(reply.stats.tokens, 1))
+        chat.settings = replace(app.settings, max_new_tokens=max(reply.stats.tokens, 1))
         yield
     finally:
         chat.method, chat.why, chat.drafter, chat.settings, chat.replies, chat.reply = kept

@@ -19,7 +19,7 @@ from ..display.theme import make_screen
 from ..errors import INTERRUPTED
 from ..options.groups import DisplayArguments
 from . import events
-from .app import Talk
+from .app import ChatApp
 from .interrupt import interruptible
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def answer_text(chat: Chat, prompt: str, display: DisplayArguments) -> None:
     screen = make_screen(display)
     stats = display.stats and (display.verbose > 0 or sys.stderr.isatty())
     notes = Console(stderr=True, highlight=False, markup=False, no_color=screen.console.no_color)
-    talk = Talk(Session(chat), screen, replace(display, stats=stats), notes)
+    app = ChatApp(Session(chat), screen, replace(display, stats=stats), notes)
     if display.verbose and (said := exactness(chat)) != "lossless":
-        talk.say(said)
+        app.say(said)
     if not display.quiet and (said := hint(chat)):
-        talk.say(said)
-    talk.answer(talk.session.send(prompt))
+        app.say(said)
+    app.answer(app.session.send(prompt))
     _leave(chat)
 
 

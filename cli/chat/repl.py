@@ -16,7 +16,7 @@ from ..display.header import print_header, print_legend
 from ..display.theme import make_screen
 from ..errors import INTERRUPTED, complain, one_line
 from ..options.groups import DisplayArguments, SessionArguments
-from .app import Talk
+from .app import ChatApp
 from .commands import registry as commands
 from .input import Reader, make_reader
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def chat_loop(
     chat: Chat, loaded: float, display: DisplayArguments, session: SessionArguments
 ) -> None:
-    """Talk until the person leaves.
+    """Chat until the person leaves.
 
     Args:
         chat: answers.
@@ -36,54 +36,54 @@ def chat_loop(
         session: how lines are read.
     """
     screen = make_screen(display)
-    talk = Talk(Session(chat, history=not session.no_history), screen, display)
-    talk.kept = not session.no_input_history
+    app = ChatApp(Session(chat, history=not session.no_history), screen, display)
+    app.kept = not session.no_input_history
     if not display.quiet:
         print_header(chat, screen, loaded, verbose=display.verbose > 0)
         print_legend(chat, screen)
     reader = make_reader(
-        lambda typed: commands.complete(talk, typed),
+        lambda typed: commands.complete(app, typed),
         plain=display.style != "rich",
         multiline=session.multiline,
         remember=not session.no_input_history,
     )
     try:
         if session.resume:
-            _take(talk, "/load")
-        _loop(talk, reader)
+            _take(app, "/load")
+        _loop(app, reader)
     except KeyboardInterrupt:
-        talk.rescue()
+        app.rescue()
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
-        talk.rescue()
+        app.rescue()
         if display.debug:
             raise
         complain(one_line(error), "--debug shows the traceback")
         raise typer.Exit(1) from None
 
 
-def _loop(talk: Talk, read: Reader) -> None:
+def _loop(app: ChatApp, read: Reader) -> None:
     hinted = False
     while True:
         try:
-            start, talk.typed = talk.typed, ""
-            talk.notes.print()
+            start, app.typed = app.typed, ""
+            app.notes.print()
             text = read(start)
         except KeyboardInterrupt:
             if not hinted:
-                talk.say("^D or /exit leaves")
+                app.say("^D or /exit leaves")
             hinted = True
             continue
         except EOFError:
             return
-        if not _take(talk, text):
+        if not _take(app, text):
             return
 
 
-def _take(talk: Talk, text: str) -> bool:
+def _take(app: ChatApp, text: str) -> bool:
     """Do what was typed, or say why not; say whether the chat goes on."""
     try:
-        return commands.take(talk, text)
+        return commands.take(app, text)
     except NfoxError as error:
         complain(error.message, error.hint)
         return True

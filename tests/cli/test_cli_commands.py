@@ -17,7 +17,7 @@ from rich.console import Console
 
 from nfox import Message, Session, Settings, load
 from nfox.cli.chat import events, input, repl
-from nfox.cli.chat.app import Talk
+from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry as commands
 from nfox.cli.chat.commands.settings import changed
 from nfox.cli.chat.interrupt import interruptible
@@ -40,7 +40,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
 
 
 @pytest.fixture
-def talk(chat: Chat, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Talk:
+def app(chat: Chat, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatApp:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
@@ -50,17 +50,17 @@ def talk(chat: Chat, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Talk:
     return make(chat)
 
 
-def make(chat: Chat, **options: object) -> Talk:
+def make(chat: Chat, **options: object) -> ChatApp:
     display = replace(DisplayArguments(), **options)  # type: ignore[arg-type]
     file = io.StringIO()
-    talk = Talk(Session(chat), make_screen(display, file), display)
-    talk.notes = Console(file=file, width=100, highlight=False)
-    return talk
+    app = ChatApp(Session(chat), make_screen(display, file), display)
+    app.notes = Console(file=file, width=100, highlight=False)
+    return app
 
 
-def said(talk: Talk) -> str:
+def said(app: ChatApp) -> str:
     """Return what was printed since the last call."""
-    file = talk.screen.console.file
+    file = app.screen.console.file
     assert isinstance(file, io.StringIO)
     text = file.getvalue()
     file.seek(0)
@@ -68,68 +68,68 @@ def said(talk: Talk) -> str:
     return text
 
 
-def do(talk: Talk, text: str) -> str:
-    assert commands.take(talk, text)
-    return said(talk)
+def do(app: ChatApp, text: str) -> str:
+    assert commands.take(app, text)
+    return said(app)
 
 
-def contents(talk: Talk) -> list[str]:
-    return [message.content for message in talk.session.messages]
+def contents(app: ChatApp) -> list[str]:
+    return [message.content for message in app.session.messages]
 
 
-def test_one_registry_drives_everything(talk: Talk) -> None:
-    listed = do(talk, "/help")
+def test_one_registry_drives_everything(app: ChatApp) -> None:
+    listed = do(app, "/help")
     for name, command in commands.registry().items():
         assert name in listed and command.help and command.help.endswith(".")
     assert set(FASTCHAT) < set(commands.registry())
     first_words = {command.names[0] for command in commands.registry().values()}
-    assert set(commands.complete(talk, "/")) > first_words
+    assert set(commands.complete(app, "/")) > first_words
 
 
-def test_completion(talk: Talk) -> None:
+def test_completion(app: ChatApp) -> None:
     Path("talk.json").touch()
-    assert list(commands.complete(talk, "/reg")) == ["/regen"]
-    assert list(commands.complete(talk, "/load t")) == ["talk.json"]
-    assert list(commands.complete(talk, "/set temp")) == ["temperature="]
-    assert set(commands.complete(talk, "/method ")) == {*names(), "auto"}
-    assert not list(commands.complete(talk, "hello /"))
-    assert not list(commands.complete(talk, "/no such"))
+    assert list(commands.complete(app, "/reg")) == ["/regen"]
+    assert list(commands.complete(app, "/load t")) == ["talk.json"]
+    assert list(commands.complete(app, "/set temp")) == ["temperature="]
+    assert set(commands.complete(app, "/method ")) == {*names(), "auto"}
+    assert not list(commands.complete(app, "hello /"))
+    assert not list(commands.complete(app, "/no such"))
 
 
-def test_what_is_a_message_and_what_is_not(talk: Talk) -> None:
-    assert do(talk, "   ") == ""
+def test_what_is_a_message_and_what_is_not(app: ChatApp) -> None:
+    assert do(app, "   ") == ""
     with pytest.raises(UsageError) as error:
-        do(talk, "/regne")
+        do(app, "/regne")
     assert "/regen" in error.value.hint
-    assert contents(talk) == []
-    do(talk, "//etc/hosts is a file")
-    assert contents(talk)[0] == "/etc/hosts is a file"
-    assert not commands.take(talk, "!!exit")
+    assert contents(app) == []
+    do(app, "//etc/hosts is a file")
+    assert contents(app)[0] == "/etc/hosts is a file"
+    assert not commands.take(app, "!!exit")
 
 
-def test_a_cut_reply_goes_on(talk: Talk) -> None:
+def test_a_cut_reply_goes_on(app: ChatApp) -> None:
     with pytest.raises(UsageError, match="no reply"):
-        do(talk, "/continue")
-    do(talk, "/set max_new_tokens=9")
-    do(talk, "hello")
-    shown = do(talk, "/continue")
+        do(app, "/continue")
+    do(app, "/set max_new_tokens=9")
+    do(app, "hello")
+    shown = do(app, "/continue")
     assert shown.startswith(" [red]") and "says" not in shown  # only what is new
-    assert contents(talk) == ["hello", cli_model.said(18)]
-    assert "identical output: yes" in do(talk, "/compare")
-    do(talk, "/continue")
-    do(talk, "more")
-    assert contents(talk) == ["hello", cli_model.said(27), "more", cli_model.said(9)]
+    assert contents(app) == ["hello", cli_model.said(18)]
+    assert "identical output: yes" in do(app, "/compare")
+    do(app, "/continue")
+    do(app, "more")
+    assert contents(app) == ["hello", cli_model.said(27), "more", cli_model.said(9)]
 
 
-def test_every_turn_is_kept_and_the_last_talk_comes_back(chat: Chat, talk: Talk) -> None:
+def test_every_turn_is_kept_and_the_last_talk_comes_back(chat: Chat, app: ChatApp) -> None:
     with pytest.raises(UsageError, match="no last conversation"):
-        do(talk, "/load")
-    do(talk, "hello")
+        do(app, "/load")
+    do(app, "hello")
     assert not Path("state/nfox/last.json").exists()  # it was not asked for
-    talk.kept = True
+    app.kept = True
     for question in ("one", "two"):
-        do(talk, question)
-    before = talk.session.messages
+        do(app, question)
+    before = app.session.messages
     later = make(chat)
     assert "loaded 6 messages" in do(later, "/load")
     assert later.session.messages == before
@@ -137,15 +137,15 @@ def test_every_turn_is_kept_and_the_last_talk_comes_back(chat: Chat, talk: Talk)
     assert file.stat().st_mode & 0o077 == 0
     file.unlink()
     file.mkdir()  # a place that cannot be written to is told once, and the chat goes on
-    assert "not kept" in do(talk, "three")
-    assert "not kept" not in do(talk, "four")
-    assert len(contents(talk)) == 10
+    assert "not kept" in do(app, "three")
+    assert "not kept" not in do(app, "four")
+    assert len(contents(app)) == 10
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_talk_is_resumed(
     kept: bool,
-    talk: Talk,
+    app: ChatApp,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -160,7 +160,7 @@ def test_a_talk_is_resumed(
 
         monkeypatch.setattr(repl, "make_reader", lambda *a, **k: read)
         arguments = SessionArguments(no_input_history=not kept, **options)
-        chat_loop(talk.chat, 0.0, DisplayArguments(), arguments)
+        chat_loop(app.chat, 0.0, DisplayArguments(), arguments)
 
     talking("hello", "/continue")
     talking("/save now.json", resume=True)
@@ -181,82 +181,82 @@ def test_settings_are_parsed_by_what_they_are() -> None:
             changed(made, wrong)
 
 
-def test_settings_in_mid_conversation(talk: Talk) -> None:
-    do(talk, "hello")
-    assert "max_new_tokens=3" in do(talk, "/set max_new_tokens=3")
-    do(talk, "more")
-    assert contents(talk)[3] == cli_model.said(3)
-    assert "typical: not lossless" in do(talk, "/set temperature=1 accept=typical")
-    assert "(typical)" not in do(talk, "/legend")  # nothing is marked in a file
+def test_settings_in_mid_conversation(app: ChatApp) -> None:
+    do(app, "hello")
+    assert "max_new_tokens=3" in do(app, "/set max_new_tokens=3")
+    do(app, "more")
+    assert contents(app)[3] == cli_model.said(3)
+    assert "typical: not lossless" in do(app, "/set temperature=1 accept=typical")
+    assert "(typical)" not in do(app, "/legend")  # nothing is marked in a file
 
 
-def test_methods_in_mid_conversation(talk: Talk) -> None:
+def test_methods_in_mid_conversation(app: ChatApp) -> None:
     for name in ("none", "jacobi", "lookup"):
-        assert name in do(talk, f"/method {name}")
-        do(talk, "hello")
-        assert talk.chat.reply.method == name
-    do(talk, "/method lookup gamma=2")
-    assert "2" in talk.chat.drafter.describe()
-    assert "lookup" in do(talk, "/method auto")
-    assert set(contents(talk)[1::2]) == {cli_model.said(31)}
+        assert name in do(app, f"/method {name}")
+        do(app, "hello")
+        assert app.chat.reply.method == name
+    do(app, "/method lookup gamma=2")
+    assert "2" in app.chat.drafter.describe()
+    assert "lookup" in do(app, "/method auto")
+    assert set(contents(app)[1::2]) == {cli_model.said(31)}
     for wrong in ("/method warp", "/method lookup gamma", "/method lookup colour=1"):
         with pytest.raises(NfoxError):
-            do(talk, wrong)
-    assert talk.chat.method == "lookup"
+            do(app, wrong)
+    assert app.chat.method == "lookup"
 
 
 @pytest.mark.parametrize("name", ["lookup", "jacobi"])
-def test_the_header_says_when_drafting_does_not_pay(chat: Chat, talk: Talk, name: str) -> None:
+def test_the_header_says_when_drafting_does_not_pay(chat: Chat, app: ChatApp, name: str) -> None:
     flat, steep = Costs({1: 1.0, 32: 1.0}), Costs({1: 1.0, 2: 2.0, 32: 32.0})
     for costs, word in ((flat, False), (steep, True)):
         made = Chat(chat.model, chat.template, method=name, costs=costs)
-        print_header(made, talk.screen, 1.0, verbose=True)
-        shown = said(talk).replace("\n", " ")
+        print_header(made, app.screen, 1.0, verbose=True)
+        shown = said(app).replace("\n", " ")
         assert ("plain decoding, drafting does not pay on this machine" in shown) is word
         assert ("plain decoding" in events.start(made)["drafter"]) is word
         assert str(costs) in shown
 
 
-def test_a_template_brings_what_ends_a_reply(talk: Talk) -> None:
-    do(talk, "/template chatml")
-    assert talk.chat.template.name == "chatml"
-    assert set(talk.chat.template.stop_ids) <= talk.chat.stop_ids
-    assert "tokenizer" in do(talk, "/template tokenizer")
+def test_a_template_brings_what_ends_a_reply(app: ChatApp) -> None:
+    do(app, "/template chatml")
+    assert app.chat.template.name == "chatml"
+    assert set(app.chat.template.stop_ids) <= app.chat.stop_ids
+    assert "tokenizer" in do(app, "/template tokenizer")
 
 
-def test_system_message(talk: Talk) -> None:
-    assert "be kind" in do(talk, "/system be kind")
-    do(talk, "hello")
-    do(talk, "/reset")
-    assert contents(talk) == ["be kind"]
-    assert "be kind" in do(talk, "/system")
+def test_system_message(app: ChatApp) -> None:
+    assert "be kind" in do(app, "/system be kind")
+    do(app, "hello")
+    do(app, "/reset")
+    assert contents(app) == ["be kind"]
+    assert "be kind" in do(app, "/system")
 
 
-def test_nothing_is_overwritten_but_conversations(talk: Talk) -> None:
-    do(talk, "hello")
-    do(talk, "/save talk.json")
-    do(talk, "/save talk.json")
+def test_nothing_is_overwritten_but_conversations(app: ChatApp) -> None:
+    do(app, "hello")
+    do(app, "/save talk.json")
+    do(app, "/save talk.json")
     Path("notes.txt").write_text("mine")
     with pytest.raises(UsageError):
-        do(talk, "/save notes.txt")
+        do(app, "/save notes.txt")
     assert Path("notes.txt").read_text() == "mine"
 
 
-def test_numbers_and_steps(talk: Talk) -> None:
+def test_numbers_and_steps(app: ChatApp) -> None:
     for command in ("/stats", "/steps", "/compare"):
         with pytest.raises(UsageError):
-            do(talk, command)
-    do(talk, "the quick brown dog")
-    numbers = do(talk, "/stats")
+            do(app, command)
+    do(app, "the quick brown dog")
+    numbers = do(app, "/stats")
     for part in ("tok/s", "τ", "31 tok", "prefill", "ms/step", "by depth", "t(N)/t(1)"):
         assert part in numbers
-    assert "emitted / steps" in do(talk, "/stats explain")
-    steps = do(talk, "/steps")
+    assert "emitted / steps" in do(app, "/stats explain")
+    steps = do(app, "/steps")
     assert "·brown¹ ·fox·ᵀ" in steps
     assert "·dog" not in steps.split("·brown¹")[0]
 
 
-def test_verbose_shows_steps_probabilities_and_trees(chat: Chat, talk: Talk) -> None:
+def test_verbose_shows_steps_probabilities_and_trees(chat: Chat, app: ChatApp) -> None:
     loud = make(chat, verbose=2)
     shown = do(loud, "the quick brown dog")
     assert "·brown¹" in shown and "✓ ·brown p=1.000" in shown and "p=0.000" in shown
@@ -268,58 +268,58 @@ def test_verbose_shows_steps_probabilities_and_trees(chat: Chat, talk: Talk) -> 
     assert not set(shown) & set("·τ✓✗…↵ᵀ")
 
 
-def test_a_thought_that_was_cut_is_still_one(talk: Talk) -> None:
+def test_a_thought_that_was_cut_is_still_one(app: ChatApp) -> None:
     for begun, inside in (("<think>so", True), ("<think>so</think>yes", False), ("no", False)):
-        talk.asked = [Message("user", "<think>"), Message("assistant", begun, (1,))]
-        assert talk._thinking() is inside
-    talk.asked = talk.asked[:1]
-    assert not talk._thinking()
+        app.asked = [Message("user", "<think>"), Message("assistant", begun, (1,))]
+        assert app._thinking() is inside
+    app.asked = app.asked[:1]
+    assert not app._thinking()
 
 
-def test_compare_measures_and_changes_nothing(talk: Talk) -> None:
-    do(talk, "/set temperature=0.7 seed=5")
-    do(talk, "hello")
-    chat, before = talk.chat, contents(talk)
+def test_compare_measures_and_changes_nothing(app: ChatApp) -> None:
+    do(app, "/set temperature=0.7 seed=5")
+    do(app, "hello")
+    chat, before = app.chat, contents(app)
     kept = (chat.method, chat.drafter, chat.settings, chat.replies, chat.reply)
-    do(talk, "/set temperature=0 max_new_tokens=2")
-    do(talk, "/set temperature=0.7 max_new_tokens=31")
-    told = do(talk, "/compare")
+    do(app, "/set temperature=0 max_new_tokens=2")
+    do(app, "/set temperature=0.7 max_new_tokens=31")
+    told = do(app, "/compare")
     assert "x measured" in told and "identical output: yes" in told
     assert (chat.method, chat.drafter, chat.settings, chat.replies, chat.reply) == kept
-    assert contents(talk) == before
-    do(talk, "more")
-    assert contents(talk)[3] == cli_model.said(31)
-    do(talk, "/method none")
-    do(talk, "more")
+    assert contents(app) == before
+    do(app, "more")
+    assert contents(app)[3] == cli_model.said(31)
+    do(app, "/method none")
+    do(app, "more")
     with pytest.raises(UsageError):
-        do(talk, "/compare")
+        do(app, "/compare")
 
 
-def test_a_full_context_is_told_before_and_refused_then(chat: Chat, talk: Talk) -> None:
+def test_a_full_context_is_told_before_and_refused_then(chat: Chat, app: ChatApp) -> None:
     limit, chat.max_context = chat.max_context, 64
     try:
-        assert "95% full" in do(talk, "twenty-four letters here")
-        before = contents(talk)
+        assert "95% full" in do(app, "twenty-four letters here")
+        before = contents(app)
         with pytest.raises(ContextError) as error:
-            do(talk, "one more")
+            do(app, "one more")
         assert "/undo" in error.value.hint
-        assert talk.typed == "one more"
-        assert contents(talk) == before
+        assert app.typed == "one more"
+        assert contents(app) == before
     finally:
         chat.max_context = limit
 
 
 def test_what_got_no_answer_stands_in_the_line_again(
-    talk: Talk, monkeypatch: pytest.MonkeyPatch
+    app: ChatApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def silent(messages: object) -> Iterator[Update]:
-        talk.chat.reply = Reply("")
+        app.chat.reply = Reply("")
         yield from ()
 
-    monkeypatch.setattr(talk.chat, "updates", silent)
-    assert "before anything was said" in do(talk, "hello?")
-    assert talk.typed == "hello?"
-    assert contents(talk) == []
+    monkeypatch.setattr(app.chat, "updates", silent)
+    assert "before anything was said" in do(app, "hello?")
+    assert app.typed == "hello?"
+    assert contents(app) == []
 
 
 def test_the_first_ctrl_c_cancels_and_the_second_raises(chat: Chat) -> None:
@@ -337,22 +337,22 @@ def test_the_first_ctrl_c_cancels_and_the_second_raises(chat: Chat) -> None:
 def test_the_conversation_outlives_the_program(
     error: BaseException,
     code: int,
-    talk: Talk,
+    app: ChatApp,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     typed = iter(["hello", "and then?"])
     monkeypatch.setattr(repl, "make_reader", lambda *a, **k: lambda start: next(typed))
-    whole = talk.chat.updates
+    whole = app.chat.updates
 
     def failing(messages: list[object]) -> Iterator[Update]:
         if len(messages) > 1:
             raise error
         yield from whole(messages)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(talk.chat, "updates", failing)
+    monkeypatch.setattr(app.chat, "updates", failing)
     with pytest.raises(typer.Exit) as left:
-        chat_loop(talk.chat, 0.0, DisplayArguments(), SessionArguments())
+        chat_loop(app.chat, 0.0, DisplayArguments(), SessionArguments())
     assert left.value.exit_code == code
     [file] = (Path("state") / "nfox").glob("conversation-*.json")
     saved = json.loads(file.read_text())["messages"]

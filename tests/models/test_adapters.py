@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from nfox import Chat, Message, ModelOptions, Session, Settings, load
-from nfox.cli.chat.app import Talk
+from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry as commands
 from nfox.cli.display.header import hint, print_header
 from nfox.cli.display.theme import make_screen
@@ -166,26 +166,26 @@ def test_the_options_of_the_method_stay(model: str) -> None:
 def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     display = DisplayArguments()
-    talk = Talk(Session(chat(model)), make_screen(display, file), display)
-    talk.notes = Console(file=file, width=200, highlight=False)
+    app = ChatApp(Session(chat(model)), make_screen(display, file), display)
+    app.notes = Console(file=file, width=200, highlight=False)
 
     def do(text: str) -> str:
         file.truncate(0)
-        commands.take(talk, text)
+        commands.take(app, text)
         return file.getvalue()
 
     assert "* none    cllm    other" in do("/adapter")
     assert "--adapter cllm" in do("/method jacobi")
-    assert list(commands.complete(talk, "/adapter c")) == ["cllm"]
+    assert list(commands.complete(app, "/adapter c")) == ["cllm"]
     do("the quick brown fox")
     assert "* cllm" in do("/adapter cllm")
-    assert len(talk.session.turns) == 2, "the conversation stays"
+    assert len(app.session.turns) == 2, "the conversation stays"
     do("/regen")
-    assert talk.chat.reply.ids == answer(chat(model, "cllm"))
+    assert app.chat.reply.ids == answer(chat(model, "cllm"))
     with pytest.raises(ModelError):
         do("/adapter absent")
     assert "* none" in do("/adapter none")
-    assert talk.chat.model.adapter is None
+    assert app.chat.model.adapter is None
 
 
 def test_jacobi_says_that_a_cllm_is_there(model: str) -> None:

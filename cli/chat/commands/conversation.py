@@ -15,90 +15,90 @@ from ..saved_files import last_file
 from .registry import Leave, command, registry
 
 if TYPE_CHECKING:
-    from ..app import Talk
+    from ..app import ChatApp
 
 
-def _files(talk: Talk) -> Iterable[str]:
+def _files(app: ChatApp) -> Iterable[str]:
     return (path.name for path in Path().glob("*.json"))
 
 
 @command("/help", "/?")
-def show_help(talk: Talk, rest: str) -> None:
+def show_help(app: ChatApp, rest: str) -> None:
     """Show this list."""
     commands = dict.fromkeys(registry().values())
     width = max(len(f"{made.names[0]} {made.usage}") for made in commands)
     for made in commands:
-        talk.say(f"{made.names[0]} {made.usage}".ljust(width) + f"  {made.help}")
+        app.say(f"{made.names[0]} {made.usage}".ljust(width) + f"  {made.help}")
     others = [name for name, made in registry().items() if name != made.names[0]]
-    talk.say(f"also {' '.join(others)}")
-    talk.say("Enter sends, Alt-Enter or ^J makes a new line, //... sends a leading slash,")
-    talk.say("^C stops a reply, ^D leaves.")
+    app.say(f"also {' '.join(others)}")
+    app.say("Enter sends, Alt-Enter or ^J makes a new line, //... sends a leading slash,")
+    app.say("^C stops a reply, ^D leaves.")
 
 
 @command("/exit", "/quit", "/bye", "!!exit")
-def leave(talk: Talk, rest: str) -> None:
+def leave(app: ChatApp, rest: str) -> None:
     """Leave."""
     raise Leave
 
 
 @command("/reset", "/clear", "!!reset")
-def reset(talk: Talk, rest: str) -> None:
+def reset(app: ChatApp, rest: str) -> None:
     """Forget the conversation; the system message stays."""
-    talk.session.reset()
-    talk.say("a new conversation")
+    app.session.reset()
+    app.say("a new conversation")
 
 
 @command("/undo", "!!remove")
-def undo(talk: Talk, rest: str) -> None:
+def undo(app: ChatApp, rest: str) -> None:
     """Take back the last question and its reply."""
-    question = talk.session.undo()
+    question = app.session.undo()
     if question is None:
         raise UsageError("there is nothing to take back")
-    talk.say(f"took back: {_excerpt(talk, question)}")
+    app.say(f"took back: {_excerpt(app, question)}")
 
 
 @command("/regen", "!!regen")
-def regenerate(talk: Talk, rest: str) -> None:
+def regenerate(app: ChatApp, rest: str) -> None:
     """Answer the last question again; above temperature 0, differently."""
-    talk.answer(talk.session.regenerate())
+    app.answer(app.session.regenerate())
 
 
 @command("/continue")
-def go_on(talk: Talk, rest: str) -> None:
+def go_on(app: ChatApp, rest: str) -> None:
     """Go on with a reply that was cut by its length or by ^C."""
-    talk.answer(talk.session.go_on())
+    app.answer(app.session.go_on())
 
 
 @command("/save", "!!save", usage="FILE", words=_files)
-def save(talk: Talk, rest: str) -> None:
+def save(app: ChatApp, rest: str) -> None:
     """Write the conversation to a JSON file."""
     path = _path(rest)
     if path.exists() and not _is_conversation(path):
         raise UsageError(f"{path} exists and is no conversation", "choose another name")
-    talk.session.save(path)
-    talk.say(f"saved {_turns(talk)} in {path}")
+    app.session.save(path)
+    app.say(f"saved {_turns(app)} in {path}")
 
 
 @command("/load", "!!load", usage="[FILE]", words=_files)
-def load(talk: Talk, rest: str) -> None:
+def load(app: ChatApp, rest: str) -> None:
     """Go on with the last conversation, or with a saved one, ours or FastChat's."""
     path = _path(rest) if rest else last_file()
     if not rest and not path.is_file():
         raise UsageError("there is no last conversation", "/load FILE reads a saved one")
-    talk.session.load(path)
-    talk.say(f"loaded {_turns(talk)}")
-    for message in talk.session.turns[-2:]:
-        talk.say(f"{message.role}: {_excerpt(talk, message.content)}")
+    app.session.load(path)
+    app.say(f"loaded {_turns(app)}")
+    for message in app.session.turns[-2:]:
+        app.say(f"{message.role}: {_excerpt(app, message.content)}")
 
 
 @command("/system", usage="[TEXT]")
-def system(talk: Talk, rest: str) -> None:
+def system(app: ChatApp, rest: str) -> None:
     """Show or set the system message."""
     if rest:
-        talk.session.system = rest
-    own = talk.session.system
-    said = talk.chat.template.system if own is None else own
-    talk.say(f"system: {clean(said)}" if said else "system: as the template has it")
+        app.session.system = rest
+    own = app.session.system
+    said = app.chat.template.system if own is None else own
+    app.say(f"system: {clean(said)}" if said else "system: as the template has it")
 
 
 def _path(text: str) -> Path:
@@ -115,12 +115,12 @@ def _is_conversation(path: Path) -> bool:
     return isinstance(data, dict) and data.get("format") == FORMAT
 
 
-def _turns(talk: Talk) -> str:
-    count = len(talk.session.turns)
+def _turns(app: ChatApp) -> str:
+    count = len(app.session.turns)
     return f"{count} message{'' if count == 1 else 's'}"
 
 
-def _excerpt(talk: Talk, text: str) -> str:
+def _excerpt(app: ChatApp, text: str) -> str:
     line = " ".join(clean(text).split())
-    most = max(talk.screen.console.width - 20, 20)
-    return line if len(line) <= most else line[:most] + talk.screen.symbols.ellipsis
+    most = max(app.screen.console.width - 20, 20)
+    return line if len(line) <= most else line[:most] + app.screen.symbols.ellipsis

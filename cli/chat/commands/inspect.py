@@ -15,40 +15,40 @@ from .registry import command
 if TYPE_CHECKING:
     from nfox.reply import Reply
 
-    from ..app import Talk
+    from ..app import ChatApp
 
 
-def _last(talk: Talk) -> Reply:
-    reply = talk.chat.reply
+def _last(app: ChatApp) -> Reply:
+    reply = app.chat.reply
     if not reply.stats.steps:
         raise UsageError("there is no reply yet")
     return reply
 
 
-@command("/stats", usage="[explain]", words=lambda talk: ("explain",))
-def stats(talk: Talk, rest: str) -> None:
+@command("/stats", usage="[explain]", words=lambda app: ("explain",))
+def stats(app: ChatApp, rest: str) -> None:
     """Show the numbers of the last reply; their meaning."""
     if rest == "explain":
         for name, meaning in DEFINITIONS.items():
-            talk.say(f"{name.ljust(11)} {meaning}")
+            app.say(f"{name.ljust(11)} {meaning}")
         return
-    reply, symbols = _last(talk), talk.screen.symbols
-    talk.say(footer(talk.chat, reply, symbols, width=1000))
+    reply, symbols = _last(app), app.screen.symbols
+    app.say(footer(app.chat, reply, symbols, width=1000))
     for line in details(reply.stats, symbols):
-        talk.say(line)
-    if talk.chat.costs is not None:
-        talk.say(f"costs     {talk.chat.costs}")
+        app.say(line)
+    if app.chat.costs is not None:
+        app.say(f"costs     {app.chat.costs}")
 
 
 @command("/steps")
-def steps(talk: Talk, rest: str) -> None:
+def steps(app: ChatApp, rest: str) -> None:
     """Show the steps of the last reply: sources, refusals."""
-    _last(talk)
-    print_steps(talk.records, talk.screen, talk.screen.console, trees=talk.display.verbose > 1)
+    _last(app)
+    print_steps(app.records, app.screen, app.screen.console, trees=app.display.verbose > 1)
 
 
 @command("/compare")
-def compare_methods(talk: Talk, rest: str) -> None:
+def compare_methods(app: ChatApp, rest: str) -> None:
     """Measure the speed-up: the last reply, plainly decoded."""
-    reply = _last(talk)
-    talk.say(compare(talk, reply))
+    reply = _last(app)
+    app.say(compare(app, reply))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from nfox.errors import UsageError
 
 if TYPE_CHECKING:
-    from ..app import Talk
+    from ..app import ChatApp
 
-Action = Callable[["Talk", str], None]
-Words = Callable[["Talk"], Iterable[str]]
+Action = Callable[["ChatApp", str], None]
+Words = Callable[["ChatApp"], Iterable[str]]
 
 
 class Leave(Exception):
@@ -48,7 +48,7 @@ _HOMES = ("conversation", "settings", "inspect")
 
 
 def command(
-    *names: str, usage: str = "", words: Words = lambda talk: ()
+    *names: str, usage: str = "", words: Words = lambda app: ()
 ) -> Callable[[Action], Action]:
     """Register a function as a command; its docstring's first line is the help."""
 
@@ -68,7 +68,7 @@ def registry() -> dict[str, Command]:
     return REGISTRY
 
 
-def take(talk: Talk, text: str) -> bool:
+def take(app: ChatApp, text: str) -> bool:
     """Do what was typed: a command, a message, or nothing. Say whether the chat goes on.
 
     Raises:
@@ -76,15 +76,15 @@ def take(talk: Talk, text: str) -> bool:
     """
     text = text.strip()
     if text.startswith("//"):
-        talk.send(text[1:])
+        app.send(text[1:])
     elif text.startswith(("/", "!!")):
         name, _, rest = text.partition(" ")
         try:
-            find(name).run(talk, rest.strip())
+            find(name).run(app, rest.strip())
         except Leave:
             return False
     elif text:
-        talk.send(text)
+        app.send(text)
     return True
 
 
@@ -102,7 +102,7 @@ def find(name: str) -> Command:
     return known[name]
 
 
-def complete(talk: Talk, typed: str) -> Iterable[str]:
+def complete(app: ChatApp, typed: str) -> Iterable[str]:
     """Return the words that may stand at the end of what was typed."""
     if not typed.startswith("/") or "\n" in typed:
         return ()
@@ -111,4 +111,4 @@ def complete(talk: Talk, typed: str) -> Iterable[str]:
         return sorted(known for known in registry() if known.startswith(name))
     found = registry().get(name)
     start = rest.rpartition(" ")[2]
-    return sorted(word for word in found.words(talk) if word.startswith(start)) if found else ()
+    return sorted(word for word in found.words(app) if word.startswith(start)) if found else ()

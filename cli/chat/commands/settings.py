@@ -18,7 +18,7 @@ from .registry import command
 if TYPE_CHECKING:
     from nfox.reply import Settings
 
-    from ..app import Talk
+    from ..app import ChatApp
 
 _BEST = "auto"
 _NO = "none"  # adapter
@@ -35,16 +35,16 @@ def _settings(settings: Settings) -> dict[str, Any]:
 @command(
     "/set",
     usage="[NAME=VALUE]",
-    words=lambda talk: (f"{name}=" for name in _settings(talk.chat.settings)),
+    words=lambda app: (f"{name}=" for name in _settings(app.chat.settings)),
 )
-def change(talk: Talk, rest: str) -> None:
+def change(app: ChatApp, rest: str) -> None:
     """Show or change settings: temperature, stop, ..."""
     if rest:
-        talk.chat.settings = changed(talk.chat.settings, rest)
-    shown = _settings(talk.chat.settings).items()
-    talk.say("  ".join(f"{name}={_written(value)}" for name, value in shown))
+        app.chat.settings = changed(app.chat.settings, rest)
+    shown = _settings(app.chat.settings).items()
+    app.say("  ".join(f"{name}={_written(value)}" for name, value in shown))
     if rest:
-        talk.say(exactness(talk.chat))
+        app.say(exactness(app.chat))
 
 
 def changed(settings: Settings, text: str) -> Settings:
@@ -88,10 +88,10 @@ def _written(value: Any) -> str:
     )
 
 
-@command("/method", usage="[NAME [OPTION=VALUE]]", words=lambda talk: (*names(), _BEST))
-def use_method(talk: Talk, rest: str) -> None:
+@command("/method", usage="[NAME [OPTION=VALUE]]", words=lambda app: (*names(), _BEST))
+def use_method(app: ChatApp, rest: str) -> None:
     """Show or change the method."""
-    chat = talk.chat
+    chat = app.chat
     if rest:
         name, *words = rest.split()
         options = dict(word.split("=", 1) for word in words if "=" in word)
@@ -99,60 +99,60 @@ def use_method(talk: Talk, rest: str) -> None:
             raise UsageError(f"options of a method are NAME=VALUE, not {' '.join(words)!r}")
         chat.use(None if name == _BEST else name, options)
         for line in filter(None, (method_line(chat), hint(chat))):
-            talk.say(line)
+            app.say(line)
         return
     for name in names():
         mark = "*" if name == chat.method else " "
-        talk.say(f"{mark} {name.ljust(10)} {method(name).summary}")
-    talk.say(f"in use: {chat.method}, {chat.why}")
+        app.say(f"{mark} {name.ljust(10)} {method(name).summary}")
+    app.say(f"in use: {chat.method}, {chat.why}")
 
 
-def _adapters(talk: Talk) -> list[str]:
+def _adapters(app: ChatApp) -> list[str]:
     """Return what can be chosen, and what is in use."""
-    model = talk.chat.model
+    model = app.chat.model
     there = adapters.available(model.name)
     other = [] if model.adapter in (None, *there) else [model.adapter]
     return [_NO, *there, *filter(None, other)]
 
 
 @command("/adapter", usage="[NAME]", words=_adapters)
-def use_adapter(talk: Talk, rest: str) -> None:
+def use_adapter(app: ChatApp, rest: str) -> None:
     """Show or change the adapter of the model, which then reads the conversation anew."""
-    chat = talk.chat
+    chat = app.chat
     if rest:
         if rest != _NO:
             adapters.place(chat.model.name, rest)  # before anything is said to be loaded
-        talk.say(f"loading {model_name(chat)} again {talk.screen.symbols.ellipsis}")
+        app.say(f"loading {model_name(chat)} again {app.screen.symbols.ellipsis}")
         chat.adapt(None if rest == _NO else rest)
-        talk.say(method_line(chat))
+        app.say(method_line(chat))
     used = chat.model.adapter or _NO
-    talk.say("  ".join(f"{'*' if name == used else ' '} {name}" for name in _adapters(talk)))
+    app.say("  ".join(f"{'*' if name == used else ' '} {name}" for name in _adapters(app)))
 
 
-@command("/template", usage="[NAME]", words=lambda talk: available())
-def use_template(talk: Talk, rest: str) -> None:
+@command("/template", usage="[NAME]", words=lambda app: available())
+def use_template(app: ChatApp, rest: str) -> None:
     """Show or change the conversation template."""
-    chat = talk.chat
+    chat = app.chat
     if rest:
         model = chat.model
         chat.set_template(resolve(model.tokenizer, rest, model_name=model.name, system=chat.system))
-    talk.say(f"template {chat.template.name}, from {chat.template.origin}")
+    app.say(f"template {chat.template.name}, from {chat.template.origin}")
 
 
-def _fold_words(talk: Talk) -> Iterable[str]:
+def _fold_words(app: ChatApp) -> Iterable[str]:
     return ("on", "off")
 
 
 @command("/fold", usage="[on|off]", words=_fold_words)
-def fold(talk: Talk, rest: str) -> None:
+def fold(app: ChatApp, rest: str) -> None:
     """Hide or show reasoning (<think>) in replies to come."""
     if rest not in ("", "on", "off"):
         raise UsageError(f"/fold {rest}: expected on or off")
-    talk.fold = rest == "on" if rest else not talk.fold
-    talk.say("reasoning is folded" if talk.fold else "reasoning is shown")
+    app.fold = rest == "on" if rest else not app.fold
+    app.say("reasoning is folded" if app.fold else "reasoning is shown")
 
 
 @command("/legend")
-def legend(talk: Talk, rest: str) -> None:
+def legend(app: ChatApp, rest: str) -> None:
     """Show how to read the marks."""
-    print_legend(talk.chat, talk.screen)
+    print_legend(app.chat, app.screen)
