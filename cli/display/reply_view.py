@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nfox.text.stream import Piece, ThinkSplitter, sanitize
 
-from .terminal_writer import Pen
+from .terminal_writer import TerminalWriter
 from .theme import Screen
 from .wrap import Wrapper
 
@@ -39,7 +39,7 @@ class ReplyView:
     def __init__(self, screen: Screen, *, fold: bool = False, thinking: bool = False) -> None:
         self.screen = screen
         self.fold = fold
-        self._pen = Pen(screen.console, live=screen.live)
+        self._writer = TerminalWriter(screen.console, live=screen.live)
         self._wrapper = Wrapper(lambda: screen.console.width)
         self._thoughts = ThinkSplitter(thinking)
         self._marked: Source = "bonus"
@@ -62,7 +62,7 @@ class ReplyView:
         now = time.monotonic()
         if text or now - self._drawn >= _FRAME:
             self._drawn = now
-            self._pen.write(text, status if self.screen.live else None)
+            self._writer.write(text, status if self.screen.live else None)
 
     def close(self) -> None:
         """Write what was held back, and end the line."""
@@ -74,8 +74,8 @@ class ReplyView:
             said = f"({self._folded} characters of reasoning folded; /fold off shows it)"
             text += Text(f"\n{said}" if self._started else said, _DIM)
         text = self._wrap(text)
-        self._pen.write(text + self._wrapper.finish())
-        self._pen.close()
+        self._writer.write(text + self._wrapper.finish())
+        self._writer.close()
 
     def _wrap(self, text: Text) -> Text:
         """Break lines between words, on a terminal; a file gets the text as it is."""

@@ -22,7 +22,7 @@ _ERASE_BELOW = f"{_SAVE}{_NEXT_ROW}\x1b[J{_RESTORE}"
 _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 
-class Pen:
+class TerminalWriter:
     """Writes at the end of what was written.
 
     Args:
