@@ -33,7 +33,7 @@ def one_line(error: Exception) -> str:
 
 
 @contextmanager
-def guarded(*, debug: bool) -> Iterator[None]:
+def error_boundary(*, debug: bool) -> Iterator[None]:
     """Turn errors into a line on stderr and an exit code.
 
     Args:

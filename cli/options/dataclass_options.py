@@ -16,7 +16,7 @@ import typer
 
 from nfox.errors import UsageError
 
-from ..errors import guarded
+from ..errors import error_boundary
 
 
 def option(panel: str, help: str, *names: str, **extra: Any) -> Any:
@@ -85,7 +85,7 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
 
     def command(**values: Any) -> None:
         debug = bool(values.get("debug"))
-        with guarded(debug=debug):
+        with error_boundary(debug=debug):
             for name, group in groups.items():
                 own = {field.name: values.pop(field.name) for field in fields(group)}
                 values[name] = group(**own)

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ..errors import INTERRUPTED, guarded
+from ..errors import INTERRUPTED, error_boundary
 
 _HELP = ("-h", "--help")
 
@@ -35,7 +35,7 @@ def train(
         print(context.get_help())
         return
     given = [argument for argument in context.args if argument != "--debug"]
-    with guarded(debug=len(given) < len(context.args)):
+    with error_boundary(debug=len(given) < len(context.args)):
         run(method, given)
 
 
