@@ -19,7 +19,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
-def complain(message: str, hint: str = "") -> None:
+def print_error(message: str, hint: str = "") -> None:
     """Write an error, and what to do about it, to stderr."""
     print(f"nfox: error: {message}", file=sys.stderr)
     if hint:
@@ -50,12 +50,12 @@ def error_boundary(*, debug: bool) -> Iterator[None]:
     except NfoxError as error:
         if debug:
             raise
-        complain(error.message, error.hint)
+        print_error(error.message, error.hint)
         raise typer.Exit(error.code) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
         if debug:
             raise
-        complain(one_line(error), "--debug shows the traceback")
+        print_error(one_line(error), "--debug shows the traceback")
         raise typer.Exit(1) from None

@@ -24,7 +24,7 @@ from nfox.eval.bench.compare import (
 from nfox.eval.bench.noise import FEWEST, MARGIN
 from nfox.eval.bench.result import BASELINE, SCHEMA
 
-from ..errors import complain
+from ..errors import print_error
 from ..options.dataclass_options import option
 from ..output_files import check_out, write_out
 
@@ -155,9 +155,9 @@ def _guard(found: Guarded, out: Path | None) -> None:
         print(f"nfox: {note}", file=sys.stderr)
     worse = [check for check in found.checks if check.worse]
     for check in worse:
-        complain(complaint(check))
+        print_error(complaint(check))
     for name in found.missing:
-        complain(f"{name}: in the baseline, missing in the result")
+        print_error(f"{name}: in the baseline, missing in the result")
     if worse or found.missing:
         raise NfoxError(
             f"{len(worse)} of {len(found.checks)} ratios are worse than noise allows, "

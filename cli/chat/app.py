@@ -21,7 +21,7 @@ from ..display.reply_stats import Speed, details, footer, status
 from ..display.reply_view import ReplyView
 from ..display.steps import Recorder, StepRecord, print_steps
 from ..display.theme import Screen
-from ..errors import complain
+from ..errors import print_error
 from ..options.groups import DisplayArguments
 from .interrupt import interruptible
 from .saved_files import keep, rescue_file
@@ -158,6 +158,6 @@ class ChatApp:
             file = rescue_file()
             self.session.save(file)
         except (OSError, NfoxError) as error:
-            complain(f"the conversation could not be saved: {error}")
+            print_error(f"the conversation could not be saved: {error}")
         else:
             print(f"the conversation is in {file}; /load reads it", file=sys.stderr)

@@ -14,7 +14,7 @@ from nfox.errors import NfoxError
 
 from ..display.header import print_header, print_legend
 from ..display.theme import make_screen
-from ..errors import INTERRUPTED, complain, one_line
+from ..errors import INTERRUPTED, one_line, print_error
 from ..options.groups import DisplayArguments, SessionArguments
 from .app import ChatApp
 from .commands import registry as commands
@@ -58,7 +58,7 @@ def chat_loop(
         app.rescue()
         if display.debug:
             raise
-        complain(one_line(error), "--debug shows the traceback")
+        print_error(one_line(error), "--debug shows the traceback")
         raise typer.Exit(1) from None
 
 
@@ -85,5 +85,5 @@ def _take(app: ChatApp, text: str) -> bool:
     try:
         return commands.take(app, text)
     except NfoxError as error:
-        complain(error.message, error.hint)
+        print_error(error.message, error.hint)
         return True
