@@ -24,7 +24,7 @@ from ..display.theme import Screen
 from ..errors import print_error
 from ..options.groups import DisplayArguments
 from .interrupt import interruptible
-from .saved_files import keep, rescue_file
+from .saved_files import rescue_file, save_last
 
 if TYPE_CHECKING:
     from nfox.conversation import Session
@@ -146,7 +146,7 @@ class ChatApp:
 
     def _keep(self) -> None:
         """Write the conversation down, so that a crash loses nothing."""
-        if self.kept and self.session.turns and (wrong := keep(self.session)):
+        if self.kept and self.session.turns and (wrong := save_last(self.session)):
             self.kept = False
             self.say(wrong)
 

@@ -26,7 +26,7 @@ def last_file() -> Path:
     return state_folder() / "last.json"
 
 
-def keep(session: Session) -> str:
+def save_last(session: Session) -> str:
     """Write the conversation down as the last one; return what went wrong, or ""."""
     try:
         part = last_file().with_suffix(".part")
