@@ -140,7 +140,7 @@ def picture(
     from ..display.jacobi_picture import trajectory_picture
     from ..display.steps import spell
 
-    shown = telling(answers)
+    shown = representative_block(answers)
     texts = {token: spell(token, tokenizer, symbols) for state in shown.states for token in state}
     odd = f" ({found.repetitive} repetitive ones left out)" if found.repetitive else ""
     lines = [
@@ -156,7 +156,7 @@ def picture(
     return Group(Text("\n".join(lines)), trajectory_picture(shown.states, texts, symbols, width))
 
 
-def telling(answers: Sequence[Sequence[Block]]) -> Block:
+def representative_block(answers: Sequence[Sequence[Block]]) -> Block:
     """Return a block to show: among the longest ones, the first one of usual speed."""
     every = [block for answer in answers for block in answer]
     length = max(len(block.tokens) for block in every)

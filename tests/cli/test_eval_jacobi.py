@@ -17,7 +17,7 @@ from nfox.cli.app import app
 from nfox.cli.display.jacobi_picture import trajectory_picture
 from nfox.cli.display.pictures import draw, save
 from nfox.cli.display.theme import ASCII, Symbols, make_screen
-from nfox.cli.eval.jacobi import telling
+from nfox.cli.eval.jacobi import representative_block
 from nfox.cli.options.groups import DisplayArguments
 from nfox.train.cllm.blocks import Block
 
@@ -94,7 +94,7 @@ def test_a_block_of_usual_speed_is_shown() -> None:
         return Block(made, tuple(range(1, states)))
 
     answers = [[block(4, 2), block(4, 4)], [block(4, 3), block(3, 3), block(4, 5)]]
-    assert telling(answers) == block(4, 4)
+    assert representative_block(answers) == block(4, 4)
 
 
 def test_the_command_measures_and_draws(tmp_path: Path) -> None:
