@@ -65,7 +65,7 @@ def keep_to_own_gpus(local: int, count: int) -> None:
         )
 
 
-def spread(model: ModelArguments, gpus: int) -> ModelArguments:
+def split_over_gpus(model: ModelArguments, gpus: int) -> ModelArguments:
     """Return the options that split a model over all GPUs of a process, if it has several."""
     split = gpus > 1 and model.device_map is None
     return replace(model, device_map="auto") if split else model

@@ -13,7 +13,7 @@ from ..facts import command_line, model_facts
 from ..load import check, load_plain
 from ..options.dataclass_options import option
 from ..options.groups import MethodArguments, ModelArguments
-from ..processes import own_share, spread
+from ..processes import own_share, split_over_gpus
 from .gather import OnDone, gather
 
 if TYPE_CHECKING:
@@ -117,5 +117,5 @@ def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
             arguments.concurrency,
             arguments.api_key,
         )
-    chat = load_plain(spread(model, arguments.gpus_per_process))
+    chat = load_plain(split_over_gpus(model, arguments.gpus_per_process))
     return Local(chat.model, chat.template, arguments.max_new_tokens, arguments.temperature)

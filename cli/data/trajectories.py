@@ -13,7 +13,7 @@ from ..facts import command_line, model_facts
 from ..load import check, load_plain
 from ..options.dataclass_options import option
 from ..options.groups import MethodArguments, ModelArguments
-from ..processes import own_share, spread
+from ..processes import own_share, split_over_gpus
 from .gather import OnDone, gather
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     asked = _asked(model, arguments, found.kept)
     kept = found.kept[: arguments.data_size]
     provenance.check(out, asked, data)  # before a model is loaded
-    chat = load_plain(spread(model, arguments.gpus_per_process))
+    chat = load_plain(split_over_gpus(model, arguments.gpus_per_process))
     collector = Collector(
         chat.model,
         chat.template,

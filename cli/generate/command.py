@@ -16,7 +16,7 @@ from ..display.progress import loading_display
 from ..load import check, load_chat
 from ..options.dataclass_options import option
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
-from ..processes import own_share, spread
+from ..processes import own_share, split_over_gpus
 from .answering import answer_all
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def generate(
     prompts = _prompts(files, share)
 
     def load() -> Chat:
-        parts = spread(model, files.gpus_per_process)
+        parts = split_over_gpus(model, files.gpus_per_process)
         with loading_display(sys.stderr.isatty() and share.rank == 0) as told:
             return load_chat(parts, method, generation, told=told)
 
