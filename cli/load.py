@@ -12,7 +12,7 @@ import typer
 from nfox.drafters import names, plain
 from nfox.errors import ModelError, UsageError
 
-from .display.progress import NOBODY, Loading, loading_display
+from .display.progress import NO_PROGRESS, Loading, loading_display
 from .options.groups import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def load_chat(
     method: MethodArguments,
     generation: GenerationArguments,
     *,
-    told: Loading = NOBODY,
+    progress: Loading = NO_PROGRESS,
 ) -> Chat:
     """Load what the options say.
 
@@ -62,12 +62,12 @@ def load_chat(
         model: what is loaded, and how.
         method: what drafts.
         generation: how tokens are chosen.
-        told: how loading goes.
+        progress: is told how loading goes.
 
     Raises:
         NfoxError: if anything is missing or does not fit.
     """
-    told.stage("importing torch")
+    progress.stage("importing torch")
     import torch
 
     from nfox import load
@@ -88,8 +88,8 @@ def load_chat(
         system=model.system,
         settings=make_settings(method, generation),
         max_context=model.max_context,
-        on_stage=told.stage,
-        on_progress=told.progress,
+        on_stage=progress.stage,
+        on_progress=progress.progress,
     )
     if generation.sampling == "model":
         chat.settings = _as_the_model_says(chat, generation)
@@ -98,8 +98,8 @@ def load_chat(
 
 def load_plain(model: ModelArguments) -> Chat:
     """Load what the options say, to answer without drafting; show how loading goes."""
-    with loading_display(sys.stderr.isatty()) as told:
-        return load_chat(model, MethodArguments(plain()), GenerationArguments(), told=told)
+    with loading_display(sys.stderr.isatty()) as progress:
+        return load_chat(model, MethodArguments(plain()), GenerationArguments(), progress=progress)
 
 
 def make_settings(method: MethodArguments, generation: GenerationArguments) -> Settings:

@@ -73,9 +73,9 @@ def run(
         print(
             f"nfox: {prompts.skipped} records are no JSON or ask nothing: left out", file=sys.stderr
         )
-    with loading_display(sys.stderr.isatty()) as told:
+    with loading_display(sys.stderr.isatty()) as progress:
         plainly = MethodArguments(plain(), accept=arguments.accept)
-        chat = load_chat(model, plainly, generation, told=told)
+        chat = load_chat(model, plainly, generation, progress=progress)
     entrants = _entrants(arguments, sweeps, ready(chat.model.name, chat.places))
     tasks = _tasks(prompts.kept, sweeps, chat)
     with closing(Bench(chat, entrants, tasks)) as made:

@@ -38,8 +38,8 @@ def run(
     prompt = None if programmatic else _prompt(session)
     _check_streams(session, prompt, programmatic)
     begin = time.perf_counter()
-    with loading_display(sys.stderr.isatty() and not display.quiet) as told:
-        chat = load_chat(model, method, generation, told=told)
+    with loading_display(sys.stderr.isatty() and not display.quiet) as progress:
+        chat = load_chat(model, method, generation, progress=progress)
     loaded = time.perf_counter() - begin
     # These take torch, which by now was imported with something to see.
     from .oneshot import answer_json, answer_text, serve_lines

@@ -22,14 +22,14 @@ class Loading:
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
 
 
-NOBODY = Loading()
+NO_PROGRESS = Loading()
 
 
 @contextmanager
 def loading_display(wanted: bool) -> Iterator[Loading]:
     """Show on stderr how loading goes, and take it away at the end."""
     if not wanted:
-        yield NOBODY
+        yield NO_PROGRESS
         return
     print("loading", end="\r", file=sys.stderr, flush=True)  # importing the display takes a moment
     from rich.console import Console

@@ -114,8 +114,8 @@ class Answering:
     def _load(self) -> Chat:
         import sys
 
-        with loading_display(sys.stderr.isatty()) as told:
-            chat = load_chat(self.model, self.method, self.generation, told=told)
+        with loading_display(sys.stderr.isatty()) as progress:
+            chat = load_chat(self.model, self.method, self.generation, progress=progress)
         self.prepare(chat)
         return chat
 

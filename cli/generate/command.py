@@ -67,8 +67,8 @@ def generate(
 
     def load() -> Chat:
         parts = split_over_gpus(model, files.gpus_per_process)
-        with loading_display(sys.stderr.isatty() and share.rank == 0) as told:
-            return load_chat(parts, method, generation, told=told)
+        with loading_display(sys.stderr.isatty() and share.rank == 0) as progress:
+            return load_chat(parts, method, generation, progress=progress)
 
     if not prompts:
         print("nfox: there are no prompts", file=sys.stderr)

@@ -47,8 +47,8 @@ def load_served(
     Raises:
         NfoxError: if anything is missing or does not fit.
     """
-    with loading_display(sys.stderr.isatty()) as told:
-        chat = load_chat(model, method, generation, told=told)
+    with loading_display(sys.stderr.isatty()) as progress:
+        chat = load_chat(model, method, generation, progress=progress)
     if generation.seed is None:  # or a server would say the same after every start
         sampling = replace(chat.settings.sampling, seed=secrets.randbits(32))
         chat.settings = replace(chat.settings, sampling=sampling)
