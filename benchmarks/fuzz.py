@@ -234,15 +234,15 @@ def main() -> None:
     from nfox.serve.metrics import Metrics
     from nfox.serve.middleware import Guard
     from nfox.serve.requests import Served
-    from nfox.serve.worker import Engine
+    from nfox.serve.worker import Worker
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
-        chat = load(_tiny(folder))
-        served = Served("tiny", Engine(chat, [chat.method]), Metrics())
+        engine = load(_tiny(folder))
+        served = Served("tiny", Worker(engine, [engine.method]), Metrics())
         app = Guard(make_app(served), key=None, size=1 << 20)
         outcome = fuzz(app, arguments.count, arguments.seed)
     print(json.dumps({"answers": dict(sorted(outcome.statuses.items()))}))

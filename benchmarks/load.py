@@ -31,7 +31,7 @@ from typing import IO, Any
 import httpx
 import psutil
 
-from nfox import Chat, Message, ModelOptions, Sampling, Session, Settings, __version__, load
+from nfox import Conversation, Engine, Message, ModelOptions, Sampling, Settings, __version__, load
 from nfox.drafters import plain
 
 Messages = tuple[dict[str, str], ...]
@@ -97,12 +97,12 @@ class Report:
         return statistics.median(last) / statistics.median(after) - 1
 
 
-def expectations(chat: Chat, questions: Sequence[str] = _QUESTIONS) -> list[Ask]:
+def expectations(engine: Engine, questions: Sequence[str] = _QUESTIONS) -> list[Ask]:
     """Return requests with their replies: each question alone, sampled too, and a second turn."""
     asks: list[Ask] = []
     for number, question in enumerate(questions):
-        session, messages = Session(chat), list[dict[str, str]]()
-        chat.settings, before = Settings(max_new_tokens=_TOKENS), None
+        session, messages = Conversation(engine), list[dict[str, str]]()
+        engine.settings, before = Settings(max_new_tokens=_TOKENS), None
         for turn in (question, "And then?"):
             for _ in session.send(turn):
                 pass
@@ -112,11 +112,11 @@ def expectations(chat: Chat, questions: Sequence[str] = _QUESTIONS) -> list[Ask]
             asks.append(before)
             messages.append({"role": "assistant", "content": said})
         sampling = Sampling(temperature=0.8, seed=number)
-        chat.settings, chat.replies = Settings(sampling=sampling, max_new_tokens=_TOKENS), 0
-        for _ in chat.updates([Message("user", question)]):
+        engine.settings, engine.replies = Settings(sampling=sampling, max_new_tokens=_TOKENS), 0
+        for _ in engine.updates([Message("user", question)]):
             pass
         first = ({"role": "user", "content": question},)
-        asks.append(Ask(first, {"temperature": 0.8, "seed": number}, chat.reply.text))
+        asks.append(Ask(first, {"temperature": 0.8, "seed": number}, engine.reply.text))
     return asks
 
 

@@ -17,7 +17,7 @@ from .options.dataclass_options import grouped, option
 
 if TYPE_CHECKING:
     from nfox.drafters.common.method import Method, SavedWeights
-    from nfox.export.formats import Engine, Written
+    from nfox.export.formats import ExportFormat, Written
     from nfox.files.hub import HubOptions
     from nfox.heads.checkpoint import HeadsInfo
 
@@ -60,8 +60,8 @@ def export(arguments: ExportArguments) -> None:
     from nfox.files.atomic import reporting_full_disk
     from nfox.files.hub import HubOptions
 
-    hub, engine = HubOptions(), engines.find(arguments.layout)
-    made, what = _held(arguments, engine, hub)
+    hub, export_format = HubOptions(), engines.find(arguments.layout)
+    made, what = _held(arguments, export_format, hub)
     base, adapted = arguments.base_model or what.base, _adapted(what.training)
     if not base:
         raise UsageError(f"{arguments.weights} does not say whose it is", "add --base-model")
@@ -85,14 +85,14 @@ def export(arguments: ExportArguments) -> None:
     there = base if Path(base).is_dir() else there
     with reporting_full_disk(out, "nothing there is half written", "free some space"):
         weights = SavedWeights(arguments.weights, info, there, hub)
-        written = _write(made, engine, weights, out)
+        written = _write(made, export_format, weights, out)
     print("\n".join((f"written to {out}", *written.lines)))
     if name:
         _push(out, written.files, name, private=arguments.private)
 
 
 def _held(
-    arguments: ExportArguments, engine: Engine | None, hub: HubOptions
+    arguments: ExportArguments, export_format: ExportFormat | None, hub: HubOptions
 ) -> tuple[type[Method], HeadsInfo]:
     """Return whose weights these are, and what they are.
 
@@ -103,32 +103,36 @@ def _held(
     from nfox.drafters.common.heads import HeadsDrafter
 
     layout, place = arguments.layout, arguments.weights
-    if engine is None and layout not in drafters.names():
+    if export_format is None and layout not in drafters.names():
         heads = [n for n in drafters.names() if issubclass(drafters.method(n), HeadsDrafter)]
         known = ", ".join(heads + engines.names())
         raise UsageError(f"unknown layout {layout!r}", f"available: {known}")
-    methods = [drafters.method(name) for name in (drafters.names() if engine else [layout])]
-    if engine is None and not issubclass(methods[0], HeadsDrafter):
+    methods = [drafters.method(name) for name in (drafters.names() if export_format else [layout])]
+    if export_format is None and not issubclass(methods[0], HeadsDrafter):
         raise UsageError(f"{layout} has no heads to export")
     found = ((made, made.inspect(place, hub)) for made in methods)
     made, what = next(((m, held) for m, held in found if held), (None, None))
     if made is None or what is None:
-        wanted = "weights of any method" if engine else f"{layout} heads"
-        raise UsageError(f"{place} holds no {wanted}", engine.instead if engine else "")
-    if engine and made.exchange_type not in engine.layouts:
-        raise UsageError(f"{layout} cannot use weights of {made.method()}", engine.instead)
-    if engine and arguments.out and arguments.out.resolve() == Path(place).resolve():
+        wanted = "weights of any method" if export_format else f"{layout} heads"
+        raise UsageError(
+            f"{place} holds no {wanted}", export_format.instead if export_format else ""
+        )
+    if export_format and made.exchange_type not in export_format.layouts:
+        raise UsageError(f"{layout} cannot use weights of {made.method()}", export_format.instead)
+    if export_format and arguments.out and arguments.out.resolve() == Path(place).resolve():
         raise UsageError("--out is the folder of the weights themselves", "name another")
     return made, what
 
 
-def _write(made: type[Method], engine: Engine | None, weights: SavedWeights, out: Path) -> Written:
+def _write(
+    made: type[Method], export_format: ExportFormat | None, weights: SavedWeights, out: Path
+) -> Written:
     """Write weights in the layout of an engine, or in the published one of their method."""
     from nfox.drafters.common.heads import HeadsDrafter
     from nfox.export.formats import Written
 
-    if engine and made.exchange_type:
-        return engine.layouts[made.exchange_type](made.to_exchange(weights), out)
+    if export_format and made.exchange_type:
+        return export_format.layouts[made.exchange_type](made.to_exchange(weights), out)
     assert issubclass(made, HeadsDrafter)
     return Written(made.export(weights, out), [])
 

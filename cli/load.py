@@ -1,4 +1,4 @@
-"""From options to a `Chat`: what can be checked is checked before torch is imported."""
+"""From options to an `Engine`: what can be checked is checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .display.progress import NO_PROGRESS, Loading, loading_display
 from .options.groups import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
-    from nfox.engine import Chat
+    from nfox.engine import Engine
     from nfox.models.options import ModelOptions, Quantisation
     from nfox.reply import Settings
 
@@ -55,7 +55,7 @@ def load_chat(
     generation: GenerationArguments,
     *,
     progress: Loading = NO_PROGRESS,
-) -> Chat:
+) -> Engine:
     """Load what the options say.
 
     Args:
@@ -96,7 +96,7 @@ def load_chat(
     return chat
 
 
-def load_plain(model: ModelArguments) -> Chat:
+def load_plain(model: ModelArguments) -> Engine:
     """Load what the options say, to answer without drafting; show how loading goes."""
     with loading_display(sys.stderr.isatty()) as progress:
         return load_chat(model, MethodArguments(plain()), GenerationArguments(), progress=progress)
@@ -124,7 +124,7 @@ def _given(group: object, *fields: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _as_the_model_says(chat: Chat, generation: GenerationArguments) -> Settings:
+def _as_the_model_says(chat: Engine, generation: GenerationArguments) -> Settings:
     """Take the sampling of the model's generation config; what was given by hand wins."""
     from nfox.models.generation_config import sampling_of
 

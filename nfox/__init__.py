@@ -6,10 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nfox.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from nfox.conversation import Session
+    from nfox.conversation import Conversation
     from nfox.decoding.sampling import Sampling
-    from nfox.engine import Chat
+    from nfox.engine import Engine
     from nfox.errors import NfoxError
     from nfox.loader import load
     from nfox.models.options import ModelOptions
@@ -17,36 +19,37 @@ if TYPE_CHECKING:
     from nfox.text.stream import Piece
     from nfox.text.template import Message
 
-__version__ = "0.1.0"
-
 _ROOT = Path(__file__).resolve().parent.parent
 if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "cli").is_dir():
     # In a source checkout nfox.cli and nfox.conversation_templates lie beside this folder.
     __path__.append(str(_ROOT))
 
 _HOMES = {
-    "Chat": "engine",
+    "Conversation": "conversation",
+    "Engine": "engine",
     "Message": "text.template",
-    "ModelOptions": "models.loading",
+    "ModelOptions": "models.options",
     "NfoxError": "errors",
     "Piece": "text.stream",
     "Reply": "reply",
     "Sampling": "decoding.sampling",
-    "Session": "conversation",
     "Settings": "reply",
     "Update": "reply",
     "load": "loader",
 }
 
+_FORMER_NAMES = {"Chat": "Engine", "Session": "Conversation"}
+"""What 0.1.0 called them; they warn, and go with the next release."""
+
 __all__ = [
-    "Chat",
+    "Conversation",
+    "Engine",
     "Message",
     "ModelOptions",
     "NfoxError",
     "Piece",
     "Reply",
     "Sampling",
-    "Session",
     "Settings",
     "Update",
     "load",
@@ -55,6 +58,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `import nfox` must not import torch."""
+    if name in _FORMER_NAMES:
+        import warnings
+
+        now = _FORMER_NAMES[name]
+        warnings.warn(f"nfox.{name} is nfox.{now} now", DeprecationWarning, stacklevel=2)
+        name = now
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

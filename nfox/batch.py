@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.files.atomic import write_text
 from nfox.files.jsonl import finished_ids, locked
@@ -90,25 +90,25 @@ def parse_prompts(lines: Iterable[str], where: str) -> list[Prompt]:
     return prompts
 
 
-def answer(chat: Chat, prompt: Prompt) -> dict[str, Any]:
+def answer(engine: Engine, prompt: Prompt) -> dict[str, Any]:
     """Ask a prompt's questions one after the other and return the line to write.
 
     A question that cannot be asked, because it is too long, becomes a line with an `error`; its
     `turns` are the answers before it.
     """
-    chat.replies = prompt.index * _SEEDS
+    engine.replies = prompt.index * _SEEDS
     messages: list[Message] = list(prompt.opening)
     replies: list[Reply] = []
     for turn in [[Message("user", question)] for question in prompt.questions] or [[]]:
         messages += turn
         try:
-            for _ in chat.updates(messages):
+            for _ in engine.updates(messages):
                 pass
         except NfoxError as error:
             refused = {"text": "", "tokens": [], "finish_reason": "error", "error": error.message}
             return {"id": prompt.id, **refused, "turns": [_line(reply) for reply in replies]}
-        replies.append(chat.reply)
-        messages.append(chat.reply.message())
+        replies.append(engine.reply)
+        messages.append(engine.reply.message())
     turns = [_line(reply) for reply in replies]
     several = {"turns": turns} if len(turns) > 1 else {}
     return {"id": prompt.id, **turns[-1], **several}

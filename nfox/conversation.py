@@ -11,7 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.reply import Reply, Update
 from nfox.text.stream import spelled
@@ -20,11 +20,11 @@ from nfox.text.template import Message
 FORMAT = "nfox.conversation/1"
 
 
-class Session:
-    """Messages and the `Chat` that answers them.
+class Conversation:
+    """Messages and the `Engine` that answers them.
 
     Args:
-        chat: answers.
+        engine: answers.
         system: the system message, or None for the template's own.
         history: False forgets everything after each reply.
 
@@ -32,8 +32,8 @@ class Session:
         messages: all turns so far, the system message first if there is one.
     """
 
-    def __init__(self, chat: Chat, *, system: str | None = None, history: bool = True) -> None:
-        self.chat = chat
+    def __init__(self, engine: Engine, *, system: str | None = None, history: bool = True) -> None:
+        self.engine = engine
         self.history = history
         self.messages: list[Message] = []
         self._ended: list[Message] = []  # the replies that the model itself ended
@@ -97,9 +97,9 @@ class Session:
         """Stream a reply and keep it; `before` is what stands again if nothing was said."""
         asked = list(self.messages)
         try:
-            yield from self.chat.updates(asked)
+            yield from self.engine.updates(asked)
         finally:
-            reply = self.chat.reply
+            reply = self.engine.reply
             if self.messages == asked:  # nobody has changed the conversation meanwhile
                 said = reply.ids or reply.text or reply.finish != "interrupt"
                 self.messages = self._with(asked, reply) if said else before
@@ -114,7 +114,7 @@ class Session:
             return [*asked[:-1], Message("assistant", begun.content + reply.text)]
         ids = (*begun.ids, *reply.ids)
         # Spelled anew: the cut may have been inside a character.
-        text = spelled(self.chat.model.tokenizer, ids).removeprefix(" ")
+        text = spelled(self.engine.model.tokenizer, ids).removeprefix(" ")
         return [*asked[:-1], Message("assistant", text, ids)]
 
     def undo(self) -> str | None:
@@ -138,8 +138,8 @@ class Session:
         """
         data = {
             "format": FORMAT,
-            "model": self.chat.model.name,
-            "template": self.chat.template.name,
+            "model": self.engine.model.name,
+            "template": self.engine.template.name,
             "messages": [_to_json(message) for message in self.messages],
         }
         try:
@@ -162,7 +162,7 @@ class Session:
             raise NfoxError(f"cannot read {path}: {error.strerror}") from error
         except ValueError as error:
             raise NfoxError(f"{path} is not JSON: {error}") from error
-        same = isinstance(data, dict) and data.get("model") == self.chat.model.name
+        same = isinstance(data, dict) and data.get("model") == self.engine.model.name
         try:
             self.messages = _messages(data, keep_ids=same)
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -178,7 +178,7 @@ def _to_json(message: Message) -> dict[str, Any]:
 
 
 def _messages(data: Any, *, keep_ids: bool) -> list[Message]:
-    """Turn any of the layouts that `Session.load` reads into messages."""
+    """Turn any of the layouts that `Conversation.load` reads into messages."""
     if isinstance(data, dict) and "roles" in data:  # FastChat: [[role, text], ...]
         named = dict(zip(data["roles"], ("user", "assistant"), strict=True))
         turns = data["messages"][data.get("offset", 0) :]

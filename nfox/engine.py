@@ -1,6 +1,6 @@
 """A model, a method and a template, ready to talk: what every front end stands on.
 
-`Chat` turns messages into a stream of text in which every piece says where it came from.
+`Engine` turns messages into a stream of text in which every piece says where it came from.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nfox.text.stream import Piece, TextStream, spelled
 from nfox.text.template import Message, Template
 
 
-class Chat:
+class Engine:
     """Answers lists of messages. What two of them have in common is read once.
 
     Args:

@@ -1,4 +1,4 @@
-"""From names to a `Chat`: which model, which method, which template."""
+"""From names to a `Engine`: which model, which method, which template."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nfox.decoding.costs import measure
 from nfox.drafters import method as method_class
 from nfox.drafters import names
 from nfox.drafters.common.method import WeightSources
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import ModelError
 from nfox.files.progress import Progress
 from nfox.heads.checkpoint import base_of
@@ -38,8 +38,8 @@ def load(
     max_context: int | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
     on_progress: Progress = lambda what, done, total: None,
-) -> Chat:
-    """Load a model, choose a method, and return a `Chat`.
+) -> Engine:
+    """Load a model, choose a method, and return a `Engine`.
 
     Args:
         model: folder or hub id of a base model or of heads, whose config names the base; None is
@@ -99,7 +99,7 @@ def load(
         on_stage(f"loading {draft}")
         return load_model(draft, draft_loading, on_progress)
 
-    return Chat(
+    return Engine(
         loaded,
         made,
         method=method,

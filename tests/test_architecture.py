@@ -217,3 +217,9 @@ def test_public_names_are_there_and_hide_no_module() -> None:
         assert f"nfox.{name}" not in MODULES, "it would be the one or the other, by chance"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         nfox.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(("former", "now"), [("Chat", "Engine"), ("Session", "Conversation")])
+def test_former_names_of_public_classes_still_work_and_warn(former: str, now: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"nfox.{former} is nfox.{now} now"):
+        assert getattr(nfox, former) is getattr(nfox, now)

@@ -8,7 +8,7 @@ from pathlib import Path
 import folder
 import pytest
 
-from nfox import Chat, ModelOptions, NfoxError, Sampling, Settings, load
+from nfox import Engine, ModelOptions, NfoxError, Sampling, Settings, load
 from nfox.batch import answer, parse_prompt, parse_prompts, remaining
 from nfox.errors import UsageError
 from nfox.files.jsonl import finished_ids
@@ -21,7 +21,7 @@ LINES = [
 ]
 
 
-def chat(seed: int = 0) -> Chat:
+def chat(seed: int = 0) -> Engine:
     settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, seed=seed))
     return load(str(folder.llama()), loading=ModelOptions(dtype="float32"), settings=settings)
 

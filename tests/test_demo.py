@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nfox import Chat, Message, ModelOptions, Settings, drafters, load
+from nfox import Engine, Message, ModelOptions, Settings, drafters, load
 from nfox.demo import TARGET
 from nfox.drafters.common.heads import HeadsDrafter
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not TARGET.is_dir(), reason="the embedded model 
 
 
 @cache
-def chat() -> Chat:
+def chat() -> Engine:
     """In float32, where no near-tie hides a mistake; costs do not matter for what is said."""
     loading = ModelOptions(dtype="float32", device="cpu", offline=True)
     return load(loading=loading, settings=Settings(max_new_tokens=48))

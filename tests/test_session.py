@@ -8,14 +8,24 @@ from pathlib import Path
 import folder
 import pytest
 
-from nfox import Chat, Message, ModelOptions, NfoxError, Sampling, Session, Settings, drafters, load
+from nfox import (
+    Conversation,
+    Engine,
+    Message,
+    ModelOptions,
+    NfoxError,
+    Sampling,
+    Settings,
+    drafters,
+    load,
+)
 from nfox.errors import ContextError, ModelError, UsageError
 
 FLOAT64 = ModelOptions(dtype="float32")
 READY = drafters.names()
 
 
-def chat(**settings: object) -> Chat:
+def chat(**settings: object) -> Engine:
     made = {"max_new_tokens": 24, **settings}
     return load(
         str(folder.equipped()),
@@ -25,11 +35,11 @@ def chat(**settings: object) -> Chat:
     )
 
 
-def say(session: Session, text: str) -> str:
+def say(session: Conversation, text: str) -> str:
     return "".join(piece.text for update in session.send(text) for piece in update.pieces)
 
 
-def decoded(talk: Chat) -> str:
+def decoded(talk: Engine) -> str:
     """Return what the ids of the last reply say, without a space in front."""
     text: str = talk.model.tokenizer.decode(talk.reply.ids, skip_special_tokens=True)
     return text.removeprefix(" ")
@@ -37,7 +47,7 @@ def decoded(talk: Chat) -> str:
 
 def test_pieces_are_the_reply_and_its_ids() -> None:
     talk = chat()
-    session = Session(talk)
+    session = Conversation(talk)
     text = say(session, "hello")
     assert text == talk.reply.text == session.messages[-1].content
     assert tuple(talk.reply.ids) == session.messages[-1].ids
@@ -50,7 +60,7 @@ def test_a_conversation_says_what_a_fresh_one_does(name: str) -> None:
     talk, fresh = chat(), chat()
     talk.use(name)
     fresh.use("none")
-    session = Session(talk)
+    session = Conversation(talk)
     for question in ("hello there", "and then?", "😀 ünïcode"):
         say(session, question)
         fresh.cache = fresh.model.target.new_cache()
@@ -60,7 +70,7 @@ def test_a_conversation_says_what_a_fresh_one_does(name: str) -> None:
 
 def test_later_turns_read_only_what_is_new() -> None:
     talk = chat()
-    session = Session(talk)
+    session = Conversation(talk)
     say(session, "hello there, this is a first question")
     read = len(talk.cache.tokens)
     say(session, "more")
@@ -69,7 +79,7 @@ def test_later_turns_read_only_what_is_new() -> None:
 
 def test_a_change_of_method_keeps_the_cache() -> None:
     talk = chat()
-    session = Session(talk)
+    session = Conversation(talk)
     for name in drafters.names():
         talk.use(name)
         before = len(talk.cache.tokens)
@@ -80,7 +90,7 @@ def test_a_change_of_method_keeps_the_cache() -> None:
 
 def test_cancel_keeps_what_was_said() -> None:
     talk = chat()
-    session = Session(talk)
+    session = Conversation(talk)
     said = ""
     for number, update in enumerate(session.send("hello")):
         said += "".join(piece.text for piece in update.pieces)
@@ -95,7 +105,7 @@ def test_cancel_keeps_what_was_said() -> None:
 
 def test_an_interrupt_keeps_what_was_said() -> None:
     talk = chat()
-    session = Session(talk)
+    session = Conversation(talk)
     updates = session.send("hello")
     next(updates)
     with pytest.raises(KeyboardInterrupt):
@@ -106,7 +116,7 @@ def test_an_interrupt_keeps_what_was_said() -> None:
 
 def test_where_nothing_was_said_the_question_is_taken_back(monkeypatch) -> None:
     talk = chat()
-    session = Session(talk)
+    session = Conversation(talk)
     say(session, "first")
     before = list(session.messages)
 
@@ -124,7 +134,7 @@ def test_where_nothing_was_said_the_question_is_taken_back(monkeypatch) -> None:
 
 def test_a_prompt_longer_than_the_context_is_refused_and_nothing_is_lost() -> None:
     talk = chat()
-    session = Session(talk)
+    session = Conversation(talk)
     say(session, "hello")
     before = list(session.messages)
     with pytest.raises(ContextError, match="tokens") as error:
@@ -135,7 +145,7 @@ def test_a_prompt_longer_than_the_context_is_refused_and_nothing_is_lost() -> No
 
 def test_regenerate_and_undo() -> None:
     talk = chat(sampling=Sampling(temperature=1.5, seed=3))
-    session = Session(talk)
+    session = Conversation(talk)
     with pytest.raises(UsageError):
         session.regenerate()
     first = say(session, "hello")
@@ -152,7 +162,7 @@ def test_a_reply_that_was_cut_goes_on_to_what_it_would_have_been(name: str) -> N
     """Token by token, so also from inside a character, and without reading anything again."""
     talk, whole = chat(max_new_tokens=1), chat()
     talk.use(name)
-    session, uncut = Session(talk), Session(whole)
+    session, uncut = Conversation(talk), Conversation(whole)
     say(uncut, "hello")
     say(session, "hello")
     while len(session.messages[-1].ids) < len(whole.reply.ids):
@@ -164,7 +174,7 @@ def test_a_reply_that_was_cut_goes_on_to_what_it_would_have_been(name: str) -> N
 
 def test_a_reply_goes_on_after_an_interrupt_and_is_one_message() -> None:
     talk = chat()
-    session, shown = Session(talk), ""
+    session, shown = Conversation(talk), ""
     for update in session.send("hello"):
         shown += "".join(piece.text for piece in update.pieces)
         talk.cancel()
@@ -178,7 +188,7 @@ def test_a_reply_goes_on_after_an_interrupt_and_is_one_message() -> None:
 
 def test_what_cannot_go_on_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     talk = chat(max_new_tokens=100, stop=("e",), sampling=Sampling(temperature=1.0, seed=1))
-    session = Session(talk)
+    session = Conversation(talk)
     with pytest.raises(UsageError, match="no reply"):
         session.go_on()
     say(session, "hello")
@@ -198,7 +208,7 @@ def test_what_cannot_go_on_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_stop_string_in_what_is_added_belongs_neither_to_text_nor_ids() -> None:
     talk = chat(max_new_tokens=3, sampling=Sampling(temperature=1.0, seed=1))
-    session = Session(talk)
+    session = Conversation(talk)
     say(session, "hello")
     begun = session.messages[-1]
     talk.settings = Settings(stop=("e",), max_new_tokens=100, sampling=Sampling(1.0, seed=1))
@@ -221,14 +231,14 @@ def test_a_reply_begun_by_the_caller_is_continued() -> None:
 
 def test_without_history_every_prompt_is_fresh() -> None:
     talk = chat()
-    session = Session(talk, history=False)
+    session = Conversation(talk, history=False)
     first = say(session, "hello")
     say(session, "something else")
     assert say(session, "hello") == first
 
 
 def test_the_system_message_stays() -> None:
-    session = Session(chat(), system="Be brief.")
+    session = Conversation(chat(), system="Be brief.")
     say(session, "hello")
     session.system = "Be long."
     session.reset()
@@ -240,7 +250,7 @@ def test_the_system_message_stays() -> None:
 @pytest.mark.parametrize("stop", ["e", "qu", " "])
 def test_a_stop_string_belongs_neither_to_text_nor_ids(stop: str) -> None:
     talk = chat(stop=(stop,), sampling=Sampling(temperature=1.0, seed=1), max_new_tokens=100)
-    session = Session(talk)
+    session = Conversation(talk)
     say(session, "hello")
     reply = talk.reply
     assert reply.finish == "stop"
@@ -249,16 +259,16 @@ def test_a_stop_string_belongs_neither_to_text_nor_ids(stop: str) -> None:
 
 
 def test_save_and_load(tmp_path: Path) -> None:
-    session = Session(chat())
+    session = Conversation(chat())
     say(session, "hello 😀")
     session.save(tmp_path / "chat.json")
-    again = Session(session.chat)
+    again = Conversation(session.engine)
     again.load(tmp_path / "chat.json")
     assert again.messages == session.messages
 
 
 def test_load_reads_the_layouts_of_others(tmp_path: Path) -> None:
-    session = Session(chat())
+    session = Conversation(chat())
     plain = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     fastchat = {
         "template_name": "vicuna_v1.1",
@@ -278,7 +288,7 @@ def test_load_reads_the_layouts_of_others(tmp_path: Path) -> None:
     "text", ["", "[1", "{}", '{"messages": [{"role": "fox"}]}', "[[1, 2]]", "7"]
 )
 def test_a_broken_file_changes_nothing(tmp_path: Path, text: str) -> None:
-    session = Session(chat())
+    session = Conversation(chat())
     session.messages = [Message("user", "kept"), Message("assistant", "too")]
     path = tmp_path / "broken.json"
     path.write_text(text)
@@ -301,7 +311,7 @@ def test_an_encoder_decoder_model_talks() -> None:
         texts[name] = "".join(p.text for p in talk.stream([Message("user", "hello fox")]))
         assert talk.reply.ids
     assert texts["none"] == texts[talk.method]
-    session = Session(talk)
+    session = Conversation(talk)
     talk.settings = Settings(max_new_tokens=6)
     say(session, "hello fox")
     list(session.go_on())
@@ -312,7 +322,7 @@ def test_a_recurrent_model_gets_plain_decoding() -> None:
     talk = load(str(folder.mamba()), loading=FLOAT64, settings=Settings(max_new_tokens=8))
     assert not talk.drafter.drafts
     assert "rolled back" in talk.why
-    session = Session(talk)
+    session = Conversation(talk)
     say(session, "hello")
     say(session, "again")
     assert talk.reply.stats.cached_tokens > 0
@@ -323,7 +333,7 @@ def test_a_recurrent_model_gets_plain_decoding() -> None:
 
 def test_a_reply_that_ended_stays_ended_when_a_later_one_is_taken_back() -> None:
     talk = chat(max_new_tokens=100, stop=("e",), sampling=Sampling(temperature=1.0, seed=1))
-    session = Session(talk)
+    session = Conversation(talk)
     for question in ("hello", "again"):
         say(session, question)
         assert talk.reply.finish == "stop"

@@ -24,7 +24,7 @@ from .answers import write_answers
 from .files import trials_file
 
 if TYPE_CHECKING:
-    from nfox.engine import Chat
+    from nfox.engine import Engine
     from nfox.eval.bench.entrants import Entrant
     from nfox.eval.bench.journal import Kept
     from nfox.eval.bench.runner import Bench, Task, Trial
@@ -153,7 +153,7 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _tasks(tasks: Sequence[Task], sweeps: Sequence[Sweep], chat: Chat) -> list[Task]:
+def _tasks(tasks: Sequence[Task], sweeps: Sequence[Sweep], chat: Engine) -> list[Task]:
     made = list(tasks)
     for sweep in sweeps:
         made, left_out = sweep.tasks(made, chat)
@@ -165,7 +165,7 @@ def _tasks(tasks: Sequence[Task], sweeps: Sequence[Sweep], chat: Chat) -> list[T
 
 
 def _settings(
-    arguments: BenchArguments, model: ModelArguments, generation: GenerationArguments, chat: Chat
+    arguments: BenchArguments, model: ModelArguments, generation: GenerationArguments, chat: Engine
 ) -> dict[str, Any]:
     """Return all that was asked for, as JSON has it."""
     sampling = asdict(chat.settings.sampling)  # as it is, whoever said so
@@ -181,7 +181,7 @@ def _kept(out: Path | None, made: Bench, settings: dict[str, Any]) -> Kept | Non
     from nfox.eval.bench.journal import Kept
     from nfox.eval.bench.machine import machine
 
-    here = machine(made.chat, "")
+    here = machine(made.engine, "")
     there = {name: here[name] for name in ("device", "threads", "dtype", "commit", "versions")}
     facts = settings | there | {"entrants": [one.name for one in made.entrants]}
     facts["tasks"] = [asdict(task) for task in made.tasks]
@@ -226,7 +226,7 @@ def _result(
     from nfox.eval.bench.metrics import rows
     from nfox.eval.bench.simulation import simulation
 
-    chat = made.chat
+    chat = made.engine
     target = model_name(chat) + (f" with {chat.model.adapter}" if chat.model.adapter else "")
 
     def describe(entrant: str) -> str:
@@ -256,7 +256,7 @@ def _write_more(made: Bench, trials: Sequence[Trial], results: ResultArguments, 
 
     if results.answers is not None:
         peers = {one.name for one in made.entrants if one.kind == "peer"}
-        chat = made.chat
+        chat = made.engine
 
         def decode(ids: Sequence[int]) -> str:
             return spelled(chat.model.tokenizer, ids).strip()

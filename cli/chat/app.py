@@ -27,8 +27,8 @@ from .interrupt import interruptible
 from .saved_files import rescue_file, save_last
 
 if TYPE_CHECKING:
-    from nfox.conversation import Session
-    from nfox.engine import Chat
+    from nfox.conversation import Conversation
+    from nfox.engine import Engine
     from nfox.reply import Reply, Update
     from nfox.text.template import Message
 
@@ -56,7 +56,7 @@ class ChatApp:
 
     def __init__(
         self,
-        session: Session,
+        session: Conversation,
         screen: Screen,
         display: DisplayArguments,
         notes: Console | None = None,
@@ -74,9 +74,9 @@ class ChatApp:
         self.typed = ""
 
     @property
-    def chat(self) -> Chat:
+    def chat(self) -> Engine:
         """What answers."""
-        return self.session.chat
+        return self.session.engine
 
     def say(self, text: str) -> None:
         """Print a line of the program's own."""

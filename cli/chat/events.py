@@ -7,15 +7,15 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from nfox import __version__
 from nfox.errors import NfoxError
 from nfox.text.stream import runs
+from nfox.version import __version__
 
 from ..display.header import exactness
 
 if TYPE_CHECKING:
     from nfox.decoding.generate import Step
-    from nfox.engine import Chat
+    from nfox.engine import Engine
     from nfox.reply import Update
     from nfox.text.stream import Piece
 
@@ -34,7 +34,7 @@ def write(event: Event) -> None:
     sys.stdout.flush()
 
 
-def start(chat: Chat) -> Event:
+def start(chat: Engine) -> Event:
     """Return the first event: what answers."""
     target = chat.model.target
     return {
@@ -54,7 +54,7 @@ def start(chat: Chat) -> Event:
     }
 
 
-def reply(chat: Chat, updates: Iterator[Update], *, steps: bool) -> Iterator[Event]:
+def reply(chat: Engine, updates: Iterator[Update], *, steps: bool) -> Iterator[Event]:
     """Turn a reply into events; the last one has its numbers.
 
     Args:

@@ -11,11 +11,11 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nfox.engine import Chat
+    from nfox.engine import Engine
 
 
 @contextmanager
-def interruptible(chat: Chat) -> Iterator[None]:
+def interruptible(chat: Engine) -> Iterator[None]:
     """Make the first Ctrl-C cancel the chat's reply, and the second raise KeyboardInterrupt."""
     pressed = False
 

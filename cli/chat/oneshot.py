@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from nfox.conversation import Session
+from nfox.conversation import Conversation
 from nfox.errors import NfoxError, UsageError
 
 from ..display.header import exactness, hint
@@ -23,15 +23,15 @@ from .app import ChatApp
 from .interrupt import interruptible
 
 if TYPE_CHECKING:
-    from nfox.engine import Chat
+    from nfox.engine import Engine
 
 
-def answer_text(chat: Chat, prompt: str, display: DisplayArguments) -> None:
+def answer_text(chat: Engine, prompt: str, display: DisplayArguments) -> None:
     """Write the answer to stdout, and its numbers to stderr if anybody sees them there."""
     screen = make_screen(display)
     stats = display.stats and (display.verbose > 0 or sys.stderr.isatty())
     notes = Console(stderr=True, highlight=False, markup=False, no_color=screen.console.no_color)
-    app = ChatApp(Session(chat), screen, replace(display, stats=stats), notes)
+    app = ChatApp(Conversation(chat), screen, replace(display, stats=stats), notes)
     if display.verbose and (said := exactness(chat)) != "lossless":
         app.say(said)
     if not display.quiet and (said := hint(chat)):
@@ -40,7 +40,7 @@ def answer_text(chat: Chat, prompt: str, display: DisplayArguments) -> None:
     _leave(chat)
 
 
-def answer_json(chat: Chat, prompt: str, display: DisplayArguments) -> None:
+def answer_json(chat: Engine, prompt: str, display: DisplayArguments) -> None:
     """Write the answer to stdout as events."""
     events.write(events.start(chat))
     messages = [{"role": "user", "content": prompt}]
@@ -54,17 +54,17 @@ def answer_json(chat: Chat, prompt: str, display: DisplayArguments) -> None:
     _leave(chat)
 
 
-def _leave(chat: Chat) -> None:
+def _leave(chat: Engine) -> None:
     if chat.reply.finish == "interrupt":
         raise typer.Exit(INTERRUPTED)
 
 
-def serve_lines(chat: Chat, display: DisplayArguments, *, history: bool) -> None:
+def serve_lines(chat: Engine, display: DisplayArguments, *, history: bool) -> None:
     """Read JSON lines from stdin, answer each with events; the end of the input is the end.
 
     A line is a message, {"role": "user", "content": ...}, or {"cmd": "reset"}.
     """
-    session = Session(chat, history=history)
+    session = Conversation(chat, history=history)
     events.write(events.start(chat))
     for line in filter(str.strip, sys.stdin):
         try:
@@ -86,7 +86,7 @@ def _parse(line: str) -> dict[str, Any]:
 
 
 def _respond(
-    session: Session, data: dict[str, Any], display: DisplayArguments
+    session: Conversation, data: dict[str, Any], display: DisplayArguments
 ) -> Iterator[events.Event]:
     content = data.get("content")
     if data == {"cmd": "reset"}:
@@ -97,7 +97,7 @@ def _respond(
         yield {"event": "system"}
     elif data.get("role") == "user" and isinstance(content, str):
         steps = display.verbose > 1
-        yield from events.reply(session.chat, session.send(content), steps=steps)
+        yield from events.reply(session.engine, session.send(content), steps=steps)
     else:
         raise UsageError(
             'expected {"role": "user" or "system", "content": TEXT} or {"cmd": "reset"}',

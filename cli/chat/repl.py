@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nfox.conversation import Session
+from nfox.conversation import Conversation
 from nfox.errors import NfoxError
 
 from ..display.header import print_header, print_legend
@@ -21,11 +21,11 @@ from .commands import registry as commands
 from .input import Reader, make_reader
 
 if TYPE_CHECKING:
-    from nfox.engine import Chat
+    from nfox.engine import Engine
 
 
 def chat_loop(
-    chat: Chat, loaded: float, display: DisplayArguments, session: SessionArguments
+    chat: Engine, loaded: float, display: DisplayArguments, session: SessionArguments
 ) -> None:
     """Chat until the person leaves.
 
@@ -36,7 +36,7 @@ def chat_loop(
         session: how lines are read.
     """
     screen = make_screen(display)
-    app = ChatApp(Session(chat, history=not session.no_history), screen, display)
+    app = ChatApp(Conversation(chat, history=not session.no_history), screen, display)
     app.kept = not session.no_input_history
     if not display.quiet:
         print_header(chat, screen, loaded, verbose=display.verbose > 0)

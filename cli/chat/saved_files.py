@@ -11,7 +11,7 @@ import platformdirs
 from nfox.errors import NfoxError
 
 if TYPE_CHECKING:
-    from nfox.conversation import Session
+    from nfox.conversation import Conversation
 
 
 def state_folder() -> Path:
@@ -26,7 +26,7 @@ def last_file() -> Path:
     return state_folder() / "last.json"
 
 
-def save_last(session: Session) -> str:
+def save_last(session: Conversation) -> str:
     """Write the conversation down as the last one; return what went wrong, or ""."""
     try:
         part = last_file().with_suffix(".part")

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from nfox import __version__
 from nfox.drafters import method
 from nfox.models.adapters import available
+from nfox.version import __version__
 
 from .theme import Screen
 
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source
-    from nfox.engine import Chat
+    from nfox.engine import Engine
 
 _DIM = Style(dim=True)
 
 
-def model_name(chat: Chat) -> str:
+def model_name(chat: Engine) -> str:
     """Return the model's name without the folders around it."""
     from nfox.demo import TARGET
 
@@ -31,7 +31,7 @@ def model_name(chat: Chat) -> str:
     return Path(name).name if Path(name).is_dir() else name
 
 
-def exactness(chat: Chat) -> str:
+def exactness(chat: Engine) -> str:
     """Say whether replies follow the target's own distribution."""
     from nfox.decoding.rules import make_rule
 
@@ -40,7 +40,7 @@ def exactness(chat: Chat) -> str:
     return "lossless" if rule.lossless else f"{settings.accept}: not lossless"
 
 
-def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) -> None:
+def print_header(chat: Engine, screen: Screen, loaded: float, *, verbose: bool) -> None:
     """Print two or three lines about what was loaded.
 
     Args:
@@ -75,7 +75,7 @@ def print_header(chat: Chat, screen: Screen, loaded: float, *, verbose: bool) ->
             screen.console.print(Text(str(chat.costs), _DIM))
 
 
-def print_legend(chat: Chat, screen: Screen) -> None:
+def print_legend(chat: Engine, screen: Screen) -> None:
     """Print how to read the marks, in the marks."""
     rule = "" if exactness(chat) == "lossless" else f" ({chat.settings.accept})"
     words: dict[Source, str] = {
@@ -91,7 +91,7 @@ def print_legend(chat: Chat, screen: Screen) -> None:
     screen.console.print(line)
 
 
-def method_line(chat: Chat) -> str:
+def method_line(chat: Engine) -> str:
     """Say why this method, and what it drafts with, without the model's whole path."""
     said = f"{chat.method}: {chat.why}"
     if described := chat.drafter.describe():
@@ -99,7 +99,7 @@ def method_line(chat: Chat) -> str:
     return said.replace(f"{chat.model.name}/", "").replace(chat.model.name, model_name(chat))
 
 
-def hint(chat: Chat) -> str:
+def hint(chat: Engine) -> str:
     """Say that an adapter would make the method faster; "" where nothing is to be said."""
     made_for = method(chat.method).adapter
     if chat.model.adapter or made_for not in available(chat.model.name):

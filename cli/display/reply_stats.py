@@ -13,7 +13,7 @@ from .theme import Symbols
 
 if TYPE_CHECKING:
     from nfox.decoding.stats import Stats
-    from nfox.engine import Chat
+    from nfox.engine import Engine
     from nfox.reply import Reply
 
 _RECENT = 16  # steps whose speed the status row shows
@@ -55,7 +55,7 @@ def short(number: int) -> str:
     return str(number) if number < 1000 else f"{number / 1000:.1f}k".replace(".0k", "k")
 
 
-def status(chat: Chat, speed: Speed, symbols: Symbols, width: int) -> str:
+def status(chat: Engine, speed: Speed, symbols: Symbols, width: int) -> str:
     """Return what the row below a growing reply says."""
     stats = chat.reply.stats
     parts = (
@@ -69,7 +69,7 @@ def status(chat: Chat, speed: Speed, symbols: Symbols, width: int) -> str:
     return fit(parts, width - 1, symbols.dot)
 
 
-def footer(chat: Chat, reply: Reply, symbols: Symbols, width: int) -> str:
+def footer(chat: Engine, reply: Reply, symbols: Symbols, width: int) -> str:
     """Return the one line that stays below a reply."""
     stats = reply.stats
     why = FINISHES.get(reply.finish, "").format(limit=chat.settings.max_new_tokens)
@@ -87,7 +87,7 @@ def footer(chat: Chat, reply: Reply, symbols: Symbols, width: int) -> str:
     return fit(parts, width, symbols.dot)
 
 
-def context(chat: Chat, stats: Stats) -> str:
+def context(chat: Engine, stats: Stats) -> str:
     """Say how full the context is."""
     return f"ctx {short(stats.prompt_tokens + stats.tokens)}/{short(chat.max_context)}"
 

@@ -20,7 +20,7 @@ from ..options.groups import GenerationArguments, MethodArguments, ModelArgument
 
 if TYPE_CHECKING:
     from nfox.batch import Prompt
-    from nfox.engine import Chat
+    from nfox.engine import Engine
 
 Line = dict[str, Any]
 
@@ -40,7 +40,7 @@ class Answering:
     model: ModelArguments
     method: MethodArguments
     generation: GenerationArguments
-    prepare: Callable[[Chat], None] = lambda chat: None
+    prepare: Callable[[Engine], None] = lambda chat: None
     more: Callable[[Line], Line] = lambda line: {}
 
     def facts(self, **more: Any) -> Line:
@@ -111,7 +111,7 @@ class Answering:
         with bar("questions", len(prompts)) as on_done:
             answer_all(chat, prompts, keep, self.more, lambda: on_done(1))
 
-    def _load(self) -> Chat:
+    def _load(self) -> Engine:
         import sys
 
         with loading_display(sys.stderr.isatty()) as progress:

@@ -16,7 +16,7 @@ from .answering import Answering, Line, report
 from .results import all_of
 
 if TYPE_CHECKING:
-    from nfox.engine import Chat
+    from nfox.engine import Engine
 
 _HUB = "openai/gsm8k@main"
 
@@ -65,7 +65,7 @@ def gsm8k(
         for place, (question, _) in enumerate(problems)
     ]
 
-    def prepare(chat: Chat) -> None:
+    def prepare(chat: Engine) -> None:
         if examples:
             stop = (*chat.settings.stop, *SHOT_ENDS)
             chat.settings = replace(chat.settings, stop=stop)

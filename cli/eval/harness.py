@@ -21,7 +21,7 @@ from ..output_files import check_out, write_out
 from .answering import Answering, Line, needed, report
 
 if TYPE_CHECKING:
-    from nfox.engine import Chat
+    from nfox.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def humaneval(
         for place, (name, task) in enumerate(tasks.items())
     ]
 
-    def prepare(chat: Chat) -> None:
+    def prepare(chat: Engine) -> None:
         if not how.instruct:
             stop = (*chat.settings.stop, *FUNCTION_ENDS)
             chat.settings = replace(chat.settings, stop=stop)
@@ -144,7 +144,7 @@ def spider(
     report("spider", lines, f"{len(lines)} queries written to {shlex.quote(str(out))}")
 
 
-def _hint_at_sql(chat: Chat) -> None:
+def _hint_at_sql(chat: Engine) -> None:
     """Say so if nothing asks for SQL: a question stands behind the tables, and no word of it."""
     from nfox.text.template import Message
 

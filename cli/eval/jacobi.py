@@ -18,7 +18,7 @@ from .results import keep, tell_left_out
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from nfox.engine import Chat
+    from nfox.engine import Engine
     from nfox.text.template import Message
     from nfox.train.cllm.blocks import Block
     from nfox.train.cllm.statistics import Iterations
@@ -89,7 +89,7 @@ def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
 
 
 def _answers(
-    chat: Chat, kept: Sequence[Sequence[Message]], arguments: JacobiArguments
+    chat: Engine, kept: Sequence[Sequence[Message]], arguments: JacobiArguments
 ) -> tuple[list[list[Block]], int]:
     """Answer the first question of every record; return the blocks, and how many did not fit."""
     from rich.console import Console

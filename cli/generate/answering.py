@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nfox.batch import Prompt
-    from nfox.engine import Chat
+    from nfox.engine import Engine
 
 
 def answer_all(
-    chat: Chat,
+    chat: Engine,
     prompts: Iterable[Prompt],
     keep: Callable[[str], object],
     more: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: {},

@@ -21,7 +21,7 @@ from .answering import answer_all
 
 if TYPE_CHECKING:
     from nfox.batch import Prompt
-    from nfox.engine import Chat
+    from nfox.engine import Engine
     from nfox.files.jsonl import Share
 
 
@@ -65,7 +65,7 @@ def generate(
     share = own_share(model, files.gpus_per_process)
     prompts = _prompts(files, share)
 
-    def load() -> Chat:
+    def load() -> Engine:
         parts = split_over_gpus(model, files.gpus_per_process)
         with loading_display(sys.stderr.isatty() and share.rank == 0) as progress:
             return load_chat(parts, method, generation, progress=progress)

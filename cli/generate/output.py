@@ -24,7 +24,7 @@ from .answering import answer_all
 
 if TYPE_CHECKING:
     from nfox.batch import Prompt
-    from nfox.engine import Chat
+    from nfox.engine import Engine
     from nfox.files.jsonl import Share
 
 
@@ -42,7 +42,7 @@ def add(
     out: Path,
     prompts: Sequence[Prompt],
     share: Share,
-    load: Callable[[], Chat],
+    load: Callable[[], Engine],
     asked: dict[str, Any],
 ) -> int:
     """Answer this process's prompts that a file has no answers to, and add these to it. The first
@@ -80,7 +80,7 @@ def add(
 
 
 def _answer_own(
-    chat: Chat,
+    chat: Engine,
     todo: Sequence[Prompt],
     out: Path,
     answered: Answered,

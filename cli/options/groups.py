@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from nfox import __version__
 from nfox.drafters import names
 from nfox.errors import UsageError
+from nfox.version import __version__
 
 from .dataclass_options import option, words
 

@@ -19,7 +19,7 @@ from nfox.serve.metrics import Metrics
 from nfox.serve.middleware import Guard
 from nfox.serve.requests import Served
 from nfox.serve.server import is_loopback, serve, url
-from nfox.serve.worker import Engine, Limits
+from nfox.serve.worker import Limits, Worker
 
 from ..display.header import exactness, method_line
 from ..display.progress import loading_display
@@ -29,7 +29,7 @@ from ..options.groups import GenerationArguments, MethodArguments, ModelArgument
 from ..options.listening import AccessArguments, AddressArguments, LimitArguments, size
 
 if TYPE_CHECKING:
-    from nfox.engine import Chat
+    from nfox.engine import Engine
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -53,7 +53,7 @@ def load_served(
         sampling = replace(chat.settings.sampling, seed=secrets.randbits(32))
         chat.settings = replace(chat.settings, sampling=sampling)
     metrics, name = Metrics(), address.served_model_name or _name(chat)
-    engine = Engine(
+    worker = Worker(
         chat,
         _methods(chat, access.allow_method),
         Limits(
@@ -63,11 +63,11 @@ def load_served(
         ),
         metrics.add,
     )
-    metrics.watch(engine)
-    return Served(name, engine, metrics, [chat.model.name])
+    metrics.watch(worker)
+    return Served(name, worker, metrics, [chat.model.name])
 
 
-def _methods(chat: Chat, allowed: list[str]) -> list[str]:
+def _methods(chat: Engine, allowed: list[str]) -> list[str]:
     """Return the methods that requests may name: those whose weights are there."""
     if chat.model.target.proposals == "nothing":
         found = [plain()]
@@ -82,7 +82,7 @@ def _methods(chat: Chat, allowed: list[str]) -> list[str]:
     return [name for name in found if name in allowed or not allowed]
 
 
-def _name(chat: Chat) -> str:
+def _name(chat: Engine) -> str:
     """Return what requests call the model, without the folders around it."""
     from nfox.demo import TARGET
 
@@ -116,7 +116,7 @@ def run(
     logging.basicConfig(format="nfox: %(message)s")
     # Beside the access log: what was answered, or why it was not.
     logging.getLogger("nfox.serve").setLevel(logging.DEBUG if address.verbose else logging.INFO)
-    serve(guarded, taken, served.engine, verbose=address.verbose)
+    serve(guarded, taken, served.worker, verbose=address.verbose)
 
 
 def introduce(served: Served, taken: socket, path: str, warning: str) -> None:
@@ -128,7 +128,7 @@ def introduce(served: Served, taken: socket, path: str, warning: str) -> None:
         path: behind the address.
         warning: for when others than this machine reach it.
     """
-    chat = served.engine.chat
+    chat = served.worker.engine
     say(f"{served.name} at {url(taken)}{path}; {method_line(chat)}; {exactness(chat)}")
     say(f"models: {', '.join(served.names)}")
     if not is_loopback(taken) and warning:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nfox.export.formats import Engine
+    from nfox.export.formats import ExportFormat
 
 
 def names() -> list[str]:
@@ -18,9 +18,9 @@ def names() -> list[str]:
     )
 
 
-def find(name: str) -> Engine | None:
+def find(name: str) -> ExportFormat | None:
     """Return the engine of a name; None if there is none of that name."""
     if name not in names():
         return None
-    found: Engine = import_module(f"{__name__}.{name}").ENGINE
+    found: ExportFormat = import_module(f"{__name__}.{name}").FORMAT
     return found

@@ -64,7 +64,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Engine:
+class ExportFormat:
     """An engine that can use weights of some kinds.
 
     Args:

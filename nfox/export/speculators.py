@@ -7,9 +7,9 @@ xpress). Draft models had a type once, `independent` in 0.1.0 to 0.4.0, which re
 
 from __future__ import annotations
 
-from nfox.export.formats import Engine
+from nfox.export.formats import ExportFormat
 
-ENGINE = Engine(
+FORMAT = ExportFormat(
     {},
     "speculators 0.9 knows only drafters that read the base's inner layers; vLLM needs it neither "
     "for Medusa heads nor for draft models: nfox export vllm",

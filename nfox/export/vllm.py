@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from nfox.errors import UsageError
-from nfox.export.formats import DraftModel, Engine, ParallelHeads, Written, tokens
+from nfox.export.formats import DraftModel, ExportFormat, ParallelHeads, Written, tokens
 from nfox.files.atomic import copy, write_tensors, write_text
 
 # A path with one of these in it is taken for another method, whatever the method that was named.
@@ -98,7 +98,7 @@ def _command(base: str, method: str, folder: Path, gamma: int) -> str:
     return shlex.join(["vllm", "serve", base, "--speculative-config", json.dumps(what)])
 
 
-ENGINE = Engine(
+FORMAT = ExportFormat(
     {ParallelHeads: write_heads, DraftModel: write_draft},
     "vLLM reads Medusa heads and draft models: nfox train medusa, nfox train draft",
 )

@@ -15,7 +15,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from nfox import __version__
 from nfox.errors import NfoxError
 from nfox.serve.errors import UnknownModel, body, describe
 from nfox.serve.jobs import Asked, Event
@@ -23,7 +22,8 @@ from nfox.serve.metrics import Metrics
 from nfox.serve.requests import Served
 from nfox.serve.responses import Answer, ChatAnswer, Json, TextAnswer
 from nfox.serve.schemas import ChatCompletion, Completing, Completion, ModelName, Prediction
-from nfox.serve.worker import Engine
+from nfox.serve.worker import Worker
+from nfox.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ def client_of(request: Request) -> str:
 class Run:
     """A request that is answered while its client listens: who hangs up stops the decoding."""
 
-    def __init__(self, request: Request, engine: Engine, asked: Asked) -> None:
-        self.job = engine.ask(asked)
+    def __init__(self, request: Request, worker: Worker, asked: Asked) -> None:
+        self.job = worker.ask(asked)
         self._watcher = asyncio.create_task(self._watch(request))
 
     async def _watch(self, request: Request) -> None:
@@ -191,7 +191,7 @@ def _completions(served: Served) -> APIRouter:
     async def chat_completions(request: Request, asked: ChatCompletion) -> Response:
         answer = ChatAnswer(asked.model or served.name, each=asked.n, scored=bool(asked.logprobs))
         question = served.chat(asked, client_of(request))
-        return await _respond(Run(request, served.engine, question), answer, asked)
+        return await _respond(Run(request, served.worker, question), answer, asked)
 
     @router.post("/v1/completions", summary="Go on with a text")
     async def completions(request: Request, asked: Completion) -> Response:
@@ -199,13 +199,13 @@ def _completions(served: Served) -> APIRouter:
             asked.model or served.name, each=asked.n, scored=asked.logprobs is not None
         )
         question = served.completion(asked, client_of(request))
-        return await _respond(Run(request, served.engine, question), answer, asked)
+        return await _respond(Run(request, served.worker, question), answer, asked)
 
     @router.post("/predict", summary="A text and what follows it, as one string")
     async def predict(request: Request, asked: Prediction) -> Response:
         answer = TextAnswer(served.name)
         question = served.prediction(asked, client_of(request))
-        if not await _collect(Run(request, served.engine, question), answer):
+        if not await _collect(Run(request, served.worker, question), answer):
             return gone()
         return JSONResponse(asked.prompt + answer.texts[0])
 
@@ -216,7 +216,7 @@ def _about(served: Served) -> APIRouter:
     router, created = APIRouter(), int(time.time())
 
     def model(name: str) -> Json:
-        context = served.engine.chat.max_context
+        context = served.worker.engine.max_context
         known = {"id": name, "object": "model", "created": created, "owned_by": "nfox"}
         return known | {"max_model_len": context}
 
@@ -239,8 +239,8 @@ def _about(served: Served) -> APIRouter:
 
     @router.get("/health", summary="Whether it is there, and what it does")
     async def health() -> Json:
-        engine = served.engine
-        return {"status": "ok", "running": engine.running, "waiting": engine.waiting}
+        worker = served.worker
+        return {"status": "ok", "running": worker.running, "waiting": worker.waiting}
 
     @router.get("/metrics", summary="For Prometheus")
     async def prometheus() -> Response:

@@ -35,8 +35,8 @@ class Controller:
 
     def status(self) -> Json:
         """Return what the controller chooses a worker by."""
-        engine = self._served.engine
-        waiting = engine.running + engine.waiting
+        worker = self._served.worker
+        waiting = worker.running + worker.waiting
         return {"model_names": self._served.names, "speed": 1, "queue_length": waiting}
 
     def tell(self) -> None:

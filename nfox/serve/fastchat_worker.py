@@ -111,7 +111,7 @@ def _add_routes(app: FastAPI, served: Served, controller: Controller) -> None:
     @app.post("/count_token")
     async def count(asked: Generating) -> Json:
         question = parse(asked.prompt)
-        counted = await asyncio.to_thread(served.engine.count, question)
+        counted = await asyncio.to_thread(served.worker.count, question)
         return {"count": counted, "error_code": 0}
 
     @app.post("/worker_get_conv_template")
@@ -120,7 +120,7 @@ def _add_routes(app: FastAPI, served: Served, controller: Controller) -> None:
 
     @app.post("/model_details")
     async def details() -> Json:
-        return {"context_length": served.engine.chat.max_context}
+        return {"context_length": served.worker.engine.max_context}
 
     @app.post("/worker_get_embeddings")
     async def embeddings() -> JSONResponse:
@@ -137,7 +137,7 @@ async def _answers(
         echo = params.pop("echo", True) if isinstance(params, dict) else True
         asked = Generating.model_validate(params)
         question = parse(asked.prompt)
-        run = Run(request, served.engine, served.generation(asked, question))
+        run = Run(request, served.worker, served.generation(asked, question))
     except (NfoxError, ValueError, RecursionError) as error:
         yield _failure(error)
         return

@@ -16,7 +16,7 @@ from prometheus_client import (
 from nfox.reply import Reply
 
 if TYPE_CHECKING:
-    from nfox.serve.worker import Engine
+    from nfox.serve.worker import Worker
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _COUNTED = {
@@ -95,13 +95,13 @@ class Metrics:
             self._tau.labels(method).set(stats.tau)
             self._speed.labels(method).set(stats.tokens_per_second)
 
-    def watch(self, engine: Engine) -> None:
+    def watch(self, worker: Worker) -> None:
         """Tell what an engine is doing whenever somebody looks."""
         gauges = {
-            "nfox_waiting": ("Requests in the queue", lambda: engine.waiting),
-            "nfox_running": ("Requests being answered", lambda: engine.running),
-            "nfox_caches": ("Idle KV caches", lambda: len(engine.caches)),
-            "nfox_cache_bytes": ("Bytes of idle KV caches", lambda: engine.caches.nbytes),
+            "nfox_waiting": ("Requests in the queue", lambda: worker.waiting),
+            "nfox_running": ("Requests being answered", lambda: worker.running),
+            "nfox_caches": ("Idle KV caches", lambda: len(worker.caches)),
+            "nfox_cache_bytes": ("Bytes of idle KV caches", lambda: worker.caches.nbytes),
         }
         for name, (help, value) in gauges.items():
             Gauge(name, help, registry=self.registry).set_function(value)

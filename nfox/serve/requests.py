@@ -24,7 +24,7 @@ from nfox.serve.schemas import (
     Generating,
     Prediction,
 )
-from nfox.serve.worker import Engine
+from nfox.serve.worker import Worker
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 _NARROWEST = 1e-9  # top-p, which keeps the likeliest token alone, as 0 is meant to
@@ -47,18 +47,18 @@ class Served:
 
     Args:
         name: of the model.
-        engine: that answers.
+        worker: that answers.
         metrics: of what it answers.
         aliases: other names of the same, which are not listed.
     """
 
     def __init__(
-        self, name: str, engine: Engine, metrics: Metrics, aliases: Sequence[str] = ()
+        self, name: str, worker: Worker, metrics: Metrics, aliases: Sequence[str] = ()
     ) -> None:
         self.name = name
-        self.engine = engine
+        self.worker = worker
         self.metrics = metrics
-        self.methods = {f"{name}:{method}": method for method in engine.methods}
+        self.methods = {f"{name}:{method}": method for method in worker.methods}
         self._aliases = {name, "", "default", *aliases}
         self._replies = 0
 
@@ -75,7 +75,7 @@ class Served:
         """
         messages = tuple(turn.message() for turn in body.messages)
         top = (body.top_logprobs or 0) if body.logprobs else None
-        settings = _generation(body.generation_config, self.engine.settings)
+        settings = _generation(body.generation_config, self.worker.settings)
         if body.max_completion_tokens:
             body = body.model_copy(update={"max_tokens": body.max_completion_tokens})
         questions = [Question(messages)] * body.n
@@ -92,11 +92,11 @@ class Served:
             given = [given]
         texts = [Question(text=p) if isinstance(p, str) else Question(ids=tuple(p)) for p in given]
         questions = [question for question in texts for _ in range(body.n)]
-        return self._asked(body, questions, self.engine.settings, body.logprobs, client)
+        return self._asked(body, questions, self.worker.settings, body.logprobs, client)
 
     def prediction(self, body: Prediction, client: str) -> Asked:
         """Return what a prediction asks."""
-        return self._asked(body, [Question(text=body.prompt)], self.engine.settings, None, client)
+        return self._asked(body, [Question(text=body.prompt)], self.worker.settings, None, client)
 
     def generation(self, body: Generating, question: Question) -> Asked:
         """Return what a FastChat server asks for its clients, who are not known here.
@@ -106,7 +106,7 @@ class Served:
             question: read from the prompt.
         """
         limited = body.model_copy(update={"max_tokens": body.max_new_tokens or body.max_tokens})
-        return self._asked(limited, [question], self.engine.settings, None, "")
+        return self._asked(limited, [question], self.worker.settings, None, "")
 
     def _asked(
         self,

@@ -14,11 +14,11 @@ from typing import Any
 
 from typing_extensions import override
 
-from nfox import __version__
 from nfox.reply import Reply
 from nfox.serve.jobs import Delta, Event, Finished
 from nfox.serve.logprobs import Score
 from nfox.text.stream import Piece, runs
+from nfox.version import __version__
 
 Json = dict[str, Any]
 _REASONS = {"stop": "stop"}  # every other end is a length: of the reply, the context or the time

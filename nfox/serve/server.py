@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 
 from nfox.errors import NfoxError, UsageError
-from nfox.serve.worker import Engine
+from nfox.serve.worker import Worker
 
 _HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where that which listens everywhere is found
 _GRACE = 3  # seconds for what is being answered when the server is told to end
@@ -61,9 +61,9 @@ def is_loopback(taken: socket.socket) -> bool:
 class _Server(uvicorn.Server):
     """Ends what is being answered before it waits for connections to end."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
         super().__init__(config)
-        self._engine = engine
+        self._engine = worker
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -72,13 +72,13 @@ class _Server(uvicorn.Server):
         await asyncio.to_thread(self._engine.join, _GRACE)
 
 
-def serve(app: ASGIApp, taken: socket.socket, engine: Engine, *, verbose: bool = False) -> None:
+def serve(app: ASGIApp, taken: socket.socket, worker: Worker, *, verbose: bool = False) -> None:
     """Serve an application on a socket until the process is told to end.
 
     Args:
         app: the application.
         taken: see `bind`.
-        engine: that answers; it ends with the server.
+        worker: that answers; it ends with the server.
         verbose: log every request.
     """
     config = uvicorn.Config(
@@ -89,4 +89,4 @@ def serve(app: ASGIApp, taken: socket.socket, engine: Engine, *, verbose: bool =
         timeout_graceful_shutdown=_GRACE,
         timeout_keep_alive=_KEEP_ALIVE,
     )
-    _Server(config, engine).run(sockets=[taken])
+    _Server(config, worker).run(sockets=[taken])

@@ -18,7 +18,7 @@ import torch
 from nfox.decoding.cache import common_prefix
 from nfox.decoding.drafter import Drafter
 from nfox.decoding.generate import check_prompt
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.reply import Reply
 from nfox.serve.cache_pool import Caches, Replies
@@ -36,7 +36,7 @@ _STOPPING = Stopping("the server is stopping", "ask again when it is back")
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A question as `Chat.decode` takes it."""
+    """A question as `Engine.decode` takes it."""
 
     prompt: Sequence[int]
     begun: Sequence[int]
@@ -59,11 +59,11 @@ class Limits:
     cache_bytes: int = 2 << 30
 
 
-class Engine:
-    """Answers requests with a `Chat`, which is its own from then on.
+class Worker:
+    """Answers requests with a `Engine`, which is its own from then on.
 
     Args:
-        chat: the model, and the method of requests that name none.
+        engine: the model, and the method of requests that name none.
         methods: that requests may name.
         limits: how much is taken on.
         on_reply: told every reply and its place in its request, and the seconds that this one
@@ -72,21 +72,21 @@ class Engine:
 
     def __init__(
         self,
-        chat: Chat,
+        engine: Engine,
         methods: Sequence[str],
         limits: Limits | None = None,
         on_reply: Callable[[Reply, int, float], None] = lambda reply, choice, waited: None,
     ) -> None:
-        self.chat = chat
-        self.method = chat.method
+        self.engine = engine
+        self.method = engine.method
         self.methods = tuple(methods)
         self.limits = limits or Limits()
-        self.settings = chat.settings
-        self.caches = Caches(chat.model.target.new_cache, self.limits.cache_bytes)
+        self.settings = engine.settings
+        self.caches = Caches(engine.model.target.new_cache, self.limits.cache_bytes)
         self._on_reply = on_reply
         self._replies = Replies()
-        self._nothing = chat.model.target.new_cache()
-        self._drafters: dict[str, Drafter] = {chat.method: chat.drafter}
+        self._nothing = engine.model.target.new_cache()
+        self._drafters: dict[str, Drafter] = {engine.method: engine.drafter}
         self._queue: FairQueue[Job] = FairQueue(self.limits.queue, Job.over)
         self._job: Job | None = None
         self._stopping = False
@@ -160,24 +160,24 @@ class Engine:
             job.tell(None)
 
     def _do(self, job: Job) -> None:
-        asked, chat = job.asked, self.chat
+        asked, engine = job.asked, self.engine
         waited = time.monotonic() - job.begin
         name = asked.method or self.method
         if name not in self._drafters:
-            self._drafters[name] = chat.make(name)
-        chat.method, chat.drafter = name, self._drafters[name]
-        chat.settings = replace(asked.settings, keep_logits=asked.top is not None)
+            self._drafters[name] = engine.make(name)
+        engine.method, engine.drafter = name, self._drafters[name]
+        engine.settings = replace(asked.settings, keep_logits=asked.top is not None)
         # All of them first: what is wrong with the last is told before the first is answered.
         encoded = [self._encode(question) for question in asked.questions]
         for one in encoded:
-            check_prompt(one.prompt, chat.max_context)
+            check_prompt(one.prompt, engine.max_context)
         for choice, prompt in enumerate(encoded):
             if job.cancelled.is_set():
                 return
             try:
                 reply = self._answer(job, choice, prompt)
             finally:  # what was not kept is dropped, whatever happened
-                chat.cache = self._nothing
+                engine.cache = self._nothing
             self._on_reply(reply, choice, waited)
             log.debug(
                 "%s: %d tokens at %.1f tokens/s, tau %.2f, after %.1f s in the queue; %s",
@@ -187,26 +187,26 @@ class Engine:
 
     def _answer(self, job: Job, choice: int, asked: _Encoded) -> Reply:
         """Decode one reply; keep what the next turn can use."""
-        chat, top, told = self.chat, job.asked.top, list[Score]()
+        engine, top, told = self.engine, job.asked.top, list[Score]()
         question = job.asked.questions[choice]
-        chat.cache = self.caches.take(asked.prompt, asked.source)
-        chat.replies = question.reply
-        updates = chat.decode(
+        engine.cache = self.caches.take(asked.prompt, asked.source)
+        engine.replies = question.reply
+        updates = engine.decode(
             asked.prompt, asked.begun, asked.source, stop_strings=asked.stops, stop=job.over
         )
         for update in updates:
             new: tuple[Score, ...] = ()
             if top is not None and update.step is not None:
-                count = len(chat.reply.ids) - len(told)
-                new = scores(chat.model.tokenizer, update.step, count, top)
+                count = len(engine.reply.ids) - len(told)
+                new = scores(engine.model.tokenizer, update.step, count, top)
                 told += new
             if update.pieces or new:
                 job.tell(Delta(choice, update.pieces, new))
-        reply = chat.reply
+        reply = engine.reply
         if not (reply.stats.steps or choice or job.cancelled.is_set()):
             raise Late("its time passed before the first token", "try again later")
         self._keep(asked, question.messages, reply)
-        count = _of(chat.model.tokenizer, asked.begun, reply, told)
+        count = _of(engine.model.tokenizer, asked.begun, reply, told)
         job.tell(Finished(choice, reply, tuple(told[:count])))
         return reply
 
@@ -216,25 +216,25 @@ class Engine:
         Raises:
             NfoxError: if it cannot be asked.
         """
-        chat, tokenizer = self.chat, self.chat.model.tokenizer
+        engine, tokenizer = self.engine, self.engine.model.tokenizer
         if question.messages:
             messages = self._replies.recall(question.messages)
-            prompt, source = chat.encode(messages)
+            prompt, source = engine.encode(messages)
             begun = prompt if messages[-1].role == "assistant" else []
-            return _Encoded(prompt, begun, source, chat.template.stop_strings)
+            return _Encoded(prompt, begun, source, engine.template.stop_strings)
         ids = list(question.ids or tokenizer(question.text).input_ids)
-        target = chat.model.target
+        target = engine.model.target
         strange = [token for token in ids if not 0 <= token < target.vocabulary_size]
         if strange:
             known = target.vocabulary_size
             raise UsageError(f"there is no token {strange[0]}", f"the model knows {known}")
         if target.is_encoder_decoder:
-            check_prompt(ids, chat.max_context)
+            check_prompt(ids, engine.max_context)
             return _Encoded([target.decoder_start_token], [], tuple(ids))
         return _Encoded(ids, ids)
 
     def _keep(self, asked: _Encoded, messages: Sequence[Message], reply: Reply) -> None:
-        cache, ids = self.chat.cache, tuple(reply.ids)
+        cache, ids = self.engine.cache, tuple(reply.ids)
         if cache.rollback:  # what was accepted behind the end of the reply was never said
             cache.truncate(common_prefix(cache.tokens, [*asked.prompt, *ids]))
         self.caches.keep(cache)

@@ -17,7 +17,6 @@ import torch
 import transformers
 from torch.utils.data import Dataset, Subset
 
-import nfox
 from nfox.models.options import LoadedModel, ModelOptions
 from nfox.text.resolve import resolve
 from nfox.train.data.conversations import read
@@ -25,6 +24,7 @@ from nfox.train.data.rows import Rows
 from nfox.train.learner import Learner
 from nfox.train.metrics import Found
 from nfox.train.trainer import LearnerTrainer
+from nfox.version import __version__
 
 SAMPLE = 64
 """Rows of the training data that are measured on where no other data were given."""
@@ -159,7 +159,7 @@ class Job(ABC):
             "max_length": self.max_length,
             "quantisation": self.loading.quantisation,
             "versions": {
-                "nfox": nfox.__version__,
+                "nfox": __version__,
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
                 "python": platform.python_version(),

@@ -15,7 +15,7 @@ import pytest
 import typer
 from rich.console import Console
 
-from nfox import Message, Session, Settings, load
+from nfox import Conversation, Message, Settings, load
 from nfox.cli.chat import events, input, repl
 from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry as commands
@@ -27,7 +27,7 @@ from nfox.cli.display.theme import make_screen
 from nfox.cli.options.groups import DisplayArguments, SessionArguments
 from nfox.decoding.costs import Costs
 from nfox.drafters import names
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import ContextError, NfoxError, UsageError
 from nfox.reply import Reply, Update
 
@@ -35,12 +35,12 @@ FASTCHAT = ("!!exit", "!!reset", "!!remove", "!!regen", "!!save", "!!load")
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return load(str(cli_model.save(tmp_path_factory.mktemp("model"))))
 
 
 @pytest.fixture
-def app(chat: Chat, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatApp:
+def app(chat: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatApp:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
@@ -50,10 +50,10 @@ def app(chat: Chat, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatApp:
     return make(chat)
 
 
-def make(chat: Chat, **options: object) -> ChatApp:
+def make(chat: Engine, **options: object) -> ChatApp:
     display = replace(DisplayArguments(), **options)  # type: ignore[arg-type]
     file = io.StringIO()
-    app = ChatApp(Session(chat), make_screen(display, file), display)
+    app = ChatApp(Conversation(chat), make_screen(display, file), display)
     app.notes = Console(file=file, width=100, highlight=False)
     return app
 
@@ -121,7 +121,7 @@ def test_a_cut_reply_goes_on(app: ChatApp) -> None:
     assert contents(app) == ["hello", cli_model.said(27), "more", cli_model.said(9)]
 
 
-def test_every_turn_is_kept_and_the_last_talk_comes_back(chat: Chat, app: ChatApp) -> None:
+def test_every_turn_is_kept_and_the_last_talk_comes_back(chat: Engine, app: ChatApp) -> None:
     with pytest.raises(UsageError, match="no last conversation"):
         do(app, "/load")
     do(app, "hello")
@@ -206,10 +206,10 @@ def test_methods_in_mid_conversation(app: ChatApp) -> None:
 
 
 @pytest.mark.parametrize("name", ["lookup", "jacobi"])
-def test_the_header_says_when_drafting_does_not_pay(chat: Chat, app: ChatApp, name: str) -> None:
+def test_the_header_says_when_drafting_does_not_pay(chat: Engine, app: ChatApp, name: str) -> None:
     flat, steep = Costs({1: 1.0, 32: 1.0}), Costs({1: 1.0, 2: 2.0, 32: 32.0})
     for costs, word in ((flat, False), (steep, True)):
-        made = Chat(chat.model, chat.template, method=name, costs=costs)
+        made = Engine(chat.model, chat.template, method=name, costs=costs)
         print_header(made, app.screen, 1.0, verbose=True)
         shown = said(app).replace("\n", " ")
         assert ("plain decoding, drafting does not pay on this machine" in shown) is word
@@ -256,7 +256,7 @@ def test_numbers_and_steps(app: ChatApp) -> None:
     assert "·dog" not in steps.split("·brown¹")[0]
 
 
-def test_verbose_shows_steps_probabilities_and_trees(chat: Chat, app: ChatApp) -> None:
+def test_verbose_shows_steps_probabilities_and_trees(chat: Engine, app: ChatApp) -> None:
     loud = make(chat, verbose=2)
     shown = do(loud, "the quick brown dog")
     assert "·brown¹" in shown and "✓ ·brown p=1.000" in shown and "p=0.000" in shown
@@ -295,7 +295,7 @@ def test_compare_measures_and_changes_nothing(app: ChatApp) -> None:
         do(app, "/compare")
 
 
-def test_a_full_context_is_told_before_and_refused_then(chat: Chat, app: ChatApp) -> None:
+def test_a_full_context_is_told_before_and_refused_then(chat: Engine, app: ChatApp) -> None:
     limit, chat.max_context = chat.max_context, 64
     try:
         assert "95% full" in do(app, "twenty-four letters here")
@@ -322,7 +322,7 @@ def test_what_got_no_answer_stands_in_the_line_again(
     assert contents(app) == []
 
 
-def test_the_first_ctrl_c_cancels_and_the_second_raises(chat: Chat) -> None:
+def test_the_first_ctrl_c_cancels_and_the_second_raises(chat: Engine) -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interruptible(chat):
         os.kill(os.getpid(), signal.SIGINT)

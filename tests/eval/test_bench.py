@@ -13,7 +13,7 @@ import folder
 import pytest
 import torch
 
-from nfox import Chat, Message, ModelOptions, Settings, load
+from nfox import Engine, Message, ModelOptions, Settings, load
 from nfox.decoding.costs import Costs, expected_tau
 from nfox.decoding.drafter import Context
 from nfox.decoding.rules import Greedy
@@ -155,7 +155,7 @@ def test_what_says_nothing_of_speed_is_not_in_the_bounds() -> None:
 
 
 @pytest.fixture(scope="module")
-def chat() -> Chat:
+def chat() -> Engine:
     loading = ModelOptions(dtype="float32", offline=True)
     return load(str(folder.llama()), loading=loading, settings=Settings(max_new_tokens=12))
 
@@ -166,11 +166,11 @@ TASKS = [
 ]
 
 
-def bench(chat: Chat, *methods: str) -> Bench:
+def bench(chat: Engine, *methods: str) -> Bench:
     return Bench(chat, [Entrant.parse(name) for name in (PLAIN, *methods)], TASKS)
 
 
-def test_rounds_are_interleaved_and_conversations_are_equal(chat: Chat) -> None:
+def test_rounds_are_interleaved_and_conversations_are_equal(chat: Engine) -> None:
     told: list[tuple[int, int]] = []
     made = bench(chat, "jacobi:window=3", "lookup")
     trials = list(made.rounds(2, 1, lambda *done: told.append(done)))
@@ -239,7 +239,7 @@ def test_the_speed_of_a_simulation_by_hand() -> None:
     assert found["expected_tau_cut"] == pytest.approx(6 / expected_steps(0.5, 1, 6))
 
 
-def test_a_simulation_goes_through_the_engine(chat: Chat) -> None:
+def test_a_simulation_goes_through_the_engine(chat: Engine) -> None:
     """Always wrong, always right, and in between, without changing one token."""
     stops, settings = chat.stop_ids, chat.settings
     chat.stop_ids, chat.settings = frozenset(), Settings(max_new_tokens=120)
@@ -258,7 +258,7 @@ def test_a_simulation_goes_through_the_engine(chat: Chat) -> None:
     assert between["expected_tau_cut"] < between["expected_tau"]  # replies end inside of a step
 
 
-def test_near_ties_do_not_end_a_simulation(chat: Chat) -> None:
+def test_near_ties_do_not_end_a_simulation(chat: Engine) -> None:
     """Its text is the plain one by decree, whatever the logits of a wide forward say."""
     made = Bench(chat, [PLAIN_ONE, Entrant.simulated(1.0, 3)], TASKS)
     made.hold(PLAIN_ONE, 0, 0)
@@ -270,7 +270,7 @@ def test_near_ties_do_not_end_a_simulation(chat: Chat) -> None:
 
 
 @contextmanager
-def known_beyond_its_end(chat: Chat, **settings: Any) -> Iterator[tuple[Bench, list[int]]]:
+def known_beyond_its_end(chat: Engine, **settings: Any) -> Iterator[tuple[Bench, list[int]]]:
     """Yield a benchmark whose simulated drafter, of gamma 4, is always right, and knows what would
     follow a reply's end; and the plain reply with that.
     """
@@ -294,7 +294,7 @@ def held(made: Bench) -> tuple[Stats, dict[str, Any]]:
     return trials[1].stats[0], one_row(rows(trials, ["a"]), made.entrants[1].name)
 
 
-def test_an_end_inside_a_block_is_the_last_token_that_counts(chat: Chat) -> None:
+def test_an_end_inside_a_block_is_the_last_token_that_counts(chat: Engine) -> None:
     with known_beyond_its_end(chat, max_new_tokens=12) as (made, whole):
         place = next(place for place in (5, 6, 7, 8) if whole.index(whole[place]) == place)
         chat.stop_ids = frozenset({whole[place]})
@@ -305,13 +305,13 @@ def test_an_end_inside_a_block_is_the_last_token_that_counts(chat: Chat) -> None
     assert row["identical"] == 1
 
 
-def test_a_reply_that_is_cut_counts_what_it_has(chat: Chat) -> None:
+def test_a_reply_that_is_cut_counts_what_it_has(chat: Engine) -> None:
     with known_beyond_its_end(chat, max_new_tokens=7) as (made, _):
         stats, row = held(made)
     assert (stats.lengths, row["tau"], row["accept_by_depth"]) == ([5, 2], 3.5, [1, 1, 1, 1])
 
 
-def test_a_reply_of_one_token(chat: Chat) -> None:
+def test_a_reply_of_one_token(chat: Engine) -> None:
     with known_beyond_its_end(chat, max_new_tokens=1) as (made, _):
         stats, row = held(made)
     assert (row["tokens"], row["steps"], row["tau"], row["nodes"]) == (1, 1, 1, 0)
@@ -319,7 +319,7 @@ def test_a_reply_of_one_token(chat: Chat) -> None:
     assert row["accept_by_depth"] == []
 
 
-def test_a_method_that_drafts_nothing_has_the_figures_of_plain_decoding(chat: Chat) -> None:
+def test_a_method_that_drafts_nothing_has_the_figures_of_plain_decoding(chat: Engine) -> None:
     made = bench(chat, "jacobi:window=0:pool=0")
     row = rows(list(made.rounds(1, 0)), ["a", "b"])[1]
     assert (row["tau"], row["nodes"], row["accept_by_depth"]) == (1, 0, [])
@@ -330,7 +330,7 @@ def test_a_method_that_drafts_nothing_has_the_figures_of_plain_decoding(chat: Ch
     "sampling",
     [Sampling(), Sampling(repetition_penalty=1.5), Sampling(temperature=1.5, top_k=200, seed=3)],
 )
-def test_the_gap_is_of_what_a_token_was_chosen_by(chat: Chat, sampling: Sampling) -> None:
+def test_the_gap_is_of_what_a_token_was_chosen_by(chat: Engine, sampling: Sampling) -> None:
     """The plain token is the largest by logits with penalties and noise, whatever the others."""
     chat.settings, before = Settings(max_new_tokens=12, sampling=sampling), chat.settings
     try:
@@ -358,7 +358,7 @@ def test_the_gap_is_of_what_a_token_was_chosen_by(chat: Chat, sampling: Sampling
         assert gaps[0] == pytest.approx(float(logits[own] - logits[(own + 1) % 300]), abs=1e-4)
 
 
-def test_where_replies_part_is_found_with_its_gap(chat: Chat) -> None:
+def test_where_replies_part_is_found_with_its_gap(chat: Engine) -> None:
     made = bench(chat)
     (base,) = (one for one in made.rounds(1, 0) if one.task == 1)
     changed = [list(ids) for ids in base.replies]
@@ -392,7 +392,7 @@ def test_every_conversation_begins_with_nothing_read() -> None:
         assert runner.drafter.cache.tokens
 
 
-def test_a_conversation_beyond_the_context_is_counted(chat: Chat) -> None:
+def test_a_conversation_beyond_the_context_is_counted(chat: Engine) -> None:
     long = Task("long", "a", ("the fox", "lazy dog " * 400, "over"))
     made = Bench(chat, [Entrant.parse(PLAIN)], [long])
     (found,) = made.rounds(1, 0)

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from nfox.decoding.sampling import Sampling
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError
 from nfox.eval.peers import base
 from nfox.eval.peers import gguf as written
@@ -214,7 +214,7 @@ def test_a_missing_package_is_one_line() -> None:
 
 
 @pytest.fixture(scope="module")
-def chat() -> Chat:
+def chat() -> Engine:
     """The tiny Llama, in float32."""
     options = ModelOptions(dtype="float32")
     settings = Settings(max_new_tokens=40)
@@ -222,7 +222,7 @@ def chat() -> Chat:
 
 
 @pytest.fixture(scope="module")
-def peer(chat: Chat) -> Iterator[LlamaCpp]:
+def peer(chat: Engine) -> Iterator[LlamaCpp]:
     """llama.cpp with it."""
     pytest.importorskip("llama_cpp")
     made = LlamaCpp.build(chat)
@@ -230,7 +230,7 @@ def peer(chat: Chat) -> Iterator[LlamaCpp]:
     made.close()
 
 
-def plain(chat: Chat, messages: list[Message]) -> list[int]:
+def plain(chat: Engine, messages: list[Message]) -> list[int]:
     """Return nfox's own plain reply."""
     chat.cache = chat.model.target.new_cache()
     for _ in chat.updates(messages):
@@ -240,7 +240,7 @@ def plain(chat: Chat, messages: list[Message]) -> list[int]:
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_greedy_tokens_are_those_of_plain_decoding(
-    chat: Chat, peer: LlamaCpp, penalty: float, monkeypatch: pytest.MonkeyPatch
+    chat: Engine, peer: LlamaCpp, penalty: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampling = Sampling(repetition_penalty=penalty)
     monkeypatch.setattr(chat, "settings", replace(chat.settings, sampling=sampling))
@@ -255,10 +255,10 @@ def test_greedy_tokens_are_those_of_plain_decoding(
 
 @pytest.mark.parametrize("name", ["biased", "llama3", "mistral", "qwen2", "qwen3"])
 def test_other_models_give_their_own_greedy_tokens(
-    chat: Chat, name: str, monkeypatch: pytest.MonkeyPatch
+    chat: Engine, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("llama_cpp")
-    own = Chat(model(name), chat.template, method="none", max_context=64)
+    own = Engine(model(name), chat.template, method="none", max_context=64)
     peer = LlamaCpp.build(own)
     prompt, told = [3, 1, 4, 1, 5, 9, 2, 6], list[int]()
     peer.answer(prompt, None, Settings(), (), 40, told.extend)
@@ -308,7 +308,7 @@ def test_it_ends_with_a_stop_token(peer: LlamaCpp) -> None:
     assert told == greedy[: greedy.index(stop) + 1]
 
 
-def test_a_full_context_is_the_end(chat: Chat, peer: LlamaCpp) -> None:
+def test_a_full_context_is_the_end(chat: Engine, peer: LlamaCpp) -> None:
     prompt = [5, 6, 7] * 150
     limit = chat.max_context - len(prompt) + 1
     before = peer._context
@@ -317,7 +317,7 @@ def test_a_full_context_is_the_end(chat: Chat, peer: LlamaCpp) -> None:
 
 
 def test_room_is_made_where_it_is_needed(
-    chat: Chat, peer: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+    chat: Engine, peer: LlamaCpp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nfox.eval.peers.llama_cpp._FIRST", 16)
     small = LlamaCpp.build(chat)
@@ -328,7 +328,7 @@ def test_room_is_made_where_it_is_needed(
 
 
 def test_nothing_is_left_and_nothing_is_said(
-    chat: Chat,
+    chat: Engine,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -347,7 +347,7 @@ def test_nothing_is_left_and_nothing_is_said(
 
 
 def test_a_model_that_does_not_load_says_why_and_leaves_nothing(
-    chat: Chat, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    chat: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("llama_cpp")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

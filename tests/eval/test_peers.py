@@ -8,7 +8,7 @@ from typing import Self
 import folder
 import pytest
 
-from nfox import Chat, Message, ModelOptions, Settings, load
+from nfox import Engine, Message, ModelOptions, Settings, load
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.stats import Stats
 from nfox.drafters import plain
@@ -26,13 +26,13 @@ TASKS = [
 ]
 
 
-def loaded(**more: object) -> Chat:
+def loaded(**more: object) -> Engine:
     loading = ModelOptions(dtype="float32", offline=True)
     return load(str(folder.llama()), loading=loading, settings=Settings(max_new_tokens=12), **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def chat() -> Chat:
+def chat() -> Engine:
     return loaded(draft_model=str(folder.llama(1)))
 
 
@@ -46,7 +46,7 @@ class Scripted(Peer):
         self.limit = 0
 
     @classmethod
-    def build(cls, chat: Chat) -> Self:
+    def build(cls, chat: Engine) -> Self:
         return cls()
 
     def answer(
@@ -66,7 +66,7 @@ class Scripted(Peer):
 ASKED = [Message("user", "the fox")]
 
 
-def test_what_comes_with_the_prompt_is_no_step(chat: Chat) -> None:
+def test_what_comes_with_the_prompt_is_no_step(chat: Engine) -> None:
     reply = hold(Scripted([70, 71], [72], [73, 74, 75]), chat, ASKED)
     assert reply.ids == [70, 71, 72, 73, 74, 75]
     assert (reply.stats.steps, reply.stats.tokens, reply.stats.lengths) == (2, 4, [1, 3])
@@ -77,7 +77,7 @@ def test_what_comes_with_the_prompt_is_no_step(chat: Chat) -> None:
     assert hold(Scripted(), chat, ASKED).ids == []
 
 
-def test_a_stop_token_inside_a_block_ends_the_reply(chat: Chat) -> None:
+def test_a_stop_token_inside_a_block_ends_the_reply(chat: Engine) -> None:
     end = next(iter(chat.stop_ids))
     reply = hold(Scripted([70], [71, end, 72], [73]), chat, ASKED)
     assert (reply.ids, reply.finish) == ([70, 71], "stop")
@@ -85,7 +85,7 @@ def test_a_stop_token_inside_a_block_ends_the_reply(chat: Chat) -> None:
     assert (reply.stats.steps, reply.stats.tokens, reply.stats.lengths) == (1, 2, [2])
 
 
-def test_a_reply_is_cut_at_its_limit_and_at_a_stop_string(chat: Chat) -> None:
+def test_a_reply_is_cut_at_its_limit_and_at_a_stop_string(chat: Engine) -> None:
     peer = Scripted([70] * 8, [71] * 8)
     reply = hold(peer, chat, ASKED)
     assert peer.limit == 12
@@ -100,7 +100,7 @@ def test_a_reply_is_cut_at_its_limit_and_at_a_stop_string(chat: Chat) -> None:
     assert chat.model.tokenizer.decode(reply.ids) == "one"
 
 
-def test_a_context_that_is_full_ends_a_reply_or_refuses_the_prompt(chat: Chat) -> None:
+def test_a_context_that_is_full_ends_a_reply_or_refuses_the_prompt(chat: Engine) -> None:
     peer = Scripted([70])
     left = chat.max_context - len(chat.encode(ASKED)[0])
     chat.max_context -= left - 4
@@ -115,7 +115,7 @@ def test_a_context_that_is_full_ends_a_reply_or_refuses_the_prompt(chat: Chat) -
 
 
 @pytest.mark.parametrize("name", ["hf", "hf-assisted", "hf-lookup"])
-def test_transformers_says_the_same_in_the_same_run(chat: Chat, name: str) -> None:
+def test_transformers_says_the_same_in_the_same_run(chat: Engine, name: str) -> None:
     made = Bench(chat, [PLAIN, Entrant.peer(name)], TASKS)
     trials = list(made.rounds(1, 0))
     assert made.missing == {}
@@ -157,7 +157,7 @@ def test_what_a_models_own_config_asks_for_is_not_plain_decoding() -> None:
     assert other.model.target.model.generation_config is own
 
 
-def test_one_seed_gives_a_peer_one_text(chat: Chat) -> None:
+def test_one_seed_gives_a_peer_one_text(chat: Engine) -> None:
     chat.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, seed=5))
     try:
         made = Bench(chat, [PLAIN, Entrant.peer("hf")], TASKS[:1])
@@ -176,7 +176,7 @@ def test_a_model_that_a_peer_cannot_run_leaves_the_peer_out() -> None:
     assert rows(trials, ["a"])[1]["identical"] == 1
 
 
-def test_drawn_tokens_are_others_and_not_looked_into(chat: Chat) -> None:
+def test_drawn_tokens_are_others_and_not_looked_into(chat: Engine) -> None:
     chat.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, top_k=50))
     try:
         made = Bench(chat, [PLAIN, Entrant.peer("hf")], TASKS[:1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import folder
 import pytest
 
-from nfox import Chat, Message, ModelOptions, Settings, load
+from nfox import Engine, Message, ModelOptions, Settings, load
 from nfox.drafters import plain
 from nfox.errors import UsageError
 from nfox.eval.bench.entrants import Entrant
@@ -16,7 +16,7 @@ PLAIN = Entrant.parse(plain())
 
 
 @pytest.fixture(scope="module")
-def chat() -> Chat:
+def chat() -> Engine:
     loading = ModelOptions(dtype="float32", offline=True)
     return load(str(folder.llama()), loading=loading, settings=Settings(max_new_tokens=12))
 
@@ -46,7 +46,7 @@ def test_gamma_is_one_of_simulated_drafters_too() -> None:
     assert len({one.name for one in found}) == 3
 
 
-def test_a_temperature_becomes_a_category_of_tasks(chat: Chat) -> None:
+def test_a_temperature_becomes_a_category_of_tasks(chat: Engine) -> None:
     sweep = Sweep.parse("temperature=0,0.7")
     assert sweep.entrants([PLAIN]) == [PLAIN]
     tasks, left_out = sweep.tasks(TASKS, chat)
@@ -61,7 +61,7 @@ def test_a_temperature_becomes_a_category_of_tasks(chat: Chat) -> None:
     assert chat.settings.sampling.temperature == 0  # as before
 
 
-def test_a_context_is_filled_up_with_other_prompts(chat: Chat) -> None:
+def test_a_context_is_filled_up_with_other_prompts(chat: Engine) -> None:
     tasks, left_out = Sweep.parse("context=16,100,limit").tasks(TASKS, chat)
     lengths = {task.id: len(chat.encode([Message("user", task.turns[0])])[0]) for task in tasks}
     assert left_out + len(tasks) == 6
@@ -81,7 +81,7 @@ def test_what_is_no_sweep_is_refused(text: str) -> None:
         Sweep.parse(text)
 
 
-def test_values_that_do_not_fit_are_refused(chat: Chat) -> None:
+def test_values_that_do_not_fit_are_refused(chat: Engine) -> None:
     entrants = [PLAIN, Entrant.parse("lookup")]
     with pytest.raises(UsageError, match="no method that is compared"):
         Sweep.parse("window=1").entrants(entrants)

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from torch import Tensor
 
-from nfox import Chat, Message, ModelOptions, Session, Settings, load
+from nfox import Conversation, Engine, Message, ModelOptions, Settings, load
 from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry as commands
 from nfox.cli.display.header import hint, print_header
@@ -52,12 +52,12 @@ def chat(
     adapter: str | None = None,
     method: str = "jacobi",
     bits: Quantisation | None = None,
-) -> Chat:
+) -> Engine:
     loading = replace(FLOAT32, adapter=adapter, quantisation=bits)
     return load(model, method=method, loading=loading, settings=Settings(max_new_tokens=24))
 
 
-def answer(chat: Chat) -> list[int]:
+def answer(chat: Engine) -> list[int]:
     for _ in chat.stream(ASKED):
         pass
     return chat.reply.ids
@@ -151,7 +151,7 @@ def test_what_fails_changes_nothing(model: str, tmp_path: Path) -> None:
             talking.adapt(name)
         assert vars(talking) == before
     assert answer(talking) == expected
-    alone = Chat(talking.model, talking.template)
+    alone = Engine(talking.model, talking.template)
     with pytest.raises(UsageError, match="not loaded by name"):
         alone.adapt("other")
 
@@ -166,7 +166,7 @@ def test_the_options_of_the_method_stay(model: str) -> None:
 def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     display = DisplayArguments()
-    app = ChatApp(Session(chat(model)), make_screen(display, file), display)
+    app = ChatApp(Conversation(chat(model)), make_screen(display, file), display)
     app.notes = Console(file=file, width=200, highlight=False)
 
     def do(text: str) -> str:

@@ -21,7 +21,7 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from peft import LoraConfig, get_peft_model
 from typer.testing import CliRunner
 
-from nfox import Chat, ModelOptions, drafters, load
+from nfox import Engine, ModelOptions, drafters, load
 from nfox import loader as compose
 from nfox.cli.app import app
 from nfox.decoding.sampling import Sampling
@@ -43,7 +43,7 @@ def said(name: Path, options: ModelOptions, method: str = "none") -> list[int]:
     return answer(load(str(name), loading=options, method=method, settings=settings))
 
 
-def answer(chat: Chat) -> list[int]:
+def answer(chat: Engine) -> list[int]:
     list(chat.stream([{"role": "user", "content": "the quick fox"}]))
     return chat.reply.ids
 

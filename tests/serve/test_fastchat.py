@@ -17,7 +17,7 @@ from servers import TINY, Server
 from serving import QUESTION, chat
 from typer.testing import CliRunner
 
-from nfox import Message, Session, drafters
+from nfox import Conversation, Message, drafters
 from nfox.cli.app import app
 from nfox.serve.fastchat_worker import parse, template
 
@@ -160,7 +160,7 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
 
 
 def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat: FastChat) -> None:
-    session = Session(chat(method=drafters.plain()))
+    session = Conversation(chat(method=drafters.plain()))
     for _ in session.send(QUESTION[0]["content"]):
         pass
     expected = session.messages[-1].content.replace("\ufffd", "")  # FastChat takes these out

@@ -16,7 +16,7 @@ from serving import NAME, QUESTION, chat, chunks, client, guarded, serve
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from nfox import Message, Sampling, Session, Settings, drafters
+from nfox import Conversation, Message, Sampling, Settings, drafters
 from nfox.cli.app import app
 from nfox.errors import ModelError, NfoxError
 from nfox.serve.requests import Served
@@ -111,7 +111,7 @@ def test_a_stream_has_the_whole_reply_and_where_it_came_from(http: TestClient) -
 
 
 def test_a_conversation_is_read_once_and_goes_on_as_in_the_chat(served: Served) -> None:
-    http, session = client(served), Session(chat(method=drafters.plain()))
+    http, session = client(served), Conversation(chat(method=drafters.plain()))
     messages: list[dict[str, str]] = []
     before = 0
     for question in ("hello", "and then?", "ünïcode 😀"):
@@ -127,7 +127,7 @@ def test_a_conversation_is_read_once_and_goes_on_as_in_the_chat(served: Served) 
 
 def test_conversations_at_once_do_not_disturb_each_other(served: Served) -> None:
     http = client(served)
-    sessions = [Session(chat(method=drafters.plain())) for _ in range(2)]
+    sessions = [Conversation(chat(method=drafters.plain())) for _ in range(2)]
     talks: list[list[dict[str, str]]] = [[], []]
     for turn in ("hello", "more", "and more"):
         for index, (session, messages) in enumerate(zip(sessions, talks, strict=True)):
@@ -445,7 +445,7 @@ def test_an_unexpected_error_ends_its_request_and_not_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     served = serve()
-    http, own = client(served), served.engine.chat.decode
+    http, own = client(served), served.worker.engine.decode
     failing = iter([RuntimeError("secret"), torch.OutOfMemoryError("x"), NfoxError("a", "b")])
 
     def decode(*a: Any, **b: Any) -> Any:
@@ -454,7 +454,7 @@ def test_an_unexpected_error_ends_its_request_and_not_the_server(
             raise error
         return own(*a, **b)
 
-    monkeypatch.setattr(served.engine.chat, "decode", decode)
+    monkeypatch.setattr(served.worker.engine, "decode", decode)
     first = http.post(CHAT, json={"messages": QUESTION})
     assert first.status_code == 500
     assert "secret" not in first.text
@@ -472,7 +472,7 @@ def test_a_method_that_cannot_be_loaded_is_told_and_the_others_go_on(
     def make(name: str) -> None:
         raise ModelError(f"no weights of {name}")
 
-    monkeypatch.setattr(served.engine.chat, "make", make)
+    monkeypatch.setattr(served.worker.engine, "make", make)
     told = http.post(CHAT, json={"messages": QUESTION, "method": "medusa"})
     assert (told.status_code, told.json()["error"]["message"]) == (503, "no weights of medusa")
     assert said(ask(http)) == plainly()
@@ -492,7 +492,7 @@ def test_a_reply_is_cut_when_its_time_has_passed() -> None:
 
 def slowly(served: Served, seconds: float) -> list[int]:
     """Let every step take some time; return a list in which every step is noted."""
-    talk, noted = served.engine.chat, list[int]()
+    talk, noted = served.worker.engine, list[int]()
     own = talk.model.target.score
 
     def score(*a: Any) -> Any:
@@ -558,7 +558,7 @@ def test_a_client_that_hangs_up_stops_its_generation(streamed: bool) -> None:
     assert done < 100
     time.sleep(0.1)
     assert len(steps) == done
-    assert served.engine.running == 0
+    assert served.worker.running == 0
     assert ask(client(served), max_tokens=3)
 
 
@@ -578,14 +578,14 @@ def test_who_is_served_when_the_server_ends_is_told(monkeypatch: pytest.MonkeyPa
             while len(steps) < 3:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
-        served.engine.stop()
+        served.worker.stop()
         return await asyncio.gather(*tasks)
 
     streamed, whole = asyncio.run(together())
     assert chunks(streamed.text)[-1]["error"]["code"] == "stopping"
     assert (whole.status_code, whole.json()["error"]["code"]) == (503, "stopping")
-    served.engine.join(5)
-    assert not served.engine.running
+    served.worker.join(5)
+    assert not served.worker.running
     assert http.post(CHAT, json={"messages": QUESTION}).status_code == 503
 
 
@@ -624,7 +624,7 @@ def test_metrics_count_what_was_answered(served: Served) -> None:
     tried = after["nfox_depth_tried_total"] - before["nfox_depth_tried_total"]
     assert tried >= len(depths)
     assert after["nfox_running"] == after["nfox_waiting"] == 0
-    assert after["nfox_cache_bytes"] == served.engine.caches.nbytes > 0
+    assert after["nfox_cache_bytes"] == served.worker.caches.nbytes > 0
 
 
 def test_an_encoder_reads_texts_and_ids_too() -> None:

@@ -10,19 +10,19 @@ import folder
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from nfox import Chat, ModelOptions, Settings, load
+from nfox import Engine, ModelOptions, Settings, load
 from nfox.drafters import ready
 from nfox.serve.app import make_app
 from nfox.serve.metrics import Metrics
 from nfox.serve.middleware import Guard
 from nfox.serve.requests import Served
-from nfox.serve.worker import Engine, Limits
+from nfox.serve.worker import Limits, Worker
 
 NAME = "tiny"
 QUESTION = [{"role": "user", "content": "hello there"}]
 
 
-def chat(model: Path | None = None, **more: Any) -> Chat:
+def chat(model: Path | None = None, **more: Any) -> Engine:
     """Load the tiny model with weights for every method; replies have 24 tokens at most."""
     return load(
         str(model or folder.equipped()),
@@ -31,15 +31,15 @@ def chat(model: Path | None = None, **more: Any) -> Chat:
     )
 
 
-def serve(talk: Chat | None = None, **limits: Any) -> Served:
+def serve(talk: Engine | None = None, **limits: Any) -> Served:
     """Start an engine."""
     talk, metrics = talk or chat(), Metrics()
     methods = [talk.method]
     if talk.model.target.proposals != "nothing":
         methods = ready(talk.model.name, talk.places)
-    engine = Engine(talk, methods, Limits(**limits), metrics.add)
-    metrics.watch(engine)
-    return Served(NAME, engine, metrics)
+    worker = Worker(talk, methods, Limits(**limits), metrics.add)
+    metrics.watch(worker)
+    return Served(NAME, worker, metrics)
 
 
 def guarded(served: Served, **more: Any) -> ASGIApp:

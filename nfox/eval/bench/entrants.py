@@ -13,7 +13,7 @@ from typing_extensions import override
 from nfox import drafters
 from nfox.decoding.drafter import Drafter
 from nfox.drafters.common.method import DrafterInputs
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import UsageError
 from nfox.eval import peers
 from nfox.eval.bench.simulated_drafter import DecreedSettings, Oracle, OracleOptions
@@ -109,27 +109,27 @@ class Drafting(Runner):
     """A method of nfox, or a simulated one.
 
     Args:
-        chat: whose model, template and settings are used.
+        engine: whose model, template and settings are used.
         name: of the method.
         drafter: of it.
     """
 
-    def __init__(self, chat: Chat, name: str, drafter: Drafter) -> None:
-        self.chat = chat
+    def __init__(self, engine: Engine, name: str, drafter: Drafter) -> None:
+        self.engine = engine
         self.name = name
         self.drafter = drafter
 
     @override
     def begin(self) -> None:
-        self.chat.method, self.chat.drafter = self.name, self.drafter
+        self.engine.method, self.engine.drafter = self.name, self.drafter
         self.drafter.rewind(0)
-        self.chat.cache = self.chat.model.target.new_cache()
+        self.engine.cache = self.engine.model.target.new_cache()
 
     @override
     def reply(self, messages: Sequence[Message]) -> Reply:
-        for _ in self.chat.updates(messages):
+        for _ in self.engine.updates(messages):
             pass
-        return self.chat.reply
+        return self.engine.reply
 
     @override
     def describe(self) -> str:
@@ -140,15 +140,15 @@ class Simulated(Drafting):
     """A drafter that is right at a given rate, and a text that is known.
 
     Args:
-        chat: whose model, template and settings are used.
+        engine: whose model, template and settings are used.
         oracle: who knows the reply, once it is told.
 
     Attributes:
         known: tokens of prompt and plain reply, for each reply of the conversation to come.
     """
 
-    def __init__(self, chat: Chat, oracle: Oracle) -> None:
-        super().__init__(chat, "", oracle)
+    def __init__(self, engine: Engine, oracle: Oracle) -> None:
+        super().__init__(engine, "", oracle)
         self.oracle = oracle
         self.known: Sequence[list[int]] = ()
 
@@ -156,7 +156,7 @@ class Simulated(Drafting):
     def reply(self, messages: Sequence[Message]) -> Reply:
         asked = sum(message.role == "user" for message in messages)
         self.oracle.know(self.known[asked - 1])
-        self.chat.settings = DecreedSettings.of(self.chat.settings, self.oracle)
+        self.engine.settings = DecreedSettings.of(self.engine.settings, self.oracle)
         return super().reply(messages)
 
 
@@ -164,12 +164,12 @@ class Rival(Runner):
     """A peer.
 
     Args:
-        chat: whose model, template and settings are used.
+        engine: whose model, template and settings are used.
         peer: the other program.
     """
 
-    def __init__(self, chat: Chat, peer: Peer) -> None:
-        self.chat = chat
+    def __init__(self, engine: Engine, peer: Peer) -> None:
+        self.engine = engine
         self.peer = peer
 
     @override
@@ -178,7 +178,7 @@ class Rival(Runner):
 
     @override
     def reply(self, messages: Sequence[Message]) -> Reply:
-        return hold(self.peer, self.chat, messages)
+        return hold(self.peer, self.engine, messages)
 
     @override
     def describe(self) -> str:
@@ -189,18 +189,18 @@ class Rival(Runner):
         self.peer.close()
 
 
-def runner(entrant: Entrant, chat: Chat) -> Runner:
+def runner(entrant: Entrant, engine: Engine) -> Runner:
     """Make an entrant ready.
 
     Args:
         entrant: who.
-        chat: whose model, template and settings are used.
+        engine: whose model, template and settings are used.
 
     Raises:
         ModelError: if it lacks what it needs, or does not fit the model.
     """
     if entrant.kind == "peer":
-        return Rival(chat, peers.peer(entrant.method).build(chat))
+        return Rival(engine, peers.peer(entrant.method).build(engine))
     if entrant.kind == "simulated":
-        return Simulated(chat, Oracle.build(DrafterInputs(chat.model), entrant.rate))
-    return Drafting(chat, entrant.method, chat.make(entrant.method, entrant.options))
+        return Simulated(engine, Oracle.build(DrafterInputs(engine.model), entrant.rate))
+    return Drafting(engine, entrant.method, engine.make(entrant.method, entrant.options))

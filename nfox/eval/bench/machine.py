@@ -13,19 +13,20 @@ import psutil
 import torch
 
 import nfox
-from nfox.engine import Chat
+from nfox.engine import Engine
+from nfox.version import __version__
 
 _PACKAGES = ("torch", "transformers", "bitsandbytes", "peft", "llama-cpp-python")
 
 
-def machine(chat: Chat, command: str) -> dict[str, Any]:
+def machine(engine: Engine, command: str) -> dict[str, Any]:
     """Return the machine, the versions, the model's dtype, its costs, and the command.
 
     Args:
-        chat: with the model.
+        engine: with the model.
         command: that was typed.
     """
-    target = chat.model.target
+    target = engine.model.target
     gpu = target.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(target.device) if gpu else _processor(),
@@ -34,8 +35,8 @@ def machine(chat: Chat, command: str) -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "dtype": str(target.dtype).removeprefix("torch."),
-        "costs": str(chat.costs) if chat.costs else None,
-        "nfox": nfox.__version__,
+        "costs": str(engine.costs) if engine.costs else None,
+        "nfox": __version__,
         "commit": _commit(),
         "python": sys.version.split()[0],
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},

@@ -14,7 +14,7 @@ import torch
 from nfox.decoding.cache import common_prefix
 from nfox.decoding.stats import Stats
 from nfox.decoding.tree import TokenTree
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import ContextError, NfoxError, UsageError
 from nfox.eval.bench.entrants import Entrant, Runner, Simulated, runner
 from nfox.models.memory import in_use
@@ -93,7 +93,7 @@ class Bench:
     """Holds conversations with all entrants.
 
     Args:
-        chat: whose model, template and settings are used.
+        engine: whose model, template and settings are used.
         entrants: the plain one first.
         tasks: conversations.
 
@@ -104,20 +104,20 @@ class Bench:
         settings: of all replies, but for the temperature that a task has of its own.
     """
 
-    def __init__(self, chat: Chat, entrants: Sequence[Entrant], tasks: Sequence[Task]) -> None:
-        self.chat = chat
+    def __init__(self, engine: Engine, entrants: Sequence[Entrant], tasks: Sequence[Task]) -> None:
+        self.engine = engine
         self.tasks = tasks
         self.runners: dict[str, Runner] = {}
         self.missing: dict[str, str] = {}
         for entrant in entrants:
             try:
-                self.runners[entrant.name] = runner(entrant, chat)
+                self.runners[entrant.name] = runner(entrant, engine)
             except UsageError:
                 raise
             except NfoxError as error:
                 self.missing[entrant.name] = error.message
         self.entrants = [one for one in entrants if one.name in self.runners]
-        self.settings = chat.settings
+        self.settings = engine.settings
         self.known: dict[int, list[list[int]]] = {}
 
     def rounds(
@@ -158,13 +158,13 @@ class Bench:
 
     def hold(self, entrant: Entrant, task: int, turn: int) -> Trial:
         """Hold a conversation from its beginning, with nothing read."""
-        chat, who = self.chat, self.runners[entrant.name]
+        engine, who = self.engine, self.runners[entrant.name]
         who.begin()
         if isinstance(who, Simulated):
             who.known = self.known[task]
-        chat.settings = self._settings_of(self.tasks[task])
-        chat.replies = 1024 * task  # the noise depends on the task, not on what came before
-        device = chat.model.target.device
+        engine.settings = self._settings_of(self.tasks[task])
+        engine.replies = 1024 * task  # the noise depends on the task, not on what came before
+        device = engine.model.target.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         trial = Trial(entrant.name, task, turn, [], [], 0)
@@ -176,13 +176,13 @@ class Bench:
             except ContextError:
                 too_long = True
                 break
-            texts.append([*chat.encode(messages)[0], *reply.ids])
+            texts.append([*engine.encode(messages)[0], *reply.ids])
             trial.replies.append(reply.ids)
             trial.stats.append(reply.stats)
             messages.append(reply.message())
         if entrant == self.entrants[0]:
             self.known[task] = texts
-        chat.settings = self.settings
+        engine.settings = self.settings
         return replace(trial, memory=in_use(device), too_long=too_long)
 
     def _settings_of(self, task: Task) -> Settings:
@@ -234,14 +234,14 @@ class Bench:
         """Return by how much a plain step scores its own token higher at this place, penalties and
         noise included: what it chose by.
         """
-        chat, messages = self.chat, list[Message]()
+        engine, messages = self.engine, list[Message]()
         for said, ids in zip(self.tasks[trial.task].turns, trial.replies[:reply], strict=False):
-            text = chat.model.tokenizer.decode(ids, skip_special_tokens=True)
+            text = engine.model.tokenizer.decode(ids, skip_special_tokens=True)
             messages += [Message("user", said), Message("assistant", text, tuple(ids))]
         messages.append(Message("user", self.tasks[trial.task].turns[reply]))
-        prompt, source = chat.encode(messages)
+        prompt, source = engine.encode(messages)
         ids = [*prompt, *theirs[:token]]
-        target = chat.model.target
+        target = engine.model.target
         cache = target.new_cache()
         cache.reuse(ids, source)
         target.read(ids[:-1], cache)
@@ -249,6 +249,6 @@ class Bench:
         rule = self._settings_of(self.tasks[trial.task]).rule(1024 * trial.task + reply)
         drawn = rule.draw(logits[0].double(), ids, target.vocabulary_size)
         score = {token: log(chance) for token, chance in zip(*drawn[:2], strict=True)}
-        end = max(chat.stop_ids, key=lambda stop: score.get(stop, -inf), default=0)
+        end = max(engine.stop_ids, key=lambda stop: score.get(stop, -inf), default=0)
         own, other = ([*reply[token : token + 1], end][0] for reply in (theirs, mine))
         return score.get(own, -inf) - score.get(other, -_FAR)

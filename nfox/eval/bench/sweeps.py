@@ -13,7 +13,7 @@ from itertools import cycle, islice
 
 from nfox.decoding.sampling import Sampling
 from nfox.drafters import method
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import ContextError, UsageError
 from nfox.eval.bench.entrants import Entrant
 from nfox.eval.bench.runner import Task
@@ -79,12 +79,12 @@ class Sweep:
             return []
         return [Entrant.parse(f"{one.name}:{self.name}={value}") for value in self.values]
 
-    def tasks(self, tasks: Sequence[Task], chat: Chat) -> tuple[list[Task], int]:
+    def tasks(self, tasks: Sequence[Task], engine: Engine) -> tuple[list[Task], int]:
         """Return tasks under each condition, and how many do not fit one.
 
         Args:
             tasks: conversations.
-            chat: whose tokens a context is counted in.
+            engine: whose tokens a context is counted in.
 
         Raises:
             UsageError: for what is no temperature, or no length that the context has.
@@ -92,16 +92,16 @@ class Sweep:
         if self.name == TEMPERATURE:
             return [_warm(task, value) for value in self.values for task in tasks], 0
         if self.name == CONTEXT:
-            most = chat.max_context - chat.settings.max_new_tokens
+            most = engine.max_context - engine.settings.max_new_tokens
             lengths = [most if value == LIMIT else self._whole(value) for value in self.values]
             wrong = next((length for length in lengths if length > most), None)
             if wrong is not None:
                 raise UsageError(
-                    f"--sweep {CONTEXT}={wrong}: the context holds {chat.max_context} tokens, "
-                    f"{chat.settings.max_new_tokens} of them for the reply",
+                    f"--sweep {CONTEXT}={wrong}: the context holds {engine.max_context} tokens, "
+                    f"{engine.settings.max_new_tokens} of them for the reply",
                     f"{CONTEXT}={LIMIT} is the longest, fewer --max-new-tokens make it longer",
                 )
-            made = [_padded(task, length, tasks, chat) for length in lengths for task in tasks]
+            made = [_padded(task, length, tasks, engine) for length in lengths for task in tasks]
             kept = [task for task in made if task is not None]
             return kept, len(made) - len(kept)
         return list(tasks), 0
@@ -122,22 +122,22 @@ def _warm(task: Task, value: str) -> Task:
     return replace(task, id=f"{task.id}, {name}", category=name, temperature=temperature)
 
 
-def _padded(task: Task, length: int, tasks: Sequence[Task], chat: Chat) -> Task | None:
+def _padded(task: Task, length: int, tasks: Sequence[Task], engine: Engine) -> Task | None:
     """Put other tasks' text before a task, so that its prompt has so many tokens; None if it has
     more already.
     """
 
     def size(text: str) -> int:
         try:
-            prompt, source = chat.encode([Message("user", text)])
+            prompt, source = engine.encode([Message("user", text)])
         except ContextError:  # of an encoder
-            return chat.max_context + 1
+            return engine.max_context + 1
         return len(prompt if source is None else source)
 
     first = task.turns[0]
     if size(first) > length:
         return None
-    tokenizer = chat.model.tokenizer
+    tokenizer = engine.model.tokenizer
     others = " ".join(turn for other in tasks for turn in other.turns if other is not task)
     filler = tokenizer(others or first, add_special_tokens=False).input_ids
     said = first

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar, Self
 
-from nfox.engine import Chat, close
+from nfox.engine import Engine, close
 from nfox.errors import ContextError
 from nfox.reply import Finish, Reply, Settings
 from nfox.text.stream import TextStream
@@ -31,7 +31,7 @@ class Peer(ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, chat: Chat) -> Self:
+    def build(cls, engine: Engine) -> Self:
         """Make one for a chat's model.
 
         Raises:
@@ -70,7 +70,7 @@ class Peer(ABC):
         """Take away what it made."""
 
 
-def hold(peer: Peer, chat: Chat, messages: Sequence[Message]) -> Reply:
+def hold(peer: Peer, engine: Engine, messages: Sequence[Message]) -> Reply:
     """Have a peer answer messages, and count as for nfox's own replies.
 
     Of a peer's forwards only their tokens are seen. The first ones come with the prompt's forward,
@@ -78,17 +78,17 @@ def hold(peer: Peer, chat: Chat, messages: Sequence[Message]) -> Reply:
 
     Args:
         peer: who answers.
-        chat: whose template, settings and limits hold.
+        engine: whose template, settings and limits hold.
         messages: the conversation so far.
 
     Raises:
         ContextError: if they do not fit into the context.
     """
-    prompt, source = chat.encode(messages)
-    limit = min(chat.settings.max_new_tokens, chat.max_context - len(prompt) + 1)
+    prompt, source = engine.encode(messages)
+    limit = min(engine.settings.max_new_tokens, engine.max_context - len(prompt) + 1)
     if limit < 1:
         raise ContextError(
-            f"the prompt has {len(prompt)} tokens, the context holds {chat.max_context}",
+            f"the prompt has {len(prompt)} tokens, the context holds {engine.max_context}",
             "shorten it, or start a new conversation",
         )
     blocks: list[Block] = []
@@ -97,14 +97,14 @@ def hold(peer: Peer, chat: Chat, messages: Sequence[Message]) -> Reply:
     def tell(tokens: Sequence[int]) -> None:
         blocks.append((time.perf_counter() - start, tokens))
 
-    peer.answer(prompt, source, chat.settings, chat.stop_ids, limit, tell)
+    peer.answer(prompt, source, engine.settings, engine.stop_ids, limit, tell)
     reply = Reply(peer.name)
     reply.stats.prompt_tokens = len(prompt)
-    stops = (*chat.template.stop_strings, *chat.settings.stop)
-    text = TextStream(chat.model.tokenizer, stops, trim=True)
-    _count(reply, blocks, text, chat.stop_ids, limit)
+    stops = (*engine.template.stop_strings, *engine.settings.stop)
+    text = TextStream(engine.model.tokenizer, stops, trim=True)
+    _count(reply, blocks, text, engine.stop_ids, limit)
     text.finish()
-    close(chat.model.tokenizer, reply, text)
+    close(engine.model.tokenizer, reply, text)
     return reply
 
 

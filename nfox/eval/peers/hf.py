@@ -16,7 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 from typing_extensions import override
 
 from nfox.drafters.spec import Speculative
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import ModelError
 from nfox.eval.peers.base import Peer, Tell
 from nfox.reply import Settings
@@ -41,19 +41,19 @@ class Generate(Peer):
 
     @override
     @classmethod
-    def build(cls, chat: Chat) -> Self:
-        return cls._tried(chat)
+    def build(cls, engine: Engine) -> Self:
+        return cls._tried(engine)
 
     @classmethod
-    def _tried(cls, chat: Chat, **more: Any) -> Self:
+    def _tried(cls, engine: Engine, **more: Any) -> Self:
         """Make one, and see whether it gives a token."""
-        made = cls(chat.model.target.model, **more)
+        made = cls(engine.model.target.model, **more)
         start = [
-            chat.model.target.decoder_start_token if chat.model.target.is_encoder_decoder else 0
+            engine.model.target.decoder_start_token if engine.model.target.is_encoder_decoder else 0
         ]
-        source = (0,) if chat.model.target.is_encoder_decoder else None
+        source = (0,) if engine.model.target.is_encoder_decoder else None
         try:
-            made.answer(start, source, chat.settings, (), 1, lambda tokens: None)
+            made.answer(start, source, engine.settings, (), 1, lambda tokens: None)
         except (ValueError, TypeError, RuntimeError) as error:
             said = (str(error) or type(error).__name__).splitlines()[0]
             raise ModelError(f"transformers does not generate so: {said}") from error
@@ -103,11 +103,11 @@ class Assisted(Generate):
 
     @override
     @classmethod
-    def build(cls, chat: Chat) -> Self:
+    def build(cls, engine: Engine) -> Self:
         """Without a draft model it says what `spec` would say."""
-        drafter = chat.make(Speculative.__module__.rpartition(".")[2])  # named as its file
+        drafter = engine.make(Speculative.__module__.rpartition(".")[2])  # named as its file
         assert isinstance(drafter, Speculative)
-        return cls._tried(chat, assistant_model=drafter.draft.model)
+        return cls._tried(engine, assistant_model=drafter.draft.model)
 
     @override
     def describe(self) -> str:
@@ -131,8 +131,8 @@ class Lookup(Generate):
 
     @override
     @classmethod
-    def build(cls, chat: Chat) -> Self:
-        return cls._tried(chat, prompt_lookup_num_tokens=_LOOKUP)
+    def build(cls, engine: Engine) -> Self:
+        return cls._tried(engine, prompt_lookup_num_tokens=_LOOKUP)
 
     @override
     def describe(self) -> str:

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from nfox.decoding.cache import common_prefix
 from nfox.decoding.sampling import Sampling
-from nfox.engine import Chat
+from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError
 from nfox.eval.peers.base import Peer, Tell
 from nfox.eval.peers.gguf import kind, package, write
@@ -42,7 +42,7 @@ class LlamaCpp(Peer):
     way. Above temperature 0 it draws by its own random numbers.
 
     Args:
-        chat: with the model.
+        engine: with the model.
         lib: package llama_cpp.
         folder: with the model as `_FILE`; taken away once it is loaded.
 
@@ -52,11 +52,11 @@ class LlamaCpp(Peer):
 
     name: ClassVar[str] = "llama.cpp"
 
-    def __init__(self, chat: Chat, lib: Any, folder: TemporaryDirectory[str]) -> None:
-        target = chat.model.target
+    def __init__(self, engine: Engine, lib: Any, folder: TemporaryDirectory[str]) -> None:
+        target = engine.model.target
         self._lib = lib
         self._folder = folder
-        self._most = chat.max_context
+        self._most = engine.max_context
         self._words = target.vocabulary_size
         self._dtype = target.dtype
         self._flash = target.dtype != torch.float32  # which computes in 16 bit
@@ -79,9 +79,9 @@ class LlamaCpp(Peer):
 
     @override
     @classmethod
-    def build(cls, chat: Chat) -> Self:
+    def build(cls, engine: Engine) -> Self:
         lib = package("llama_cpp", "llama-cpp-python")
-        if chat.model.target.device.type != "cpu" and not lib.llama_supports_gpu_offload():
+        if engine.model.target.device.type != "cpu" and not lib.llama_supports_gpu_offload():
             raise ModelError(
                 "llama-cpp-python was built for the CPU alone, and the target is on a GPU",
                 "CMAKE_ARGS=-DGGML_CUDA=on pip install --force-reinstall llama-cpp-python, "
@@ -90,8 +90,8 @@ class LlamaCpp(Peer):
         _listen(lib)
         folder = TemporaryDirectory(prefix="nfox-", ignore_cleanup_errors=True)
         try:
-            write(chat.model, Path(folder.name) / _FILE)
-            return cls(chat, lib, folder)
+            write(engine.model, Path(folder.name) / _FILE)
+            return cls(engine, lib, folder)
         except BaseException:
             folder.cleanup()
             raise

@@ -70,7 +70,7 @@ class Local(Answerer):
         """Return the ids of a prompt, or why it cannot be asked."""
         try:
             ids: list[int] = (
-                self.model.tokenizer(messages[-1].content).input_ids  # see `Chat`
+                self.model.tokenizer(messages[-1].content).input_ids  # see `Engine`
                 if self.model.target.is_encoder_decoder
                 else self.template.encode(self.model.tokenizer, messages)
             )
