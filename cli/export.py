@@ -1,4 +1,4 @@
-"""`nfox export`: heads and draft models in the layouts that others read, other engines too."""
+"""`nfox export`: heads and draft models in published layouts, and in those of other engines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """What is written where."""
+    """Which weights are written in which layout, and where to."""
 
     layout: Annotated[
         str,
@@ -61,48 +61,34 @@ def export(arguments: ExportArguments) -> None:
     from nfox.files.hub import HubOptions
 
     hub, export_format = HubOptions(), engines.find(arguments.layout)
-    made, what = _held(arguments, export_format, hub)
-    base, adapted = arguments.base_model or what.base, _adapted(what.training)
-    if not base:
-        raise UsageError(f"{arguments.weights} does not say whose it is", "add --base-model")
-    if adapted and arguments.base_model is None:
-        raise UsageError(
-            f"{arguments.weights} were trained together with a LoRA adapter, which is not "
-            "exported: without it they guess worse",
-            "merge the adapter into the base, and name that: --base-model MERGED",
-        )
-    elsewhere = Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1
-    if elsewhere and not Path(base).is_dir():
-        raise UsageError(
-            f"the base of {arguments.weights} is not here: {base}",
-            "add --base-model with its folder or hub id",
-        )
+    method, info = _inspect(arguments, export_format, hub)
+    base = _base(arguments, info)
     if name:
         _check_push(name, base)
-    info = what.model_copy(update={"base": base})
     # A base that lies here need not be downloaded under the name that others know it by.
-    there = what.base if Path(what.base).is_dir() and not adapted else base
-    there = base if Path(base).is_dir() else there
+    here = bool(info.base) and Path(info.base).is_dir() and not _trained_with_adapter(info)
+    base_location = info.base if here and not Path(base).is_dir() else base
     with reporting_full_disk(out, "nothing there is half written", "free some space"):
-        weights = SavedWeights(arguments.weights, info, there, hub)
-        written = _write(made, export_format, weights, out)
+        info = info.model_copy(update={"base": base})
+        weights = SavedWeights(arguments.weights, info, base_location, hub)
+        written = _write(method, export_format, weights, out)
     print("\n".join((f"written to {out}", *written.lines)))
     if name:
         _push(out, written.files, name, private=arguments.private)
 
 
-def _held(
+def _inspect(
     arguments: ExportArguments, export_format: ExportFormat | None, hub: HubOptions
 ) -> tuple[type[Method], HeadsInfo]:
-    """Return whose weights these are, and what they are.
+    """Return the method that the weights are of, and what their folder says of them.
 
     Raises:
-        UsageError: if they are nobody's, or cannot be written in that layout.
+        UsageError: if no method knows them, or they cannot be written in that layout.
     """
     from nfox import drafters
     from nfox.drafters.common.heads import HeadsDrafter
 
-    layout, place = arguments.layout, arguments.weights
+    layout, location = arguments.layout, arguments.weights
     if export_format is None and layout not in drafters.names():
         heads = [n for n in drafters.names() if issubclass(drafters.method(n), HeadsDrafter)]
         known = ", ".join(heads + engines.names())
@@ -110,41 +96,66 @@ def _held(
     methods = [drafters.method(name) for name in (drafters.names() if export_format else [layout])]
     if export_format is None and not issubclass(methods[0], HeadsDrafter):
         raise UsageError(f"{layout} has no heads to export")
-    found = ((made, made.inspect(place, hub)) for made in methods)
-    made, what = next(((m, held) for m, held in found if held), (None, None))
-    if made is None or what is None:
+    for method in methods:
+        if info := method.inspect(location, hub):
+            break
+    else:
         wanted = "weights of any method" if export_format else f"{layout} heads"
         raise UsageError(
-            f"{place} holds no {wanted}", export_format.instead if export_format else ""
+            f"{location} holds no {wanted}", export_format.instead if export_format else ""
         )
-    if export_format and made.exchange_type not in export_format.layouts:
-        raise UsageError(f"{layout} cannot use weights of {made.method()}", export_format.instead)
-    if export_format and arguments.out and arguments.out.resolve() == Path(place).resolve():
+    if export_format and method.exchange_type not in export_format.layouts:
+        raise UsageError(f"{layout} cannot use weights of {method.method()}", export_format.instead)
+    if export_format and arguments.out and arguments.out.resolve() == Path(location).resolve():
         raise UsageError("--out is the folder of the weights themselves", "name another")
-    return made, what
+    return method, info
+
+
+def _base(arguments: ExportArguments, info: HeadsInfo) -> str:
+    """Return the folder or hub id of the model that the weights were trained for.
+
+    Raises:
+        UsageError: if nothing says it, if it is not there, or if the weights need an adapter on it.
+    """
+    base = arguments.base_model or info.base
+    if not base:
+        raise UsageError(f"{arguments.weights} does not say whose it is", "add --base-model")
+    if _trained_with_adapter(info) and arguments.base_model is None:
+        raise UsageError(
+            f"{arguments.weights} were trained together with a LoRA adapter, which is not "
+            "exported: without it they guess worse",
+            "merge the adapter into the base, and name that: --base-model MERGED",
+        )
+    is_path = Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1
+    if is_path and not Path(base).is_dir():
+        raise UsageError(
+            f"the base of {arguments.weights} is not here: {base}",
+            "add --base-model with its folder or hub id",
+        )
+    return base
 
 
 def _write(
-    made: type[Method], export_format: ExportFormat | None, weights: SavedWeights, out: Path
+    method: type[Method], export_format: ExportFormat | None, weights: SavedWeights, out: Path
 ) -> Written:
     """Write weights in the layout of an engine, or in the published one of their method."""
     from nfox.drafters.common.heads import HeadsDrafter
     from nfox.export.formats import Written
 
-    if export_format and made.exchange_type:
-        return export_format.layouts[made.exchange_type](made.to_exchange(weights), out)
-    assert issubclass(made, HeadsDrafter)
-    return Written(made.export(weights, out), [])
+    if export_format and method.exchange_type:
+        return export_format.layouts[method.exchange_type](method.to_exchange(weights), out)
+    assert issubclass(method, HeadsDrafter)
+    return Written(method.export(weights, out), [])
 
 
-def _adapted(training: dict[str, object]) -> bool:
-    """Whether heads were trained together with an adapter of their base."""
-    joint = training.get("joint")
+def _trained_with_adapter(info: HeadsInfo) -> bool:
+    """Whether heads were trained together with a LoRA adapter of their base."""
+    joint = info.training.get("joint")
     return isinstance(joint, dict) and joint.get("base") == "lora"
 
 
 def _check_push(name: str, base: str) -> None:
-    """Find out before the work whether it can be uploaded."""
+    """Check before the work begins that the weights can be uploaded."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -156,34 +167,35 @@ def _check_push(name: str, base: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UsageError(f"--push-to-hub {name}: {_line(error)}", "expected NAME/HEADS") from error
+        reason = _first_line(error)
+        raise UsageError(f"--push-to-hub {name}: {reason}", "expected NAME/HEADS") from error
     with _hub_errors("nobody is logged in to the hub, or it cannot be reached", "hf auth login"):
         HfApi().whoami()
 
 
 def _push(folder: Path, files: list[str], name: str, *, private: bool) -> None:
-    """Upload files of a folder, and nothing else that may lie there."""
+    """Upload the named files of a folder to the hub, and print their address there."""
     from huggingface_hub import HfApi
 
-    hub, again = HfApi(), f"all is in {folder}: hf upload {name} {folder}"
-    with _hub_errors(f"cannot upload to {name}", again):
+    hub, hint = HfApi(), f"all is in {folder}: hf upload {name} {folder}"
+    with _hub_errors(f"cannot upload to {name}", hint):
         hub.create_repo(name, private=private, exist_ok=True)
-        done = hub.upload_folder(repo_id=name, folder_path=str(folder), allow_patterns=files)
-    print(done.repo_url)
+        commit = hub.upload_folder(repo_id=name, folder_path=str(folder), allow_patterns=files)
+    print(commit.repo_url)
 
 
 @contextmanager
-def _hub_errors(what: str, hint: str) -> Iterator[None]:
-    """Turn what the hub's client raises into one line."""
+def _hub_errors(message: str, hint: str) -> Iterator[None]:
+    """Turn an error of the hub's client into an NfoxError of one line, with a hint."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
         yield
     except (OSError, HTTPError) as error:  # HTTPError is no OSError where no connection is made
-        raise NfoxError(f"{what}: {_line(error)}", hint) from error
+        raise NfoxError(f"{message}: {_first_line(error)}", hint) from error
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

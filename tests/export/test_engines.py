@@ -194,6 +194,21 @@ def test_what_could_not_be_checked_is_said(tmp_path: Path, monkeypatch: pytest.M
     assert "as many tokens" in done.stdout
 
 
+def test_the_base_is_looked_for_under_the_name_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def download(repo_id: str, *more: object, **options: object) -> str:
+        asked.append(repo_id)
+        return _nothing()
+
+    monkeypatch.setattr("nfox.files.hub.hf_hub_download", download)
+    done = export("vllm", folder.llama(), tmp_path / "out", "--base-model", "some/base")
+    assert done.exit_code == 0, done.stderr
+    assert "some/base" in asked  # where the draft model itself names no base
+
+
 def _nothing(*_: object, **__: object) -> str:
     from huggingface_hub.errors import EntryNotFoundError
 
