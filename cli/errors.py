@@ -1,4 +1,4 @@
-"""How a command ends: with its result, or with one line that says what went wrong.
+"""How a command ends: with its result, or with one line on stderr that says what went wrong.
 
 Exit codes: 0 done, 1 runtime error, 2 usage, 3 model, template or weights not found or not fitting,
 4 the prompt does not fit into the context, 130 interrupted, 141 nobody reads the output.
@@ -20,24 +20,27 @@ BROKEN_PIPE = 141
 
 
 def print_error(message: str, hint: str = "") -> None:
-    """Write an error, and what to do about it, to stderr."""
+    """Print an error, and a hint what to do about it, to stderr."""
     print(f"nfox: error: {message}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
 
 
 def one_line(error: Exception) -> str:
-    """Say what an unexpected error is, in one line."""
+    """Return the type and the message of an unexpected error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 @contextmanager
 def error_boundary(*, debug: bool) -> Iterator[None]:
-    """Turn errors into a line on stderr and an exit code.
+    """Turn any error inside the `with` block into a line on stderr and an exit code.
 
     Args:
-        debug: show tracebacks of unexpected errors, and of expected ones too.
+        debug: let errors through instead, so that Python prints the traceback.
+
+    Raises:
+        typer.Exit: with the exit code of the error.
     """
     try:
         yield

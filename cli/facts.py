@@ -1,4 +1,4 @@
-"""What files say of how they were made: which model answered, and what was typed."""
+"""What a file of answers or results records of its making: the model, and the command line."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from .options.groups import ModelArguments
 
 EMBEDDED = "embedded"
-"""What the model is called where files need a name and none was given."""
+"""The name of the embedded model in files and for requests."""
 
 
 def model_facts(model: ModelArguments) -> dict[str, Any]:
-    """Return what a model's greedy answers depend on."""
+    """Return the options of the model on which its greedy answers depend, as files record them."""
     name = model.model or EMBEDDED
-    local = Path(name).expanduser().is_dir()
+    folder = Path(name).expanduser()
     return {
-        "model": str(Path(name).expanduser().resolve()) if local else name,
+        "model": str(folder.resolve()) if folder.is_dir() else name,
         "template": model.conv_template,
         "system": model.system,
         "adapter": model.adapter,
@@ -29,7 +29,7 @@ def model_facts(model: ModelArguments) -> dict[str, Any]:
     }
 
 
-def command_line(key: str | None = None) -> str:
-    """Return what was typed, but for the key of a server."""
-    words = [word.replace(key, "***") if key else word for word in sys.argv[1:]]
+def command_line(api_key: str | None = None) -> str:
+    """Return the command as it was typed, with *** instead of an API key."""
+    words = [word.replace(api_key, "***") if api_key else word for word in sys.argv[1:]]
     return shlex.join(["nfox", *words])

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def check(model: ModelArguments, method: MethodArguments) -> None:
-    """Find what is wrong with the options, as far as that needs no model.
+    """Check the options as far as that needs neither a model nor torch.
+
+    Args:
+        model: which model is loaded, and how.
+        method: which method drafts, and which rule accepts.
 
     Raises:
         NfoxError: for the first mistake.
@@ -33,13 +37,14 @@ def check(model: ModelArguments, method: MethodArguments) -> None:
     _memory_limits(model)
     _quantisation(model.load_in_4bit, model.load_in_8bit)
     _quantisation(model.draft_load_in_4bit, model.draft_load_in_8bit)
-    _belongs(method, "rejection", "lenience")
-    _belongs(method, "typical", "epsilon", "delta")
+    _check_rule_options(method, "rejection", "lenience")
+    _check_rule_options(method, "typical", "epsilon", "delta")
     if model.conv_template is not None:
-        _template(model.conv_template)
+        _check_template(model.conv_template)
 
 
-def _template(name: str) -> None:
+def _check_template(name: str) -> None:
+    """Check that there is a conversation template of that name; `list` prints all and exits."""
     from nfox.text.resolve import available
 
     if name == "list":
@@ -56,13 +61,13 @@ def load_chat(
     *,
     progress: Loading = NO_PROGRESS,
 ) -> Engine:
-    """Load what the options say.
+    """Load the target, the drafter and the template that the options name.
 
     Args:
-        model: what is loaded, and how.
-        method: what drafts.
-        generation: how tokens are chosen.
-        progress: is told how loading goes.
+        model: which model is loaded, and how.
+        method: which method drafts, and which rule accepts.
+        generation: how tokens are sampled, and when a reply ends.
+        progress: is told which stage loading has reached.
 
     Raises:
         NfoxError: if anything is missing or does not fit.
@@ -74,7 +79,7 @@ def load_chat(
 
     if model.threads is not None:
         torch.set_num_threads(model.threads)
-    loading, draft_loading = _loading(model)
+    loading, draft_loading = _model_options(model)
     chat = load(
         model.model,
         method=method.method,
@@ -92,48 +97,52 @@ def load_chat(
         on_progress=progress.progress,
     )
     if generation.sampling == "model":
-        chat.settings = _as_the_model_says(chat, generation)
+        chat.settings = _with_model_sampling(chat, generation)
     return chat
 
 
 def load_plain(model: ModelArguments) -> Engine:
-    """Load what the options say, to answer without drafting; show how loading goes."""
+    """Load the model that the options name, without a drafter; show on stderr how loading goes."""
     with loading_display(sys.stderr.isatty()) as progress:
         return load_chat(model, MethodArguments(plain()), GenerationArguments(), progress=progress)
 
 
 def make_settings(method: MethodArguments, generation: GenerationArguments) -> Settings:
-    """Return the settings of replies that the options ask for."""
+    """Return the settings that the options ask for: sampling, acceptance and a reply's end."""
     from nfox.decoding.sampling import Sampling
     from nfox.reply import Settings
 
     return Settings(
-        sampling=replace(Sampling(), **_given(generation, *_SAMPLING)),
+        sampling=replace(Sampling(), **_options_set(generation, *_SAMPLING)),
         accept=method.accept,
         max_new_tokens=generation.max_new_tokens,
         stop=tuple(generation.stop),
-        **_given(method, "lenience", "epsilon", "delta"),
+        **_options_set(method, "lenience", "epsilon", "delta"),
     )
 
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 
 
-def _given(group: object, *fields: str) -> dict[str, Any]:
+def _options_set(group: object, *fields: str) -> dict[str, Any]:
+    """Return those of the named options that the person has set."""
     values = {name: getattr(group, name) for name in fields}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _as_the_model_says(chat: Engine, generation: GenerationArguments) -> Settings:
-    """Take the sampling of the model's generation config; what was given by hand wins."""
+def _with_model_sampling(chat: Engine, generation: GenerationArguments) -> Settings:
+    """Return the settings with the sampling of the model's generation_config.json, but for the
+    options that the person has set.
+    """
     from nfox.models.generation_config import sampling_of
 
-    own = sampling_of(chat.model.target.model.generation_config)
-    return replace(chat.settings, sampling=replace(own, **_given(generation, *_SAMPLING)))
+    sampling = sampling_of(chat.model.target.model.generation_config)
+    sampling = replace(sampling, **_options_set(generation, *_SAMPLING))
+    return replace(chat.settings, sampling=sampling)
 
 
-def _loading(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
-    """Return how the target is loaded, and how a draft model is."""
+def _model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
+    """Return how the target is loaded, and how a draft model is loaded."""
     from nfox.models.options import ModelOptions
 
     target = ModelOptions(
@@ -154,30 +163,32 @@ def _loading(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
     )
 
 
-def _quantisation(four: bool, eight: bool) -> Quantisation | None:
-    if four and eight:
+def _quantisation(load_in_4bit: bool, load_in_8bit: bool) -> Quantisation | None:
+    if load_in_4bit and load_in_8bit:
         raise UsageError("4 bit and 8 bit at once", "choose one of the two")
-    return "4bit" if four else "8bit" if eight else None
+    return "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
 
 
-def _pairs(texts: list[str], option: str) -> dict[str, str]:
-    wrong = next((text for text in texts if "=" not in text.strip("=")), None)
-    if wrong is not None:
-        raise UsageError(f"{option} {wrong!r} is not NAME=VALUE")
+def _parse_pairs(texts: list[str], option: str) -> dict[str, str]:
+    """Parse NAME=VALUE texts of an option."""
+    malformed = next((text for text in texts if "=" not in text.strip("=")), None)
+    if malformed is not None:
+        raise UsageError(f"{option} {malformed!r} is not NAME=VALUE")
     return dict((part.strip() for part in text.split("=", 1)) for text in texts)  # type: ignore[misc]
 
 
 def _method_options(method: MethodArguments) -> dict[str, str]:
-    short = {"gamma": method.gamma, "tree": method.tree}
-    given = {name: str(value) for name, value in short.items() if value is not None}
-    return _pairs(method.options, "-o") | given
+    """Return the options of the method by name: those of -o, and --gamma and --tree."""
+    shorthands = _options_set(method, "gamma", "tree")
+    options = _parse_pairs(method.options, "-o")
+    return options | {name: str(value) for name, value in shorthands.items()}
 
 
 def _memory_limits(model: ModelArguments) -> dict[str, str]:
+    """Return the most memory that the model may take on each device, by the device's name."""
     if model.max_memory and not model.device_map:
         raise UsageError("--max-memory limits a --device-map", "add --device-map auto")
-    parts = model.max_memory.split(",") if model.max_memory else []
-    limits = _pairs(parts, "--max-memory")
+    limits = _parse_pairs(model.max_memory.split(",") if model.max_memory else [], "--max-memory")
     for device, size in limits.items():
         if not (_DEVICE.fullmatch(device) and _SIZE.fullmatch(size)):
             raise UsageError(
@@ -191,7 +202,8 @@ _DEVICE = re.compile(r"\d+|cpu|disk|mps")
 _SIZE = re.compile(r"\d+(\.\d+)?[KMG]i?B")
 
 
-def _belongs(method: MethodArguments, rule: str, *fields: str) -> None:
-    for name in _given(method, *fields):
+def _check_rule_options(method: MethodArguments, rule: str, *fields: str) -> None:
+    """Check that options of one acceptance rule are not given with another rule."""
+    for name in _options_set(method, *fields):
         if method.accept != rule:
             raise UsageError(f"--{name} is of the rule `{rule}`", f"add --accept {rule}")

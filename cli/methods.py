@@ -1,4 +1,4 @@
-"""`nfox methods`: what each method needs, and what was found for a model."""
+"""`nfox methods`: all drafting methods, what each needs, and which weights a model has for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .options.dataclass_options import grouped, option
 
 @dataclass(frozen=True)
 class MethodsArguments:
-    """For which model, and how to say it."""
+    """The model whose weights are looked for, and how the list is printed."""
 
     model: Annotated[
         str | None,
@@ -37,8 +37,8 @@ def methods(arguments: MethodsArguments) -> None:
     from nfox.drafters.common.method import WeightSources
 
     model = arguments.model or str(TARGET)
-    given = WeightSources(arguments.draft_model, arguments.heads)
-    rows = [_row(name, model, method(name).locate(model, given)) for name in names()]
+    sources = WeightSources(arguments.draft_model, arguments.heads)
+    rows = [_row(name, model, method(name).locate(model, sources)) for name in names()]
     if arguments.as_json:
         print(json.dumps({"model": model, "methods": rows}, ensure_ascii=False, indent=1))
         return
@@ -54,9 +54,9 @@ def methods(arguments: MethodsArguments) -> None:
 
 
 def _lines(row: dict[str, Any]) -> list[str]:
-    """Say what a method needs and has, and what can be set."""
-    found = f"found: {row['weights']}" if row["weights"] else "not found for this model"
-    lines = [f"needs {row['needs']} ({found})"] if row["needs"] else []
+    """Return a line with what a method needs, and a line for each of its options."""
+    weights = f"found: {row['weights']}" if row["weights"] else "not found for this model"
+    lines = [f"needs {row['needs']} ({weights})"] if row["needs"] else []
     for name, setting in row["options"].items():
         default = "" if setting["default"] is None else f" (default {setting['default']})"
         lines.append(f"-o {name}=: {setting['help']}{default}")
@@ -64,17 +64,18 @@ def _lines(row: dict[str, Any]) -> list[str]:
 
 
 def _row(name: str, model: str, weights: str | None) -> dict[str, Any]:
-    found = method(name)
+    """Return what is said of a method for a model, as --json prints it."""
+    method_class = method(name)
     return {
         "name": name,
-        "summary": found.summary,
-        "needs": found.needs,
-        "ready": not found.needs or weights is not None,
+        "summary": method_class.summary,
+        "needs": method_class.needs,
+        "ready": not method_class.needs or weights is not None,
         "weights": weights,
-        "published": found.published(model),
+        "published": method_class.published(model),
         "options": {
             field.name: {"default": field.default, "help": field.metadata["help"]}
-            for field in fields(found.options)
+            for field in fields(method_class.options)
         },
     }
 

@@ -1,4 +1,4 @@
-"""Files that results go to: looked at before the work, written after it has been shown."""
+"""Files of results: checked before the work begins, written after the results have been shown."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from pathlib import Path
 
 from nfox.errors import NfoxError, UsageError
 
+_SHOWN = "what was measured stands above"
+
 
 def check_out(file: Path | None, what: str = "result") -> None:
-    """Find what keeps a file from being written, before there is anything to write.
+    """Check that a file can be written, before there is anything to write.
 
     Args:
-        file: where it is to be written, if anywhere.
-        what: it is, for errors.
+        file: the path to write to; None if nothing is to be written.
+        what: what the file will hold, for errors.
 
     Raises:
-        UsageError: if there is no such folder, if it is one itself, or may not be written.
+        UsageError: if its folder is missing, if it is itself a folder, or if it may not be written.
     """
     if file is None:
         return
@@ -29,14 +31,14 @@ def check_out(file: Path | None, what: str = "result") -> None:
 
 
 def check_folder(folder: Path | None, what: str) -> None:
-    """Find what keeps files from being written to a folder, before there are any.
+    """Check that files can be written to a folder, before there are any.
 
     Args:
-        folder: that exists or can be made, if they are to be written at all.
-        what: they are, for errors.
+        folder: it exists or can be made; None if nothing is to be written.
+        what: what the files will hold, for errors.
 
     Raises:
-        UsageError: if it is a file, or files cannot be written there.
+        UsageError: if the path is a file, or files cannot be written there.
     """
     if folder is None:
         return
@@ -45,12 +47,12 @@ def check_folder(folder: Path | None, what: str) -> None:
     check_out(folder / "any" if folder.is_dir() else folder, what)
 
 
-def make_folder(folder: Path, kept: str = "what was measured stands above") -> None:
-    """Make a folder for results, if it is not there.
+def make_folder(folder: Path, not_lost: str = _SHOWN) -> None:
+    """Make a folder for results, unless there is one.
 
     Args:
-        folder: that `check_folder` had nothing against.
-        kept: what is not lost if it fails.
+        folder: a path that passed `check_folder`.
+        not_lost: what is not lost if that fails, for the error.
 
     Raises:
         NfoxError: if it cannot be made.
@@ -58,25 +60,28 @@ def make_folder(folder: Path, kept: str = "what was measured stands above") -> N
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise NfoxError(f"{folder} was not made: {why}; {kept}", "choose another place") from error
+        reason = error.strerror or type(error).__name__
+        raise NfoxError(
+            f"{folder} was not made: {reason}; {not_lost}", "choose another place"
+        ) from error
 
 
-def write_out(file: Path, text: str | bytes, kept: str = "what was measured stands above") -> None:
-    """Write a result.
+def write_out(file: Path, content: str | bytes, not_lost: str = _SHOWN) -> None:
+    """Write a result to a file.
 
     Args:
-        file: that `check_out` had nothing against.
-        text: of it, or the bytes of a picture.
-        kept: what is not lost if it fails.
+        file: a path that passed `check_out`.
+        content: a text, or the bytes of a picture.
+        not_lost: what is not lost if that fails, for the error.
 
     Raises:
         NfoxError: if it cannot be written, as on a full disk.
     """
     try:
-        file.write_bytes(text.encode() if isinstance(text, str) else text)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        reason = error.strerror or type(error).__name__
         raise NfoxError(
-            f"{file} was not written: {why}; {kept}", "free some space, or choose another place"
+            f"{file} was not written: {reason}; {not_lost}",
+            "free some space, or choose another place",
         ) from error

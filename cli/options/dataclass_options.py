@@ -1,4 +1,4 @@
-"""Options in groups: a command takes dataclasses, and every field of theirs is one option.
+"""Options in dataclasses: a command takes dataclasses, each field of which is one option.
 
 That keeps fifty options out of signatures, and lets commands share them.
 """
@@ -22,24 +22,27 @@ from ..errors import error_boundary
 def option(panel: str, help: str, *names: str, **extra: Any) -> Any:
     """Declare an option, for use in `Annotated`.
 
-    Its environment variable is its long name: NFOX_TOP_P for --top-p. The help text says so once
-    instead of in every line.
+    Its environment variable is made of its long name: NFOX_TOP_P for --top-p. The help text says so
+    once instead of in every line.
 
     Args:
-        panel: of the help text in which it is listed.
+        panel: the panel of the help text in which the option is listed.
         help: one line.
-        names: as typed, the long one first.
-        extra: more of `typer.Option`.
+        names: the names as they are typed, the long one first.
+        extra: more arguments of `typer.Option`.
     """
     variable = names[0].split("/")[0].removeprefix("--").replace("-", "_").upper()
     usual: dict[str, Any] = {"envvar": f"NFOX_{variable}", "show_envvar": False}
     return typer.Option(*names, help=help, rich_help_panel=panel, **usual | extra)
 
 
-def words(context: typer.Context, parameter: typer.CallbackParam, value: list[str]) -> list[str]:
-    """Split an environment variable as a shell splits words, so that quotes keep spaces.
+def split_variable(
+    context: typer.Context, parameter: typer.CallbackParam, value: list[str]
+) -> list[str]:
+    """Split the environment variable of an option that can be given more than once.
 
-    The callback of an option that can be given more than once.
+    It is split as a shell splits words, so that quotes keep spaces. Typer calls this function as
+    the callback of the option; `value` is returned if it does not come from the environment.
 
     Raises:
         BadParameter: if a quote is not closed.
@@ -55,7 +58,7 @@ def words(context: typer.Context, parameter: typer.CallbackParam, value: list[st
 
 
 def refuse_stray_options(context: typer.Context) -> None:
-    """Say that options stand before a subcommand, where they would be ignored.
+    """Refuse options that stand before a subcommand, where they would be ignored.
 
     Raises:
         UsageError: if there are any.
@@ -64,15 +67,17 @@ def refuse_stray_options(context: typer.Context) -> None:
         source = context.get_parameter_source(parameter.name or "")
         if source is not None and source.name == "COMMANDLINE":
             command = context.invoked_subcommand
-            whole = f"{context.command_path} {command}"
+            path = f"{context.command_path} {command}"
             raise UsageError(
                 f"{parameter.opts[0]} stands before {command}",
-                f"options of {command} follow it: {whole} {parameter.opts[0]} ...",
+                f"options of {command} follow it: {path} {parameter.opts[0]} ...",
             )
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn a function that takes dataclasses of options into a command; guard it."""
+    """Turn a function that takes dataclasses of options into a function for Typer, which takes the
+    options one by one, inside an `error_boundary`.
+    """
     hints = get_type_hints(function, include_extras=True)
     groups = {name: hints[name] for name in hints if is_dataclass(hints[name])}
     parameters: list[inspect.Parameter] = []
@@ -87,8 +92,8 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
         debug = bool(values.get("debug"))
         with error_boundary(debug=debug):
             for name, group in groups.items():
-                own = {field.name: values.pop(field.name) for field in fields(group)}
-                values[name] = group(**own)
+                options = {field.name: values.pop(field.name) for field in fields(group)}
+                values[name] = group(**options)
             function(**values)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__
@@ -97,13 +102,14 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameters(group: type) -> list[inspect.Parameter]:
-    kinds = get_type_hints(group, include_extras=True)
+    """Return one parameter of a signature for each field of a dataclass of options."""
+    hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=_default(field),
-            annotation=kinds[field.name],
+            annotation=hints[field.name],
         )
         for field in fields(group)
     ]

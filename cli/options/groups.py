@@ -15,7 +15,7 @@ from nfox.drafters import names
 from nfox.errors import UsageError
 from nfox.version import __version__
 
-from .dataclass_options import option, words
+from .dataclass_options import option, split_variable
 
 _model, _method, _generation, _display, _session = (
     partial(option, panel) for panel in ("Model", "Method", "Generation", "Display", "Session")
@@ -43,7 +43,7 @@ CLLM_TEMPLATES: dict[CllmType, str] = {
 
 @dataclass(frozen=True)
 class ModelArguments:
-    """What is loaded, and how."""
+    """Which model, heads and template are loaded, and how."""
 
     model: Annotated[
         Text,
@@ -97,26 +97,32 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if self.cllm_type is None:
             return
-        named = CLLM_TEMPLATES[self.cllm_type]
-        if self.conv_template not in (None, named):
+        template = CLLM_TEMPLATES[self.cllm_type]
+        if self.conv_template not in (None, template):
             raise UsageError(
-                f"--cllm-type {self.cllm_type} is short for --conv-template {named}, and "
+                f"--cllm-type {self.cllm_type} is short for --conv-template {template}, and "
                 f"--conv-template {self.conv_template} was given too",
                 "give one of the two",
             )
-        object.__setattr__(self, "conv_template", named)
+        object.__setattr__(self, "conv_template", template)
 
 
 @dataclass(frozen=True)
 class MethodArguments:
-    """What drafts, and what is accepted."""
+    """Which method drafts, with which options, and which rule accepts."""
 
     method: Annotated[
         Text, _method(f"{' | '.join(names())} \\[default: the best one ready]", "--method")
     ] = None
     options: Annotated[
         list[str],
-        _method("An option of the method.", "--option", "-o", metavar="NAME=VALUE", callback=words),
+        _method(
+            "An option of the method.",
+            "--option",
+            "-o",
+            metavar="NAME=VALUE",
+            callback=split_variable,
+        ),
     ] = field(default_factory=list)
     gamma: Annotated[
         int | None,
@@ -137,7 +143,7 @@ class MethodArguments:
 
 @dataclass(frozen=True)
 class GenerationArguments:
-    """How tokens are chosen, and when a reply ends. None: the default of the sampling."""
+    """How tokens are sampled, and when a reply ends. None stands for the default of `Sampling`."""
 
     temperature: Annotated[
         float | None, _generation("0: the likeliest token.", "--temperature", "-t", min=0)
@@ -162,7 +168,7 @@ class GenerationArguments:
         _generation(
             "Text that ends a reply; repeatable. NFOX_STOP: words, in quotes if need be.",
             "--stop",
-            callback=words,
+            callback=split_variable,
         ),
     ] = field(default_factory=list)
     max_new_tokens: Annotated[
@@ -173,7 +179,7 @@ class GenerationArguments:
 
 @dataclass(frozen=True)
 class DisplayArguments:
-    """What a reply looks like."""
+    """How replies are drawn."""
 
     style: Annotated[
         Style, _display("simple: plain lines; programmatic: JSONL in and out.", "--style")

@@ -11,7 +11,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from nfox.drafters import names
 from nfox.errors import UsageError
 
-from .dataclass_options import option, words
+from .dataclass_options import option, split_variable
 
 _server, _limit = partial(option, "Server"), partial(option, "Limits")
 Text = str | None
@@ -19,7 +19,7 @@ Text = str | None
 
 @dataclass(frozen=True)
 class AddressArguments:
-    """Where is listened, and under which name is answered."""
+    """The address that the server listens on, and the name that requests give the model."""
 
     host: Annotated[str, _server("Address to listen on; 0.0.0.0: for all.", "--host")] = "127.0.0.1"
     port: Annotated[
@@ -42,26 +42,26 @@ class AddressArguments:
                 "NAME:METHOD is what requests choose a method by",
             )
 
-    def port_or(self, usual: int) -> int:
-        """Return the port to listen on."""
-        return usual if self.port is None else self.port
+    def port_or(self, default: int) -> int:
+        """Return the port to listen on, with a default that depends on the command."""
+        return default if self.port is None else self.port
 
 
 @dataclass(frozen=True)
 class AccessArguments:
-    """Who may ask."""
+    """Which requests are let in: with which key, from which origins, for which methods."""
 
     api_key: Annotated[Text, _server("That requests must bring.", "--api-key")] = None
     cors: Annotated[
         list[str],
-        _server("A web origin that may ask, or *; repeatable.", "--cors", callback=words),
+        _server("A web origin that may ask, or *; repeatable.", "--cors", callback=split_variable),
     ] = field(default_factory=list)
     allow_host: Annotated[
         list[str],
         _server(
             "On loopback without a key: one more name of this server; repeatable.",
             "--allow-host",
-            callback=words,
+            callback=split_variable,
         ),
     ] = field(default_factory=list)
     allow_method: Annotated[
@@ -69,7 +69,7 @@ class AccessArguments:
         _server(
             "A method that requests may name; repeatable. \\[default: all that are ready]",
             "--allow-method",
-            callback=words,
+            callback=split_variable,
         ),
     ] = field(default_factory=list)
 
@@ -80,7 +80,7 @@ class AccessArguments:
 
 @dataclass(frozen=True)
 class LimitArguments:
-    """How much is taken on."""
+    """How many requests may wait, how long and how large each may be, and memory for caches."""
 
     max_queue: Annotated[int, _limit("Requests that may wait.", "--max-queue", min=1)] = 256
     request_timeout: Annotated[
@@ -95,23 +95,23 @@ class LimitArguments:
     ] = "2GiB"
 
     def __post_init__(self) -> None:
-        size("--max-request-size", self.max_request_size)
-        size("--cache-memory", self.cache_memory)
+        parse_bytes("--max-request-size", self.max_request_size)
+        parse_bytes("--cache-memory", self.cache_memory)
 
 
-def size(name: str, text: str) -> int:
-    """Return the bytes that a text like 4MiB means.
+def parse_bytes(option: str, text: str) -> int:
+    """Return the number of bytes that a text like 4MiB stands for.
 
     Args:
-        name: of the option, for errors.
+        option: the name of the option, for errors.
         text: a number with or without a unit.
 
     Raises:
-        UsageError: if it means none.
+        UsageError: if the text is no size.
     """
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
         raise UsageError(
-            f"{name} {text!r} is no size", "a number, or 512KiB, 4MiB, 2GiB"
+            f"{option} {text!r} is no size", "a number, or 512KiB, 4MiB, 2GiB"
         ) from error

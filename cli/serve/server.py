@@ -26,7 +26,7 @@ from ..display.progress import loading_display
 from ..facts import EMBEDDED
 from ..load import load_chat
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
-from ..options.listening import AccessArguments, AddressArguments, LimitArguments, size
+from ..options.listening import AccessArguments, AddressArguments, LimitArguments, parse_bytes
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -59,7 +59,7 @@ def load_served(
         Limits(
             queue=limits.max_queue,
             seconds=limits.request_timeout,
-            cache_bytes=size("--cache-memory", limits.cache_memory),
+            cache_bytes=parse_bytes("--cache-memory", limits.cache_memory),
         ),
         metrics.add,
     )
@@ -105,7 +105,7 @@ def run(
     guarded: ASGIApp = Guard(
         app,
         key=access.api_key,
-        size=size("--max-request-size", limits.max_request_size),
+        size=parse_bytes("--max-request-size", limits.max_request_size),
         hosts=hosts if is_loopback(taken) and access.api_key is None else None,
         origins=access.cors,
     )

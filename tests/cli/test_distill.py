@@ -15,7 +15,7 @@ from full_disk import room
 from typer.testing import CliRunner
 
 from nfox.cli.app import app
-from nfox.cli.processes import keep_to_own_gpus
+from nfox.cli.processes import hide_other_gpus
 from nfox.errors import UsageError
 from nfox.train.data.api_client import Server
 
@@ -173,7 +173,7 @@ def test_each_process_has_gpus_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine(there, visible, monkeypatch)
-    keep_to_own_gpus(local, count)
+    hide_other_gpus(local, count)
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == own
 
 
@@ -186,7 +186,7 @@ def test_too_few_gpus_are_an_error_and_not_the_cpu(
 ) -> None:
     machine(there, visible, monkeypatch)
     with pytest.raises(UsageError, match=f"process {local} needs {count} GPUs"):
-        keep_to_own_gpus(local, count)
+        hide_other_gpus(local, count)
 
 
 def machine(there: int, visible: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
