@@ -20,7 +20,7 @@ PACKAGES = {"nfox": ROOT / "nfox", "nfox.cli": ROOT / "cli"}
 
 # From low to high. A package imports from lower rows only, also inside functions and for types.
 ROWS = [
-    ["errors", "demo"],
+    ["errors", "version", "demo"],
     ["decoding"],
     ["text"],
     ["files"],
