@@ -54,7 +54,7 @@ def _check_template(name: str) -> None:
         raise ModelError(f"no conversation template {name!r}", "--conv-template list shows them")
 
 
-def load_chat(
+def load_engine(
     model: ModelArguments,
     method: MethodArguments,
     generation: GenerationArguments,
@@ -80,7 +80,7 @@ def load_chat(
     if model.threads is not None:
         torch.set_num_threads(model.threads)
     loading, draft_loading = _model_options(model)
-    chat = load(
+    engine = load(
         model.model,
         method=method.method,
         options=_method_options(method),
@@ -97,14 +97,16 @@ def load_chat(
         on_progress=progress.progress,
     )
     if generation.sampling == "model":
-        chat.settings = _with_model_sampling(chat, generation)
-    return chat
+        engine.settings = _with_model_sampling(engine, generation)
+    return engine
 
 
 def load_plain(model: ModelArguments) -> Engine:
     """Load the model that the options name, without a drafter; show on stderr how loading goes."""
     with loading_display(sys.stderr.isatty()) as progress:
-        return load_chat(model, MethodArguments(plain()), GenerationArguments(), progress=progress)
+        return load_engine(
+            model, MethodArguments(plain()), GenerationArguments(), progress=progress
+        )
 
 
 def make_settings(method: MethodArguments, generation: GenerationArguments) -> Settings:
@@ -130,15 +132,15 @@ def _options_set(group: object, *fields: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _with_model_sampling(chat: Engine, generation: GenerationArguments) -> Settings:
+def _with_model_sampling(engine: Engine, generation: GenerationArguments) -> Settings:
     """Return the settings with the sampling of the model's generation_config.json, but for the
     options that the person has set.
     """
     from nfox.models.generation_config import sampling_of
 
-    sampling = sampling_of(chat.model.target.model.generation_config)
+    sampling = sampling_of(engine.model.target.model.generation_config)
     sampling = replace(sampling, **_options_set(generation, *_SAMPLING))
-    return replace(chat.settings, sampling=sampling)
+    return replace(engine.settings, sampling=sampling)
 
 
 def _model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:

@@ -17,7 +17,7 @@ from nfox.eval.bench.result import SCHEMA
 from ..display.header import model_name
 from ..display.progress import loading_display
 from ..facts import EMBEDDED, command_line, model_facts
-from ..load import load_chat
+from ..load import load_engine
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..output_files import make_folder
 from .answers import write_answers
@@ -75,14 +75,14 @@ def run(
         )
     with loading_display(sys.stderr.isatty()) as progress:
         plainly = MethodArguments(plain(), accept=arguments.accept)
-        chat = load_chat(model, plainly, generation, progress=progress)
-    entrants = _entrants(arguments, sweeps, ready(chat.model.name, chat.places))
-    tasks = _tasks(prompts.kept, sweeps, chat)
-    with closing(Bench(chat, entrants, tasks)) as made:
+        engine = load_engine(model, plainly, generation, progress=progress)
+    entrants = _entrants(arguments, sweeps, ready(engine.model.name, engine.places))
+    tasks = _tasks(prompts.kept, sweeps, engine)
+    with closing(Bench(engine, entrants, tasks)) as made:
         if made.missing and len(made.entrants) == 1:
             name, why = next(iter(made.missing.items()))
             raise ModelError(f"there is nothing to compare with {plain()}: {name}: {why}")
-        settings = _settings(arguments, model, generation, chat)
+        settings = _settings(arguments, model, generation, engine)
         kept = _kept(results.out, made, settings)
         trials, complete = _rounds(made, arguments, kept)
         name = Path(model.model or EMBEDDED).name
@@ -153,10 +153,10 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _tasks(tasks: Sequence[Task], sweeps: Sequence[Sweep], chat: Engine) -> list[Task]:
+def _tasks(tasks: Sequence[Task], sweeps: Sequence[Sweep], engine: Engine) -> list[Task]:
     made = list(tasks)
     for sweep in sweeps:
-        made, left_out = sweep.tasks(made, chat)
+        made, left_out = sweep.tasks(made, engine)
         if left_out:
             print(f"nfox: {left_out} prompts are longer than that, left out", file=sys.stderr)
     if not made:
@@ -165,10 +165,13 @@ def _tasks(tasks: Sequence[Task], sweeps: Sequence[Sweep], chat: Engine) -> list
 
 
 def _settings(
-    arguments: BenchArguments, model: ModelArguments, generation: GenerationArguments, chat: Engine
+    arguments: BenchArguments,
+    model: ModelArguments,
+    generation: GenerationArguments,
+    engine: Engine,
 ) -> dict[str, Any]:
     """Return all that was asked for, as JSON has it."""
-    sampling = asdict(chat.settings.sampling)  # as it is, whoever said so
+    sampling = asdict(engine.settings.sampling)  # as it is, whoever said so
     asked = asdict(arguments) | asdict(generation) | asdict(model)
     given = asked | sampling | model_facts(model) | {"model": model.model}
     return {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
@@ -226,26 +229,26 @@ def _result(
     from nfox.eval.bench.metrics import rows
     from nfox.eval.bench.simulation import simulation
 
-    chat = made.engine
-    target = model_name(chat) + (f" with {chat.model.adapter}" if chat.model.adapter else "")
+    engine = made.engine
+    target = model_name(engine) + (f" with {engine.model.adapter}" if engine.model.adapter else "")
 
     def describe(entrant: str) -> str:
         """Name a place beside the model, wherever it lies."""
-        return made.runners[entrant].describe().replace(chat.model.name, name)
+        return made.runners[entrant].describe().replace(engine.model.name, name)
 
     parted = made.parted(trials)
     peers = {one.name for one in made.entrants if one.kind == "peer"}
     found = rows(trials, [task.category for task in made.tasks], parted, peers)
     return {
         "schema": SCHEMA,
-        "machine": machine(chat, command_line()),
+        "machine": machine(engine, command_line()),
         "settings": settings,
         "entrants": {
             one.name: {"kind": one.kind, "settings": describe(one.name)} for one in made.entrants
         },
         "missing": made.missing,
         "rows": [{"target": target, **row} for row in found],
-        "simulation": simulation(made.entrants, trials, found, chat.costs),
+        "simulation": simulation(made.entrants, trials, found, engine.costs),
         "divergences": [{**asdict(one), "task": made.tasks[one.task].id} for one in parted],
     }
 
@@ -256,10 +259,10 @@ def _write_more(made: Bench, trials: Sequence[Trial], results: ResultArguments, 
 
     if results.answers is not None:
         peers = {one.name for one in made.entrants if one.kind == "peer"}
-        chat = made.engine
+        engine = made.engine
 
         def decode(ids: Sequence[int]) -> str:
-            return spelled(chat.model.tokenizer, ids).strip()
+            return spelled(engine.model.tokenizer, ids).strip()
 
         files = write_answers(results.answers, trials, made.tasks, decode, name, peers)
         print(f"answers of {len(files)} written to {results.answers}", file=sys.stderr)

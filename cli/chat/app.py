@@ -40,7 +40,7 @@ class ChatApp:
     """The terminal program around a conversation.
 
     Args:
-        session: the conversation.
+        conversation: the conversation.
         screen: where it is drawn.
         display: how much is shown.
         notes: where everything goes that is not a reply; by default with the replies.
@@ -56,12 +56,12 @@ class ChatApp:
 
     def __init__(
         self,
-        session: Conversation,
+        conversation: Conversation,
         screen: Screen,
         display: DisplayArguments,
         notes: Console | None = None,
     ) -> None:
-        self.session = session
+        self.conversation = conversation
         self.notes = notes or screen.console
         self.screen = screen
         self.display = display
@@ -69,14 +69,14 @@ class ChatApp:
         self.fold = display.fold_thinking
         self.records: list[StepRecord] = []
         self.asked: list[Message] = []
-        self.chat.settings = replace(self.chat.settings, keep_logits=display.verbose > 1)
-        self.settings = self.chat.settings
+        self.engine.settings = replace(self.engine.settings, keep_logits=display.verbose > 1)
+        self.settings = self.engine.settings
         self.typed = ""
 
     @property
-    def chat(self) -> Engine:
+    def engine(self) -> Engine:
         """What answers."""
-        return self.session.engine
+        return self.conversation.engine
 
     def say(self, text: str) -> None:
         """Print a line of the program's own."""
@@ -85,7 +85,7 @@ class ChatApp:
     def send(self, text: str) -> None:
         """Ask something; if nothing of the reply was said, put the question back."""
         try:
-            said = self.answer(self.session.send(text))
+            said = self.answer(self.conversation.send(text))
         except ContextError as error:
             self.typed = text
             raise ContextError(
@@ -96,11 +96,11 @@ class ChatApp:
 
     def answer(self, updates: Generator[Update]) -> bool:
         """Draw a reply as it comes; say whether there is any of it."""
-        self.asked, self.settings = list(self.session.messages), self.chat.settings
+        self.asked, self.settings = list(self.conversation.messages), self.engine.settings
         view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
-        recorder, speed = Recorder(self.chat.model.tokenizer, self.screen.symbols), Speed()
+        recorder, speed = Recorder(self.engine.model.tokenizer, self.screen.symbols), Speed()
         # Closed at once, whatever fails: only then is what was said part of the conversation.
-        with interruptible(self.chat), closing(updates):
+        with interruptible(self.engine), closing(updates):
             try:
                 view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
                 for update in updates:
@@ -108,19 +108,19 @@ class ChatApp:
                         recorder.add(update.step)
                         speed.add(len(update.step.tokens), update.step.seconds.total)
                     width = self.screen.console.width
-                    row = status(self.chat, speed, self.screen.symbols, width)
+                    row = status(self.engine, speed, self.screen.symbols, width)
                     view.add(update.pieces, Text(row, _DIM))
             finally:
                 view.close()
         self.records = recorder.records
-        self._finish(self.chat.reply)
+        self._finish(self.engine.reply)
         self._keep()
         return bool(self.records)
 
     def _thinking(self) -> bool:
         """Whether the reply goes on inside <think>, as some templates begin it."""
         try:
-            segments = self.chat.template.segments(self.asked)
+            segments = self.engine.template.segments(self.asked)
         except NfoxError:  # which the reply itself will run into
             return False
         begun = self.asked[-1].content if self.asked[-1].role == "assistant" else ""
@@ -137,26 +137,26 @@ class ChatApp:
         if verbose:
             print_steps(self.records, self.screen, self.notes, trees=verbose > 1)
         if self.display.stats and not self.display.quiet:
-            self.say(footer(self.chat, reply, self.screen.symbols, self.notes.width))
+            self.say(footer(self.engine, reply, self.screen.symbols, self.notes.width))
             for line in details(reply.stats, self.screen.symbols) if verbose else ():
                 self.say(line)
-        used = (reply.stats.prompt_tokens + reply.stats.tokens) / self.chat.max_context
+        used = (reply.stats.prompt_tokens + reply.stats.tokens) / self.engine.max_context
         if reply.finish != "context" and used >= _NEARLY_FULL:
             self.say(f"the context is {used:.0%} full; /undo and /reset make room")
 
     def _keep(self) -> None:
         """Write the conversation down, so that a crash loses nothing."""
-        if self.kept and self.session.turns and (wrong := save_last(self.session)):
+        if self.kept and self.conversation.turns and (wrong := save_last(self.conversation)):
             self.kept = False
             self.say(wrong)
 
     def rescue(self) -> None:
         """Write the conversation to a file of its own, if there is any, and say where."""
-        if not self.session.turns:
+        if not self.conversation.turns:
             return
         try:
             file = rescue_file()
-            self.session.save(file)
+            self.conversation.save(file)
         except (OSError, NfoxError) as error:
             print_error(f"the conversation could not be saved: {error}")
         else:

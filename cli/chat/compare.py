@@ -24,15 +24,15 @@ def compare(app: ChatApp, reply: Reply) -> str:
     Raises:
         UsageError: if there is nothing to compare.
     """
-    chat = app.chat
+    engine = app.engine
     baseline = plain()
     if reply.method == baseline:
         raise UsageError("the last reply was plain decoding itself", "/method chooses another")
     app.say(f"answering once more with {baseline} {app.screen.symbols.ellipsis}")
-    with _plainly(app, baseline, reply), interruptible(chat):
-        for _ in chat.updates(app.asked):
+    with _plainly(app, baseline, reply), interruptible(engine):
+        for _ in engine.updates(app.asked):
             pass
-        other = chat.reply
+        other = engine.reply
     if other.stats.tokens < reply.stats.tokens and other.finish == "interrupt":
         return "stopped"
     ratio = reply.stats.tokens_per_second / other.stats.tokens_per_second
@@ -46,17 +46,26 @@ def compare(app: ChatApp, reply: Reply) -> str:
 @contextmanager
 def _plainly(app: ChatApp, baseline: str, reply: Reply) -> Iterator[None]:
     """Decode plainly, with the last reply's random numbers and length; then all is as before."""
-    chat = app.chat
-    kept = (chat.method, chat.why, chat.drafter, chat.settings, chat.replies, chat.reply)
+    engine = app.engine
+    kept = (
+        engine.method,
+        engine.why,
+        engine.drafter,
+        engine.settings,
+        engine.replies,
+        engine.reply,
+    )
     try:
-        chat.use(baseline)
-        chat.replies -= 1
-        chat.settings = replace(app.settings, max_new_tokens=max(reply.stats.tokens, 1))
+        engine.use(baseline)
+        engine.replies -= 1
+        engine.settings = replace(app.settings, max_new_tokens=max(reply.stats.tokens, 1))
         yield
     finally:
-        chat.method, chat.why, chat.drafter, chat.settings, chat.replies, chat.reply = kept
+        engine.method, engine.why, engine.drafter, engine.settings, engine.replies, engine.reply = (
+            kept
+        )
         # It has not heard what was decoded meanwhile.
-        chat.drafter.rewind(max(reply.stats.prompt_tokens - 1, 0))
+        engine.drafter.rewind(max(reply.stats.prompt_tokens - 1, 0))
 
 
 def _identity(reply: Reply, plain: Reply) -> str:

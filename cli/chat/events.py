@@ -34,31 +34,31 @@ def write(event: Event) -> None:
     sys.stdout.flush()
 
 
-def start(chat: Engine) -> Event:
+def start(engine: Engine) -> Event:
     """Return the first event: what answers."""
-    target = chat.model.target
+    target = engine.model.target
     return {
         "event": "start",
         "schema": SCHEMA,
         "version": __version__,
-        "model": chat.model.name,
-        "adapter": chat.model.adapter,
-        "method": chat.method,
-        "why": chat.why,
-        "drafter": chat.drafter.describe(),
-        "template": chat.template.name,
+        "model": engine.model.name,
+        "adapter": engine.model.adapter,
+        "method": engine.method,
+        "why": engine.why,
+        "drafter": engine.drafter.describe(),
+        "template": engine.template.name,
         "dtype": str(target.dtype).removeprefix("torch."),
         "device": str(target.device),
-        "max_context": chat.max_context,
-        "lossless": exactness(chat) == "lossless",
+        "max_context": engine.max_context,
+        "lossless": exactness(engine) == "lossless",
     }
 
 
-def reply(chat: Engine, updates: Iterator[Update], *, steps: bool) -> Iterator[Event]:
+def reply(engine: Engine, updates: Iterator[Update], *, steps: bool) -> Iterator[Event]:
     """Turn a reply into events; the last one has its numbers.
 
     Args:
-        chat: that answers.
+        engine: that answers.
         updates: of the reply.
         steps: add an event for each step.
     """
@@ -67,7 +67,7 @@ def reply(chat: Engine, updates: Iterator[Update], *, steps: bool) -> Iterator[E
             yield _delta(update.pieces)
         if steps and update.step is not None:
             yield _step(update.step)
-    done, stats = chat.reply, chat.reply.stats
+    done, stats = engine.reply, engine.reply.stats
     yield {
         "event": "end",
         "finish_reason": done.finish,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def interruptible(chat: Engine) -> Iterator[None]:
-    """Make the first Ctrl-C cancel the chat's reply, and the second raise KeyboardInterrupt."""
+def interruptible(engine: Engine) -> Iterator[None]:
+    """Make the first Ctrl-C cancel the engine's reply, and the second raise KeyboardInterrupt."""
     pressed = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -24,7 +24,7 @@ def interruptible(chat: Engine) -> Iterator[None]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        chat.cancel()
+        engine.cancel()
 
     before = signal.signal(signal.SIGINT, stop)
     try:

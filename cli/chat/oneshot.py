@@ -26,50 +26,50 @@ if TYPE_CHECKING:
     from nfox.engine import Engine
 
 
-def answer_text(chat: Engine, prompt: str, display: DisplayArguments) -> None:
+def answer_text(engine: Engine, prompt: str, display: DisplayArguments) -> None:
     """Write the answer to stdout, and its numbers to stderr if anybody sees them there."""
     screen = make_screen(display)
     stats = display.stats and (display.verbose > 0 or sys.stderr.isatty())
     notes = Console(stderr=True, highlight=False, markup=False, no_color=screen.console.no_color)
-    app = ChatApp(Conversation(chat), screen, replace(display, stats=stats), notes)
-    if display.verbose and (said := exactness(chat)) != "lossless":
+    app = ChatApp(Conversation(engine), screen, replace(display, stats=stats), notes)
+    if display.verbose and (said := exactness(engine)) != "lossless":
         app.say(said)
-    if not display.quiet and (said := hint(chat)):
+    if not display.quiet and (said := hint(engine)):
         app.say(said)
-    app.answer(app.session.send(prompt))
-    _leave(chat)
+    app.answer(app.conversation.send(prompt))
+    _leave(engine)
 
 
-def answer_json(chat: Engine, prompt: str, display: DisplayArguments) -> None:
+def answer_json(engine: Engine, prompt: str, display: DisplayArguments) -> None:
     """Write the answer to stdout as events."""
-    events.write(events.start(chat))
+    events.write(events.start(engine))
     messages = [{"role": "user", "content": prompt}]
     try:
-        with interruptible(chat):
-            for event in events.reply(chat, chat.updates(messages), steps=display.verbose > 1):
+        with interruptible(engine):
+            for event in events.reply(engine, engine.updates(messages), steps=display.verbose > 1):
                 events.write(event)
     except NfoxError as error:
         events.write(events.failure(error))
         raise
-    _leave(chat)
+    _leave(engine)
 
 
-def _leave(chat: Engine) -> None:
-    if chat.reply.finish == "interrupt":
+def _leave(engine: Engine) -> None:
+    if engine.reply.finish == "interrupt":
         raise typer.Exit(INTERRUPTED)
 
 
-def serve_lines(chat: Engine, display: DisplayArguments, *, history: bool) -> None:
+def serve_lines(engine: Engine, display: DisplayArguments, *, history: bool) -> None:
     """Read JSON lines from stdin, answer each with events; the end of the input is the end.
 
     A line is a message, {"role": "user", "content": ...}, or {"cmd": "reset"}.
     """
-    session = Conversation(chat, history=history)
-    events.write(events.start(chat))
+    conversation = Conversation(engine, history=history)
+    events.write(events.start(engine))
     for line in filter(str.strip, sys.stdin):
         try:
-            with interruptible(chat):
-                for event in _respond(session, _parse(line), display):
+            with interruptible(engine):
+                for event in _respond(conversation, _parse(line), display):
                     events.write(event)
         except NfoxError as error:
             events.write(events.failure(error))
@@ -86,18 +86,18 @@ def _parse(line: str) -> dict[str, Any]:
 
 
 def _respond(
-    session: Conversation, data: dict[str, Any], display: DisplayArguments
+    conversation: Conversation, data: dict[str, Any], display: DisplayArguments
 ) -> Iterator[events.Event]:
     content = data.get("content")
     if data == {"cmd": "reset"}:
-        session.reset()
+        conversation.reset()
         yield {"event": "reset"}
     elif data.get("role") == "system" and isinstance(content, str):
-        session.system = content
+        conversation.system = content
         yield {"event": "system"}
     elif data.get("role") == "user" and isinstance(content, str):
         steps = display.verbose > 1
-        yield from events.reply(session.engine, session.send(content), steps=steps)
+        yield from events.reply(conversation.engine, conversation.send(content), steps=steps)
     else:
         raise UsageError(
             'expected {"role": "user" or "system", "content": TEXT} or {"cmd": "reset"}',

@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 
 def chat_loop(
-    chat: Engine, loaded: float, display: DisplayArguments, session: SessionArguments
+    engine: Engine, loaded: float, display: DisplayArguments, session: SessionArguments
 ) -> None:
     """Chat until the person leaves.
 
     Args:
-        chat: answers.
+        engine: answers.
         loaded: seconds that loading it took.
         display: how much is shown.
         session: how lines are read.
     """
     screen = make_screen(display)
-    app = ChatApp(Conversation(chat, history=not session.no_history), screen, display)
+    app = ChatApp(Conversation(engine, history=not session.no_history), screen, display)
     app.kept = not session.no_input_history
     if not display.quiet:
-        print_header(chat, screen, loaded, verbose=display.verbose > 0)
-        print_legend(chat, screen)
+        print_header(engine, screen, loaded, verbose=display.verbose > 0)
+        print_legend(engine, screen)
     reader = make_reader(
         lambda typed: commands.complete(app, typed),
         plain=display.style != "rich",

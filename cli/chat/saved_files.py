@@ -26,12 +26,12 @@ def last_file() -> Path:
     return state_folder() / "last.json"
 
 
-def save_last(session: Conversation) -> str:
+def save_last(conversation: Conversation) -> str:
     """Write the conversation down as the last one; return what went wrong, or ""."""
     try:
         part = last_file().with_suffix(".part")
         part.touch(mode=0o600)
-        session.save(part)
+        conversation.save(part)
         part.replace(last_file())  # at every moment there is one whole file
     except (OSError, NfoxError) as error:
         return f"the conversation is not kept: {error}"

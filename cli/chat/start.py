@@ -8,7 +8,7 @@ import time
 from nfox.errors import UsageError
 
 from ..display.progress import loading_display
-from ..load import check, load_chat
+from ..load import check, load_engine
 from ..options.groups import (
     DisplayArguments,
     GenerationArguments,
@@ -39,20 +39,20 @@ def run(
     _check_streams(session, prompt, programmatic)
     begin = time.perf_counter()
     with loading_display(sys.stderr.isatty() and not display.quiet) as progress:
-        chat = load_chat(model, method, generation, progress=progress)
+        engine = load_engine(model, method, generation, progress=progress)
     loaded = time.perf_counter() - begin
     # These take torch, which by now was imported with something to see.
     from .oneshot import answer_json, answer_text, serve_lines
     from .repl import chat_loop
 
     if programmatic:
-        serve_lines(chat, display, history=not session.no_history)
+        serve_lines(engine, display, history=not session.no_history)
     elif prompt is None:
-        chat_loop(chat, loaded, display, session)
+        chat_loop(engine, loaded, display, session)
     elif session.as_json:
-        answer_json(chat, prompt, display)
+        answer_json(engine, prompt, display)
     else:
-        answer_text(chat, prompt, display)
+        answer_text(engine, prompt, display)
 
 
 def _prompt(session: SessionArguments) -> str | None:

@@ -117,5 +117,5 @@ def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
             arguments.concurrency,
             arguments.api_key,
         )
-    chat = load_plain(split_over_gpus(model, arguments.gpus_per_process))
-    return Local(chat.model, chat.template, arguments.max_new_tokens, arguments.temperature)
+    engine = load_plain(split_over_gpus(model, arguments.gpus_per_process))
+    return Local(engine.model, engine.template, arguments.max_new_tokens, arguments.temperature)

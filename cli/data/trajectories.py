@@ -102,15 +102,15 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     asked = _asked(model, arguments, found.kept)
     kept = found.kept[: arguments.data_size]
     provenance.check(out, asked, data)  # before a model is loaded
-    chat = load_plain(split_over_gpus(model, arguments.gpus_per_process))
+    engine = load_plain(split_over_gpus(model, arguments.gpus_per_process))
     collector = Collector(
-        chat.model,
-        chat.template,
+        engine.model,
+        engine.template,
         arguments.n,
         arguments.max_new_seq_len,
         arguments.augment,
         arguments.use_labels,
-        chat.max_context,
+        engine.max_context,
     )
     facts = {"command": command_line(), "data": data, "read": found.describe()}
 

@@ -21,63 +21,63 @@ if TYPE_CHECKING:
 _DIM = Style(dim=True)
 
 
-def model_name(chat: Engine) -> str:
+def model_name(engine: Engine) -> str:
     """Return the model's name without the folders around it."""
     from nfox.demo import TARGET
 
-    name = chat.model.name
+    name = engine.model.name
     if Path(name) == TARGET:
         return "the embedded model"
     return Path(name).name if Path(name).is_dir() else name
 
 
-def exactness(chat: Engine) -> str:
+def exactness(engine: Engine) -> str:
     """Say whether replies follow the target's own distribution."""
     from nfox.decoding.rules import make_rule
 
-    settings = chat.settings
+    settings = engine.settings
     rule = make_rule(settings.accept, settings.sampling, lenience=settings.lenience)
     return "lossless" if rule.lossless else f"{settings.accept}: not lossless"
 
 
-def print_header(chat: Engine, screen: Screen, loaded: float, *, verbose: bool) -> None:
+def print_header(engine: Engine, screen: Screen, loaded: float, *, verbose: bool) -> None:
     """Print two or three lines about what was loaded.
 
     Args:
-        chat: the model and the method.
+        engine: the model and the method.
         screen: where.
         loaded: seconds it took.
         verbose: add what forwards cost.
     """
-    target, dot = chat.model.target, screen.symbols.dot
-    size, adapter = target.model.num_parameters(), chat.model.adapter
+    target, dot = engine.model.target, screen.symbols.dot
+    size, adapter = target.model.num_parameters(), engine.model.adapter
     parts = (
         f"nfox {__version__}",
-        chat.method,
-        exactness(chat),
-        f"{model_name(chat)}{f' with {adapter}' if adapter else ''}, {_count(size)} parameters",
+        engine.method,
+        exactness(engine),
+        f"{model_name(engine)}{f' with {adapter}' if adapter else ''}, {_count(size)} parameters",
         f"{str(target.dtype).removeprefix('torch.')} {', '.join(target.devices)}",
         f"takes {target.proposals}",
-        f"template {chat.template.name}",
+        f"template {engine.template.name}",
         f"loaded in {loaded:.1f} s",
     )
     line = Text(dot.join(parts))
     line.stylize("bold", 0, len(parts[0]))
     screen.console.print(line)
-    screen.console.print(Text(method_line(chat), _DIM))
-    if said := hint(chat):
+    screen.console.print(Text(method_line(engine), _DIM))
+    if said := hint(engine):
         screen.console.print(Text(said, _DIM))
-    if chat.costs is not None:
-        if target.proposals != "nothing" and not chat.costs.pays:
+    if engine.costs is not None:
+        if target.proposals != "nothing" and not engine.costs.pays:
             said = "scoring more than one token takes too long here for drafting to pay"
             screen.console.print(Text(said, _DIM))
         if verbose:
-            screen.console.print(Text(str(chat.costs), _DIM))
+            screen.console.print(Text(str(engine.costs), _DIM))
 
 
-def print_legend(chat: Engine, screen: Screen) -> None:
+def print_legend(engine: Engine, screen: Screen) -> None:
     """Print how to read the marks, in the marks."""
-    rule = "" if exactness(chat) == "lossless" else f" ({chat.settings.accept})"
+    rule = "" if exactness(engine) == "lossless" else f" ({engine.settings.accept})"
     words: dict[Source, str] = {
         "bonus": "target model",
         "accepted": f"accepted draft{rule}",
@@ -91,20 +91,20 @@ def print_legend(chat: Engine, screen: Screen) -> None:
     screen.console.print(line)
 
 
-def method_line(chat: Engine) -> str:
+def method_line(engine: Engine) -> str:
     """Say why this method, and what it drafts with, without the model's whole path."""
-    said = f"{chat.method}: {chat.why}"
-    if described := chat.drafter.describe():
+    said = f"{engine.method}: {engine.why}"
+    if described := engine.drafter.describe():
         said += f"; {described}"
-    return said.replace(f"{chat.model.name}/", "").replace(chat.model.name, model_name(chat))
+    return said.replace(f"{engine.model.name}/", "").replace(engine.model.name, model_name(engine))
 
 
-def hint(chat: Engine) -> str:
+def hint(engine: Engine) -> str:
     """Say that an adapter would make the method faster; "" where nothing is to be said."""
-    made_for = method(chat.method).adapter
-    if chat.model.adapter or made_for not in available(chat.model.name):
+    made_for = method(engine.method).adapter
+    if engine.model.adapter or made_for not in available(engine.model.name):
         return ""
-    return f"for {chat.method} there is an adapter of this model: --adapter {made_for} (/adapter)"
+    return f"for {engine.method} there is an adapter of this model: --adapter {made_for} (/adapter)"
 
 
 def _count(number: int) -> str:

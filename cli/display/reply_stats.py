@@ -55,24 +55,24 @@ def short(number: int) -> str:
     return str(number) if number < 1000 else f"{number / 1000:.1f}k".replace(".0k", "k")
 
 
-def status(chat: Engine, speed: Speed, symbols: Symbols, width: int) -> str:
+def status(engine: Engine, speed: Speed, symbols: Symbols, width: int) -> str:
     """Return what the row below a growing reply says."""
-    stats = chat.reply.stats
+    stats = engine.reply.stats
     parts = (
         str(speed),
         f"{symbols.tau} {stats.tau:.2f}",
         f"{stats.tokens} tok",
         bars(stats.lengths[-12:], symbols.bars) if width >= 72 else "",
-        context(chat, stats),
+        context(engine, stats),
         "^C stops",
     )
     return fit(parts, width - 1, symbols.dot)
 
 
-def footer(chat: Engine, reply: Reply, symbols: Symbols, width: int) -> str:
+def footer(engine: Engine, reply: Reply, symbols: Symbols, width: int) -> str:
     """Return the one line that stays below a reply."""
     stats = reply.stats
-    why = FINISHES.get(reply.finish, "").format(limit=chat.settings.max_new_tokens)
+    why = FINISHES.get(reply.finish, "").format(limit=engine.settings.max_new_tokens)
     parts = (
         why,
         f"{stats.tokens_per_second:.1f} tok/s",
@@ -82,14 +82,14 @@ def footer(chat: Engine, reply: Reply, symbols: Symbols, width: int) -> str:
         f"TTFT {seconds(stats.first_token_seconds)}",
         f"{stats.steps} steps",
         reply.method,
-        context(chat, stats),
+        context(engine, stats),
     )
     return fit(parts, width, symbols.dot)
 
 
-def context(chat: Engine, stats: Stats) -> str:
+def context(engine: Engine, stats: Stats) -> str:
     """Say how full the context is."""
-    return f"ctx {short(stats.prompt_tokens + stats.tokens)}/{short(chat.max_context)}"
+    return f"ctx {short(stats.prompt_tokens + stats.tokens)}/{short(engine.max_context)}"
 
 
 def bars(numbers: Sequence[int], levels: str) -> str:

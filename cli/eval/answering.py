@@ -15,7 +15,7 @@ from nfox.errors import NfoxError, UsageError
 from ..display.progress import bar, loading_display
 from ..facts import command_line, model_facts
 from ..generate.answering import answer_all
-from ..load import load_chat
+from ..load import load_engine
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ class Answering:
         model: its options.
         method: its options.
         generation: its options.
-        prepare: changes the chat for the task, once it is loaded.
+        prepare: changes the engine for the task, once it is loaded.
         more: what to add to the line of an answer; it is found anew where answers are read again.
     """
 
     model: ModelArguments
     method: MethodArguments
     generation: GenerationArguments
-    prepare: Callable[[Engine], None] = lambda chat: None
+    prepare: Callable[[Engine], None] = lambda engine: None
     more: Callable[[Line], Line] = lambda line: {}
 
     def facts(self, **more: Any) -> Line:
@@ -107,17 +107,17 @@ class Answering:
         return lines
 
     def _ask(self, prompts: Sequence[Prompt], keep: Callable[[str], object]) -> None:
-        chat = self._load()
+        engine = self._load()
         with bar("questions", len(prompts)) as on_done:
-            answer_all(chat, prompts, keep, self.more, lambda: on_done(1))
+            answer_all(engine, prompts, keep, self.more, lambda: on_done(1))
 
     def _load(self) -> Engine:
         import sys
 
         with loading_display(sys.stderr.isatty()) as progress:
-            chat = load_chat(self.model, self.method, self.generation, progress=progress)
-        self.prepare(chat)
-        return chat
+            engine = load_engine(self.model, self.method, self.generation, progress=progress)
+        self.prepare(engine)
+        return engine
 
 
 def _read(path: Path) -> list[Line]:

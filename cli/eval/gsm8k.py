@@ -65,10 +65,10 @@ def gsm8k(
         for place, (question, _) in enumerate(problems)
     ]
 
-    def prepare(chat: Engine) -> None:
+    def prepare(engine: Engine) -> None:
         if examples:
-            stop = (*chat.settings.stop, *SHOT_ENDS)
-            chat.settings = replace(chat.settings, stop=stop)
+            stop = (*engine.settings.stop, *SHOT_ENDS)
+            engine.settings = replace(engine.settings, stop=stop)
 
     def judged(line: Line) -> Line:
         said, right = final_answer(line["text"]), wanted[line["id"]]

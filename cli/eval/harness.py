@@ -82,10 +82,10 @@ def humaneval(
         for place, (name, task) in enumerate(tasks.items())
     ]
 
-    def prepare(chat: Engine) -> None:
+    def prepare(engine: Engine) -> None:
         if not how.instruct:
-            stop = (*chat.settings.stop, *FUNCTION_ENDS)
-            chat.settings = replace(chat.settings, stop=stop)
+            stop = (*engine.settings.stop, *FUNCTION_ENDS)
+            engine.settings = replace(engine.settings, stop=stop)
 
     def completion(line: Line) -> str:
         entry = str(tasks[line["id"]]["entry_point"])
@@ -144,15 +144,15 @@ def spider(
     report("spider", lines, f"{len(lines)} queries written to {shlex.quote(str(out))}")
 
 
-def _hint_at_sql(chat: Engine) -> None:
+def _hint_at_sql(engine: Engine) -> None:
     """Say so if nothing asks for SQL: a question stands behind the tables, and no word of it."""
     from nfox.text.template import Message
 
-    asked = chat.template.segments([Message("user", "")])
+    asked = engine.template.segments([Message("user", "")])
     if "sql" not in "".join(segment.text for segment in asked).lower():
         print(
-            f"nfox: the template {chat.template.name} asks for no SQL, only the question is there; "
-            "--cllm-type spider does, or --system TEXT",
+            f"nfox: the template {engine.template.name} asks for no SQL, only the question is "
+            "there; --cllm-type spider does, or --system TEXT",
             file=sys.stderr,
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from nfox.errors import UsageError
 
-from ..load import load_chat
+from ..load import load_engine
 from ..options.dataclass_options import option
 from ..options.groups import DisplayArguments, GenerationArguments, MethodArguments, ModelArguments
 from .results import keep, tell_left_out
@@ -55,32 +55,32 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
 
     check_out(data.out)
     check_file(data.picture)
-    chat = load_chat(model, method, GenerationArguments())
+    engine = load_engine(model, method, GenerationArguments())
     from nfox.decoding import tree_shapes as trees
     from nfox.drafters.common.heads import HeadsDrafter
     from nfox.train.data.conversations import read
     from nfox.train.data.rows import Rows
     from nfox.train.heads.learner import HeadsLearner
 
-    drafter = chat.drafter
+    drafter = engine.drafter
     if not isinstance(drafter, HeadsDrafter):
-        raise UsageError(f"{chat.method} has no heads to measure", "add --heads FOLDER")
+        raise UsageError(f"{engine.method} has no heads to measure", "add --heads FOLDER")
     kept = tell_left_out(data.data, read(data.data)).kept[: data.limit]
-    length = min(data.max_length, chat.max_context)
-    rows = Rows(kept, chat.template, chat.model.tokenizer, length)
+    length = min(data.max_length, engine.max_context)
+    rows = Rows(kept, engine.template, engine.model.tokenizer, length)
     seconds = drafter.seconds()  # before the heads become float32
-    found = HeadsLearner(drafter.heads, chat.model.target).measure(rows)
+    found = HeadsLearner(drafter.heads, engine.model.target).measure(rows)
     width = drafter.width
     largest = trees.best(found.accuracy, None, most=data.nodes, width=width)
-    fastest = trees.best(found.accuracy, chat.costs, seconds, most=data.nodes, width=width)
-    names = {"method": chat.method, "heads": drafter.name, "model": chat.model.name}
+    fastest = trees.best(found.accuracy, engine.costs, seconds, most=data.nodes, width=width)
+    names = {"method": engine.method, "heads": drafter.name, "model": engine.model.name}
     best = {"tree": fastest.paths, "tau": fastest.tau(found.accuracy), "draft_seconds": seconds}
     sizes = {"data": data.data, "conversations": len(rows)}
     screen = make_screen(DisplayArguments())
     drawn = picture(found, len(rows), largest, fastest, screen.symbols)
     draw(drawn, screen)
     result = {**names, **sizes, **asdict(found), **best}
-    keep(result, data.out, drawn, data.picture, title=f"{chat.method} heads")
+    keep(result, data.out, drawn, data.picture, title=f"{engine.method} heads")
 
 
 def picture(

@@ -54,7 +54,7 @@ class JacobiArguments:
 def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
     """Measure Jacobi decoding in fixed blocks, as CLLMs are: what iterations give, and how.
 
-    The chat's window slides instead, so that no guess is lost at the end of a block.
+    The engine's window slides instead, so that no guess is lost at the end of a block.
     """
     if arguments.data is None:
         raise UsageError("--data is missing", "nfox eval jacobi --model NAME --data FILE.jsonl")
@@ -70,15 +70,15 @@ def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
 
     told = read(arguments.data, arguments.schemas, replies=False)
     kept = tell_left_out(arguments.data, told).kept[: arguments.limit]
-    chat = load_plain(model)
-    answers, refused = _answers(chat, kept, arguments)
-    found = summarise(answers, chat.stop_ids)
-    names = {"model": chat.model.name, "data": arguments.data, "n": arguments.n}
+    engine = load_plain(model)
+    answers, refused = _answers(engine, kept, arguments)
+    found = summarise(answers, engine.stop_ids)
+    names = {"model": engine.model.name, "data": arguments.data, "n": arguments.n}
     limits = {"max_new_tokens": arguments.max_new_tokens, "refused": refused}
     screen = make_screen(DisplayArguments())
     edge = screen.console.width if screen.console.is_terminal else None
     folded, whole = (
-        picture(found, answers, chat.model.tokenizer, screen.symbols, width)
+        picture(found, answers, engine.model.tokenizer, screen.symbols, width)
         for width in (edge, None)
     )
     draw(folded, screen)
@@ -89,7 +89,7 @@ def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
 
 
 def _answers(
-    chat: Engine, kept: Sequence[Sequence[Message]], arguments: JacobiArguments
+    engine: Engine, kept: Sequence[Sequence[Message]], arguments: JacobiArguments
 ) -> tuple[list[list[Block]], int]:
     """Answer the first question of every record; return the blocks, and how many did not fit."""
     from rich.console import Console
@@ -102,18 +102,18 @@ def _answers(
     bar: dict[str, Any] = {"console": console, "disable": not console.is_terminal}
     found: list[list[Block]] = []
     for number, messages in enumerate(track(kept, "records", **bar)):
-        prompt = chat.template.encode(chat.model.tokenizer, question(messages))
+        prompt = engine.template.encode(engine.model.tokenizer, question(messages))
         try:
             blocks = answer(
-                chat.model.target, prompt, arguments.n, max_tokens=arguments.max_new_tokens,
-                stop_ids=chat.stop_ids, seed=number, max_context=chat.max_context,
+                engine.model.target, prompt, arguments.n, max_tokens=arguments.max_new_tokens,
+                stop_ids=engine.stop_ids, seed=number, max_context=engine.max_context,
             )  # fmt: skip
         except ContextError:
             continue
         found.append(blocks)
     if not found:
         raise ContextError(
-            f"none of {len(kept)} questions fits into the context of {chat.max_context} tokens"
+            f"none of {len(kept)} questions fits into the context of {engine.max_context} tokens"
         )
     return found, len(kept) - len(found)
 

@@ -41,9 +41,9 @@ def loss(model: ModelArguments, arguments: LossArguments) -> None:
 
     found = tell_left_out(data, read(data, arguments.schemas))
     kept = found.kept[: arguments.limit]
-    chat = load_plain(model)
-    length = min(arguments.max_length, chat.max_context)
-    rows = Rows(kept, chat.template, chat.model.tokenizer, length)
-    mean, count = held_out_loss(chat.model.target, rows)
+    engine = load_plain(model)
+    length = min(arguments.max_length, engine.max_context)
+    rows = Rows(kept, engine.template, engine.model.tokenizer, length)
+    mean, count = held_out_loss(engine.model.target, rows)
     print(f"loss {mean:.4f} per token (perplexity {math.exp(mean):.2f})")
     print(f"over {count} tokens of the replies in {len(rows)} conversations of {data}")

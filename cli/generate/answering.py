@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def answer_all(
-    chat: Engine,
+    engine: Engine,
     prompts: Iterable[Prompt],
     keep: Callable[[str], object],
     more: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: {},
@@ -21,7 +21,7 @@ def answer_all(
     """Answer all prompts; return how many were refused.
 
     Args:
-        chat: that answers.
+        engine: that answers.
         prompts: in order.
         keep: takes a JSON line for each.
         more: what to add to a line.
@@ -31,7 +31,7 @@ def answer_all(
 
     refused = 0
     for prompt in prompts:
-        line = answer(chat, prompt)
+        line = answer(engine, prompt)
         refused += "error" in line
         keep(json.dumps(line | more(line), ensure_ascii=False) + "\n")
         on_done()

@@ -13,7 +13,7 @@ import typer
 from nfox.errors import ContextError, UsageError
 
 from ..display.progress import loading_display
-from ..load import check, load_chat
+from ..load import check, load_engine
 from ..options.dataclass_options import option
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..processes import own_share, split_over_gpus
@@ -68,7 +68,7 @@ def generate(
     def load() -> Engine:
         parts = split_over_gpus(model, files.gpus_per_process)
         with loading_display(sys.stderr.isatty() and share.rank == 0) as progress:
-            return load_chat(parts, method, generation, progress=progress)
+            return load_engine(parts, method, generation, progress=progress)
 
     if not prompts:
         print("nfox: there are no prompts", file=sys.stderr)

@@ -59,14 +59,14 @@ def add(
     todo = [prompt for prompt in own if prompt.id in answered.missing]
     if first and not answered.missing:
         print("nfox: all prompts are answered already", file=sys.stderr)
-    chat = load() if todo else None
+    engine = load() if todo else None
     with (
         reporting_full_disk(out, "what was written is whole", "free some space; the same goes on"),
         bar("prompts", len(answered.missing), wanted=first and bool(answered.missing)) as on_done,
     ):
         provenance.begin(out, {"command": command_line(), **asked}, share)
-        if chat is not None:
-            _answer_own(chat, todo, out, answered, on_done)
+        if engine is not None:
+            _answer_own(engine, todo, out, answered, on_done)
         provenance.finish(out, share, {"prompts": len(todo)}, time.time() - begin)
         if not first:
             return 0
@@ -80,7 +80,7 @@ def add(
 
 
 def _answer_own(
-    chat: Engine,
+    engine: Engine,
     todo: Sequence[Prompt],
     out: Path,
     answered: Answered,
@@ -98,7 +98,7 @@ def _answer_own(
         append(out, line, missing)
 
     left = (prompt for prompt in todo if prompt.id in answered.missing)
-    answer_all(chat, left, keep, on_done=partial(_look, answered, on_done))
+    answer_all(engine, left, keep, on_done=partial(_look, answered, on_done))
 
 
 def _look(answered: Answered, on_done: Callable[[int], None]) -> int:

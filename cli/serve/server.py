@@ -24,7 +24,7 @@ from nfox.serve.worker import Limits, Worker
 from ..display.header import exactness, method_line
 from ..display.progress import loading_display
 from ..facts import EMBEDDED
-from ..load import load_chat
+from ..load import load_engine
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..options.listening import AccessArguments, AddressArguments, LimitArguments, parse_bytes
 
@@ -48,14 +48,14 @@ def load_served(
         NfoxError: if anything is missing or does not fit.
     """
     with loading_display(sys.stderr.isatty()) as progress:
-        chat = load_chat(model, method, generation, progress=progress)
+        engine = load_engine(model, method, generation, progress=progress)
     if generation.seed is None:  # or a server would say the same after every start
-        sampling = replace(chat.settings.sampling, seed=secrets.randbits(32))
-        chat.settings = replace(chat.settings, sampling=sampling)
-    metrics, name = Metrics(), address.served_model_name or _name(chat)
+        sampling = replace(engine.settings.sampling, seed=secrets.randbits(32))
+        engine.settings = replace(engine.settings, sampling=sampling)
+    metrics, name = Metrics(), address.served_model_name or _name(engine)
     worker = Worker(
-        chat,
-        _methods(chat, access.allow_method),
+        engine,
+        _methods(engine, access.allow_method),
         Limits(
             queue=limits.max_queue,
             seconds=limits.request_timeout,
@@ -64,15 +64,15 @@ def load_served(
         metrics.add,
     )
     metrics.watch(worker)
-    return Served(name, worker, metrics, [chat.model.name])
+    return Served(name, worker, metrics, [engine.model.name])
 
 
-def _methods(chat: Engine, allowed: list[str]) -> list[str]:
+def _methods(engine: Engine, allowed: list[str]) -> list[str]:
     """Return the methods that requests may name: those whose weights are there."""
-    if chat.model.target.proposals == "nothing":
+    if engine.model.target.proposals == "nothing":
         found = [plain()]
     else:
-        found = sorted({*ready(chat.model.name, chat.places), chat.method})
+        found = sorted({*ready(engine.model.name, engine.places), engine.method})
     strange = sorted(set(allowed) - set(found))
     if strange:
         raise UsageError(
@@ -82,11 +82,11 @@ def _methods(chat: Engine, allowed: list[str]) -> list[str]:
     return [name for name in found if name in allowed or not allowed]
 
 
-def _name(chat: Engine) -> str:
+def _name(engine: Engine) -> str:
     """Return what requests call the model, without the folders around it."""
     from nfox.demo import TARGET
 
-    name = chat.model.name
+    name = engine.model.name
     if Path(name) == TARGET:
         return EMBEDDED
     return Path(name).resolve().name if Path(name).is_dir() else name
@@ -128,8 +128,8 @@ def introduce(served: Served, taken: socket, path: str, warning: str) -> None:
         path: behind the address.
         warning: for when others than this machine reach it.
     """
-    chat = served.worker.engine
-    say(f"{served.name} at {url(taken)}{path}; {method_line(chat)}; {exactness(chat)}")
+    engine = served.worker.engine
+    say(f"{served.name} at {url(taken)}{path}; {method_line(engine)}; {exactness(engine)}")
     say(f"models: {', '.join(served.names)}")
     if not is_loopback(taken) and warning:
         say(warning)

@@ -35,25 +35,25 @@ FASTCHAT = ("!!exit", "!!reset", "!!remove", "!!regen", "!!save", "!!load")
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return load(str(cli_model.save(tmp_path_factory.mktemp("model"))))
 
 
 @pytest.fixture
-def app(chat: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatApp:
+def app(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatApp:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    chat.use()
-    chat.settings = Settings(max_new_tokens=31)
-    chat.reply = Reply("")
-    return make(chat)
+    engine.use()
+    engine.settings = Settings(max_new_tokens=31)
+    engine.reply = Reply("")
+    return make(engine)
 
 
-def make(chat: Engine, **options: object) -> ChatApp:
+def make(engine: Engine, **options: object) -> ChatApp:
     display = replace(DisplayArguments(), **options)  # type: ignore[arg-type]
     file = io.StringIO()
-    app = ChatApp(Conversation(chat), make_screen(display, file), display)
+    app = ChatApp(Conversation(engine), make_screen(display, file), display)
     app.notes = Console(file=file, width=100, highlight=False)
     return app
 
@@ -74,7 +74,7 @@ def do(app: ChatApp, text: str) -> str:
 
 
 def contents(app: ChatApp) -> list[str]:
-    return [message.content for message in app.session.messages]
+    return [message.content for message in app.conversation.messages]
 
 
 def test_one_registry_drives_everything(app: ChatApp) -> None:
@@ -121,7 +121,7 @@ def test_a_cut_reply_goes_on(app: ChatApp) -> None:
     assert contents(app) == ["hello", cli_model.said(27), "more", cli_model.said(9)]
 
 
-def test_every_turn_is_kept_and_the_last_talk_comes_back(chat: Engine, app: ChatApp) -> None:
+def test_every_turn_is_kept_and_the_last_talk_comes_back(engine: Engine, app: ChatApp) -> None:
     with pytest.raises(UsageError, match="no last conversation"):
         do(app, "/load")
     do(app, "hello")
@@ -129,10 +129,10 @@ def test_every_turn_is_kept_and_the_last_talk_comes_back(chat: Engine, app: Chat
     app.kept = True
     for question in ("one", "two"):
         do(app, question)
-    before = app.session.messages
-    later = make(chat)
+    before = app.conversation.messages
+    later = make(engine)
     assert "loaded 6 messages" in do(later, "/load")
-    assert later.session.messages == before
+    assert later.conversation.messages == before
     [file] = Path("state/nfox").iterdir()
     assert file.stat().st_mode & 0o077 == 0
     file.unlink()
@@ -160,7 +160,7 @@ def test_a_talk_is_resumed(
 
         monkeypatch.setattr(repl, "make_reader", lambda *a, **k: read)
         arguments = SessionArguments(no_input_history=not kept, **options)
-        chat_loop(app.chat, 0.0, DisplayArguments(), arguments)
+        chat_loop(app.engine, 0.0, DisplayArguments(), arguments)
 
     talking("hello", "/continue")
     talking("/save now.json", resume=True)
@@ -194,22 +194,24 @@ def test_methods_in_mid_conversation(app: ChatApp) -> None:
     for name in ("none", "jacobi", "lookup"):
         assert name in do(app, f"/method {name}")
         do(app, "hello")
-        assert app.chat.reply.method == name
+        assert app.engine.reply.method == name
     do(app, "/method lookup gamma=2")
-    assert "2" in app.chat.drafter.describe()
+    assert "2" in app.engine.drafter.describe()
     assert "lookup" in do(app, "/method auto")
     assert set(contents(app)[1::2]) == {cli_model.said(31)}
     for wrong in ("/method warp", "/method lookup gamma", "/method lookup colour=1"):
         with pytest.raises(NfoxError):
             do(app, wrong)
-    assert app.chat.method == "lookup"
+    assert app.engine.method == "lookup"
 
 
 @pytest.mark.parametrize("name", ["lookup", "jacobi"])
-def test_the_header_says_when_drafting_does_not_pay(chat: Engine, app: ChatApp, name: str) -> None:
+def test_the_header_says_when_drafting_does_not_pay(
+    engine: Engine, app: ChatApp, name: str
+) -> None:
     flat, steep = Costs({1: 1.0, 32: 1.0}), Costs({1: 1.0, 2: 2.0, 32: 32.0})
     for costs, word in ((flat, False), (steep, True)):
-        made = Engine(chat.model, chat.template, method=name, costs=costs)
+        made = Engine(engine.model, engine.template, method=name, costs=costs)
         print_header(made, app.screen, 1.0, verbose=True)
         shown = said(app).replace("\n", " ")
         assert ("plain decoding, drafting does not pay on this machine" in shown) is word
@@ -219,8 +221,8 @@ def test_the_header_says_when_drafting_does_not_pay(chat: Engine, app: ChatApp, 
 
 def test_a_template_brings_what_ends_a_reply(app: ChatApp) -> None:
     do(app, "/template chatml")
-    assert app.chat.template.name == "chatml"
-    assert set(app.chat.template.stop_ids) <= app.chat.stop_ids
+    assert app.engine.template.name == "chatml"
+    assert set(app.engine.template.stop_ids) <= app.engine.stop_ids
     assert "tokenizer" in do(app, "/template tokenizer")
 
 
@@ -256,13 +258,13 @@ def test_numbers_and_steps(app: ChatApp) -> None:
     assert "·dog" not in steps.split("·brown¹")[0]
 
 
-def test_verbose_shows_steps_probabilities_and_trees(chat: Engine, app: ChatApp) -> None:
-    loud = make(chat, verbose=2)
+def test_verbose_shows_steps_probabilities_and_trees(engine: Engine, app: ChatApp) -> None:
+    loud = make(engine, verbose=2)
     shown = do(loud, "the quick brown dog")
     assert "·brown¹" in shown and "✓ ·brown p=1.000" in shown and "p=0.000" in shown
     assert "refused" in shown and "ms/step" in shown
-    chat.settings = replace(chat.settings, keep_logits=False)
-    plain = make(chat, verbose=1, ascii=True)
+    engine.settings = replace(engine.settings, keep_logits=False)
+    plain = make(engine, verbose=1, ascii=True)
     shown = do(plain, "the quick brown dog").partition("step ")[2]
     assert "_brown1 _fox_T" in shown
     assert not set(shown) & set("·τ✓✗…↵ᵀ")
@@ -279,13 +281,13 @@ def test_a_thought_that_was_cut_is_still_one(app: ChatApp) -> None:
 def test_compare_measures_and_changes_nothing(app: ChatApp) -> None:
     do(app, "/set temperature=0.7 seed=5")
     do(app, "hello")
-    chat, before = app.chat, contents(app)
-    kept = (chat.method, chat.drafter, chat.settings, chat.replies, chat.reply)
+    engine, before = app.engine, contents(app)
+    kept = (engine.method, engine.drafter, engine.settings, engine.replies, engine.reply)
     do(app, "/set temperature=0 max_new_tokens=2")
     do(app, "/set temperature=0.7 max_new_tokens=31")
     told = do(app, "/compare")
     assert "x measured" in told and "identical output: yes" in told
-    assert (chat.method, chat.drafter, chat.settings, chat.replies, chat.reply) == kept
+    assert (engine.method, engine.drafter, engine.settings, engine.replies, engine.reply) == kept
     assert contents(app) == before
     do(app, "more")
     assert contents(app)[3] == cli_model.said(31)
@@ -295,8 +297,8 @@ def test_compare_measures_and_changes_nothing(app: ChatApp) -> None:
         do(app, "/compare")
 
 
-def test_a_full_context_is_told_before_and_refused_then(chat: Engine, app: ChatApp) -> None:
-    limit, chat.max_context = chat.max_context, 64
+def test_a_full_context_is_told_before_and_refused_then(engine: Engine, app: ChatApp) -> None:
+    limit, engine.max_context = engine.max_context, 64
     try:
         assert "95% full" in do(app, "twenty-four letters here")
         before = contents(app)
@@ -306,27 +308,27 @@ def test_a_full_context_is_told_before_and_refused_then(chat: Engine, app: ChatA
         assert app.typed == "one more"
         assert contents(app) == before
     finally:
-        chat.max_context = limit
+        engine.max_context = limit
 
 
 def test_what_got_no_answer_stands_in_the_line_again(
     app: ChatApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def silent(messages: object) -> Iterator[Update]:
-        app.chat.reply = Reply("")
+        app.engine.reply = Reply("")
         yield from ()
 
-    monkeypatch.setattr(app.chat, "updates", silent)
+    monkeypatch.setattr(app.engine, "updates", silent)
     assert "before anything was said" in do(app, "hello?")
     assert app.typed == "hello?"
     assert contents(app) == []
 
 
-def test_the_first_ctrl_c_cancels_and_the_second_raises(chat: Engine) -> None:
+def test_the_first_ctrl_c_cancels_and_the_second_raises(engine: Engine) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), interruptible(chat):
+    with pytest.raises(KeyboardInterrupt), interruptible(engine):
         os.kill(os.getpid(), signal.SIGINT)
-        assert chat._cancelled.is_set()
+        assert engine._cancelled.is_set()
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -343,16 +345,16 @@ def test_the_conversation_outlives_the_program(
 ) -> None:
     typed = iter(["hello", "and then?"])
     monkeypatch.setattr(repl, "make_reader", lambda *a, **k: lambda start: next(typed))
-    whole = app.chat.updates
+    whole = app.engine.updates
 
     def failing(messages: list[object]) -> Iterator[Update]:
         if len(messages) > 1:
             raise error
         yield from whole(messages)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(app.chat, "updates", failing)
+    monkeypatch.setattr(app.engine, "updates", failing)
     with pytest.raises(typer.Exit) as left:
-        chat_loop(app.chat, 0.0, DisplayArguments(), SessionArguments())
+        chat_loop(app.engine, 0.0, DisplayArguments(), SessionArguments())
     assert left.value.exit_code == code
     [file] = (Path("state") / "nfox").glob("conversation-*.json")
     saved = json.loads(file.read_text())["messages"]

@@ -179,13 +179,13 @@ def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(commands.complete(app, "/adapter c")) == ["cllm"]
     do("the quick brown fox")
     assert "* cllm" in do("/adapter cllm")
-    assert len(app.session.turns) == 2, "the conversation stays"
+    assert len(app.conversation.turns) == 2, "the conversation stays"
     do("/regen")
-    assert app.chat.reply.ids == answer(chat(model, "cllm"))
+    assert app.engine.reply.ids == answer(chat(model, "cllm"))
     with pytest.raises(ModelError):
         do("/adapter absent")
     assert "* none" in do("/adapter none")
-    assert app.chat.model.adapter is None
+    assert app.engine.model.adapter is None
 
 
 def test_jacobi_says_that_a_cllm_is_there(model: str) -> None:

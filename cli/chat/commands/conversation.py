@@ -44,14 +44,14 @@ def leave(app: ChatApp, rest: str) -> None:
 @command("/reset", "/clear", "!!reset")
 def reset(app: ChatApp, rest: str) -> None:
     """Forget the conversation; the system message stays."""
-    app.session.reset()
+    app.conversation.reset()
     app.say("a new conversation")
 
 
 @command("/undo", "!!remove")
 def undo(app: ChatApp, rest: str) -> None:
     """Take back the last question and its reply."""
-    question = app.session.undo()
+    question = app.conversation.undo()
     if question is None:
         raise UsageError("there is nothing to take back")
     app.say(f"took back: {_excerpt(app, question)}")
@@ -60,13 +60,13 @@ def undo(app: ChatApp, rest: str) -> None:
 @command("/regen", "!!regen")
 def regenerate(app: ChatApp, rest: str) -> None:
     """Answer the last question again; above temperature 0, differently."""
-    app.answer(app.session.regenerate())
+    app.answer(app.conversation.regenerate())
 
 
 @command("/continue")
 def go_on(app: ChatApp, rest: str) -> None:
     """Go on with a reply that was cut by its length or by ^C."""
-    app.answer(app.session.go_on())
+    app.answer(app.conversation.go_on())
 
 
 @command("/save", "!!save", usage="FILE", words=_files)
@@ -75,7 +75,7 @@ def save(app: ChatApp, rest: str) -> None:
     path = _path(rest)
     if path.exists() and not _is_conversation(path):
         raise UsageError(f"{path} exists and is no conversation", "choose another name")
-    app.session.save(path)
+    app.conversation.save(path)
     app.say(f"saved {_turns(app)} in {path}")
 
 
@@ -85,9 +85,9 @@ def load(app: ChatApp, rest: str) -> None:
     path = _path(rest) if rest else last_file()
     if not rest and not path.is_file():
         raise UsageError("there is no last conversation", "/load FILE reads a saved one")
-    app.session.load(path)
+    app.conversation.load(path)
     app.say(f"loaded {_turns(app)}")
-    for message in app.session.turns[-2:]:
+    for message in app.conversation.turns[-2:]:
         app.say(f"{message.role}: {_excerpt(app, message.content)}")
 
 
@@ -95,9 +95,9 @@ def load(app: ChatApp, rest: str) -> None:
 def system(app: ChatApp, rest: str) -> None:
     """Show or set the system message."""
     if rest:
-        app.session.system = rest
-    own = app.session.system
-    said = app.chat.template.system if own is None else own
+        app.conversation.system = rest
+    own = app.conversation.system
+    said = app.engine.template.system if own is None else own
     app.say(f"system: {clean(said)}" if said else "system: as the template has it")
 
 
@@ -116,7 +116,7 @@ def _is_conversation(path: Path) -> bool:
 
 
 def _turns(app: ChatApp) -> str:
-    count = len(app.session.turns)
+    count = len(app.conversation.turns)
     return f"{count} message{'' if count == 1 else 's'}"
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _last(app: ChatApp) -> Reply:
-    reply = app.chat.reply
+    reply = app.engine.reply
     if not reply.stats.steps:
         raise UsageError("there is no reply yet")
     return reply
@@ -33,11 +33,11 @@ def stats(app: ChatApp, rest: str) -> None:
             app.say(f"{name.ljust(11)} {meaning}")
         return
     reply, symbols = _last(app), app.screen.symbols
-    app.say(footer(app.chat, reply, symbols, width=1000))
+    app.say(footer(app.engine, reply, symbols, width=1000))
     for line in details(reply.stats, symbols):
         app.say(line)
-    if app.chat.costs is not None:
-        app.say(f"costs     {app.chat.costs}")
+    if app.engine.costs is not None:
+        app.say(f"costs     {app.engine.costs}")
 
 
 @command("/steps")

@@ -35,16 +35,16 @@ def _settings(settings: Settings) -> dict[str, Any]:
 @command(
     "/set",
     usage="[NAME=VALUE]",
-    words=lambda app: (f"{name}=" for name in _settings(app.chat.settings)),
+    words=lambda app: (f"{name}=" for name in _settings(app.engine.settings)),
 )
 def change(app: ChatApp, rest: str) -> None:
     """Show or change settings: temperature, stop, ..."""
     if rest:
-        app.chat.settings = changed(app.chat.settings, rest)
-    shown = _settings(app.chat.settings).items()
+        app.engine.settings = changed(app.engine.settings, rest)
+    shown = _settings(app.engine.settings).items()
     app.say("  ".join(f"{name}={_written(value)}" for name, value in shown))
     if rest:
-        app.say(exactness(app.chat))
+        app.say(exactness(app.engine))
 
 
 def changed(settings: Settings, text: str) -> Settings:
@@ -91,25 +91,25 @@ def _written(value: Any) -> str:
 @command("/method", usage="[NAME [OPTION=VALUE]]", words=lambda app: (*names(), _BEST))
 def use_method(app: ChatApp, rest: str) -> None:
     """Show or change the method."""
-    chat = app.chat
+    engine = app.engine
     if rest:
         name, *words = rest.split()
         options = dict(word.split("=", 1) for word in words if "=" in word)
         if len(options) < len(words):
             raise UsageError(f"options of a method are NAME=VALUE, not {' '.join(words)!r}")
-        chat.use(None if name == _BEST else name, options)
-        for line in filter(None, (method_line(chat), hint(chat))):
+        engine.use(None if name == _BEST else name, options)
+        for line in filter(None, (method_line(engine), hint(engine))):
             app.say(line)
         return
     for name in names():
-        mark = "*" if name == chat.method else " "
+        mark = "*" if name == engine.method else " "
         app.say(f"{mark} {name.ljust(10)} {method(name).summary}")
-    app.say(f"in use: {chat.method}, {chat.why}")
+    app.say(f"in use: {engine.method}, {engine.why}")
 
 
 def _adapters(app: ChatApp) -> list[str]:
     """Return what can be chosen, and what is in use."""
-    model = app.chat.model
+    model = app.engine.model
     there = adapters.available(model.name)
     other = [] if model.adapter in (None, *there) else [model.adapter]
     return [_NO, *there, *filter(None, other)]
@@ -118,25 +118,27 @@ def _adapters(app: ChatApp) -> list[str]:
 @command("/adapter", usage="[NAME]", words=_adapters)
 def use_adapter(app: ChatApp, rest: str) -> None:
     """Show or change the adapter of the model, which then reads the conversation anew."""
-    chat = app.chat
+    engine = app.engine
     if rest:
         if rest != _NO:
-            adapters.place(chat.model.name, rest)  # before anything is said to be loaded
-        app.say(f"loading {model_name(chat)} again {app.screen.symbols.ellipsis}")
-        chat.adapt(None if rest == _NO else rest)
-        app.say(method_line(chat))
-    used = chat.model.adapter or _NO
+            adapters.place(engine.model.name, rest)  # before anything is said to be loaded
+        app.say(f"loading {model_name(engine)} again {app.screen.symbols.ellipsis}")
+        engine.adapt(None if rest == _NO else rest)
+        app.say(method_line(engine))
+    used = engine.model.adapter or _NO
     app.say("  ".join(f"{'*' if name == used else ' '} {name}" for name in _adapters(app)))
 
 
 @command("/template", usage="[NAME]", words=lambda app: available())
 def use_template(app: ChatApp, rest: str) -> None:
     """Show or change the conversation template."""
-    chat = app.chat
+    engine = app.engine
     if rest:
-        model = chat.model
-        chat.set_template(resolve(model.tokenizer, rest, model_name=model.name, system=chat.system))
-    app.say(f"template {chat.template.name}, from {chat.template.origin}")
+        model = engine.model
+        engine.set_template(
+            resolve(model.tokenizer, rest, model_name=model.name, system=engine.system)
+        )
+    app.say(f"template {engine.template.name}, from {engine.template.origin}")
 
 
 def _fold_words(app: ChatApp) -> Iterable[str]:
@@ -155,4 +157,4 @@ def fold(app: ChatApp, rest: str) -> None:
 @command("/legend")
 def legend(app: ChatApp, rest: str) -> None:
     """Show how to read the marks."""
-    print_legend(app.chat, app.screen)
+    print_legend(app.engine, app.screen)
