@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -23,6 +24,7 @@ class Interrupt(TrainerCallback):
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._pressed = False
+        self._told = True
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -37,6 +39,8 @@ class Interrupt(TrainerCallback):
 
     def pressed(self) -> bool:
         """Whether the training is to end after its step."""
+        if not self._told:
+            self._tell_once()
         return self._pressed
 
     @override
@@ -52,5 +56,10 @@ class Interrupt(TrainerCallback):
     def _press(self, number: int, frame: FrameType | None) -> None:
         if self._pressed:
             raise KeyboardInterrupt
-        self._pressed = True
+        self._pressed, self._told = True, False
+        with suppress(RuntimeError):  # in the middle of another line: told when the step has ended
+            self._tell_once()
+
+    def _tell_once(self) -> None:
         self._tell("stopping after this step, with a checkpoint; once more stops at once")
+        self._told = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from training import METHOD
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
+from nfox.cli.train.interrupt import Interrupt
 from nfox.errors import UsageError
 from nfox.heads import checkpoint
 from nfox.train.heads.job import HeadsJob
@@ -398,6 +400,36 @@ def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
 def test_heads_are_measured_and_the_best_tree_found(method: str, tmp_path: Path) -> None:
     job = training.job(method, own_labels=True)
     training.learn(tmp_path / "heads", job, max_steps=60, save_steps=99)
+class Pressing(io.RawIOBase):
+    """A terminal at which Ctrl-C is pressed while the first line is written."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.lines:
+            self.lines.append(bytes(data))
+            signal.raise_signal(signal.SIGINT)
+        else:
+            self.lines.append(bytes(data))
+        return len(data)
+
+
+def test_an_interrupt_in_the_middle_of_a_line_is_told_behind_it() -> None:
+    terminal = Pressing()
+    file = io.TextIOWrapper(io.BufferedWriter(terminal), line_buffering=True)
+    with Interrupt(lambda line: print(line, file=file)) as interrupt:
+        interrupt.on_train_begin(None, None, None)
+        print("step 1", file=file)
+        assert interrupt.pressed()
+        assert interrupt.pressed()
+    file.flush()
+    assert [line.split()[0] for line in terminal.lines] == [b"step", b"stopping"]
+
+
     given = ("--model", folder.llama(), "--method", method, "--dtype", "float32", "--limit", 5)
     place = ("--heads", tmp_path / "heads", "--data", training.data())
     written = ("--out", tmp_path / "out.json", "--picture", tmp_path / "out.svg")
