@@ -5,7 +5,8 @@
 Starts `nfox serve` with the embedded model in float32 and asks it for as long as it was told: whole
 replies and streams, greedy and sampled, by every method, one turn or two, clients that hang up and
 requests that are wrong. What is expected is decoded here before, plainly. The server's memory is
-looked at every second; after warm-up (a fifth of the time) it must stay where it is.
+looked at every second, or more often in less than a minute; after warm-up (a fifth of the time) it
+must stay where it is.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from nfox.drafters import plain
 
 Messages = tuple[dict[str, str], ...]
 _TOKENS = 24
+_LOOKS = 50  # at the memory, at the least
 _QUESTIONS = (
     "Hello, who are you?",
     "Tell me a joke.",
@@ -79,7 +81,7 @@ class Report:
         wrong: what was not as it must be, in words.
         tokens: written.
         waits: seconds until the first token of each stream.
-        memory: bytes of the server, second by second.
+        memory: bytes of the server, from look to look.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -244,7 +246,7 @@ async def press(
         async def watch() -> None:
             while True:
                 report.memory.append(process.memory_info().rss)
-                await asyncio.sleep(1)
+                await asyncio.sleep(min(1, seconds / _LOOKS))
 
         watching = asyncio.create_task(watch())
         own = [Client(http, asks, methods, report, seed * 10_000 + n) for n in range(clients)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
+import programs
 import pytest
 import torch
 
@@ -27,3 +28,7 @@ def heard() -> Iterator[None]:
     level = logger.level
     yield
     logger.setLevel(level)
+
+
+def pytest_sessionfinish() -> None:
+    programs.stop()

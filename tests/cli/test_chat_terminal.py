@@ -1,17 +1,23 @@
-"""The chat as a person has it: the real program in a pseudo-terminal, read from its screen."""
+"""The chat as a person has it: the program in a pseudo-terminal, read from its screen."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
+import pty
+import subprocess
+import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cli_model
 import pexpect
+import programs
 import pytest
+from pexpect.fdpexpect import fdspawn
 from pyte import Stream
 from terminals import Terminal, bare
 
@@ -24,9 +30,19 @@ ENTER, CTRL_C, CTRL_D, CTRL_J = "\r", "\x03", "\x04", "\x0a"
 
 
 class Program:
-    """The chat in a terminal of its own."""
+    """The chat in a terminal of its own.
 
-    def __init__(self, home: Path, *arguments: str, columns: int = 80, **env: str) -> None:
+    Args:
+        home: the folder it runs in.
+        arguments: of it.
+        columns: of the terminal.
+        real: whether it is started as a person starts it, with its own imports.
+        env: variables of its environment.
+    """
+
+    def __init__(
+        self, home: Path, *arguments: str, columns: int = 80, real: bool = False, **env: str
+    ) -> None:
         self.home = home
         self.raw = ""
         self.screen = Terminal(columns, 24, history=100_000, ratio=0.001)
@@ -40,14 +56,21 @@ class Program:
             "XDG_STATE_HOME": str(home),
             "PYTHONPATH": str(ROOT),
         }
-        self.child = pexpect.spawn(
-            sys.executable,
-            ["-m", "nfox.cli", *arguments],
-            env={**kept, **settings, **env},  # type: ignore[arg-type]
-            cwd=str(home),
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, columns))
+        files: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        files |= {"cwd": home, "env": {**kept, **settings, **env}}
+        self.process: programs.Program | subprocess.Popen[bytes]
+        if real:
+            own = {"start_new_session": True, "preexec_fn": programs.take_terminal}
+            self.process = subprocess.Popen([*programs.COMMAND, *arguments], **files, **own)
+        else:
+            self.process = programs.start(*arguments, **files, terminal=True)
+        os.close(theirs)
+        self.child = fdspawn(
+            ours,
             encoding="utf-8",
             codec_errors="replace",  # at ^C a terminal drops what waits, in mid-character too
-            dimensions=(24, columns),
             timeout=PATIENCE,
         )
 
@@ -98,8 +121,7 @@ class Program:
             while True:
                 self._feed(self.child.read_nonblocking(65536, timeout=PATIENCE))
         except pexpect.EOF:
-            self.child.close()
-        return int(self.child.exitstatus if self.child.exitstatus is not None else -1)
+            return self.process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +131,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    programs: list[Program] = []
+    started: list[Program] = []
 
-    def make(*arguments: str, columns: int = 80, **env: str) -> Program:
-        programs.append(Program(tmp_path, *arguments, columns=columns, **env))
-        return programs[-1]
+    def make(*arguments: str, **options: Any) -> Program:
+        started.append(Program(tmp_path, *arguments, **options))
+        return started[-1]
 
     yield make
-    for program in programs:
-        program.child.close(force=True)
+    for program in started:
+        program.process.kill()
+        program.process.wait()
+        program.child.close()
 
 
 def test_a_conversation(model: str, start: Callable[..., Program]) -> None:
@@ -192,7 +216,7 @@ def test_ctrl_c_ends_the_reply_and_nothing_else(model: str, start: Callable[...,
     chat.child.send("hello" + ENTER)
     chat.wait(lambda now: "tok/s" in now and "^C stops" in now and "then." in now)
     chat.screen.resize(24, 70)
-    chat.child.setwinsize(24, 70)
+    termios.tcsetwinsize(chat.child.fileno(), (24, 70))
     chat.child.send(CTRL_C)
     text = chat.wait(lambda now: "stopped" in now and now.endswith("\n>"))
     assert "^C" not in text.rpartition("stopped")[0].rpartition("> hello")[2]
@@ -228,11 +252,14 @@ def test_a_long_reply_without_colour(model: str, start: Callable[..., Program]) 
 
 
 def test_no_chat_without_a_terminal_to_write_on(tmp_path: Path) -> None:
-    child = pexpect.spawn(
-        "sh", ["-c", f"{sys.executable} -m nfox.cli | cat"], cwd=str(ROOT), encoding="utf-8"
-    )
-    assert "stdout is not a terminal" in child.read()
-    child.close()
+    ours, theirs = pty.openpty()
+    with tempfile.TemporaryFile() as piped, tempfile.TemporaryFile() as told:
+        process = programs.start(stdin=theirs, stdout=piped, stderr=told, terminal=True)
+        os.close(theirs)
+        assert process.wait(PATIENCE) == 2
+        told.seek(0)
+        assert b"stdout is not a terminal" in told.read()
+    os.close(ours)
 
 
 def test_plain_lines_for_plain_terminals(model: str, start: Callable[..., Program]) -> None:
@@ -246,7 +273,7 @@ def test_plain_lines_for_plain_terminals(model: str, start: Callable[..., Progra
 
 @pytest.mark.skipif(not TARGET.is_dir(), reason="the embedded model is not there")
 def test_the_embedded_model(start: Callable[..., Program]) -> None:
-    chat = start("-v")
+    chat = start("-v", real=True)
     assert "the embedded model" in chat.prompt()
     assert "nfox" in chat.type("who are you?").rpartition("who are you?")[2]
     assert "ms/step" in chat.text()

@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cli_model
+import programs
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -49,15 +52,17 @@ def ask(model: str, *arguments: str, input: str = "") -> Result:
     return invoke("--model", model, "--max-new-tokens", "31", *arguments, input=input)
 
 
-def spawn(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "nfox.cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
+@contextmanager
+def piped(*arguments: str) -> Iterator[tuple[programs.Program, BinaryIO, BinaryIO]]:
+    """Start a program; give it with the pipes that it writes its output and its errors to."""
+    ends = [os.pipe(), os.pipe()]
+    process = programs.start(*arguments, stdout=ends[0][1], stderr=ends[1][1])
+    for _, written in ends:
+        os.close(written)
+    # Without buffers, which would keep more of it from us than we ask for.
+    out, err = (os.fdopen(read, "rb", buffering=0) for read, _ in ends)
+    with out, err:
+        yield process, out, err
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -271,29 +276,27 @@ def test_what_the_models_sampling_means() -> None:
 
 
 def test_a_real_pipe_gets_the_answer_alone(model: str) -> None:
-    process = spawn("-m", model, "--max-new-tokens", "31", stdin=subprocess.PIPE)
-    out, err = process.communicate(b"hello\n", timeout=120)
-    assert (process.returncode, out.decode(), err) == (0, REPLY + "\n", b"")
+    command = [*programs.COMMAND, "-m", model, "--max-new-tokens", "31"]
+    done = subprocess.run(
+        command, input=b"hello\n", capture_output=True, env=programs.ENVIRONMENT, timeout=120
+    )
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, REPLY + "\n", b"")
 
 
 def test_nobody_reads(model: str) -> None:
-    process = spawn("-m", model, "-p", "hi", "--max-new-tokens", "3000", stdin=subprocess.DEVNULL)
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.read(10)
-    process.stdout.close()
-    assert process.wait(timeout=120) == 141
-    assert process.stderr.read() == b""
-    process.stderr.close()
+    with piped("-m", model, "-p", "hi", "--max-new-tokens", "3000") as (process, out, err):
+        assert out.read(10)
+        out.close()
+        assert process.wait(120) == 141
+        assert err.read() == b""
 
 
 def test_interrupted(model: str) -> None:
-    process = spawn("-m", model, "-p", "hi", "--max-new-tokens", "4000", stdin=subprocess.DEVNULL)
-    assert process.stdout is not None
-    begin = os.read(process.stdout.fileno(), 10)  # a buffer would keep more of it from us
-    process.send_signal(signal.SIGINT)
-    rest, err = process.communicate(timeout=120)
-    assert process.returncode == 130
-    said = (begin + rest).decode()
-    assert said.endswith("\n") and err == b""
+    with piped("-m", model, "-p", "hi", "--max-new-tokens", "4000") as (process, out, err):
+        begin = out.read(10)
+        process.send_signal(signal.SIGINT)
+        said = (begin + out.read()).decode()
+        assert process.wait(120) == 130
+        assert said.endswith("\n") and err.read() == b""
     whole = sanitize(cli_model.said(4000)).lstrip()
     assert whole.startswith(said.strip().rstrip("\ufffd"))  # it may end inside a character

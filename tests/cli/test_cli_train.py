@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from xml.etree import ElementTree
 
 import fake_hub
 import folder
+import programs
 import pytest
 import training
 from training import METHOD
@@ -285,14 +285,17 @@ def test_a_report_to_what_is_not_there_names_its_package(
 def test_the_command_printed_after_a_quantised_training_quantises(
     bits: int, tmp_path: Path
 ) -> None:
-    """In a process of its own: libraries warn once, and while they are imported."""
+    """In processes of their own: libraries warn once, and while they are imported."""
     pytest.importorskip("bitsandbytes")
     settings = {"model_name_or_path": folder.llama(), "data_path": training.data(),
                 "output_dir": tmp_path, f"load_in_{bits}bit": True, "adapter": "lora",
                 **SMALL, "max_steps": 1}  # fmt: skip
     typed = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
-    command = [sys.executable, "-m", "nfox.cli", "train", METHOD, *typed]
-    done = subprocess.run(command, capture_output=True, text=True)
+    if bits == 4:
+        command = [*programs.COMMAND, "train", METHOD, *typed]
+        done = subprocess.run(command, capture_output=True, text=True, env=programs.ENVIRONMENT)
+    else:
+        done = programs.run("train", METHOD, *typed)
     assert done.returncode == 0, done.stderr
     assert f"nfox --model {folder.llama()} --load-in-{bits}bit --adapter" in done.stdout
     foreign = [line for line in done.stderr.splitlines() if not line.startswith("nfox: ")]
@@ -337,11 +340,11 @@ def test_downloads_are_kept_where_it_is_said(tmp_path: Path) -> None:
                 "data_path": training.data(), "output_dir": tmp_path / "out", "max_steps": 1,
                 "use_cpu": True, "save_strategy": "no", f"{METHOD}_num_heads": 2}  # fmt: skip
     typed = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
-    with fake_hub.hub(folder.llama()) as endpoint:
+    with fake_hub.hub(model=folder.llama()) as endpoint:
         hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
         done = subprocess.run(
-            [sys.executable, "-m", "nfox.cli", "train", METHOD, *typed],
-            env={**os.environ, **hub},
+            [*programs.COMMAND, "train", METHOD, *typed],
+            env={**programs.ENVIRONMENT, **hub},
             capture_output=True,
             text=True,
         )
@@ -385,21 +388,18 @@ def test_help_says_what_there_is() -> None:
 def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     settings = ["--model_name_or_path", folder.llama(), "--data_path", training.data()]
     more = ["--output_dir", tmp_path, "--max_steps", 100000, "--logging_steps", 1, "--use_cpu"]
-    command = [sys.executable, "-m", "nfox.cli", "train", METHOD, *settings, *more]
-    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        next(line for line in process.stderr if "step 2 of" in line)
+    read, written = os.pipe()
+    process = programs.start("train", METHOD, *settings, *more, stderr=written)
+    os.close(written)
+    with os.fdopen(read) as told:
+        next(line for line in told if "step 2 of" in line)
         process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-    assert process.returncode == 130
+        rest = told.read()
+    assert process.wait(120) == 130, rest
     assert "--resume_from_checkpoint true" in rest
     assert len(list(tmp_path.glob("checkpoint-*/trainer_state.json"))) == 1
 
 
-@pytest.mark.parametrize("method", training.METHODS)
-def test_heads_are_measured_and_the_best_tree_found(method: str, tmp_path: Path) -> None:
-    job = training.job(method, own_labels=True)
-    training.learn(tmp_path / "heads", job, max_steps=60, save_steps=99)
 class Pressing(io.RawIOBase):
     """A terminal at which Ctrl-C is pressed while the first line is written."""
 
@@ -430,6 +430,10 @@ def test_an_interrupt_in_the_middle_of_a_line_is_told_behind_it() -> None:
     assert [line.split()[0] for line in terminal.lines] == [b"step", b"stopping"]
 
 
+@pytest.mark.parametrize("method", training.METHODS)
+def test_heads_are_measured_and_the_best_tree_found(method: str, tmp_path: Path) -> None:
+    job = training.job(method, own_labels=True)
+    training.learn(tmp_path / "heads", job, max_steps=60, save_steps=99)
     given = ("--model", folder.llama(), "--method", method, "--dtype", "float32", "--limit", 5)
     place = ("--heads", tmp_path / "heads", "--data", training.data())
     written = ("--out", tmp_path / "out.json", "--picture", tmp_path / "out.svg")

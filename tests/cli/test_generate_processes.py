@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import folder
+import programs
 import pytest
 import two_processes
 from click.testing import Result
@@ -107,20 +104,16 @@ def test_two_processes_write_what_one_writes_also_after_a_kill(tmp_path: Path) -
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     assert CliRunner().invoke(app, arguments(prompts, one, 48)).exit_code == 0
     whole = arguments(prompts, two, 48)
-    started = subprocess.Popen(
-        [*two_processes.LAUNCH, "-m", "nfox.cli", "--", *whole],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    both = two_processes.start(*whole)
     while not two.exists() or len(two.read_text().splitlines()) < 3:
-        assert started.poll() is None
+        assert None in [process.poll() for process in both]
         time.sleep(0.01)
-    os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
+    for process in both:
+        process.kill()
+        process.wait()
     killed = set(two.read_text().splitlines(keepends=True)[:3])
     assert len(two.read_text().splitlines()) < 24
-    done = two_processes.run(*whole)
+    done = two_processes.launch(*whole)
     assert done.stdout == ""
     assert same(one, two)
     assert killed < set(two.read_text().splitlines(keepends=True))  # these were not made again
@@ -157,9 +150,8 @@ def test_two_runs_on_one_file_share_it(tmp_path: Path) -> None:
     prompts = asked(tmp_path, [f"hello {number}" for number in range(12)])
     one, both = tmp_path / "one.jsonl", tmp_path / "both.jsonl"
     assert CliRunner().invoke(app, arguments(prompts, one)).exit_code == 0
-    command = [sys.executable, "-m", "nfox.cli", *arguments(prompts, both)]
-    runs = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert [run.wait() for run in runs] == [0, 0]
+    runs = [programs.start(*arguments(prompts, both)) for _ in range(2)]
+    assert [run.wait(120) for run in runs] == [0, 0]
     assert same(one, both)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import fake_hub
 import folder
+import programs
 import pytest
 from terminals import Tty
 from transformers import AutoModelForCausalLM
@@ -28,11 +28,12 @@ ROOT = Path(__file__).parents[2]
 LOAD = """
 import json
 from nfox.models.loading import ModelOptions, load_model
-for offline in (False, False, True):
-    told = []
-    options = ModelOptions(dtype="float32", offline=offline)
-    load_model("someone/model", options, lambda *progress: told.append(progress))
-    print(json.dumps(told))
+for name in ("whole", "parts"):
+    for offline in (False, False, True):
+        told = []
+        options = ModelOptions(dtype="float32", offline=offline)
+        load_model(f"someone/{name}", options, lambda *progress: told.append(progress))
+        print(json.dumps(told))
 """
 
 
@@ -47,29 +48,30 @@ def sharded(place: Path) -> Path:
 
 
 def fetch(endpoint: str, home: Path) -> tuple[list[list[list[object]]], str]:
-    """Load the model thrice in a new process: from the hub, again, and offline.
+    """Load each model thrice in a new process: from the hub, again, and offline.
 
     Returns what was told each time, and what was printed.
     """
     hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
     shown = {"TQDM_POSITION": "-1"}  # the hub's own bars, as if stderr were a terminal
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD],
-        env={**os.environ, **hub, **shown, **own},
-        capture_output=True,
-        text=True,
-    )
+    environment = {**programs.ENVIRONMENT, **hub, **shown}
+    command = [sys.executable, "-c", LOAD]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_a_download_is_told_byte_by_byte_to_its_end(tmp_path: Path, several: bool) -> None:
-    source = sharded(tmp_path / "source") if several else folder.llama()
-    size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
-    with fake_hub.hub(source) as endpoint:
+def test_a_download_is_told_byte_by_byte_to_its_end(tmp_path: Path) -> None:
+    whole, parts = folder.llama(), sharded(tmp_path / "source")
+    with fake_hub.hub(whole=whole, parts=parts) as endpoint:
         loads, printed = fetch(endpoint, tmp_path / "home")
-    assert (len(loads), printed) == (3, "")
+    assert (len(loads), printed) == (6, "")
+    assert_told(loads[:3], whole)
+    assert_told(loads[3:], parts)
+
+
+def assert_told(loads: list[list[list[object]]], source: Path) -> None:
+    """Check what was told of a folder: of its download, of its weights, and nothing twice."""
+    size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
     kinds = [what for what, _, _ in loads[0]]
     assert kinds == sorted(kinds)  # all bytes are there before the first weight is read
     received = [row[1:] for row in loads[0] if row[0] == "bytes"]

@@ -22,6 +22,7 @@ from nfox.cli.app import app
 from nfox.serve.fastchat_worker import parse, template
 
 NAME = "tiny"
+ENDLESS = {"context": 4096, "endless": True}  # a reply is not over before its worker is killed
 API = Path(servers.__file__).with_name("fastchat_api.py")
 
 
@@ -102,7 +103,7 @@ def fastchat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastChat]:
 
         controller = start("controller", "-m", "fastchat.serve.controller")
         api = start("api", str(API), "--controller-address", controller)
-        model = ("--model", str(folder.equipped()), "--served-model-name", NAME, *TINY)
+        model = ("--model", str(folder.equipped(**ENDLESS)), "--served-model-name", NAME, *TINY)
         workers = [
             stack.enter_context(
                 servers.nfox(tmp_path, "worker", "--controller", controller, *model)
@@ -137,7 +138,7 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
         ({"prompt": "x", "temperature": -1}, 40001),
         ({"prompt": "x", "presence_penalty": 1}, 40001),
         ({"prompt": "x", "model": "other"}, 40302),
-        ({"prompt": "x" * 600}, 40303),
+        ({"prompt": "x" * 5000}, 40303),
         ([], 40001),
     ]
     for body, code in wrong:
@@ -151,16 +152,16 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
     done = httpx.post(generate, json={"prompt": "the", "max_new_tokens": 3}, timeout=60).json()
     assert done["text"].startswith("the")
     assert done["usage"]["completion_tokens"] <= 3
-    assert httpx.post(f"{url}/model_details", json={}).json() == {"context_length": 512}
+    assert httpx.post(f"{url}/model_details", json={}).json() == {"context_length": 4096}
     counted = httpx.post(f"{url}/count_token", json={"prompt": rendered(("user", "hello"))}).json()
     prompt = chat().encode([Message("user", "hello")])[0]
     assert counted["count"] == len(prompt)
-    long = httpx.post(f"{url}/count_token", json={"prompt": "x" * 3000}).json()
-    assert long["count"] > 512, "it is FastChat that says that it does not fit"
+    long = httpx.post(f"{url}/count_token", json={"prompt": "x" * 9000}).json()
+    assert long["count"] > 4096, "it is FastChat that says that it does not fit"
 
 
 def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat: FastChat) -> None:
-    session = Conversation(chat(method=drafters.plain()))
+    session = Conversation(chat(folder.equipped(**ENDLESS), method=drafters.plain()))
     for _ in session.send(QUESTION[0]["content"]):
         pass
     expected = session.messages[-1].content.replace("\ufffd", "")  # FastChat takes these out
@@ -173,7 +174,7 @@ def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat:
     parts = [part.choices[0].delta.content or "" for part in stream]
     assert "".join(parts) == expected
 
-    long = {"messages": QUESTION, "temperature": 1.0, "max_tokens": 400, "stream": True}
+    long = {"messages": QUESTION, "temperature": 1.0, "max_tokens": 3900, "stream": True}
     stream = fastchat.client.chat.completions.create(model=f"{NAME}:none", **long)
     iterator = iter(stream)
     for _ in range(3):

@@ -16,30 +16,32 @@ import folder
 import httpx
 import openai
 import pexpect
+import programs
 import pytest
 import servers
-from servers import ENVIRONMENT, TINY, Server
+from programs import ENVIRONMENT
+from servers import TINY, Server
 from serving import QUESTION, chunks
 
 TEXT = QUESTION[0]["content"]
+ENDLESS = {"context": 4096, "endless": True}
+LONG = {"messages": QUESTION, "stream": True, "max_tokens": 3900, "method": "none"}
+"""A request that is not answered before its client or its server goes."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("server")
-    model = ("--model", str(folder.equipped()), "--served-model-name", "tiny")
-    with servers.nfox(place, "serve", *model, *TINY) as found:
+    model = ("--model", str(folder.equipped(**ENDLESS)), "--served-model-name", "tiny")
+    with servers.nfox(place, "serve", *model, *TINY, real=True) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def expected() -> str:
     """What the command line says."""
-    command = [sys.executable, "-m", "nfox.cli", "generate", TEXT, "--model"]
-    done = subprocess.run(
-        [*command, str(folder.equipped()), *TINY],
-        capture_output=True, text=True, check=True, env=ENVIRONMENT,
-    )  # fmt: skip
+    done = programs.run("generate", TEXT, "--model", folder.equipped(**ENDLESS), *TINY)
+    assert done.returncode == 0, done.stderr
     return str(json.loads(done.stdout)["text"])
 
 
@@ -77,7 +79,7 @@ def test_the_openai_package(server: Server, expected: str) -> None:
     with pytest.raises(openai.NotFoundError, match="there is no model gpt"):
         client.chat.completions.create(model="gpt", messages=QUESTION)
     with pytest.raises(openai.BadRequestError, match="the context holds"):
-        long = [{"role": "user", "content": "a" * 600}]
+        long = [{"role": "user", "content": "a" * 5000}]
         client.chat.completions.create(model="tiny", messages=long)
     method = client.chat.completions.create(
         model="tiny", messages=QUESTION, extra_body={"method": "medusa"}
@@ -137,12 +139,13 @@ def test_questions_of_a_dataset_are_answered_as_by_the_model_itself(
     questions = ("the fox", "quick brown fox", "lazy dog", "jumps")
     data = tmp_path / "data.json"
     data.write_text(json.dumps([[{"role": "user", "content": text}] for text in questions]))
-    command = [sys.executable, "-m", "nfox.cli", "data", "distill", "--data", str(data)]
-    command += ["--max-new-tokens", "12", "--dtype", "float32"]
+    command = ["data", "distill", "--data", data, "--max-new-tokens", 12, "--dtype", "float32"]
     here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
-    run([*command, "--out", str(here), "--model", str(folder.equipped())], tmp_path)
+    alone = programs.run(*command, "--out", here, "--model", folder.equipped(**ENDLESS))
+    assert alone.returncode == 0, alone.stderr
     url = f"{server.url}/v1/chat/completions"
-    run([*command, "--out", str(there), "--model", "tiny", "--url", url], tmp_path)
+    asked = programs.run(*command, "--out", there, "--model", "tiny", "--url", url)
+    assert asked.returncode == 0, asked.stderr
     found = [
         {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
         for path in (here, there)
@@ -151,9 +154,8 @@ def test_questions_of_a_dataset_are_answered_as_by_the_model_itself(
 
 
 def test_a_client_that_disconnects_stops_its_generation(server: Server) -> None:
-    body = {"messages": QUESTION, "stream": True, "max_tokens": 400, "temperature": 1.5}
     url = f"{server.url}/v1/chat/completions"
-    with httpx.stream("POST", url, json=body | {"method": "none"}, timeout=60) as stream:
+    with httpx.stream("POST", url, json=LONG, timeout=60) as stream:
         next(stream.iter_lines())
     end = time.monotonic() + 30
     while httpx.get(f"{server.url}/health").json()["running"] and time.monotonic() < end:
@@ -179,8 +181,7 @@ def test_pages_on_the_web_cannot_ask(server: Server) -> None:
 
 
 def refused(*arguments: str, code: int) -> str:
-    command = [sys.executable, "-m", "nfox.cli", "serve", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    done = programs.run("serve", *arguments)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("nfox: error: ")
     return done.stderr
@@ -205,10 +206,9 @@ def test_what_cannot_be_served_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_server_ends_when_it_is_told_to(tmp_path: Path, number: signal.Signals) -> None:
-    with servers.nfox(tmp_path, "serve", "--model", str(folder.llama()), *TINY) as own:
-        body = {"messages": QUESTION, "stream": True, "max_tokens": 400, "temperature": 1.5}
+    with servers.nfox(tmp_path, "serve", "--model", str(folder.llama(**ENDLESS)), *TINY) as own:
         url = f"{own.url}/v1/chat/completions"
-        with httpx.stream("POST", url, json=body | {"method": "none"}, timeout=60) as stream:
+        with httpx.stream("POST", url, json=LONG, timeout=60) as stream:
             lines = stream.iter_lines()
             next(lines)
             own.process.send_signal(number)

@@ -1,4 +1,4 @@
-"""Many clients at once, and requests that no person would send: a tenth of the benchmarks."""
+"""Many clients at once, and requests that no person would send: the benchmarks in small."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def test_many_clients_get_every_token_once(tmp_path: Path) -> None:
     asks = load.expectations(chat(method=drafters.plain()), ["hello", "the fox", "äöü 😀"])
     model = ("--model", str(folder.equipped()), "--cache-memory", "4MiB")
     with servers.nfox(tmp_path, "serve", *model, *TINY) as server:
+        # By this seed there is every kind among the clients' first requests.
         pressing = load.press(
-            f"{server.url}/v1", server.process.pid, asks, clients=64, seconds=60, seed=1
+            f"{server.url}/v1", server.process.pid, asks, clients=16, seconds=3, seed=6
         )
         report = asyncio.run(pressing)
         assert "Traceback" not in server.log.read_text()
@@ -35,8 +36,8 @@ def test_many_clients_get_every_token_once(tmp_path: Path) -> None:
 
 def test_odd_requests_are_answered_without_an_error_of_the_server() -> None:
     served = serve(chat(max_context=32), seconds=30)
-    outcome = fuzz.fuzz(guarded(served, size=100_000), count=1000, seed=1)
+    outcome = fuzz.fuzz(guarded(served, size=100_000), count=200, seed=1)
     assert outcome.wrong == []
-    assert outcome.statuses[200] > 50
-    assert outcome.statuses[400] > 100
-    assert sum(outcome.statuses.values()) >= 1000
+    assert outcome.statuses[200] > 10
+    assert outcome.statuses[400] > 15
+    assert sum(outcome.statuses.values()) >= 200

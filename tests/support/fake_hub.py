@@ -14,9 +14,16 @@ COMMIT = "c" * 40
 
 
 @contextmanager
-def hub(folder: Path, name: str = "someone/model") -> Iterator[str]:
-    """Serve a folder as the repository `name`; give the endpoint for HF_ENDPOINT."""
-    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+def hub(**folders: Path) -> Iterator[str]:
+    """Serve folders as the repositories someone/NAME; give the endpoint for HF_ENDPOINT.
+
+    Args:
+        folders: each under its repository's name.
+    """
+    served = {
+        f"someone/{name}": {file.name: file.read_bytes() for file in place.iterdir()}
+        for name, place in folders.items()
+    }
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -29,7 +36,11 @@ def hub(folder: Path, name: str = "someone/model") -> Iterator[str]:
 
         def _answer(self) -> None:
             place = self.path.partition("?")[0]
-            if place.startswith(f"/{name}/resolve/"):
+            name = next((name for name in served if f"/{name}/" in f"{place}/"), "")
+            files = served.get(name, {})
+            if not name:
+                self._send(None, "")
+            elif place.startswith(f"/{name}/resolve/"):
                 self._send(files.get(place.rpartition("/")[2]), "application/octet-stream")
             elif place.startswith(f"/api/models/{name}/tree/"):
                 rows = [

@@ -6,6 +6,7 @@ import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -47,8 +48,22 @@ def tokenizer(text: str = "the quick brown fox jumps over the lazy dog, äöü �
 
 
 @cache
-def llama(layers: int = 2, seed: int = 0, context: int = 512, words: str | None = None) -> Path:
-    """Save a tiny random Llama with its tokenizer, once per process; return the folder."""
+def llama(
+    layers: int = 2,
+    seed: int = 0,
+    context: int = 512,
+    words: str | None = None,
+    endless: bool = False,
+) -> Path:
+    """Save a tiny random Llama with its tokenizer, once per process; return the folder.
+
+    Args:
+        layers: of the decoder.
+        seed: of the weights.
+        context: tokens that fit.
+        words: what the tokenizer is trained on.
+        endless: whether it is as good as never the end that is the likeliest token.
+    """
     made = tokenizer(words) if words else tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -64,7 +79,10 @@ def llama(layers: int = 2, seed: int = 0, context: int = 512, words: str | None 
         eos_token_id=1,
         pad_token_id=1,
     )
-    return _save(LlamaForCausalLM(config), made)
+    model = LlamaForCausalLM(config)
+    if endless:
+        model.lm_head.weight.data[config.eos_token_id] = 0
+    return _save(model, made)
 
 
 @cache
@@ -97,10 +115,14 @@ def t5() -> Path:
 
 
 @cache
-def equipped() -> Path:
-    """Save the tiny Llama again, with random weights beside it for every method that needs some."""
+def equipped(**options: Any) -> Path:
+    """Save the tiny Llama again, with random weights beside it for every method that needs some.
+
+    Args:
+        options: of `llama`.
+    """
     place = Path(mkdtemp(prefix="nfox-test-")) / "model"
-    shutil.copytree(llama(), place)
+    shutil.copytree(llama(**options), place)
     shutil.copytree(llama(layers=1, seed=1), place / "nfox" / "spec")
     for name in drafters.names():
         method = drafters.method(name)

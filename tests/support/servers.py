@@ -1,12 +1,10 @@
-"""Servers in processes of their own, as a person starts them."""
+"""Servers in processes of their own."""
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from programs import COMMAND, ENVIRONMENT, Program, start
 
 TINY = ("--dtype", "float32", "--threads", "1", "--max-new-tokens", "24")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+Process = subprocess.Popen[bytes] | Program
 _PATIENCE = 120.0
 
 
@@ -29,18 +28,25 @@ class Server:
         log: a file with what it said.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    def __init__(self, process: Process, url: str, log: Path) -> None:
         self.process = process
         self.url = url
         self.log = log
 
 
 @contextmanager
-def nfox(folder: Path, *arguments: str) -> Iterator[Server]:
-    """Start `nfox serve` or `nfox worker` on a free port; end it behind the block."""
+def nfox(folder: Path, *arguments: str, real: bool = False) -> Iterator[Server]:
+    """Start `nfox serve` or `nfox worker` on a free port; end it behind the block.
+
+    Args:
+        folder: where it runs.
+        arguments: of it.
+        real: whether it is started as a person starts it, with its own imports.
+    """
     log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
-    command = [sys.executable, "-m", "nfox.cli", *arguments, "--port", "0"]
-    with running(command, folder, log) as process:
+    words = [*arguments, "--port", "0"]
+    begin = running([*COMMAND, *words], folder, log) if real else forked(words, folder, log)
+    with begin as process:
         found = waited(process, log, lambda: re.search(r" at (http://[^/;]+)", log.read_text()))
         url = found[1]
         waited(process, log, lambda: _answers(f"{url}/openapi.json"))
@@ -61,7 +67,19 @@ def running(command: list[str], folder: Path, log: Path) -> Iterator[subprocess.
         process.wait()
 
 
-def waited(process: subprocess.Popen[bytes], log: Path, look: Callable[[], Any]) -> Any:
+@contextmanager
+def forked(words: list[str], folder: Path, log: Path) -> Iterator[Program]:
+    """Run `nfox WORDS` in a folder until the block ends."""
+    with log.open("wb") as output:
+        process = start(*words, cwd=folder, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def waited(process: Process, log: Path, look: Callable[[], Any]) -> Any:
     """Look until there is something, or the process has ended."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
@@ -69,7 +87,7 @@ def waited(process: subprocess.Popen[bytes], log: Path, look: Callable[[], Any])
             return found
         if process.poll() is not None:
             break
-        time.sleep(0.1)
+        time.sleep(0.05)
     raise AssertionError(f"{process.args}: {log.read_text()}")
 
 

@@ -6,7 +6,6 @@ import json
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 import types
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import folder
+import programs
 import pytest
 import two_processes
 from click.testing import Result
@@ -464,12 +464,11 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path: Path) -> N
 def test_an_interrupt_keeps_what_is_finished_and_the_same_goes_on(tmp_path: Path) -> None:
     rows = [{"question": f"the fox {number}", "answer": "4"} for number in range(5000)]
     words, out = command(tmp_path, rows), tmp_path / "out.jsonl"
-    process = subprocess.Popen([sys.executable, "-m", "nfox.cli", *words], stderr=subprocess.PIPE)
-    with process:
-        while process.poll() is None and not (out.exists() and out.stat().st_size):
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-    assert process.returncode == 130
+    process = programs.start(*words)
+    while process.poll() is None and not (out.exists() and out.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130
     before = out.read_text()
     last = int(json.loads(before[: before.rindex("\n")].splitlines()[-1])["id"].split("/")[0])
     assert run(*words, "--data-size", last + 3).exit_code == 0
