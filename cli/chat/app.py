@@ -17,9 +17,9 @@ from rich.text import Text
 
 from nfox.errors import ContextError, NfoxError
 
-from ..display.reply_stats import Speed, details, footer, status
+from ..display.reply_stats import Speed, details, footer, status_row
 from ..display.reply_view import ReplyView
-from ..display.steps import Recorder, StepRecord, print_steps
+from ..display.steps import StepRecord, StepRecorder, print_steps
 from ..display.theme import Screen
 from ..errors import print_error
 from ..options.groups import DisplayArguments
@@ -98,7 +98,7 @@ class ChatApp:
         """Draw a reply as it comes; say whether there is any of it."""
         self.asked, self.settings = list(self.conversation.messages), self.engine.settings
         view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
-        recorder, speed = Recorder(self.engine.model.tokenizer, self.screen.symbols), Speed()
+        recorder, speed = StepRecorder(self.engine.model.tokenizer, self.screen.symbols), Speed()
         # Closed at once, whatever fails: only then is what was said part of the conversation.
         with interruptible(self.engine), closing(updates):
             try:
@@ -108,7 +108,7 @@ class ChatApp:
                         recorder.add(update.step)
                         speed.add(len(update.step.tokens), update.step.seconds.total)
                     width = self.screen.console.width
-                    row = status(self.engine, speed, self.screen.symbols, width)
+                    row = status_row(self.engine, speed, self.screen.symbols, width)
                     view.add(update.pieces, Text(row, _DIM))
             finally:
                 view.close()

@@ -14,7 +14,7 @@ from rich.console import Console
 from nfox.conversation import Conversation
 from nfox.errors import NfoxError, UsageError
 
-from ..display.header import exactness, hint
+from ..display.header import adapter_hint, exactness
 from ..display.theme import make_screen
 from ..errors import INTERRUPTED
 from ..options.groups import DisplayArguments
@@ -34,7 +34,7 @@ def answer_text(engine: Engine, prompt: str, display: DisplayArguments) -> None:
     app = ChatApp(Conversation(engine), screen, replace(display, stats=stats), notes)
     if display.verbose and (said := exactness(engine)) != "lossless":
         app.say(said)
-    if not display.quiet and (said := hint(engine)):
+    if not display.quiet and (said := adapter_hint(engine)):
         app.say(said)
     app.answer(app.conversation.send(prompt))
     _leave(engine)

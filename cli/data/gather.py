@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..display.progress import bar
+from ..display.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -47,7 +47,7 @@ def gather(
     start = time.time()
     with reporting_full_disk(out, "what was written is whole", "free some space; the same goes on"):
         provenance.begin(out, facts, share)
-        with bar("conversations", len(share.of(count))) as on_done:
+        with progress_bar("conversations", len(share.of(count))) as on_done:
             done = work(on_done)
         total = provenance.finish(out, share, done.counts, time.time() - start)
     said = ", ".join(f"{many} {what}" for what, many in sorted(done.counts.items()) if many)

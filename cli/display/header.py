@@ -1,4 +1,4 @@
-"""What is said once, when the chat starts: what was loaded, how, and how to read the marks."""
+"""What the chat prints when it starts: what was loaded, how, and how to read the marks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model_name(engine: Engine) -> str:
 
 
 def exactness(engine: Engine) -> str:
-    """Say whether replies follow the target's own distribution."""
+    """Return "lossless" if replies follow the target's own distribution, else what loses it."""
     from nfox.decoding.rules import make_rule
 
     settings = engine.settings
@@ -40,43 +40,44 @@ def exactness(engine: Engine) -> str:
     return "lossless" if rule.lossless else f"{settings.accept}: not lossless"
 
 
-def print_header(engine: Engine, screen: Screen, loaded: float, *, verbose: bool) -> None:
-    """Print two or three lines about what was loaded.
+def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verbose: bool) -> None:
+    """Print two or three lines about the model and the method.
 
     Args:
-        engine: the model and the method.
-        screen: where.
-        loaded: seconds it took.
-        verbose: add what forwards cost.
+        engine: the engine that was loaded.
+        screen: the screen to print on.
+        loading_seconds: how long loading took.
+        verbose: add what a forward pass costs by its number of tokens.
     """
     target, dot = engine.model.target, screen.symbols.dot
-    size, adapter = target.model.num_parameters(), engine.model.adapter
+    parameters, adapter = target.model.num_parameters(), engine.model.adapter
     parts = (
         f"nfox {__version__}",
         engine.method,
         exactness(engine),
-        f"{model_name(engine)}{f' with {adapter}' if adapter else ''}, {_count(size)} parameters",
+        f"{model_name(engine)}{f' with {adapter}' if adapter else ''}, "
+        f"{_rounded(parameters)} parameters",
         f"{str(target.dtype).removeprefix('torch.')} {', '.join(target.devices)}",
         f"takes {target.proposals}",
         f"template {engine.template.name}",
-        f"loaded in {loaded:.1f} s",
+        f"loaded in {loading_seconds:.1f} s",
     )
     line = Text(dot.join(parts))
     line.stylize("bold", 0, len(parts[0]))
     screen.console.print(line)
     screen.console.print(Text(method_line(engine), _DIM))
-    if said := hint(engine):
-        screen.console.print(Text(said, _DIM))
+    if hint := adapter_hint(engine):
+        screen.console.print(Text(hint, _DIM))
     if engine.costs is not None:
         if target.proposals != "nothing" and not engine.costs.pays:
-            said = "scoring more than one token takes too long here for drafting to pay"
-            screen.console.print(Text(said, _DIM))
+            warning = "scoring more than one token takes too long here for drafting to pay"
+            screen.console.print(Text(warning, _DIM))
         if verbose:
             screen.console.print(Text(str(engine.costs), _DIM))
 
 
 def print_legend(engine: Engine, screen: Screen) -> None:
-    """Print how to read the marks, in the marks."""
+    """Print what each mark means, in that mark, and the most needed keys."""
     rule = "" if exactness(engine) == "lossless" else f" ({engine.settings.accept})"
     words: dict[Source, str] = {
         "bonus": "target model",
@@ -92,22 +93,26 @@ def print_legend(engine: Engine, screen: Screen) -> None:
 
 
 def method_line(engine: Engine) -> str:
-    """Say why this method, and what it drafts with, without the model's whole path."""
-    said = f"{engine.method}: {engine.why}"
-    if described := engine.drafter.describe():
-        said += f"; {described}"
-    return said.replace(f"{engine.model.name}/", "").replace(engine.model.name, model_name(engine))
+    """Return the method, why it was chosen, and what it drafts with.
+
+    The model's path is left out of it, but for its last folder.
+    """
+    line = f"{engine.method}: {engine.why}"
+    if description := engine.drafter.describe():
+        line += f"; {description}"
+    return line.replace(f"{engine.model.name}/", "").replace(engine.model.name, model_name(engine))
 
 
-def hint(engine: Engine) -> str:
-    """Say that an adapter would make the method faster; "" where nothing is to be said."""
-    made_for = method(engine.method).adapter
-    if engine.model.adapter or made_for not in available(engine.model.name):
+def adapter_hint(engine: Engine) -> str:
+    """Return a line about an adapter that would make the method faster, or "" if there is none."""
+    adapter = method(engine.method).adapter
+    if engine.model.adapter or adapter not in available(engine.model.name):
         return ""
-    return f"for {engine.method} there is an adapter of this model: --adapter {made_for} (/adapter)"
+    return f"for {engine.method} there is an adapter of this model: --adapter {adapter} (/adapter)"
 
 
-def _count(number: int) -> str:
+def _rounded(number: int) -> str:
+    """Return a count of parameters as 1.1B, 68.0M or 350K."""
     for size, unit in ((1e9, "B"), (1e6, "M")):
         if number >= size:
             return f"{number / size:.1f}{unit}"

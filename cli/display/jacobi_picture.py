@@ -1,4 +1,4 @@
-"""A picture of Jacobi decoding: the states of one block below each other, its tokens side by side.
+"""A picture of Jacobi decoding: a row for each state of one block, a column for each position.
 
 Marks say without colours what the colours say.
 """
@@ -19,7 +19,7 @@ from nfox.train.cllm.blocks import State
 from .pictures import COLORS
 from .theme import Symbols
 
-_WIDEST = 8  # cells of a token
+_MAX_CELLS = 8  # of a token
 
 
 def trajectory_picture(
@@ -28,28 +28,28 @@ def trajectory_picture(
     """Draw the states of a block, the first one on top.
 
     Args:
-        states: [K + 1][n] tokens, the fixed point last.
-        texts: of the tokens, in visible characters.
-        symbols: to draw with.
-        width: in cells; a wider block is folded, its first tokens above the next ones. None: not.
+        states: [K + 1][n] token ids, the fixed point last.
+        texts: the text of each token, in visible characters.
+        symbols: the characters to draw with.
+        width: cells of a row; a wider block is folded into several tables. None: it is not folded.
     """
     right, early, wrong = COLORS
     marks = {right: symbols.yes, early: "~", wrong: symbols.no}
-    named = {right: "right, as all before", early: "right before its turn", wrong: "wrong"}
-    legend = (Text(f"{mark} {named[color]}", color) for color, mark in marks.items())
+    meanings = {right: "right, as all before", early: "right before its turn", wrong: "wrong"}
+    legend = (Text(f"{mark} {meanings[color]}", color) for color, mark in marks.items())
     rows: list[list[Text]] = []
     for state in states:
         prefix = common_prefix(state, states[-1])
         cells = []
-        for place, token in enumerate(state):
-            color = right if place < prefix else early if token == states[-1][place] else wrong
+        for position, (token, final) in enumerate(zip(state, states[-1], strict=True)):
+            color = right if position < prefix else early if token == final else wrong
             cells.append(Text(f"{marks[color]}{_short(texts[token], symbols)}", color))
         rows.append(cells)
     return Group(Text("   ").join(legend), *_bands(rows, width))
 
 
 def _bands(rows: Sequence[Sequence[Text]], width: int | None) -> Iterator[Table | Text]:
-    """Lay tokens side by side, and go on below where the width ends; an empty line in between."""
+    """Yield tables of as many columns as fit into the width, with empty lines between them."""
     numbers = [Text(f"{number:3}") for number in range(len(rows))]
     columns = list(zip(*rows, strict=True))
     while columns:
@@ -66,7 +66,7 @@ def _bands(rows: Sequence[Sequence[Text]], width: int | None) -> Iterator[Table 
 
 
 def _fitting(columns: Sequence[Sequence[Text]], width: int | None) -> int:
-    """Return how many columns have room beside each other, at least one."""
+    """Return how many of the first columns fit beside each other into the width, at least one."""
     if width is None:
         return len(columns)
     ends = accumulate(1 + max(cell.cell_len for cell in column) for column in columns)
@@ -74,7 +74,7 @@ def _fitting(columns: Sequence[Sequence[Text]], width: int | None) -> int:
 
 
 def _short(text: str, symbols: Symbols) -> str:
-    """Cut what is wider than a column."""
-    if cell_len(text) <= _WIDEST:
+    """Return a token's text, cut if it is wider than a column may be."""
+    if cell_len(text) <= _MAX_CELLS:
         return text
-    return set_cell_size(text, _WIDEST - len(symbols.ellipsis)).rstrip() + symbols.ellipsis
+    return set_cell_size(text, _MAX_CELLS - len(symbols.ellipsis)).rstrip() + symbols.ellipsis

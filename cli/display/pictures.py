@@ -1,4 +1,4 @@
-"""Pictures: anything that rich draws, on the terminal and, as the same drawing, in an SVG file.
+"""Pictures: anything that rich draws, printed on the terminal and saved as the same drawing in SVG.
 
 A picture names its colours "right", "close" and "far"; what they are depends on where it is drawn.
 It must be readable without them, since a terminal may have none.
@@ -27,13 +27,13 @@ _WIDEST = 1000  # columns of a picture
 
 
 def check_file(file: Path | None) -> None:
-    """Find what keeps a picture from being written, before there is anything to draw.
+    """Check that a picture can be written to a file, before there is anything to draw.
 
     Args:
-        file: where it is to be written, if anywhere.
+        file: the path to write to; None if no picture is to be written.
 
     Raises:
-        UsageError: if it is not named as SVG, or cannot be written there.
+        UsageError: if it is not named as an SVG, or cannot be written.
     """
     if file is None:
         return
@@ -43,30 +43,30 @@ def check_file(file: Path | None) -> None:
 
 
 def draw(picture: RenderableType, screen: Screen) -> None:
-    """Print a picture.
+    """Print a picture: cut at the edge of a terminal, plain and whole into a pipe.
 
     Args:
-        picture: what is in it has been freed of control characters.
-        screen: where it is printed, cut at a terminal's edge; plain and whole in a pipe.
+        picture: what rich draws; its texts must hold no control characters.
+        screen: the screen to print it on.
     """
     console, styles = screen.console, screen.styles
     with console.use_theme(_theme(styles["accepted"].color, styles["corrected"].color)):
-        whole = console.render(picture, console.options.update(max_width=_WIDEST))
-        console.print(Segments(whole), crop=console.is_terminal)
+        segments = console.render(picture, console.options.update(max_width=_WIDEST))
+        console.print(Segments(segments), crop=console.is_terminal)
 
 
 def save(picture: RenderableType, file: Path, title: str = "") -> None:
-    """Write a picture to a file.
+    """Write a picture to an SVG file that is as wide as the picture, whatever the terminal is.
 
     Args:
-        picture: what is in it has been freed of control characters.
-        file: an SVG, as wide as the picture, whatever the terminal is.
-        title: of the SVG.
+        picture: what rich draws; its texts must hold no control characters.
+        file: the path of the SVG.
+        title: the title that stands in the SVG.
 
     Raises:
         NfoxError: if it cannot be written.
     """
-    paper = Console(
+    canvas = Console(
         record=True,
         file=StringIO(),
         theme=_theme(*PALETTES["dark"]),  # as rich's SVG is
@@ -78,13 +78,14 @@ def save(picture: RenderableType, file: Path, title: str = "") -> None:
         width=_WIDEST,
         height=1,  # with both given, nothing around says how wide it is
     )
-    paper.width = paper.measure(picture).maximum
-    paper.print(picture)
+    canvas.width = canvas.measure(picture).maximum
+    canvas.print(picture)
     # Rich's font would be fetched from the web by whoever looks at the picture.
-    svg = re.sub(r"@font-face \{.*?\}\s*", "", paper.export_svg(title=title), flags=re.DOTALL)
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", canvas.export_svg(title=title), flags=re.DOTALL)
     write_out(file, svg.replace("Fira Code, monospace", _FONT))
 
 
 def _theme(right: str | Color | None, close: str | Color | None) -> Theme:
+    """Return the styles of `COLORS`; what is far off is dim."""
     styles = (Style(color=right), Style(color=close), Style(dim=True))
     return Theme(dict(zip(COLORS, styles, strict=True)))

@@ -1,4 +1,4 @@
-"""What is seen while a model is loaded: what is being done, and how far it is."""
+"""Bars on stderr: how far loading a model has come, and how many of many things are done."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Loading:
-    """Who is told how loading goes.
+    """Callbacks through which the loading of a model reports its progress.
 
     Args:
-        stage: told what is being done.
-        progress: told what is counted there ("bytes" or "weights"), how many there are, and of how
-            many (0: not known).
+        stage: called with the name of every stage that begins.
+        progress: called with what is counted in this stage ("bytes" or "weights"), how many are
+            done, and how many there are (0: not known).
     """
 
     stage: Callable[[str], None] = lambda stage: None
@@ -27,7 +27,14 @@ NO_PROGRESS = Loading()
 
 @contextmanager
 def loading_display(wanted: bool) -> Iterator[Loading]:
-    """Show on stderr how loading goes, and take it away at the end."""
+    """Show the progress of loading on stderr, and erase it at the end.
+
+    Args:
+        wanted: whether to show anything at all.
+
+    Yields:
+        The callbacks to which loading reports.
+    """
     if not wanted:
         yield NO_PROGRESS
         return
@@ -66,16 +73,16 @@ def _count(what: str, done: int, total: int) -> str:
 
 
 @contextmanager
-def bar(what: str, total: int, *, wanted: bool = True) -> Iterator[Callable[[int], None]]:
-    """Show on stderr, if it is a terminal, how many of something are done.
+def progress_bar(what: str, total: int, *, wanted: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show on stderr, if it is a terminal, how many of many things are done.
 
     Args:
-        what: they are.
+        what: the name of the things, in the plural.
         total: how many there are.
         wanted: whether to show anything at all.
 
     Yields:
-        What is to be told how many more are done.
+        A function that is called with how many more are done.
     """
     from rich.console import Console
     from rich.progress import Progress

@@ -1,4 +1,4 @@
-"""What the numbers of a reply look like: the status row, the footer, the details of -v."""
+"""The numbers of a reply in words: the status row, the footer, the details of -v."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FINISHES = {
 
 
 class Speed:
-    """Tokens a second of the last few steps."""
+    """The tokens per second of the last few steps, to be shown while a reply grows."""
 
     def __init__(self) -> None:
         self._steps: deque[tuple[int, float]] = deque(maxlen=_RECENT)
 
     def add(self, tokens: int, seconds: float) -> None:
-        """Count a step."""
+        """Count a step that committed so many tokens in so many seconds."""
         self._steps.append((tokens, seconds))
 
     @override
@@ -40,8 +40,8 @@ class Speed:
         return f"{tokens / seconds:.1f} tok/s" if seconds else ""
 
 
-def fit(parts: Sequence[str], width: int, dot: str) -> str:
-    """Join as many of the parts as fit into a row, the first ones first."""
+def join_fitting(parts: Sequence[str], width: int, dot: str) -> str:
+    """Join the parts that fit into a row of so many cells; a part that does not fit is left out."""
     row = ""
     for part in filter(None, parts):
         longer = row + dot + part if row else part
@@ -50,61 +50,61 @@ def fit(parts: Sequence[str], width: int, dot: str) -> str:
     return row
 
 
-def short(number: int) -> str:
-    """Write a count of tokens in at most four characters or so."""
+def short_count(number: int) -> str:
+    """Return a count of tokens in about four characters: 950, 2k, 13.4k."""
     return str(number) if number < 1000 else f"{number / 1000:.1f}k".replace(".0k", "k")
 
 
-def status(engine: Engine, speed: Speed, symbols: Symbols, width: int) -> str:
-    """Return what the row below a growing reply says."""
+def status_row(engine: Engine, speed: Speed, symbols: Symbols, width: int) -> str:
+    """Return the row that is shown below a growing reply."""
     stats = engine.reply.stats
     parts = (
         str(speed),
         f"{symbols.tau} {stats.tau:.2f}",
         f"{stats.tokens} tok",
         bars(stats.lengths[-12:], symbols.bars) if width >= 72 else "",
-        context(engine, stats),
+        context_use(engine, stats),
         "^C stops",
     )
-    return fit(parts, width - 1, symbols.dot)
+    return join_fitting(parts, width - 1, symbols.dot)
 
 
 def footer(engine: Engine, reply: Reply, symbols: Symbols, width: int) -> str:
     """Return the one line that stays below a reply."""
     stats = reply.stats
-    why = FINISHES.get(reply.finish, "").format(limit=engine.settings.max_new_tokens)
     parts = (
-        why,
+        FINISHES.get(reply.finish, "").format(limit=engine.settings.max_new_tokens),
         f"{stats.tokens_per_second:.1f} tok/s",
         f"{symbols.tau} {stats.tau:.2f}",
         f"{stats.tokens} tok",
         f"accepted {stats.accepted}/{stats.drafted}" if stats.drafted else "nothing drafted",
-        f"TTFT {seconds(stats.first_token_seconds)}",
+        f"TTFT {duration(stats.first_token_seconds)}",
         f"{stats.steps} steps",
         reply.method,
-        context(engine, stats),
+        context_use(engine, stats),
     )
-    return fit(parts, width, symbols.dot)
+    return join_fitting(parts, width, symbols.dot)
 
 
-def context(engine: Engine, stats: Stats) -> str:
-    """Say how full the context is."""
-    return f"ctx {short(stats.prompt_tokens + stats.tokens)}/{short(engine.max_context)}"
+def context_use(engine: Engine, stats: Stats) -> str:
+    """Return how many positions of the context are taken, and how many there are."""
+    taken = stats.prompt_tokens + stats.tokens
+    return f"ctx {short_count(taken)}/{short_count(engine.max_context)}"
 
 
 def bars(numbers: Sequence[int], levels: str) -> str:
-    """Draw numbers from 1 on as bars."""
-    most = max(numbers, default=1)
-    return "".join(levels[(n - 1) * (len(levels) - 1) // max(most - 1, 1)] for n in numbers)
+    """Draw each number, of 1 or more, as one character from the lowest to the highest level."""
+    largest = max(numbers, default=1)
+    return "".join(levels[(n - 1) * (len(levels) - 1) // max(largest - 1, 1)] for n in numbers)
 
 
-def seconds(number: float) -> str:
-    """Write a time."""
-    return f"{number:.2f} s" if number >= 1 else f"{number * 1e3:.0f} ms"
+def duration(seconds: float) -> str:
+    """Return a time in seconds, or below a second in milliseconds."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
 
 
 def details(stats: Stats, symbols: Symbols) -> list[str]:
-    """Return where the time went and how far drafts were right, a line for each."""
+    """Return lines about where the time went and how far drafts were accepted."""
     per_step = 1e3 / max(stats.steps, 1)
     parts = {
         "draft": stats.draft_seconds,
@@ -114,14 +114,14 @@ def details(stats: Stats, symbols: Symbols) -> list[str]:
     }
     parts["rest"] = stats.seconds - sum(parts.values())
     times = symbols.dot.join(f"{name} {part * per_step:.2f}" for name, part in parts.items())
-    new = stats.prompt_tokens - stats.cached_tokens
-    spent = stats.prefill_seconds
-    speed = f" at {new / spent:.0f} tok/s" if spent > 0 else ""
-    lengths = "  ".join(f"{n}:{times}" for n, times in sorted(Counter(stats.lengths).items()))
+    uncached = stats.prompt_tokens - stats.cached_tokens
+    prefill = stats.prefill_seconds
+    speed = f" at {uncached / prefill:.0f} tok/s" if prefill > 0 else ""
+    lengths = "  ".join(f"{n}:{steps}" for n, steps in sorted(Counter(stats.lengths).items()))
     rates = "  ".join(f"{rate:.2f}" for rate in stats.acceptance_by_depth)
     return [
-        f"prefill   {new} tok in {seconds(spent)}{speed}, {stats.cached_tokens} cached",
-        f"decode    {stats.tokens} tok in {seconds(stats.seconds)}, {stats.steps} steps",
+        f"prefill   {uncached} tok in {duration(prefill)}{speed}, {stats.cached_tokens} cached",
+        f"decode    {stats.tokens} tok in {duration(stats.seconds)}, {stats.steps} steps",
         f"ms/step   {times}",
         f"lengths   {lengths}  (tokens:steps)",
         *([f"by depth  {rates}  (share accepted)"] if rates else []),

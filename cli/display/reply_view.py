@@ -1,4 +1,4 @@
-"""A reply on the screen: its text in the marks of its sources, reasoning dim or folded."""
+"""A reply on the screen: tokens marked by their source, reasoning dim or folded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nfox.text.stream import Piece, ThinkSplitter, sanitize
 
 from .terminal_writer import TerminalWriter
 from .theme import Screen
-from .wrap import Wrapper
+from .wrap import LineWrapper
 
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source
@@ -23,7 +23,7 @@ _DIM = Style(dim=True)
 
 
 def clean(text: str) -> str:
-    """Return a model's text as it may be written to a terminal, tabs made visible as spaces."""
+    """Return a model's text without control characters, and with spaces instead of tabs."""
     return sanitize(text).replace("\t", "    ")
 
 
@@ -31,61 +31,62 @@ class ReplyView:
     """Draws one reply, piece by piece.
 
     Args:
-        screen: where.
+        screen: the screen to draw on.
         fold: leave out what is inside <think>.
-        thinking: whether the reply begins inside.
+        thinking: whether the reply begins inside <think>.
     """
 
     def __init__(self, screen: Screen, *, fold: bool = False, thinking: bool = False) -> None:
         self.screen = screen
         self.fold = fold
         self._writer = TerminalWriter(screen.console, live=screen.live)
-        self._wrapper = Wrapper(lambda: screen.console.width)
-        self._thoughts = ThinkSplitter(thinking)
-        self._marked: Source = "bonus"
+        self._wrapper = LineWrapper(lambda: screen.console.width)
+        self._think_splitter = ThinkSplitter(thinking)
+        self._source: Source = "bonus"  # of the last piece
         self._started = False  # whether a visible character was written
-        self._folded = 0
-        self._drawn = 0.0
+        self._folded = 0  # characters of reasoning that were left out
+        self._drawn_at = 0.0
 
     def add(self, pieces: Iterable[Piece], status: Text | None = None) -> None:
-        """Append pieces, and draw the status row if it is time to.
+        """Append pieces of the reply, and draw the status row if it is time to.
 
         Args:
-            pieces: of the reply.
-            status: what the row says.
+            pieces: the pieces that follow the last ones.
+            status: the text of the status row; None draws no row.
         """
         text = Text()
         for piece in pieces:
-            for part, inside in self._thoughts.push(piece):
-                text += self._mark(part, inside)
+            for part, inside_think in self._think_splitter.push(piece):
+                text += self._mark(part, inside_think)
         text = self._wrap(text)
         now = time.monotonic()
-        if text or now - self._drawn >= _FRAME:
-            self._drawn = now
+        if text or now - self._drawn_at >= _FRAME:
+            self._drawn_at = now
             self._writer.write(text, status if self.screen.live else None)
 
     def close(self) -> None:
         """Write what was held back, and end the line."""
         text = Text()
-        for part, inside in self._thoughts.finish():
-            text += self._mark(part, inside)
+        for part, inside_think in self._think_splitter.finish():
+            text += self._mark(part, inside_think)
         text += self._switch("bonus")
         if self._folded:
-            said = f"({self._folded} characters of reasoning folded; /fold off shows it)"
-            text += Text(f"\n{said}" if self._started else said, _DIM)
+            note = f"({self._folded} characters of reasoning folded; /fold off shows it)"
+            text += Text(f"\n{note}" if self._started else note, _DIM)
         text = self._wrap(text)
         self._writer.write(text + self._wrapper.finish())
         self._writer.close()
 
     def _wrap(self, text: Text) -> Text:
-        """Break lines between words, on a terminal; a file gets the text as it is."""
+        """Break lines between words on a terminal; a file gets the text as it is."""
         return self._wrapper.feed(text) if self.screen.console.is_terminal else text
 
-    def _mark(self, piece: Piece, inside: bool) -> Text:
-        # A file gets the text as it is, tabs and what is in front included.
+    def _mark(self, piece: Piece, inside_think: bool) -> Text:
+        """Return a piece in the style and the brackets of its source."""
+        # A file gets the text as it is, tabs and leading spaces included.
         terminal = self.screen.console.is_terminal
         content = clean(piece.text) if terminal else sanitize(piece.text)
-        if inside and self.fold:
+        if inside_think and self.fold:
             self._folded += len(content)
             return Text()
         if not self._started:
@@ -94,13 +95,14 @@ class ReplyView:
         if not content:
             return Text()
         style = self.screen.styles[piece.source]
-        return self._switch(piece.source) + Text(content, style + _DIM if inside else style)
+        style = style + _DIM if inside_think else style
+        return self._switch(piece.source) + Text(content, style)
 
     def _switch(self, source: Source) -> Text:
-        """Close the brackets of the last source and open those of the next."""
-        if source == self._marked:
+        """Return the closing bracket of the last source and the opening one of the next."""
+        if source == self._source:
             return Text()
-        closing = self.screen.brackets.get(self._marked, ("", ""))[1]
+        closing = self.screen.brackets.get(self._source, ("", ""))[1]
         opening = self.screen.brackets.get(source, ("", ""))[0]
-        self._marked = source
+        self._source = source
         return Text(closing + opening)

@@ -1,4 +1,6 @@
-"""What happened in each step of a reply: what it emitted, from where, and what was refused."""
+"""The steps of a reply in a table: which tokens each committed, of which source, and which drafted
+tokens were refused.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,14 @@ _SHOWN = 6  # refused tokens, and siblings at one depth of a wide tree, that are
 
 @dataclass(frozen=True)
 class Node:
-    """A drafted token.
+    """A drafted token, without the tensors.
 
     Args:
-        text: what it says.
-        depth: 1 follows the root.
-        accepted: whether the target took it.
-        p: the target's probability of it before temperature, if that was kept.
-        q: the draft model's, if it was kept.
+        text: its text, in which spaces are visible.
+        depth: its depth in the tree; the tokens that follow the root have depth 1.
+        accepted: whether it was accepted.
+        p: the target's probability of it before temperature, if logits were kept.
+        q: the draft model's probability of it, if that was kept.
     """
 
     text: str
@@ -46,11 +48,11 @@ class StepRecord:
     """A step, without the tensors.
 
     Args:
-        tokens: what was emitted.
-        sources: from where.
-        nodes: what was drafted.
-        seconds: where the time went.
-        p: the target's probability of the last token.
+        tokens: the texts of the committed tokens.
+        sources: the source of each.
+        nodes: the drafted tokens.
+        seconds: how long each part of the step took.
+        p: the target's probability of the last committed token, if logits were kept.
     """
 
     tokens: tuple[str, ...]
@@ -60,12 +62,15 @@ class StepRecord:
     p: float | None = None
 
 
-class Recorder:
-    """Keeps the steps of a reply in words.
+class StepRecorder:
+    """Records the steps of a reply as texts and numbers, so that no tensors need to be kept.
 
     Args:
-        tokenizer: spells tokens.
-        symbols: for spaces and newlines.
+        tokenizer: the target's tokenizer.
+        symbols: the characters that stand for spaces and newlines.
+
+    Attributes:
+        records: the steps so far.
     """
 
     def __init__(self, tokenizer: Any, symbols: Symbols) -> None:
@@ -74,27 +79,25 @@ class Recorder:
         self.records: list[StepRecord] = []
 
     def add(self, step: Step) -> None:
-        """Keep a step."""
+        """Record a step."""
         tree, path = step.tree, set(step.verdict.path)
-        scores = None if step.logits is None else step.logits.float().softmax(-1)
-        nodes = tuple(
-            Node(
-                spell(tree.tokens[n], self._tokenizer, self._symbols),
-                tree.depths[n],
-                n in path,
-                None if scores is None else float(scores[tree.parents[n], tree.tokens[n]]),
-                None if scores is None or tree.q is None else float(tree.q[n, tree.tokens[n]]),
-            )
-            for n in range(1, len(tree))
-        )
-        before = step.verdict.path[len(step.tokens) - 1]  # a stop token may cut the path
-        p = None if scores is None else float(scores[before, step.tokens[-1]])
-        tokens = tuple(spell(token, self._tokenizer, self._symbols) for token in step.tokens)
-        self.records.append(StepRecord(tokens, step.sources, nodes, step.seconds, p))
+        probabilities = None if step.logits is None else step.logits.float().softmax(-1)
+        nodes = []
+        for n in range(1, len(tree)):
+            token, p, q = tree.tokens[n], None, None
+            if probabilities is not None:
+                p = float(probabilities[tree.parents[n], token])
+                q = None if tree.q is None else float(tree.q[n, token])
+            text = visible_text(token, self._tokenizer, self._symbols)
+            nodes.append(Node(text, tree.depths[n], n in path, p, q))
+        parent = step.verdict.path[len(step.tokens) - 1]  # a stop token may cut the path
+        last = None if probabilities is None else float(probabilities[parent, step.tokens[-1]])
+        tokens = tuple(visible_text(token, self._tokenizer, self._symbols) for token in step.tokens)
+        self.records.append(StepRecord(tokens, step.sources, tuple(nodes), step.seconds, last))
 
 
-def spell(token: int, tokenizer: Any, symbols: Symbols) -> str:
-    """Write a token so that its spaces can be seen."""
+def visible_text(token: int, tokenizer: Any, symbols: Symbols) -> str:
+    """Return the text of a token, with symbols instead of its spaces and newlines."""
     # After another token a SentencePiece tokenizer keeps the space in front of a word.
     text = tokenizer.decode([token, token])[len(tokenizer.decode([token])) :]
     return clean(text.replace("\n", symbols.newline)).replace(" ", symbols.space)
@@ -103,12 +106,12 @@ def spell(token: int, tokenizer: Any, symbols: Symbols) -> str:
 def print_steps(
     records: Sequence[StepRecord], screen: Screen, console: Console, *, trees: bool
 ) -> None:
-    """Print a row for each step, and its tree below it.
+    """Print a table with a row for each step, and on demand its tree below the row.
 
     Args:
-        records: of a reply.
-        screen: says how sources are marked.
-        console: where to print.
+        records: the steps of a reply.
+        screen: how tokens of each source are marked.
+        console: the console to print on.
         trees: show every drafted token with its probabilities.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=_DIM)
@@ -121,21 +124,22 @@ def print_steps(
     )
     table.add_column("refused", overflow="fold", style=_DIM)
     for number, record in enumerate(records, 1):
-        kept = sum(node.accepted for node in record.nodes)
+        accepted = sum(node.accepted for node in record.nodes)
         table.add_row(
             str(number),
             f"{record.seconds.total * 1e3:.1f}",
             f"{record.seconds.draft * 1e3:.1f}",
-            f"{kept}/{len(record.nodes)}",
-            _emitted(record, screen),
+            f"{accepted}/{len(record.nodes)}",
+            _committed(record, screen),
             _refused(record, screen.symbols),
         )
-        for line in _tree(record, screen) if trees else ():
+        for line in _tree_lines(record, screen) if trees else ():
             table.add_row("", "", "", "", line, "")
     console.print(table)
 
 
-def _emitted(record: StepRecord, screen: Screen) -> Text:
+def _committed(record: StepRecord, screen: Screen) -> Text:
+    """Return the committed tokens, each with its draft depth or the sign of the target."""
     line = Text()
     for index, (token, source) in enumerate(zip(record.tokens, record.sources, strict=True), 1):
         line.append(token, screen.styles[source])
@@ -150,20 +154,21 @@ def _refused(record: StepRecord, symbols: Symbols) -> str:
     return " ".join(refused[:_SHOWN] + more)
 
 
-def _tree(record: StepRecord, screen: Screen) -> Iterator[Text]:
-    """Write what was drafted, a line per depth, the accepted token first."""
+def _tree_lines(record: StepRecord, screen: Screen) -> Iterator[Text]:
+    """Yield the drafted tokens, a line for each depth, the accepted token first."""
     symbols = screen.symbols
     for depth in sorted({node.depth for node in record.nodes}):
-        here = [node for node in record.nodes if node.depth == depth]
-        here.sort(key=lambda node: (not node.accepted, -(node.p or 0.0)))
-        words = [_node(node, symbols) for node in here[:_SHOWN]]
-        more = f"  {symbols.ellipsis} {len(here) - _SHOWN} more" if len(here) > _SHOWN else ""
-        yield Text(f"{symbols.depth(depth)}  {'  '.join(words)}{more}", _DIM)
+        nodes = [node for node in record.nodes if node.depth == depth]
+        nodes.sort(key=lambda node: (not node.accepted, -(node.p or 0.0)))
+        texts = [_describe(node, symbols) for node in nodes[:_SHOWN]]
+        more = f"  {symbols.ellipsis} {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
+        yield Text(f"{symbols.depth(depth)}  {'  '.join(texts)}{more}", _DIM)
     if record.p is not None and record.sources[-1] != "accepted":
         yield Text(f"{symbols.raised[-1]}  {record.tokens[-1]} p={record.p:.3f}", _DIM)
 
 
-def _node(node: Node, symbols: Symbols) -> str:
+def _describe(node: Node, symbols: Symbols) -> str:
+    """Return a drafted token with its mark and its probabilities."""
     mark = symbols.yes if node.accepted else symbols.no
     p = "" if node.p is None else f" p={node.p:.3f}"
     q = "" if node.q is None else f" q={node.q:.3f}"

@@ -23,10 +23,10 @@ _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 
 class TerminalWriter:
-    """Writes at the end of what was written.
+    """Appends text to what was written on a console, and draws a status row below it.
 
     Args:
-        console: what it writes on.
+        console: the console to write on.
         live: whether to draw status rows.
     """
 
@@ -34,33 +34,34 @@ class TerminalWriter:
         self._console = console
         self._live = live
         self._line = ""  # since the last newline; only the column it ends in is of interest
-        self._held = Text()
-        self._below = False  # whether a status row is on the screen
+        self._held = Text()  # text that waits, so that the cursor never stands behind a full row
+        self._has_status = False  # whether a status row is on the screen
 
     def write(self, text: Text, status: Text | None = None) -> None:
-        """Append text; draw the status row below it, or leave none."""
+        """Append text; draw a status row below it, or with None leave no row there."""
         text = self._held + text
         line = (self._line.removesuffix(self._held.plain) + text.plain).rpartition("\n")[2]
-        keep = _last_cluster(text.plain) if self._live and self._fills_row(line) else 0
-        cut = len(text) - keep
+        held = _last_cluster(text.plain) if self._live and self._fills_row(line) else 0
+        cut = len(text) - held
         text, self._held = text[:cut], text[cut:]
         self._line = line
         frame = self._render(text)
         if self._live:
-            erase = _ERASE_BELOW if self._below else ""
+            erase = _ERASE_BELOW if self._has_status else ""
             frame = _BEGIN + erase + frame + self._row(status) + _END
-        self._below = self._live and status is not None
+        self._has_status = self._live and status is not None
         self._console.file.write(frame)
         self._console.file.flush()
 
     def close(self) -> None:
         """Erase the status row and end the line."""
         live, self._live = self._live, False
-        if live and self._below:
+        if live and self._has_status:
             self._console.file.write(_ERASE_BELOW)
         self.write(Text("\n") if self._line else Text())
 
     def _row(self, status: Text | None) -> str:
+        """Return what draws a status row, cut at the width, and brings the cursor back."""
         if status is None:
             return ""
         status = status.copy()
@@ -76,6 +77,7 @@ class TerminalWriter:
         return column == width
 
     def _render(self, text: Text) -> str:
+        """Return a text with the escape sequences of its styles."""
         if not self._console.is_terminal:  # rich would expand tabs
             return text.plain
         with self._console.capture() as captured:
@@ -84,7 +86,7 @@ class TerminalWriter:
 
 
 def _last_cluster(text: str) -> int:
-    """Return how many characters at the end are drawn as one."""
+    """Return how many code points at the end of a text make up its last visible character."""
     count = 1
     while count < len(text) and (cell_len(text[-count]) == 0 or text[-count - 1] == _JOINER):
         count += 1

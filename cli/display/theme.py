@@ -1,4 +1,4 @@
-"""How things look: marks for the three sources, symbols, colours; and where they are drawn.
+"""How replies look: colours and marks for the three sources of a token, symbols, and the console.
 
 Blue and orange differ for every kind of colour vision. Underline carries the meaning alone where
 there is no colour, and brackets do where there is neither.
@@ -43,7 +43,7 @@ class Symbols:
     shades: str = "█▓░"  # of bars that lie one after the other
 
     def depth(self, number: int) -> str:
-        """Write a draft depth so that it stands apart from a token."""
+        """Return a draft depth in raised digits, which stand apart from a token's text."""
         return "".join(self.raised[int(digit)] for digit in str(number))
 
 
@@ -57,11 +57,11 @@ class Screen:
     """A console, and how replies look on it.
 
     Args:
-        console: where they are drawn.
-        symbols: of its encoding.
-        styles: of the three sources.
-        brackets: put around tokens of a source, opening and closing.
-        live: whether a status row may be drawn below a reply.
+        console: the console on which replies are drawn.
+        symbols: the characters that its encoding has.
+        styles: the style of tokens by their source.
+        brackets: what opens and closes tokens of a source, if anything does.
+        live: whether a status row may be drawn below a growing reply.
     """
 
     console: Console
@@ -72,7 +72,7 @@ class Screen:
 
     @property
     def marked(self) -> bool:
-        """Whether sources can be told apart."""
+        """Whether tokens show their source, be it by colour, underlining or brackets."""
         seen = self.console.color_system is not None or self.console.no_color
         return bool(self.brackets) or (seen and any(self.styles.values()))
 
@@ -81,8 +81,8 @@ def make_screen(display: DisplayArguments, file: IO[str] | None = None) -> Scree
     """Return the screen that the options ask for.
 
     Args:
-        display: the options.
-        file: stdout, if not given.
+        display: the options of the display.
+        file: where replies are written; stdout by default.
     """
     file = file or sys.stdout
     color = "never" if display.no_color or display.style == "simple" else display.color
@@ -111,7 +111,10 @@ def make_screen(display: DisplayArguments, file: IO[str] | None = None) -> Scree
 
 
 def _palette(theme: str) -> tuple[str, str]:
-    """Return the colours of a theme; "auto" asks the terminal, as far as it says anything."""
+    """Return the colours of accepted and of corrected tokens in a theme.
+
+    The theme "auto" follows COLORFGBG, by which some terminals tell their background.
+    """
     background = os.environ.get("COLORFGBG", "").rpartition(";")[2]
     if theme == "auto" and background.isdecimal():
         theme = "light" if int(background) in (7, 15) else "dark"
@@ -119,6 +122,7 @@ def _palette(theme: str) -> tuple[str, str]:
 
 
 def _styles(mode: str, palette: tuple[str, str], console: Console) -> dict[Source, Style]:
+    """Return the style of each source, for a mode of --provenance."""
     accepted, corrected = palette
     colored, underlined = mode in ("auto", "color"), mode in ("auto", "underline")
     plain = console.no_color or not colored
@@ -133,6 +137,7 @@ def _styles(mode: str, palette: tuple[str, str], console: Console) -> dict[Sourc
 
 
 def _brackets(mode: str, symbols: Symbols) -> dict[Source, tuple[str, str]]:
+    """Return the brackets of each source, for a mode of --provenance."""
     if mode != "brackets":
         return {}
     return {"accepted": symbols.brackets, "corrected": ("{", "}")}

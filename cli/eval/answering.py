@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nfox.errors import NfoxError, UsageError
 
-from ..display.progress import bar, loading_display
+from ..display.progress import loading_display, progress_bar
 from ..facts import command_line, model_facts
 from ..generate.answering import answer_all
 from ..load import load_engine
@@ -108,7 +108,7 @@ class Answering:
 
     def _ask(self, prompts: Sequence[Prompt], keep: Callable[[str], object]) -> None:
         engine = self._load()
-        with bar("questions", len(prompts)) as on_done:
+        with progress_bar("questions", len(prompts)) as on_done:
             answer_all(engine, prompts, keep, self.more, lambda: on_done(1))
 
     def _load(self) -> Engine:

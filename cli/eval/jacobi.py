@@ -138,10 +138,12 @@ def picture(
     from rich.text import Text
 
     from ..display.jacobi_picture import trajectory_picture
-    from ..display.steps import spell
+    from ..display.steps import visible_text
 
     shown = representative_block(answers)
-    texts = {token: spell(token, tokenizer, symbols) for state in shown.states for token in state}
+    texts = {
+        token: visible_text(token, tokenizer, symbols) for state in shown.states for token in state
+    }
     odd = f" ({found.repetitive} repetitive ones left out)" if found.repetitive else ""
     lines = [
         f"{found.tokens} tokens in {found.blocks} blocks of {found.requests} answers{odd}",

@@ -15,7 +15,7 @@ from rich.text import Text
 from terminals import Terminal, Tty, bare
 
 from nfox.cli.display.reply_view import ReplyView, clean
-from nfox.cli.display.steps import Recorder, print_steps
+from nfox.cli.display.steps import StepRecorder, print_steps
 from nfox.cli.display.theme import PALETTES, Screen, make_screen
 from nfox.cli.options.groups import DisplayArguments
 from nfox.decoding.generate import Seconds, Step
@@ -152,12 +152,12 @@ def test_a_long_reply_is_neither_cut_nor_doubled(
     file = Tty()
     view = ReplyView(screen_for(file))
     for number, word in enumerate(words):
-        view._drawn = 0  # draw every status row, however fast this is
+        view._drawn_at = 0  # draw every status row, however fast this is
         view.add(
             [Piece(word, chance.choice(["accepted", "corrected", "bonus"]), number)],
             Text(f"STATUS {number}"),
         )
-        view._drawn = 0
+        view._drawn_at = 0
         view.add((), Text(f"STATUS {number} again"))
     view.close()
     assert file.getvalue().count("STATUS") == 1200
@@ -204,7 +204,7 @@ def test_the_probability_beside_a_token_is_its_own(end: int) -> None:
     emitted = ((1, 2, 4)[:end], ("accepted", "accepted", "corrected")[:end])
     logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     p = logits.softmax(-1)
-    recorder = Recorder(Letters(), screen_for(io.StringIO()).symbols)
+    recorder = StepRecorder(Letters(), screen_for(io.StringIO()).symbols)
     recorder.add(Step(*emitted, chain, verdict, Seconds(0, 0, 0, 0, 0), "stop", logits))
     [record] = recorder.records
     assert record.p == pytest.approx(float(p[end - 1, emitted[0][-1]]))

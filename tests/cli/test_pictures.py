@@ -12,7 +12,7 @@ import pytest
 from rich.console import RenderableType
 from rich.text import Text
 
-from nfox.cli.display.head_pictures import accuracy_bars, accuracy_table, bar, tree_picture
+from nfox.cli.display.head_pictures import accuracy_bars, accuracy_table, stacked_bar, tree_picture
 from nfox.cli.display.pictures import check_file, draw, save
 from nfox.cli.display.theme import ASCII, Symbols, make_screen
 from nfox.cli.options.groups import DisplayArguments
@@ -26,7 +26,7 @@ ACCURACY = [
     [0.4, 0.1, 0.05, 0.02, 0.01, 0.01],
     [0.3, 0.1, 0.02, 0.01, 0.01, 0.01],
 ]
-WHOLE = len(bar([1.0], Symbols()).plain)
+WHOLE = len(stacked_bar([1.0], Symbols()).plain)
 
 
 def drawn(picture: RenderableType, color: str = "auto", file: Path | None = None) -> str:
@@ -58,7 +58,7 @@ def chances(lines: str) -> list[float]:
 @pytest.mark.parametrize("symbols", [Symbols(), ASCII])
 def test_bars_are_as_long_as_the_numbers_are_large(symbols: Symbols) -> None:
     for shares in ([0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.25, 0.5, 0.2], [0.333, 0.333, 0.333]):
-        line = bar(shares, symbols).plain
+        line = stacked_bar(shares, symbols).plain
         for share, shade in zip(shares, symbols.shades, strict=True):
             assert abs(line.count(shade) - share * WHOLE) <= 1
         assert abs(len(line) - sum(shares) * WHOLE) <= 0.5
@@ -95,7 +95,7 @@ def test_what_the_nodes_promise_is_what_the_tree_does(nodes: int) -> None:
 
 def test_a_large_tree_is_drawn_without_its_least_likely_nodes() -> None:
     shape = trees.best(ACCURACY, None, most=63)
-    lines = drawn(tree_picture(shape, ACCURACY, Symbols(), most=20)).splitlines()
+    lines = drawn(tree_picture(shape, ACCURACY, Symbols(), max_nodes=20)).splitlines()
     kept = sorted(shape.chances(ACCURACY), reverse=True)[:20]
     assert sorted(chances("\n".join(lines)), reverse=True) == pytest.approx(kept, abs=1e-3)
     assert lines[-1] == "and 43 less likely nodes"

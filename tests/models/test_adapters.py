@@ -17,7 +17,7 @@ from torch import Tensor
 from nfox import Conversation, Engine, Message, ModelOptions, Settings, load
 from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry as commands
-from nfox.cli.display.header import hint, print_header
+from nfox.cli.display.header import adapter_hint, print_header
 from nfox.cli.display.theme import make_screen
 from nfox.cli.options.groups import DisplayArguments
 from nfox.errors import ModelError, UsageError
@@ -191,8 +191,13 @@ def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_jacobi_says_that_a_cllm_is_there(model: str) -> None:
     said = "--adapter cllm"
     plain, adapted = chat(model), chat(model, "cllm")
-    assert said in hint(plain)
-    assert hint(adapted) == hint(chat(model, None, "none")) == hint(chat(str(folder.llama()))) == ""
+    assert said in adapter_hint(plain)
+    assert (
+        adapter_hint(adapted)
+        == adapter_hint(chat(model, None, "none"))
+        == adapter_hint(chat(str(folder.llama())))
+        == ""
+    )
     for talking in (plain, adapted):
         file = io.StringIO()
         print_header(talking, make_screen(DisplayArguments(), file), 0.0, verbose=False)

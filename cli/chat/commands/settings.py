@@ -12,7 +12,7 @@ from nfox.errors import UsageError
 from nfox.models import adapters
 from nfox.text.resolve import available, resolve
 
-from ...display.header import exactness, hint, method_line, model_name, print_legend
+from ...display.header import adapter_hint, exactness, method_line, model_name, print_legend
 from .registry import command
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def use_method(app: ChatApp, rest: str) -> None:
         if len(options) < len(words):
             raise UsageError(f"options of a method are NAME=VALUE, not {' '.join(words)!r}")
         engine.use(None if name == _BEST else name, options)
-        for line in filter(None, (method_line(engine), hint(engine))):
+        for line in filter(None, (method_line(engine), adapter_hint(engine))):
             app.say(line)
         return
     for name in names():
