@@ -1,4 +1,4 @@
-"""Prompts in order, each answered with one JSON line."""
+"""Prompts answered in order, each with one line of JSON."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 def answer_all(
     engine: Engine,
     prompts: Iterable[Prompt],
-    keep: Callable[[str], object],
+    write: Callable[[str], object],
     more: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: {},
     on_done: Callable[[], object] = lambda: None,
 ) -> int:
-    """Answer all prompts; return how many were refused.
+    """Answer all prompts in order, and return how many were not answered to the end.
 
     Args:
-        engine: that answers.
-        prompts: in order.
-        keep: takes a JSON line for each.
-        more: what to add to a line.
-        on_done: called after each.
+        engine: the engine that answers.
+        prompts: the prompts; the next one is taken when the last one was answered.
+        write: is called with the line of JSON for each prompt.
+        more: returns fields to add to a line.
+        on_done: is called after each prompt.
     """
     from nfox.batch import answer
 
@@ -33,6 +33,6 @@ def answer_all(
     for prompt in prompts:
         line = answer(engine, prompt)
         refused += "error" in line
-        keep(json.dumps(line | more(line), ensure_ascii=False) + "\n")
+        write(json.dumps(line | more(line), ensure_ascii=False) + "\n")
         on_done()
     return refused

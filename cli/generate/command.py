@@ -1,4 +1,4 @@
-"""`nfox generate`: many prompts in, one JSON line each out."""
+"""`nfox generate`: many prompts, each answered with one line of JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileArguments:
-    """Where prompts come from and where answers go."""
+    """Where prompts are read from, and where answers are written."""
 
     texts: Annotated[
         list[str] | None, typer.Argument(help="Prompts. [default: the lines of stdin]")
@@ -66,17 +66,18 @@ def generate(
     prompts = _prompts(files, share)
 
     def load() -> Engine:
-        parts = split_over_gpus(model, files.gpus_per_process)
+        split = split_over_gpus(model, files.gpus_per_process)
         with loading_display(sys.stderr.isatty() and share.rank == 0) as progress:
-            return load_engine(parts, method, generation, progress=progress)
+            return load_engine(split, method, generation, progress=progress)
 
     if not prompts:
         print("nfox: there are no prompts", file=sys.stderr)
         return
     if files.out is not None:
-        from .output import add, depends_on
+        from .output import add_answers, depends_on
 
-        refused = add(files.out, prompts, share, load, depends_on(model, method, generation))
+        options = depends_on(model, method, generation)
+        refused = add_answers(files.out, prompts, share, load, options)
     else:
         refused = answer_all(load(), prompts, partial(print, end="", flush=True))
     if refused:
@@ -86,15 +87,19 @@ def generate(
 
 
 def _prompts(files: FileArguments, share: Share) -> list[Prompt]:
-    """Collect the prompts; a source that is named twice, or that cannot be shared, is an error."""
+    """Return the prompts of the arguments, of a file or of stdin.
+
+    Raises:
+        UsageError: if there are two sources or none, or if several processes cannot share them.
+    """
     if files.texts and files.prompts:
         raise UsageError("prompts were given as arguments and as --prompts", "give one of them")
-    given = bool(files.texts or files.prompts)
-    if share.size > 1 and (not given or files.prompts == "-"):
+    from_stdin = files.prompts == "-" or not (files.texts or files.prompts)
+    if share.size > 1 and from_stdin:
         raise UsageError("several processes cannot share stdin", "give --prompts FILE")
     if share.size > 1 and files.out is None:
         raise UsageError("several processes cannot share stdout", "give --out FILE")
-    if not given and sys.stdin.isatty():
+    if from_stdin and files.prompts != "-" and sys.stdin.isatty():
         raise UsageError("no prompts", 'nfox generate "text", --prompts FILE, or a pipe')
     from nfox.batch import Prompt, parse_prompts
 

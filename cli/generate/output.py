@@ -1,4 +1,4 @@
-"""Answers that are added to a file, by one process or by several, also after a kill."""
+"""Answers in a file, to which one process or several add what is missing, also after a kill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nfox.files import provenance
 from nfox.files.atomic import reporting_full_disk
 from nfox.files.jsonl import append
 
-from ..display.progress import bar
+from ..display.progress import progress_bar
 from ..facts import command_line, model_facts
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from .answering import answer_all
@@ -31,55 +31,80 @@ if TYPE_CHECKING:
 def depends_on(
     model: ModelArguments, method: MethodArguments, generation: GenerationArguments
 ) -> dict[str, Any]:
-    """Return all that the answers depend on, which must be the same to go on with a file."""
-    drafts = asdict(method)
+    """Return the options on which the answers depend; others cannot add to the same file."""
+    drafting = asdict(method)
     if method.accept == "exact":  # then no method changes the text
-        drafts = {name: drafts[name] for name in ("accept",)}
-    return {**model_facts(model), **drafts, **asdict(generation)}
+        drafting = {"accept": method.accept}
+    return {**model_facts(model), **drafting, **asdict(generation)}
 
 
-def add(
+def add_answers(
     out: Path,
     prompts: Sequence[Prompt],
     share: Share,
     load: Callable[[], Engine],
-    asked: dict[str, Any],
+    options: dict[str, Any],
 ) -> int:
-    """Answer this process's prompts that a file has no answers to, and add these to it. The first
-    process stays until the others have done so too, and puts all in order.
+    """Answer this process's share of the prompts that a file has no answer to, and add the answers.
+
+    The first process waits until the others are done too, and puts the file in order.
+
+    Args:
+        out: the file of answers.
+        prompts: the prompts of all processes.
+        share: which of them this process answers.
+        load: loads the engine; it is not called where there is nothing to answer.
+        options: what the answers depend on.
 
     Returns:
-        How many prompts were refused, as far as this process is to tell.
+        How many of all prompts were refused; 0 in all processes but the first.
     """
     if provenance.beside(out).is_file():
-        provenance.check(out, asked, "the prompts")
-    answered, first, begin = Answered(out, prompts), share.rank == 0, time.time()
-    own = [prompts[number] for number in share.of(len(prompts))]
+        provenance.check(out, options, "the prompts")
+    answered = Answered(out, prompts)
     before = len(prompts) - len(answered.missing)
-    todo = [prompt for prompt in own if prompt.id in answered.missing]
-    if first and not answered.missing:
+    _answer_share(out, prompts, share, load, options, answered)
+    if share.rank > 0:
+        return 0
+    if before == len(prompts):
         print("nfox: all prompts are answered already", file=sys.stderr)
-    engine = load() if todo else None
-    with (
-        reporting_full_disk(out, "what was written is whole", "free some space; the same goes on"),
-        bar("prompts", len(answered.missing), wanted=first and bool(answered.missing)) as on_done,
-    ):
-        provenance.begin(out, {"command": command_line(), **asked}, share)
-        if engine is not None:
-            _answer_own(engine, todo, out, answered, on_done)
-        provenance.finish(out, share, {"prompts": len(todo)}, time.time() - begin)
-        if not first:
-            return 0
-        _wait(answered, on_done)
-        put_in_order(out, prompts)
-    if before < len(prompts):
-        whole = f"{len(prompts)} prompts, {before} of them answered before"
-        shared = f", by {share.size} processes" if share.size > 1 else ""
-        print(f"nfox: {whole}, {answered.refused} refused{shared}; {out}", file=sys.stderr)
+        return answered.refused
+    processes = f", by {share.size} processes" if share.size > 1 else ""
+    print(
+        f"nfox: {len(prompts)} prompts, {before} of them answered before, "
+        f"{answered.refused} refused{processes}; {out}",
+        file=sys.stderr,
+    )
     return answered.refused
 
 
-def _answer_own(
+def _answer_share(
+    out: Path,
+    prompts: Sequence[Prompt],
+    share: Share,
+    load: Callable[[], Engine],
+    options: dict[str, Any],
+    answered: Answered,
+) -> None:
+    """Add the missing answers of this process; in the first one, wait for those of the others."""
+    first, begin = share.rank == 0, time.time()
+    todo = [prompts[n] for n in share.of(len(prompts)) if prompts[n].id in answered.missing]
+    engine = load() if todo else None
+    show = first and bool(answered.missing)
+    with (
+        reporting_full_disk(out, "what was written is whole", "free some space; the same goes on"),
+        progress_bar("prompts", len(answered.missing), wanted=show) as on_done,
+    ):
+        provenance.begin(out, {"command": command_line(), **options}, share)
+        if engine is not None:
+            _answer_missing(engine, todo, out, answered, on_done)
+        provenance.finish(out, share, {"prompts": len(todo)}, time.time() - begin)
+        if first:
+            _wait_for_others(answered, on_done)
+            put_in_order(out, prompts)
+
+
+def _answer_missing(
     engine: Engine,
     todo: Sequence[Prompt],
     out: Path,
@@ -88,39 +113,39 @@ def _answer_own(
 ) -> None:
     """Answer prompts, but for those that another run answers meanwhile."""
 
-    def keep(line: str) -> None:
-        name = str(json.loads(line)["id"])
+    def add_line(line: str) -> None:
+        prompt_id = str(json.loads(line)["id"])
 
-        def missing() -> bool:
-            _look(answered, on_done)
-            return name in answered.missing
+        def is_missing() -> bool:
+            _count_new(answered, on_done)
+            return prompt_id in answered.missing
 
-        append(out, line, missing)
+        append(out, line, is_missing)
 
-    left = (prompt for prompt in todo if prompt.id in answered.missing)
-    answer_all(engine, left, keep, on_done=partial(_look, answered, on_done))
-
-
-def _look(answered: Answered, on_done: Callable[[int], None]) -> int:
-    """Tell how many more prompts have been answered since, by any process."""
-    more = answered.look()
-    on_done(more)
-    return more
+    missing = (prompt for prompt in todo if prompt.id in answered.missing)
+    answer_all(engine, missing, add_line, on_done=partial(_count_new, answered, on_done))
 
 
-def _wait(answered: Answered, on_done: Callable[[int], None]) -> None:
-    """Wait for the answers of other processes.
+def _count_new(answered: Answered, on_done: Callable[[int], None]) -> int:
+    """Report and return how many prompts have been answered since the last call, by any process."""
+    count = answered.look()
+    on_done(count)
+    return count
+
+
+def _wait_for_others(answered: Answered, on_done: Callable[[int], None]) -> None:
+    """Wait until other processes have answered all prompts.
 
     Raises:
         NfoxError: if none has come for long: a launcher ends all processes where one fails, but
             these may have been started without one, and one may hang.
     """
-    last = time.monotonic()
+    last_answer = time.monotonic()
     while answered.missing:
         time.sleep(_PAUSE)
-        if _look(answered, on_done):
-            last = time.monotonic()
-        elif time.monotonic() - last > _PATIENCE:
+        if _count_new(answered, on_done):
+            last_answer = time.monotonic()
+        elif time.monotonic() - last_answer > _PATIENCE:
             raise NfoxError(
                 f"{len(answered.missing)} prompts of other processes have no answer yet, and for "
                 f"{_PATIENCE // 60} minutes none has come",
