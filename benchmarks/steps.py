@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nfox.decoding import published_trees as named_trees
+from nfox.decoding import published_trees
 from nfox.decoding.generate import Step, generate
 from nfox.decoding.rules import make_rule
 from nfox.drafters.common.method import Drafter
@@ -80,7 +80,9 @@ def medusa(target: TransformersTarget) -> Medusa:
         hidden_size=target.hidden_size, vocab_size=target.vocabulary_size, own_vocabulary=True
     )
     heads = MedusaHeads(config).to(target.output_device, target.dtype)
-    return Medusa(target, heads.eval().requires_grad_(False), named_trees.published("mc_sim_7b_63"))
+    return Medusa(
+        target, heads.eval().requires_grad_(False), published_trees.published_shape("mc_sim_7b_63")
+    )
 
 
 def steps(target: TransformersTarget, drafter: Drafter, context: int, count: int) -> list[Step]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from nfox.decoding.costs import measure
+from nfox.decoding.costs import measure_costs
 from nfox.drafters import method as method_class
 from nfox.drafters import names
 from nfox.drafters.common.method import WeightSources
@@ -92,7 +92,7 @@ def load(
         draft_loading = replace(draft_loading, device=str(loaded.target.output_device))
     made = _template(loaded, template, system)
     on_stage("measuring t(N)/t(1)")
-    costs = measure(loaded.target)
+    costs = measure_costs(loaded.target)
     on_stage("preparing the method")
 
     def load_draft(draft: str) -> LoadedModel:

@@ -107,8 +107,6 @@ LONG = {
     "nfox/decoding/rules.py": "all acceptance rules, each of which is read beside the others",
     "nfox/decoding/rules.py:make_rule": "one line for each option of each rule, and its bounds",
     "nfox/drafters/chimera.py": "a method is one file",
-    "nfox/drafters/common/heads.py": "what all methods with heads share, from options to trees",
-    "nfox/drafters/common/heads.py:load": "one line for every way in which weights may not fit",
     "nfox/drafters/ctc.py": "a method is one file",
     "nfox/drafters/medusa.py": "a method is one file",
     "nfox/drafters/spec.py": "a method is one file",

@@ -15,7 +15,7 @@ from .pictures import COLORS
 from .theme import Symbols
 
 if TYPE_CHECKING:
-    from nfox.decoding.tree_shapes import Accuracy, Shape
+    from nfox.decoding.tree_shapes import Accuracy, TreeShape
 
 _LENGTH = 30  # cells of a whole bar
 _GUIDE = 4  # cells that rich puts before a node for each depth
@@ -65,7 +65,7 @@ def accuracy_bars(table: str, accuracy: Accuracy, symbols: Symbols) -> Text:
 
 
 def tree_picture(
-    shape: Shape, accuracy: Accuracy, symbols: Symbols, max_nodes: int = _MAX_NODES
+    shape: TreeShape, accuracy: Accuracy, symbols: Symbols, max_nodes: int = _MAX_NODES
 ) -> Group:
     """Draw a tree: each node's rank, and how often all guesses on the path to it are right.
 
@@ -75,7 +75,7 @@ def tree_picture(
         symbols: the characters to draw with.
         max_nodes: how many nodes are drawn below the root; the likeliest ones are.
     """
-    probabilities = dict(zip(shape.paths, shape.chances(accuracy), strict=True))
+    probabilities = dict(zip(shape.paths, shape.path_probabilities(accuracy), strict=True))
     # A path is no likelier than the one it goes on from, so every node drawn has its parent.
     likeliest = sorted(probabilities, key=lambda path: (-probabilities[path], len(path)))
     likeliest = likeliest[:max_nodes]

@@ -69,7 +69,7 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
     if hint := adapter_hint(engine):
         screen.console.print(Text(hint, _DIM))
     if engine.costs is not None:
-        if target.proposals != "nothing" and not engine.costs.pays:
+        if target.proposals != "nothing" and not engine.costs.speculation_pays:
             warning = "scoring more than one token takes too long here for drafting to pay"
             screen.console.print(Text(warning, _DIM))
         if verbose:

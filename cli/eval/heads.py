@@ -16,7 +16,7 @@ from .results import keep, tell_left_out
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from nfox.decoding.tree_shapes import Shape
+    from nfox.decoding.tree_shapes import TreeShape
     from nfox.train.metrics import Measured
 
     from ..display.theme import Symbols
@@ -56,7 +56,7 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     check_out(data.out)
     check_file(data.picture)
     engine = load_engine(model, method, GenerationArguments())
-    from nfox.decoding import tree_shapes as trees
+    from nfox.decoding import tree_shapes
     from nfox.drafters.common.heads import HeadsDrafter
     from nfox.train.data.conversations import read
     from nfox.train.data.rows import Rows
@@ -68,13 +68,14 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     kept = tell_left_out(data.data, read(data.data)).kept[: data.limit]
     length = min(data.max_length, engine.max_context)
     rows = Rows(kept, engine.template, engine.model.tokenizer, length)
-    seconds = drafter.seconds()  # before the heads become float32
+    seconds = drafter.measure_draft_seconds()  # before the heads become float32
     found = HeadsLearner(drafter.heads, engine.model.target).measure(rows)
-    width = drafter.width
-    largest = trees.best(found.accuracy, None, most=data.nodes, width=width)
-    fastest = trees.best(found.accuracy, engine.costs, seconds, most=data.nodes, width=width)
+    bounds = {"max_nodes": data.nodes, "max_width": drafter.max_width}
+    largest = tree_shapes.fastest_shape(found.accuracy, None, **bounds)
+    fastest = tree_shapes.fastest_shape(found.accuracy, engine.costs, seconds, **bounds)
     names = {"method": engine.method, "heads": drafter.name, "model": engine.model.name}
-    best = {"tree": fastest.paths, "tau": fastest.tau(found.accuracy), "draft_seconds": seconds}
+    tau = fastest.expected_tau(found.accuracy)
+    best = {"tree": fastest.paths, "tau": tau, "draft_seconds": seconds}
     sizes = {"data": data.data, "conversations": len(rows)}
     screen = make_screen(DisplayArguments())
     drawn = picture(found, len(rows), largest, fastest, screen.symbols)
@@ -84,7 +85,7 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
 
 
 def picture(
-    found: Measured, conversations: int, largest: Shape, fastest: Shape, symbols: Symbols
+    found: Measured, conversations: int, largest: TreeShape, fastest: TreeShape, symbols: Symbols
 ) -> Group:
     """Draw what was measured, and the tree to use.
 
@@ -102,7 +103,7 @@ def picture(
 
     lines = [f"loss {found.loss:.4f} over {found.places} tokens of {conversations} conversations"]
     for name, shape in (("largest tree", largest), ("best tree here", fastest)):
-        tau = shape.tau(found.accuracy)
+        tau = shape.expected_tau(found.accuracy)
         lines.append(f"{name}: {len(shape)} nodes, {shape.depth} deep, tau {tau:.2f} to expect")
     return Group(
         accuracy_bars(accuracy_table(found.accuracy), found.accuracy, symbols),

@@ -21,75 +21,83 @@ from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
+"""The numbers of tokens whose forward is timed."""
 
 _ALPHA = 0.8  # the acceptance rate that draft lengths are chosen for, before any was seen
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one target forward over N tokens.
+    """The measured seconds of a target forward over N tokens.
 
     Args:
-        seconds: by width; at least width 1.
+        seconds: by N, the width of the forward; at least for width 1.
     """
 
     seconds: dict[int, float]
 
-    def at(self, width: int) -> float:
-        """Return the seconds for a width, interpolated between measured ones."""
-        known = sorted(self.seconds)
+    def forward_seconds(self, width: int) -> float:
+        """Return the seconds of a forward over `width` tokens, interpolated between the measured
+        widths, and in proportion to the width beyond the widest.
+        """
+        widths = sorted(self.seconds)
         if width in self.seconds:
             return self.seconds[width]
-        right = bisect_left(known, width)
-        if right == len(known):  # beyond the widest: in proportion
-            return self.seconds[known[-1]] * width / known[-1]
-        low, high = known[right - 1], known[right]
-        part = (width - low) / (high - low)
-        return self.seconds[low] * (1 - part) + self.seconds[high] * part
+        right = bisect_left(widths, width)
+        if right == len(widths):
+            return self.seconds[widths[-1]] * width / widths[-1]
+        low, high = widths[right - 1], widths[right]
+        share = (width - low) / (high - low)
+        return self.seconds[low] * (1 - share) + self.seconds[high] * share
 
     def speedup(
         self,
         gamma: int,
         alpha: float = _ALPHA,
-        draft: float = 0.0,
-        beside: int = 0,
+        draft_seconds: float = 0.0,
+        other_nodes: int = 0,
     ) -> float:
         """Return the expected speed-up over plain decoding of chains of `gamma` tokens.
 
-        Leviathan et al. 2023, theorem 3.8, with the measured cost of a wide forward in it.
+        Leviathan et al. 2023 (arXiv 2211.17192), theorem 3.8, with the measured cost of a wide
+        forward in it.
 
         Args:
             gamma: drafted tokens per step.
-            alpha: chance that one is accepted, given that the one before was.
-            draft: seconds per drafted token.
-            beside: other nodes, which only make the forward wider, wherever anything is drafted.
+            alpha: the probability that a drafted token is accepted, given that the one before was.
+            draft_seconds: what drafting one token takes.
+            other_nodes: nodes beside the chain, which only make the forward wider; there are none
+                where gamma is 0.
         """
         tau = expected_tau(alpha, gamma)
-        nodes = gamma + beside if gamma else 0
-        return tau * self.at(1) / (self.at(nodes + 1) + gamma * draft)
+        nodes = gamma + other_nodes if gamma else 0
+        step_seconds = self.forward_seconds(nodes + 1) + gamma * draft_seconds
+        return tau * self.forward_seconds(1) / step_seconds
 
     def best_gamma(
         self,
-        most: int,
-        draft: float = 0.0,
-        beside: int = 0,
+        max_gamma: int,
+        draft_seconds: float = 0.0,
+        other_nodes: int = 0,
         alpha: float = _ALPHA,
     ) -> int:
-        """Return the draft length of at most `most` tokens that promises the most speed."""
+        """Return the number of drafted tokens per step, `max_gamma` at most, with the largest
+        expected speed-up; the other arguments are those of `speedup`.
+        """
 
-        def promise(gamma: int) -> float:
-            return self.speedup(gamma, alpha, draft, beside)
+        def expected_speedup(gamma: int) -> float:
+            return self.speedup(gamma, alpha, draft_seconds, other_nodes)
 
-        return max(range(most + 1), key=promise)
+        return max(range(max_gamma + 1), key=expected_speedup)
 
     @property
-    def pays(self) -> bool:
+    def speculation_pays(self) -> bool:
         """Whether any draft length promises a gain, even if drafting itself cost nothing."""
         return self.best_gamma(max(self.seconds) - 1) > 0
 
     @override
     def __str__(self) -> str:
-        first = self.at(1)
+        first = self.forward_seconds(1)
         ratios = ", ".join(f"{n}: {t / first:.2f}" for n, t in sorted(self.seconds.items()))
         return f"t(1) = {first * 1e3:.1f} ms, t(N)/t(1) = {ratios}"
 
@@ -98,63 +106,64 @@ def expected_tau(alpha: float, gamma: int) -> float:
     """Return the tokens per step to expect of chains (Leviathan et al. 2023, equation 1).
 
     Args:
-        alpha: chance that a drafted token is accepted, given that the one before was.
+        alpha: the probability that a drafted token is accepted, given that the one before was.
         gamma: drafted tokens per step.
     """
     return gamma + 1.0 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
 
 
-def idle_reason(length: int, *, given: bool) -> str:
-    """Say in a few words why nothing is drafted; "" where something is.
+def idle_reason(draft_length: int, *, is_explicit: bool) -> str:
+    """Return in a few words why a method drafts nothing; "" if it drafts something.
 
     Args:
-        length: of drafts.
-        given: whether the person said so, and not the costs.
+        draft_length: the number of tokens that it drafts in a step.
+        is_explicit: whether the person asked for this number, so that the costs did not choose it.
     """
-    if length:
+    if draft_length:
         return ""
-    why = "as asked for" if given else "drafting does not pay on this machine"
-    return f"; plain decoding, {why}"
+    reason = "as asked for" if is_explicit else "drafting does not pay on this machine"
+    return f"; plain decoding, {reason}"
 
 
-def timed(act: Callable[[], object], device: torch.device) -> float:
-    """Return how many seconds `act` takes, kernels on the device included."""
+def time_call(call: Callable[[], object], device: torch.device) -> float:
+    """Return how many seconds a call takes, the kernels that it starts on the device included."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
-    act()
+    call()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
 
 
-def short_past(target: Target) -> KVCache:
-    """Return a cache with a few tokens in it, to time something after."""
+def sample_cache(target: Target) -> KVCache:
+    """Return a cache in which a target has read a few tokens, to time a forward after them."""
     cache = target.new_cache()
     cache.reuse([0], (0,) if target.is_encoder_decoder else None)
     target.read([i % target.vocabulary_size for i in range(8)], cache)
     return cache
 
 
-def measure(target: Target, *, budget: float = 1.0) -> Costs:
-    """Time forwards of several widths over a short past.
+def measure_costs(target: Target, *, time_limit: float = 1.0) -> Costs:
+    """Time a target's forwards over several numbers of tokens, after a few tokens read.
 
     Args:
-        target: the model; its `proposals` say whether it takes more than one token.
-        budget: seconds to spend, about. A slow model is timed less often and at fewer widths.
+        target: the model. One that can score nothing but the root is timed at width 1 only.
+        time_limit: about how many seconds to spend. A slow model is timed less often, and at fewer
+            widths.
     """
-    cache = short_past(target)
+    cache = sample_cache(target)
     widths = WIDTHS if target.proposals != "nothing" else (1,)
     begin, seconds = time.perf_counter(), {}
     for width in widths:
         tree = TokenTree.chain(0, [i % target.vocabulary_size for i in range(1, width)])
         score = partial(target.score, tree, cache)
         score()  # the first of a width is slower
-        times = [timed(score, target.device)]
-        while len(times) < 5 and time.perf_counter() - begin < budget:
-            times.append(timed(score, target.device))
+        times = [time_call(score, target.device)]
+        while len(times) < 5 and time.perf_counter() - begin < time_limit:
+            times.append(time_call(score, target.device))
         seconds[width] = min(times)  # whatever else the machine does only adds to it
-        if time.perf_counter() - begin > 2 * budget and width > 1:
+        if time.perf_counter() - begin > 2 * time_limit and width > 1:
             break
     # Nothing narrower takes longer; if it seemed to, the machine was busy with something else.
     return Costs({n: min(s for m, s in seconds.items() if m >= n) for n in seconds})

@@ -1,11 +1,11 @@
-"""Shapes of token trees that have a name: published ones, and those in files."""
+"""Tree shapes with a name: the published ones, and those in the files that people write."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from nfox.decoding.tree_shapes import Shape
+from nfox.decoding.tree_shapes import TreeShape
 from nfox.errors import UsageError
 
 # "path:children" for every inner node; the paths of one shape share their first ranks.
@@ -32,14 +32,14 @@ _PUBLISHED = {
 }
 
 
-def published(name: str) -> Shape:
+def published_shape(name: str) -> TreeShape:
     """Return a published shape by its name."""
     paths: list[tuple[int, ...]] = []
     for item in _PUBLISHED[name].split():
         parent, children = item.split(":")
         ranks = () if parent == "r" else tuple(map(int, parent))
         paths += [(*ranks, rank) for rank in range(int(children))]
-    return Shape(tuple(sorted(paths, key=lambda path: (len(path), path))))
+    return TreeShape(tuple(sorted(paths, key=lambda path: (len(path), path))))
 
 
 def names() -> list[str]:
@@ -47,19 +47,19 @@ def names() -> list[str]:
     return sorted(_PUBLISHED)
 
 
-def named(name: str, width: int = 10) -> Shape:
-    """Return a published shape, or one from a JSON file: a list of paths [[0], [0, 0], [1], ...],
-    or an object that has one as its "tree", such as `nfox eval heads` writes.
+def find_shape(name: str, max_width: int = 10) -> TreeShape:
+    """Return a published shape, or the one in a JSON file: a list of paths [[0], [0, 0], [1], ...],
+    or an object that has such a list as its "tree", as `nfox eval heads` writes it.
 
     Args:
-        name: of the shape, or path of the file.
-        width: how many guesses there are for each depth; a file may not ask for more.
+        name: the name of a published shape, or the path of a file.
+        max_width: how many guesses there are for each depth; a file may not ask for more.
 
     Raises:
-        UsageError: if it is neither, or the file's tree cannot be drafted.
+        UsageError: if there is neither, or if the file's tree cannot be drafted.
     """
     if name in _PUBLISHED:
-        return published(name)
+        return published_shape(name)
     path = Path(name).expanduser()
     if not path.is_file():
         raise UsageError(
@@ -67,27 +67,27 @@ def named(name: str, width: int = 10) -> Shape:
             f"trees: auto, {', '.join(names())}, or a JSON file of paths [[0], [0, 0], [1]]",
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found = found["tree"] if isinstance(found, dict) else found
-        paths = {tuple(int(rank) for rank in item) for item in found if item}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        items = content["tree"] if isinstance(content, dict) else content
+        paths = {tuple(int(rank) for rank in item) for item in items if item}
     except KeyError:
         raise UsageError(f'{name}: no JSON list of paths, nor an object with a "tree"') from None
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(f"{name}: not a JSON list of paths: {error}") from error
-    return _drafted(name, paths, width)
+    return _checked_shape(name, paths, max_width)
 
 
-def _drafted(name: str, paths: set[tuple[int, ...]], width: int) -> Shape:
+def _checked_shape(name: str, paths: set[tuple[int, ...]], max_width: int) -> TreeShape:
     """Return the shape of a file's paths; say what is wrong with one that cannot be drafted."""
     if not paths:
         raise UsageError(f"{name}: the tree is empty", "take --tree auto, or --method none")
     try:
-        shape = Shape(tuple(sorted(paths, key=lambda path: (len(path), path))))
+        shape = TreeShape(tuple(sorted(paths, key=lambda path: (len(path), path))))
     except UsageError as error:
         raise UsageError(f"{name}: {error.message}") from None
-    if shape.width > width:
+    if shape.width > max_width:
         raise UsageError(
-            f"{name}: the rank {shape.width - 1} was asked for; there are {width} guesses for a "
-            f"place, ranks 0 to {width - 1}"
+            f"{name}: the rank {shape.width - 1} was asked for; there are {max_width} guesses for "
+            f"a place, ranks 0 to {max_width - 1}"
         )
     return shape

@@ -10,34 +10,35 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nfox.decoding.sampling import Noise, Sampling
+from nfox.decoding.sampling import GumbelNoise, Sampling
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import Draw, Judgement, Rule
 from nfox.errors import UsageError
 
 
-def _best(scores: Tensor, count: int) -> Draw:
-    """Return the largest of [V] scores, without those that are cut off.
+def _top_guesses(scores: Tensor, count: int) -> Draw:
+    """Return the tokens with the largest of [V] scores, without those that are cut off.
 
-    Who scores a little differently takes another token where two are close, whether noise is in
-    the scores or not: softmax of the scores says how close.
+    The target scores a little differently and takes another token where two are close, whether
+    noise is in the scores or not: softmax of the scores says how close they are.
     """
     top = scores.softmax(-1).topk(min(count, len(scores)))
-    chances = top.values.tolist()
-    kept = sum(chance > 0 for chance in chances)
-    return Draw(top.indices.tolist()[:kept], chances[:kept])
+    probabilities = top.values.tolist()
+    possible = sum(probability > 0 for probability in probabilities)
+    return Draw(top.indices.tolist()[:possible], probabilities[:possible])
 
 
-def _matches(tree: TokenTree, choices: Sequence[int]) -> list[bool]:
+def _matches(tree: TokenTree, target_tokens: Sequence[int]) -> list[bool]:
+    """Return for every node whether it is the target's own token after its parent."""
     pairs = zip(tree.tokens, tree.parents, strict=True)
-    return [parent < 0 or choices[parent] == token for token, parent in pairs]
+    return [parent < 0 or target_tokens[parent] == token for token, parent in pairs]
 
 
 def _penalised(sampling: Sampling, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Tensor:
-    """Apply the penalties to [N, V] logits, along each path of the tree."""
+    """Return [N, V] logits after the repetition penalty, along each path of the tree."""
     if sampling.repetition_penalty == 1:
         return logits
-    seen = [[*past, *(tree.tokens[n] for n in tree.path(node))] for node in range(len(tree))]
+    seen = [[*past, *(tree.tokens[n] for n in tree.path_to(node))] for node in range(len(tree))]
     return torch.stack([sampling.penalise(*row) for row in zip(logits, seen, strict=True)])
 
 
@@ -50,12 +51,12 @@ class Greedy(Rule):
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        choices = _penalised(self.sampling, tree, logits, past).argmax(-1).tolist()
-        return Judgement(_matches(tree, choices), choices)
+        target_tokens = _penalised(self.sampling, tree, logits, past).argmax(-1).tolist()
+        return Judgement(_matches(tree, target_tokens), target_tokens)
 
     @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        return _best(self.sampling.penalise(logits, past), count)
+        return _top_guesses(self.sampling.penalise(logits, past), count)
 
 
 @dataclass
@@ -67,24 +68,24 @@ class SampleAndMatch(Rule):
     """
 
     sampling: Sampling
-    noise: Noise
+    noise: GumbelNoise
     name: ClassVar[str] = "exact"
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        rows = _penalised(self.sampling, tree, logits, past)
-        places = [len(past) + 1 + depth for depth in tree.depths]
-        choices = self._perturbed(rows, places).argmax(-1).tolist()
-        return Judgement(_matches(tree, choices), choices)
+        logits = _penalised(self.sampling, tree, logits, past)
+        positions = [len(past) + 1 + depth for depth in tree.depths]
+        target_tokens = self._perturbed(logits, positions).argmax(-1).tolist()
+        return Judgement(_matches(tree, target_tokens), target_tokens)
 
     @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        row = self.sampling.penalise(logits, past)
-        return _best(self._perturbed(row[None], [len(past)])[0], count)
+        logits = self.sampling.penalise(logits, past)
+        return _top_guesses(self._perturbed(logits[None], [len(past)])[0], count)
 
     def _perturbed(self, logits: Tensor, positions: Sequence[int]) -> Tensor:
-        """Return [N, V] log-probabilities plus noise: the largest of a row is a sample."""
-        noise = torch.stack([self.noise.at(place, logits.shape[-1]) for place in positions])
+        """Return [N, V] log-probabilities plus noise: the token with the largest is a sample."""
+        noise = torch.stack([self.noise.at(position, logits.shape[-1]) for position in positions])
         log_p = self.sampling.log_probabilities(logits)
         return log_p + noise.to(log_p)
 
@@ -100,75 +101,86 @@ class Rejection(Rule):
 
     Args:
         sampling: how p and q are made from logits.
-        generator: on the CPU; draws of the draft model and of the target come from it in turn.
-        lenience: l in (0, 1]; below 1 more is accepted and it is no longer lossless.
+        generator: on the CPU; the draws of the draft model and of the target come from it in turn.
+        lenience: l in (0, 1]; below 1 more is accepted, and the rule is no longer lossless.
     """
 
     sampling: Sampling
     generator: torch.Generator
     lenience: float = 1.0
     name: ClassVar[str] = "rejection"
-    draws_one: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.lossless = self.lenience == 1
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        """Nodes off the walked path get the most likely token as choice."""
-        rows = _penalised(self.sampling, tree, logits, past)
-        p = self.sampling.log_probabilities(rows).exp().cpu()
-        choices = rows.argmax(-1).tolist()
+        """Return the one path that is accepted. The target's token after a node off this path is
+        the most likely one, since none is drawn there.
+        """
+        logits = _penalised(self.sampling, tree, logits, past)
+        p = self.sampling.log_probabilities(logits).exp().cpu()
+        target_tokens = logits.argmax(-1).tolist()
         accepted = [True] + [False] * (len(tree) - 1)
         node: int | None = 0
         while node is not None:
             children = [child for child in range(1, len(tree)) if tree.parents[child] == node]
-            here, (node, rest) = node, self._descend(tree, children, p[node])
+            parent, (node, residual) = node, self._try_children(tree, children, p[node])
             if node is None:
-                choices[here] = int(torch.multinomial(rest, 1, generator=self.generator))
+                drawn = torch.multinomial(residual, 1, generator=self.generator)
+                target_tokens[parent] = int(drawn)
             else:
-                accepted[node], choices[here] = True, tree.tokens[node]
-        return Judgement(accepted, choices)
+                accepted[node], target_tokens[parent] = True, tree.tokens[node]
+        return Judgement(accepted, target_tokens)
 
-    def _descend(
+    def _try_children(
         self, tree: TokenTree, children: Sequence[int], p: Tensor
     ) -> tuple[int | None, Tensor]:
-        """Try the children in turn; return the accepted one, or None and what is left of p."""
-        drawn = tree.q[children[0]].cpu().to(p) if children and tree.q is not None else None
+        """Try the children of a node in turn.
+
+        Args:
+            tree: what was drafted.
+            children: the nodes to try, all of one parent.
+            p: [V] the target's distribution after their parent.
+
+        Returns:
+            The accepted child and p, or None and the residual distribution [V].
+        """
+        draft_q = tree.q[children[0]].cpu().to(p) if children and tree.q is not None else None
         for child in children:
             token = tree.tokens[child]
             q = (
-                drawn
-                if drawn is not None
+                draft_q
+                if draft_q is not None
                 else torch.zeros_like(p).index_fill(0, torch.tensor(token), 1.0)
             )
             uniform = float(torch.rand((), generator=self.generator, dtype=torch.float64))
             if uniform * self.lenience * float(q[token]) < float(p[token]):
                 return child, p
-            rest = (p - q).clamp_min(0)
+            residual = (p - q).clamp_min(0)
             # Rounding can leave no mass where p and q agree; then p itself is what is left.
-            p = rest / rest.sum() if rest.sum() > 0 else p
-            if drawn is not None:
-                drawn = drawn.index_fill(0, torch.tensor(token), 0.0)
-                drawn = drawn / drawn.sum() if drawn.sum() > 0 else drawn
+            p = residual / residual.sum() if residual.sum() > 0 else p
+            if draft_q is not None:
+                draft_q = draft_q.index_fill(0, torch.tensor(token), 0.0)
+                draft_q = draft_q / draft_q.sum() if draft_q.sum() > 0 else draft_q
         return None, p
 
     @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        """One guess, and its q."""
-        row = self.sampling.penalise(logits, past)
-        q = self.sampling.log_probabilities(row).exp().cpu()
+        """Return one guess, whatever the count, and the q that it was drawn from."""
+        logits = self.sampling.penalise(logits, past)
+        q = self.sampling.log_probabilities(logits).exp().cpu()
         token = int(torch.multinomial(q, 1, generator=self.generator))
         return Draw([token], [float(q[token])], q)
 
 
 @dataclass
 class Typical(SampleAndMatch):
-    """Medusa's rule (Cai et al. 2024, arXiv 2401.10774): accept what is typical for the target,
+    """Typical acceptance (Medusa, Cai et al. 2024, arXiv 2401.10774): accept a token x with
     p(x) > min(epsilon, delta exp(-H(p))). Faster, and NOT the target's distribution.
 
     Args:
-        epsilon: a token at least this likely is always accepted.
+        epsilon: a token more likely than this is always accepted.
         delta: scales the entropy-dependent threshold; about sqrt(epsilon).
     """
 
@@ -179,15 +191,15 @@ class Typical(SampleAndMatch):
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        """Equally long paths are ordered by the sum of log p."""
+        """Return the typical nodes; their scores are log p, which orders equally long paths."""
         exact = super().judge(tree, logits, past)
         log_p = self.sampling.log_probabilities(_penalised(self.sampling, tree, logits, past))
         entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
-        bound = (self.delta * (-entropy).exp()).clamp_max(self.epsilon).log()
+        threshold = (self.delta * (-entropy).exp()).clamp_max(self.epsilon).log()
         accepted, scores = [True], [0.0]
         for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
             scores.append(float(log_p[parent, token]))
-            accepted.append(scores[-1] > float(bound[parent]))
+            accepted.append(scores[-1] > float(threshold[parent]))
         return Judgement(accepted, exact.target_tokens, scores)
 
 
@@ -200,7 +212,7 @@ def make_rule(
     epsilon: float = 0.09,
     delta: float = 0.3,
 ) -> Rule:
-    """Make the acceptance rule of one reply.
+    """Return the acceptance rule of one reply.
 
     At temperature 0 all rules are the greedy one: p and q have all their mass on one token.
 
@@ -208,9 +220,9 @@ def make_rule(
         accept: "exact", "rejection" or "typical".
         sampling: how tokens are chosen; greedy by default.
         reply: which reply of the conversation this is; with the seed it fixes the noise.
-        lenience: l of `Rejection`.
-        epsilon: of `Typical`.
-        delta: of `Typical`.
+        lenience: l of `Rejection`, in (0, 1].
+        epsilon: of `Typical`: a token more likely than this is always accepted.
+        delta: of `Typical`: scales the threshold that depends on the entropy.
 
     Raises:
         UsageError: for an unknown name, or a number out of its range.
@@ -228,7 +240,7 @@ def make_rule(
         )
     if sampling.greedy:
         return Greedy(sampling)
-    noise = Noise(sampling.seed, reply)
+    noise = GumbelNoise(sampling.seed, reply)
     if accept == Rejection.name:
         seed = (sampling.seed * 1_000_003 + reply + 1) % 2**63
         return Rejection(sampling, torch.Generator().manual_seed(seed), lenience)
@@ -238,3 +250,4 @@ def make_rule(
 
 
 RULES = ("exact", "rejection", "typical")
+"""The names of the acceptance rules."""

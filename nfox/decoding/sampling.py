@@ -20,7 +20,7 @@ _RANGES = (
     "temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1, "
     "0.01 <= repetition_penalty <= 100"
 )
-_COLDEST = 1e-5  # below it only rounding would tell two tokens apart, and float32 overflows
+_MIN_TEMPERATURE = 1e-5  # below, only rounding tells two tokens apart, and float32 overflows
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,17 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         """Whether the most likely token is always taken."""
-        return self.temperature < _COLDEST
+        return self.temperature < _MIN_TEMPERATURE
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Return the log-probabilities after temperature, top-k, top-p and min-p, in that order.
+        Greedy decoding has none.
 
         Args:
             logits: [..., V], after penalties; float32 or wider.
 
         Returns:
-            [..., V]; -inf where a token was cut off. Not for greedy decoding.
+            [..., V]; -inf where a token was cut off.
         """
         logits = logits / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
@@ -79,27 +80,32 @@ class Sampling:
             logits = logits.masked_fill(logits < kth, -torch.inf)
         if self.top_p < 1:
             ordered, order = logits.sort(dim=-1, descending=True)
-            before = ordered.softmax(-1).cumsum(-1).roll(1, -1)
-            before[..., 0] = 0  # the token that crosses top_p stays, the first one always
-            cut = (before >= self.top_p).scatter(-1, order, before >= self.top_p)
-            logits = logits.masked_fill(cut, -torch.inf)
+            mass_before = ordered.softmax(-1).cumsum(-1).roll(1, -1)
+            mass_before[..., 0] = 0  # the token that crosses top_p stays, the first one always
+            beyond = mass_before >= self.top_p
+            logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
         if self.min_p > 0:
-            least = logits.softmax(-1).amax(-1, keepdim=True) * self.min_p
-            logits = logits.masked_fill(logits.softmax(-1) < least, -torch.inf)
+            threshold = logits.softmax(-1).amax(-1, keepdim=True) * self.min_p
+            logits = logits.masked_fill(logits.softmax(-1) < threshold, -torch.inf)
         return logits.log_softmax(-1)
 
     def penalise(self, logits: Tensor, seen: Sequence[int]) -> Tensor:
-        """Return [V] logits with the repetition penalty on every token in `seen`."""
+        """Return [V] logits after the repetition penalty.
+
+        Args:
+            logits: [V] of the next token.
+            seen: the tokens before it, each of which is penalised once.
+        """
         if self.repetition_penalty == 1:
             return logits
-        index = torch.tensor(sorted(set(seen)), device=logits.device)
-        kept = logits[index]
-        penalty = self.repetition_penalty
-        return logits.index_copy(0, index, torch.where(kept > 0, kept / penalty, kept * penalty))
+        tokens = torch.tensor(sorted(set(seen)), device=logits.device)
+        before, penalty = logits[tokens], self.repetition_penalty
+        after = torch.where(before > 0, before / penalty, before * penalty)
+        return logits.index_copy(0, tokens, after)
 
 
-class Noise:
-    """Gumbel noise, the same for everybody who asks for the same (seed, reply, position).
+class GumbelNoise:
+    """Gumbel noise of one reply, the same whoever asks for the same (seed, reply, position).
 
     Args:
         seed: chosen by the user.
@@ -111,7 +117,12 @@ class Noise:
         self._rows: dict[tuple[int, int], Tensor] = {}
 
     def at(self, position: int, size: int) -> Tensor:
-        """Return [size] float32 Gumbel noise for the token at `position` of the conversation."""
+        """Return [size] float32 noise for the token at a position.
+
+        Args:
+            position: how many tokens of the conversation come before it.
+            size: of the vocabulary.
+        """
         row = self._rows.get((position, size))
         if row is None:
             generator = torch.Generator().manual_seed((self._key + position) % 2**63)

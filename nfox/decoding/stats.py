@@ -20,12 +20,25 @@ DEFINITIONS = {
 
 @dataclass
 class Stats:
-    """What happened in one reply; grows with every step.
+    """Counts and times of one reply; they grow with every step.
 
     Args:
-        prompt_tokens: of the whole prompt.
-        cached_tokens: of these, how many the cache still held.
-        prefill_seconds: for reading the others.
+        prompt_tokens: the tokens of the whole prompt.
+        cached_tokens: how many of these the cache still held.
+        prefill_seconds: what reading the other ones took.
+        first_token_seconds: from the start of the prefill to the end of the first step.
+        steps: target forwards after prefill.
+        tokens: emitted in these steps.
+        drafted: nodes of all trees, without their roots.
+        accepted: drafted tokens that were emitted.
+        seconds: of all steps; the next four are parts of it.
+        draft_seconds: what the drafter took.
+        target_seconds: what the target's forwards took.
+        verify_seconds: what judging the trees took.
+        cache_seconds: what committing the accepted tokens took.
+        lengths: the tokens that each step emitted.
+        reached: by depth, from 1: how many steps accepted so deep.
+        tried: by depth, from 1: how many steps drafted so deep.
     """
 
     prompt_tokens: int = 0
@@ -46,11 +59,11 @@ class Stats:
     tried: list[int] = field(default_factory=list)
 
     def add(self, step: Step, emitted: int | None = None) -> None:
-        """Count a step.
+        """Add the counts and times of a step.
 
         Args:
             step: what the loop yielded.
-            emitted: how many of its tokens count, if a stop string cut it short.
+            emitted: how many of its tokens count, if a stop string cut it short; by default all.
         """
         count = len(step.tokens) if emitted is None else emitted
         accepted = sum(source == "accepted" for source in step.sources[:count])
@@ -75,26 +88,27 @@ class Stats:
 
     @property
     def tau(self) -> float:
-        """Mean acceptance length: tokens per step."""
+        """The mean acceptance length: tokens per step; 0 before the first step."""
         return self.tokens / self.steps if self.steps else 0.0
 
     @property
     def tokens_per_second(self) -> float:
-        """Decoding speed, without prefill."""
+        """The decoding speed, without prefill; 0 before the first step."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     @property
     def acceptance_by_depth(self) -> list[float]:
         """Of the steps that drafted so deep, the share that accepted so deep; depth 1 first."""
-        return [hit / tries for hit, tries in zip(self.reached, self.tried, strict=True)]
+        depths = zip(self.reached, self.tried, strict=True)
+        return [reached / tried for reached, tried in depths]
 
     @property
     def host_seconds(self) -> float:
-        """The loop's own time: neither drafting nor the target's forwards."""
+        """The loop's own seconds: neither drafting nor the target's forwards."""
         return self.seconds - self.draft_seconds - self.target_seconds
 
     def timings(self) -> dict[str, float]:
-        """Return the times under llama.cpp's names."""
+        """Return counts and milliseconds of prefill and decoding, under llama.cpp's names."""
         return {
             "prompt_n": self.prompt_tokens - self.cached_tokens,
             "prompt_ms": round(self.prefill_seconds * 1e3, 3),
@@ -104,7 +118,11 @@ class Stats:
         }
 
     def spec(self, method: str) -> dict[str, object]:
-        """Return what speculation did, as it goes into JSON."""
+        """Return what speculation did, as JSON output has it.
+
+        Args:
+            method: the name of the drafter's method.
+        """
         return {
             "method": method,
             "steps": self.steps,

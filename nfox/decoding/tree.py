@@ -20,7 +20,7 @@ every token of plain decoding)."""
 
 
 @lru_cache(maxsize=1024)
-def ancestors(parents: tuple[int, ...]) -> Tensor:
+def ancestor_mask(parents: tuple[int, ...]) -> Tensor:
     """Return the tree mask: [N, N] bool, row i True at node i and at each of its ancestors."""
     import torch
 
@@ -32,12 +32,12 @@ def ancestors(parents: tuple[int, ...]) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def depths(parents: tuple[int, ...]) -> tuple[int, ...]:
+def node_depths(parents: tuple[int, ...]) -> tuple[int, ...]:
     """Return how many edges lie between the root and each node."""
-    depth: list[int] = []
+    depths: list[int] = []
     for parent in parents:
-        depth.append(depth[parent] + 1 if parent >= 0 else 0)
-    return tuple(depth)
+        depths.append(depths[parent] + 1 if parent >= 0 else 0)
+    return tuple(depths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,11 @@ class TokenTree:
     Args:
         tokens: the token of every node, the root first.
         parents: the parent of every node, -1 for the root.
-        q: [N, V] what each node was sampled from (row 0 unused); None for a deterministic guess.
+        q: [N, V] the draft distribution that each node was sampled from (row 0 is unused); None
+            for a deterministic guess.
+
+    Raises:
+        ValueError: if tokens and parents do not make such a tree.
     """
 
     tokens: tuple[int, ...]
@@ -75,22 +79,22 @@ class TokenTree:
 
     @classmethod
     def chain(cls, root: int, drafted: Sequence[int] = (), q: Tensor | None = None) -> TokenTree:
-        """Make a tree without branches: the root, then `drafted` one after the other."""
+        """Make a tree without branches: the root, then the `drafted` tokens one after the other."""
         return cls((root, *drafted), tuple(range(-1, len(drafted))), q)
 
     @classmethod
     def from_paths(cls, root: int, paths: Sequence[Sequence[int]]) -> TokenTree:
-        """Make the tree of all `paths` below the root, common prefixes merged."""
+        """Make the tree of all `paths` of tokens below the root, with common prefixes merged."""
         tokens, parents = [root], [-1]
-        index: dict[tuple[int, int], int] = {}
+        children: dict[tuple[int, int], int] = {}  # by parent node and token
         for path in paths:
             node = 0
             for token in path:
-                if (node, token) not in index:
-                    index[node, token] = len(tokens)
+                if (node, token) not in children:
+                    children[node, token] = len(tokens)
                     tokens.append(token)
                     parents.append(node)
-                node = index[node, token]
+                node = children[node, token]
         return cls(tuple(tokens), tuple(parents))
 
     @property
@@ -101,28 +105,30 @@ class TokenTree:
     @property
     def depths(self) -> tuple[int, ...]:
         """The depth of every node; the root's is 0."""
-        return depths(self.parents)
+        return node_depths(self.parents)
 
-    def path(self, node: int) -> list[int]:
+    def path_to(self, node: int) -> list[int]:
         """Return the nodes from the root down to `node`."""
         path = [node]
         while self.parents[path[-1]] >= 0:
             path.append(self.parents[path[-1]])
         return path[::-1]
 
-    def longest(self, accepted: Sequence[bool], scores: Sequence[float] | None = None) -> list[int]:
-        """Return the deepest path from the root on which every node is accepted.
+    def longest_accepted_path(
+        self, accepted: Sequence[bool], scores: Sequence[float] | None = None
+    ) -> list[int]:
+        """Return the nodes of the deepest path from the root on which every node is accepted.
 
         Args:
             accepted: one bool per node; the root counts as accepted.
-            scores: one number per node; among equally deep paths the larger sum wins. Without
-                them the first path wins.
+            scores: one number per node; of equally deep paths the one with the largest sum is
+                returned. Without scores the first of them is.
         """
-        depth = [0] + [-1] * (len(self) - 1)
-        total = [0.0] * len(self)
+        depths = [0] + [-1] * (len(self) - 1)
+        totals = [0.0] * len(self)
         for node in range(1, len(self)):
             parent = self.parents[node]
-            if accepted[node] and depth[parent] >= 0:
-                depth[node] = depth[parent] + 1
-                total[node] = total[parent] + (scores[node] if scores else 0.0)
-        return self.path(max(range(len(self)), key=lambda node: (depth[node], total[node])))
+            if accepted[node] and depths[parent] >= 0:
+                depths[node] = depths[parent] + 1
+                totals[node] = totals[parent] + (scores[node] if scores else 0.0)
+        return self.path_to(max(range(len(self)), key=lambda node: (depths[node], totals[node])))

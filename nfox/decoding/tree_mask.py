@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nfox.decoding.tree import TokenTree, ancestors
+from nfox.decoding.tree import TokenTree, ancestor_mask
 
 
 class Mask(NamedTuple):
@@ -29,7 +29,7 @@ class Mask(NamedTuple):
 def _between_nodes(parents: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return [N, N] the additive mask between the nodes of a tree."""
     mask = torch.zeros(len(parents), len(parents), dtype=dtype)
-    return mask.masked_fill(~ancestors(parents), torch.finfo(dtype).min)
+    return mask.masked_fill(~ancestor_mask(parents), torch.finfo(dtype).min)
 
 
 def tree_mask(tree: TokenTree, past_length: int, dtype: torch.dtype) -> Mask:

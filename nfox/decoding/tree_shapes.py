@@ -1,8 +1,8 @@
 """Shapes of token trees: which ranks of which depth's guesses are tried.
 
 A shape is a list of paths of ranks: (0, 2) is the best guess for the first token, then the third
-best for the second (Medusa, Cai et al. 2024, arXiv 2401.10774, section 3). Here are the ones that
-promise the most on this machine; `nfox.decoding.published_trees` has those with a name.
+best for the second (Medusa, Cai et al. 2024, arXiv 2401.10774, section 3). This module makes the
+shapes that promise the most on this machine; published ones are in `nfox.decoding.published_trees`.
 """
 
 from __future__ import annotations
@@ -22,30 +22,39 @@ from nfox.errors import UsageError
 Accuracy = Sequence[Sequence[float]]
 """[depth][rank]: how often the guess of this rank for this depth is the target's own token."""
 
-MOST_NODES = 64
+MAX_NODES = 64
+"""The most nodes of a tree, the root included: the size of the published trees."""
 
 Node = TypeVar("Node")
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Which guesses are tried: paths of ranks, each after the path it goes on from.
+class TreeShape:
+    """Which guesses are tried: paths of ranks, each after the path that it continues.
 
     Args:
-        paths: of ranks, without the root's ().
+        paths: the path of ranks of every node but the root.
+
+    Raises:
+        UsageError: if a path continues none of those before it, or is there twice.
     """
 
     paths: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
-        known: set[tuple[int, ...]] = {()}
+        known_paths: set[tuple[int, ...]] = {()}
         for path in self.paths:
-            if path[:-1] not in known or path in known or min(path) < 0:
+            if path[:-1] not in known_paths or path in known_paths or min(path) < 0:
                 raise UsageError(f"a tree's paths must go on from one another: {path} does not")
-            known.add(path)
+            known_paths.add(path)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @classmethod
+    def chain(cls, length: int) -> TreeShape:
+        """Return the shape that tries the best guess of every depth and no other."""
+        return cls(tuple((0,) * depth for depth in range(1, 1 + length)))
 
     @cached_property
     def depth(self) -> int:
@@ -54,142 +63,168 @@ class Shape:
 
     @cached_property
     def width(self) -> int:
-        """How many guesses are needed for each depth."""
+        """How many guesses are needed for each depth: one more than the largest rank."""
         return 1 + max((max(path) for path in self.paths), default=0)
 
-    def cut(self, depth: int, width: int | None = None) -> Shape:
-        """Return what of it is at most so deep and wide."""
-        return Shape(
-            tuple(
-                path
-                for path in self.paths
-                if len(path) <= depth and (width is None or max(path) < width)
-            )
-        )
+    def limited_to(self, max_depth: int, max_width: int) -> TreeShape:
+        """Return the shape of the paths that are no longer than `max_depth` and whose ranks are
+        all below `max_width`.
+        """
+        paths = (path for path in self.paths if len(path) <= max_depth and max(path) < max_width)
+        return TreeShape(tuple(paths))
 
-    def fill(self, root: int, guesses: Sequence[Sequence[int]], room: int) -> TokenTree:
-        """Make the tree below a root.
+    def fill(self, root: int, guesses: Sequence[Sequence[int]], max_depth: int) -> TokenTree:
+        """Return the token tree of this shape below a root.
 
         Args:
-            root: token.
-            guesses: [depth][rank] tokens, those of one depth all different.
-            room: how deep it may be.
+            root: the root's token.
+            guesses: [depth][rank] the guessed tokens; those of one depth are all different.
+            max_depth: paths that are longer than this, or than there are guesses, are left out.
         """
         tokens, parents = [root], [-1]
-        places: dict[tuple[int, ...], int] = {(): 0}
+        nodes: dict[tuple[int, ...], int] = {(): 0}
         for path in self.paths:
-            if len(path) <= min(room, len(guesses)):
-                places[path] = len(tokens)
+            if len(path) <= min(max_depth, len(guesses)):
+                nodes[path] = len(tokens)
                 tokens.append(guesses[len(path) - 1][path[-1]])
-                parents.append(places[path[:-1]])
+                parents.append(nodes[path[:-1]])
         return TokenTree(tuple(tokens), tuple(parents))
 
-    def chances(self, accuracy: Accuracy) -> list[float]:
-        """Return how often all of each path is right, taking the depths for independent."""
-        return [_chance(path, accuracy) for path in self.paths]
+    def path_probabilities(self, accuracy: Accuracy) -> list[float]:
+        """Return for each path how often all of its guesses are right, taking the guesses of
+        different depths for independent.
+        """
+        return [_path_probability(path, accuracy) for path in self.paths]
 
-    def tau(self, accuracy: Accuracy) -> float:
-        """Return the tokens per step to expect."""
-        return 1 + sum(self.chances(accuracy))
+    def expected_tau(self, accuracy: Accuracy) -> float:
+        """Return the tokens per step to expect of guesses of this accuracy."""
+        return 1 + sum(self.path_probabilities(accuracy))
 
 
-def _chance(path: Sequence[int], accuracy: Accuracy) -> float:
-    """Return how often all of a path is right."""
+def _path_probability(path: Sequence[int], accuracy: Accuracy) -> float:
+    """Return how often all guesses of a path are right; 0 where no accuracy is known."""
     return math.prod(
         accuracy[depth][rank] if depth < len(accuracy) and rank < len(accuracy[depth]) else 0.0
         for depth, rank in enumerate(path)
     )
 
 
-def likeliest(accuracy: Accuracy, width: int = 10) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Yield paths and how likely they are, the likeliest first, each after the one it goes on from.
+def iter_likeliest(
+    accuracy: Accuracy, max_width: int = 10
+) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Yield paths of ranks with their probabilities, the likeliest first, so that each path comes
+    after the one that it continues.
 
     Args:
-        accuracy: of the guesses, at every depth falling from rank to rank.
-        width: children of a node at most.
+        accuracy: of the guesses; at every depth it must fall from rank to rank.
+        max_width: the most children of a node.
     """
     if not accuracy:
         return
-    # With each path how likely the one is that it goes on from.
+    # Entries: minus the path's probability, the path, the probability of the path it continues.
     queue: list[tuple[float, tuple[int, ...], float]] = [(-accuracy[0][0], (0,), 1.0)]
     while queue:
-        chance, path, before = heapq.heappop(queue)
-        if chance == 0:
+        negative, path, parent_probability = heapq.heappop(queue)
+        if negative == 0:
             return
-        yield path, -chance
-        rank, depth = path[-1] + 1, len(path)
-        row = accuracy[depth - 1]
-        if rank < min(width, len(row)):
-            heapq.heappush(queue, (-before * row[rank], (*path[:-1], rank), before))
+        yield path, -negative
+        next_rank, depth = path[-1] + 1, len(path)
+        rank_accuracy = accuracy[depth - 1]
+        if next_rank < min(max_width, len(rank_accuracy)):
+            sibling = -parent_probability * rank_accuracy[next_rank]
+            heapq.heappush(queue, (sibling, (*path[:-1], next_rank), parent_probability))
         if depth < len(accuracy):
-            heapq.heappush(queue, (chance * accuracy[depth][0], (*path, 0), -chance))
+            heapq.heappush(queue, (negative * accuracy[depth][0], (*path, 0), -negative))
 
 
-def best(
-    accuracy: Accuracy, costs: Costs | None, draft: float = 0.0, *, most: int = 63, width: int = 10
-) -> Shape:
+def fastest_shape(
+    accuracy: Accuracy,
+    costs: Costs | None,
+    draft_seconds: float = 0.0,
+    *,
+    max_nodes: int = MAX_NODES - 1,
+    max_width: int = 10,
+) -> TreeShape:
     """Return the shape that promises the most tokens per second.
 
     Args:
         accuracy: of the guesses.
-        costs: of a forward over so many nodes; without them the shape is as large as it may be.
-        draft: seconds that drafting takes per step.
-        most: nodes at most, without the root.
-        width: children of a node at most; 1 makes a chain.
+        costs: the seconds of a target forward over so many nodes; without them the shape is as
+            large as it may be.
+        draft_seconds: what drafting takes in every step.
+        max_nodes: the most nodes, the root not counted.
+        max_width: the most children of a node; 1 makes a chain.
     """
     paths: list[tuple[int, ...]] = []
-    chosen, promise, tau = 0, 1.0, 1.0
-    for path, chance in itertools.islice(likeliest(accuracy, width), most):
+    best_count, best_gain, tau = 0, 1.0, 1.0
+    for path, probability in itertools.islice(iter_likeliest(accuracy, max_width), max_nodes):
         paths.append(path)
-        tau += chance
-        gain = tau * costs.at(1) / (costs.at(len(paths) + 1) + draft) if costs else tau
-        if gain > promise:
-            chosen, promise = len(paths), gain
-    return Shape(tuple(paths[:chosen]))
+        tau += probability
+        gain = tau
+        if costs:
+            step_seconds = costs.forward_seconds(len(paths) + 1) + draft_seconds
+            gain = tau * costs.forward_seconds(1) / step_seconds
+        if gain > best_gain:
+            best_count, best_gain = len(paths), gain
+    return TreeShape(tuple(paths[:best_count]))
 
 
 class NodeBudget:
-    """What a tree's nodes cost, in the tokens that the same time gives elsewhere.
+    """What the nodes of a tree cost, in tokens: those that plain steps emit in the same time.
 
-    A step that takes whatever is worth more than that, and nothing else, is what makes all steps
-    together the fastest; how large its tree is depends on how sure its guesses are.
+    A step that tries the nodes whose guesses are worth more than they cost, and no others, is what
+    makes all steps together the fastest; so the tree of a step is the larger, the surer its
+    guesses are.
 
     Args:
-        most: nodes at most, without the root.
-        costs: of a forward over so many nodes; without them all nodes are free.
-        rate: tokens per second that are made.
-        draft: seconds that guessing one depth more takes, where depths are guessed one by one.
+        max_nodes: the most nodes, the root not counted.
+        costs: the seconds of a target forward over so many nodes; without them nodes are free.
+        tokens_per_second: the speed at which tokens are emitted.
+        draft_seconds: what guessing one depth more takes, where depths are guessed one by one.
 
     Attributes:
-        floor: what is less likely than that never pays, nor does guessing what follows it.
+        min_chance: a guess that is less likely to be right than this never pays, nor does guessing
+            what follows it.
     """
 
     def __init__(
-        self, most: int, costs: Costs | None = None, rate: float = 0.0, draft: float = 0.0
+        self,
+        max_nodes: int,
+        costs: Costs | None = None,
+        tokens_per_second: float = 0.0,
+        draft_seconds: float = 0.0,
     ) -> None:
-        one = costs.at(1) if costs else 0.0
-        self.total = [rate * (costs.at(n + 1) - one) if costs else 0.0 for n in range(most + 1)]
-        # Nothing that is worth less than this per node pays after so many, however many come.
-        self.least = [
-            min((price - self.total[n]) / m for m, price in enumerate(self.total[n + 1 :], 1))
-            for n in range(most)
+        root_seconds = costs.forward_seconds(1) if costs else 0.0
+        # By number of nodes: the tokens that scoring them beside the root costs.
+        self._costs = [
+            tokens_per_second * (costs.forward_seconds(count + 1) - root_seconds) if costs else 0.0
+            for count in range(max_nodes + 1)
         ]
-        self.floor = max(rate * draft, min(self.least, default=1.0))
+        # By number of nodes: if every further one is less likely than this, none of them pays,
+        # however many come.
+        self._thresholds = [
+            min(
+                (cost - self._costs[count]) / more
+                for more, cost in enumerate(self._costs[count + 1 :], 1)
+            )
+            for count in range(max_nodes)
+        ]
+        self.min_chance = max(tokens_per_second * draft_seconds, min(self._thresholds, default=1.0))
 
-    def paying(self, nodes: Iterable[tuple[Node, float]]) -> list[Node]:
-        """Return the nodes to try.
+    def select(self, nodes: Iterable[tuple[Node, float]]) -> list[Node]:
+        """Return the first nodes, as many as pay.
 
         Args:
-            nodes: and how likely each is to be right, the likeliest first.
+            nodes: each with its probability to be right, the likeliest first.
         """
-        kept: list[Node] = []
-        chosen, promise, worth = 0, 0.0, 0.0
-        for (node, chance), least in zip(nodes, self.least, strict=False):
-            if chance < least:
+        candidates: list[Node] = []
+        best_count, best_gain, expected_tokens = 0, 0.0, 0.0
+        for (node, probability), threshold in zip(nodes, self._thresholds, strict=False):
+            if probability < threshold:
                 break
-            kept.append(node)
-            worth += chance
-            gain = worth - self.total[len(kept)]
-            if gain > promise:
-                chosen, promise = len(kept), gain
-        return kept[:chosen]
+            candidates.append(node)
+            expected_tokens += probability
+            gain = expected_tokens - self._costs[len(candidates)]
+            if gain > best_gain:
+                best_count, best_gain = len(candidates), gain
+        return candidates[:best_count]

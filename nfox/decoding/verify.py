@@ -19,12 +19,13 @@ from nfox.decoding.tree import TokenTree
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a rule says of a tree.
+    """Which nodes of a tree a rule accepts, and the target's tokens.
 
     Args:
         accepted: one bool per node; the root is always accepted.
         target_tokens: the target's own token after every node.
-        scores: one number per node that breaks ties between equally deep paths; None: the first.
+        scores: one number per node; of equally deep accepted paths the one with the largest sum
+            wins. Without scores the first of them does.
     """
 
     accepted: list[bool]
@@ -34,7 +35,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a tree.
+    """The path of a tree that is accepted, and the token that follows it.
 
     Args:
         path: the accepted nodes, the root first.
@@ -48,16 +49,16 @@ class Verdict:
 
 
 class Draw(NamedTuple):
-    """Guesses of a draft model for one place.
+    """Guesses of a draft model for one position.
 
     Args:
-        tokens: all different, the best first.
-        chances: how sure the draft model is that each will be accepted, falling.
-        q: [V] the distribution they were drawn from, where the rule needs it.
+        tokens: the guesses, all different, the best first.
+        probabilities: how likely each is to be accepted, as the draft model sees it; falling.
+        q: [V] the distribution that they were drawn from, where the rule needs it.
     """
 
     tokens: list[int]
-    chances: list[float]
+    probabilities: list[float]
     q: Tensor | None = None
 
 
@@ -67,44 +68,43 @@ class Rule(ABC):
     Make a new one for every reply: it may hold the state of a random generator.
 
     Attributes:
+        name: the rule's name on the command line.
         lossless: whether replies follow the target's own distribution.
-        draws_one: whether it needs the q of a guess, and therefore draws one guess at a place only.
     """
 
     name: ClassVar[str]
-    draws_one: ClassVar[bool] = False
     lossless: bool = True
 
     @abstractmethod
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        """Say which nodes are accepted, and the target's own token after each.
+        """Return which nodes of a tree are accepted, and the target's own token after each.
 
         Args:
-            tree: what was drafted.
+            tree: what was drafted, N nodes.
             logits: [N, V] of the target after every node.
             past: the tokens before the root.
         """
 
     @abstractmethod
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        """Draw a draft model's guesses from its logits after `past`.
+        """Return a draft model's guesses for the token after `past`.
 
         Args:
-            logits: [V] of the draft model.
+            logits: [V] of the draft model after `past`.
             past: the tokens before the guess.
-            count: how many guesses are wanted at most.
+            count: the most guesses to return; a rule that needs q returns only one.
         """
 
 
 def verify(tree: TokenTree, logits: Tensor, rule: Rule, past: Sequence[int]) -> Verdict:
-    """Find the longest path of `tree` that `rule` accepts, and the target's token after it.
+    """Find the longest path of a tree that a rule accepts, and the target's token after it.
 
     Args:
-        tree: what was drafted.
+        tree: what was drafted, N nodes.
         logits: [N, V] of the target after every node.
         rule: the acceptance rule.
         past: the tokens before the root.
     """
     judgement = rule.judge(tree, logits, past)
-    path = tree.longest(judgement.accepted, judgement.scores)
+    path = tree.longest_accepted_path(judgement.accepted, judgement.scores)
     return Verdict(path, judgement.target_tokens[path[-1]], judgement.target_tokens)

@@ -222,7 +222,9 @@ class Chimera(HeadsDrafter):
     rank = 30
     heads_class = ChimeraHeads
     # No accuracies were published. These lie between Medusa's and those of a draft model.
-    prior = tuple((top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.65, 0.5, 0.4, 0.3))
+    prior_accuracy = tuple(
+        (top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.65, 0.5, 0.4, 0.3)
+    )
 
     def __init__(self, *parts: Any, **more: Any) -> None:
         super().__init__(*parts, **more)
@@ -235,21 +237,21 @@ class Chimera(HeadsDrafter):
         heads, layers, tokens = self.heads, [self.heads.encoder], context.tokens
         rows = self.memory.catch_up(layers, context.cache)
         true = rows[-1:]
-        deepest = 0 if self.prices else self.shape.depth  # of a fixed tree; 0 where not known
+        deepest = 0 if self.budget else self.shape.depth  # of a fixed tree; 0 where not known
         depth = min(deepest or heads.config.num_heads, max(context.max_depth, 1))
         window = [*tokens[:1], *tokens[-2:], context.root][-3:]
         tries: list[list[int]] = []
         chances: list[list[float]] = []
         sure = 1.0
         for hop in range(depth):
-            if hop and self.prices and sure < self.prices.floor:
+            if hop and self.budget and sure < self.budget.min_chance:
                 break  # nothing so deep would pay, or not the hop itself
             start = len(tokens) + hop - len(rows)
             rows = heads.norm(self.memory.ask(layers, rows, self.gram(*window), start))
             logits = heads.logits(hop, true, rows, self.target)
-            found = Guesses.of(logits, width)
+            found = Guesses.from_logits(logits, width)
             tries += found.tokens
-            chances += found.chances
+            chances += found.probabilities
             sure *= chances[-1][0]
             window = [*window[1:], tries[-1][0]]
         self.memory.tokens += tokens[len(self.memory.tokens) :]

@@ -218,7 +218,9 @@ class CTC(HeadsDrafter):
     options = CTCOptions
     heads_class = CTCHeads
     # No accuracies were published; a guess that knows the root is right more often than Medusa's.
-    prior = tuple((top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.6, 0.4, 0.3, 0.2))
+    prior_accuracy = tuple(
+        (top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.6, 0.4, 0.3, 0.2)
+    )
 
     def __init__(self, *parts: Any, **more: Any) -> None:
         super().__init__(*parts, **more)
@@ -226,8 +228,8 @@ class CTC(HeadsDrafter):
         self.collapse = True
 
     @override
-    def choose(self, options: HeadsOptions, accuracy: Accuracy, costs: Costs | None) -> None:
-        super().choose(options, accuracy, costs)
+    def choose_tree(self, options: HeadsOptions, accuracy: Accuracy, costs: Costs | None) -> None:
+        super().choose_tree(options, accuracy, costs)
         self.collapse = not isinstance(options, CTCOptions) or options.collapse
 
     @override
@@ -249,7 +251,7 @@ class CTC(HeadsDrafter):
             path = longest(found, len(found))
             found = {path[:end]: found[path[:end]] for end in range(1, 1 + len(path))}
         fixed = list(found)[: len(self.shape)]
-        paths = self.prices.paying(found.items()) if self.prices else fixed
+        paths = self.budget.select(found.items()) if self.budget else fixed
         return TokenTree.from_paths(context.root, paths)
 
     @torch.inference_mode()
@@ -275,9 +277,9 @@ class CTC(HeadsDrafter):
     @override
     def describe(self) -> str:
         deep = self.heads.config.num_heads if self.shape else 0
-        about = "about " if self.prices else ""
+        about = "about " if self.budget else ""
         size = f"{self.name}, {about}{len(self.shape)} nodes, up to {deep} deep"
-        return size + idle_reason(len(self.shape), given=self.forbidden)
+        return size + idle_reason(len(self.shape), is_explicit=self.drafting_disabled)
 
 
 METHOD = CTC

@@ -166,7 +166,7 @@ class Jacobi(Method):
     def describe(self) -> str:
         where = f"{self.branches} n-grams beside it" if self.trees else "or an n-gram"
         pool = f", {where}" if self.branches else ""
-        idle = idle_reason(self.window + self.branches, given=self.given)
+        idle = idle_reason(self.window + self.branches, is_explicit=self.given)
         return f"window {self.window}{pool}{idle}"
 
 

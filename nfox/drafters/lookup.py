@@ -96,7 +96,7 @@ class Lookup(Method):
 
     @override
     def describe(self) -> str:
-        idle = idle_reason(self.gamma, given=self.given)
+        idle = idle_reason(self.gamma, is_explicit=self.given)
         return f"up to {self.gamma} tokens after the last {self.ngram}{idle}"
 
 

@@ -122,7 +122,7 @@ class Medusa(HeadsDrafter):
     heads_class = MedusaHeads
     exchange_type = ParallelHeads
     # Vicuna-7B's published training log; the ranks after the first share what top-5 adds.
-    prior = tuple(
+    prior_accuracy = tuple(
         (top, *(rest / 2**rank for rank in range(1, 10)))
         for top, rest in ((0.56, 0.2), (0.32, 0.18), (0.2, 0.15), (0.15, 0.12), (0.12, 0.1))
     )
@@ -141,13 +141,13 @@ class Medusa(HeadsDrafter):
         config = read_json(path) if path else {}
         if "medusa_num_heads" not in config or _published_file(location, hub) is None:
             return own
-        sizes = _sizes(cls.read(location, hub), location)
+        sizes = _sizes(cls.read_weights(location, hub), location)
         base = str(config.get("base_model_name_or_path") or location)
         return checkpoint.HeadsInfo(method=cls.method(), base=base, config=sizes)
 
     @override
     @classmethod
-    def read(cls, location: str, hub: HubOptions) -> dict[str, Tensor]:
+    def read_weights(cls, location: str, hub: HubOptions) -> dict[str, Tensor]:
         path = _published_file(location, hub)
         if path is None:
             return checkpoint.read(location, hub)
@@ -159,7 +159,7 @@ class Medusa(HeadsDrafter):
     def to_exchange(cls, weights: SavedWeights) -> ParallelHeads:
         """Heads without a vocabulary matrix of their own end in the base's LM head."""
         base = load_model(weights.base, ModelOptions.of_hub(weights.hub))
-        heads, _ = cls.load(base, weights.location, weights.hub)
+        heads, _ = cls.load_heads(base, weights.location, weights.hub)
         blocks: list[list[tuple[Tensor, Tensor]]] = [
             [(block.linear.weight, block.linear.bias) for block in head if isinstance(block, Block)]
             for head in heads.heads
@@ -207,7 +207,7 @@ class Medusa(HeadsDrafter):
     @override
     def guess(self, context: Context, width: int) -> Guesses:
         with torch.inference_mode():
-            return Guesses.of(self.heads.logits(context.hidden[-1], self.target), width)
+            return Guesses.from_logits(self.heads.logits(context.hidden[-1], self.target), width)
 
 
 _FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")

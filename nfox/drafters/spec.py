@@ -17,11 +17,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from nfox.decoding.cache import common_prefix
-from nfox.decoding.costs import Costs, idle_reason, short_past, timed
+from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
 from nfox.decoding.target import Score, Target
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import MOST_NODES, NodeBudget, Shape
+from nfox.decoding.tree_shapes import MAX_NODES, NodeBudget, TreeShape
 from nfox.decoding.verify import Draw
 from nfox.drafters.common.method import (
     DrafterInputs,
@@ -74,7 +74,7 @@ class Speculative(Method):
         gamma: how deep is drafted at most.
         branches: guesses in one place at most; the first is drafted on from. Needs a target that
             takes trees; a rule that needs q draws only one.
-        prices: of nodes and of drafting; with them a step drafts on, and tries a guess, while that
+        budget: of nodes and of drafting; with them a step drafts on, and tries a guess, while that
             is likely enough to pay. Without them it always drafts `gamma` deep.
         name: of the draft model, for the header.
         score: how the draft model is run; by default the shortest way there is.
@@ -93,7 +93,7 @@ class Speculative(Method):
         vocabulary: int,
         gamma: int = _GAMMA,
         branches: int = 1,
-        prices: NodeBudget | None = None,
+        budget: NodeBudget | None = None,
         name: str = "",
         *,
         score: Score | None = None,
@@ -103,7 +103,7 @@ class Speculative(Method):
         self.vocabulary_size = vocabulary
         self.gamma = gamma
         self.branches = branches
-        self.prices = prices
+        self.budget = budget
         self.name = name
         self.given = given
         self.cache = draft.new_cache()
@@ -137,20 +137,20 @@ class Speculative(Method):
     def build(cls, inputs: DrafterInputs, options: SpecOptions) -> Speculative:
         draft = inputs.load_draft_model()
         check_pair(inputs.model, draft)
-        target, gamma, prices, score = inputs.model.target, options.gamma, None, None
+        target, gamma, budget, score = inputs.model.target, options.gamma, None, None
         branches = options.branches or (_WIDTH if gamma is None else 1)
         if gamma is None:
             score = lean.fused_score(draft.target)
             seconds = _seconds(target, draft.target, score)
             gamma = inputs.draft_length(None, _DEPTH, seconds)
-            prices = _prices(inputs.costs, gamma, seconds)
+            budget = _budget(inputs.costs, gamma, seconds)
             gamma = gamma and _DEPTH
         return cls(
             draft.target,
             target.vocabulary_size,
             gamma,
             branches if target.proposals == "trees" else 1,
-            prices,
+            budget,
             draft.name,
             score=score,
             given=options.gamma is not None,
@@ -165,12 +165,12 @@ class Speculative(Method):
         feed = self._catch_up(context, past)
         draws: list[Draw] = []
         chance = 1.0  # that all of the chain so far is right
-        while len(draws) < length and not (self.prices and chance < self.prices.floor):
+        while len(draws) < length and not (self.budget and chance < self.budget.min_chance):
             logits, hidden = self._score(feed, self.cache)
             self.cache.commit(feed, range(len(feed)), hidden)
             draws.append(context.rule.draw(self._fit(logits[-1]), past, self.branches))
             first = draws[-1].tokens[0]
-            chance *= draws[-1].chances[0]
+            chance *= draws[-1].probabilities[0]
             past.append(first)
             feed = TokenTree.chain(first)
         return self._tree(context.root, draws)
@@ -185,8 +185,8 @@ class Speculative(Method):
             q = torch.stack([torch.zeros_like(rows[0]), *rows])
             return TokenTree.chain(root, [tokens[0] for tokens in guesses], q)
         paths = _fork(draws)
-        chosen = self.prices.paying(paths) if self.prices else [path for path, _ in paths]
-        return Shape(tuple(chosen)).fill(root, guesses, len(guesses))
+        chosen = self.budget.select(paths) if self.budget else [path for path, _ in paths]
+        return TreeShape(tuple(chosen)).fill(root, guesses, len(guesses))
 
     def _catch_up(self, context: Context, past: list[int]) -> TokenTree:
         """Forget refused guesses and read what is missing; return the chain to score first."""
@@ -225,8 +225,8 @@ class Speculative(Method):
 
     @override
     def describe(self) -> str:
-        idle = idle_reason(self.gamma, given=self.given)
-        most = "at most " if self.prices else ""
+        idle = idle_reason(self.gamma, is_explicit=self.given)
+        most = "at most " if self.budget else ""
         size = f"gamma {most}{self.gamma}, branches {most}{self.branches}"
         return f"draft model {self.name}, {size}{idle}"
 
@@ -245,8 +245,10 @@ def _fork(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:
     chain: tuple[int, ...] = ()
     before = 1.0
     for draw in draws:
-        paths += [((*chain, rank), before * chance) for rank, chance in enumerate(draw.chances)]
-        chain, before = (*chain, 0), before * draw.chances[0]
+        paths += [
+            ((*chain, rank), before * chance) for rank, chance in enumerate(draw.probabilities)
+        ]
+        chain, before = (*chain, 0), before * draw.probabilities[0]
     return sorted(paths, key=lambda path: -path[1])
 
 
@@ -254,16 +256,16 @@ def _seconds(target: Target, draft: Target, score: Score) -> float:
     """Return the seconds of a drafted token, timed as when decoding: after a forward of the target,
     which leaves nothing of the draft model in the processor's caches.
     """
-    ours, theirs, tree = short_past(target), short_past(draft), TokenTree.chain(0)
+    ours, theirs, tree = sample_cache(target), sample_cache(draft), TokenTree.chain(0)
     times: list[float] = []
     begin = time.perf_counter()
     while not times or (len(times) < 5 and time.perf_counter() - begin < 0.2):
         target.score(tree, ours)
-        times.append(timed(partial(score, tree, theirs), draft.device))
+        times.append(time_call(partial(score, tree, theirs), draft.device))
     return min(times)
 
 
-def _prices(costs: Costs | None, gamma: int, seconds: float) -> NodeBudget:
+def _budget(costs: Costs | None, gamma: int, seconds: float) -> NodeBudget:
     """Return what nodes cost, and a token more of the chain.
 
     Args:
@@ -272,9 +274,9 @@ def _prices(costs: Costs | None, gamma: int, seconds: float) -> NodeBudget:
         seconds: that the draft model takes for a token.
     """
     if costs is None:
-        return NodeBudget(MOST_NODES - 1)
-    rate = costs.speedup(gamma, draft=seconds) / costs.at(1)
-    return NodeBudget(MOST_NODES - 1, costs, rate, seconds)
+        return NodeBudget(MAX_NODES - 1)
+    rate = costs.speedup(gamma, draft_seconds=seconds) / costs.forward_seconds(1)
+    return NodeBudget(MAX_NODES - 1, costs, rate, seconds)
 
 
 def check_pair(target: LoadedModel, draft: LoadedModel) -> None:

@@ -282,7 +282,9 @@ class TransformersTarget(Target):
             inputs = {} if tree.is_chain else self._mask_inputs(tree_mask(tree, 4, self.dtype))
             ids = torch.tensor([tree.tokens], device=self.device)
             at_once = self._forward(ids, cache, **inputs)
-            expected = self._one_by_one([tree.tokens[node] for node in tree.path(last_node)], cache)
+            expected = self._one_by_one(
+                [tree.tokens[node] for node in tree.path_to(last_node)], cache
+            )
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             # Whatever a model raises here, it does not take such proposals.
             log.debug("probe of %d nodes: %s", len(tree), error)

@@ -9,7 +9,7 @@ from typing import Self
 
 from typing_extensions import override
 
-from nfox.decoding import tree_shapes as trees
+from nfox.decoding import tree_shapes
 
 
 class Found(ABC):
@@ -78,9 +78,11 @@ class Measured(Found):
     accuracy: list[list[float]]
     places: int
 
-    def tau(self, nodes: int = trees.MOST_NODES - 1) -> float:
+    def tau(self, nodes: int = tree_shapes.MAX_NODES - 1) -> float:
         """Return the tokens per step to expect of the best tree of so many drafted nodes."""
-        return trees.best(self.accuracy, None, most=nodes).tau(self.accuracy)
+        return tree_shapes.fastest_shape(self.accuracy, None, max_nodes=nodes).expected_tau(
+            self.accuracy
+        )
 
     @override
     def metrics(self) -> dict[str, float]:

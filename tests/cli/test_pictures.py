@@ -17,8 +17,7 @@ from nfox.cli.display.pictures import check_file, draw, save
 from nfox.cli.display.theme import ASCII, Symbols, make_screen
 from nfox.cli.options.groups import DisplayArguments
 from nfox.cli.output_files import check_out, write_out
-from nfox.decoding import published_trees as named_trees
-from nfox.decoding import tree_shapes as trees
+from nfox.decoding import published_trees, tree_shapes
 from nfox.errors import NfoxError, UsageError
 
 ACCURACY = [
@@ -76,27 +75,28 @@ def test_every_depth_has_its_numbers_and_its_bar() -> None:
 
 
 def test_a_node_is_reached_as_often_as_all_of_its_path_is_right() -> None:
-    shape = trees.Shape(((0,), (1,), (0, 0), (0, 2), (0, 0, 1)))
+    shape = tree_shapes.TreeShape(((0,), (1,), (0, 0), (0, 2), (0, 0, 1)))
     text = drawn(tree_picture(shape, ACCURACY, Symbols()))
     assert chances(text) == pytest.approx([0.6, 0.24, 0.024, 0.03, 0.15], abs=1e-3)
     ranks = [line.split("rank ")[1].split()[0] for line in text.splitlines()[1:]]
     assert ranks == ["1", "1", "2", "3", "2"]
-    assert shape.chances(ACCURACY) == pytest.approx([0.6, 0.15, 0.24, 0.03, 0.024])
+    assert shape.path_probabilities(ACCURACY) == pytest.approx([0.6, 0.15, 0.24, 0.03, 0.024])
 
 
 @pytest.mark.parametrize("nodes", [0, 1, 7, 30])
 def test_what_the_nodes_promise_is_what_the_tree_does(nodes: int) -> None:
-    shape = trees.best(ACCURACY, None, most=nodes)
-    assert sum(shape.chances(ACCURACY)) == pytest.approx(shape.tau(ACCURACY) - 1)
+    shape = tree_shapes.fastest_shape(ACCURACY, None, max_nodes=nodes)
+    accepted = shape.expected_tau(ACCURACY) - 1
+    assert sum(shape.path_probabilities(ACCURACY)) == pytest.approx(accepted)
     text = drawn(tree_picture(shape, ACCURACY, Symbols()))
     assert len(text.splitlines()) == 1 + nodes
-    assert sum(chances(text)) == pytest.approx(shape.tau(ACCURACY) - 1, abs=nodes * 5e-4)
+    assert sum(chances(text)) == pytest.approx(accepted, abs=nodes * 5e-4)
 
 
 def test_a_large_tree_is_drawn_without_its_least_likely_nodes() -> None:
-    shape = trees.best(ACCURACY, None, most=63)
+    shape = tree_shapes.fastest_shape(ACCURACY, None, max_nodes=63)
     lines = drawn(tree_picture(shape, ACCURACY, Symbols(), max_nodes=20)).splitlines()
-    kept = sorted(shape.chances(ACCURACY), reverse=True)[:20]
+    kept = sorted(shape.path_probabilities(ACCURACY), reverse=True)[:20]
     assert sorted(chances("\n".join(lines)), reverse=True) == pytest.approx(kept, abs=1e-3)
     assert lines[-1] == "and 43 less likely nodes"
     assert len(lines) == 1 + 20 + 1
@@ -104,7 +104,8 @@ def test_a_large_tree_is_drawn_without_its_least_likely_nodes() -> None:
 
 
 def test_a_pipe_gets_the_same_text_without_codes() -> None:
-    picture = tree_picture(trees.best(ACCURACY, None, most=9), ACCURACY, Symbols())
+    shape = tree_shapes.fastest_shape(ACCURACY, None, max_nodes=9)
+    picture = tree_picture(shape, ACCURACY, Symbols())
     piped, shown = drawn(picture), drawn(picture, color="always")
     assert "\x1b" not in piped
     assert "\x1b[" in shown
@@ -117,7 +118,7 @@ def test_a_file_is_xml_and_shows_what_the_terminal_shows(
     monkeypatch.setenv("NO_COLOR", "1")  # is about terminals
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "20")
-    shape = trees.best(ACCURACY, None, most=9)
+    shape = tree_shapes.fastest_shape(ACCURACY, None, max_nodes=9)
     picture = tree_picture(shape, ACCURACY, Symbols())
     shown = drawn(picture, file=tmp_path / "a.svg")
     assert written(tmp_path / "a.svg") == [line.rstrip() for line in shown.splitlines()]
@@ -168,9 +169,9 @@ def test_what_cannot_be_written_is_one_line_that_says_what_is_left(tmp_path: Pat
 
 
 def test_a_tree_is_read_from_what_measuring_wrote(tmp_path: Path) -> None:
-    shape, file = trees.best(ACCURACY, None, most=9), tmp_path / "out.json"
+    shape, file = tree_shapes.fastest_shape(ACCURACY, None, max_nodes=9), tmp_path / "out.json"
     file.write_text(json.dumps({"method": "some", "tree": shape.paths, "tau": 2.0}))
-    assert set(named_trees.named(str(file)).paths) == set(shape.paths)
+    assert set(published_trees.find_shape(str(file)).paths) == set(shape.paths)
     file.write_text(json.dumps({"method": "some"}))
     with pytest.raises(UsageError, match='an object with a "tree"'):
-        named_trees.named(str(file))
+        published_trees.find_shape(str(file))

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from nfox.decoding import costs
-from nfox.decoding.costs import WIDTHS, Costs, idle_reason, measure, timed
+from nfox.decoding.costs import WIDTHS, Costs, idle_reason, measure_costs, time_call
 
 FLAT = Costs({1: 5.0, 4: 5.0, 32: 5.0})
 LINEAR = Costs({1: 1.0, 2: 2.0, 32: 32.0})
@@ -15,19 +15,19 @@ MIXED = Costs({1: 2.0, 4: 3.0, 8: 7.0})
 
 
 def test_between_measured_widths_it_is_interpolated_beyond_in_proportion() -> None:
-    assert [MIXED.at(n) for n in (1, 4, 8)] == [2.0, 3.0, 7.0]
-    assert MIXED.at(2) == pytest.approx(2 + 1 / 3)
-    assert MIXED.at(7) == pytest.approx(6.0)
-    assert MIXED.at(16) == pytest.approx(14.0)
-    assert Costs({1: 3.0}).at(5) == 15.0
+    assert [MIXED.forward_seconds(n) for n in (1, 4, 8)] == [2.0, 3.0, 7.0]
+    assert MIXED.forward_seconds(2) == pytest.approx(2 + 1 / 3)
+    assert MIXED.forward_seconds(7) == pytest.approx(6.0)
+    assert MIXED.forward_seconds(16) == pytest.approx(14.0)
+    assert Costs({1: 3.0}).forward_seconds(5) == 15.0
 
 
 def test_the_speed_up_is_the_formula() -> None:
     # gamma 3, alpha 0.5: 1 + 1/2 + 1/4 + 1/8 tokens in the time of one wide forward and 3 drafts.
-    assert MIXED.speedup(3, 0.5, draft=0.5) == pytest.approx(1.875 * 2.0 / (3.0 + 1.5))
+    assert MIXED.speedup(3, 0.5, draft_seconds=0.5) == pytest.approx(1.875 * 2.0 / (3.0 + 1.5))
     assert MIXED.speedup(3, 1.0) == pytest.approx(4 * 2.0 / 3.0)
     assert MIXED.speedup(0) == 1.0
-    assert MIXED.speedup(5, 0.0, draft=1.0) < 1
+    assert MIXED.speedup(5, 0.0, draft_seconds=1.0) < 1
 
 
 def test_the_more_a_draft_costs_the_shorter_it_is() -> None:
@@ -41,15 +41,15 @@ def test_the_more_a_draft_costs_the_shorter_it_is() -> None:
 
 
 def test_it_says_whether_speculation_pays() -> None:
-    assert FLAT.pays
-    assert not LINEAR.pays
-    assert not Costs({1: 1.0}).pays
+    assert FLAT.speculation_pays
+    assert not LINEAR.speculation_pays
+    assert not Costs({1: 1.0}).speculation_pays
 
 
 def test_why_nothing_is_drafted_is_said_in_a_word() -> None:
-    assert idle_reason(3, given=False) == idle_reason(3, given=True) == ""
-    assert "drafting does not pay on this machine" in idle_reason(0, given=False)
-    assert "as asked for" in idle_reason(0, given=True)
+    assert idle_reason(3, is_explicit=False) == idle_reason(3, is_explicit=True) == ""
+    assert "drafting does not pay on this machine" in idle_reason(0, is_explicit=False)
+    assert "as asked for" in idle_reason(0, is_explicit=True)
 
 
 def test_it_is_shown_in_one_line() -> None:
@@ -58,7 +58,7 @@ def test_it_is_shown_in_one_line() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "bloom", "mamba", "t5"])
 def test_measuring_scores_every_width_it_can(family: str) -> None:
-    found = measure(tiny.target(family), budget=0.2)
+    found = measure_costs(tiny.target(family), time_limit=0.2)
     expected = {1} if family == "mamba" else set(WIDTHS)
     assert set(found.seconds) <= expected
     assert 1 in found.seconds
@@ -69,16 +69,16 @@ def test_a_busy_moment_does_not_make_a_narrow_forward_dearer_than_a_wide_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     taken = iter(range(10_000, 0, -1))
-    monkeypatch.setattr(costs, "timed", lambda act, device: next(taken) / 1e6)
-    found = measure(tiny.target(), budget=0.01).seconds
+    monkeypatch.setattr(costs, "time_call", lambda act, device: next(taken) / 1e6)
+    found = measure_costs(tiny.target(), time_limit=0.01).seconds
     assert len(set(found.values())) == 1
 
 
 def test_a_slow_model_is_measured_at_two_widths_at_least() -> None:
-    assert set(measure(tiny.target(), budget=0.0).seconds) >= {1, 2}
+    assert set(measure_costs(tiny.target(), time_limit=0.0).seconds) >= {1, 2}
 
 
 def test_timed_calls_once() -> None:
     calls: list[int] = []
-    assert timed(lambda: calls.append(1), torch.device("cpu")) >= 0
+    assert time_call(lambda: calls.append(1), torch.device("cpu")) >= 0
     assert calls == [1]

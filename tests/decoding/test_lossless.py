@@ -76,8 +76,8 @@ def spec(
     gamma: int, floor: float = 0.0, branches: int = 1, kind: type[Speculative] = Speculative
 ) -> Speculative:
     """Drafting on costs what a token of this chance is worth."""
-    prices = NodeBudget(63, rate=1.0, draft=floor)
-    return kind(DRAFT, SIZE, gamma, branches, prices)  # type: ignore[arg-type]
+    budget = NodeBudget(63, tokens_per_second=1.0, draft_seconds=floor)
+    return kind(DRAFT, SIZE, gamma, branches, budget)  # type: ignore[arg-type]
 
 
 DRAFTERS: dict[str, Any] = {
@@ -187,17 +187,17 @@ class DropsTheTrigger(Speculative):
 class SecondChance(Rejection):
     """Tries every child twice, as if the tree had equal siblings."""
 
-    def _descend(self, tree: TokenTree, children: Any, p: Tensor) -> tuple[int | None, Tensor]:
-        node, rest = super()._descend(tree, children, p)
-        return (node, rest) if node is not None else super()._descend(tree, children, p)
+    def _try_children(self, tree: TokenTree, children: Any, p: Tensor) -> tuple[int | None, Tensor]:
+        node, rest = super()._try_children(tree, children, p)
+        return (node, rest) if node is not None else super()._try_children(tree, children, p)
 
 
 class OneNumber(Rejection):
     """Seeds the generator before every test of acceptance, as a published program does."""
 
-    def _descend(self, tree: TokenTree, children: Any, p: Tensor) -> tuple[int | None, Tensor]:
+    def _try_children(self, tree: TokenTree, children: Any, p: Tensor) -> tuple[int | None, Tensor]:
         self.generator.manual_seed(self.generator.initial_seed())
-        return super()._descend(tree, children, p)
+        return super()._try_children(tree, children, p)
 
 
 class WrongQ(Rejection):

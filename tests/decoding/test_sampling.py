@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from nfox.decoding.rules import make_rule
-from nfox.decoding.sampling import Noise, Sampling
+from nfox.decoding.sampling import GumbelNoise, Sampling
 from nfox.decoding.tree import TokenTree
 from nfox.errors import UsageError
 
@@ -96,9 +96,9 @@ def test_numbers_out_of_range_are_refused_by_name(options: dict[str, float]) -> 
 
 def test_noise_depends_on_seed_reply_and_position_alone() -> None:
     keys = list(itertools.product((0, 1), (0, 1, 2), (0, 1, 700)))
-    rows = {key: Noise(*key[:2]).at(key[2], 32) for key in keys}
+    rows = {key: GumbelNoise(*key[:2]).at(key[2], 32) for key in keys}
     for (seed, reply, position), row in rows.items():
-        noise = Noise(seed, reply)
+        noise = GumbelNoise(seed, reply)
         for earlier in range(300):  # more than are remembered
             noise.at(earlier, 32)
         assert torch.equal(noise.at(position, 32), row)
@@ -107,7 +107,7 @@ def test_noise_depends_on_seed_reply_and_position_alone() -> None:
 
 
 def test_noise_is_gumbel_noise() -> None:
-    noise = Noise(0)
+    noise = GumbelNoise(0)
     values = torch.cat([noise.at(position, 64) for position in range(400)])
     assert values.isfinite().all()
     # The distribution function of what it should be maps it to uniform numbers.

@@ -46,7 +46,7 @@ def test_every_node_sees_its_own_path_only(family: str, length: int) -> None:
     logits, hidden = target.score(tree, cache)
     with torch.inference_mode():
         for node in range(len(tree)):
-            path = [tree.tokens[n] for n in tree.path(node)]
+            path = [tree.tokens[n] for n in tree.path_to(node)]
             output = target.model(
                 torch.tensor([[*past, *path]]), use_cache=False, output_hidden_states=True
             )

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from nfox.decoding.tree import TokenTree, ancestors
+from nfox.decoding.tree import TokenTree, ancestor_mask
 
 TREE = TokenTree((9, 1, 2, 1, 3, 4), (-1, 0, 0, 2, 2, 1))
 
@@ -21,9 +21,9 @@ def random_tree(seed: int) -> TokenTree:
 @pytest.mark.parametrize("seed", range(20))
 def test_mask_and_depths_follow_the_paths(seed: int) -> None:
     tree = random_tree(seed)
-    mask = ancestors(tree.parents)
+    mask = ancestor_mask(tree.parents)
     for node in range(len(tree)):
-        path = tree.path(node)
+        path = tree.path_to(node)
         assert mask[node].nonzero().flatten().tolist() == sorted(path)
         assert tree.depths[node] == len(path) - 1
         assert path[0] == 0
@@ -33,7 +33,7 @@ def test_mask_and_depths_follow_the_paths(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_tree_of_its_own_paths_is_the_same_tree(seed: int) -> None:
     tree = random_tree(seed)
-    paths = [[tree.tokens[n] for n in tree.path(node)[1:]] for node in range(len(tree))]
+    paths = [[tree.tokens[n] for n in tree.path_to(node)[1:]] for node in range(len(tree))]
     again = TokenTree.from_paths(tree.tokens[0], paths)
     assert (again.tokens, again.parents) == (tree.tokens, tree.parents)
     assert again.is_chain == (max(tree.parents.count(n) for n in range(len(tree))) < 2)
@@ -44,17 +44,17 @@ def test_longest_is_what_trying_every_path_gives(seed: int) -> None:
     tree = random_tree(seed)
     accepted = [True] + [random.random() < 0.6 for _ in range(1, len(tree))]
     scores = [-random.random() for _ in range(len(tree))]
-    paths = [tree.path(node) for node in range(len(tree))]
+    paths = [tree.path_to(node) for node in range(len(tree))]
     right = [path for path in paths if all(accepted[node] for node in path[1:])]
     deepest = [path for path in right if len(path) == max(map(len, right))]
-    assert tree.longest(accepted) == deepest[0]
+    assert tree.longest_accepted_path(accepted) == deepest[0]
     best = max(deepest, key=lambda path: sum(scores[node] for node in path[1:]))
-    assert tree.longest(accepted, scores) == best
+    assert tree.longest_accepted_path(accepted, scores) == best
 
 
 def test_a_refused_parent_hides_its_children() -> None:
-    assert TREE.longest([True, False, True, False, False, True]) == [0, 2]
-    assert TREE.longest([False] * 6) == [0]
+    assert TREE.longest_accepted_path([True, False, True, False, False, True]) == [0, 2]
+    assert TREE.longest_accepted_path([False] * 6) == [0]
 
 
 def test_no_guess_is_a_tree_of_one_node() -> None:

@@ -49,7 +49,7 @@ def test_the_penalty_follows_each_path(sampling: Sampling) -> None:
     logits, past = torch.randn(len(TREE), SIZE), [4, 4]
     at_once = make_rule("exact", sampling).judge(TREE, logits, past).target_tokens
     for node in range(len(TREE)):
-        path = [TREE.tokens[n] for n in TREE.path(node)]
+        path = [TREE.tokens[n] for n in TREE.path_to(node)]
         before = [*past, *path[:-1]]
         alone = make_rule("exact", sampling).judge(
             TokenTree.chain(path[-1]), logits[node : node + 1], before
@@ -121,7 +121,7 @@ def slow_typical(
     p = sampling.log_probabilities(logits.double()).exp()
     best, best_key = [0], (0, 0.0)
     for leaf in range(len(tree)):
-        path, score, fine = tree.path(leaf), 0.0, True
+        path, score, fine = tree.path_to(leaf), 0.0, True
         for parent, node in pairwise(path):
             entropy = -sum(x * torch.log(x + 1e-5) for x in p[parent])
             chance = p[parent, tree.tokens[node]]

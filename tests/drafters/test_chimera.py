@@ -17,7 +17,7 @@ from torch import Tensor
 from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
-from nfox.decoding.tree_shapes import NodeBudget, Shape
+from nfox.decoding.tree_shapes import NodeBudget, TreeShape
 from nfox.drafters import chimera
 from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads
 from nfox.errors import ModelError
@@ -51,7 +51,7 @@ def started(**sizes: Any) -> ChimeraHeads:
 
 
 def drafter(made: ChimeraHeads) -> Chimera:
-    return Chimera(tiny.target(), made.eval().requires_grad_(False), Shape(()))
+    return Chimera(tiny.target(), made.eval().requires_grad_(False), TreeShape(()))
 
 
 def read(*texts: list[int]) -> Text:
@@ -214,7 +214,7 @@ def test_no_more_hops_than_the_tree_and_the_room_are_deep() -> None:
     made, context_of = drafter(heads()), tiny.target().new_cache()
     tiny.target().read(TOKENS, context_of)
     for depth, room, expected in ((4, 9, 4), (2, 9, 2), (4, 3, 3)):
-        made.shape = Shape(tuple((0,) * n for n in range(1, depth + 1)))
+        made.shape = TreeShape(tuple((0,) * n for n in range(1, depth + 1)))
         context = Context(context_of, 1, [], [], room, make_rule())
         assert len(made.guess(context, 2).tokens) == expected
 
@@ -223,11 +223,13 @@ def test_no_hop_is_made_for_nodes_that_cannot_pay_nor_if_itself_is_too_dear() ->
     made, cache = drafter(heads()), tiny.target().new_cache()
     tiny.target().read(TOKENS, cache)
     context = Context(cache, 1, [], [], 9, make_rule())
-    chances = made.guess(context, 1).chances
+    chances = made.guess(context, 1).probabilities
     for hops in range(1, 4):
         sure = math.prod(row[0] for row in chances[:hops])
         for costs, draft in (({1: 1.0, 2: 2.0}, 0.0), ({1: 1.0, 2: 1.0}, 1.0)):
-            made.prices = NodeBudget(5, Costs(costs), rate=1.001 * sure, draft=draft)
+            made.budget = NodeBudget(
+                5, Costs(costs), tokens_per_second=1.001 * sure, draft_seconds=draft
+            )
             assert len(made.guess(context, 1).tokens) == hops
 
 
@@ -313,7 +315,7 @@ def test_a_second_layer_is_refused_not_ignored(tmp_path: Path) -> None:
     about["config"]["num_layers"] = 2
     (folder / INFO_FILE).write_text(json.dumps(about))
     with pytest.raises(ModelError, match="num_layers"):
-        Chimera.load(LoadedModel("the target", tiny.target()), str(folder), HubOptions())
+        Chimera.load_heads(LoadedModel("the target", tiny.target()), str(folder), HubOptions())
 
 
 def test_the_demos_heads_are_small() -> None:

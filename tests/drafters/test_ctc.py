@@ -16,7 +16,7 @@ from tiny import PROMPT, VOCABULARY
 from torch import Tensor
 from training import job, learn
 
-from nfox.decoding import tree_shapes as trees
+from nfox.decoding import tree_shapes
 from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
 from nfox.drafters.ctc import CTC, CTCConfig, CTCHeads
@@ -309,7 +309,7 @@ def test_the_tree_is_the_likeliest_prefixes(nodes: int, room: int) -> None:
     made, seen = drafter(nodes=nodes), context(PROMPT, 8, room)
     tree, depth = made.propose(seen), min(room, 3)
     found = list(prefixes(made._slots(seen), depth))[:nodes]
-    paths = {tuple(tree.tokens[n] for n in tree.path(node)) for node in range(1, len(tree))}
+    paths = {tuple(tree.tokens[n] for n in tree.path_to(node)) for node in range(1, len(tree))}
     assert paths == {(8, *prefix) for prefix in found}
     assert len(tree) == len(found) + 1 <= nodes + 1
     assert max(tree.depths) <= depth
@@ -357,7 +357,7 @@ def test_who_joins_late_or_comes_back_proposes_the_same() -> None:
 
 
 def test_heads_of_unknown_accuracy_draft_too() -> None:
-    assert len(trees.best(CTC.prior, None, most=20)) == 20
+    assert len(tree_shapes.fastest_shape(CTC.prior_accuracy, None, max_nodes=20)) == 20
 
 
 def test_more_layers_are_kept_too() -> None:
@@ -382,4 +382,4 @@ def test_slots_too_few_for_the_tokens_are_refused(tmp_path: Path) -> None:
     said["config"]["slots"] = 2
     (folder / INFO_FILE).write_text(json.dumps(said))
     with pytest.raises(ModelError, match="2 slots cannot say 3 tokens"):
-        CTC.load(LoadedModel("the target", tiny.target()), str(folder), HubOptions())
+        CTC.load_heads(LoadedModel("the target", tiny.target()), str(folder), HubOptions())

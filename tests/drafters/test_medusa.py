@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from nfox import drafters
-from nfox.decoding import published_trees as named_trees
+from nfox.decoding import published_trees
 from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.errors import ModelError
@@ -49,7 +49,7 @@ def test_both_published_layouts_are_read(tmp_path: Path, file: str, own: bool, l
     place = str(published(tmp_path / "heads", file, own=own, layers=layers))
     assert base_of(place) == "lmsys/vicuna-7b-v1.3"
     assert Medusa.locate("lmsys/vicuna-7b-v1.3", WeightSources(heads=place)) == place
-    heads, about = Medusa.load(LoadedModel("the target", tiny.target()), place, HubOptions())
+    heads, about = Medusa.load_heads(LoadedModel("the target", tiny.target()), place, HubOptions())
     assert about.base == "lmsys/vicuna-7b-v1.3"
     assert heads.config.num_heads == 5  # what is stored, not what the config says
     assert (heads.config.num_layers, heads.config.own_vocabulary) == (layers, own)
@@ -62,7 +62,7 @@ def test_both_published_layouts_are_read(tmp_path: Path, file: str, own: bool, l
 
 def test_a_head_computes_what_the_paper_says(tmp_path: Path) -> None:
     place = published(tmp_path / "heads", "medusa_lm_head.pt")
-    heads, _ = Medusa.load(LoadedModel("the target", tiny.target()), str(place), HubOptions())
+    heads, _ = Medusa.load_heads(LoadedModel("the target", tiny.target()), str(place), HubOptions())
     weights = torch.load(place / "medusa_lm_head.pt", weights_only=True)
     h = torch.randn(SIZE, dtype=torch.float64)
     for k in range(5):
@@ -125,7 +125,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
         Medusa.locate("x", WeightSources(heads=str(place)))
 
 
-@pytest.mark.parametrize("name", [n for n in named_trees.names() if n != "eagle_25"])
+@pytest.mark.parametrize("name", [n for n in published_trees.names() if n != "eagle_25"])
 def test_every_published_tree_is_drafted(name: str) -> None:
     target = tiny.target()
     parts = DrafterInputs(
@@ -150,5 +150,7 @@ def test_a_published_config_that_names_fewer_heads_than_are_stored_has_no_say(
 ) -> None:
     place = published(tmp_path / "heads", "medusa_lm_head.safetensors", heads=5)
     assert json.loads((place / "config.json").read_text())["medusa_num_heads"] == 2
-    heads, about = Medusa.load(LoadedModel("the target", tiny.target()), str(place), HubOptions())
+    heads, about = Medusa.load_heads(
+        LoadedModel("the target", tiny.target()), str(place), HubOptions()
+    )
     assert len(heads.heads) == about.config["num_heads"] == 5

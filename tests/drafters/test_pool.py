@@ -58,7 +58,7 @@ def branches(step: Step) -> list[list[int]]:
     """Return the tokens of every path from the root's children to the leaves."""
     tree = step.tree
     leaves = set(range(len(tree))) - set(tree.parents)
-    return [[tree.tokens[node] for node in tree.path(leaf)[1:]] for leaf in sorted(leaves)]
+    return [[tree.tokens[node] for node in tree.path_to(leaf)[1:]] for leaf in sorted(leaves)]
 
 
 def test_branches_are_words_of_the_text_that_follow_the_root() -> None:
@@ -83,7 +83,7 @@ def test_earlier_guesses_are_kept_with_what_they_were_chosen_after() -> None:
     fourth = drafter.propose(
         context([1, 2, 3, 10, 20], 11, path=[0], target_tokens=[11, 31, 32, 33])
     )
-    paths = {tuple(fourth.tokens[node] for node in fourth.path(n)) for n in range(len(fourth))}
+    paths = {tuple(fourth.tokens[node] for node in fourth.path_to(n)) for n in range(len(fourth))}
     assert (11, 21, 31) in paths
 
 

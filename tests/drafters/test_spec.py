@@ -168,8 +168,8 @@ def test_padding_has_no_probability() -> None:
 @pytest.mark.parametrize("floor", [0.0, 0.05, 0.3, 1.0])
 def test_drafting_stops_where_it_does_not_pay(floor: float) -> None:
     """The token that makes the chain too unlikely stays itself: it has been drawn."""
-    prices = NodeBudget(63, rate=1.0, draft=floor)
-    drafter = Speculative(DRAFT, tiny.VOCABULARY, 4, 1, prices)
+    budget = NodeBudget(63, tokens_per_second=1.0, draft_seconds=floor)
+    drafter = Speculative(DRAFT, tiny.VOCABULARY, 4, 1, budget)
     rule, lengths = make_rule("rejection", Sampling(0.4, seed=1)), set()
     for step in tiny.run(TARGET, drafter, PROMPT, rule=rule, max_tokens=60)[:-3]:
         assert step.tree.q is not None
@@ -186,9 +186,9 @@ def test_the_guesses_that_pay_are_tried(accept: str) -> None:
     """Of all that were drawn: the likeliest, as many as the costs allow, the second before none."""
     costs = Costs({1: 1.0, 2: 1.02, 64: 2.5})
     trees = []
-    for prices in (None, NodeBudget(63, costs, 0.5), NodeBudget(63, costs, 2.0)):
+    for budget in (None, NodeBudget(63, costs, 0.5), NodeBudget(63, costs, 2.0)):
         rule = make_rule(accept, Sampling(0.7, seed=4))
-        drafter = Speculative(DRAFT, tiny.VOCABULARY, 4, 10, prices)
+        drafter = Speculative(DRAFT, tiny.VOCABULARY, 4, 10, budget)
         # One step from the same place for all of them.
         trees.append(
             [tiny.run(TARGET, drafter, PROMPT[:n], rule=rule)[0].tree for n in range(2, 8)]
@@ -197,7 +197,7 @@ def test_the_guesses_that_pay_are_tried(accept: str) -> None:
         assert len(every) == 41
         assert len(every) > len(cheap) > len(dear)
         known = [
-            {tuple(tree.tokens[n] for n in tree.path(node)) for node in range(len(tree))}
+            {tuple(tree.tokens[n] for n in tree.path_to(node)) for node in range(len(tree))}
             for tree in (dear, cheap, every)
         ]
         assert known[0] < known[1] < known[2]

@@ -148,7 +148,7 @@ def test_vllms_sums_over_the_written_tensors_are_ours(own: bool | None, tmp_path
     config = json.loads((out / "config.json").read_text())
     tensors = {name: w.double() for name, w in load_file(out / "model.safetensors").items()}
     target = load_model(base).target
-    ours, _ = Medusa.load(LoadedModel(base, target), str(place), HubOptions())
+    ours, _ = Medusa.load_heads(LoadedModel(base, target), str(place), HubOptions())
     target.model.double()
     torch.manual_seed(0)
     hidden = torch.randn(7, target.hidden_size, dtype=torch.float64)

@@ -67,8 +67,8 @@ def test_exported_heads_are_in_the_published_layout_and_guess_alike(
     )
     target = load_model(str(base), ModelOptions(dtype="float32")).target
     hidden = torch.randn(5, 64)
-    one, _ = Medusa.load(LoadedModel("x", target), str(tmp_path / "heads"), HubOptions())
-    other, _ = Medusa.load(LoadedModel("x", target), str(out), HubOptions())
+    one, _ = Medusa.load_heads(LoadedModel("x", target), str(tmp_path / "heads"), HubOptions())
+    other, _ = Medusa.load_heads(LoadedModel("x", target), str(out), HubOptions())
     with torch.inference_mode():
         same = torch.allclose(
             one.logits(hidden, target).float(), other.logits(hidden, target).float(), atol=0.05

@@ -13,7 +13,7 @@ import torch
 from tiny import PROMPT, VOCABULARY
 
 from nfox import drafters
-from nfox.decoding import tree_shapes as trees
+from nfox.decoding import tree_shapes
 from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
@@ -135,7 +135,7 @@ def test_heads_survive_writing_and_reading(method: str, tmp_path: Path) -> None:
     about = checkpoint.HeadsInfo(method=method, base="x", config=heads.config.model_dump())
     checkpoint.write(tmp_path / "heads", about, heads.state_dict())
     assert checkpoint.read_info(str(tmp_path / "heads")) == about
-    again, _ = found(method).load(
+    again, _ = found(method).load_heads(
         LoadedModel("x", tiny.target()), str(tmp_path / "heads"), HubOptions()
     )
     assert again.state_dict().keys() == heads.state_dict().keys()
@@ -162,14 +162,18 @@ def test_damaged_heads_are_refused_in_one_line(method: str, damage: str, tmp_pat
     else:
         about.write_text(json.dumps(said | {"config": said["config"] | {"feet": 4}}))
     with pytest.raises(ModelError) as caught:
-        found(method).load(LoadedModel("the target", tiny.target()), str(folder), HubOptions())
+        found(method).load_heads(
+            LoadedModel("the target", tiny.target()), str(folder), HubOptions()
+        )
     assert "\n" not in str(caught.value)
 
 
 def test_heads_for_another_model_say_for_which(method: str, tmp_path: Path) -> None:
     folder = tiny.heads_folder(method, hidden_size=16)
     with pytest.raises(ModelError, match="was trained for llama"):
-        found(method).load(LoadedModel("the target", tiny.target()), str(folder), HubOptions())
+        found(method).load_heads(
+            LoadedModel("the target", tiny.target()), str(folder), HubOptions()
+        )
 
 
 def test_a_tree_deeper_than_the_heads_is_refused(method: str) -> None:
@@ -207,14 +211,14 @@ def test_guesses_come_with_how_sure_they_are(method: str) -> None:
     cache = target.new_cache()
     target.read(PROMPT, cache)
     guesses = drafter.guess(Context(cache, 3, [], [], 9, make_rule()), target.vocabulary_size)
-    for row in guesses.chances:
+    for row in guesses.probabilities:
         assert row == sorted(row, reverse=True)
         assert all(0 <= chance <= 1 for chance in row)
         assert sum(row) <= 1 + 1e-5
 
 
 def test_a_tree_grows_by_what_its_guesses_promise(method: str) -> None:
-    """Under prices there is nothing in it that does not pay; without them as much as allowed."""
+    """Under budget there is nothing in it that does not pay; without them as much as allowed."""
     target, drafter = tiny.target(), tiny.make(method)
     cache = target.new_cache()
     target.read(PROMPT, cache)
@@ -223,7 +227,7 @@ def test_a_tree_grows_by_what_its_guesses_promise(method: str) -> None:
     assert len(free) > 20
     sizes = [len(free)]
     for rate in (1e-3, 0.03, 1.0):
-        drafter.prices = trees.NodeBudget(63, Costs({1: 1.0, 2: 2.0}), rate)
+        drafter.budget = tree_shapes.NodeBudget(63, Costs({1: 1.0, 2: 2.0}), rate)
         sizes.append(len(drafter.propose(context)))
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
@@ -245,4 +249,4 @@ def test_any_tree_gives_the_text_of_plain_decoding(
 def test_the_tree_is_bounded_by_nodes_and_by_cost(method: str) -> None:
     assert len(tiny.make(method, nodes=5).shape) <= 5
     assert len(tiny.make(method, nodes=0).shape) == 0
-    assert isinstance(tiny.make(method).shape, trees.Shape)
+    assert isinstance(tiny.make(method).shape, tree_shapes.TreeShape)

@@ -72,7 +72,7 @@ def test_trained_heads_are_used_from_their_folder(method: str, own: bool, tmp_pa
     made = drafters.method(method)
     assert issubclass(made, HeadsDrafter)
     target = load_model(str(folder.llama()), FLOAT32).target
-    heads, about = made.load(LoadedModel("x", target), str(tmp_path), HubOptions())
+    heads, about = made.load_heads(LoadedModel("x", target), str(tmp_path), HubOptions())
     assert done.measured is not None
     assert about.accuracy == [[round(x, 4) for x in row] for row in done.measured.accuracy]
     assert about.training["steps"] == 40

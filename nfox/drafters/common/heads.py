@@ -1,292 +1,189 @@
-"""Drafters made of heads.
+"""Drafters made of heads: from the heads' guesses for each depth to a tree of those that pay.
 
-A method's file has the layers (a `Heads`) and how they propose (a `HeadsDrafter`); finding,
-loading, checking and sizing the tree are the same for all and are here.
+A method's file has the layers (a `Heads`) and how they guess (a `HeadsDrafter`). Sizing and filling
+the tree is the same for all methods and is here; `nfox.drafters.common.heads_weights` loads heads.
 """
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import torch
-from pydantic import ValidationError
 from torch import Tensor
 from typing_extensions import override
 
-from nfox.decoding import published_trees as named_trees
-from nfox.decoding import tree_shapes as trees
-from nfox.decoding.costs import Costs, idle_reason, short_past, timed
+from nfox.decoding import published_trees, tree_shapes
+from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
-from nfox.drafters.common.method import (
-    DrafterInputs,
-    Method,
-    Options,
-    SavedWeights,
-    WeightSources,
-    option,
-    weights_beside,
-)
-from nfox.errors import ModelError, UsageError
-from nfox.files.hub import HubOptions
-from nfox.heads import checkpoint
-from nfox.heads.base import Heads
-from nfox.heads.compatibility import mismatch_warning
-from nfox.models.options import LoadedModel
+from nfox.decoding.tree_shapes import NodeBudget, TreeShape
+from nfox.drafters.common.heads_weights import HeadsMethod
+from nfox.drafters.common.method import DrafterInputs, Options, option
+from nfox.errors import UsageError
 
-log = logging.getLogger(__name__)
-
-_WIDTH = 10  # guesses for one place; published trees have no more
+_MAX_WIDTH = 10  # guesses for one position; published trees have no more
 
 
 @dataclass(frozen=True)
 class Guesses:
-    """What may follow the root.
+    """The tokens that may follow the root, for each depth by itself.
 
     Args:
-        tokens: [depth][rank], those of one depth all different.
-        chances: [depth][rank] how sure the heads are of each, falling from rank to rank.
+        tokens: [depth][rank] token ids, those of one depth all different.
+        probabilities: [depth][rank] how likely the heads take each to be, falling with the rank.
     """
 
     tokens: list[list[int]]
-    chances: list[list[float]]
+    probabilities: list[list[float]]
 
     @staticmethod
-    def of(logits: Tensor, width: int) -> Guesses:
-        """Take the likeliest tokens of [depth, V] logits."""
-        found, whole = logits.topk(width), logits.float().logsumexp(-1, keepdim=True)
-        return Guesses(found.indices.tolist(), (found.values - whole).exp().tolist())
+    def from_logits(logits: Tensor, width: int) -> Guesses:
+        """Return the `width` likeliest tokens of each row of [depth, V] logits."""
+        top, total = logits.topk(width), logits.float().logsumexp(-1, keepdim=True)
+        return Guesses(top.indices.tolist(), (top.values - total).exp().tolist())
 
 
 @dataclass(frozen=True)
 class HeadsOptions(Options):
-    """See `nfox methods`."""
+    """What a person can set for any method with heads."""
 
     tree: str = option(
         "auto",
         "auto (the guesses of each step that pay here), measured (one that pays by the heads' "
         "accuracy), a published tree, or a JSON file",
     )
-    nodes: int = option(trees.MOST_NODES - 1, "drafted tokens at most in one tree")
+    nodes: int = option(tree_shapes.MAX_NODES - 1, "drafted tokens at most in one tree")
 
     def __post_init__(self) -> None:
         if self.nodes < 0:
             raise UsageError(f"nodes must not be negative: {self.nodes}")
 
 
-class HeadsDrafter(Method):
-    """A drafter made of heads and a shape of tree.
+class HeadsDrafter(HeadsMethod):
+    """A drafter that fills a tree with the guesses of heads.
 
     Args:
-        target: whose hidden states it reads, and whose embeddings it may use.
-        heads: on the target's last device.
-        shape: of the tree.
-        name: of the heads, for the header.
-        prices: of nodes; with them every step's tree is as large as its guesses are sure.
+        target: the model whose hidden states the heads read, and whose embeddings they may use.
+        heads: an instance of `heads_class`, on the target's output device.
+        shape: the shape of every tree, where there is no budget.
+        name: the name of the heads, for the header.
+        budget: what nodes cost; with it the tree of each step has the nodes that pay, which are
+            the more, the surer the heads are.
 
     Attributes:
-        heads_class: the layers of the method.
-        prior: accuracy to size the tree by where none was measured.
-        published: hub ids of published heads, by base.
+        prior_accuracy: the accuracy to choose the shape by where none was measured.
+        drafting_disabled: whether an option of the person allows no nodes.
     """
 
     options = HeadsOptions
-    heads_class: ClassVar[type[Heads]]
-    prior: ClassVar[trees.Accuracy] = ()
-    published_heads: ClassVar[dict[str, str]] = {}
+    prior_accuracy: ClassVar[tree_shapes.Accuracy] = ()
 
     def __init__(
         self,
         target: Target,
         heads: Any,
-        shape: trees.Shape,
+        shape: TreeShape,
         name: str = "",
-        prices: trees.NodeBudget | None = None,
+        budget: NodeBudget | None = None,
     ) -> None:
         self.target = target
         self.heads = heads
         self.shape = shape
         self.name = name
-        self.prices = prices
-        self.forbidden = False  # to draft anything, by an option
-
-    @override
-    @classmethod
-    def inspect(cls, location: str, hub: HubOptions) -> checkpoint.HeadsInfo | None:
-        """Say what heads of this method a folder or hub repository holds; None if none.
-
-        Methods with published layouts of their own look for these as well.
-        """
-        info = checkpoint.read_info(location, hub)
-        return info if info and info.method == cls.method() else None
-
-    @classmethod
-    def read(cls, location: str, hub: HubOptions) -> dict[str, Tensor]:
-        """Read the weights that `holds` found."""
-        return checkpoint.read(location, hub)
-
-    @override
-    @classmethod
-    def locate(cls, model: str, sources: WeightSources) -> str | None:
-        if sources.heads is not None:
-            return sources.heads if cls.inspect(sources.heads, sources.hub) else None
-        return weights_beside(model, cls.method())
-
-    @override
-    @classmethod
-    def published(cls, model: str) -> str | None:
-        return cls.published_heads.get(model)
-
-    @classmethod
-    def export(cls, weights: SavedWeights, folder: Path) -> list[str]:
-        """Write heads in the layout that was published for the method, else in nfox's own.
-
-        Args:
-            weights: the heads.
-            folder: where the files are written.
-
-        Returns:
-            The names of the files.
-
-        Raises:
-            ModelError: if the heads are not whole.
-        """
-        checkpoint.write(folder, weights.info, cls.read(weights.location, weights.hub))
-        return [checkpoint.INFO_FILE, checkpoint.WEIGHTS_FILE]
+        self.budget = budget
+        self.drafting_disabled = False
 
     @override
     @classmethod
     def build(cls, inputs: DrafterInputs, options: HeadsOptions) -> Self:
         location = str(inputs.weights)
-        heads, info = cls.load(inputs.model, location, inputs.hub)
-        drafter = cls(inputs.model.target, heads, trees.Shape(()), location)
-        drafter.choose(options, info.accuracy or cls.prior, inputs.costs)
-        drafter.forbidden = options.nodes == 0
+        heads, info = cls.load_heads(inputs.model, location, inputs.hub)
+        drafter = cls(inputs.model.target, heads, TreeShape(()), location)
+        drafter.choose_tree(options, info.accuracy or cls.prior_accuracy, inputs.costs)
+        drafter.drafting_disabled = options.nodes == 0
         return drafter
 
-    @classmethod
-    def load(
-        cls, model: LoadedModel, location: str, hub: HubOptions
-    ) -> tuple[Any, checkpoint.HeadsInfo]:
-        """Load heads onto the target's output device and in its dtype, and check that they fit it.
-        Where they fit, but seem to be trained for another model, a warning is logged.
+    def choose_tree(
+        self, options: HeadsOptions, accuracy: tree_shapes.Accuracy, costs: Costs | None
+    ) -> None:
+        """Set the shape, and the budget where the tree is to differ from step to step.
 
         Args:
-            model: the target.
-            location: folder or hub id of the heads.
-            hub: how files are fetched.
-
-        Returns:
-            The heads, and what their folder says of them.
+            options: of the person: which tree, and how many nodes at most.
+            accuracy: [depth][rank] of the heads.
+            costs: the seconds of a target forward over so many nodes; None if not measured.
 
         Raises:
-            ModelError: if they are not there, not whole, or for another model.
+            UsageError: if the tree does not exist, or is deeper than the heads draft.
         """
-        info, target = cls.inspect(location, hub), model.target
-        if info is None:
-            raise ModelError(f"{location} holds no {cls.method()} heads", cls.hint(model.name))
-        try:
-            config = cls.heads_class.Config.model_validate(info.config)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ModelError(f"{location}: {first['loc'][0]}: {first['msg']}") from error
-        sizes = (target.hidden_size, target.vocabulary_size)
-        if (config.hidden_size, config.vocab_size or sizes[1]) != sizes:
-            raise ModelError(
-                f"{location} was trained for {info.base} (hidden size {config.hidden_size}, "
-                f"{config.vocab_size} tokens); {model.name} has hidden size {sizes[0]}, "
-                f"{sizes[1]} tokens",
-                cls.hint(model.name),
-            )
-        if not target.can_unembed:
-            raise ModelError(
-                f"{model.name} turns hidden states into logits in a way that heads cannot follow",
-                "use --method lookup",
-            )
-        with torch.device("meta"):
-            heads = cls.heads_class(config)
-        heads = heads.to_empty(device="cpu")
-        checkpoint.load_weights(heads, cls.read(location, hub), location)
-        warning = mismatch_warning(info, location, model.name, model.target, model.adapter)
-        if warning:
-            log.warning(warning)
-        return heads.to(target.output_device, target.dtype).eval().requires_grad_(False), info
-
-    @override
-    @classmethod
-    def hint(cls, model: str) -> str:
-        """Return the command that trains heads of this method for a model."""
-        return (
-            f"train them: nfox train {cls.method()} --model_name_or_path {model} "
-            "--data_path conversations.json --output_dir FOLDER, then --heads FOLDER"
-        )
-
-    def choose(self, options: HeadsOptions, accuracy: trees.Accuracy, costs: Costs | None) -> None:
-        """Take the tree that was asked for, or what promises the most here."""
-        most, depth = min(options.nodes, trees.MOST_NODES - 1), self.heads.config.num_heads
+        max_nodes = min(options.nodes, tree_shapes.MAX_NODES - 1)
+        depth = self.heads.config.num_heads
         if options.tree not in ("auto", "measured"):
-            shape = named_trees.named(options.tree, min(_WIDTH, self.target.vocabulary_size))
+            vocabulary_size = self.target.vocabulary_size
+            shape = published_trees.find_shape(options.tree, min(_MAX_WIDTH, vocabulary_size))
             if shape.depth > depth:
                 raise UsageError(
                     f"the tree {options.tree} is {shape.depth} deep, the heads draft {depth} ahead",
                     "choose a tree that is not deeper, or --tree auto",
                 )
-            self.shape = trees.Shape(shape.cut(depth, self.width).paths[:most])
+            self.shape = TreeShape(shape.limited_to(depth, self.max_width).paths[:max_nodes])
             return
-        draft = self.seconds() if costs else 0.0
-        self.shape = trees.best(accuracy, costs, draft, most=most, width=self.width)
+        draft_seconds = self.measure_draft_seconds() if costs else 0.0
+        self.shape = tree_shapes.fastest_shape(
+            accuracy, costs, draft_seconds, max_nodes=max_nodes, max_width=self.max_width
+        )
         if options.tree == "auto":
-            step = costs.at(len(self.shape) + 1) + draft if costs else 1.0
-            rate = self.shape.tau(accuracy) / step
-            self.prices = trees.NodeBudget(most, costs, rate, draft / depth)
+            step_seconds = 1.0
+            if costs:
+                step_seconds = costs.forward_seconds(len(self.shape) + 1) + draft_seconds
+            tokens_per_second = self.shape.expected_tau(accuracy) / step_seconds
+            self.budget = NodeBudget(max_nodes, costs, tokens_per_second, draft_seconds / depth)
 
     @property
-    def width(self) -> int:
-        """How many guesses are tried in one place at most."""
-        return _WIDTH if self.target.proposals == "trees" else 1
+    def max_width(self) -> int:
+        """The most guesses that are tried for one position: 1 where the target takes chains."""
+        return _MAX_WIDTH if self.target.proposals == "trees" else 1
 
-    def seconds(self) -> float:
-        """Measure how long it takes to propose once, after a short past."""
-        cache, depth = short_past(self.target), self.heads.config.num_heads
-        context = Context(cache, 0, [], [], depth, make_rule())
-        fixed, prices = self.shape, self.prices
-        self.shape, self.prices = trees.Shape(tuple((0,) * n for n in range(1, 1 + depth))), None
+    def measure_draft_seconds(self) -> float:
+        """Return how long it takes to propose one chain of all depths, after a few tokens read."""
+        depth = self.heads.config.num_heads
+        context = Context(sample_cache(self.target), 0, [], [], depth, make_rule())
+        shape, budget = self.shape, self.budget
+        self.shape, self.budget = TreeShape.chain(depth), None
         try:
             self.propose(context)
-            act = partial(self.propose, context)
-            return min(timed(act, self.target.output_device) for _ in range(5))
+            propose = partial(self.propose, context)
+            return min(time_call(propose, self.target.output_device) for _ in range(5))
         finally:
-            self.shape, self.prices = fixed, prices
+            self.shape, self.budget = shape, budget
 
     @override
     def propose(self, context: Context) -> TokenTree:
         if not context.tokens or not self.shape or context.max_depth < 1:
             return TokenTree.chain(context.root)
         shape = self.shape
-        guesses = self.guess(context, self.width if self.prices else shape.width)
-        if self.prices:
-            nodes = trees.likeliest(guesses.chances[: context.max_depth], self.width)
-            shape = trees.Shape(tuple(self.prices.paying(nodes)))
+        guesses = self.guess(context, self.max_width if self.budget else shape.width)
+        if self.budget:
+            probabilities = guesses.probabilities[: context.max_depth]
+            nodes = tree_shapes.iter_likeliest(probabilities, self.max_width)
+            shape = TreeShape(tuple(self.budget.select(nodes)))
         return shape.fill(context.root, guesses.tokens, context.max_depth)
 
     @abstractmethod
     def guess(self, context: Context, width: int) -> Guesses:
-        """Return guesses of what follows the root, in inference mode.
+        """Return the likeliest tokens of each depth below the root, without gradients.
 
         Args:
-            context: with at least one token read.
-            width: ranks for each depth.
+            context: of this step; at least one token was read.
+            width: how many tokens for each depth.
         """
 
     @override
     def describe(self) -> str:
-        about = "about " if self.prices else ""
+        about = "about " if self.budget else ""
         size = f"{self.name}, {about}{len(self.shape)} nodes, {self.shape.depth} deep"
-        return size + idle_reason(len(self.shape), given=self.forbidden)
+        return size + idle_reason(len(self.shape), is_explicit=self.drafting_disabled)

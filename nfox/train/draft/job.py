@@ -159,9 +159,11 @@ class DraftJob(Job):
     def _gamma(self, folder: Path, target: TransformersTarget, found: Mapping[str, float]) -> str:
         """Say how many tokens are best drafted here, by what was written and measured."""
         loading = replace(self.loading, quantisation=None)
-        draft = costs.measure(load_model(str(folder), loading).target, budget=0.2).at(1)
-        measured = costs.measure(target)
-        ratio = f"a drafted token takes {draft / measured.at(1):.2f} of a forward"
+        draft = costs.measure_costs(
+            load_model(str(folder), loading).target, time_limit=0.2
+        ).forward_seconds(1)
+        measured = costs.measure_costs(target)
+        ratio = f"a drafted token takes {draft / measured.forward_seconds(1):.2f} of a forward"
         said = []
         for when, name in (("greedily", "agreement"), ("sampling", "alpha")):
             gamma = measured.best_gamma(_LONGEST, draft, alpha=found[name])

@@ -154,7 +154,7 @@ def make_heads(job: HeadsJob, target: TransformersTarget) -> Heads:
     given = None
     if job.heads:
         base = LoadedModel(job.model, target, adapter=job.loading.adapter)
-        given, info = made.load(base, job.heads, job.loading.hub)
+        given, info = made.load_heads(base, job.heads, job.loading.hub)
         sizes = info.config
     heads = made.heads_class(_config(made, job, sizes))
     if given is None:
