@@ -24,12 +24,12 @@ def serve(
     from nfox.serve.server import bind
 
     # The address is taken before the minutes that loading may take.
-    with bind(address.host, address.port_or(5000)) as taken:
-        from .server import introduce, load_served, run
+    with bind(address.host, address.port_or(5000)) as listener:
+        from .server import announce, load_served, serve_app
 
         served = load_served(address, access, limits, model, method, generation)
         from nfox.serve.app import make_app
 
-        open_to_all = "other machines can ask without a key; --api-key KEY sets one"
-        introduce(served, taken, "/v1", "" if access.api_key else open_to_all)
-        run(make_app(served), served, taken, address, access, limits)
+        warning = "other machines can ask without a key; --api-key KEY sets one"
+        announce(served, listener, "/v1", "" if access.api_key else warning)
+        serve_app(make_app(served), served, listener, address, access, limits)

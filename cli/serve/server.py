@@ -1,4 +1,4 @@
-"""From options to a server: what `nfox serve` and `nfox worker` have in common."""
+"""What `nfox serve` and `nfox worker` share: from options to a served model, and its server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,15 @@ def load_served(
     method: MethodArguments,
     generation: GenerationArguments,
 ) -> Served:
-    """Load what the options say, and start the engine.
+    """Load the model that the options name, and start the worker that answers requests.
+
+    Args:
+        address: the name that requests give the model.
+        access: which methods requests may name.
+        limits: how many requests may wait and how long, and memory for caches.
+        model: which model is loaded, and how.
+        method: which method drafts, and which rule accepts.
+        generation: the sampling where a request does not say otherwise.
 
     Raises:
         NfoxError: if anything is missing or does not fit.
@@ -52,7 +60,7 @@ def load_served(
     if generation.seed is None:  # or a server would say the same after every start
         sampling = replace(engine.settings.sampling, seed=secrets.randbits(32))
         engine.settings = replace(engine.settings, sampling=sampling)
-    metrics, name = Metrics(), address.served_model_name or _name(engine)
+    metrics, name = Metrics(), address.served_model_name or _served_name(engine)
     worker = Worker(
         engine,
         _methods(engine, access.allow_method),
@@ -68,22 +76,22 @@ def load_served(
 
 
 def _methods(engine: Engine, allowed: list[str]) -> list[str]:
-    """Return the methods that requests may name: those whose weights are there."""
+    """Return the methods that requests may name: the allowed ones, all of which must be ready."""
     if engine.model.target.proposals == "nothing":
-        found = [plain()]
+        ready_methods = [plain()]
     else:
-        found = sorted({*ready(engine.model.name, engine.places), engine.method})
-    strange = sorted(set(allowed) - set(found))
-    if strange:
+        ready_methods = sorted({*ready(engine.model.name, engine.places), engine.method})
+    not_ready = sorted(set(allowed) - set(ready_methods))
+    if not_ready:
         raise UsageError(
-            f"--allow-method {strange[0]} is not ready for this model",
-            f"these are: {', '.join(found)}",
+            f"--allow-method {not_ready[0]} is not ready for this model",
+            f"these are: {', '.join(ready_methods)}",
         )
-    return [name for name in found if name in allowed or not allowed]
+    return [name for name in ready_methods if name in allowed or not allowed]
 
 
-def _name(engine: Engine) -> str:
-    """Return what requests call the model, without the folders around it."""
+def _served_name(engine: Engine) -> str:
+    """Return the name that requests give the model, without the folders around it."""
     from nfox.demo import TARGET
 
     name = engine.model.name
@@ -92,49 +100,57 @@ def _name(engine: Engine) -> str:
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 
-def run(
+def serve_app(
     app: ASGIApp,
     served: Served,
-    taken: socket,
+    listener: socket,
     address: AddressArguments,
     access: AccessArguments,
     limits: LimitArguments,
 ) -> None:
-    """Put the guard around an application and serve it to the end."""
+    """Put the middleware around an application, and serve it until the process is stopped.
+
+    Args:
+        app: the application that answers requests.
+        served: the model that it serves.
+        listener: the socket that listens.
+        address: the name of the host, and whether every request is logged.
+        access: which requests are let in.
+        limits: how large a request may be.
+    """
     hosts = {*_LOOPBACK, address.host, *access.allow_host}
-    guarded: ASGIApp = Guard(
+    protected: ASGIApp = Guard(
         app,
         key=access.api_key,
         size=parse_bytes("--max-request-size", limits.max_request_size),
-        hosts=hosts if is_loopback(taken) and access.api_key is None else None,
+        hosts=hosts if is_loopback(listener) and access.api_key is None else None,
         origins=access.cors,
     )
     if access.cors:
-        guarded = CORSMiddleware(
-            guarded, allow_origins=access.cors, allow_methods=["*"], allow_headers=["*"]
+        protected = CORSMiddleware(
+            protected, allow_origins=access.cors, allow_methods=["*"], allow_headers=["*"]
         )
     logging.basicConfig(format="nfox: %(message)s")
     # Beside the access log: what was answered, or why it was not.
     logging.getLogger("nfox.serve").setLevel(logging.DEBUG if address.verbose else logging.INFO)
-    serve(guarded, taken, served.worker, verbose=address.verbose)
+    serve(protected, listener, served.worker, verbose=address.verbose)
 
 
-def introduce(served: Served, taken: socket, path: str, warning: str) -> None:
-    """Say where a model is served, and how.
+def announce(served: Served, listener: socket, path: str, warning: str) -> None:
+    """Print to stderr where a model is served, by which method, and under which names.
 
     Args:
-        served: the model.
-        taken: where.
-        path: behind the address.
-        warning: for when others than this machine reach it.
+        served: the model that is served.
+        listener: the socket that listens.
+        path: what follows the address.
+        warning: a line that is added where other machines reach the socket.
     """
     engine = served.worker.engine
-    say(f"{served.name} at {url(taken)}{path}; {method_line(engine)}; {exactness(engine)}")
-    say(f"models: {', '.join(served.names)}")
-    if not is_loopback(taken) and warning:
-        say(warning)
-
-
-def say(text: str) -> None:
-    """Write a line to stderr."""
-    print(f"nfox: {text}", file=sys.stderr, flush=True)
+    lines = [
+        f"{served.name} at {url(listener)}{path}; {method_line(engine)}; {exactness(engine)}",
+        f"models: {', '.join(served.names)}",
+    ]
+    if warning and not is_loopback(listener):
+        lines.append(warning)
+    for line in lines:
+        print(f"nfox: {line}", file=sys.stderr, flush=True)

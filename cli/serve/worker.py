@@ -18,7 +18,7 @@ _EVERYWHERE = ("0.0.0.0", "::", "")
 
 @dataclass(frozen=True)
 class WorkerArguments:
-    """Who sends requests, and where to."""
+    """The addresses by which a FastChat controller and this worker reach each other."""
 
     controller: Annotated[
         str, option("Server", "URL of FastChat's controller.", "--controller")
@@ -39,6 +39,7 @@ class WorkerArguments:
 
 
 def _is_url(text: str) -> bool:
+    """Whether a text is an http URL with a host."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -66,14 +67,14 @@ def worker(
         )
     from nfox.serve.server import bind, url
 
-    with bind(address.host, address.port_or(21002)) as taken:
-        own = worker.worker_address or url(taken)
-        access = AccessArguments(allow_host=[urlsplit(own).hostname or ""])
-        from .server import introduce, load_served, run
+    with bind(address.host, address.port_or(21002)) as listener:
+        worker_url = worker.worker_address or url(listener)
+        access = AccessArguments(allow_host=[urlsplit(worker_url).hostname or ""])
+        from .server import announce, load_served, serve_app
 
         served = load_served(address, access, limits, model, method, generation)
         from nfox.serve.fastchat_worker import make_worker
 
-        app = make_worker(served, worker.controller, own)
-        introduce(served, taken, "", "workers know no keys: let only the controller's network in")
-        run(app, served, taken, address, access, limits)
+        app = make_worker(served, worker.controller, worker_url)
+        announce(served, listener, "", "workers know no keys: let only the controller's network in")
+        serve_app(app, served, listener, address, access, limits)
