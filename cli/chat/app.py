@@ -1,4 +1,4 @@
-"""A conversation at a terminal: its replies are drawn as they come, and what they cost is told.
+"""The terminal program around a conversation: replies are drawn as they grow, with their numbers.
 
 Nothing that goes wrong may lose the conversation.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nfox.text.template import Message
 
 _DIM = Style(dim=True)
-_NEARLY_FULL = 0.8  # of the context, from where on the person is told
+_NEARLY_FULL = 0.8  # of the context, from where on there is a warning
 
 
 class ChatApp:
@@ -41,17 +41,17 @@ class ChatApp:
 
     Args:
         conversation: the conversation.
-        screen: where it is drawn.
+        screen: the screen that replies are drawn on.
         display: how much is shown.
-        notes: where everything goes that is not a reply; by default with the replies.
+        notes: the console for everything that is not a reply; by default that of the screen.
 
     Attributes:
-        kept: the conversation is written down after every reply.
-        fold: hide reasoning.
+        autosave: whether the conversation is saved after every reply.
+        fold: whether reasoning is hidden.
         records: the steps of the last reply.
-        asked: the messages that it answers.
-        settings: that it was made with.
-        typed: what the next input line starts with.
+        last_messages: the messages that the last reply answers.
+        last_settings: the settings of the last reply.
+        next_input: the text that the next input line starts with.
     """
 
     def __init__(
@@ -65,41 +65,51 @@ class ChatApp:
         self.notes = notes or screen.console
         self.screen = screen
         self.display = display
-        self.kept = False
+        self.autosave = False
         self.fold = display.fold_thinking
         self.records: list[StepRecord] = []
-        self.asked: list[Message] = []
+        self.last_messages: list[Message] = []
         self.engine.settings = replace(self.engine.settings, keep_logits=display.verbose > 1)
-        self.settings = self.engine.settings
-        self.typed = ""
+        self.last_settings = self.engine.settings
+        self.next_input = ""
 
     @property
     def engine(self) -> Engine:
-        """What answers."""
+        """The engine that answers."""
         return self.conversation.engine
 
     def say(self, text: str) -> None:
-        """Print a line of the program's own."""
+        """Print a line that is not of a reply."""
         self.notes.print(Text(text, _DIM))
 
     def send(self, text: str) -> None:
-        """Ask something; if nothing of the reply was said, put the question back."""
+        """Send a message and draw the reply; without one, put the message into the next input."""
         try:
-            said = self.answer(self.conversation.send(text))
+            answered = self.show_reply(self.conversation.send(text))
         except ContextError as error:
-            self.typed = text
+            self.next_input = text
             raise ContextError(
                 error.message, "/undo or /reset makes room; so does a larger --max-context"
             ) from error
-        if not said:
-            self.typed = text
+        if not answered:
+            self.next_input = text
 
-    def answer(self, updates: Generator[Update]) -> bool:
-        """Draw a reply as it comes; say whether there is any of it."""
-        self.asked, self.settings = list(self.conversation.messages), self.engine.settings
+    def show_reply(self, updates: Generator[Update]) -> bool:
+        """Draw a reply as it grows, and then its numbers.
+
+        Args:
+            updates: what `Conversation` or `Engine` yields for the reply.
+
+        Returns:
+            Whether the reply has any token.
+        """
+        self.last_messages, self.last_settings = (
+            list(self.conversation.messages),
+            self.engine.settings,
+        )
         view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
         recorder, speed = StepRecorder(self.engine.model.tokenizer, self.screen.symbols), Speed()
-        # Closed at once, whatever fails: only then is what was said part of the conversation.
+        # Closed at once, whatever fails: only then is the reply so far part of the conversation.
         with interruptible(self.engine), closing(updates):
             try:
                 view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
@@ -113,23 +123,23 @@ class ChatApp:
             finally:
                 view.close()
         self.records = recorder.records
-        self._finish(self.engine.reply)
-        self._keep()
+        self._print_footer(self.engine.reply)
+        self._save()
         return bool(self.records)
 
     def _thinking(self) -> bool:
         """Whether the reply goes on inside <think>, as some templates begin it."""
         try:
-            segments = self.engine.template.segments(self.asked)
+            segments = self.engine.template.segments(self.last_messages)
         except NfoxError:  # which the reply itself will run into
             return False
-        begun = self.asked[-1].content if self.asked[-1].role == "assistant" else ""
+        begun = self.last_messages[-1].content if self.last_messages[-1].role == "assistant" else ""
         prompt = "".join(segment.text for segment in segments).removesuffix(begun).rstrip()
         thought = "<think>" in begun or prompt.endswith("<think>")
         return thought and "</think>" not in begun
 
-    def _finish(self, reply: Reply) -> None:
-        """Print what follows a reply."""
+    def _print_footer(self, reply: Reply) -> None:
+        """Print the steps, the footer and the warnings that follow a reply."""
         if not self.records:
             self.say("stopped before anything was said")
             return
@@ -144,14 +154,14 @@ class ChatApp:
         if reply.finish != "context" and used >= _NEARLY_FULL:
             self.say(f"the context is {used:.0%} full; /undo and /reset make room")
 
-    def _keep(self) -> None:
-        """Write the conversation down, so that a crash loses nothing."""
-        if self.kept and self.conversation.turns and (wrong := save_last(self.conversation)):
-            self.kept = False
-            self.say(wrong)
+    def _save(self) -> None:
+        """Save the conversation, so that a crash loses nothing; warn once where that fails."""
+        if self.autosave and self.conversation.turns and (error := save_last(self.conversation)):
+            self.autosave = False
+            self.say(error)
 
     def rescue(self) -> None:
-        """Write the conversation to a file of its own, if there is any, and say where."""
+        """Save the conversation, if there is any, to a new file, and print its path."""
         if not self.conversation.turns:
             return
         try:

@@ -1,4 +1,4 @@
-"""The last reply once more, by plain decoding: is it the same, and how much faster was it?"""
+"""The last reply decoded once more without drafting: is it the same, and how much slower?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from nfox.decoding.cache import common_prefix
 from nfox.drafters import plain
 from nfox.errors import UsageError
 
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 
 
 def compare(app: ChatApp, reply: Reply) -> str:
-    """Run plain decoding over the last prompt, as far as the reply went; say how it compares.
+    """Decode the last reply once more without drafting, and return how speed and tokens compare.
+
+    Args:
+        app: the app that drew the reply.
+        reply: the last reply.
 
     Raises:
-        UsageError: if there is nothing to compare.
+        UsageError: if the last reply was itself decoded without drafting.
     """
     engine = app.engine
     baseline = plain()
@@ -30,16 +35,16 @@ def compare(app: ChatApp, reply: Reply) -> str:
         raise UsageError("the last reply was plain decoding itself", "/method chooses another")
     app.say(f"answering once more with {baseline} {app.screen.symbols.ellipsis}")
     with _plainly(app, baseline, reply), interruptible(engine):
-        for _ in engine.updates(app.asked):
+        for _ in engine.updates(app.last_messages):
             pass
-        other = engine.reply
-    if other.stats.tokens < reply.stats.tokens and other.finish == "interrupt":
+        plain_reply = engine.reply
+    if plain_reply.stats.tokens < reply.stats.tokens and plain_reply.finish == "interrupt":
         return "stopped"
-    ratio = reply.stats.tokens_per_second / other.stats.tokens_per_second
+    speedup = reply.stats.tokens_per_second / plain_reply.stats.tokens_per_second
     return (
-        f"{ratio:.2f}x measured: {reply.stats.tokens_per_second:.1f} tok/s with {reply.method}, "
-        f"{other.stats.tokens_per_second:.1f} plainly; {_identity(reply, other)}"
-        + ("" if ratio >= 1 else f"; drafting loses here, /method {baseline} is faster")
+        f"{speedup:.2f}x measured: {reply.stats.tokens_per_second:.1f} tok/s with {reply.method}, "
+        f"{plain_reply.stats.tokens_per_second:.1f} plainly; {_identity(reply, plain_reply)}"
+        + ("" if speedup >= 1 else f"; drafting loses here, /method {baseline} is faster")
     )
 
 
@@ -58,7 +63,7 @@ def _plainly(app: ChatApp, baseline: str, reply: Reply) -> Iterator[None]:
     try:
         engine.use(baseline)
         engine.replies -= 1
-        engine.settings = replace(app.settings, max_new_tokens=max(reply.stats.tokens, 1))
+        engine.settings = replace(app.last_settings, max_new_tokens=max(reply.stats.tokens, 1))
         yield
     finally:
         engine.method, engine.why, engine.drafter, engine.settings, engine.replies, engine.reply = (
@@ -68,10 +73,9 @@ def _plainly(app: ChatApp, baseline: str, reply: Reply) -> Iterator[None]:
         engine.drafter.rewind(max(reply.stats.prompt_tokens - 1, 0))
 
 
-def _identity(reply: Reply, plain: Reply) -> str:
-    pairs = zip(reply.ids, plain.ids, strict=False)
-    first = next((place for place, (a, b) in enumerate(pairs, 1) if a != b), None)
-    if first is None and len(reply.ids) == len(plain.ids):
+def _identity(reply: Reply, plain_reply: Reply) -> str:
+    """Return whether two replies are the same, and if not, from which token on they differ."""
+    same = common_prefix(reply.ids, plain_reply.ids)
+    if same == len(reply.ids) == len(plain_reply.ids):
         return "identical output: yes"
-    place = first or min(len(reply.ids), len(plain.ids)) + 1
-    return f"identical output: no, from token {place} of {len(reply.ids)} on"
+    return f"identical output: no, from token {same + 1} of {len(reply.ids)} on"

@@ -28,14 +28,14 @@ Event = dict[str, Any]
 
 
 def write(event: Event) -> None:
-    """Write an event to stdout, at once."""
+    """Write an event to stdout as one line of JSON, and flush it."""
     line = json.dumps(event, ensure_ascii=False).translate(_CONTROLS)
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def start(engine: Engine) -> Event:
-    """Return the first event: what answers."""
+    """Return the first event, which says what model and method answer."""
     target = engine.model.target
     return {
         "event": "start",
@@ -55,11 +55,11 @@ def start(engine: Engine) -> Event:
 
 
 def reply(engine: Engine, updates: Iterator[Update], *, steps: bool) -> Iterator[Event]:
-    """Turn a reply into events; the last one has its numbers.
+    """Yield a reply as events, of which the last one holds the numbers.
 
     Args:
-        engine: that answers.
-        updates: of the reply.
+        engine: the engine that answers.
+        updates: what the engine yields for the reply.
         steps: add an event for each step.
     """
     for update in updates:
@@ -67,18 +67,18 @@ def reply(engine: Engine, updates: Iterator[Update], *, steps: bool) -> Iterator
             yield _delta(update.pieces)
         if steps and update.step is not None:
             yield _step(update.step)
-    done, stats = engine.reply, engine.reply.stats
+    whole_reply, stats = engine.reply, engine.reply.stats
     yield {
         "event": "end",
-        "finish_reason": done.finish,
-        "text": done.text,
+        "finish_reason": whole_reply.finish,
+        "text": whole_reply.text,
         "usage": {"prompt_tokens": stats.prompt_tokens, "completion_tokens": stats.tokens},
         "timings": {
             **stats.timings(),
             "draft_n": stats.drafted,
             "draft_n_accepted": stats.accepted,
         },
-        "spec": stats.spec(done.method),
+        "spec": stats.spec(whole_reply.method),
     }
 
 
@@ -108,5 +108,5 @@ def _step(step: Step) -> Event:
         "drafted": step.tree.tokens[1:],
         "parents": step.tree.parents[1:],
         "path": step.verdict.path[1:],
-        "ms": {name: round(spent * 1e3, 3) for name, spent in vars(step.seconds).items()},
+        "ms": {part: round(seconds * 1e3, 3) for part, seconds in vars(step.seconds).items()},
     }

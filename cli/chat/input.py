@@ -1,4 +1,4 @@
-"""Where a person types: prompt_toolkit at a real terminal, plain input() anywhere else."""
+"""How messages are read: with prompt_toolkit at a real terminal, with input() anywhere else."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
 PROMPT, CONTINUED = "> ", "  "
 Reader = Callable[[str], str]
-"""Reads one message; it is given the text to start from. EOFError: the person leaves."""
+"""Reads one message, given the text that stands in the line at first. EOFError ends the chat."""
 Complete = Callable[[str], Iterable[str]]
-"""Given what was typed so far, gives the words that may stand at its end."""
+"""Returns the words to which the end of what was typed can be completed."""
 
 
 def make_reader(complete: Complete, *, plain: bool, multiline: bool, remember: bool) -> Reader:
-    """Return what reads messages here.
+    """Return the reader for this terminal.
 
     Args:
-        complete: of commands.
+        complete: completes commands.
         plain: use input() in any case.
-        multiline: Enter makes a new line.
-        remember: keep what was typed in a file.
+        multiline: whether Enter makes a new line.
+        remember: save what was typed in a file, to be called up again.
     """
     if plain or os.environ.get("TERM") == "dumb" or not sys.stdin.isatty():
-        return _lines if multiline else _line
+        return _read_lines if multiline else _read_line
     session = _session(complete, multiline, _history(remember))
     return lambda start: session.prompt(default=start)
 
 
-def _line(start: str) -> str:
-    """Read a line; an empty one is what it would have started from."""
+def _read_line(start: str) -> str:
+    """Read a line; an empty one stands for the text that it would have started with."""
     return input(f"{PROMPT}[{start}] " if start else PROMPT) or start
 
 
-def _lines(start: str) -> str:
+def _read_lines(start: str) -> str:
     """Read lines up to an empty one."""
-    lines = [_line(start)]
+    lines = [_read_line(start)]
     while lines[-1]:
         lines.append(input(CONTINUED))
     return "\n".join(lines[:-1])
@@ -60,8 +60,8 @@ def _session(complete: Complete, multiline: bool, history: History) -> PromptSes
     from prompt_toolkit.formatted_text import FormattedText
     from prompt_toolkit.output import ColorDepth
 
-    class Words(Completer):
-        """Asks `complete`."""
+    class CommandCompleter(Completer):
+        """Completes the last word by `complete`."""
 
         @override
         def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
@@ -76,7 +76,7 @@ def _session(complete: Complete, multiline: bool, history: History) -> PromptSes
         key_bindings=_keys(multiline),
         history=history,
         auto_suggest=AutoSuggestFromHistory(),
-        completer=Words(),
+        completer=CommandCompleter(),
         complete_while_typing=False,
         color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
         reserve_space_for_menu=4,
@@ -84,7 +84,9 @@ def _session(complete: Complete, multiline: bool, history: History) -> PromptSes
 
 
 def _keys(multiline: bool) -> KeyBindings:
-    """Enter sends, Alt-Enter or Ctrl-J makes a new line; with `multiline` Enter does, too."""
+    """Return the keys: Enter sends, Alt-Enter or Ctrl-J makes a new line; with `multiline` Enter
+    makes a new line and Alt-Enter sends.
+    """
     from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.keys import Keys
@@ -108,8 +110,8 @@ def _keys(multiline: bool) -> KeyBindings:
 def _history(remember: bool) -> History:
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
-    class Private(FileHistory):
-        """Does not write down what begins with a space."""
+    class PrivateHistory(FileHistory):
+        """Leaves out of the file what begins with a space."""
 
         @override
         def store_string(self, string: str) -> None:
@@ -123,4 +125,4 @@ def _history(remember: bool) -> History:
         Path(file).touch(mode=0o600)
     except OSError:  # a home that cannot be written to is no reason not to chat
         return InMemoryHistory()
-    return Private(str(file))
+    return PrivateHistory(str(file))

@@ -19,38 +19,38 @@ def interruptible(engine: Engine) -> Iterator[None]:
     """Make the first Ctrl-C cancel the engine's reply, and the second raise KeyboardInterrupt."""
     pressed = False
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
         if pressed:
             raise KeyboardInterrupt
         pressed = True
         engine.cancel()
 
-    before = signal.signal(signal.SIGINT, stop)
+    previous_handler = signal.signal(signal.SIGINT, on_interrupt)
     try:
         with _silent_keyboard():
             yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous_handler)
 
 
 @contextmanager
 def _silent_keyboard() -> Iterator[None]:
-    """Do not show what is typed meanwhile, which would stand in the middle of the reply.
+    """Keep the terminal from showing what is typed during a reply, in the middle of its text.
 
-    It is not lost: the next prompt reads it.
+    What was typed is not lost: the next prompt reads it.
     """
     if not sys.stdin.isatty() or find_spec("termios") is None:  # Windows has no termios
         yield
         return
     import termios
 
-    before = termios.tcgetattr(sys.stdin)
-    silent = [*before]
+    attributes = termios.tcgetattr(sys.stdin)
+    silent = [*attributes]
     silent[0] &= ~termios.ICRNL  # Enter stays what the prompt takes for Enter
     silent[3] &= ~termios.ECHO
     termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, attributes)

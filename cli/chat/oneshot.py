@@ -1,4 +1,4 @@
-"""One answer, or a stream of them, for pipes and programs."""
+"""Answers without a chat: one to a prompt, or one to each line of JSON on stdin."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 
 def answer_text(engine: Engine, prompt: str, display: DisplayArguments) -> None:
-    """Write the answer to stdout, and its numbers to stderr if anybody sees them there."""
+    """Write the answer to a prompt to stdout, and its numbers to stderr if that is a terminal."""
     screen = make_screen(display)
     stats = display.stats and (display.verbose > 0 or sys.stderr.isatty())
     notes = Console(stderr=True, highlight=False, markup=False, no_color=screen.console.no_color)
     app = ChatApp(Conversation(engine), screen, replace(display, stats=stats), notes)
-    if display.verbose and (said := exactness(engine)) != "lossless":
-        app.say(said)
-    if not display.quiet and (said := adapter_hint(engine)):
-        app.say(said)
-    app.answer(app.conversation.send(prompt))
-    _leave(engine)
+    if display.verbose and (warning := exactness(engine)) != "lossless":
+        app.say(warning)
+    if not display.quiet and (hint := adapter_hint(engine)):
+        app.say(hint)
+    app.show_reply(app.conversation.send(prompt))
+    _exit_if_interrupted(engine)
 
 
 def answer_json(engine: Engine, prompt: str, display: DisplayArguments) -> None:
-    """Write the answer to stdout as events."""
+    """Write the answer to a prompt to stdout as events, which are lines of JSON."""
     events.write(events.start(engine))
     messages = [{"role": "user", "content": prompt}]
     try:
@@ -51,18 +51,24 @@ def answer_json(engine: Engine, prompt: str, display: DisplayArguments) -> None:
     except NfoxError as error:
         events.write(events.failure(error))
         raise
-    _leave(engine)
+    _exit_if_interrupted(engine)
 
 
-def _leave(engine: Engine) -> None:
+def _exit_if_interrupted(engine: Engine) -> None:
+    """Exit with the code of an interrupt if the last reply was interrupted."""
     if engine.reply.finish == "interrupt":
         raise typer.Exit(INTERRUPTED)
 
 
 def serve_lines(engine: Engine, display: DisplayArguments, *, history: bool) -> None:
-    """Read JSON lines from stdin, answer each with events; the end of the input is the end.
+    """Read lines of JSON from stdin up to its end, and answer each with events.
 
     A line is a message, {"role": "user", "content": ...}, or {"cmd": "reset"}.
+
+    Args:
+        engine: the engine that answers.
+        display: whether there are events for steps.
+        history: whether a message sees those before it.
     """
     conversation = Conversation(engine, history=history)
     events.write(events.start(engine))
@@ -76,6 +82,7 @@ def serve_lines(engine: Engine, display: DisplayArguments, *, history: bool) -> 
 
 
 def _parse(line: str) -> dict[str, Any]:
+    """Return the object that a line of JSON holds; raise UsageError if it holds none."""
     try:
         data = json.loads(line)
     except ValueError as error:
@@ -88,6 +95,7 @@ def _parse(line: str) -> dict[str, Any]:
 def _respond(
     conversation: Conversation, data: dict[str, Any], display: DisplayArguments
 ) -> Iterator[events.Event]:
+    """Yield the events that answer a line of JSON; raise UsageError for a line of another kind."""
     content = data.get("content")
     if data == {"cmd": "reset"}:
         conversation.reset()

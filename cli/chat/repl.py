@@ -1,4 +1,4 @@
-"""The chat's loop: read a line, do what it says, again.
+"""The chat's loop: read a line, run it as a command or send it as a message, and again.
 
 The commands know the app that they work on; only the loop knows both.
 """
@@ -25,21 +25,25 @@ if TYPE_CHECKING:
 
 
 def chat_loop(
-    engine: Engine, loaded: float, display: DisplayArguments, session: SessionArguments
+    engine: Engine, loading_seconds: float, display: DisplayArguments, session: SessionArguments
 ) -> None:
     """Chat until the person leaves.
 
     Args:
-        engine: answers.
-        loaded: seconds that loading it took.
+        engine: the engine that answers.
+        loading_seconds: how long loading it took.
         display: how much is shown.
-        session: how lines are read.
+        session: how lines are read, and what is saved.
+
+    Raises:
+        typer.Exit: after an interrupt, or an error after which the chat cannot go on; the
+            conversation is saved before.
     """
     screen = make_screen(display)
     app = ChatApp(Conversation(engine, history=not session.no_history), screen, display)
-    app.kept = not session.no_input_history
+    app.autosave = not session.no_input_history
     if not display.quiet:
-        print_header(engine, screen, loaded, verbose=display.verbose > 0)
+        print_header(engine, screen, loading_seconds, verbose=display.verbose > 0)
         print_legend(engine, screen)
     reader = make_reader(
         lambda typed: commands.complete(app, typed),
@@ -49,7 +53,7 @@ def chat_loop(
     )
     try:
         if session.resume:
-            _take(app, "/load")
+            _handle(app, "/load")
         _loop(app, reader)
     except KeyboardInterrupt:
         app.rescue()
@@ -63,12 +67,13 @@ def chat_loop(
 
 
 def _loop(app: ChatApp, read: Reader) -> None:
+    """Read and handle lines until one of them, or the end of the input, ends the chat."""
     hinted = False
     while True:
         try:
-            start, app.typed = app.typed, ""
+            prefilled, app.next_input = app.next_input, ""
             app.notes.print()
-            text = read(start)
+            text = read(prefilled)
         except KeyboardInterrupt:
             if not hinted:
                 app.say("^D or /exit leaves")
@@ -76,14 +81,14 @@ def _loop(app: ChatApp, read: Reader) -> None:
             continue
         except EOFError:
             return
-        if not _take(app, text):
+        if not _handle(app, text):
             return
 
 
-def _take(app: ChatApp, text: str) -> bool:
-    """Do what was typed, or say why not; say whether the chat goes on."""
+def _handle(app: ChatApp, text: str) -> bool:
+    """Run what was typed, or print why that failed; return whether the chat goes on."""
     try:
-        return commands.take(app, text)
+        return commands.handle(app, text)
     except NfoxError as error:
         print_error(error.message, error.hint)
         return True

@@ -1,4 +1,4 @@
-"""Files that outlive a chat: what was typed, the last conversation, those saved in need."""
+"""Files that outlive a chat: the history of inputs, the last conversation, and rescued ones."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def state_folder() -> Path:
-    """Return the folder, which only its owner may read; make it if there is none."""
+    """Return the folder of these files, which only its owner may read; make it if it is missing."""
     folder = Path(platformdirs.user_state_dir("nfox", appauthor=False))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
 
 
 def last_file() -> Path:
-    """Return the path of the last conversation."""
+    """Return the path to which the last conversation is saved."""
     return state_folder() / "last.json"
 
 
 def save_last(conversation: Conversation) -> str:
-    """Write the conversation down as the last one; return what went wrong, or ""."""
+    """Save the conversation as the last one, and return what went wrong, or ""."""
     try:
         part = last_file().with_suffix(".part")
         part.touch(mode=0o600)
@@ -39,5 +39,5 @@ def save_last(conversation: Conversation) -> str:
 
 
 def rescue_file() -> Path:
-    """Return the path of a new file for a conversation."""
+    """Return the path of a new file to save a conversation to when the chat ends by an error."""
     return state_folder() / f"conversation-{time.strftime('%Y%m%d-%H%M%S')}.json"

@@ -1,4 +1,4 @@
-"""What the options ask for: a chat, one answer, or lines of JSON."""
+"""The command `nfox` itself: from options to a chat, one answer, or answers to lines of JSON."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def run(
     display: DisplayArguments,
     session: SessionArguments,
 ) -> None:
-    """Do what the options say.
+    """Check the options, load the model, and start the chat or write the answer they ask for.
 
     Raises:
-        NfoxError: if they do not go together, or something is missing.
+        NfoxError: if options do not go together, or something is missing.
     """
     check(model, method)
     programmatic = display.style == "programmatic"
@@ -40,7 +40,7 @@ def run(
     begin = time.perf_counter()
     with loading_display(sys.stderr.isatty() and not display.quiet) as progress:
         engine = load_engine(model, method, generation, progress=progress)
-    loaded = time.perf_counter() - begin
+    loading_seconds = time.perf_counter() - begin
     # These take torch, which by now was imported with something to see.
     from .oneshot import answer_json, answer_text, serve_lines
     from .repl import chat_loop
@@ -48,7 +48,7 @@ def run(
     if programmatic:
         serve_lines(engine, display, history=not session.no_history)
     elif prompt is None:
-        chat_loop(engine, loaded, display, session)
+        chat_loop(engine, loading_seconds, display, session)
     elif session.as_json:
         answer_json(engine, prompt, display)
     else:
@@ -56,19 +56,23 @@ def run(
 
 
 def _prompt(session: SessionArguments) -> str | None:
-    """Return the one prompt to answer, or None for a chat. Text and a pipe are joined."""
-    given = [] if session.prompt in (None, _STDIN) else [session.prompt]
+    """Return the one prompt to answer, or None for a chat.
+
+    A text of --prompt and a text that is piped in are joined.
+    """
+    texts = [] if session.prompt in (None, _STDIN) else [session.prompt]
     if session.prompt == _STDIN or not sys.stdin.isatty():
-        given.append(sys.stdin.read().strip("\n"))
-    elif not given:
+        texts.append(sys.stdin.read().strip("\n"))
+    elif not texts:
         return None
-    prompt = "\n\n".join(filter(None, given))
+    prompt = "\n\n".join(filter(None, texts))
     if not prompt.strip():
         raise UsageError("the prompt is empty", "nfox -p TEXT, or text on stdin")
     return prompt
 
 
 def _check_streams(session: SessionArguments, prompt: str | None, programmatic: bool) -> None:
+    """Check that the options of the chat go together with where input and output lead."""
     if programmatic and session.prompt is not None:
         raise UsageError("--style programmatic reads prompts from stdin", "leave --prompt out")
     if session.resume and (programmatic or prompt is not None):

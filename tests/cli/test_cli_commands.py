@@ -69,7 +69,7 @@ def said(app: ChatApp) -> str:
 
 
 def do(app: ChatApp, text: str) -> str:
-    assert commands.take(app, text)
+    assert commands.handle(app, text)
     return said(app)
 
 
@@ -104,7 +104,7 @@ def test_what_is_a_message_and_what_is_not(app: ChatApp) -> None:
     assert contents(app) == []
     do(app, "//etc/hosts is a file")
     assert contents(app)[0] == "/etc/hosts is a file"
-    assert not commands.take(app, "!!exit")
+    assert not commands.handle(app, "!!exit")
 
 
 def test_a_cut_reply_goes_on(app: ChatApp) -> None:
@@ -126,7 +126,7 @@ def test_every_turn_is_kept_and_the_last_talk_comes_back(engine: Engine, app: Ch
         do(app, "/load")
     do(app, "hello")
     assert not Path("state/nfox/last.json").exists()  # it was not asked for
-    app.kept = True
+    app.autosave = True
     for question in ("one", "two"):
         do(app, question)
     before = app.conversation.messages
@@ -272,9 +272,9 @@ def test_verbose_shows_steps_probabilities_and_trees(engine: Engine, app: ChatAp
 
 def test_a_thought_that_was_cut_is_still_one(app: ChatApp) -> None:
     for begun, inside in (("<think>so", True), ("<think>so</think>yes", False), ("no", False)):
-        app.asked = [Message("user", "<think>"), Message("assistant", begun, (1,))]
+        app.last_messages = [Message("user", "<think>"), Message("assistant", begun, (1,))]
         assert app._thinking() is inside
-    app.asked = app.asked[:1]
+    app.last_messages = app.last_messages[:1]
     assert not app._thinking()
 
 
@@ -305,7 +305,7 @@ def test_a_full_context_is_told_before_and_refused_then(engine: Engine, app: Cha
         with pytest.raises(ContextError) as error:
             do(app, "one more")
         assert "/undo" in error.value.hint
-        assert app.typed == "one more"
+        assert app.next_input == "one more"
         assert contents(app) == before
     finally:
         engine.max_context = limit
@@ -320,7 +320,7 @@ def test_what_got_no_answer_stands_in_the_line_again(
 
     monkeypatch.setattr(app.engine, "updates", silent)
     assert "before anything was said" in do(app, "hello?")
-    assert app.typed == "hello?"
+    assert app.next_input == "hello?"
     assert contents(app) == []
 
 

@@ -171,7 +171,7 @@ def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def do(text: str) -> str:
         file.truncate(0)
-        commands.take(app, text)
+        commands.handle(app, text)
         return file.getvalue()
 
     assert "* none    cllm    other" in do("/adapter")

@@ -23,33 +23,33 @@ def _files(app: ChatApp) -> Iterable[str]:
 
 
 @command("/help", "/?")
-def show_help(app: ChatApp, rest: str) -> None:
+def show_help(app: ChatApp, argument: str) -> None:
     """Show this list."""
-    commands = dict.fromkeys(registry().values())
-    width = max(len(f"{made.names[0]} {made.usage}") for made in commands)
-    for made in commands:
-        app.say(f"{made.names[0]} {made.usage}".ljust(width) + f"  {made.help}")
-    others = [name for name, made in registry().items() if name != made.names[0]]
-    app.say(f"also {' '.join(others)}")
+    commands = {f"{entry.names[0]} {entry.usage}": entry.help for entry in registry().values()}
+    width = max(map(len, commands))
+    for usage, help in commands.items():
+        app.say(f"{usage.ljust(width)}  {help}")
+    aliases = [name for name, entry in registry().items() if name != entry.names[0]]
+    app.say(f"also {' '.join(aliases)}")
     app.say("Enter sends, Alt-Enter or ^J makes a new line, //... sends a leading slash,")
     app.say("^C stops a reply, ^D leaves.")
 
 
 @command("/exit", "/quit", "/bye", "!!exit")
-def leave(app: ChatApp, rest: str) -> None:
+def leave(app: ChatApp, argument: str) -> None:
     """Leave."""
     raise Leave
 
 
 @command("/reset", "/clear", "!!reset")
-def reset(app: ChatApp, rest: str) -> None:
+def reset(app: ChatApp, argument: str) -> None:
     """Forget the conversation; the system message stays."""
     app.conversation.reset()
     app.say("a new conversation")
 
 
 @command("/undo", "!!remove")
-def undo(app: ChatApp, rest: str) -> None:
+def undo(app: ChatApp, argument: str) -> None:
     """Take back the last question and its reply."""
     question = app.conversation.undo()
     if question is None:
@@ -58,32 +58,32 @@ def undo(app: ChatApp, rest: str) -> None:
 
 
 @command("/regen", "!!regen")
-def regenerate(app: ChatApp, rest: str) -> None:
+def regenerate(app: ChatApp, argument: str) -> None:
     """Answer the last question again; above temperature 0, differently."""
-    app.answer(app.conversation.regenerate())
+    app.show_reply(app.conversation.regenerate())
 
 
 @command("/continue")
-def go_on(app: ChatApp, rest: str) -> None:
+def go_on(app: ChatApp, argument: str) -> None:
     """Go on with a reply that was cut by its length or by ^C."""
-    app.answer(app.conversation.go_on())
+    app.show_reply(app.conversation.go_on())
 
 
-@command("/save", "!!save", usage="FILE", words=_files)
-def save(app: ChatApp, rest: str) -> None:
+@command("/save", "!!save", usage="FILE", completions=_files)
+def save(app: ChatApp, argument: str) -> None:
     """Write the conversation to a JSON file."""
-    path = _path(rest)
+    path = _path(argument)
     if path.exists() and not _is_conversation(path):
         raise UsageError(f"{path} exists and is no conversation", "choose another name")
     app.conversation.save(path)
     app.say(f"saved {_turns(app)} in {path}")
 
 
-@command("/load", "!!load", usage="[FILE]", words=_files)
-def load(app: ChatApp, rest: str) -> None:
+@command("/load", "!!load", usage="[FILE]", completions=_files)
+def load(app: ChatApp, argument: str) -> None:
     """Go on with the last conversation, or with a saved one, ours or FastChat's."""
-    path = _path(rest) if rest else last_file()
-    if not rest and not path.is_file():
+    path = _path(argument) if argument else last_file()
+    if not argument and not path.is_file():
         raise UsageError("there is no last conversation", "/load FILE reads a saved one")
     app.conversation.load(path)
     app.say(f"loaded {_turns(app)}")
@@ -92,22 +92,25 @@ def load(app: ChatApp, rest: str) -> None:
 
 
 @command("/system", usage="[TEXT]")
-def system(app: ChatApp, rest: str) -> None:
+def system(app: ChatApp, argument: str) -> None:
     """Show or set the system message."""
-    if rest:
-        app.conversation.system = rest
-    own = app.conversation.system
-    said = app.engine.template.system if own is None else own
-    app.say(f"system: {clean(said)}" if said else "system: as the template has it")
+    if argument:
+        app.conversation.system = argument
+    message = app.conversation.system
+    if message is None:
+        message = app.engine.template.system
+    app.say(f"system: {clean(message)}" if message else "system: as the template has it")
 
 
 def _path(text: str) -> Path:
+    """Return the path that was typed; without one, raise UsageError."""
     if not text:
         raise UsageError("which file?", "for example /save talk.json")
     return Path(text).expanduser()
 
 
 def _is_conversation(path: Path) -> bool:
+    """Whether a file holds a saved conversation, which may be written over."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -116,11 +119,13 @@ def _is_conversation(path: Path) -> bool:
 
 
 def _turns(app: ChatApp) -> str:
+    """Return how many messages the conversation has, in words."""
     count = len(app.conversation.turns)
     return f"{count} message{'' if count == 1 else 's'}"
 
 
 def _excerpt(app: ChatApp, text: str) -> str:
+    """Return the beginning of a message, in one line that fits on the screen."""
     line = " ".join(clean(text).split())
-    most = max(app.screen.console.width - 20, 20)
-    return line if len(line) <= most else line[:most] + app.screen.symbols.ellipsis
+    limit = max(app.screen.console.width - 20, 20)
+    return line if len(line) <= limit else line[:limit] + app.screen.symbols.ellipsis

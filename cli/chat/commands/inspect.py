@@ -1,4 +1,4 @@
-"""Commands that look at the last reply: its numbers, its steps, and how plain decoding fares."""
+"""Commands about the last reply: its numbers, its steps, and the speed-up over plain decoding."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
     from ..app import ChatApp
 
 
-def _last(app: ChatApp) -> Reply:
+def _last_reply(app: ChatApp) -> Reply:
+    """Return the last reply; raise UsageError if there is none yet."""
     reply = app.engine.reply
     if not reply.stats.steps:
         raise UsageError("there is no reply yet")
     return reply
 
 
-@command("/stats", usage="[explain]", words=lambda app: ("explain",))
-def stats(app: ChatApp, rest: str) -> None:
+@command("/stats", usage="[explain]", completions=lambda app: ("explain",))
+def stats(app: ChatApp, argument: str) -> None:
     """Show the numbers of the last reply; their meaning."""
-    if rest == "explain":
+    if argument == "explain":
         for name, meaning in DEFINITIONS.items():
             app.say(f"{name.ljust(11)} {meaning}")
         return
-    reply, symbols = _last(app), app.screen.symbols
+    reply, symbols = _last_reply(app), app.screen.symbols
     app.say(footer(app.engine, reply, symbols, width=1000))
     for line in details(reply.stats, symbols):
         app.say(line)
@@ -41,14 +42,13 @@ def stats(app: ChatApp, rest: str) -> None:
 
 
 @command("/steps")
-def steps(app: ChatApp, rest: str) -> None:
+def steps(app: ChatApp, argument: str) -> None:
     """Show the steps of the last reply: sources, refusals."""
-    _last(app)
+    _last_reply(app)
     print_steps(app.records, app.screen, app.screen.console, trees=app.display.verbose > 1)
 
 
 @command("/compare")
-def compare_methods(app: ChatApp, rest: str) -> None:
+def compare_methods(app: ChatApp, argument: str) -> None:
     """Measure the speed-up: the last reply, plainly decoded."""
-    reply = _last(app)
-    app.say(compare(app, reply))
+    app.say(compare(app, _last_reply(app)))

@@ -1,4 +1,4 @@
-"""What can be typed besides messages. One registry: help, completion and dispatch read it."""
+"""The registry of slash commands, from which help, completion and dispatch are made."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from ..app import ChatApp
 
 Action = Callable[["ChatApp", str], None]
-Words = Callable[["ChatApp"], Iterable[str]]
+"""What a command does; it is called with what follows the command's name."""
+Completions = Callable[["ChatApp"], Iterable[str]]
+"""Returns the words that may follow a command's name."""
 
 
 class Leave(Exception):
-    """The person wants to go."""
+    """Raised by the command that ends the chat."""
 
 
 @dataclass(frozen=True)
@@ -26,61 +28,69 @@ class Command:
     """A slash command.
 
     Args:
-        names: the first one is shown; the others are accepted too.
-        usage: what follows the name.
-        help: one line.
-        run: does it; it is given what follows the name.
-        words: what can follow the name, for completion.
+        names: the name that /help shows, and aliases.
+        usage: what follows the name, as /help shows it.
+        help: one line that says what the command does.
+        run: does it.
+        completions: words that may follow the name.
     """
 
     names: tuple[str, ...]
     usage: str
     help: str
     run: Action
-    words: Words
+    completions: Completions
 
 
 REGISTRY: dict[str, Command] = {}
-"""By every name, aliases included."""
+"""All commands by their names, aliases included."""
 
-_HOMES = ("conversation", "settings", "inspect")
-"""Modules that register commands, in the order of /help."""
+_MODULES = ("conversation", "settings", "inspect")
+"""The modules that register commands, in the order of /help."""
 
 
 def command(
-    *names: str, usage: str = "", words: Words = lambda app: ()
+    *names: str, usage: str = "", completions: Completions = lambda app: ()
 ) -> Callable[[Action], Action]:
-    """Register a function as a command; its docstring's first line is the help."""
+    """Register a function as a command, whose help is the first line of its docstring.
+
+    Args:
+        names: the name that /help shows, and aliases.
+        usage: what follows the name, as /help shows it.
+        completions: returns words that may follow the name.
+    """
 
     def register(run: Action) -> Action:
         help = (run.__doc__ or "").splitlines()[0]
-        made = Command(names, usage, help, run, words)
-        REGISTRY.update(dict.fromkeys(names, made))
+        REGISTRY.update(dict.fromkeys(names, Command(names, usage, help, run, completions)))
         return run
 
     return register
 
 
 def registry() -> dict[str, Command]:
-    """Return all commands by name."""
-    for home in _HOMES:
-        import_module(f".{home}", __package__)
+    """Return all commands by name, after importing the modules that register them."""
+    for module in _MODULES:
+        import_module(f".{module}", __package__)
     return REGISTRY
 
 
-def take(app: ChatApp, text: str) -> bool:
-    """Do what was typed: a command, a message, or nothing. Say whether the chat goes on.
+def handle(app: ChatApp, text: str) -> bool:
+    """Run what was typed: a command, a message, or nothing.
+
+    Returns:
+        Whether the chat goes on.
 
     Raises:
-        NfoxError: if it could not be done.
+        NfoxError: if the command or the reply failed.
     """
     text = text.strip()
     if text.startswith("//"):
         app.send(text[1:])
     elif text.startswith(("/", "!!")):
-        name, _, rest = text.partition(" ")
+        name, _, argument = text.partition(" ")
         try:
-            find(name).run(app, rest.strip())
+            find_command(name).run(app, argument.strip())
         except Leave:
             return False
     elif text:
@@ -88,11 +98,11 @@ def take(app: ChatApp, text: str) -> bool:
     return True
 
 
-def find(name: str) -> Command:
-    """Return a command.
+def find_command(name: str) -> Command:
+    """Return the command of a name.
 
     Raises:
-        UsageError: if there is none of that name; it was not meant for the model.
+        UsageError: if there is none, since the line can hardly be meant for the model.
     """
     known = registry()
     if name not in known:
@@ -103,12 +113,13 @@ def find(name: str) -> Command:
 
 
 def complete(app: ChatApp, typed: str) -> Iterable[str]:
-    """Return the words that may stand at the end of what was typed."""
+    """Return the words to which the end of what was typed can be completed."""
     if not typed.startswith("/") or "\n" in typed:
         return ()
-    name, space, rest = typed.partition(" ")
+    name, space, argument = typed.partition(" ")
     if not space:
         return sorted(known for known in registry() if known.startswith(name))
-    found = registry().get(name)
-    start = rest.rpartition(" ")[2]
-    return sorted(word for word in found.words(app) if word.startswith(start)) if found else ()
+    if name not in registry():
+        return ()
+    start = argument.rpartition(" ")[2]
+    return sorted(word for word in registry()[name].completions(app) if word.startswith(start))

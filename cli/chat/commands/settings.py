@@ -1,4 +1,4 @@
-"""Commands that change how replies are made, in mid-conversation."""
+"""Commands that change the settings, the method, the adapter or the template during a chat."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ if TYPE_CHECKING:
     from ..app import ChatApp
 
 _BEST = "auto"
-_NO = "none"  # adapter
-_OWN = ("sampling", "keep_logits")  # fields of Settings that are not set by name
+_NO_ADAPTER = "none"
+_NOT_BY_NAME = ("sampling", "keep_logits")  # fields of Settings that /set does not know
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
-    """Return everything that /set knows, with its value."""
+def _values(settings: Settings) -> dict[str, Any]:
+    """Return the value of everything that /set knows."""
     sampling = {f.name: getattr(settings.sampling, f.name) for f in fields(settings.sampling)}
-    rest = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in _OWN}
-    return sampling | rest
+    others = [field.name for field in fields(settings) if field.name not in _NOT_BY_NAME]
+    return sampling | {name: getattr(settings, name) for name in others}
 
 
 @command(
     "/set",
     usage="[NAME=VALUE]",
-    words=lambda app: (f"{name}=" for name in _settings(app.engine.settings)),
+    completions=lambda app: (f"{name}=" for name in _values(app.engine.settings)),
 )
-def change(app: ChatApp, rest: str) -> None:
+def change(app: ChatApp, argument: str) -> None:
     """Show or change settings: temperature, stop, ..."""
-    if rest:
-        app.engine.settings = changed(app.engine.settings, rest)
-    shown = _settings(app.engine.settings).items()
-    app.say("  ".join(f"{name}={_written(value)}" for name, value in shown))
-    if rest:
+    if argument:
+        app.engine.settings = changed(app.engine.settings, argument)
+    values = _values(app.engine.settings).items()
+    app.say("  ".join(f"{name}={_format(value)}" for name, value in values))
+    if argument:
         app.say(exactness(app.engine))
 
 
 def changed(settings: Settings, text: str) -> Settings:
-    """Return the settings after NAME=VALUE pairs.
+    """Return the settings with the changes of NAME=VALUE pairs, which are quoted as in a shell.
 
     Raises:
         UsageError: for an unknown name or a value that does not fit.
     """
-    known, values = _settings(settings), {}
+    known, values = _values(settings), {}
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -64,14 +64,15 @@ def changed(settings: Settings, text: str) -> Settings:
         if name not in known:
             raise UsageError(f"there is no setting {name!r}", f"it is one of {', '.join(known)}")
         if not equals:
-            raise UsageError(f"{name} to what?", f"for example /set {name}={_written(known[name])}")
-        values[name] = _parsed(name, value, known[name])
+            raise UsageError(f"{name} to what?", f"for example /set {name}={_format(known[name])}")
+        values[name] = _parse(name, value, known[name])
     of_sampling = {f.name for f in fields(settings.sampling)} & values.keys()
     sampling = replace(settings.sampling, **{name: values.pop(name) for name in of_sampling})
     return replace(settings, sampling=sampling, **values)
 
 
-def _parsed(name: str, text: str, old: Any) -> Any:
+def _parse(name: str, text: str, old: Any) -> Any:
+    """Return the value that a text means, of the type that the setting has now."""
     if isinstance(old, tuple):
         return (text.replace("\\n", "\n"),) if text else ()
     try:
@@ -82,18 +83,19 @@ def _parsed(name: str, text: str, old: Any) -> Any:
         ) from None
 
 
-def _written(value: Any) -> str:
+def _format(value: Any) -> str:
+    """Return the value of a setting as it can be typed."""
     return (
         shlex.quote("".join(value).replace("\n", "\\n")) if isinstance(value, tuple) else str(value)
     )
 
 
-@command("/method", usage="[NAME [OPTION=VALUE]]", words=lambda app: (*names(), _BEST))
-def use_method(app: ChatApp, rest: str) -> None:
+@command("/method", usage="[NAME [OPTION=VALUE]]", completions=lambda app: (*names(), _BEST))
+def use_method(app: ChatApp, argument: str) -> None:
     """Show or change the method."""
     engine = app.engine
-    if rest:
-        name, *words = rest.split()
+    if argument:
+        name, *words = argument.split()
         options = dict(word.split("=", 1) for word in words if "=" in word)
         if len(options) < len(words):
             raise UsageError(f"options of a method are NAME=VALUE, not {' '.join(words)!r}")
@@ -108,35 +110,36 @@ def use_method(app: ChatApp, rest: str) -> None:
 
 
 def _adapters(app: ChatApp) -> list[str]:
-    """Return what can be chosen, and what is in use."""
+    """Return the adapters that are there for the model, and the one in use, wherever it lies."""
     model = app.engine.model
-    there = adapters.available(model.name)
-    other = [] if model.adapter in (None, *there) else [model.adapter]
-    return [_NO, *there, *filter(None, other)]
+    choices = [_NO_ADAPTER, *adapters.available(model.name)]
+    if model.adapter is not None and model.adapter not in choices:
+        choices.append(model.adapter)
+    return choices
 
 
-@command("/adapter", usage="[NAME]", words=_adapters)
-def use_adapter(app: ChatApp, rest: str) -> None:
+@command("/adapter", usage="[NAME]", completions=_adapters)
+def use_adapter(app: ChatApp, argument: str) -> None:
     """Show or change the adapter of the model, which then reads the conversation anew."""
     engine = app.engine
-    if rest:
-        if rest != _NO:
-            adapters.place(engine.model.name, rest)  # before anything is said to be loaded
+    if argument:
+        if argument != _NO_ADAPTER:
+            adapters.place(engine.model.name, argument)  # before anything is said to be loaded
         app.say(f"loading {model_name(engine)} again {app.screen.symbols.ellipsis}")
-        engine.adapt(None if rest == _NO else rest)
+        engine.adapt(None if argument == _NO_ADAPTER else argument)
         app.say(method_line(engine))
-    used = engine.model.adapter or _NO
-    app.say("  ".join(f"{'*' if name == used else ' '} {name}" for name in _adapters(app)))
+    in_use = engine.model.adapter or _NO_ADAPTER
+    app.say("  ".join(f"{'*' if name == in_use else ' '} {name}" for name in _adapters(app)))
 
 
-@command("/template", usage="[NAME]", words=lambda app: available())
-def use_template(app: ChatApp, rest: str) -> None:
+@command("/template", usage="[NAME]", completions=lambda app: available())
+def use_template(app: ChatApp, argument: str) -> None:
     """Show or change the conversation template."""
     engine = app.engine
-    if rest:
+    if argument:
         model = engine.model
         engine.set_template(
-            resolve(model.tokenizer, rest, model_name=model.name, system=engine.system)
+            resolve(model.tokenizer, argument, model_name=model.name, system=engine.system)
         )
     app.say(f"template {engine.template.name}, from {engine.template.origin}")
 
@@ -145,16 +148,16 @@ def _fold_words(app: ChatApp) -> Iterable[str]:
     return ("on", "off")
 
 
-@command("/fold", usage="[on|off]", words=_fold_words)
-def fold(app: ChatApp, rest: str) -> None:
+@command("/fold", usage="[on|off]", completions=_fold_words)
+def fold(app: ChatApp, argument: str) -> None:
     """Hide or show reasoning (<think>) in replies to come."""
-    if rest not in ("", "on", "off"):
-        raise UsageError(f"/fold {rest}: expected on or off")
-    app.fold = rest == "on" if rest else not app.fold
+    if argument not in ("", "on", "off"):
+        raise UsageError(f"/fold {argument}: expected on or off")
+    app.fold = argument == "on" if argument else not app.fold
     app.say("reasoning is folded" if app.fold else "reasoning is shown")
 
 
 @command("/legend")
-def legend(app: ChatApp, rest: str) -> None:
+def legend(app: ChatApp, argument: str) -> None:
     """Show how to read the marks."""
     print_legend(app.engine, app.screen)
