@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nfox.eval.bench.baseline import Check
 from nfox.eval.bench.compare import Change
-from nfox.eval.bench.noise import Span
+from nfox.eval.bench.noise import Interval
 from nfox.eval.bench.result import ALL
 
 from .table import console, table
@@ -92,22 +92,24 @@ def _label(name: str) -> str:
     return _FIGURES[name][0]
 
 
-def _point(span: Span | None) -> Span | None:
-    return span and replace(span, low=span.value, high=span.value)
+def _point(interval: Interval | None) -> Interval | None:
+    return interval and replace(interval, low=interval.value, high=interval.value)
 
 
-def _arrow(name: str, was: Span | None, now: Span | None) -> str:
+def _arrow(name: str, was: Interval | None, now: Interval | None) -> str:
     if was is None and now is None:
         return ""
     return f"{_shown(name, was)} -> {_shown(name, now)}"
 
 
-def _shown(name: str, span: Span | None) -> str:
+def _shown(name: str, interval: Interval | None) -> str:
     """Write a figure, with its bounds if it has any."""
-    if span is None:
+    if interval is None:
         return "?"
-    value, low, high = (_written(name, one) for one in (span.value, span.low, span.high))
-    return value if span.low == span.high else f"{value} ({low}-{high})"
+    value, low, high = (
+        _written(name, one) for one in (interval.value, interval.low, interval.high)
+    )
+    return value if interval.low == interval.high else f"{value} ({low}-{high})"
 
 
 def _written(name: str, value: float) -> str:

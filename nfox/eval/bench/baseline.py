@@ -14,10 +14,10 @@ from nfox.eval.bench.noise import (
     BOUNDED,
     FEWEST,
     MARGIN,
-    Span,
+    Interval,
     enough,
+    interval,
     most_overhead,
-    span,
     tau_noise,
 )
 from nfox.eval.bench.result import ALL, BASELINE, Key, Result, Row, key, kind, rounds
@@ -46,7 +46,7 @@ def baseline(results: Sequence[Result]) -> dict[str, Any]:
     every = [_own(result) for result in results]
     rows = [
         {name: row[name] for name in ("target", "method", "category", "prompts")}
-        | {name: _widest([span(rows[place], name) for rows in every]) for name in _RATIOS}
+        | {name: _widest([interval(rows[place], name) for rows in every]) for name in _RATIOS}
         for place, row in every[0].items()
     ]
     return {
@@ -71,12 +71,12 @@ def _rows_differ(old: Result, new: Result) -> list[str]:
     return sorted(f"{method}, {tasks}, {n} prompts" for _, method, tasks, n in before ^ after)
 
 
-def _widest(spans: Sequence[Span | None]) -> dict[str, float] | None:
-    known = [one for one in spans if one is not None]
+def _widest(intervals: Sequence[Interval | None]) -> dict[str, float] | None:
+    known = [one for one in intervals if one is not None]
     if not known:
         return None
     low, high = min(one.low for one in known), max(one.high for one in known)
-    return asdict(Span(median(one.value for one in known), low, high))
+    return asdict(Interval(median(one.value for one in known), low, high))
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Check:
     method: str
     category: str
     ratio: str
-    was: Span
-    now: Span | None
+    was: Interval
+    now: Interval | None
     limit: float
     worse: bool
 
@@ -148,7 +148,7 @@ def guard(base: Result, new: Result, margin: float = MARGIN) -> Guarded:
     times = min(rounds(base), rounds(new))
     few = {place for place, row in before.items() if not enough(row, times)}
     checks = tuple(
-        _check(row, ratio, span(after[place], ratio), margin)
+        _check(row, ratio, interval(after[place], ratio), margin)
         for place, row in before.items()
         if place in after
         for ratio in ratios
@@ -170,8 +170,8 @@ def _unjudged(machine: Iterable[str], ratios: Iterable[str], few: str) -> list[s
     return [why] if few else []
 
 
-def _check(base: Row, ratio: str, now: Span | None, margin: float) -> Check:
-    was = Span(**base[ratio])
+def _check(base: Row, ratio: str, now: Interval | None, margin: float) -> Check:
+    was = Interval(**base[ratio])
     if ratio == "overhead":
         limit = most_overhead(was.high, margin)
         worse = now is None or now.value > limit

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from nfox.eval.bench.noise import (
     BOUNDED,
     MARGIN,
-    Span,
+    Interval,
     enough,
+    interval,
     most_overhead,
     shares_differ,
-    span,
     tau_noise,
 )
 from nfox.eval.bench.result import ALL, Key, Result, Row, rounds
@@ -51,8 +51,8 @@ class Figure:
     """
 
     name: str
-    old: Span | None
-    new: Span | None
+    old: Interval | None
+    new: Interval | None
     verdict: Verdict
 
 
@@ -148,7 +148,7 @@ def _matched(old: Result, new: Result) -> tuple[dict[Key, Row], dict[Key, Row]]:
 
 
 def _figure(name: str, old: Row, new: Row, judged: bool) -> Figure:
-    was, now = span(old, name), span(new, name)
+    was, now = interval(old, name), interval(new, name)
     if was is None or now is None or not judged or name in _OF_MACHINE:
         return Figure(name, was, now, "not judged")
     if name == "tau":
@@ -159,7 +159,7 @@ def _figure(name: str, old: Row, new: Row, judged: bool) -> Figure:
         less, more = sorted((was.value, now.value))
         beyond = more > most_overhead(less, MARGIN)
     else:
-        beyond = now.apart(was)
+        beyond = now.disjoint(was)
     if not beyond:
         return Figure(name, was, now, "within noise")
     return Figure(name, was, now, "higher" if now.value > was.value else "lower")
@@ -185,7 +185,7 @@ def rankings(old: Result, new: Result) -> Rankings:
     before, after = (
         {place: found for place, row in rows.items()
          if place[2] == ALL and enough(row, rounds(result))
-         and (found := span(row, "speedup")) is not None}
+         and (found := interval(row, "speedup")) is not None}
         for result, rows in zip((old, new), _matched(old, new), strict=True)
     )  # fmt: skip
     alike, close = 0, 0
@@ -193,7 +193,7 @@ def rankings(old: Result, new: Result) -> Rankings:
     for one, other in combinations([place for place in before if place in after], 2):
         if one[0] != other[0]:
             continue
-        if not all(spans[one].apart(spans[other]) for spans in (before, after)):
+        if not all(intervals[one].disjoint(intervals[other]) for intervals in (before, after)):
             close += 1
             continue
         first, second = sorted((one, other), key=lambda place: -before[place].value)

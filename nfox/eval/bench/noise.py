@@ -30,7 +30,7 @@ BOUNDED = ("speedup", "efficiency")
 
 
 @dataclass(frozen=True)
-class Span:
+class Interval:
     """A figure and its bounds, all three the same where none are known.
 
     Args:
@@ -43,21 +43,21 @@ class Span:
     low: float
     high: float
 
-    def apart(self, other: Span) -> bool:
+    def disjoint(self, other: Interval) -> bool:
         """Whether they do not overlap; where bounds are equal, they do."""
         return self.high < other.low or other.high < self.low
 
 
-def span(row: Row, name: str) -> Span | None:
+def interval(row: Row, name: str) -> Interval | None:
     """Return a figure of a row; None if it cannot be seen."""
     value = row.get(name)
     if name not in BOUNDED:
-        return None if value is None else Span(value, value, value)
+        return None if value is None else Interval(value, value, value)
     low, high = row.get("speedup_low"), row.get("speedup_high")
     share = row.get("tau") if name == "efficiency" else 1
     if value is None or low is None or high is None or not share:
         return None
-    return Span(value, low / share, high / share)
+    return Interval(value, low / share, high / share)
 
 
 def enough(row: Row, rounds: int) -> bool:
