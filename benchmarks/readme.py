@@ -12,12 +12,13 @@ published. Leave the machine alone meanwhile. `--table` makes the table anew fro
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+
+from nfox.eval.bench.figures import written
+from nfox.eval.bench.result import BenchResult, read
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "benchmark" / "embedded.json"
@@ -61,47 +62,41 @@ def bench(result: Path, scratch: Path, plot: str, *options: str) -> None:
     shutil.copy(scratch / plot, KEPT.parent)
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: BenchResult) -> str:
     """Return the result as Markdown."""
-    found = {(row["method"], row["category"]): row for row in result["rows"]}
+    rows = {(row.method, row.category): row for row in result.rows}
     columns = ("tau", "SGD / GSM8K", "nodes", "t(N)/t(1)", "d", "tokens/s", "speed-up", "95 %")
     columns += ("SGD / GSM8K", "predicted", "efficiency", "with prefill", "identical")
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, entrant in result["entrants"].items():
-        row = found[name, "all"]
-        called = f"`{name}`" if entrant["kind"] == "method" else f"*{name}*"
-        taus, speeds = (
-            " / ".join(f"{found[name, kind][figure]:.2f}" for kind in SETS)
-            for figure in ("tau", "speedup")
-        )
-        cells = [called, f"{row['tau']:.2f}", taus, cell(row["nodes"], ".1f"), cell(row["wide"])]
-        cells += [cell(row["drafting"]), f"{row['tokens_per_second']:.0f}", cell(row["speedup"])]
-        cells += [f"{row['speedup_low']:.2f} - {row['speedup_high']:.2f}", speeds]
-        cells += [cell(row["predicted"])]
-        cells += [cell(row["efficiency"]), cell(row["speedup_total"]), f"{row['identical']:.0%}"]
+    for name, entrant in result.entrants.items():
+        row = rows[name, "all"]
+        sets = [rows[name, kind] for kind in SETS]
+        label = f"`{name}`" if entrant.kind == "method" else f"*{name}*"
+        cells = [label, written(row.tau), " / ".join(written(each.tau) for each in sets)]
+        cells += [written(row.nodes, ".1f"), written(row.wide), written(row.drafting)]
+        cells += [written(row.tokens_per_second, ".0f"), written(row.speedup)]
+        cells += [f"{written(row.speedup_low)} - {written(row.speedup_high)}"]
+        cells += [" / ".join(written(each.speedup) for each in sets), written(row.predicted)]
+        cells += [written(row.efficiency), written(row.speedup_total)]
+        cells += [written(row.identical, ".0%")]
         lines.append("| " + " | ".join(cells) + " |")
-    for name, why in result["missing"].items():
+    for name, why in result.missing.items():
         lines.append(f"| *{name}* | {why} " + "| " * len(columns) + "|")
     return "\n".join([*lines, "", *notes(result), ""])
 
 
-def cell(value: float | None, layout: str = ".2f") -> str:
-    """Return a figure, or nothing where it is not known."""
-    return "" if value is None else format(value, layout)
-
-
-def notes(result: dict[str, Any]) -> list[str]:
+def notes(result: BenchResult) -> list[str]:
     """Return what is to be known beside the table."""
-    machine = result["machine"]
-    gap = max((one["gap"] for one in result["divergences"]), default=0.0)
-    said = [
-        f"- {machine['threads']} threads of {machine['device']}, {machine['dtype']}, torch "
-        f"{machine['versions']['torch']}; measured at load: {machine['costs']}.",
+    machine = result.machine
+    gap = max((row.gap or 0.0 for row in result.divergences), default=0.0)
+    lines = [
+        f"- {machine.threads} threads of {machine.device}, {machine.dtype}, torch "
+        f"{machine.versions['torch']}; measured at load: {machine.costs}.",
         "- Where replies part from those of `none`, the two tokens' logits differ by "
         f"{gap:.2f} at most in a plain step.",
     ]
-    peers = {n: e for n, e in result["entrants"].items() if e["kind"] == "peer"}
-    return said + [f"- *{name}*: {entrant['settings']}." for name, entrant in peers.items()]
+    peers = {name: entrant for name, entrant in result.entrants.items() if entrant.kind == "peer"}
+    return lines + [f"- *{name}*: {entrant.settings}." for name, entrant in peers.items()]
 
 
 def main() -> None:
@@ -118,7 +113,7 @@ def main() -> None:
         prompts = ",".join(f"{name}={file}" if file else name for name, file in given.items())
         run(prompts, arguments.limit, arguments.rounds)
         run_contexts(prompts)
-    made = table(json.loads(KEPT.read_text(encoding="utf-8")))
+    made = table(read(KEPT, BenchResult))
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)

@@ -111,7 +111,6 @@ LONG = {
     "nfox/drafters/medusa.py": "a method is one file",
     "nfox/drafters/spec.py": "a method is one file",
     "nfox/engine.py": "one class: a reply from its request to its last step",
-    "nfox/eval/bench/metrics.py": "one definition for every figure, beside what it means",
     "nfox/eval/bench/runner.py": "one class: rounds of trials, in turn and on the same prompts",
     "nfox/eval/peers/llama_cpp.py": "a peer is one file",
     "nfox/files/progress.py:reported": "a class of bars that reports to what the function is given",

@@ -4,9 +4,8 @@ same run.
 
 from __future__ import annotations
 
-import json
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,6 +15,20 @@ from ..options.groups import GenerationArguments, MethodArguments, ModelArgument
 from ..output_files import check_folder, check_out, write_out
 from .arguments import BenchArguments, ResultArguments
 from .report import check_report, write_report
+
+if TYPE_CHECKING:
+    from nfox.eval.bench.result import BenchResult
+
+
+_SHOWN = {
+    "tokens_per_second": "tok/s",
+    "ttft_ms": "TTFT",
+    "efficiency": "eff.",
+    "wide": "t(N)/t(1)",
+    "drafting": "d",
+    "overhead": "loop",
+}
+"""What the table at the terminal calls figures with long names."""
 
 
 def bench(
@@ -40,13 +53,14 @@ def bench(
         raise KeyboardInterrupt
 
 
-def _finish(results: ResultArguments, measured: dict[str, Any], *, complete: bool) -> None:
+def _finish(results: ResultArguments, measured: BenchResult, *, complete: bool) -> None:
     """Show what was measured; keep it, if it is all that was to be measured."""
-    from .files import trials_file
+    from nfox.eval.bench.journal import trials_file
+
     from .table import print_table
 
     if complete and results.out is not None:  # first: nobody may read the table to its end
-        write_out(results.out, json.dumps(measured, indent=1) + "\n", "its trials are kept")
+        write_out(results.out, measured.json_text(), "its trials are kept")
         trials_file(results.out).unlink(missing_ok=True)
     print_table(measured)
     if complete:
@@ -62,10 +76,10 @@ def _check(results: ResultArguments) -> None:
 
 
 def _explain() -> None:
-    from nfox.eval.bench.metrics import EXPLAIN, PEERS, SHOWN, SIMULATED
+    from nfox.eval.bench.figures import EXPLAIN, PEERS, SIMULATED
 
     width = max(map(len, EXPLAIN))
     for name, meaning in (EXPLAIN | SIMULATED).items():
-        shown = f" [{SHOWN[name]}]" if name in SHOWN else ""
+        shown = f" [{_SHOWN[name]}]" if name in _SHOWN else ""
         print(f"{name.ljust(width)}  {meaning}{shown}")
     print(f"\n{PEERS}")

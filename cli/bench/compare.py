@@ -6,27 +6,20 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nfox.errors import NfoxError, UsageError
-from nfox.eval.bench.baseline import Guarded, guard
-from nfox.eval.bench.baseline import baseline as baseline_of
-from nfox.eval.bench.compare import (
-    Change,
-    Rankings,
-    changes,
-    machines_differ,
-    rankings,
-    settings_differ,
-)
-from nfox.eval.bench.noise import FEWEST, MARGIN
-from nfox.eval.bench.result import BASELINE, SCHEMA
 
 from ..errors import print_error
 from ..options.dataclass_options import option
 from ..output_files import check_out, write_out
+
+if TYPE_CHECKING:
+    from nfox.eval.bench.compare import Change, Rankings
+    from nfox.eval.bench.guard import GuardReport
+    from nfox.eval.bench.result import BenchResult
 
 _COMPARE, _BASELINE = "Comparison", "Baseline"
 
@@ -74,18 +67,21 @@ def compare(arguments: CompareArguments) -> None:
     With --guard it fails (exit code 1) if a speed-up, tau, an efficiency or the loop's overhead
     is worse than noise allows, or if a method is missing.
     """
-    from .files import read
+    from nfox.eval.bench.baseline import baseline
+    from nfox.eval.bench.guard import guard
+    from nfox.eval.bench.noise import MARGIN
+    from nfox.eval.bench.result import Baseline, BenchResult, read
 
     if arguments.margin is not None and not arguments.guard:
         raise UsageError("--margin is of --guard", "add --guard, or leave it out")
     check_out(arguments.out, "comparison")
-    old = read(arguments.old, SCHEMA, BASELINE)
-    new = read(arguments.new, SCHEMA)
+    old: BenchResult | Baseline = read(arguments.old, BenchResult, Baseline)
+    new = read(arguments.new, BenchResult)
     if arguments.guard:
-        base = old if old["schema"] == BASELINE else baseline_of([old])
+        base = old if isinstance(old, Baseline) else baseline([old])
         margin = MARGIN if arguments.margin is None else arguments.margin
         _guard(guard(base, new, margin), arguments.out)
-    elif old["schema"] == BASELINE:
+    elif isinstance(old, Baseline):
         raise UsageError(f"{arguments.old} is a baseline", "add --guard")
     else:
         _compare(old, new, arguments.out)
@@ -96,52 +92,57 @@ def baseline(arguments: BaselineArguments) -> None:
 
     Several runs of one command are better than one: what differs between them is noise.
     """
-    from .files import read
+    from nfox.eval.bench import baseline
+    from nfox.eval.bench.result import BenchResult, read
 
     check_out(arguments.out, "baseline")
-    made = baseline_of([read(file, SCHEMA) for file in arguments.results])
-    write_out(arguments.out, json.dumps(made, indent=1) + "\n", "nothing else was changed")
-    print(f"{len(made['rows'])} rows of {made['results']} results are in {arguments.out}")
+    base = baseline.baseline([read(file, BenchResult) for file in arguments.results])
+    write_out(arguments.out, base.json_text(), "nothing else was changed")
+    print(f"{len(base.rows)} rows of {base.results} results are in {arguments.out}")
 
 
-def _compare(old: dict[str, Any], new: dict[str, Any], out: Path | None) -> None:
+def _compare(old: BenchResult, new: BenchResult, out: Path | None) -> None:
     """Show what changed, and what is only in one of the results."""
-    from .compare_table import called, print_changes
+    from nfox.eval.bench.compare import changes, machines_differ, rankings, settings_differ
+
+    from .compare_table import print_changes, row_name
 
     notes = settings_differ(old, new)
-    if machine := machines_differ(old, new):
+    if machine := machines_differ(old.machine, new.machine):
         notes.append(f"machines differ: {'; '.join(machine)}; tok/s and MB are not compared")
-    found, ranked = changes(old, new), rankings(old, new)
-    print_changes([change for change in found if change.figures])
+    compared, ranked = changes(old, new), rankings(old, new)
+    print_changes([change for change in compared if change.figures])
     for note in notes:
         print(note)
-    for change in found:
+    for change in compared:
         if not change.figures:
-            print(f"{change.verdict.replace('only', 'only in the')} result: {called(change)}")
+            print(f"{change.verdict.replace('only', 'only in the')} result: {row_name(change)}")
     for first, second in ranked.contrary:
         print(f"ranked contrarily: {first} was faster than {second}, and is slower")
-    print(_summary(found, ranked))
-    listed = [asdict(change) for change in found]
-    said = {"notes": notes, "changes": listed, "rankings": asdict(ranked)}
-    _write(out, {"schema": "nfox.bench.compare/1", **said})
+    print(_summary(compared, ranked))
+    listed = [asdict(change) for change in compared]
+    comparison = {"notes": notes, "changes": listed, "rankings": asdict(ranked)}
+    _write(out, {"schema": "nfox.bench.compare/1", **comparison})
 
 
-def _summary(found: list[Change], ranked: Rankings) -> str:
-    both = [change for change in found if change.figures]
+def _summary(compared: list[Change], ranked: Rankings) -> str:
+    from nfox.eval.bench.noise import FEWEST
+
+    both = [change for change in compared if change.figures]
     changed = sum(change.beyond_noise for change in both)
-    open_ = sum(change.verdict == "not judged" for change in both)
+    unjudged = sum(change.verdict == "not judged" for change in both)
     why = f"fewer than {FEWEST} conversations, or not measured"
-    unknown = f" ({open_} not judged: {why})" if open_ else ""
+    unknown = f" ({unjudged} not judged: {why})" if unjudged else ""
     pairs = len(ranked.contrary)
-    said = {0: "no pair of methods is", 1: "1 pair of methods is"}
+    counted = {0: "no pair of methods is", 1: "1 pair of methods is"}
     return (
         f"{changed} of {len(both)} changed beyond noise{unknown}; "
-        f"{said.get(pairs, f'{pairs} pairs of methods are')} ranked contrarily "
+        f"{counted.get(pairs, f'{pairs} pairs of methods are')} ranked contrarily "
         f"({ranked.alike} alike, {ranked.close} too close to tell)"
     )
 
 
-def _guard(found: Guarded, out: Path | None) -> None:
+def _guard(report: GuardReport, out: Path | None) -> None:
     """Show what was held against a baseline.
 
     Raises:
@@ -149,24 +150,24 @@ def _guard(found: Guarded, out: Path | None) -> None:
     """
     from .compare_table import complaint, print_checks
 
-    print_checks(found.checks)
-    _write(out, {"schema": "nfox.bench.guard/1", **asdict(found)})
-    for note in found.notes:
+    print_checks(report.checks)
+    _write(out, {"schema": "nfox.bench.guard/1", **asdict(report)})
+    for note in report.notes:
         print(f"nfox: {note}", file=sys.stderr)
-    worse = [check for check in found.checks if check.worse]
+    worse = [check for check in report.checks if check.worse]
     for check in worse:
         print_error(complaint(check))
-    for name in found.missing:
+    for name in report.missing:
         print_error(f"{name}: in the baseline, missing in the result")
-    if worse or found.missing:
+    if worse or report.missing:
         raise NfoxError(
-            f"{len(worse)} of {len(found.checks)} ratios are worse than noise allows, "
-            f"{len(found.missing)} rows are missing",
+            f"{len(worse)} of {len(report.checks)} ratios are worse than noise allows, "
+            f"{len(report.missing)} rows are missing",
             "if that is meant, make a new baseline: nfox bench baseline RESULT RESULT --out FILE",
         )
-    print(f"none of {len(found.checks)} ratios is worse than noise allows")
+    print(f"none of {len(report.checks)} ratios is worse than noise allows")
 
 
-def _write(out: Path | None, said: dict[str, Any]) -> None:
+def _write(out: Path | None, content: dict[str, Any]) -> None:
     if out is not None:
-        write_out(out, json.dumps(said, indent=1) + "\n", "what was found stands above")
+        write_out(out, json.dumps(content, indent=1) + "\n", "what was found stands above")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nfox.eval.bench.baseline import Check
 from nfox.eval.bench.compare import Change
+from nfox.eval.bench.figures import ALL
+from nfox.eval.bench.guard import Check
 from nfox.eval.bench.noise import Interval
-from nfox.eval.bench.result import ALL
 
 from .table import console, table
 
@@ -59,9 +59,9 @@ def print_checks(checks: Sequence[Check]) -> None:
     _print_table([*(_label(ratio) for ratio in ratios), "verdict"], cells)
 
 
-def called(of: Change | Check) -> str:
-    """Name a row: its method, and its category unless it is of all tasks."""
-    return of.method if of.category == ALL else f"{of.method}, {of.category}"
+def row_name(row: Change | Check) -> str:
+    """Return the name of a row: its method, and its category unless it is of all tasks."""
+    return row.method if row.category == ALL else f"{row.method}, {row.category}"
 
 
 def complaint(check: Check) -> str:
@@ -70,7 +70,7 @@ def complaint(check: Check) -> str:
     now = "cannot be seen" if check.now is None else f"is {_shown(ratio, check.now)}"
     bound = "at most" if ratio == "overhead" else "at least"
     return (
-        f"{called(check)}: {_label(ratio)} {now}, was {_shown(ratio, check.was)}; "
+        f"{row_name(check)}: {_label(ratio)} {now}, was {_shown(ratio, check.was)}; "
         f"noise allows {bound} {_written(ratio, check.limit)}"
     )
 

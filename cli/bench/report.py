@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nfox.errors import UsageError
-from nfox.eval.bench.result import SCHEMA, Result
-from nfox.eval.report import plot_style as drawing
 
 from ..options.dataclass_options import option
 from ..output_files import check_folder, check_out, make_folder, write_out
+
+if TYPE_CHECKING:
+    from nfox.eval.bench.result import BenchResult
 
 _REPORT = "Report"
 _SHOWN = "what was measured stands above"
@@ -36,14 +37,14 @@ class ReportArguments:
 
 def report(arguments: ReportArguments) -> None:
     """Show what a benchmark found: as a page, as plots, or both."""
-    from .files import read
+    from nfox.eval.bench.result import BenchResult, read
 
     if arguments.html is None and arguments.plots is None:
         raise UsageError(
             "there is nothing to write", "nfox bench report RESULT.json --html FILE --plots FOLDER"
         )
     check_report(arguments.html, arguments.plots)
-    result = read(arguments.result, SCHEMA)
+    result = read(arguments.result, BenchResult)
     write_report(result, arguments.html, arguments.plots, f"{arguments.result} is whole")
 
 
@@ -60,10 +61,14 @@ def check_report(html: Path | None, plots: Path | None) -> None:
     check_out(html, "page")
     check_folder(plots, "plots")
     if plots is not None:
-        drawing.check()
+        from nfox.eval.report.plot_style import check
+
+        check()
 
 
-def write_report(result: Result, html: Path | None, plots: Path | None, kept: str = _SHOWN) -> None:
+def write_report(
+    result: BenchResult, html: Path | None, plots: Path | None, kept: str = _SHOWN
+) -> None:
     """Write a page and plots, and say so.
 
     Args:
@@ -84,7 +89,8 @@ def write_report(result: Result, html: Path | None, plots: Path | None, kept: st
         _write_plots(result, plots, kept)
 
 
-def _write_plots(result: Result, folder: Path, kept: str) -> None:
+def _write_plots(result: BenchResult, folder: Path, kept: str) -> None:
+    from nfox.eval.report.plot_style import image
     from nfox.eval.report.plots import plots
 
     figures = plots(result)
@@ -93,6 +99,6 @@ def _write_plots(result: Result, folder: Path, kept: str) -> None:
         return
     make_folder(folder, kept)
     for name, figure in figures.items():
-        write_out(folder / f"{name}.svg", drawing.image(figure, "svg"), kept)
-        write_out(folder / f"{name}.png", drawing.image(figure, "png"), kept)
+        write_out(folder / f"{name}.svg", image(figure, "svg"), kept)
+        write_out(folder / f"{name}.png", image(figure, "png"), kept)
     print(f"plots written to {folder}, each as .svg and .png: {', '.join(figures)}")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nfox.drafters import names as method_names
 from nfox.drafters import plain, ready
 from nfox.errors import ModelError, UsageError
-from nfox.eval.bench.result import SCHEMA
 
 from ..display.header import model_name
 from ..display.progress import loading_display
@@ -21,12 +20,12 @@ from ..load import load_engine
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..output_files import make_folder
 from .answers import write_answers
-from .files import trials_file
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
     from nfox.eval.bench.entrants import Entrant
     from nfox.eval.bench.journal import Kept
+    from nfox.eval.bench.result import BenchResult
     from nfox.eval.bench.runner import Bench, Task, Trial
     from nfox.eval.bench.sweeps import Sweep
 
@@ -39,7 +38,7 @@ _GAMMA = 4  # tokens that a simulated drafter drafts
 class Found(Protocol):
     """Takes a result."""
 
-    def __call__(self, result: dict[str, Any], /, *, complete: bool) -> None: ...
+    def __call__(self, result: BenchResult, /, *, complete: bool) -> None: ...
 
 
 def run(
@@ -181,11 +180,13 @@ def _kept(out: Path | None, made: Bench, settings: dict[str, Any]) -> Kept | Non
     """Return the file that keeps trials until all are there; None if results are not kept."""
     if out is None:
         return None
-    from nfox.eval.bench.journal import Kept
+    from nfox.eval.bench.journal import Kept, trials_file
     from nfox.eval.bench.machine import machine
 
     here = machine(made.engine, "")
-    there = {name: here[name] for name in ("device", "threads", "dtype", "commit", "versions")}
+    there = {
+        name: getattr(here, name) for name in ("device", "threads", "dtype", "commit", "versions")
+    }
     facts = settings | there | {"entrants": [one.name for one in made.entrants]}
     facts["tasks"] = [asdict(task) for task in made.tasks]
     return Kept(trials_file(out), facts)
@@ -223,10 +224,12 @@ def _tell(done: int, of: int) -> None:
 
 def _result(
     made: Bench, trials: Sequence[Trial], settings: dict[str, Any], name: str
-) -> dict[str, Any]:
-    """Return everything that was found, as it is written."""
+) -> BenchResult:
+    """Return everything that was measured, as it is written."""
+    from nfox.eval.bench.figures import DivergenceRow
     from nfox.eval.bench.machine import machine
     from nfox.eval.bench.metrics import rows
+    from nfox.eval.bench.result import BenchResult, EntrantRecord
     from nfox.eval.bench.simulation import simulation
 
     engine = made.engine
@@ -236,21 +239,25 @@ def _result(
         """Name a place beside the model, wherever it lies."""
         return made.runners[entrant].describe().replace(engine.model.name, name)
 
-    parted = made.parted(trials)
+    divergences = made.parted(trials)
     peers = {one.name for one in made.entrants if one.kind == "peer"}
-    found = rows(trials, [task.category for task in made.tasks], parted, peers)
-    return {
-        "schema": SCHEMA,
-        "machine": machine(engine, command_line()),
-        "settings": settings,
-        "entrants": {
-            one.name: {"kind": one.kind, "settings": describe(one.name)} for one in made.entrants
+    categories = [task.category for task in made.tasks]
+    table = rows(target, trials, categories, divergences, peers)
+    return BenchResult(
+        machine=machine(engine, command_line()),
+        settings=settings,
+        entrants={
+            one.name: EntrantRecord(kind=one.kind, settings=describe(one.name))
+            for one in made.entrants
         },
-        "missing": made.missing,
-        "rows": [{"target": target, **row} for row in found],
-        "simulation": simulation(made.entrants, trials, found, engine.costs),
-        "divergences": [{**asdict(one), "task": made.tasks[one.task].id} for one in parted],
-    }
+        missing=made.missing,
+        rows=table,
+        simulation=simulation(made.entrants, trials, table, engine.costs),
+        divergences=[
+            DivergenceRow(**{**asdict(each), "task": made.tasks[each.task].id})
+            for each in divergences
+        ],
+    )
 
 
 def _write_more(made: Bench, trials: Sequence[Trial], results: ResultArguments, name: str) -> None:

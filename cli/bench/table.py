@@ -8,114 +8,116 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nfox.eval.bench.figures import Row, SimulationRow, written
 from nfox.eval.bench.noise import enough
-from nfox.eval.bench.result import Result, Row, categories, of_category, rounds
+from nfox.eval.bench.result import BenchResult, rounds
 
 _PIPE = 200  # columns where nobody says how many there are; tables take what they need
 
 
 def console() -> Console:
-    """Return what tables are printed on: as wide as the terminal, and wide enough in a pipe."""
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=_PIPE)
+    """Return a console for tables: as wide as the terminal, and wide enough in a pipe."""
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=_PIPE)
 
 
-def print_table(result: Result) -> None:
-    """Print all tasks together, then every category, and what else was found."""
+def print_table(result: BenchResult) -> None:
+    """Print all tasks together, then every category, simulated rates, and notes on the run."""
     out = console()
-    kinds, rows = categories(result), of_category(result)
-    missing = result["missing"]
-    width = max(len(name) for name in (*result["entrants"], *missing))
+    rows = result.of_category()
+    width = max(len(name) for name in (*result.entrants, *result.missing))
     out.print(_together(rows, width, rounds(result)))
-    for name, why in missing.items():
+    for name, why in result.missing.items():
         out.print(Text.assemble(name.ljust(width + 2), (why, "dim")))
-    if kinds:
+    if result.categories:
         out.print()
-        out.print(_by_category(kinds, result["rows"]))
-    if result["simulation"]:
+        out.print(_by_category(result))
+    if result.simulation:
         out.print()
-        out.print(_simulation(result["simulation"]))
-    for line in _notes(rows, result):
+        out.print(_simulation(result.simulation))
+    for line in _notes(rows[0], result):
         out.print(Text(line, "dim"))
 
 
-def _notes(rows: Sequence[Row], result: Result) -> list[str]:
-    """Return what is to be known of the run: the machine, the peers, where replies part."""
-    machine, parted = result["machine"], result["divergences"]
-    target = ", ".join((rows[0]["target"], machine["dtype"], machine["device"]))
-    costs = machine["costs"] or "costs not measured"
-    lines = ["", f"{target}, {machine['threads']} threads, {rows[0]['prompts']} prompts; {costs}"]
-    for name, entrant in result["entrants"].items():
-        if entrant["kind"] == "peer":
-            lines.append(f"{name}: {entrant['settings']}")
-    if parted:
-        widest = max(parted, key=lambda one: one["gap"])
-        where = f"{widest['entrant']}, {widest['task']}, token {widest['token']}"
-        said = f"{len(parted)} conversations part from the plain ones; widest gap of logits "
-        lines.append(f"{said}{widest['gap']:.3f} ({where})")
+def _notes(row: Row, result: BenchResult) -> list[str]:
+    """Return lines about the machine, the peers, and where replies part from the plain ones.
+
+    Args:
+        row: any of all tasks.
+        result: of the run.
+    """
+    machine = result.machine
+    target = f"{row.target}, {machine.dtype}, {machine.device}"
+    costs = machine.costs or "costs not measured"
+    lines = ["", f"{target}, {machine.threads} threads, {row.prompts} prompts; {costs}"]
+    for name, entrant in result.entrants.items():
+        if entrant.kind == "peer":
+            lines.append(f"{name}: {entrant.settings}")
+    if result.divergences:
+        widest = max(result.divergences, key=lambda divergence: divergence.gap or 0.0)
+        where = f"{widest.entrant}, {widest.task}, token {widest.token}"
+        count = f"{len(result.divergences)} conversations part from the plain ones"
+        lines.append(f"{count}; widest gap of logits {written(widest.gap, '.3f')} ({where})")
     return lines
 
 
 def table(*columns: str) -> Table:
-    """Make a table of figures; the first column names things."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    """Return an empty table of figures; the first column names things."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, column in enumerate(columns):
-        made.add_column(column, justify="right" if place else "left", no_wrap=True)
-    return made
+        grid.add_column(column, justify="right" if place else "left", no_wrap=True)
+    return grid
 
 
-def _together(rows: Sequence[Row], width: int, times: int) -> Table:
-    """Return the table of all tasks; of few conversations bounds say nothing."""
+def _together(rows: Sequence[Row], width: int, rounds: int) -> Table:
+    """Return the table of all tasks; of few conversations bounds say nothing.
+
+    Args:
+        rows: of all tasks.
+        width: of the column of names.
+        rounds: how many times every task was run.
+    """
     names = ("tau", "tok/s", "speed-up", "95 %", "eff.", "identical", "TTFT")
     grid = table(" " * width, *names, "t(N)/t(1)", "d", "predicted", "loop")
     for row in rows:
-        too_long = f" ({row['too_long']} too long)" if row["too_long"] else ""
-        known = row["steps"] > 0  # not of a peer where all came with the prompt's forward
-        grid.add_row(
-            row["method"] + too_long,
-            f"{row['tau']:.2f}" if known else "",
-            f"{row['tokens_per_second']:.1f}" if known else "",
-            f"{row['speedup']:.2f}" if known else "",
-            f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}"
-            if known and enough(row, times)
+        too_long = f" ({row.too_long} too long)" if row.too_long else ""
+        speeds = [
+            written(row.tau),
+            written(row.tokens_per_second, ".1f"),
+            written(row.speedup),
+            f"{written(row.speedup_low)}-{written(row.speedup_high)}"
+            if enough(row, rounds)
             else "",
-            f"{row['efficiency']:.2f}" if known else "",
-            f"{row['identical']:.0%}",
-            f"{row['ttft_ms']:.0f} ms",
-            *(shown(row[name]) for name in ("wide", "drafting", "predicted")),
-            shown(row["overhead"], ".0%"),
-        )
-    return grid
-
-
-def shown(value: float | None, layout: str = ".2f") -> str:
-    """Write a figure; one that is not known is left blank."""
-    return "" if value is None else format(value, layout)
-
-
-def _by_category(kinds: Sequence[str], rows: Sequence[Row]) -> Table:
-    grid = table("tau, speed-up", *kinds)
-    found = {(row["method"], row["category"]): row for row in rows}
-    for name in dict.fromkeys(row["method"] for row in rows):
-        cells = [found[name, kind] for kind in kinds]
-        # Nothing is known of a peer's steps where all came with the prompt's forward.
-        shares = (
-            f"{cell['tau']:.2f}  {cell['speedup']:.2f}" if cell["steps"] else "" for cell in cells
-        )
-        grid.add_row(name, *shares)
-    return grid
-
-
-def _simulation(listed: Sequence[Row]) -> Table:
-    grid = table("simulated", "gamma", "tau", "of the formula", "cut", "speed-up", "expected")
-    for one in listed:
+            written(row.efficiency),
+        ]
         grid.add_row(
-            one["method"],
-            str(one["gamma"]),
-            f"{one['tau']:.2f}",
-            f"{one['expected_tau']:.2f}",
-            f"{one['expected_tau_cut']:.2f}",
-            f"{one['speedup']:.2f}",
-            shown(one["expected_speedup"]),
+            row.method + too_long,
+            *(speeds if row.steps else [""] * len(speeds)),  # see `_by_category`
+            written(row.identical, ".0%"),
+            f"{written(row.ttft_ms, '.0f')} ms",
+            *map(written, (row.wide, row.drafting, row.predicted)),
+            written(row.overhead, ".0%"),
         )
+    return grid
+
+
+def _by_category(result: BenchResult) -> Table:
+    grid = table("tau, speed-up", *result.categories)
+    rows = {(row.method, row.category): row for row in result.rows}
+    for name in dict.fromkeys(row.method for row in result.rows):
+        cells = [rows[name, category] for category in result.categories]
+        # Nothing is known of a peer's steps where all tokens came with the prompt's forward.
+        grid.add_row(
+            name,
+            *(f"{written(row.tau)}  {written(row.speedup)}" if row.steps else "" for row in cells),
+        )
+    return grid
+
+
+def _simulation(rows: Sequence[SimulationRow]) -> Table:
+    grid = table("simulated", "gamma", "tau", "of the formula", "cut", "speed-up", "expected")
+    for row in rows:
+        taus = (row.tau, row.expected_tau, row.expected_tau_cut)
+        speedups = (row.speedup, row.expected_speedup)
+        grid.add_row(row.method, str(row.gamma), *map(written, (*taus, *speedups)))
     return grid

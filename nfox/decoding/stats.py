@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from nfox.decoding.generate import Step
+if TYPE_CHECKING:
+    from nfox.decoding.generate import Step
 
 DEFINITIONS = {
     "steps": "target forwards after prefill; each scores one tree",

@@ -13,12 +13,13 @@ from full_disk import room
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
-from nfox.cli.bench.files import trials_file
 from nfox.drafters import names, plain
-from nfox.eval.bench.metrics import EXPLAIN, PEERS
+from nfox.eval.bench.figures import EXPLAIN, PEERS
+from nfox.eval.bench.journal import trials_file
 from nfox.eval.bench.runner import Bench, Trial
 
 PLAIN = plain()
+PUBLISHED = Path(__file__).parent.parent.parent / "docs" / "benchmark" / "embedded.json"
 
 
 def run(*arguments: object) -> Result:
@@ -35,6 +36,10 @@ def test_the_command_writes_what_is_documented(tmp_path: Path) -> None:
                "--simulate-acceptance", 0.5)  # fmt: skip
     assert done.exit_code == 0, done.stderr
     said = json.loads(out.read_text())
+    published = json.loads(PUBLISHED.read_text())
+    assert list(said) == list(published)
+    assert list(said["rows"][0]) == list(published["rows"][0])
+    assert list(said["machine"]) == list(published["machine"])
     assert said["schema"] == "nfox.bench/1"
     assert {"device", "dtype", "versions", "command", "commit", "threads"} <= said["machine"].keys()
     assert said["settings"]["max_new_tokens"] == 8

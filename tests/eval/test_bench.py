@@ -24,8 +24,8 @@ from nfox.drafters import plain
 from nfox.drafters.spec import Speculative
 from nfox.errors import UsageError
 from nfox.eval.bench.entrants import Drafting, Entrant
+from nfox.eval.bench.figures import ALL, Row
 from nfox.eval.bench.metrics import rows, speedups
-from nfox.eval.bench.result import ALL
 from nfox.eval.bench.runner import Bench, Divergence, Task, Trial
 from nfox.eval.bench.simulated_drafter import Decreed, Oracle
 from nfox.eval.bench.simulation import expected_steps, simulation
@@ -47,8 +47,8 @@ def trial(who: str, task: int, turn: int, *replies: Stats, ids: Any = None, **mo
     return Trial(who, task, turn, ids or [[1, 2]], list(replies), more.pop("memory", 0), **more)
 
 
-def one_row(found: list[dict[str, Any]], who: str, kind: str = ALL) -> dict[str, Any]:
-    (row,) = [row for row in found if row["method"] == who and row["category"] == kind]
+def one_row(found: list[Row], who: str, kind: str = ALL) -> Row:
+    (row,) = [row for row in found if row.method == who and row.category == kind]
     return row
 
 
@@ -66,27 +66,28 @@ def test_the_figures_of_a_method_by_hand() -> None:
               stats([1], seconds=0.5, first_token_seconds=0.3), ids=[[1, 2], [3]],
               memory=20_000_000),
     ]  # fmt: skip
-    found = one_row(rows(trials, ["a", "a"]), "fast")
-    assert (found["prompts"], found["tokens"], found["steps"]) == (2, 11, 5)
-    assert found["tau"] == pytest.approx(11 / 5)
-    assert found["tokens_per_second"] == pytest.approx(11 / 2.0)
-    assert found["speedup"] == pytest.approx((11 / 2.0) / (11 / 5.5))
-    assert found["efficiency"] == pytest.approx(found["speedup"] / (11 / 5))
-    assert found["ttft_ms"] == pytest.approx(300)
-    assert found["identical"] == 0.5  # the second conversation has another reply
-    assert found["accept_by_depth"] == pytest.approx([3 / 4, 1 / 2])
-    assert found["peak_memory_mb"] == 20
+    found = one_row(rows("tiny", trials, ["a", "a"]), "fast")
+    assert (found.prompts, found.tokens, found.steps) == (2, 11, 5)
+    assert found.tau == pytest.approx(11 / 5)
+    assert found.tokens_per_second == pytest.approx(11 / 2.0)
+    assert found.speedup == pytest.approx((11 / 2.0) / (11 / 5.5))
+    assert found.efficiency == pytest.approx(found.speedup / (11 / 5))
+    assert found.ttft_ms == pytest.approx(300)
+    assert found.identical == 0.5  # the second conversation has another reply
+    assert found.accept_by_depth == pytest.approx([3 / 4, 1 / 2])
+    assert found.peak_memory_mb == 20
     parts = {"draft": 40, "target": 100, "verify": 20, "cache": 10, "host": 230}
-    assert found["time"] == pytest.approx(parts)  # ms of each of 5 steps
-    assert found["wide"] == pytest.approx(0.1 / (5.5 / 11))  # of the steps of plain decoding
-    assert found["drafting"] == pytest.approx(0.04 / 0.5)
-    assert found["predicted"] == pytest.approx(2.2 / (0.2 + 0.08))
-    assert found["overhead"] == pytest.approx((2.0 - 0.2 - 0.5) / 2.0)
-    assert found["speedup_total"] == pytest.approx((5 / 2.5) / (4 / 5.5))  # by replies' tokens
-    assert found["nodes"] == pytest.approx(14 / 5)
-    base = one_row(rows(trials, ["a", "a"]), PLAIN)
-    assert (base["speedup"], base["identical"], base["tau"]) == (1, 1, 1)
-    assert base["accept_by_depth"] == []
+    assert found.time is not None
+    assert found.time.model_dump() == pytest.approx(parts)  # ms of each of 5 steps
+    assert found.wide == pytest.approx(0.1 / (5.5 / 11))  # of the steps of plain decoding
+    assert found.drafting == pytest.approx(0.04 / 0.5)
+    assert found.predicted == pytest.approx(2.2 / (0.2 + 0.08))
+    assert found.overhead == pytest.approx((2.0 - 0.2 - 0.5) / 2.0)
+    assert found.speedup_total == pytest.approx((5 / 2.5) / (4 / 5.5))  # by replies' tokens
+    assert found.nodes == pytest.approx(14 / 5)
+    base = one_row(rows("tiny", trials, ["a", "a"]), PLAIN)
+    assert (base.speedup, base.identical, base.tau) == (1, 1, 1)
+    assert base.accept_by_depth == []
 
 
 def test_categories_are_reported_apart_and_together() -> None:
@@ -96,12 +97,12 @@ def test_categories_are_reported_apart_and_together() -> None:
         for who in (PLAIN, "fast")
     ]
     parted = [Divergence("fast", 1, 0, 4, 0.5), Divergence("fast", 2, 0, 1, 0.25)]
-    found = rows(trials, ["x", "x", "y"], parted)
-    assert [row["category"] for row in found] == [ALL, ALL, "x", "x", "y", "y"]
-    assert [one_row(found, "fast", kind)["prompts"] for kind in (ALL, "x", "y")] == [3, 2, 1]
-    assert [one_row(found, "fast", kind)["gap"] for kind in (ALL, "x", "y")] == [0.5, 0.5, 0.25]
-    assert [one_row(found, PLAIN, kind)["gap"] for kind in (ALL, "x", "y")] == [0, 0, 0]
-    assert all(one_row(found, "fast", kind)["speedup"] == 2 for kind in (ALL, "x", "y"))
+    found = rows("tiny", trials, ["x", "x", "y"], parted)
+    assert [row.category for row in found] == [ALL, ALL, "x", "x", "y", "y"]
+    assert [one_row(found, "fast", kind).prompts for kind in (ALL, "x", "y")] == [3, 2, 1]
+    assert [one_row(found, "fast", kind).gap for kind in (ALL, "x", "y")] == [0.5, 0.5, 0.25]
+    assert [one_row(found, PLAIN, kind).gap for kind in (ALL, "x", "y")] == [0, 0, 0]
+    assert all(one_row(found, "fast", kind).speedup == 2 for kind in (ALL, "x", "y"))
 
 
 def test_nothing_drafted_nothing_said_and_too_long() -> None:
@@ -111,10 +112,10 @@ def test_nothing_drafted_nothing_said_and_too_long() -> None:
         trial(PLAIN, 1, 0, ids=[], too_long=True),
         trial("slow", 1, 0, ids=[], too_long=True),
     ]
-    found = one_row(rows(trials, ["a", "a"]), "slow")
-    assert (found["tau"], found["speedup"], found["too_long"]) == (1, 0.5, 1)
-    empty = one_row(rows(trials[2:], ["a", "a"]), "slow")
-    assert (empty["tokens"], empty["tau"], empty["speedup"]) == (0, 0, 0)
+    found = one_row(rows("tiny", trials, ["a", "a"]), "slow")
+    assert (found.tau, found.speedup, found.too_long) == (1, 0.5, 1)
+    empty = one_row(rows("tiny", trials[2:], ["a", "a"]), "slow")
+    assert (empty.tokens, empty.tau, empty.speedup) == (0, 0, 0)
 
 
 def test_the_interval_holds_the_ratio_and_narrows_with_more_prompts() -> None:
@@ -192,7 +193,7 @@ def test_rounds_are_interleaved_and_conversations_are_equal(chat: Engine) -> Non
     # Later turns read only what is new.
     later = next(one for one in trials if one.task == 1).stats[1:]
     assert all(0 < reply.cached_tokens < reply.prompt_tokens for reply in later)
-    assert {row["identical"] for row in rows(trials, ["a", "b"])} == {1.0}
+    assert {row.identical for row in rows("tiny", trials, ["a", "b"])} == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -232,11 +233,11 @@ def test_the_speed_of_a_simulation_by_hand() -> None:
     drafting = {"draft_seconds": 0.2, "target_seconds": 0.5, "verify_seconds": 0.0}
     own = trial(one.name, 0, 0, stats([2, 1, 1, 2], seconds=1.0, **drafting))
     trials = [trial(PLAIN, 0, 0, stats([1] * 6, seconds=0.6)), own]
-    (found,) = simulation([one], trials, rows(trials, ["a"]), Costs({1: 0.1, 2: 0.15}))
-    assert (found["tau"], found["expected_tau"]) == (1.5, 1.5)
+    (found,) = simulation([one], trials, rows("tiny", trials, ["a"]), Costs({1: 0.1, 2: 0.15}))
+    assert (found.tau, found.expected_tau) == (1.5, 1.5)
     # tau t(1) / (t(2) + d), and drafting a token takes .2 / 4 steps.
-    assert found["expected_speedup"] == pytest.approx(1.5 * 0.1 / (0.15 + 0.05))
-    assert found["expected_tau_cut"] == pytest.approx(6 / expected_steps(0.5, 1, 6))
+    assert found.expected_speedup == pytest.approx(1.5 * 0.1 / (0.15 + 0.05))
+    assert found.expected_tau_cut == pytest.approx(6 / expected_steps(0.5, 1, 6))
 
 
 def test_a_simulation_goes_through_the_engine(chat: Engine) -> None:
@@ -246,16 +247,16 @@ def test_a_simulation_goes_through_the_engine(chat: Engine) -> None:
     rates = [(0.0, 4), (1.0, 4), (1.0, 1), (0.7, 2)]
     try:
         made = Bench(chat, [PLAIN_ONE, *(Entrant.simulated(*rate) for rate in rates)], TASKS)
-        found = rows(trials := list(made.rounds(1, 0)), ["a", "a"])
+        found = rows("tiny", trials := list(made.rounds(1, 0)), ["a", "a"])
     finally:
         chat.stop_ids, chat.settings = stops, settings
     assert made.parted(trials) == []
     wrong, right, single, between = simulation(made.entrants, trials, found, None)
-    assert wrong["tau"] == wrong["expected_tau"] == 1
-    assert (right["tau"], right["expected_tau"]) == (5, 5)
-    assert (single["tau"], single["expected_tau"]) == (2, 2)
-    assert between["tau"] == pytest.approx(between["expected_tau_cut"], rel=0.1)  # of 480 tokens
-    assert between["expected_tau_cut"] < between["expected_tau"]  # replies end inside of a step
+    assert wrong.tau == wrong.expected_tau == 1
+    assert (right.tau, right.expected_tau) == (5, 5)
+    assert (single.tau, single.expected_tau) == (2, 2)
+    assert between.tau == pytest.approx(between.expected_tau_cut, rel=0.1)  # of 480 tokens
+    assert between.expected_tau_cut < between.expected_tau  # replies end inside of a step
 
 
 def test_near_ties_do_not_end_a_simulation(chat: Engine) -> None:
@@ -285,13 +286,13 @@ def known_beyond_its_end(chat: Engine, **settings: Any) -> Iterator[tuple[Bench,
         chat.stop_ids, chat.settings = stops, before
 
 
-def held(made: Bench) -> tuple[Stats, dict[str, Any]]:
+def held(made: Bench) -> tuple[Stats, Row]:
     """Hold the first task plainly and simulated; return the latter's stats and row."""
     known = made.known[0]
     trials = [made.hold(PLAIN_ONE, 0, 0)]
     made.known[0] = known
     trials.append(made.hold(made.entrants[1], 0, 0))
-    return trials[1].stats[0], one_row(rows(trials, ["a"]), made.entrants[1].name)
+    return trials[1].stats[0], one_row(rows("tiny", trials, ["a"]), made.entrants[1].name)
 
 
 def test_an_end_inside_a_block_is_the_last_token_that_counts(chat: Engine) -> None:
@@ -300,30 +301,30 @@ def test_an_end_inside_a_block_is_the_last_token_that_counts(chat: Engine) -> No
         chat.stop_ids = frozenset({whole[place]})
         stats, row = held(made)
     assert stats.lengths == [5, place - 4]  # of a block of five
-    assert (row["tokens"], row["steps"], row["tau"]) == (place + 1, 2, (place + 1) / 2)
-    assert row["nodes"] == 4  # drafted, whatever became of it
-    assert row["identical"] == 1
+    assert (row.tokens, row.steps, row.tau) == (place + 1, 2, (place + 1) / 2)
+    assert row.nodes == 4  # drafted, whatever became of it
+    assert row.identical == 1
 
 
 def test_a_reply_that_is_cut_counts_what_it_has(chat: Engine) -> None:
     with known_beyond_its_end(chat, max_new_tokens=7) as (made, _):
         stats, row = held(made)
-    assert (stats.lengths, row["tau"], row["accept_by_depth"]) == ([5, 2], 3.5, [1, 1, 1, 1])
+    assert (stats.lengths, row.tau, row.accept_by_depth) == ([5, 2], 3.5, [1, 1, 1, 1])
 
 
 def test_a_reply_of_one_token(chat: Engine) -> None:
     with known_beyond_its_end(chat, max_new_tokens=1) as (made, _):
         stats, row = held(made)
-    assert (row["tokens"], row["steps"], row["tau"], row["nodes"]) == (1, 1, 1, 0)
-    assert row["ttft_ms"] == pytest.approx(1e3 * (stats.prefill_seconds + stats.seconds))
-    assert row["accept_by_depth"] == []
+    assert (row.tokens, row.steps, row.tau, row.nodes) == (1, 1, 1, 0)
+    assert row.ttft_ms == pytest.approx(1e3 * (stats.prefill_seconds + stats.seconds))
+    assert row.accept_by_depth == []
 
 
 def test_a_method_that_drafts_nothing_has_the_figures_of_plain_decoding(chat: Engine) -> None:
     made = bench(chat, "jacobi:window=0:pool=0")
-    row = rows(list(made.rounds(1, 0)), ["a", "b"])[1]
-    assert (row["tau"], row["nodes"], row["accept_by_depth"]) == (1, 0, [])
-    assert row["identical"] == 1
+    row = rows("tiny", list(made.rounds(1, 0)), ["a", "b"])[1]
+    assert (row.tau, row.nodes, row.accept_by_depth) == (1, 0, [])
+    assert row.identical == 1
 
 
 @pytest.mark.parametrize(
@@ -398,7 +399,7 @@ def test_a_conversation_beyond_the_context_is_counted(chat: Engine) -> None:
     (found,) = made.rounds(1, 0)
     assert found.too_long
     assert len(found.replies) == 1
-    assert one_row(rows([found], ["a"]), PLAIN)["too_long"] == 1
+    assert one_row(rows("tiny", [found], ["a"]), PLAIN).too_long == 1
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from nfox.cli.bench.compare import baseline as baseline_command
 from nfox.cli.bench.compare import compare as compare_command
 from nfox.cli.options.dataclass_options import grouped
 from nfox.errors import UsageError
-from nfox.eval.bench.baseline import Check, baseline, guard
+from nfox.eval.bench.baseline import baseline
 from nfox.eval.bench.compare import (
     Change,
     Rankings,
@@ -26,38 +26,71 @@ from nfox.eval.bench.compare import (
     rankings,
     settings_differ,
 )
+from nfox.eval.bench.figures import Row
+from nfox.eval.bench.guard import Check, guard
+from nfox.eval.bench.noise import Interval
+from nfox.eval.bench.result import (
+    Baseline,
+    BaselineMachine,
+    BenchResult,
+    EntrantRecord,
+    File,
+    Machine,
+    read,
+)
 
-Row = dict[str, Any]
+ROOT = Path(__file__).parent.parent.parent
 
 
 def row(method: str, low: float, value: float, high: float, kind: str = "all", **more: Any) -> Row:
     """With a tau of 2, so that the efficiency is half of the speed-up."""
-    usual: Row = {
+    usual: dict[str, Any] = {
         "target": "tiny", "method": method, "category": kind, "prompts": 50, "tau": 2.0,
         "tokens_per_second": 100 * value, "speedup": value, "speedup_low": low,
         "speedup_high": high, "identical": 1.0, "overhead": 0.02, "peak_memory_mb": 300.0,
     }  # fmt: skip
     made = usual | more
-    return {"efficiency": made["tau"] and value / made["tau"]} | made
+    return Row(**({"efficiency": made["tau"] and value / made["tau"]} | made))
 
 
 def plainly(**more: Any) -> Row:
     return row("none", 1, 1, 1, tau=1.0, **more)
 
 
-def result(*rows: Row, **more: Any) -> Row:
+def result(*rows: Row, peers: Sequence[str] = (), **more: Any) -> BenchResult:
     machine = {"device": "a CPU", "threads": 2, "dtype": "bfloat16", "cores": 2}
     settings = {"prompts": "demo", "max_new_tokens": 64, "temperature": None, "stop": []}
-    names = dict.fromkeys(one["method"] for one in rows)
-    return {
-        "schema": "nfox.bench/1",
-        "machine": machine | more.pop("machine", {}),
-        "settings": settings | {"model": "x/tiny"} | more.pop("settings", {}),
-        "entrants": {name: {"kind": "method", "settings": ""} for name in names},
-        "missing": {},
-        "rows": list(rows),
+    kinds = {one.method: "peer" if one.method in peers else "method" for one in rows}
+    return BenchResult(
+        machine=Machine(**(machine | more.pop("machine", {}))),
+        settings=settings | {"model": "x/tiny"} | more.pop("settings", {}),
+        entrants={name: EntrantRecord(kind=kind) for name, kind in kinds.items()},
+        rows=list(rows),
         **more,
-    }
+    )
+
+
+def content(file: File) -> dict[str, Any]:
+    """Return what stands in a file, to be spoiled."""
+    made: dict[str, Any] = json.loads(file.json_text())
+    return made
+
+
+@pytest.mark.parametrize(
+    ("file", "layout"),
+    [("docs/benchmark/embedded.json", BenchResult), ("benchmarks/baseline.json", Baseline)],
+)
+def test_published_files_are_read_and_written_as_they_were(file: str, layout: type[File]) -> None:
+    assert read(ROOT / file, layout).json_text() == (ROOT / file).read_text()
+
+
+def test_what_is_no_number_is_not_known(tmp_path: Path) -> None:
+    spoiled = content(result(row("spec", 1, 2, 3)))
+    spoiled["rows"][0] |= {"tau": float("nan"), "overhead": float("inf")}
+    (file := tmp_path / "result.json").write_text(json.dumps(spoiled))
+    (read_row,) = read(file, BenchResult).rows
+    assert read_row.tau is read_row.overhead is None
+    assert read_row.speedup == 2
 
 
 def only(found: Sequence[Change], method: str = "spec") -> Change:
@@ -67,7 +100,7 @@ def only(found: Sequence[Change], method: str = "spec") -> Change:
 
 def verdicts(old: Row, new: Row, **more: Any) -> dict[str, str]:
     """Of the figures of one row, in results of the same settings."""
-    change = only(changes(result(old), result(new, **more)), old["method"])
+    change = only(changes(result(old), result(new, **more)), old.method)
     return {figure.name: figure.verdict for figure in change.figures}
 
 
@@ -190,12 +223,12 @@ def test_what_differs_is_said_and_compared_all_the_same() -> None:
         "settings differ: max_new_tokens: 64 -> 128",
         "settings differ: model: tiny -> other",
     ]
-    assert machines_differ(old, new) == ["threads: 2 -> 4"]
+    assert machines_differ(old.machine, new.machine) == ["threads: 2 -> 4"]
     change = only(changes(old, new))
     assert (change.verdict, change.target) == ("faster", "other")
     names = {figure.name for figure in change.figures}
     assert not names & {"tokens_per_second", "peak_memory_mb"}  # of another machine
-    assert settings_differ(old, old) == machines_differ(old, old) == []
+    assert settings_differ(old, old) == machines_differ(old.machine, old.machine) == []
 
 
 def test_several_targets_are_held_against_their_own() -> None:
@@ -233,28 +266,28 @@ def test_rankings_count_pairs_that_are_clear_in_both() -> None:
 
 THREE = [
     result(plainly(overhead=one), row("spec", *bounds, tau=tau, overhead=one),
-           row("hf", 1, 1, 1, overhead=None), settings={"rounds": 4 - place})
+           row("hf", 1, 1, 1, overhead=None), settings={"rounds": 4 - place}, peers=["hf"])
     for place, (bounds, tau, one) in enumerate([
         ((1.8, 2.0, 2.2), 2.0, 0.02), ((1.7, 2.4, 2.5), 2.1, 0.03), ((1.9, 2.1, 2.3), 1.9, 0.01),
     ])
 ]  # fmt: skip
-for one in THREE:
-    one["entrants"]["hf"]["kind"] = "peer"
 
 
 def test_a_baseline_has_medians_and_the_widest_bounds() -> None:
     made = baseline(THREE)
-    assert (made["schema"], made["results"]) == ("nfox.bench.baseline/1", 3)
-    assert made["settings"]["rounds"] == 2  # the fewest
-    assert made["machine"] == {"dtype": "bfloat16", "threads": 2}
-    assert [one["method"] for one in made["rows"]] == ["none", "spec"]  # none of other programs
-    spec = made["rows"][1]
-    assert spec["speedup"] == {"value": 2.1, "low": 1.7, "high": 2.5}
-    assert spec["tau"] == {"value": 2.0, "low": 1.9, "high": 2.1}
-    assert spec["overhead"] == {"value": 0.02, "low": 0.01, "high": 0.03}
-    assert spec["efficiency"]["low"] == pytest.approx(1.7 / 2.1)  # each with its own tau
-    assert spec["efficiency"]["high"] == pytest.approx(2.3 / 1.9)
-    text = json.dumps(made)
+    text = made.json_text()
+    assert json.loads(text)["schema"] == "nfox.bench.baseline/1"
+    assert made.results == 3
+    assert made.settings["rounds"] == 2  # the fewest
+    assert made.machine == BaselineMachine(dtype="bfloat16", threads=2)
+    assert [one.method for one in made.rows] == ["none", "spec"]  # none of other programs
+    spec = made.rows[1]
+    assert spec.speedup == Interval(2.1, low=1.7, high=2.5)
+    assert spec.tau == Interval(2.0, low=1.9, high=2.1)
+    assert spec.overhead == Interval(0.02, low=0.01, high=0.03)
+    assert spec.efficiency is not None
+    assert spec.efficiency.low == pytest.approx(1.7 / 2.1)  # each with its own tau
+    assert spec.efficiency.high == pytest.approx(2.3 / 1.9)
     assert not any(word in text for word in ("tokens_per_second", "_ms", "_mb", "time", "x/tiny"))
 
 
@@ -267,12 +300,12 @@ def test_a_baseline_has_medians_and_the_widest_bounds() -> None:
         (result(row("spec", 1, 2, 3, prompts=7)), "rows differ: spec, all, 50 prompts"),
     ],
 )
-def test_a_baseline_is_of_results_that_are_alike(other: Row, said: str) -> None:
+def test_a_baseline_is_of_results_that_are_alike(other: BenchResult, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         baseline([result(row("spec", 1, 2, 3)), other])
 
 
-def worse(base: Row, new: Row, **more: Any) -> list[tuple[str, str]]:
+def worse(base: Baseline, new: BenchResult, **more: Any) -> list[tuple[str, str]]:
     return [(one.method, one.ratio) for one in guard(base, new, **more).checks if one.worse]
 
 
@@ -369,8 +402,9 @@ def run(tmp_path: Path) -> Run:
     def called(*words: object) -> Result:
         given = []
         for place, word in enumerate(words):
-            if isinstance(word, dict):
-                (file := tmp_path / f"{place}.json").write_text(json.dumps(word))
+            if isinstance(word, File | dict):
+                text = word.json_text() if isinstance(word, File) else json.dumps(word)
+                (file := tmp_path / f"{place}.json").write_text(text)
                 word = file
             given.append(str(word))
         return CliRunner().invoke(app, given)
@@ -449,8 +483,9 @@ def test_a_guard_says_what_is_missing_and_takes_a_result_as_baseline(run: Run) -
     assert run("compare", old, old, "--guard").exit_code == 0
 
 
-WRONG = result(row("spec", 1, 2, 3)) | {"rows": [{"target": "x"}]}
-NAN = result(row("spec", 1, 2, 3, prompts=float("nan")))
+WRONG = content(THREE[0]) | {"rows": [{"target": "x"}]}
+NAN = content(THREE[0])
+NAN["rows"][0]["prompts"] = float("nan")
 
 
 @pytest.mark.parametrize(
@@ -459,14 +494,18 @@ NAN = result(row("spec", 1, 2, 3, prompts=float("nan")))
         (["compare", BASE, THREE[0]], 2, "is a baseline"),
         (["compare", THREE[0], BASE, "--guard"], 2, "its schema is nfox.bench.baseline/1"),
         (["compare", THREE[0], {"schema": "x/1"}], 2, "its schema is x/1"),
-        (["compare", THREE[0], THREE[1] | {"rows": []}], 2, "rows: List should have at least 1"),
+        (
+            ["compare", THREE[0], content(THREE[1]) | {"rows": []}],
+            2,
+            "rows: List should have at least 1",
+        ),
         (["compare", THREE[0], "nothing.json"], 2, "nothing.json: No such file"),
         (["compare", THREE[0], __file__], 2, "not JSON"),
         (["compare", THREE[0], WRONG], 2, "rows.0.method: Field required"),
         (["compare", THREE[0], NAN], 2, "rows.0.prompts"),
         (["compare", THREE[0], THREE[0], "--margin", 0.1], 2, "--margin is of --guard"),
         (["compare", THREE[0], THREE[0], "--json", "/nowhere/x.json"], 2, "there is no folder"),
-        (["compare", BASE | {"rows": [{}]}, THREE[0], "--guard"], 2, "rows.0.target"),
+        (["compare", content(BASE) | {"rows": [{}]}, THREE[0], "--guard"], 2, "rows.0.target"),
         (["baseline", THREE[0], "--out", "/nowhere/x.json"], 2, "there is no folder"),
         (["baseline", THREE[0], WRONG, "--out", "x.json"], 2, "Field required"),
     ],

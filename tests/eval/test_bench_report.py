@@ -22,18 +22,16 @@ from typer.testing import CliRunner
 from nfox.cli.bench.report import check_report, report, write_report
 from nfox.cli.options.dataclass_options import grouped
 from nfox.errors import NfoxError, UsageError
-from nfox.eval.bench.metrics import EXPLAIN
-from nfox.eval.bench.result import SCHEMA
+from nfox.eval.bench.figures import EXPLAIN, DivergenceRow, Row, SimulationRow, StepTime
+from nfox.eval.bench.result import BenchResult, EntrantRecord, Machine, read
 from nfox.eval.report.page import page
 from nfox.eval.report.plot_style import image
 from nfox.eval.report.plots import PLOTS, plots
 
-Row = dict[str, Any]
-
 
 def row(method: str, speedup: float = 2.0, category: str = "all", **more: Any) -> Row:
     """Of a method, with figures that no other one has."""
-    made = {
+    made: dict[str, Any] = {
         "target": "a model", "method": method, "category": category,
         "prompts": 7, "tokens": 700, "steps": 350, "tau": 1.5 * speedup,
         "tokens_per_second": 100.25 * speedup, "ttft_ms": 31.0,
@@ -41,9 +39,9 @@ def row(method: str, speedup: float = 2.0, category: str = "all", **more: Any) -
         "speedup_total": speedup - 0.125, "efficiency": 0.625, "identical": 1.0, "gap": 0.0,
         "accept_by_depth": [0.75, 0.5], "nodes": 4.5, "wide": 1.25, "drafting": 0.375,
         "predicted": speedup + 0.0625, "overhead": 0.03, "peak_memory_mb": 601.5, "too_long": 0,
-        "time": {"draft": 1.0, "target": 8.0, "verify": 0.25, "cache": 0.5, "host": 0.125},
+        "time": StepTime(draft=1.0, target=8.0, verify=0.25, cache=0.5, host=0.125),
     }  # fmt: skip
-    return made | more
+    return Row(**(made | more))
 
 
 def plain(**more: Any) -> Row:
@@ -55,27 +53,28 @@ def peer(name: str, speedup: float = 1.5, **more: Any) -> Row:
     return row(name, speedup, accept_by_depth=[], **unseen, **more)
 
 
-def result(*rows: Row, kinds: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+MACHINE = Machine(
+    device="a processor", cores=2, threads=2, memory_gb=25.3, system="Linux", dtype="bfloat16",
+    costs=None, nfox="0.1", commit=None, python="3.11", versions={"torch": "2.6"},
+    command="nfox bench --methods all",
+)  # fmt: skip
+
+
+def result(*rows: Row, kinds: dict[str, str] | None = None, **more: Any) -> BenchResult:
     kinds = kinds or {}
-    names = dict.fromkeys(one["method"] for one in rows)
-    machine = {
-        "device": "a processor", "cores": 2, "threads": 2, "memory_gb": 25.3, "system": "Linux",
-        "dtype": "bfloat16", "costs": None, "nfox": "0.1", "commit": None, "python": "3.11",
-        "versions": {"torch": "2.6"}, "command": "nfox bench --methods all",
+    entrants = {
+        name: EntrantRecord(kind=kinds.get(name, "method"), settings=f"how {name} is set")
+        for name in dict.fromkeys(one.method for one in rows)
+    }
+    made: dict[str, Any] = {
+        "machine": MACHINE, "settings": {"rounds": 3, "limit": None}, "entrants": entrants,
     }  # fmt: skip
-    return {
-        "schema": SCHEMA,
-        "machine": machine,
-        "settings": {"rounds": 3, "limit": None},
-        "entrants": {
-            name: {"kind": kinds.get(name, "method"), "settings": f"how {name} is set"}
-            for name in names
-        },
-        "missing": {},
-        "rows": list(rows),
-        "simulation": [],
-        "divergences": [],
-    } | more
+    return BenchResult(rows=list(rows), **(made | more))
+
+
+def spoiled(made: BenchResult, **more: Any) -> str:
+    """Return the text of a file in which something else stands."""
+    return json.dumps(json.loads(made.json_text()) | more)
 
 
 def of_each(*methods: str, categories: tuple[str, ...]) -> list[Row]:
@@ -106,10 +105,10 @@ def y_names(axes: Axes) -> list[str]:
 
 
 SIMULATION = [
-    {"method": "acceptance 0.6", "acceptance": 0.6, "gamma": 4, "tau": 2.25,
-     "expected_tau": 2.3, "speedup": 1.75, "expected_speedup": 1.875},
-    {"method": "acceptance 0.8", "acceptance": 0.8, "gamma": 4, "tau": 3.25,
-     "expected_tau": 3.3, "speedup": 2.75, "expected_speedup": None},
+    SimulationRow(method="acceptance 0.6", acceptance=0.6, gamma=4, tau=2.25,
+                  expected_tau=2.3, speedup=1.75, expected_speedup=1.875),
+    SimulationRow(method="acceptance 0.8", acceptance=0.8, gamma=4, tau=3.25,
+                  expected_tau=3.3, speedup=2.75, expected_speedup=None),
 ]  # fmt: skip
 
 
@@ -136,7 +135,7 @@ SIMULATION = [
     ],
 )  # fmt: skip
 def test_a_plot_is_there_where_the_result_has_something_for_it(
-    made: dict[str, Any], names: list[str]
+    made: BenchResult, names: list[str]
 ) -> None:
     assert list(plots(made)) == names
 
@@ -163,7 +162,7 @@ def test_speed_ups_are_bars_with_their_interval_and_the_color_of_their_kind() ->
 
 def test_tau_is_drawn_for_every_category_of_its_own() -> None:
     rows = of_each("none", "spec", "ctc", categories=("a", "context 128", "b"))
-    rows = [one for one in rows if (one["method"], one["category"]) != ("ctc", "b")]
+    rows = [one for one in rows if (one.method, one.category) != ("ctc", "b")]
     first, second = plots(result(*rows))["tau-by-category"].axes
     assert (first.get_title(), second.get_title()) == ("a", "b")
     assert y_names(first) == ["spec", "ctc"]
@@ -330,7 +329,7 @@ def test_the_page_has_the_figures_and_nothing_where_there_are_none() -> None:
 def test_categories_simulation_and_divergences_are_on_the_page() -> None:
     rows = of_each("none", "spec", categories=("a", "b"))
     parted = [
-        {"entrant": "spec", "task": f"task-{n}", "reply": 0, "token": n, "gap": n / 4}
+        DivergenceRow(entrant="spec", task=f"task-{n}", reply=0, token=n, gap=n / 4)
         for n in range(4)
     ]
     text = page(result(*rows[:-1], simulation=SIMULATION, divergences=parted))
@@ -352,13 +351,14 @@ def test_categories_simulation_and_divergences_are_on_the_page() -> None:
 def test_everything_is_escaped_and_nothing_is_loaded_from_elsewhere() -> None:
     evil = "<script>alert(1)</script>"
     rows = of_each("none", evil, categories=(f"a {evil}", "b"))
+    machine = {"command": evil, "device": evil, "versions": {evil: evil}}
     made = result(
-        *(one | {"target": evil} for one in rows), kinds={evil: "peer"}, missing={f"x{evil}": evil},
-        settings={evil: evil}, simulation=[one | {"method": evil} for one in SIMULATION],
-        divergences=[{"entrant": evil, "task": evil, "reply": 0, "token": 1, "gap": 0.5}],
+        *(one.model_copy(update={"target": evil}) for one in rows),
+        machine=MACHINE.model_copy(update=machine), settings={evil: evil},
+        entrants={evil: EntrantRecord(kind="peer", settings=evil)}, missing={f"x{evil}": evil},
+        simulation=[one.model_copy(update={"method": evil}) for one in SIMULATION],
+        divergences=[DivergenceRow(entrant=evil, task=evil, reply=0, token=1, gap=0.5)],
     )  # fmt: skip
-    made["machine"] |= {"command": evil, "device": evil, "versions": {evil: evil}}
-    made["entrants"][evil]["settings"] = evil
     seen = Seen(page(made))
     assert "script" not in seen.tags
     assert seen.text.count(evil) > 15
@@ -368,11 +368,15 @@ def test_everything_is_escaped_and_nothing_is_loaded_from_elsewhere() -> None:
     assert {reference[1:] for reference in seen.references} <= set(seen.ids)
 
 
-def test_a_result_that_lacks_newer_figures_is_shown() -> None:
-    kept = ("target", "method", "category", "tau", "speedup")
-    rows = [{key: one[key] for key in kept} for one in (plain(), row("spec", 2.0))]
-    made = {"schema": SCHEMA, "rows": rows}
-    assert cells(page(made), "together") == [["none", "1.00", "1.00"], ["spec", "3.00", "2.00"]]
+def test_a_result_that_lacks_newer_figures_is_shown(tmp_path: Path) -> None:
+    kept = {"target", "method", "category", "prompts", "tau", "speedup"}
+    rows = [one.model_dump(include=kept) for one in (plain(), row("spec", 2.0))]
+    content = {"schema": "nfox.bench/1", "machine": {}, "settings": {}, "rows": rows}
+    made = read(written(tmp_path, json.dumps(content)), BenchResult)
+    assert cells(page(made), "together") == [
+        ["none", "1.00", "1.00", "7"],
+        ["spec", "3.00", "2.00", "7"],
+    ]
     assert list(plots(made)) == ["speedup"]
 
 
@@ -417,9 +421,9 @@ def run(*words: object) -> Any:
     return CliRunner().invoke(app, [*map(str, words)])
 
 
-def written(folder: Path, made: object) -> Path:
+def written(folder: Path, made: BenchResult | str) -> Path:
     file = folder / "result.json"
-    file.write_text(json.dumps(made))
+    file.write_text(made if isinstance(made, str) else made.json_text())
     return file
 
 
@@ -449,10 +453,10 @@ def test_the_command_writes_both_and_says_so(tmp_path: Path) -> None:
         ("[1]", "its schema is not said"),
         ("{}", "its schema is not said"),
         ('{"schema": "nfox.bench/9", "rows": [1]}', "nfox.bench/9"),
-        (json.dumps(result()), "rows: List should have at least 1"),
-        (json.dumps(result(plain(time=[1]))), "rows.0.time"),
-        (json.dumps(result(plain(), simulation=[{}])), "simulation.0.method"),
-        (json.dumps(result(plain(), divergences=[1])), "divergences.0"),
+        (spoiled(result(plain()), rows=[]), "rows: List should have at least 1"),
+        (spoiled(result(plain()), rows=[plain().model_dump() | {"time": [1]}]), "rows.0.time"),
+        (spoiled(result(plain()), simulation=[{}]), "simulation.0.method"),
+        (spoiled(result(plain()), divergences=[1]), "divergences.0"),
         (None, "No such file"),
     ],
 )

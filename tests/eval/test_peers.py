@@ -119,17 +119,17 @@ def test_transformers_says_the_same_in_the_same_run(chat: Engine, name: str) -> 
     made = Bench(chat, [PLAIN, Entrant.peer(name)], TASKS)
     trials = list(made.rounds(1, 0))
     assert made.missing == {}
-    _, row = rows(trials, ["a", "a"], made.parted(trials), {name})
-    assert row["identical"] == 1
-    assert row["steps"] > 0
-    assert row["tau"] >= 1
-    assert row["speedup"] > 0 < row["speedup_total"]
-    assert row["time"] is row["nodes"] is row["wide"] is None
+    _, row = rows("tiny", trials, ["a", "a"], made.parted(trials), {name})
+    assert row.identical == 1
+    assert row.steps > 0
+    assert row.tau >= 1
+    assert row.speedup > 0 < row.speedup_total
+    assert row.time is row.nodes is row.wide is None
     if name == "hf":
-        assert row["tau"] == 1
+        assert row.tau == 1
         # All but the first token of each of three replies, and stop tokens.
         said = sum(len(ids) for trial in trials if trial.entrant == name for ids in trial.replies)
-        assert said - 3 <= row["tokens"] <= said
+        assert said - 3 <= row.tokens <= said
     assert "transformers" in made.runners[name].describe()
 
 
@@ -139,11 +139,11 @@ def test_the_speed_of_a_peer_is_counted_after_its_first_tokens() -> None:
     theirs = Stats(steps=4, tokens=4, seconds=4.0, prefill_seconds=2.0, first_token_seconds=2.0)
     own = Stats(steps=5, tokens=5, seconds=10.0, prefill_seconds=1.0, first_token_seconds=3.0)
     trials = [Trial(PLAIN.name, 0, 0, ids, [own], 0), Trial("hf", 0, 0, ids, [theirs], 0)]
-    _, row = rows(trials, ["a"], (), {"hf"})
-    assert (row["tau"], row["tokens_per_second"], row["ttft_ms"]) == (1, 1, 2000)
-    assert row["speedup"] == 2
-    assert row["speedup_total"] == pytest.approx((5 / 6) / (5 / 11))
-    assert row["identical"] == 1
+    _, row = rows("tiny", trials, ["a"], (), {"hf"})
+    assert (row.tau, row.tokens_per_second, row.ttft_ms) == (1, 1, 2000)
+    assert row.speedup == 2
+    assert row.speedup_total == pytest.approx((5 / 6) / (5 / 11))
+    assert row.identical == 1
 
 
 def test_what_a_models_own_config_asks_for_is_not_plain_decoding() -> None:
@@ -153,7 +153,7 @@ def test_what_a_models_own_config_asks_for_is_not_plain_decoding() -> None:
     made = Bench(other, [PLAIN, Entrant.peer("hf"), Entrant.peer("hf-lookup")], TASKS)
     trials = list(made.rounds(1, 0))
     assert not made.missing
-    assert [row["identical"] for row in rows(trials, ["a", "a"])] == [1, 1, 1]
+    assert [row.identical for row in rows("tiny", trials, ["a", "a"])] == [1, 1, 1]
     assert other.model.target.model.generation_config is own
 
 
@@ -173,7 +173,7 @@ def test_a_model_that_a_peer_cannot_run_leaves_the_peer_out() -> None:
     made = Bench(mamba, [PLAIN, Entrant.peer("hf"), Entrant.peer("hf-lookup")], TASKS[:1])
     assert "transformers does not generate so" in made.missing["hf-lookup"]
     trials = list(made.rounds(1, 0))
-    assert rows(trials, ["a"])[1]["identical"] == 1
+    assert rows("tiny", trials, ["a"])[1].identical == 1
 
 
 def test_drawn_tokens_are_others_and_not_looked_into(chat: Engine) -> None:
@@ -191,7 +191,7 @@ def test_an_encoder_decoder_has_peers_too() -> None:
     t5 = load(str(folder.t5()), loading=loading, settings=Settings(max_new_tokens=8))
     made = Bench(t5, [PLAIN, Entrant.peer("hf")], TASKS)
     trials = list(made.rounds(1, 0))
-    assert rows(trials, ["a", "a"])[1]["identical"] == 1
+    assert rows("tiny", trials, ["a", "a"])[1].identical == 1
 
 
 def test_who_lacks_something_is_left_out_and_said_to_be() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
+from nfox.eval.bench.figures import ALL, Key, Row
 from nfox.eval.bench.noise import (
     BOUNDED,
     MARGIN,
@@ -17,21 +18,21 @@ from nfox.eval.bench.noise import (
     shares_differ,
     tau_noise,
 )
-from nfox.eval.bench.result import ALL, Key, Result, Row, rounds
+from nfox.eval.bench.result import Baseline, BaselineMachine, BenchResult, Machine, rounds
 
 Verdict = Literal["higher", "lower", "within noise", "not judged"]
-OfRow = Literal["faster", "slower", "within noise", "not judged", "only old", "only new"]
+RowVerdict = Literal["faster", "slower", "within noise", "not judged", "only old", "only new"]
 
 SETTINGS = (
     "prompts", "limit", "turns", "schemas", "accept", "temperature", "top_p", "top_k", "min_p",
     "repetition_penalty", "sampling", "seed", "stop", "max_new_tokens", "max_context", "template",
     "system", "revision", "quantisation",
 )  # fmt: skip
-"""What decides which text is said; the model is known by its name in the rows."""
+"""The settings that decide which text is said; the model is known by its name in the rows."""
 _MACHINE = ("device", "threads", "dtype")
 _OF_MACHINE = ("tokens_per_second", "peak_memory_mb")
 _FIGURES = ("speedup", "efficiency", "tau", "identical", "overhead", *_OF_MACHINE)
-_SPEED: dict[Verdict, OfRow] = {
+_SPEED: dict[Verdict, RowVerdict] = {
     "higher": "faster",
     "lower": "slower",
     "within noise": "within noise",
@@ -40,14 +41,14 @@ _SPEED: dict[Verdict, OfRow] = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class FigureChange:
     """One figure of a row in both results.
 
     Args:
-        name: as in the rows.
-        old: in the old one; None where it cannot be seen.
-        new: in the new one.
-        verdict: the new one against the old one.
+        name: of the figure.
+        old: the figure in the old result; None where it is not known.
+        new: the figure in the new result.
+        verdict: on the new one against the old one.
     """
 
     name: str
@@ -71,8 +72,8 @@ class Change:
     target: str
     method: str
     category: str
-    verdict: OfRow
-    figures: tuple[Figure, ...] = ()
+    verdict: RowVerdict
+    figures: tuple[FigureChange, ...] = ()
 
     @property
     def beyond_noise(self) -> bool:
@@ -80,29 +81,31 @@ class Change:
         return any(figure.verdict in ("higher", "lower") for figure in self.figures)
 
 
-def settings_differ(old: Result, new: Result) -> list[str]:
-    """Say for every setting that decides what text is said where two results have another."""
-    pairs = {name: [one["settings"].get(name) for one in (old, new)] for name in SETTINGS}
-    targets = [dict.fromkeys(row["target"] for row in one["rows"]) for one in (old, new)]
+def settings_differ(old: BenchResult | Baseline, new: BenchResult | Baseline) -> list[str]:
+    """Return a line for every setting that decides which text is said and differs."""
+    pairs = {name: [file.settings.get(name) for file in (old, new)] for name in SETTINGS}
+    targets = [dict.fromkeys(row.target for row in file.rows) for file in (old, new)]
     pairs["model"] = [", ".join(names) for names in targets]
     return [
-        f"settings differ: {name}: {_said(was)} -> {_said(now)}"
+        f"settings differ: {name}: {_value(was)} -> {_value(now)}"
         for name, (was, now) in pairs.items()
         if was != now
     ]
 
 
-def machines_differ(old: Result, new: Result, facts: Iterable[str] = _MACHINE) -> list[str]:
-    """Say which facts of the machines differ."""
-    pairs = {name: [one["machine"].get(name) for one in (old, new)] for name in facts}
-    return [f"{name}: {_said(a)} -> {_said(b)}" for name, (a, b) in pairs.items() if a != b]
+def machines_differ(
+    old: Machine | BaselineMachine, new: Machine | BaselineMachine, facts: Iterable[str] = _MACHINE
+) -> list[str]:
+    """Return a line for every fact that differs between two machines."""
+    pairs = {name: (getattr(old, name), getattr(new, name)) for name in facts}
+    return [f"{name}: {_value(a)} -> {_value(b)}" for name, (a, b) in pairs.items() if a != b]
 
 
-def _said(value: Any) -> str:
+def _value(value: Any) -> str:
     return "not given" if value in (None, []) else str(value)
 
 
-def changes(old: Result, new: Result) -> list[Change]:
+def changes(old: BenchResult, new: BenchResult) -> list[Change]:
     """Compare two results, row by row.
 
     Speed-up and efficiency changed beyond noise where the bounds of both do not overlap; of fewer
@@ -114,65 +117,68 @@ def changes(old: Result, new: Result) -> list[Change]:
     a result says how much they differ from run to run.
     """
     before, after = _matched(old, new)
-    same = not settings_differ(old, new)
-    times = min(rounds(old), rounds(new)) if same else 1
-    exact = new["settings"].get("accept", "exact") == "exact"
-    alike = same and exact and not machines_differ(old, new, ("dtype",))
-    names = [name for name in _FIGURES if name not in _OF_MACHINE or not machines_differ(old, new)]
-    found = []
-    for place in dict.fromkeys([*before, *after]):
-        was, now = before.get(place), after.get(place)
-        of = (now or was or {})["target"], *place[1:]
-        if was is None or now is None:
-            found.append(Change(*of, "only new" if was is None else "only old"))
+    same_settings = not settings_differ(old, new)
+    times = min(rounds(old), rounds(new)) if same_settings else 1
+    exact = new.settings.get("accept", "exact") == "exact"
+    same_text = same_settings and exact and old.machine.dtype == new.machine.dtype
+    same_machine = not machines_differ(old.machine, new.machine)
+    names = [name for name in _FIGURES if same_machine or name not in _OF_MACHINE]
+    compared = []
+    for key in dict.fromkeys([*before, *after]):
+        was, now = before.get(key), after.get(key)
+        if was is None:
+            compared.append(Change(*after[key].key, "only new"))
+            continue
+        if now is None:
+            compared.append(Change(*was.key, "only old"))
             continue
         judged = dict.fromkeys(BOUNDED, enough(was, times) and enough(now, times))
-        judged["tau"] = alike and was["prompts"] == now["prompts"]
+        judged["tau"] = same_text and was.prompts == now.prompts
         figures = tuple(_figure(name, was, now, judged.get(name, True)) for name in names)
-        found.append(Change(*of, _SPEED[figures[0].verdict], figures))
-    return found
+        compared.append(Change(*now.key, _SPEED[figures[0].verdict], figures))
+    return compared
 
 
-def _matched(old: Result, new: Result) -> tuple[dict[Key, Row], dict[Key, Row]]:
-    """Return the rows of both by what they are of.
+def _matched(old: BenchResult, new: BenchResult) -> tuple[dict[Key, Row], dict[Key, Row]]:
+    """Return the rows of both results by their keys.
 
-    Where each has one target, these are held against each other, though another model.
+    Where each has one target, these are held against each other though their names differ: the
+    target is then left out of the keys.
     """
-    alone = all(len({row["target"] for row in one["rows"]}) < 2 for one in (old, new))
+    alone = all(len({row.target for row in result.rows}) < 2 for result in (old, new))
     before, after = (
-        {("" if alone else row["target"], row["method"], row["category"]): row
-         for row in one["rows"]}
-        for one in (old, new)
-    )  # fmt: skip
+        {("" if alone else row.target, row.method, row.category): row for row in result.rows}
+        for result in (old, new)
+    )
     return before, after
 
 
-def _figure(name: str, old: Row, new: Row, judged: bool) -> Figure:
+def _figure(name: str, old: Row, new: Row, judged: bool) -> FigureChange:
     was, now = interval(old, name), interval(new, name)
     if was is None or now is None or not judged or name in _OF_MACHINE:
-        return Figure(name, was, now, "not judged")
+        return FigureChange(name, was, now, "not judged")
     if name == "tau":
         beyond = abs(now.value - was.value) > tau_noise(old) * was.value
     elif name == "identical":
-        beyond = shares_differ(was.value, old["prompts"], now.value, new["prompts"])
+        beyond = shares_differ(was.value, old.prompts, now.value, new.prompts)
     elif name == "overhead":
         less, more = sorted((was.value, now.value))
         beyond = more > most_overhead(less, MARGIN)
     else:
         beyond = now.disjoint(was)
     if not beyond:
-        return Figure(name, was, now, "within noise")
-    return Figure(name, was, now, "higher" if now.value > was.value else "lower")
+        return FigureChange(name, was, now, "within noise")
+    return FigureChange(name, was, now, "higher" if now.value > was.value else "lower")
 
 
 @dataclass(frozen=True)
 class Rankings:
-    """How pairs of methods are ranked in two results, by their speed-up over all tasks.
+    """How two results rank pairs of methods, by their speed-up over all tasks.
 
     Args:
-        alike: pairs whose bounds do not overlap in either, and the same one is faster in both.
+        alike: pairs whose bounds overlap in neither result, and the same one is faster in both.
         contrary: those with another one; the one that was faster in the old result first.
-        close: pairs whose bounds overlap in one of them.
+        close: pairs whose bounds overlap in one of the results.
     """
 
     alike: int
@@ -180,23 +186,23 @@ class Rankings:
     close: int
 
 
-def rankings(old: Result, new: Result) -> Rankings:
+def rankings(old: BenchResult, new: BenchResult) -> Rankings:
     """Compare how two results rank the methods that both have, of enough conversations."""
     before, after = (
-        {place: found for place, row in rows.items()
-         if place[2] == ALL and enough(row, rounds(result))
-         and (found := interval(row, "speedup")) is not None}
+        {key: speedup for key, row in rows.items()
+         if key[2] == ALL and enough(row, rounds(result))
+         and (speedup := interval(row, "speedup")) is not None}
         for result, rows in zip((old, new), _matched(old, new), strict=True)
     )  # fmt: skip
     alike, close = 0, 0
     contrary: list[tuple[str, str]] = []
-    for one, other in combinations([place for place in before if place in after], 2):
+    for one, other in combinations([key for key in before if key in after], 2):
         if one[0] != other[0]:
             continue
-        if not all(intervals[one].disjoint(intervals[other]) for intervals in (before, after)):
+        if not all(speedups[one].disjoint(speedups[other]) for speedups in (before, after)):
             close += 1
             continue
-        first, second = sorted((one, other), key=lambda place: -before[place].value)
+        first, second = sorted((one, other), key=lambda key: -before[key].value)
         if after[first].value > after[second].value:
             alike += 1
         else:

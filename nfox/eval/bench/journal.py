@@ -81,6 +81,11 @@ def _trial(line: dict[str, Any]) -> Trial:
     return Trial(**line | {"stats": [Stats(**one) for one in line["stats"]]})
 
 
+def trials_file(out: Path) -> Path:
+    """Return the file that keeps the trials of a result until the result is written."""
+    return out.with_name(f"{out.name}.trials")
+
+
 def whole(trials: Sequence[Trial], entrants: Sequence[str]) -> list[Trial]:
     """Return the trials of those tasks and rounds that every entrant has held.
 

@@ -1,4 +1,4 @@
-"""What a benchmark ran on: figures of two machines are not to be compared without it."""
+"""What a benchmark ran on: without it, figures of two machines cannot be compared."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 
 import nfox
 from nfox.engine import Engine
+from nfox.eval.bench.result import Machine
 from nfox.version import __version__
 
 _PACKAGES = ("torch", "transformers", "bitsandbytes", "peft", "llama-cpp-python")
 
 
-def machine(engine: Engine, command: str) -> dict[str, Any]:
+def machine(engine: Engine, command: str) -> Machine:
     """Return the machine, the versions, the model's dtype, its costs, and the command.
 
     Args:
@@ -28,20 +28,20 @@ def machine(engine: Engine, command: str) -> dict[str, Any]:
     """
     target = engine.model.target
     gpu = target.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(target.device) if gpu else _processor(),
-        "cores": psutil.cpu_count(logical=False),
-        "threads": torch.get_num_threads(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "dtype": str(target.dtype).removeprefix("torch."),
-        "costs": str(engine.costs) if engine.costs else None,
-        "nfox": __version__,
-        "commit": _commit(),
-        "python": sys.version.split()[0],
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
-        "command": command,
-    }
+    return Machine(
+        device=torch.cuda.get_device_name(target.device) if gpu else _processor(),
+        cores=psutil.cpu_count(logical=False),
+        threads=torch.get_num_threads(),
+        memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        system=f"{platform.system()} {platform.machine()}",
+        dtype=str(target.dtype).removeprefix("torch."),
+        costs=str(engine.costs) if engine.costs else None,
+        nfox=__version__,
+        commit=_commit(),
+        python=sys.version.split()[0],
+        versions={name: installed for name in _PACKAGES if (installed := _version(name))},
+        command=command,
+    )
 
 
 def _processor() -> str:
@@ -65,9 +65,9 @@ def _commit() -> str | None:
     folder = Path(nfox.__file__).parent
     if not (folder.parent / ".git").exists():
         return None
-    asked = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+        git = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return git.stdout.strip()

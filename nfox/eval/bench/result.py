@@ -1,49 +1,117 @@
-"""The result of a benchmark, as `nfox bench --json` writes it, and how it is read."""
+"""The files of the benchmark: a result, and a baseline made of several.
+
+What the models below say is the layout of the files: one definition writes and reads them.
+"""
 
 from __future__ import annotations
 
-import math
+import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
 
-Result = Mapping[str, Any]
-Row = Mapping[str, Any]
-Key = tuple[str, str, str]
-"""Of a row: target, method, category."""
+from pydantic import Field, TypeAdapter, ValidationError
 
-SCHEMA = "nfox.bench/1"
-BASELINE = "nfox.bench.baseline/1"
-"""The schema of what is made of several results, and later ones are held against."""
-ALL = "all"
-"""The category of all tasks together."""
+from nfox.errors import UsageError
+from nfox.eval.bench.figures import ALL, DivergenceRow, Record, Row, RowBase, SimulationRow
+from nfox.eval.bench.noise import Interval
+
 KINDS = {"method": "nfox", "peer": "another program", "simulated": "simulated"}
-"""Entrants, as a reader calls them."""
+"""The kinds of entrants, as a reader calls them."""
 
 _SWEPT = re.compile(r"(context|temperature) (\d+(?:\.\d+)?)")
 
 
-def number(value: object) -> float | None:
-    """Return a figure; None for one that is not there or not finite."""
-    known = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if known else None  # type: ignore[arg-type]
+class File(Record):
+    """A file of the benchmark, of one schema."""
+
+    schema_name: ClassVar[str]
+
+    def json_text(self) -> str:
+        """Return the text of the file."""
+        return json.dumps({"schema": self.schema_name} | self.model_dump(), indent=1) + "\n"
 
 
-def key(row: Row) -> Key:
-    """Return what a row is of."""
-    return row["target"], row["method"], row["category"]
+class Machine(Record):
+    """The machine, the versions and the model's costs that figures depend on.
+
+    Args:
+        device: the name of the processor or of the GPU.
+        cores: its physical cores.
+        threads: that torch computes with.
+        memory_gb: of the machine, in 10^9 bytes.
+        system: the operating system and the processor's architecture.
+        dtype: of the model's weights.
+        costs: times of wide forwards, as measured when the model was loaded.
+        nfox: the version.
+        commit: of the source tree that it ran from.
+        python: the version.
+        versions: of other packages.
+        command: that was typed.
+    """
+
+    device: str | None = None
+    cores: int | None = None
+    threads: int | None = None
+    memory_gb: float | None = None
+    system: str | None = None
+    dtype: str | None = None
+    costs: str | None = None
+    nfox: str | None = None
+    commit: str | None = None
+    python: str | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    command: str | None = None
 
 
-def kind(result: Result, name: str) -> str:
-    """Say whether an entrant is a method, a peer or simulated."""
-    given = result.get("entrants", {}).get(name, {}).get("kind")
-    return given if given in KINDS else "method"
+class EntrantRecord(Record):
+    """What an entrant of a result is.
+
+    Args:
+        kind: one of `KINDS`.
+        settings: what it ran with, in a few words.
+    """
+
+    kind: str
+    settings: str = ""
 
 
-def categories(result: Result) -> list[str]:
-    """Return the names of the kinds of tasks, without that of all together."""
-    named = dict.fromkeys(row["category"] for row in result["rows"])
-    return [name for name in named if name != ALL]
+class BenchResult(File):
+    """Everything that `nfox bench` measured, as `--json` writes it.
+
+    Args:
+        machine: that it ran on.
+        settings: all that was asked for, by the names of the command's options.
+        entrants: all that ran, by name.
+        missing: why others could not run, by name.
+        rows: all categories together first, and in each the plain method first.
+        simulation: one row for every simulated rate of acceptance.
+        divergences: of all conversations that part from the plain ones.
+    """
+
+    schema_name: ClassVar[str] = "nfox.bench/1"
+
+    machine: Machine
+    settings: dict[str, Any]
+    entrants: dict[str, EntrantRecord] = Field(default_factory=dict)
+    missing: dict[str, str] = Field(default_factory=dict)
+    rows: Annotated[list[Row], Field(min_length=1)]
+    simulation: list[SimulationRow] = Field(default_factory=list)
+    divergences: list[DivergenceRow] = Field(default_factory=list)
+
+    def kind(self, entrant: str) -> str:
+        """Return the kind of an entrant: one of `KINDS`."""
+        record = self.entrants.get(entrant)
+        return record.kind if record and record.kind in KINDS else "method"
+
+    @property
+    def categories(self) -> list[str]:
+        """The names of the kinds of tasks, without that of all together."""
+        return [name for name in dict.fromkeys(row.category for row in self.rows) if name != ALL]
+
+    def of_category(self, category: str = ALL) -> list[Row]:
+        """Return the rows of one category, or of all tasks together."""
+        return [row for row in self.rows if row.category == category]
 
 
 def swept(category: str) -> tuple[str, float] | None:
@@ -52,19 +120,77 @@ def swept(category: str) -> tuple[str, float] | None:
     return (read[1], float(read[2])) if read else None
 
 
-def of_category(result: Result, category: str = ALL) -> list[Row]:
-    """Return the rows of one category, or of all tasks together."""
-    return [row for row in result["rows"] if row["category"] == category]
+class BaselineMachine(Record):
+    """What a machine must have in common with a baseline's: see `Machine`."""
+
+    dtype: str | None = None
+    threads: int | None = None
 
 
-def rounds(result: Result) -> int:
-    """Return how often all prompts were held."""
-    return int(result["settings"].get("rounds") or 1)
+class BaselineRow(RowBase):
+    """Ratios of an entrant over several results: their median, and the widest bounds.
+
+    Args:
+        speedup: see `Row`, as for the others.
+    """
+
+    speedup: Interval | None
+    efficiency: Interval | None
+    tau: Interval | None
+    overhead: Interval | None
 
 
-def parts(time: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Return milliseconds of a step: drafting, the target's forward, and the loop around them."""
-    draft, target, *host = (
-        number(time.get(name)) or 0.0 for name in ("draft", "target", "verify", "cache", "host")
-    )
-    return draft, target, sum(host)
+class Baseline(File):
+    """The ratios that later results are held against.
+
+    Args:
+        results: how many it was made of.
+        machine: of all of them.
+        settings: of all of them, those that decide which text is said.
+        rows: as in a result, without those of peers.
+    """
+
+    schema_name: ClassVar[str] = "nfox.bench.baseline/1"
+
+    results: int
+    machine: BaselineMachine
+    settings: dict[str, Any]
+    rows: Annotated[list[BaselineRow], Field(min_length=1)]
+
+
+def rounds(file: BenchResult | Baseline) -> int:
+    """Return how many times every task was run with every entrant."""
+    return int(file.settings.get("rounds") or 1)
+
+
+_File = TypeVar("_File", bound=BenchResult | Baseline)
+
+
+def read(file: Path, *layouts: type[_File]) -> _File:
+    """Read a file of the benchmark.
+
+    Args:
+        file: as it was written.
+        layouts: that are expected.
+
+    Raises:
+        UsageError: if it is none of these.
+    """
+    known = {layout.schema_name: layout for layout in layouts}
+    expected = f"expected JSON of {' or '.join(known)}, as nfox bench writes it"
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror or error}", expected) from error
+    except ValueError as error:
+        raise UsageError(f"{file}: not JSON: {error}", expected) from error
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema not in known:
+        raise UsageError(f"{file}: its schema is {schema or 'not said'}", expected)
+    try:
+        return TypeAdapter(known[schema]).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{file}: {where}: {first['msg']}", expected) from error

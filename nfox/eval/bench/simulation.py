@@ -3,53 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from nfox.decoding.costs import Costs, expected_tau
 from nfox.eval.bench.entrants import Entrant
-from nfox.eval.bench.result import ALL
+from nfox.eval.bench.figures import ALL, Row, SimulationRow
 from nfox.eval.bench.runner import Trial
 
 
 def simulation(
     entrants: Iterable[Entrant],
     trials: Sequence[Trial],
-    found: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
     costs: Costs | None,
-) -> list[dict[str, Any]]:
+) -> list[SimulationRow]:
     """Return what simulated rates of acceptance should give, beside what they gave.
 
     Two taus: that of the formula, for texts without an end, and that of replies as long as these.
 
     Args:
-        entrants: those with a rate count.
-        trials: of them.
-        found: `rows`.
+        entrants: of which those that are simulated count.
+        trials: of all entrants.
+        rows: made of the trials.
         costs: of the target; without them no speed is foretold.
     """
-    together = {row["method"]: row for row in found if row["category"] == ALL}
-    listed = []
-    for one in entrants:
-        if one.kind != "simulated":
-            continue
-        row, acceptance, gamma = together[one.name], one.rate.acceptance, one.rate.gamma
-        lengths = [stats.tokens for t in trials if t.entrant == one.name for stats in t.stats]
-        steps = sum(expected_steps(acceptance, gamma, length) for length in lengths)
-        draft = row["time"]["draft"] / 1e3 / gamma
-        speedup = costs.speedup(gamma, acceptance, draft) if costs else None
-        listed.append(
-            {
-                "method": one.name,
-                "acceptance": acceptance,
-                "gamma": gamma,
-                "tau": row["tau"],
-                "expected_tau": expected_tau(acceptance, gamma),
-                "expected_tau_cut": sum(lengths) / steps if steps else 0.0,
-                "speedup": row["speedup"],
-                "expected_speedup": speedup,
-            }
-        )
-    return listed
+    together = {row.method: row for row in rows if row.category == ALL}
+    return [
+        _row(entrant, together[entrant.name], trials, costs)
+        for entrant in entrants
+        if entrant.kind == "simulated"
+    ]
+
+
+def _row(entrant: Entrant, row: Row, trials: Sequence[Trial], costs: Costs | None) -> SimulationRow:
+    acceptance, gamma = entrant.rate.acceptance, entrant.rate.gamma
+    lengths = [stats.tokens for t in trials if t.entrant == entrant.name for stats in t.stats]
+    steps = sum(expected_steps(acceptance, gamma, length) for length in lengths)
+    draft = row.time.draft if row.time else None  # milliseconds of a step
+    speedup = costs and draft is not None and costs.speedup(gamma, acceptance, draft / 1e3 / gamma)
+    return SimulationRow(
+        method=entrant.name,
+        acceptance=acceptance,
+        gamma=gamma,
+        tau=row.tau,
+        expected_tau=expected_tau(acceptance, gamma),
+        expected_tau_cut=sum(lengths) / steps if steps else 0.0,
+        speedup=row.speedup,
+        expected_speedup=speedup or None,
+    )
 
 
 def expected_steps(acceptance: float, gamma: int, length: int) -> float:

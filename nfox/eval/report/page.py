@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nfox.errors import UsageError
-from nfox.eval.bench.metrics import EXPLAIN
-from nfox.eval.bench.result import KINDS, Result, Row, categories, kind, number, of_category, parts
+from nfox.eval.bench.figures import EXPLAIN, DivergenceRow, Row, written
+from nfox.eval.bench.result import KINDS, BenchResult, Machine
 from nfox.eval.report.plot_style import image
 from nfox.eval.report.plots import PLOTS, plots
 
 _TEMPLATE = "page.html.jinja"
-_ABOUT = ("nfox", "commit", "python", "device", "cores", "threads", "memory_gb", "system", "dtype")
+_MACHINE = (
+    "nfox", "commit", "python", "device", "cores", "threads", "memory_gb", "system", "dtype",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,145 +25,126 @@ class Column:
     """A column of the table.
 
     Args:
-        head: above it.
-        key: of its figure, as it is explained.
-        cell: writes it for a row; "" where there is none.
+        head: the words above it.
+        figure: the name of its figure, by which it is explained.
+        cell: writes the figure of a row; "" where it is not known.
     """
 
     head: str
-    key: str
+    figure: str
     cell: Callable[[Row], str]
 
 
-def written(value: object, form: str) -> str:
-    """Write a figure; "" for one that is not there."""
-    known = number(value)
-    return "" if known is None else format(known, form)
-
-
-def interval(row: Row) -> str:
+def bounds(row: Row) -> str:
     """Write the bounds of a speed-up; "" where they are not known."""
-    low, high = (written(row.get(f"speedup_{end}"), ".2f") for end in ("low", "high"))
+    low, high = written(row.speedup_low), written(row.speedup_high)
     return f"{low}-{high}" if low and high else ""
 
 
-def _figure(head: str, key: str, form: str) -> Column:
-    return Column(head, key, lambda row: written(row.get(key), form))
+def _figure(head: str, figure: str, form: str = ".2f") -> Column:
+    return Column(head, figure, lambda row: written(getattr(row, figure), form))
 
 
-def _part(head: str, place: int) -> Column:
-    def cell(row: Row) -> str:
-        return written(parts(row["time"])[place], ".2f") if row.get("time") else ""
-
-    return Column(head, "time", cell)
+def _part(head: str, part: str) -> Column:
+    return Column(head, "time", lambda row: written(getattr(row.time, part)) if row.time else "")
 
 
 COLUMNS = (
-    _figure("tau", "tau", ".2f"),
+    _figure("tau", "tau"),
     _figure("tokens/s", "tokens_per_second", ".1f"),
-    _figure("speed-up", "speedup", ".2f"),
-    Column("95 %", "speedup_low", interval),
-    _figure("with prefill", "speedup_total", ".2f"),
-    _figure("predicted", "predicted", ".2f"),
-    _figure("efficiency", "efficiency", ".2f"),
+    _figure("speed-up", "speedup"),
+    Column("95 %", "speedup_low", bounds),
+    _figure("with prefill", "speedup_total"),
+    _figure("predicted", "predicted"),
+    _figure("efficiency", "efficiency"),
     _figure("identical", "identical", ".0%"),
     _figure("gap", "gap", ".3f"),
     _figure("TTFT ms", "ttft_ms", ".0f"),
     _figure("nodes", "nodes", ".1f"),
-    _figure("t(N)/t(1)", "wide", ".2f"),
-    _figure("d", "drafting", ".2f"),
+    _figure("t(N)/t(1)", "wide"),
+    _figure("d", "drafting"),
     _figure("overhead", "overhead", ".1%"),
-    _part("draft ms", 0),
-    _part("target ms", 1),
-    _part("host ms", 2),
+    _part("draft ms", "draft"),
+    _part("target ms", "target"),
+    _part("host ms", "loop"),
     _figure("memory MB", "peak_memory_mb", ".0f"),
     _figure("prompts", "prompts", ".0f"),
     _figure("tokens", "tokens", ".0f"),
     _figure("steps", "steps", ".0f"),
     _figure("too long", "too_long", ".0f"),
 )
-"""Of all tasks together."""
+"""The columns of the table of all tasks together."""
 
 
-def page(result: Result) -> str:
+def page(result: BenchResult) -> str:
     """Return a page about a benchmark: tables, plots, settings, machine, and what figures mean.
 
-    Args:
-        result: of it. Without matplotlib the page has no plots, and says so.
+    Without matplotlib the page has no plots, and says so.
     """
     from jinja2 import Environment
 
-    made = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = made.from_string(Path(__file__).with_name(_TEMPLATE).read_text(encoding="utf-8"))
-    rows = of_category(result)
-    return template.render(
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    source = Path(__file__).with_name(_TEMPLATE).read_text(encoding="utf-8")
+    rows = result.of_category()
+    return environment.from_string(source).render(
         result=result,
-        title=rows[0]["target"],
+        title=rows[0].target,
         entrants=_entrants(result),
-        missing=result.get("missing") or {},
-        columns=[one for one in COLUMNS if any(one.cell(row) for row in rows)],
+        columns=[column for column in COLUMNS if any(column.cell(row) for row in rows)],
         rows=rows,
-        categories=categories(result),
-        cells=_cells(result),
-        deep=[row for row in rows if row.get("accept_by_depth")],
-        divergences=_widest_first(result),
-        about=_about(result.get("machine") or {}),
-        settings=_given(result.get("settings") or {}),
+        cells={(row.method, row.category): row for row in result.rows},
+        deep=[row for row in rows if row.accept_by_depth],
+        divergences=sorted(result.divergences, key=_gap, reverse=True),
+        machine=_machine(result.machine),
+        settings=_given(result.settings),
         written=written,
-        interval=interval,
+        bounds=bounds,
         explain=EXPLAIN,
-        **_drawn(result),
+        **_plots(result),
     )
 
 
-def _entrants(result: Result) -> dict[str, dict[str, str]]:
-    """Return what every entrant of the table is, and its settings."""
-    given = result.get("entrants") or {}
+def _entrants(result: BenchResult) -> dict[str, dict[str, str]]:
+    """Return the kind and the settings of every entrant of the table, by its name."""
+    records = result.entrants
     return {
         name: {
-            "kind": kind(result, name),
-            "called": KINDS[kind(result, name)],
-            "settings": str(given.get(name, {}).get("settings") or ""),
+            "kind": result.kind(name),
+            "called": KINDS[result.kind(name)],
+            "settings": records[name].settings if name in records else "",
         }
-        for name in dict.fromkeys([row["method"] for row in result["rows"]])
+        for name in dict.fromkeys(row.method for row in result.rows)
     }
 
 
-def _cells(result: Result) -> dict[tuple[str, str], Row]:
-    """Return rows by method and category."""
-    return {(row["method"], row["category"]): row for row in result["rows"]}
+def _gap(row: DivergenceRow) -> float:
+    return row.gap or 0.0
 
 
-def _widest_first(result: Result) -> list[Mapping[str, Any]]:
-    parted = result.get("divergences") or []
-    return sorted(parted, key=lambda one: number(one.get("gap")) or 0.0, reverse=True)
-
-
-def _about(machine: Mapping[str, Any]) -> dict[str, str]:
+def _machine(machine: Machine) -> dict[str, str]:
     """Return what is known of the machine, by what a reader calls it."""
-    versions = machine.get("versions") or {}
-    said = {name.replace("_gb", " (GB)"): machine.get(name) for name in _ABOUT}
-    said["packages"] = ", ".join(f"{name} {of}" for name, of in versions.items())
-    said["costs of wide forwards"] = machine.get("costs") or "not measured"
-    return {name: str(value) for name, value in said.items() if value not in (None, "")}
+    facts = {name.replace("_gb", " (GB)"): getattr(machine, name) for name in _MACHINE}
+    facts["packages"] = ", ".join(f"{name} {of}" for name, of in machine.versions.items())
+    facts["costs of wide forwards"] = machine.costs or "not measured"
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings that were given, or have a value of their own."""
-    unsaid: Iterable[Any] = (None, False, "", [], {})
-    return {name: str(value) for name, value in settings.items() if value not in unsaid}
+    absent: tuple[Any, ...] = (None, False, "", [], {})
+    return {name: str(value) for name, value in settings.items() if value not in absent}
 
 
-def _drawn(result: Result) -> dict[str, Any]:
-    """Return the plots, or why there are none."""
+def _plots(result: BenchResult) -> dict[str, Any]:
+    """Return the plots, each with its explanation, or why there are none."""
     from markupsafe import Markup
 
     try:
-        found = plots(result)
+        figures = plots(result)
     except UsageError as error:
-        return {"plots": [], "plain": f"{error.message}: {error.hint}"}
-    made = [(PLOTS[name], Markup(_inline(image(one, "svg")))) for name, one in found.items()]
-    return {"plots": made, "plain": ""}
+        return {"plots": [], "without_plots": f"{error.message}: {error.hint}"}
+    drawn = {name: Markup(_inline(image(figure, "svg"))) for name, figure in figures.items()}
+    return {"plots": [(PLOTS[name], svg) for name, svg in drawn.items()], "without_plots": ""}
 
 
 def _inline(svg: bytes) -> str:

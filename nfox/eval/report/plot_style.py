@@ -13,7 +13,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from nfox.errors import UsageError
-from nfox.eval.bench.result import KINDS, Result, Row, kind, number
+from nfox.eval.bench.figures import Row
+from nfox.eval.bench.result import KINDS, BenchResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,19 +121,20 @@ def wrapped(name: str) -> str:
     return "\n".join(textwrap.wrap(foldable, _WIDEST, replace_whitespace=False)).replace("\f", "")
 
 
-def colors(result: Result, rows: Iterable[Row]) -> list[str]:
+def colors(result: BenchResult, rows: Iterable[Row]) -> list[str]:
     """Return the colour of every row: that of its kind of entrant."""
-    return [_OF_KIND[kind(result, row["method"])][0] for row in rows]
+    return [_OF_KIND[result.kind(row.method)][0] for row in rows]
 
 
-def name_kinds(figure: Figure, result: Result, rows: Iterable[Row]) -> None:
-    """Say what colours mean, where there are several."""
+def name_kinds(figure: Figure, result: BenchResult, rows: Iterable[Row]) -> None:
+    """Add a legend of what colours mean, where there are several."""
     from matplotlib.patches import Patch
 
-    found = {kind(result, row["method"]) for row in rows}
-    if len(found) > 1:
-        keys = [Patch(color=_OF_KIND[one][0], label=KINDS[one]) for one in KINDS if one in found]
-        figure.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    kinds = {result.kind(row.method) for row in rows}
+    if len(kinds) > 1:
+        drawn = [kind for kind in KINDS if kind in kinds]
+        patches = [Patch(color=_OF_KIND[kind][0], label=KINDS[kind]) for kind in drawn]
+        figure.legend(handles=patches, loc="outside upper center", ncols=len(patches))
 
 
 def folded(handles: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
@@ -154,23 +156,22 @@ def legend(figure: Figure, handles: Mapping[str, Any], *, above: bool = False) -
         figure.legend(*folded(handles), loc="outside right upper")
 
 
-def points(given: Iterable[tuple[float, Any]]) -> list[tuple[float, float]]:
-    """Return the points whose figure is there."""
-    return [(x, found) for x, y in given if (found := number(y)) is not None]
+def points(pairs: Iterable[tuple[float, float | None]]) -> list[tuple[float, float]]:
+    """Return the points whose figure is known."""
+    return [(x, y) for x, y in pairs if y is not None]
 
 
-def draw(axes: Axes, result: Result, curves: Curves) -> dict[str, Any]:
-    """Draw a line for each name that has points; a name looks the same in all plots.
+def draw(axes: Axes, result: BenchResult, curves: Curves) -> dict[str, Any]:
+    """Draw a line for each name that has points, and return the lines by name.
 
-    Returns:
-        The lines, by name.
+    A name has the same colour and marker in all plots.
     """
-    order = list(dict.fromkeys([row["method"] for row in result["rows"]] + list(curves)))
+    order = list(dict.fromkeys([row.method for row in result.rows] + list(curves)))
     drawn = {}
     for name, curve in curves.items():
         if not curve:
             continue
-        place, of_kind = order.index(name), kind(result, name)
+        place, of_kind = order.index(name), result.kind(name)
         (drawn[name],) = axes.plot(
             *zip(*curve, strict=True),
             color=_LINES[place % len(_LINES)],

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nfox.drafters import plain
-from nfox.eval.bench.result import Result, Row, categories, number, of_category, parts, swept
+from nfox.eval.bench.figures import Row
+from nfox.eval.bench.result import BenchResult, swept
 from nfox.eval.report import plot_style as drawing
 from nfox.eval.report.plot_style import BLUE, GREY, INK, ORANGE, TAU, TIMES
 from nfox.eval.report.sweep_plots import context, sweep, temperature
@@ -24,21 +25,18 @@ class Plot:
     """A plot that a result may have.
 
     Args:
-        title: of it.
-        reading: how it is read.
-        draw: makes it; gives None where the result has nothing for it.
+        title: its title.
+        reading: a sentence on how it is read.
+        draw: draws it; returns None where the result has nothing for it.
     """
 
     title: str
     reading: str
-    draw: Callable[[Result], Figure | None]
+    draw: Callable[[BenchResult], Figure | None]
 
 
-def plots(result: Result) -> dict[str, Figure]:
-    """Draw all that a result has something for.
-
-    Args:
-        result: of a benchmark.
+def plots(result: BenchResult) -> dict[str, Figure]:
+    """Draw all plots that a result has something for, and return them by name.
 
     Raises:
         UsageError: if matplotlib is not installed.
@@ -46,36 +44,36 @@ def plots(result: Result) -> dict[str, Figure]:
     drawing.check()
     with drawing.style():
         drawn = {name: plot.draw(result) for name, plot in PLOTS.items()}
-        found = {name: figure for name, figure in drawn.items() if figure is not None}
-        for name, figure in found.items():
+        figures = {name: figure for name, figure in drawn.items() if figure is not None}
+        for name, figure in figures.items():
             figure.set_label(name)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # else every drawing moves things a little
-    return found
+    return figures
 
 
-def speedup(result: Result) -> Figure | None:
+def speedup(result: BenchResult) -> Figure | None:
     """Draw how many times faster every entrant is than plain decoding."""
-    rows = _compared(result, "speedup")
+    rows = [row for row in _others(result) if row.speedup is not None]
     if not rows:
         return None
-    figure, axes = drawing.bars([row["method"] for row in rows])
+    figure, axes = drawing.bars([row.method for row in rows])
     across = axes.get_yaxis_transform()
-    values = [row["speedup"] for row in rows]
-    reach = []
+    values = [row.speedup or 0.0 for row in rows]
+    errors = []
     for place, (row, value) in enumerate(zip(rows, values, strict=True)):
-        low, high = (number(row.get(f"speedup_{end}")) for end in ("low", "high"))
+        low, high = row.speedup_low, row.speedup_high
         axes.text(1.02, place, f"{value:.2f}", transform=across, va="center", weight="bold")
         if low is None or high is None:
             low = high = value
         else:
             axes.text(1.11, place, f"{low:.2f} to {high:.2f}", transform=across, va="center")
-        reach.append((max(value - low, 0), max(high - value, 0)))
+        errors.append((max(value - low, 0), max(high - value, 0)))
     axes.barh(
         range(len(rows)),
         values,
         color=drawing.colors(result, rows),
-        xerr=list(zip(*reach, strict=True)),
+        xerr=list(zip(*errors, strict=True)),
         error_kw={"ecolor": INK, "capsize": 3, "elinewidth": 1},
     )
     axes.axvline(1, color=INK, linewidth=1)
@@ -84,24 +82,24 @@ def speedup(result: Result) -> Figure | None:
     return figure
 
 
-def tau_by_category(result: Result) -> Figure | None:
+def tau_by_category(result: BenchResult) -> Figure | None:
     """Draw the tokens that a step gives, for every kind of tasks."""
-    kinds = [name for name in categories(result) if not swept(name)]
-    rows = _compared(result, "tau")
+    kinds = [name for name in result.categories if not swept(name)]
+    rows = [row for row in _others(result) if row.tau is not None]
     if len(kinds) < 2 or not rows:
         return None
-    names = [row["method"] for row in rows]
+    names = [row.method for row in rows]
     columns = min(len(kinds), 4)
     lines = -(-len(kinds) // columns)
-    high = 0.8 + lines * (0.5 + drawing.height(names))
-    figure = drawing.paper(names, 2.3 * columns, high)
+    height = 0.8 + lines * (0.5 + drawing.height(names))
+    figure = drawing.paper(names, 2.3 * columns, height)
     panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for name, axes in zip(kinds, panels, strict=False):
-        found = {row["method"]: number(row.get("tau")) or 0.0 for row in of_category(result, name)}
-        values = [found.get(one, 0.0) for one in names]
+    for kind, axes in zip(kinds, panels, strict=False):
+        taus = {row.method: row.tau or 0.0 for row in result.of_category(kind)}
+        values = [taus.get(name, 0.0) for name in names]
         drawn = axes.barh(range(len(names)), values, color=drawing.colors(result, rows))
         axes.bar_label(drawn, [f"{value:.2f}" if value else "" for value in values], padding=3)
-        axes.set_title(drawing.wrapped(name))
+        axes.set_title(drawing.wrapped(kind))
         axes.grid(False, axis="y")
     for spare in panels[len(kinds) :]:
         spare.set_axis_off()
@@ -112,11 +110,11 @@ def tau_by_category(result: Result) -> Figure | None:
     return figure
 
 
-def acceptance(result: Result) -> Figure | None:
+def acceptance(result: BenchResult) -> Figure | None:
     """Draw how often guesses are accepted, by how far ahead they are."""
     curves = {
-        row["method"]: drawing.points(enumerate(row.get("accept_by_depth") or (), 1))
-        for row in of_category(result)
+        row.method: drawing.points(enumerate(row.accept_by_depth or (), 1))
+        for row in result.of_category()
     }
     deepest = max(map(len, curves.values()))
     if not deepest:
@@ -131,17 +129,17 @@ def acceptance(result: Result) -> Figure | None:
     return figure
 
 
-def step_time(result: Result) -> Figure | None:
+def step_time(result: BenchResult) -> Figure | None:
     """Draw where the time of a step goes."""
-    rows = [row for row in of_category(result) if row.get("time")]
-    if not rows:
+    times = [(row.method, row.time) for row in result.of_category() if row.time]
+    if not times:
         return None
-    figure, axes = drawing.bars([row["method"] for row in rows])
-    ends = [0.0] * len(rows)
+    figure, axes = drawing.bars([method for method, _ in times])
+    ends = [0.0] * len(times)
     bars = {}
-    spent = zip(*(parts(row["time"]) for row in rows), strict=True)
-    for (label, color), widths in zip(_PARTS.items(), spent, strict=True):
-        bars[label] = drawn = axes.barh(range(len(rows)), widths, left=ends, color=color)
+    parts = [(time.draft or 0.0, time.target or 0.0, time.loop) for _, time in times]
+    for (label, color), widths in zip(_PARTS.items(), zip(*parts, strict=True), strict=True):
+        bars[label] = drawn = axes.barh(range(len(times)), widths, left=ends, color=color)
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     axes.bar_label(drawn, [f"{end:.1f}" for end in ends], padding=4)
     axes.margins(x=0.09)
@@ -150,15 +148,15 @@ def step_time(result: Result) -> Figure | None:
     return figure
 
 
-def simulated(result: Result) -> Figure | None:
+def simulated(result: BenchResult) -> Figure | None:
     """Draw the speed-up of simulated rates beside the one that the costs foretell."""
-    listed = [one for one in result.get("simulation") or () if number(one.get("speedup"))]
-    if not listed:
+    rows = [row for row in result.simulation if row.speedup]
+    if not rows:
         return None
-    figure, axes = drawing.bars([one["method"] for one in listed])
-    places = range(len(listed))
-    measured = [one["speedup"] for one in listed]
-    foretold = [number(one.get("expected_speedup")) or math.nan for one in listed]
+    figure, axes = drawing.bars([row.method for row in rows])
+    places = range(len(rows))
+    measured = [row.speedup or math.nan for row in rows]
+    foretold = [row.expected_speedup or math.nan for row in rows]
     axes.hlines(places, measured, foretold, color=GREY, zorder=1)
     styles = {
         "expected from the costs": (foretold, "D", ORANGE),
@@ -174,10 +172,9 @@ def simulated(result: Result) -> Figure | None:
     return figure
 
 
-def _compared(result: Result, name: str) -> list[Row]:
-    """Return the rows of all tasks that have a figure, without that of plain decoding."""
-    rows = [row for row in of_category(result) if row["method"] != plain()]
-    return [row for row in rows if number(row.get(name)) is not None]
+def _others(result: BenchResult) -> list[Row]:
+    """Return the rows of all tasks, without that of plain decoding."""
+    return [row for row in result.of_category() if row.method != plain()]
 
 
 PLOTS = {
@@ -225,4 +222,4 @@ PLOTS = {
         simulated,
     ),
 }
-"""All of them, in the order in which they are shown."""
+"""All plots, in the order in which they are shown."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nfox.drafters import plain
-from nfox.eval.bench.result import Result, Row, categories, number, of_category, swept
+from nfox.eval.bench.figures import Row
+from nfox.eval.bench.result import BenchResult, swept
 from nfox.eval.report.plot_style import INK, TAU, TIMES, draw, folded, legend, paper, points
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def context(result: Result) -> Figure | None:
+def context(result: BenchResult) -> Figure | None:
     """Draw the speed of every entrant over the length of the context."""
     figure = _over(result, "context", "tokens_per_second")
     if figure is not None:
@@ -26,7 +28,7 @@ def context(result: Result) -> Figure | None:
     return figure
 
 
-def temperature(result: Result) -> Figure | None:
+def temperature(result: BenchResult) -> Figure | None:
     """Draw the speed-up of every entrant over the temperature."""
     figure = _over(result, "temperature", "speedup", without=plain())
     if figure is not None:
@@ -38,9 +40,9 @@ def temperature(result: Result) -> Figure | None:
     return figure
 
 
-def sweep(result: Result) -> Figure | None:
+def sweep(result: BenchResult) -> Figure | None:
     """Draw speed-up and tau over the values of every option that has several."""
-    options = _by_option(of_category(result))
+    options = _by_option(result.of_category())
     if not options:
         return None
     names = {name for groups in options.values() for name in groups}
@@ -48,10 +50,10 @@ def sweep(result: Result) -> Figure | None:
     shown = {"speedup": TIMES, "tau": TAU}
     grid = figure.subplots(len(options), len(shown), squeeze=False)
     for line, (option, groups) in zip(grid, options.items(), strict=True):
-        for axes, (key, label) in zip(line, shown.items(), strict=True):
+        for axes, (metric, label) in zip(line, shown.items(), strict=True):
             curves = {
-                name: points((value, row.get(key)) for value, row in sorted(found.items()))
-                for name, found in groups.items()
+                name: points((value, getattr(row, metric)) for value, row in sorted(rows.items()))
+                for name, rows in groups.items()
             }
             handles = draw(axes, result, curves)
             _ticks(axes)
@@ -62,16 +64,24 @@ def sweep(result: Result) -> Figure | None:
     return figure
 
 
-def _over(result: Result, what: str, key: str, without: str = "") -> Figure | None:
-    """Draw a figure of every entrant over what categories differ in."""
-    read = {category: swept(category) for category in categories(result)}
-    found = {one[1]: category for category, one in read.items() if one and one[0] == what}
+def _over(result: BenchResult, swept_over: str, metric: str, without: str = "") -> Figure | None:
+    """Draw a metric of every entrant over the values that categories of a sweep stand for.
+
+    Args:
+        result: of a benchmark.
+        swept_over: "context" or "temperature".
+        metric: the name of a figure in the rows.
+        without: the entrant that is left out.
+    """
+    conditions = {category: swept(category) for category in result.categories}
+    values = {read[1]: name for name, read in conditions.items() if read and read[0] == swept_over}
     curves: dict[str, list[tuple[float, float]]] = {}
-    for value, category in sorted(found.items()):
-        for row in of_category(result, category):
-            if row["method"] != without:
-                curves.setdefault(row["method"], []).extend(points([(value, row.get(key))]))
-    if len(found) < 2 or not any(curves.values()):
+    for value, category in sorted(values.items()):
+        for row in result.of_category(category):
+            if row.method != without:
+                point = points([(value, getattr(row, metric))])
+                curves.setdefault(row.method, []).extend(point)
+    if len(values) < 2 or not any(curves.values()):
         return None
     figure = paper(curves, 5.2, 3.8)
     legend(figure, draw(figure.subplots(), result, curves))
@@ -96,20 +106,20 @@ def _by_option(rows: Iterable[Row]) -> dict[str, dict[str, dict[float, Row]]]:
 
     Only options with several values are among them.
     """
-    found: dict[str, dict[str, dict[float, Row]]] = {}
+    groups_of: dict[str, dict[str, dict[float, Row]]] = {}
     for row in rows:
-        method, *options = row["method"].split(":")
+        method, *options = row.method.split(":")
         for option in options:
             name, _, text = option.partition("=")
             rest = ":".join([method, *(other for other in options if other != option)])
             try:
-                value = number(float(text))
+                value = float(text)
             except ValueError:
                 continue
-            if value is not None:
-                found.setdefault(name, {}).setdefault(rest, {})[value] = row
+            if math.isfinite(value):
+                groups_of.setdefault(name, {}).setdefault(rest, {})[value] = row
     several = {
         name: {rest: values for rest, values in groups.items() if len(values) > 1}
-        for name, groups in found.items()
+        for name, groups in groups_of.items()
     }
     return {name: groups for name, groups in several.items() if groups}
