@@ -18,19 +18,19 @@ from .options.groups import (
     SessionArguments,
 )
 
-_PUBLISHED = {
+_PUBLISHED_NAMES = {
     "target-model-name": "model",
     "approx-model-name": "draft-model",
     "input": "prompt",
     "max-tokens": "max-new-tokens",
 }
-"""What LLMSpeculativeSampling calls our options."""
+"""Our options by the names that they have in LLMSpeculativeSampling."""
 
 
-def _known(token: str) -> str:
-    """Options of the published programs are written with underscores, and may have other names."""
+def _our_name(token: str) -> str:
+    """Return our name of an option that was typed as published programs write it."""
     name = token.replace("_", "-")
-    return _PUBLISHED.get(name, name)
+    return _PUBLISHED_NAMES.get(name, name)
 
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "token_normalize_func": _known,
+        "token_normalize_func": _our_name,
     },
 )
 
