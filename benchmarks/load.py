@@ -32,7 +32,7 @@ from typing import IO, Any
 import httpx
 import psutil
 
-from nfox import Conversation, Engine, Message, ModelOptions, Sampling, Settings, __version__, load
+from nfox import Conversation, Engine, ModelOptions, Sampling, Settings, __version__, load
 from nfox.drafters import plain
 
 Messages = tuple[dict[str, str], ...]
@@ -104,7 +104,8 @@ def expectations(engine: Engine, questions: Sequence[str] = _QUESTIONS) -> list[
     asks: list[Ask] = []
     for number, question in enumerate(questions):
         session, messages = Conversation(engine), list[dict[str, str]]()
-        engine.settings, before = Settings(max_new_tokens=_TOKENS), None
+        engine.use_settings(Settings(max_new_tokens=_TOKENS))
+        before = None
         for turn in (question, "And then?"):
             for _ in session.send(turn):
                 pass
@@ -114,11 +115,10 @@ def expectations(engine: Engine, questions: Sequence[str] = _QUESTIONS) -> list[
             asks.append(before)
             messages.append({"role": "assistant", "content": said})
         sampling = Sampling(temperature=0.8, seed=number)
-        engine.settings, engine.replies = Settings(sampling=sampling, max_new_tokens=_TOKENS), 0
-        for _ in engine.updates([Message("user", question)]):
-            pass
+        settings = Settings(sampling=sampling, max_new_tokens=_TOKENS)
+        reply = engine.answer(engine.request(question, settings, number=0))
         first = ({"role": "user", "content": question},)
-        asks.append(Ask(first, {"temperature": 0.8, "seed": number}, engine.reply.text))
+        asks.append(Ask(first, {"temperature": 0.8, "seed": number}, reply.text))
     return asks
 
 

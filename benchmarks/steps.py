@@ -19,9 +19,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nfox.decoding import published_trees
-from nfox.decoding.generate import Step, generate
+from nfox.decoding.drafter import Drafter
+from nfox.decoding.generate import Limits, Prompt, Step, generate
 from nfox.decoding.rules import make_rule
-from nfox.drafters.common.method import Drafter
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.drafters.none import METHOD as Plain
 from nfox.models.devices import best_device
@@ -89,7 +89,12 @@ def steps(target: TransformersTarget, drafter: Drafter, context: int, count: int
     """Decode after a random prompt, and leave out the first steps, which warm up."""
     prompt = torch.randint(3, target.vocabulary_size, (context,)).tolist()
     made = generate(
-        target, drafter, prompt, cache=target.new_cache(), rule=make_rule(), max_tokens=8 * count
+        target,
+        drafter,
+        Prompt(tuple(prompt)),
+        cache=target.new_cache(),
+        rule=make_rule(),
+        limits=Limits(8 * count),
     )
     found = [step for step, _ in zip(made, range(count + 5), strict=False)]
     return found[5:]

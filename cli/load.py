@@ -11,8 +11,9 @@ import typer
 
 from nfox.drafters import names, plain
 from nfox.errors import ModelError, UsageError
+from nfox.models.options import LoadProgress
 
-from .display.progress import NO_PROGRESS, Loading, loading_display
+from .display.progress import NO_PROGRESS, loading_display
 from .options.groups import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def load_engine(
     method: MethodArguments,
     generation: GenerationArguments,
     *,
-    progress: Loading = NO_PROGRESS,
+    progress: LoadProgress = NO_PROGRESS,
 ) -> Engine:
     """Load the target, the drafter and the template that the options name.
 
@@ -93,11 +94,10 @@ def load_engine(
         system=model.system,
         settings=make_settings(method, generation),
         max_context=model.max_context,
-        on_stage=progress.stage,
-        on_progress=progress.progress,
+        progress=progress,
     )
     if generation.sampling == "model":
-        engine.settings = _with_model_sampling(engine, generation)
+        engine.use_settings(_with_model_sampling(engine, generation))
     return engine
 
 
@@ -160,9 +160,7 @@ def _model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
         adapter=model.adapter,
     )
     drafting = _quantisation(model.draft_load_in_4bit, model.draft_load_in_8bit)
-    return target, replace(
-        target, quantisation=drafting, adapter=None, revision=None, device_map=None, max_memory={}
-    )
+    return target, replace(target.for_draft(), quantisation=drafting)
 
 
 def _quantisation(load_in_4bit: bool, load_in_8bit: bool) -> Quantisation | None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from nfox.errors import NfoxError
     from nfox.loader import load
     from nfox.models.options import ModelOptions
-    from nfox.reply import Reply, Settings, Update
+    from nfox.reply import Reply, Request, Settings, Update
+    from nfox.reply_stream import ReplyStream
     from nfox.text.stream import Piece
     from nfox.text.template import Message
 
@@ -32,6 +33,8 @@ _HOMES = {
     "NfoxError": "errors",
     "Piece": "text.stream",
     "Reply": "reply",
+    "ReplyStream": "reply_stream",
+    "Request": "reply",
     "Sampling": "decoding.sampling",
     "Settings": "reply",
     "Update": "reply",
@@ -49,6 +52,8 @@ __all__ = [
     "NfoxError",
     "Piece",
     "Reply",
+    "ReplyStream",
+    "Request",
     "Sampling",
     "Settings",
     "Update",

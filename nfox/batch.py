@@ -21,7 +21,7 @@ _SEEDS = 1024  # replies a prompt may use, so that its noise does not depend on 
 
 
 @dataclass(frozen=True)
-class Prompt:
+class BatchPrompt:
     """One line of a prompts file.
 
     Args:
@@ -38,7 +38,7 @@ class Prompt:
     questions: tuple[str, ...]
 
 
-def parse_prompt(text: str, index: int, where: str = "the prompts") -> Prompt:
+def parse_prompt(text: str, index: int, where: str = "the prompts") -> BatchPrompt:
     """Read one line of JSON.
 
     Args:
@@ -58,10 +58,10 @@ def parse_prompt(text: str, index: int, where: str = "the prompts") -> Prompt:
         raise UsageError(f"{place}: not a JSON object", f"expected {_LAYOUTS}")
     name = str(row.get("id", row.get("question_id", index)))
     if isinstance(row.get("prompt"), str):
-        return Prompt(name, index, (), (row["prompt"],))
+        return BatchPrompt(name, index, (), (row["prompt"],))
     turns = row.get("turns")
     if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
-        return Prompt(name, index, (), tuple(turns))
+        return BatchPrompt(name, index, (), tuple(turns))
     messages = row.get("messages")
     if isinstance(messages, list) and messages:
         try:
@@ -69,12 +69,12 @@ def parse_prompt(text: str, index: int, where: str = "the prompts") -> Prompt:
         except (KeyError, TypeError) as error:
             raise UsageError(f"{place}: a message lacks {error}", f"expected {_LAYOUTS}") from error
         if read[-1].role == "user":
-            return Prompt(name, index, read[:-1], (read[-1].content,))
+            return BatchPrompt(name, index, read[:-1], (read[-1].content,))
         raise UsageError(f"{place}: the last message must be the user's, not {read[-1].role}'s")
     raise UsageError(f"{place}: none of the layouts", f"expected {_LAYOUTS}")
 
 
-def parse_prompts(lines: Iterable[str], where: str) -> list[Prompt]:
+def parse_prompts(lines: Iterable[str], where: str) -> list[BatchPrompt]:
     """Read JSON lines; empty ones are skipped.
 
     Raises:
@@ -90,28 +90,27 @@ def parse_prompts(lines: Iterable[str], where: str) -> list[Prompt]:
     return prompts
 
 
-def answer(engine: Engine, prompt: Prompt) -> dict[str, Any]:
+def answer(engine: Engine, prompt: BatchPrompt) -> dict[str, Any]:
     """Ask a prompt's questions one after the other and return the line to write.
 
     A question that cannot be asked, because it is too long, becomes a line with an `error`; its
     `turns` are the answers before it.
     """
-    engine.replies = prompt.index * _SEEDS
     messages: list[Message] = list(prompt.opening)
     replies: list[Reply] = []
-    for turn in [[Message("user", question)] for question in prompt.questions] or [[]]:
+    turns = [[Message("user", question)] for question in prompt.questions] or [[]]
+    for number, turn in enumerate(turns, prompt.index * _SEEDS):
         messages += turn
         try:
-            for _ in engine.updates(messages):
-                pass
+            reply = engine.answer(engine.request(messages, number=number))
         except NfoxError as error:
             refused = {"text": "", "tokens": [], "finish_reason": "error", "error": error.message}
             return {"id": prompt.id, **refused, "turns": [_line(reply) for reply in replies]}
-        replies.append(engine.reply)
-        messages.append(engine.reply.message())
-    turns = [_line(reply) for reply in replies]
-    several = {"turns": turns} if len(turns) > 1 else {}
-    return {"id": prompt.id, **turns[-1], **several}
+        replies.append(reply)
+        messages.append(reply.message())
+    lines = [_line(reply) for reply in replies]
+    several = {"turns": lines} if len(lines) > 1 else {}
+    return {"id": prompt.id, **lines[-1], **several}
 
 
 def _line(reply: Reply) -> dict[str, Any]:
@@ -139,7 +138,7 @@ class Answered:
         UsageError: if the file is not an output of ours.
     """
 
-    def __init__(self, out: Path, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, out: Path, prompts: Sequence[BatchPrompt]) -> None:
         self.missing = {prompt.id for prompt in prompts}
         self.refused = 0
         self._out, self._end, self._inode = out, 0, 0
@@ -167,7 +166,7 @@ class Answered:
         return before - len(self.missing)
 
 
-def put_in_order(out: Path, prompts: Sequence[Prompt]) -> None:
+def put_in_order(out: Path, prompts: Sequence[BatchPrompt]) -> None:
     """Bring the answers in a file into the order of the prompts, others' before them; of several
     with one id the first stays.
     """
@@ -185,6 +184,6 @@ def _id(line: str) -> str:
     return str(json.loads(line)["id"])
 
 
-def remaining(prompts: Sequence[Prompt], done: set[str]) -> list[Prompt]:
+def remaining(prompts: Sequence[BatchPrompt], done: set[str]) -> list[BatchPrompt]:
     """Return the prompts that have not been answered yet, in order."""
     return [prompt for prompt in prompts if prompt.id not in done]

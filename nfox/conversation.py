@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.reply import Reply, Update
+from nfox.reply_stream import ReplyStream
 from nfox.text.stream import spelled
 from nfox.text.template import Message
 
@@ -30,12 +32,14 @@ class Conversation:
 
     Attributes:
         messages: all turns so far, the system message first if there is one.
+        last: the stream of the last reply, or of the one on its way; None before the first.
     """
 
     def __init__(self, engine: Engine, *, system: str | None = None, history: bool = True) -> None:
         self.engine = engine
         self.history = history
         self.messages: list[Message] = []
+        self.last: ReplyStream | None = None
         self._ended: list[Message] = []  # the replies that the model itself ended
         if system is not None:
             self.system = system
@@ -56,11 +60,14 @@ class Conversation:
         """The messages without the system message."""
         return [message for message in self.messages if message.role != "system"]
 
-    def send(self, text: str) -> Generator[Update]:
-        """Say something; yield what every step adds to the reply.
+    def send(self, text: str) -> ReplyStream:
+        """Say something; return the stream of the reply, which joins the messages when it ends.
 
-        However the reply ends, interrupted or not, what was said of it is kept. Where nothing was
-        said, the question is taken back, so that it can be asked again.
+        However it ends, cancelled or closed, what was said of it is kept. Where nothing was said,
+        the question is taken back, so that it can be asked again.
+
+        Raises:
+            NfoxError: if the question cannot be answered; it is taken back.
         """
         before = list(self.messages)
         if not self.history:
@@ -68,8 +75,12 @@ class Conversation:
         self.messages.append(Message("user", text))
         return self._answer(before)
 
-    def regenerate(self) -> Generator[Update]:
-        """Answer the last question again; above temperature 0, otherwise."""
+    def regenerate(self) -> ReplyStream:
+        """Answer the last question again; above temperature 0 with other random numbers.
+
+        Raises:
+            UsageError: if there is none.
+        """
         before = list(self.messages)
         if self.messages and self.messages[-1].role == "assistant":
             self.messages.pop()
@@ -78,7 +89,7 @@ class Conversation:
             raise UsageError("there is nothing to answer again yet")
         return self._answer(before)
 
-    def go_on(self) -> Generator[Update]:
+    def go_on(self) -> ReplyStream:
         """Go on with the last reply where it was cut, from the same tokens.
 
         Raises:
@@ -93,13 +104,26 @@ class Conversation:
             raise UsageError("the last reply is known as text only, not by its tokens")
         return self._answer(list(self.messages))
 
-    def _answer(self, before: list[Message]) -> Generator[Update]:
-        """Stream a reply and keep it; `before` is what stands again if nothing was said."""
+    def _answer(self, before: list[Message]) -> ReplyStream:
+        """Return the stream of a reply; `before` is what stands again if nothing is said."""
         asked = list(self.messages)
         try:
-            yield from self.engine.updates(asked)
+            stream = self.engine.stream(asked)
+        except BaseException:
+            self.messages = before
+            raise
+        self.last = stream.wrapped(self._keeping(stream, asked, before))
+        return self.last
+
+    def _keeping(
+        self, stream: ReplyStream, asked: list[Message], before: list[Message]
+    ) -> Generator[Update]:
+        """Yield what a stream yields; at its end add the reply to the messages."""
+        try:
+            with closing(stream):
+                yield from stream.updates()
         finally:
-            reply = self.engine.reply
+            reply = stream.reply
             if self.messages == asked:  # nobody has changed the conversation meanwhile
                 said = reply.ids or reply.text or reply.finish != "interrupt"
                 self.messages = self._with(asked, reply) if said else before

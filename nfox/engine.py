@@ -1,51 +1,73 @@
-"""A model, a method and a template, ready to talk: what every front end stands on.
+"""A model, a method and a template: the engine that every front end stands on.
 
 `Engine` turns messages into a stream of text in which every piece says where it came from.
 """
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import torch
 
 from nfox import drafters
 from nfox.decoding.cache import KVCache
 from nfox.decoding.costs import Costs
-from nfox.decoding.drafter import Drafter
-from nfox.decoding.generate import Step, generate
-from nfox.drafters.common.method import DrafterInputs, WeightSources
-from nfox.errors import ContextError, UsageError
+from nfox.decoding.generate import Limits, Prompt, Step, generate
+from nfox.drafters.common.method import DrafterInputs, DrafterSpec, Method
+from nfox.errors import UsageError
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
-from nfox.reply import Reply, Settings, Update
+from nfox.reply import Reply, Request, Settings, Update
+from nfox.reply_stream import ReplyStream
+from nfox.text.messages import Messages, as_messages
 from nfox.text.stream import Piece, TextStream, spelled
 from nfox.text.template import Message, Template
 
+_FREED = ("model", "drafter", "cache", "_inputs", "_loader")
+"""What `Engine.close` gives back: all that holds weights or cached states."""
+
+
+class ModelLoader(Protocol):
+    """Loads models as an engine's own were loaded."""
+
+    def target(self, adapter: str | None) -> LoadedModel:
+        """Load the target, with an adapter or with none."""
+
+    def draft(self, location: str) -> LoadedModel:
+        """Load a draft model from a folder or hub id."""
+
 
 class Engine:
-    """Answers lists of messages. What two of them have in common is read once.
+    """Answers conversations, one reply at a time. What two of them have in common is read once.
+
+    Leaving a `with` block, or `close`, frees the memory of its models.
 
     Args:
         model: the target.
         template: renders messages to token ids.
-        method: None takes the best one whose needs are met.
-        options: of the method, as texts.
-        settings: for all replies, until changed.
-        max_context: positions to use at most.
-        costs: of forwards over several tokens, if measured.
+        drafting: the method, its options, and where weights are; by default the best method whose
+            needs are met.
+        settings: for all replies, unless a reply has its own.
+        max_context: the most positions to use; None for all that the target has.
+        costs: of target forwards over several tokens; None if they were not measured.
         system: the person's own system message, for a template that is chosen later.
-        places: where weights of methods were said to be.
-        load_draft: loads a draft model.
-        load_target: loads the target again, with the adapter that it is given or with none.
+        loader: loads draft models, and the target again with another adapter.
 
     Attributes:
-        method: name of the method in use.
-        why: why this one, in a few words.
-        drafter: what guesses.
-        reply: the last or current reply.
+        model: the target.
+        template: renders messages to token ids.
+        settings: for all replies, unless a reply has its own.
+        stop_ids: all tokens that end a reply.
+        method: the name of the method in use.
+        why: why it is this one, in a few words.
+        drafter: the method's drafter.
+        sources: where the person said that weights are.
+        cache: what the target has read.
     """
 
     def __init__(
@@ -53,60 +75,58 @@ class Engine:
         model: LoadedModel,
         template: Template,
         *,
-        method: str | None = None,
-        options: dict[str, str] | None = None,
+        drafting: DrafterSpec | None = None,
         settings: Settings | None = None,
         max_context: int | None = None,
         costs: Costs | None = None,
         system: str | None = None,
-        places: WeightSources | None = None,
-        load_draft: Callable[[str], LoadedModel] = load_model,
-        load_target: Callable[[str | None], LoadedModel] | None = None,
+        loader: ModelLoader | None = None,
     ) -> None:
+        drafting = drafting or DrafterSpec()
         self.model = model
         self.template = template
         self.settings = settings or Settings()
         self.max_context = min(max_context or model.target.max_context, model.target.max_context)
         self.costs = costs
         self.system = system
-        self.places = places or WeightSources()
-        self._parts = DrafterInputs(model, costs, load=load_draft, hub=self.places.hub)
-        self._load_target = load_target
-        self.stop_ids = stop_ids(model, template)
+        self.stop_ids = stop_ids_of(model, template)
         self.cache: KVCache = model.target.new_cache()
-        self.replies = 0
-        self.reply = Reply("")
-        self._cancelled = threading.Event()
         self.method, self.why = "", ""
-        self.drafter: Drafter
-        self.use(method, options)
+        self.drafter: Method
+        self._loader = loader
+        self.sources = drafting.sources
+        load_draft = loader.draft if loader else load_model
+        self._inputs = DrafterInputs(model, costs, load=load_draft, hub=drafting.sources.hub)
+        self._replies = 0
+        self._answering = threading.Lock()
+        self.use(drafting.method, drafting.options)
 
-    def use(self, name: str | None = None, options: dict[str, str] | None = None) -> None:
+    def use(self, method: str | None = None, options: Mapping[str, str] | None = None) -> None:
         """Change the method; the cache stays.
 
         Args:
-            name: of the method; None takes the best one whose needs are met.
+            method: its name; None takes the best one whose needs are met.
             options: of the method, as texts.
 
         Raises:
             NfoxError: if the method is unknown, does not fit, or lacks what it needs.
         """
-        best = (name, "as asked for") if name else drafters.best(self.model, self.places)
-        self.drafter = self.make(best[0], options)
-        self.method, self.why = best
-        self._options = options or {}
+        chosen = (method, "as asked for") if method else drafters.best(self.model, self.sources)
+        self.drafter = self.make(chosen[0], options)
+        self.method, self.why = chosen
+        self._options = dict(options or {})
 
-    def make(self, name: str, options: dict[str, str] | None = None) -> Drafter:
-        """Make the drafter of a method for this target, without using it.
+    def make(self, method: str, options: Mapping[str, str] | None = None) -> Method:
+        """Return a drafter for this target, without using it.
 
         Args:
-            name: of the method.
+            method: its name.
             options: of the method, as texts.
 
         Raises:
             NfoxError: if the method is unknown, does not fit, or lacks what it needs.
         """
-        return drafters.build(name, options or {}, self._parts, self.places)
+        return drafters.build(method, dict(options or {}), self._inputs, self.sources)
 
     def adapt(self, adapter: str | None) -> None:
         """Change the target's adapter, which makes another target of it: the cache starts anew.
@@ -115,92 +135,213 @@ class Engine:
         in memory for a moment. Where anything fails, all stays as it was.
 
         Args:
-            adapter: see `ModelOptions.adapter`; None for the model as it is.
+            adapter: as in `ModelOptions`; None for the model as it is.
 
         Raises:
             NfoxError: if it cannot be loaded, or does not fit.
         """
-        if self._load_target is None:
+        if self._loader is None:
             raise UsageError("this model was not loaded by name, so it cannot be loaded again")
-        model = self._load_target(adapter)
-        inputs = replace(self._parts, model=model)
-        self.drafter = drafters.build(self.method, self._options, inputs, self.places)
-        self.model, self._parts = model, inputs
-        self.cache = model.target.new_cache()
+        inputs = replace(self._inputs, model=self._loader.target(adapter))
+        self.drafter = drafters.build(self.method, self._options, inputs, self.sources)
+        self.model, self._inputs = inputs.model, inputs
+        self.cache = self.model.target.new_cache()
 
-    def set_template(self, template: Template) -> None:
+    def use_template(self, template: Template) -> None:
         """Change the template, and with it what ends a reply."""
         self.template = template
-        self.stop_ids = stop_ids(self.model, template)
+        self.stop_ids = stop_ids_of(self.model, template)
 
-    def cancel(self) -> None:
-        """End the current reply after its current forward; what it said so far is kept."""
-        self._cancelled.set()
+    def use_settings(self, settings: Settings) -> None:
+        """Change the settings of all replies to come that have none of their own."""
+        self.settings = settings
 
-    def stream(self, messages: Sequence[Message | dict[str, str]]) -> Iterator[Piece]:
-        """Answer messages; yield the reply's text piece by piece.
-
-        Args:
-            messages: the conversation, `Message`s or {"role": ..., "content": ...}.
-
-        Raises:
-            ContextError: if they do not fit into the context.
-        """
-        for update in self.updates(messages):
-            yield from update.pieces
-
-    def updates(self, messages: Sequence[Message | dict[str, str]]) -> Generator[Update]:
-        """Answer messages; yield what every step adds. The reply grows in `self.reply`.
-
-        Args:
-            messages: the conversation, `Message`s or {"role": ..., "content": ...}. One that ends
-                with an assistant's is continued there; the reply is then what is new.
-
-        Raises:
-            ContextError: if they do not fit into the context.
-        """
-        asked = [
-            m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in messages
-        ]
-        self._cancelled.clear()
-        self.reply = Reply(self.method)
-        prompt, source = self.encode(asked)
-        begun = prompt if [m.role for m in asked[-1:]] == ["assistant"] else []
-        yield from self.decode(
-            prompt,
-            begun,
-            source,
-            stop_strings=self.template.stop_strings,
-            stop=self._cancelled.is_set,
-        )
-
-    def decode(
+    def request(
         self,
-        prompt: Sequence[int],
-        begun: Sequence[int] = (),
-        source: tuple[int, ...] | None = None,
+        messages: Messages,
+        settings: Settings | None = None,
         *,
-        stop_strings: Sequence[str] = (),
-        stop: Callable[[], bool] = lambda: False,
-    ) -> Generator[Update]:
-        """Decode what follows token ids; yield what every step adds, in `self.reply` too.
+        number: int | None = None,
+    ) -> Request:
+        """Return what answering a conversation takes, as `stream` does it.
 
         Args:
-            prompt: what has been said, at least one token.
-            begun: its last tokens, where the text goes on from theirs instead of starting anew.
-            source: what the encoder reads, for encoder-decoder models.
-            stop_strings: that end the reply, besides those of the settings.
-            stop: asked before every forward; True ends the reply.
+            messages: the conversation. One that ends with an assistant's message is continued
+                there; the reply is then what is new.
+            settings: of this reply; None for the engine's.
+            number: of the reply, which with the seed fixes the noise; None counts on.
 
         Raises:
-            ContextError: if the prompt does not fit into the context.
+            ContextError: if the conversation does not fit into the context.
+            UsageError: if it is not one, or the template refuses it.
         """
-        reply = self.reply = Reply(self.method)
-        stops = (*stop_strings, *self.settings.stop)
-        text = TextStream(self.model.tokenizer, stops, begun, trim=not begun)
+        prompt = self.encode(as_messages(messages))
+        prompt.check(self.max_context)
+        if number is None:
+            number = self._replies
+            self._replies += 1
+        stop_strings = self.template.stop_strings
+        return Request(prompt, settings or self.settings, number, stop_strings)
+
+    def stream(
+        self,
+        messages: Messages | Request,
+        *,
+        drafter: Method | None = None,
+        cache: KVCache | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        **changes: Any,
+    ) -> ReplyStream:
+        """Answer a conversation; return an iterator over the pieces of the reply's text.
+
+        An engine gives one reply at a time: a second stream is refused until the first is read to
+        its end, or closed.
+
+        Args:
+            messages: the conversation as a string, as messages, or as a `Request`.
+            drafter: what drafts; by default the engine's method.
+            cache: what the target has read; by default the engine's own cache.
+            cancelled: asked before every forward; True ends the reply there.
+            changes: of the settings for this reply, such as `max_new_tokens=40`, `temperature=0.7`,
+                `seed=1`.
+
+        Raises:
+            ContextError: if the conversation does not fit into the context.
+            UsageError: if an argument is of another kind than expected.
+        """
+        if isinstance(messages, Request):
+            request = replace(messages, settings=messages.settings.changed(**changes))
+        else:
+            request = self.request(messages, self.settings.changed(**changes))
+        drafter = drafter or self.drafter
+        reply, stop = Reply(drafter.method()), threading.Event()
+        updates = self._updates(
+            request,
+            reply,
+            drafter,
+            self.cache if cache is None else cache,
+            lambda: stop.is_set() or cancelled(),
+        )
+        return ReplyStream(request, reply, updates, stop)
+
+    def answer(self, messages: Messages | Request, **changes: Any) -> Reply:
+        """Answer a conversation; return the whole reply.
+
+        Args:
+            messages: as for `stream`.
+            changes: of the settings for this reply, and the other arguments of `stream`.
+
+        Raises:
+            NfoxError: as `stream` does.
+        """
+        return self.stream(messages, **changes).finish()
+
+    def answer_all(self, conversations: Iterable[Messages], **changes: Any) -> list[Reply]:
+        """Answer several conversations, one after the other; return their replies.
+
+        A reply depends on its conversation and its place among them, not on the others.
+
+        Args:
+            conversations: each as for `stream`.
+            changes: of the settings for these replies.
+
+        Raises:
+            NfoxError: as `stream` does.
+        """
+        settings = self.settings.changed(**changes)
+        return [
+            self.answer(self.request(messages, settings, number=number))
+            for number, messages in enumerate(conversations)
+        ]
+
+    def encode(self, messages: list[Message]) -> Prompt:
+        """Return the token ids that answering a conversation begins with.
+
+        Raises:
+            UsageError: if there is nothing to answer.
+        """
+        continued = messages[-1].role == "assistant"
+        if not self.model.target.is_encoder_decoder:
+            ids = self.template.encode(self.model.tokenizer, messages)
+            return Prompt(tuple(ids), continued=continued)
+        # An encoder reads the last question alone, as the model was trained.
+        if continued and len(messages) == 1:
+            raise UsageError("there is no question before the reply", "ask one")
+        tokenize, question = self.model.tokenizer, messages[-2 if continued else -1]
+        begun: tuple[int, ...] = ()
+        if continued:
+            reply = messages[-1]
+            begun = reply.ids or tuple(tokenize(reply.content, add_special_tokens=False).input_ids)
+        encoder_ids = tuple(tokenize(question.content).input_ids)
+        return Prompt((self.model.target.decoder_start_token, *begun), encoder_ids, continued)
+
+    def close(self) -> None:
+        """Free the memory of the models and caches. The engine answers nothing after it."""
+        for name in _FREED:
+            self.__dict__.pop(name, None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what was done where a closed engine is used."""
+            if name in _FREED:
+                raise UsageError("this engine was closed", "load another one: nfox.load(...)")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _updates(
+        self,
+        request: Request,
+        reply: Reply,
+        drafter: Method,
+        cache: KVCache,
+        cancelled: Callable[[], bool],
+    ) -> Generator[Update]:
+        """Decode a reply; yield what every step adds to it."""
+        if not self._answering.acquire(blocking=False):
+            raise UsageError(
+                "this engine is giving another reply already",
+                "read that stream to its end or close it; answer_all gives several, in turn",
+            )
         try:
-            for step in self._steps(prompt, source, reply, stop):
-                pieces = self._take(step, reply, text)
+            yield from self._decode(request, reply, drafter, cache, cancelled)
+        finally:
+            self._answering.release()
+
+    def _decode(
+        self,
+        request: Request,
+        reply: Reply,
+        drafter: Method,
+        cache: KVCache,
+        cancelled: Callable[[], bool],
+    ) -> Generator[Update]:
+        settings, prompt, tokenizer = request.settings, request.prompt, self.model.tokenizer
+        limits = Limits(settings.max_new_tokens, self.max_context, self.stop_ids)
+        begun = prompt.ids if prompt.continued else ()
+        stops = (*request.stop_strings, *settings.stop)
+        text = TextStream(tokenizer, stops, begun, trim=not begun)
+        steps = generate(
+            self.model.target,
+            drafter,
+            prompt,
+            cache=cache,
+            rule=settings.rule(request.number),
+            limits=limits,
+            cancelled=cancelled,
+            keep_logits=settings.keep_logits,
+        )
+        try:
+            for step in _timed(steps, prompt, cache, reply):
+                pieces = _take(step, reply, text, self.stop_ids)
                 reply.finish = "stop" if text.stopped else step.finish or "interrupt"
                 yield Update(tuple(pieces), step)
                 if text.stopped:
@@ -211,106 +352,65 @@ class Engine:
                 yield Update(tuple(rest), None)
         finally:
             text.finish()
-            close(self.model.tokenizer, reply, text, begun)
-
-    def _steps(
-        self,
-        prompt: Sequence[int],
-        source: tuple[int, ...] | None,
-        reply: Reply,
-        stop: Callable[[], bool],
-    ) -> Iterator[Step]:
-        """Run the loop over a prompt; note what reading it took."""
-        settings, stats = self.settings, reply.stats
-        rule = settings.rule(self.replies)
-        self.replies += 1
-        stats.cached_tokens = self.cache.reuse(prompt, source)
-        steps = generate(
-            self.model.target,
-            self.drafter,
-            prompt,
-            cache=self.cache,
-            rule=rule,
-            max_tokens=settings.max_new_tokens,
-            stop_ids=self.stop_ids,
-            source=source,
-            max_context=self.max_context,
-            stop=stop,
-            keep_logits=settings.keep_logits,
-        )
-        stats.prompt_tokens = len(prompt)
-        start = time.perf_counter()
-        for index, step in enumerate(steps):
-            if index == 0:
-                stats.prefill_seconds = time.perf_counter() - start - step.seconds.total
-            yield step
-
-    def encode(self, messages: Sequence[Message]) -> tuple[list[int], tuple[int, ...] | None]:
-        """Return the token ids that the target reads, and those that its encoder reads, if any.
-
-        Raises:
-            ContextError: if the encoder cannot read so many.
-        """
-        if not self.model.target.is_encoder_decoder:
-            return self.template.encode(self.model.tokenizer, messages), None
-        tokenize, question, ids = self.model.tokenizer, messages[-1], None
-        if question.role == "assistant":
-            if len(messages) == 1:
-                raise UsageError("there is no question before the reply", "ask one")
-            begun, question = question, messages[-2]
-            ids = begun.ids or tokenize(begun.content, add_special_tokens=False).input_ids
-        # An encoder reads the last question alone, as the model was trained.
-        source = tokenize(question.content).input_ids
-        if not source:
-            raise UsageError("the question has no tokens", "say something")
-        if len(source) > self.max_context:
-            raise ContextError(f"the text has {len(source)} tokens, more than {self.max_context}")
-        return [self.model.target.decoder_start_token, *(ids or ())], tuple(source)
-
-    def _take(self, step: Step, reply: Reply, text: TextStream) -> list[Piece]:
-        """Add a step's tokens to the reply; return the text they complete."""
-        pieces: list[Piece] = []
-        count = 0
-        for token, source in zip(step.tokens, step.sources, strict=True):
-            count += 1
-            if token in self.stop_ids:
-                break
-            reply.ids.append(token)
-            pieces += text.push(token, source, reply.stats.steps)
-            if text.stopped:
-                break
-        reply.stats.add(step, count)
-        reply.text = text.text
-        return pieces
+            agree(tokenizer, reply, text, begun)
 
 
-def close(tokenizer: Any, reply: Reply, text: TextStream, begun: Sequence[int] = ()) -> None:
+def _timed(steps: Iterator[Step], prompt: Prompt, cache: KVCache, reply: Reply) -> Iterator[Step]:
+    """Yield the steps of a reply; note what reading its prompt took."""
+    stats = reply.stats
+    stats.prompt_tokens = len(prompt.ids)
+    start = time.perf_counter()
+    for index, step in enumerate(steps):
+        if index == 0:
+            stats.prefill_seconds = time.perf_counter() - start - step.times.total
+            stats.cached_tokens = cache.reused
+        yield step
+
+
+def _take(step: Step, reply: Reply, text: TextStream, stop_ids: frozenset[int]) -> list[Piece]:
+    """Add a step's tokens to the reply; return the text that they complete."""
+    pieces: list[Piece] = []
+    count = 0
+    for token, source in zip(step.tokens, step.sources, strict=True):
+        count += 1
+        if token in stop_ids:
+            break
+        reply.ids.append(token)
+        pieces += text.push(token, source, reply.stats.steps)
+        if text.stopped:
+            break
+    reply.stats.add(step, count)
+    reply.text = text.text
+    return pieces
+
+
+def agree(tokenizer: Any, reply: Reply, text: TextStream, begun: tuple[int, ...] = ()) -> None:
     """Make a reply's ids and text agree: a stop string belongs to neither.
 
     Args:
         tokenizer: of the model.
-        reply: that is complete.
-        text: of it.
-        begun: tokens that it goes on from.
+        reply: a reply that has ended.
+        text: the stream of its text.
+        begun: the token ids that the reply goes on from.
     """
     reply.text = text.text
     if not text.stopped:
         return
     before = spelled(tokenizer, begun)
 
-    def said() -> str:
-        whole = spelled(tokenizer, [*begun, *reply.ids])[len(before) :]
-        return whole if begun else whole.removeprefix(" ")
+    def spelled_reply() -> str:
+        after = spelled(tokenizer, [*begun, *reply.ids])[len(before) :]
+        return after if begun else after.removeprefix(" ")
 
-    while reply.ids and len(said()) > len(text.text):
+    while reply.ids and len(spelled_reply()) > len(text.text):
         reply.ids.pop()
-    if said() != text.text:
+    if spelled_reply() != text.text:
         reply.ids = []  # the cut is inside a token: the text will be tokenised again
 
 
-def stop_ids(model: LoadedModel, template: Template) -> frozenset[int]:
-    """Return all tokens that end a reply: of the model's generation config, tokenizer, template."""
-    generation = model.target.model.generation_config.eos_token_id
-    listed = generation if isinstance(generation, list) else [generation]
+def stop_ids_of(model: LoadedModel, template: Template) -> frozenset[int]:
+    """Return all tokens that end a reply: of the generation config, the tokenizer, the template."""
+    configured = model.target.model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
     own = getattr(model.tokenizer, "eos_token_id", None)
     return frozenset(token for token in (*listed, own, *template.stop_ids) if token is not None)

@@ -1,32 +1,33 @@
-"""From names to a `Engine`: which model, which method, which template."""
+"""From names to an `Engine`: which model, which method, which template."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nfox.decoding.costs import measure_costs
 from nfox.drafters import method as method_class
 from nfox.drafters import names
-from nfox.drafters.common.method import WeightSources
+from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
 from nfox.errors import ModelError
-from nfox.files.progress import Progress
 from nfox.heads.checkpoint import base_of
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
-from nfox.models.options import LoadedModel, ModelOptions
+from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
 from nfox.reply import Settings
 from nfox.text.resolve import resolve
 from nfox.text.template import Template
+
+_LEAST_CONTEXT = 4096  # tokens of the cache that must find room before anything is loaded
 
 
 def load(
     model: str | None = None,
     *,
     method: str | None = None,
-    options: dict[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
     draft_model: str | None = None,
     heads: str | None = None,
     base_model: str | None = None,
@@ -36,87 +37,123 @@ def load(
     system: str | None = None,
     settings: Settings | None = None,
     max_context: int | None = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
-    on_progress: Progress = lambda what, done, total: None,
+    progress: LoadProgress | None = None,
 ) -> Engine:
-    """Load a model, choose a method, and return a `Engine`.
+    """Load a model, choose a method, and return the engine that answers with them.
 
     Args:
-        model: folder or hub id of a base model or of heads, whose config names the base; None is
-            the embedded one.
-        method: None takes the best one whose weights are there.
-        options: of the method, {"gamma": "4"}.
+        model: folder or hub id of a base model, or of heads whose config names the base; None is
+            the embedded model.
+        method: name of the method; None takes the best one whose weights are there.
+        options: of the method, such as {"gamma": "4"}.
         draft_model: folder or hub id of a draft model.
         heads: folder or hub id of trained heads.
-        base_model: overrides the base that a heads checkpoint names.
+        base_model: folder or hub id of the base, in place of the one that heads name.
         loading: how the target is loaded.
         draft_loading: how a draft model is loaded; like the target, but not quantised, by default.
         template: name of a conversation template; by default the tokenizer's own.
-        system: replaces the template's system message.
-        settings: for all replies, until changed.
-        max_context: positions to use at most.
-        on_stage: told what is being done, for a progress display.
-        on_progress: told how far downloads and the loading of weights are.
+        system: the system message, in place of the template's.
+        settings: for all replies, unless a reply has its own.
+        max_context: the most positions to use.
+        progress: told how loading goes.
 
     Raises:
         NfoxError: if anything is missing or does not fit.
     """
+    progress, loading = progress or LoadProgress(), loading or ModelOptions()
+    name, heads = _base_and_heads(model, heads, base_model, loading)
+    # Heads and draft models have branches and tags of their own.
+    sources = WeightSources(draft_model, heads, replace(loading.hub, revision=None))
+    if heads:
+        _check_heads(heads, name, sources)
+    loader = _Loader(name, loading, draft_loading or loading.for_draft(), progress)
+    loader.check_memory(method, sources, max_context)
+    loaded = loader.target(loading.adapter)
+    loader = loader.beside(loaded)
+    rendered_by = _template(loaded, template, system)
+    progress.stage("measuring t(N)/t(1)")
+    costs = measure_costs(loaded.target)
+    progress.stage("preparing the method")
+    return Engine(
+        loaded,
+        rendered_by,
+        drafting=DrafterSpec(method, options or {}, sources),
+        settings=settings,
+        max_context=max_context,
+        costs=costs,
+        system=system,
+        loader=loader,
+    )
+
+
+def _base_and_heads(
+    model: str | None, heads: str | None, base_model: str | None, loading: ModelOptions
+) -> tuple[str, str | None]:
+    """Return the location of the base model, and that of heads if any were named."""
     from nfox.demo import TARGET
 
-    loading = loading or ModelOptions()
-    draft_loading = draft_loading or loading.for_draft()
     name = model or str(TARGET)
     if name.startswith("~"):  # a hub id must not become a path, nor ./model an id
         name = str(Path(name).expanduser())
     base = base_of(name, loading.hub)
     if base is not None:
-        heads, name = heads or name, base_model or base
-    elif base_model is not None:
-        heads, name = heads or name, base_model
-    # Heads and draft models have branches and tags of their own.
-    places = WeightSources(draft_model, heads, replace(loading.hub, revision=None))
-    if heads:
-        _check_heads(heads, name, places)
-    found = {method_class(m).locate(name, places) for m in ([method] if method else names())}
-    also = [(place, draft_loading) for place in found if place]
-
-    def load_target(adapter: str | None) -> LoadedModel:
-        on_stage(f"checking memory for {name}")
-        check_memory([(name, loading), *also], min(max_context or 4096, 4096))
-        on_stage(f"loading {name}")
-        return load_model(name, replace(loading, adapter=adapter), on_progress)
-
-    loaded = load_target(loading.adapter)
-    if loading.device_map and not (draft_loading.device or draft_loading.device_map):
-        # what it drafts is compared with what comes out at the target's end
-        draft_loading = replace(draft_loading, device=str(loaded.target.output_device))
-    made = _template(loaded, template, system)
-    on_stage("measuring t(N)/t(1)")
-    costs = measure_costs(loaded.target)
-    on_stage("preparing the method")
-
-    def load_draft(draft: str) -> LoadedModel:
-        on_stage(f"loading {draft}")
-        return load_model(draft, draft_loading, on_progress)
-
-    return Engine(
-        loaded,
-        made,
-        method=method,
-        options=options,
-        settings=settings,
-        max_context=max_context,
-        costs=costs,
-        system=system,
-        places=places,
-        load_draft=load_draft,
-        load_target=load_target,
-    )
+        return base_model or base, heads or name
+    if base_model is not None:
+        return base_model, heads or name
+    return name, heads
 
 
-def _check_heads(heads: str, model: str, places: WeightSources) -> None:
+@dataclass(frozen=True)
+class _Loader:
+    """Loads the target and draft models, and says so.
+
+    Args:
+        name: folder or hub id of the target.
+        loading: how it is loaded.
+        draft_loading: how draft models are.
+        progress: told how loading goes.
+    """
+
+    name: str
+    loading: ModelOptions
+    draft_loading: ModelOptions
+    progress: LoadProgress
+
+    def check_memory(
+        self, method: str | None, sources: WeightSources, max_context: int | None
+    ) -> None:
+        """Refuse what will not fit: the target, and the weights of the methods that may be used."""
+        self.progress.stage(f"checking memory for {self.name}")
+        methods = [method] if method else names()
+        weights = {method_class(name).locate(self.name, sources) for name in methods}
+        others = [(location, self.draft_loading) for location in weights if location]
+        context = min(max_context or _LEAST_CONTEXT, _LEAST_CONTEXT)
+        check_memory([(self.name, self.loading), *others], context)
+
+    def target(self, adapter: str | None) -> LoadedModel:
+        self.progress.stage(f"loading {self.name}")
+        options = replace(self.loading, adapter=adapter)
+        return load_model(self.name, options, self.progress.amount)
+
+    def draft(self, location: str) -> LoadedModel:
+        self.progress.stage(f"loading {location}")
+        return load_model(location, self.draft_loading, self.progress.amount)
+
+    def beside(self, loaded: LoadedModel) -> _Loader:
+        """Return a loader whose draft models go where a target that is split gives its logits: what
+        they draft is compared with these.
+        """
+        if not self.loading.device_map:
+            return self
+        if self.draft_loading.device or self.draft_loading.device_map:
+            return self
+        device = str(loaded.target.output_device)
+        return replace(self, draft_loading=replace(self.draft_loading, device=device))
+
+
+def _check_heads(heads: str, model: str, sources: WeightSources) -> None:
     """Refuse what no method can read, before a model is loaded for it."""
-    if heads in [method_class(name).locate(model, places) for name in names()]:
+    if heads in [method_class(name).locate(model, sources) for name in names()]:
         return
     if heads.startswith((".", "/")) and not Path(heads).is_dir():
         raise ModelError(f"--heads {heads}: no such folder", "check the path")

@@ -1,11 +1,13 @@
-"""What is asked of a reply, and what comes of it."""
+"""What is asked of the engine, and what comes back."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
-from nfox.decoding.generate import FinishReason, Step
+from typing_extensions import override
+
+from nfox.decoding.generate import FinishReason, Prompt, Step
 from nfox.decoding.rules import make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.stats import Stats
@@ -15,6 +17,7 @@ from nfox.text.stream import Piece
 from nfox.text.template import Message
 
 Finish = FinishReason | Literal["interrupt"]
+"""Why a reply ended; "interrupt" where it was cancelled, or has not ended yet."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,9 @@ class Settings:
         sampling: how tokens are chosen.
         accept: the acceptance rule: "exact", "rejection" or "typical".
         lenience: of rejection; below 1 it is no longer lossless.
-        epsilon: of typical acceptance.
+        epsilon: of typical acceptance (Medusa, Cai et al. 2024).
         delta: of typical acceptance.
-        max_new_tokens: of a reply.
+        max_new_tokens: the most tokens of a reply.
         stop: strings that end a reply, besides the template's.
         keep_logits: put the target's logits into each step.
     """
@@ -46,20 +49,84 @@ class Settings:
             raise UsageError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
         self.rule(0)  # refuses what does not fit together
 
-    def rule(self, reply: int) -> Rule:
-        """Make the acceptance rule of one reply.
+    def rule(self, number: int) -> Rule:
+        """Return a new acceptance rule for one reply.
 
         Args:
-            reply: which one it is; with the seed it fixes the noise.
+            number: of the reply; with the seed it fixes the noise.
         """
         return make_rule(
             self.accept,
             self.sampling,
-            reply=reply,
+            reply=number,
             lenience=self.lenience,
             epsilon=self.epsilon,
             delta=self.delta,
         )
+
+    @property
+    def lossless(self) -> bool:
+        """Whether replies follow the target's own distribution."""
+        return self.rule(0).lossless
+
+    def changed(self, **changes: Any) -> Settings:
+        """Return these settings with some of them changed.
+
+        Args:
+            changes: fields of `Settings`, or of its `Sampling`, by name; a single `stop` string is
+                taken as a tuple of one.
+
+        Raises:
+            UsageError: for a name that there is not, or a value of another type or range.
+        """
+        changes = {name: _checked(name, value) for name, value in changes.items()}
+        drawn = {name: changes.pop(name) for name in _OF_SAMPLING & changes.keys()}
+        sampling = replace(changes.pop("sampling", self.sampling), **drawn)
+        return replace(self, sampling=sampling, **changes)
+
+
+_OF_SAMPLING = {field.name for field in fields(Sampling)}
+_DEFAULTS = {
+    field.name: getattr(values, field.name)
+    for values in (Settings(), Sampling())
+    for field in fields(values)
+}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return the value of a setting, known to be of its type."""
+    if name not in _DEFAULTS:
+        known = ", ".join(sorted(_DEFAULTS))
+        raise UsageError(f"there is no setting {name!r}", f"it is one of {known}")
+    default = _DEFAULTS[name]
+    if isinstance(default, tuple):
+        strings = (value,) if isinstance(value, str) else value
+        if isinstance(strings, list | tuple) and all(isinstance(text, str) for text in strings):
+            return tuple(strings)
+        raise UsageError(f"{name} must be a string or several, not {value!r}")
+    accepted = (int, float) if isinstance(default, float) else (type(default),)
+    boolean = isinstance(value, bool) and not isinstance(default, bool)
+    if boolean or not isinstance(value, accepted):
+        wanted = "a number" if isinstance(default, float) else f"of type {type(default).__name__}"
+        raise UsageError(f"{name} must be {wanted}, not {value!r}")
+    return float(value) if isinstance(default, float) else value
+
+
+@dataclass(frozen=True)
+class Request:
+    """One reply that is wanted: everything that it depends on but the model.
+
+    Args:
+        prompt: what is decoded on from.
+        settings: how.
+        number: of the reply; with the seed it fixes the noise.
+        stop_strings: strings that end the reply, besides those of the settings.
+    """
+
+    prompt: Prompt
+    settings: Settings
+    number: int = 0
+    stop_strings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,11 +147,11 @@ class Reply:
     """A reply, complete or not: it grows while it is streamed.
 
     Args:
-        method: that drafted it.
-        ids: its tokens, without the stop token.
+        method: the name of the method that drafted it.
+        ids: its token ids, without the stop token.
         text: what they say.
         finish: why it ended; "interrupt" until it does.
-        stats: of its steps.
+        stats: counts and times of its steps.
     """
 
     method: str
@@ -92,6 +159,15 @@ class Reply:
     text: str = ""
     finish: Finish = "interrupt"
     stats: Stats = field(default_factory=Stats)
+
+    @override
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Tokens, milliseconds and tokens/s of prompt and reply, under llama.cpp's names."""
+        return self.stats.timings()
 
     def message(self) -> Message:
         """Return it as a message; its ids go along, so that they are never tokenised again."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nfox import Engine, Message, ModelOptions, Settings, drafters, load
+from nfox import Engine, ModelOptions, Settings, drafters, load
 from nfox.demo import TARGET
 from nfox.drafters.common.heads import HeadsDrafter
 
@@ -36,10 +36,8 @@ def answer(method: str, question: str) -> tuple[list[int], float]:
     options = {field.name for field in dataclasses.fields(drafters.method(method).options)}
     # As much as is allowed, whatever it costs: here it is about what is said.
     made.use(method, {name: value for name, value in LARGE.items() if name in options})
-    made.cache = made.model.target.new_cache()
-    for _ in made.updates([Message("user", question)]):
-        pass
-    return made.reply.ids, made.reply.stats.tau
+    reply = made.answer(question, cache=made.model.target.new_cache())
+    return reply.ids, reply.stats.tau
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -61,13 +59,11 @@ def test_the_adapter_makes_a_cllm_of_it() -> None:
             said = []
             for method, options in (("none", {}), ("jacobi", {"window": "16", "pool": "0"})):
                 made.use(method, options)
-                made.cache = made.model.target.new_cache()
-                for _ in made.updates([Message("user", question)]):
-                    pass
-                said.append(made.reply.ids)
+                reply = made.answer(question, cache=made.model.target.new_cache())
+                said.append(reply.ids)
             assert said[0] == said[1]
-            tokens += made.reply.stats.tokens
-            steps += made.reply.stats.steps
+            tokens += reply.stats.tokens
+            steps += reply.stats.steps
         taus[adapter] = tokens / steps
     assert taus["cllm"] > 1.15 * taus[None]
 

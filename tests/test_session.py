@@ -36,12 +36,14 @@ def chat(**settings: object) -> Engine:
 
 
 def say(session: Conversation, text: str) -> str:
-    return "".join(piece.text for update in session.send(text) for piece in update.pieces)
+    return "".join(piece.text for piece in session.send(text))
 
 
-def decoded(talk: Engine) -> str:
+def decoded(session: Conversation) -> str:
     """Return what the ids of the last reply say, without a space in front."""
-    text: str = talk.model.tokenizer.decode(talk.reply.ids, skip_special_tokens=True)
+    text: str = session.engine.model.tokenizer.decode(
+        session.last.reply.ids, skip_special_tokens=True
+    )
     return text.removeprefix(" ")
 
 
@@ -49,10 +51,12 @@ def test_pieces_are_the_reply_and_its_ids() -> None:
     talk = chat()
     session = Conversation(talk)
     text = say(session, "hello")
-    assert text == talk.reply.text == session.messages[-1].content
-    assert tuple(talk.reply.ids) == session.messages[-1].ids
-    assert talk.reply.text == decoded(talk)
-    assert talk.reply.stats.tokens == len(talk.reply.ids) + (talk.reply.finish == "stop")
+    assert text == session.last.reply.text == session.messages[-1].content
+    assert tuple(session.last.reply.ids) == session.messages[-1].ids
+    assert session.last.reply.text == decoded(session)
+    assert session.last.reply.stats.tokens == len(session.last.reply.ids) + (
+        session.last.reply.finish == "stop"
+    )
 
 
 @pytest.mark.parametrize("name", drafters.names())
@@ -63,9 +67,8 @@ def test_a_conversation_says_what_a_fresh_one_does(name: str) -> None:
     session = Conversation(talk)
     for question in ("hello there", "and then?", "😀 ünïcode"):
         say(session, question)
-        fresh.cache = fresh.model.target.new_cache()
-        list(fresh.stream(session.messages[:-1]))
-        assert fresh.reply.ids == talk.reply.ids
+        again = fresh.answer(session.messages[:-1], cache=fresh.model.target.new_cache())
+        assert again.ids == session.last.reply.ids
 
 
 def test_later_turns_read_only_what_is_new() -> None:
@@ -74,7 +77,7 @@ def test_later_turns_read_only_what_is_new() -> None:
     say(session, "hello there, this is a first question")
     read = len(talk.cache.tokens)
     say(session, "more")
-    assert talk.reply.stats.cached_tokens == read
+    assert session.last.reply.stats.cached_tokens == read
 
 
 def test_a_change_of_method_keeps_the_cache() -> None:
@@ -84,21 +87,21 @@ def test_a_change_of_method_keeps_the_cache() -> None:
         talk.use(name)
         before = len(talk.cache.tokens)
         say(session, "go on")
-        assert talk.reply.method == name
-        assert talk.reply.stats.cached_tokens == before
+        assert session.last.reply.method == name
+        assert session.last.reply.stats.cached_tokens == before
 
 
 def test_cancel_keeps_what_was_said() -> None:
     talk = chat()
     session = Conversation(talk)
     said = ""
-    for number, update in enumerate(session.send("hello")):
+    for number, update in enumerate(session.send("hello").updates()):
         said += "".join(piece.text for piece in update.pieces)
         if number == 2:
-            talk.cancel()
-    assert talk.reply.finish == "interrupt"
-    assert session.messages[-1] == Message("assistant", said, tuple(talk.reply.ids))
-    assert 0 < len(talk.reply.ids) < 24
+            session.last.cancel()
+    assert session.last.reply.finish == "interrupt"
+    assert session.messages[-1] == Message("assistant", said, tuple(session.last.reply.ids))
+    assert 0 < len(session.last.reply.ids) < 24
     say(session, "next")
     assert [m.role for m in session.messages] == ["user", "assistant"] * 2
 
@@ -106,12 +109,12 @@ def test_cancel_keeps_what_was_said() -> None:
 def test_an_interrupt_keeps_what_was_said() -> None:
     talk = chat()
     session = Conversation(talk)
-    updates = session.send("hello")
+    updates = session.send("hello").updates()
     next(updates)
     with pytest.raises(KeyboardInterrupt):
         updates.throw(KeyboardInterrupt)
     assert [m.role for m in session.messages] == ["user", "assistant"]
-    assert session.messages[-1].ids == tuple(talk.reply.ids)
+    assert session.messages[-1].ids == tuple(session.last.reply.ids)
 
 
 def test_where_nothing_was_said_the_question_is_taken_back(monkeypatch) -> None:
@@ -150,7 +153,7 @@ def test_regenerate_and_undo() -> None:
         session.regenerate()
     first = say(session, "hello")
     list(session.regenerate())
-    assert talk.reply.text != first  # another draw of the same seed
+    assert session.last.reply.text != first  # another draw of the same seed
     assert [m.role for m in session.messages] == ["user", "assistant"]
     assert session.undo() == "hello"
     assert session.undo() is None
@@ -165,20 +168,20 @@ def test_a_reply_that_was_cut_goes_on_to_what_it_would_have_been(name: str) -> N
     session, uncut = Conversation(talk), Conversation(whole)
     say(uncut, "hello")
     say(session, "hello")
-    while len(session.messages[-1].ids) < len(whole.reply.ids):
+    while len(session.messages[-1].ids) < len(uncut.last.reply.ids):
         before = len(talk.cache.tokens)
         list(session.go_on())
-        assert talk.reply.stats.cached_tokens == before
+        assert session.last.reply.stats.cached_tokens == before
     assert session.messages == uncut.messages
 
 
 def test_a_reply_goes_on_after_an_interrupt_and_is_one_message() -> None:
     talk = chat()
     session, shown = Conversation(talk), ""
-    for update in session.send("hello"):
+    for update in session.send("hello").updates():
         shown += "".join(piece.text for piece in update.pieces)
-        talk.cancel()
-    for update in session.go_on():
+        session.last.cancel()
+    for update in session.go_on().updates():
         shown += "".join(piece.text for piece in update.pieces)
     assert [m.role for m in session.messages] == ["user", "assistant"]
     assert session.messages[-1].content == shown
@@ -192,7 +195,7 @@ def test_what_cannot_go_on_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UsageError, match="no reply"):
         session.go_on()
     say(session, "hello")
-    assert talk.reply.finish == "stop"
+    assert session.last.reply.finish == "stop"
     monkeypatch.setattr(talk.model.target, "read", lambda *_: False)  # interrupted at once
     say(session, "and then?")
     with pytest.raises(UsageError, match="came to its end"):
@@ -211,9 +214,9 @@ def test_a_stop_string_in_what_is_added_belongs_neither_to_text_nor_ids() -> Non
     session = Conversation(talk)
     say(session, "hello")
     begun = session.messages[-1]
-    talk.settings = Settings(stop=("e",), max_new_tokens=100, sampling=Sampling(1.0, seed=1))
+    talk.use_settings(Settings(stop=("e",), max_new_tokens=100, sampling=Sampling(1.0, seed=1)))
     list(session.go_on())
-    assert talk.reply.finish == "stop"
+    assert session.last.reply.finish == "stop"
     last = session.messages[-1]
     assert last.content.startswith(begun.content.rstrip("\ufffd"))
     assert "e" not in last.content[len(begun.content) :]
@@ -223,10 +226,10 @@ def test_a_stop_string_in_what_is_added_belongs_neither_to_text_nor_ids() -> Non
 def test_a_reply_begun_by_the_caller_is_continued() -> None:
     talk = chat()
     begun = [Message("user", "hello"), Message("assistant", "the fox")]
-    added = "".join(piece.text for piece in talk.stream(begun))
-    whole = talk.template.encode(talk.model.tokenizer, begun) + talk.reply.ids
+    added = talk.answer(begun)
+    whole = talk.template.encode(talk.model.tokenizer, begun) + added.ids
     decoded = talk.model.tokenizer.decode(whole, skip_special_tokens=True)
-    assert decoded.endswith("the fox" + added)
+    assert decoded.endswith("the fox" + added.text)
 
 
 def test_without_history_every_prompt_is_fresh() -> None:
@@ -252,10 +255,10 @@ def test_a_stop_string_belongs_neither_to_text_nor_ids(stop: str) -> None:
     talk = chat(stop=(stop,), sampling=Sampling(temperature=1.0, seed=1), max_new_tokens=100)
     session = Conversation(talk)
     say(session, "hello")
-    reply = talk.reply
+    reply = session.last.reply
     assert reply.finish == "stop"
     assert stop not in reply.text
-    assert not reply.ids or decoded(talk) == reply.text
+    assert not reply.ids or decoded(session) == reply.text
 
 
 def test_save_and_load(tmp_path: Path) -> None:
@@ -307,12 +310,12 @@ def test_an_encoder_decoder_model_talks() -> None:
     texts = {}
     for name in ("none", talk.method):
         talk.use(name)
-        talk.cache = talk.model.target.new_cache()
-        texts[name] = "".join(p.text for p in talk.stream([Message("user", "hello fox")]))
-        assert talk.reply.ids
+        reply = talk.answer("hello fox", cache=talk.model.target.new_cache())
+        texts[name] = reply.text
+        assert reply.ids
     assert texts["none"] == texts[talk.method]
     session = Conversation(talk)
-    talk.settings = Settings(max_new_tokens=6)
+    talk.use_settings(Settings(max_new_tokens=6))
     say(session, "hello fox")
     list(session.go_on())
     assert session.messages[-1].content == texts["none"]
@@ -325,7 +328,7 @@ def test_a_recurrent_model_gets_plain_decoding() -> None:
     session = Conversation(talk)
     say(session, "hello")
     say(session, "again")
-    assert talk.reply.stats.cached_tokens > 0
+    assert session.last.reply.stats.cached_tokens > 0
     other = next(name for name in drafters.names() if drafters.method(name).drafts)
     with pytest.raises(ModelError):
         talk.use(other)
@@ -336,7 +339,7 @@ def test_a_reply_that_ended_stays_ended_when_a_later_one_is_taken_back() -> None
     session = Conversation(talk)
     for question in ("hello", "again"):
         say(session, question)
-        assert talk.reply.finish == "stop"
+        assert session.last.reply.finish == "stop"
     session.undo()
     with pytest.raises(UsageError, match="came to its end"):
         session.go_on()

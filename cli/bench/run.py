@@ -75,7 +75,7 @@ def run(
     with loading_display(sys.stderr.isatty()) as progress:
         plainly = MethodArguments(plain(), accept=arguments.accept)
         engine = load_engine(model, plainly, generation, progress=progress)
-    entrants = _entrants(arguments, sweeps, ready(engine.model.name, engine.places))
+    entrants = _entrants(arguments, sweeps, ready(engine.model.name, engine.sources))
     tasks = _tasks(prompts.kept, sweeps, engine)
     with closing(Bench(engine, entrants, tasks)) as made:
         if made.missing and len(made.entrants) == 1:

@@ -6,8 +6,6 @@ Nothing that goes wrong may lose the conversation.
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,8 +27,8 @@ from .saved_files import rescue_file, save_last
 if TYPE_CHECKING:
     from nfox.conversation import Conversation
     from nfox.engine import Engine
-    from nfox.reply import Reply, Update
-    from nfox.text.template import Message
+    from nfox.reply import Reply
+    from nfox.reply_stream import ReplyStream
 
 _DIM = Style(dim=True)
 _NEARLY_FULL = 0.8  # of the context, from where on there is a warning
@@ -49,8 +47,6 @@ class ChatApp:
         autosave: whether the conversation is saved after every reply.
         fold: whether reasoning is hidden.
         records: the steps of the last reply.
-        last_messages: the messages that the last reply answers.
-        last_settings: the settings of the last reply.
         next_input: the text that the next input line starts with.
     """
 
@@ -68,9 +64,8 @@ class ChatApp:
         self.autosave = False
         self.fold = display.fold_thinking
         self.records: list[StepRecord] = []
-        self.last_messages: list[Message] = []
-        self.engine.settings = replace(self.engine.settings, keep_logits=display.verbose > 1)
-        self.last_settings = self.engine.settings
+        settings = replace(self.engine.settings, keep_logits=display.verbose > 1)
+        self.engine.use_settings(settings)
         self.next_input = ""
 
     @property
@@ -94,46 +89,43 @@ class ChatApp:
         if not answered:
             self.next_input = text
 
-    def show_reply(self, updates: Generator[Update]) -> bool:
+    def show_reply(self, stream: ReplyStream) -> bool:
         """Draw a reply as it grows, and then its numbers.
 
         Args:
-            updates: what `Conversation` or `Engine` yields for the reply.
+            stream: the reply on its way.
 
         Returns:
             Whether the reply has any token.
         """
-        self.last_messages, self.last_settings = (
-            list(self.conversation.messages),
-            self.engine.settings,
-        )
         view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
         recorder, speed = StepRecorder(self.engine.model.tokenizer, self.screen.symbols), Speed()
         # Closed at once, whatever fails: only then is the reply so far part of the conversation.
-        with interruptible(self.engine), closing(updates):
+        with interruptible(stream), stream:
             try:
                 view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
-                for update in updates:
+                for update in stream.updates():
                     if update.step is not None:
                         recorder.add(update.step)
-                        speed.add(len(update.step.tokens), update.step.seconds.total)
+                        speed.add(len(update.step.tokens), update.step.times.total)
                     width = self.screen.console.width
-                    row = status_row(self.engine, speed, self.screen.symbols, width)
+                    row = status_row(self.engine, stream.reply, speed, self.screen.symbols, width)
                     view.add(update.pieces, Text(row, _DIM))
             finally:
                 view.close()
         self.records = recorder.records
-        self._print_footer(self.engine.reply)
+        self._print_footer(stream.reply)
         self._save()
         return bool(self.records)
 
     def _thinking(self) -> bool:
         """Whether the reply goes on inside <think>, as some templates begin it."""
+        messages = self.conversation.messages
         try:
-            segments = self.engine.template.segments(self.last_messages)
+            segments = self.engine.template.segments(messages)
         except NfoxError:  # which the reply itself will run into
             return False
-        begun = self.last_messages[-1].content if self.last_messages[-1].role == "assistant" else ""
+        begun = messages[-1].content if messages[-1].role == "assistant" else ""
         prompt = "".join(segment.text for segment in segments).removesuffix(begun).rstrip()
         thought = "<think>" in begun or prompt.endswith("<think>")
         return thought and "</think>" not in begun

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,30 +12,36 @@ from nfox.errors import UsageError
 from .interrupt import interruptible
 
 if TYPE_CHECKING:
-    from nfox.reply import Reply
+    from nfox.reply import Reply, Request
 
     from .app import ChatApp
 
 
-def compare(app: ChatApp, reply: Reply) -> str:
+def compare(app: ChatApp, request: Request, reply: Reply) -> str:
     """Decode the last reply once more without drafting, and return how speed and tokens compare.
+
+    The random numbers are the same, and the length at most; the engine's cache stays as it is.
 
     Args:
         app: the app that drew the reply.
+        request: what the reply was asked by.
         reply: the last reply.
 
     Raises:
         UsageError: if the last reply was itself decoded without drafting.
     """
-    engine = app.engine
-    baseline = plain()
+    engine, baseline = app.engine, plain()
     if reply.method == baseline:
         raise UsageError("the last reply was plain decoding itself", "/method chooses another")
     app.say(f"answering once more with {baseline} {app.screen.symbols.ellipsis}")
-    with _plainly(app, baseline, reply), interruptible(engine):
-        for _ in engine.updates(app.last_messages):
-            pass
-        plain_reply = engine.reply
+    settings = replace(request.settings, max_new_tokens=max(reply.stats.tokens, 1))
+    stream = engine.stream(
+        replace(request, settings=settings),
+        drafter=engine.make(baseline),
+        cache=engine.cache.fork(len(request.prompt.ids) - 1),
+    )
+    with interruptible(stream):
+        plain_reply = stream.finish()
     if plain_reply.stats.tokens < reply.stats.tokens and plain_reply.finish == "interrupt":
         return "stopped"
     speedup = reply.stats.tokens_per_second / plain_reply.stats.tokens_per_second
@@ -46,31 +50,6 @@ def compare(app: ChatApp, reply: Reply) -> str:
         f"{plain_reply.stats.tokens_per_second:.1f} plainly; {_identity(reply, plain_reply)}"
         + ("" if speedup >= 1 else f"; drafting loses here, /method {baseline} is faster")
     )
-
-
-@contextmanager
-def _plainly(app: ChatApp, baseline: str, reply: Reply) -> Iterator[None]:
-    """Decode plainly, with the last reply's random numbers and length; then all is as before."""
-    engine = app.engine
-    kept = (
-        engine.method,
-        engine.why,
-        engine.drafter,
-        engine.settings,
-        engine.replies,
-        engine.reply,
-    )
-    try:
-        engine.use(baseline)
-        engine.replies -= 1
-        engine.settings = replace(app.last_settings, max_new_tokens=max(reply.stats.tokens, 1))
-        yield
-    finally:
-        engine.method, engine.why, engine.drafter, engine.settings, engine.replies, engine.reply = (
-            kept
-        )
-        # It has not heard what was decoded meanwhile.
-        engine.drafter.rewind(max(reply.stats.prompt_tokens - 1, 0))
 
 
 def _identity(reply: Reply, plain_reply: Reply) -> str:

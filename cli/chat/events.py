@@ -11,12 +11,10 @@ from nfox.errors import NfoxError
 from nfox.text.stream import runs
 from nfox.version import __version__
 
-from ..display.header import exactness
-
 if TYPE_CHECKING:
     from nfox.decoding.generate import Step
     from nfox.engine import Engine
-    from nfox.reply import Update
+    from nfox.reply_stream import ReplyStream
     from nfox.text.stream import Piece
 
 SCHEMA = "nfox.chat/1"
@@ -50,24 +48,23 @@ def start(engine: Engine) -> Event:
         "dtype": str(target.dtype).removeprefix("torch."),
         "device": str(target.device),
         "max_context": engine.max_context,
-        "lossless": exactness(engine) == "lossless",
+        "lossless": engine.settings.lossless,
     }
 
 
-def reply(engine: Engine, updates: Iterator[Update], *, steps: bool) -> Iterator[Event]:
+def reply(stream: ReplyStream, *, steps: bool) -> Iterator[Event]:
     """Yield a reply as events, of which the last one holds the numbers.
 
     Args:
-        engine: the engine that answers.
-        updates: what the engine yields for the reply.
+        stream: the reply on its way.
         steps: add an event for each step.
     """
-    for update in updates:
+    for update in stream.updates():
         if update.pieces:
             yield _delta(update.pieces)
         if steps and update.step is not None:
             yield _step(update.step)
-    whole_reply, stats = engine.reply, engine.reply.stats
+    whole_reply, stats = stream.reply, stream.reply.stats
     yield {
         "event": "end",
         "finish_reason": whole_reply.finish,
@@ -108,5 +105,5 @@ def _step(step: Step) -> Event:
         "drafted": step.tree.tokens[1:],
         "parents": step.tree.parents[1:],
         "path": step.verdict.path[1:],
-        "ms": {part: round(seconds * 1e3, 3) for part, seconds in vars(step.seconds).items()},
+        "ms": {part: round(seconds * 1e3, 3) for part, seconds in vars(step.times).items()},
     }

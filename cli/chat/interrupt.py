@@ -11,12 +11,12 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nfox.engine import Engine
+    from nfox.reply_stream import ReplyStream
 
 
 @contextmanager
-def interruptible(engine: Engine) -> Iterator[None]:
-    """Make the first Ctrl-C cancel the engine's reply, and the second raise KeyboardInterrupt."""
+def interruptible(stream: ReplyStream) -> Iterator[None]:
+    """Make the first Ctrl-C cancel a reply, and the second raise KeyboardInterrupt."""
     pressed = False
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
@@ -24,7 +24,7 @@ def interruptible(engine: Engine) -> Iterator[None]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        engine.cancel()
+        stream.cancel()
 
     previous_handler = signal.signal(signal.SIGINT, on_interrupt)
     try:

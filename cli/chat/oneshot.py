@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,8 @@ from .interrupt import interruptible
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
+    from nfox.reply import Reply
+    from nfox.reply_stream import ReplyStream
 
 
 def answer_text(engine: Engine, prompt: str, display: DisplayArguments) -> None:
@@ -36,27 +37,33 @@ def answer_text(engine: Engine, prompt: str, display: DisplayArguments) -> None:
         app.say(warning)
     if not display.quiet and (hint := adapter_hint(engine)):
         app.say(hint)
-    app.show_reply(app.conversation.send(prompt))
-    _exit_if_interrupted(engine)
+    stream = app.conversation.send(prompt)
+    app.show_reply(stream)
+    _exit_if_interrupted(stream.reply)
 
 
 def answer_json(engine: Engine, prompt: str, display: DisplayArguments) -> None:
     """Write the answer to a prompt to stdout as events, which are lines of JSON."""
     events.write(events.start(engine))
-    messages = [{"role": "user", "content": prompt}]
     try:
-        with interruptible(engine):
-            for event in events.reply(engine, engine.updates(messages), steps=display.verbose > 1):
-                events.write(event)
+        stream = engine.stream(prompt)
+        _write_reply(stream, display)
     except NfoxError as error:
         events.write(events.failure(error))
         raise
-    _exit_if_interrupted(engine)
+    _exit_if_interrupted(stream.reply)
 
 
-def _exit_if_interrupted(engine: Engine) -> None:
-    """Exit with the code of an interrupt if the last reply was interrupted."""
-    if engine.reply.finish == "interrupt":
+def _write_reply(stream: ReplyStream, display: DisplayArguments) -> None:
+    """Write a reply to stdout as events, as it grows."""
+    with interruptible(stream), stream:
+        for event in events.reply(stream, steps=display.verbose > 1):
+            events.write(event)
+
+
+def _exit_if_interrupted(reply: Reply) -> None:
+    """Exit with the code of an interrupt if a reply was interrupted."""
+    if reply.finish == "interrupt":
         raise typer.Exit(INTERRUPTED)
 
 
@@ -74,9 +81,7 @@ def serve_lines(engine: Engine, display: DisplayArguments, *, history: bool) -> 
     events.write(events.start(engine))
     for line in filter(str.strip, sys.stdin):
         try:
-            with interruptible(engine):
-                for event in _respond(conversation, _parse(line), display):
-                    events.write(event)
+            _respond(conversation, _parse(line), display)
         except NfoxError as error:
             events.write(events.failure(error))
 
@@ -92,20 +97,17 @@ def _parse(line: str) -> dict[str, Any]:
     return data
 
 
-def _respond(
-    conversation: Conversation, data: dict[str, Any], display: DisplayArguments
-) -> Iterator[events.Event]:
-    """Yield the events that answer a line of JSON; raise UsageError for a line of another kind."""
+def _respond(conversation: Conversation, data: dict[str, Any], display: DisplayArguments) -> None:
+    """Write the events that answer a line of JSON; raise UsageError for a line of another kind."""
     content = data.get("content")
     if data == {"cmd": "reset"}:
         conversation.reset()
-        yield {"event": "reset"}
+        events.write({"event": "reset"})
     elif data.get("role") == "system" and isinstance(content, str):
         conversation.system = content
-        yield {"event": "system"}
+        events.write({"event": "system"})
     elif data.get("role") == "user" and isinstance(content, str):
-        steps = display.verbose > 1
-        yield from events.reply(conversation.engine, conversation.send(content), steps=steps)
+        _write_reply(conversation.send(content), display)
     else:
         raise UsageError(
             'expected {"role": "user" or "system", "content": TEXT} or {"cmd": "reset"}',

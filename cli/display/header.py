@@ -33,11 +33,8 @@ def model_name(engine: Engine) -> str:
 
 def exactness(engine: Engine) -> str:
     """Return "lossless" if replies follow the target's own distribution, else what loses it."""
-    from nfox.decoding.rules import make_rule
-
     settings = engine.settings
-    rule = make_rule(settings.accept, settings.sampling, lenience=settings.lenience)
-    return "lossless" if rule.lossless else f"{settings.accept}: not lossless"
+    return "lossless" if settings.lossless else f"{settings.accept}: not lossless"
 
 
 def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verbose: bool) -> None:

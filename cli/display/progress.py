@@ -5,28 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from nfox.models.options import LoadProgress
 
-@dataclass(frozen=True)
-class Loading:
-    """Callbacks through which the loading of a model reports its progress.
-
-    Args:
-        stage: called with the name of every stage that begins.
-        progress: called with what is counted in this stage ("bytes" or "weights"), how many are
-            done, and how many there are (0: not known).
-    """
-
-    stage: Callable[[str], None] = lambda stage: None
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None
-
-
-NO_PROGRESS = Loading()
+NO_PROGRESS = LoadProgress()
 
 
 @contextmanager
-def loading_display(wanted: bool) -> Iterator[Loading]:
+def loading_display(wanted: bool) -> Iterator[LoadProgress]:
     """Show the progress of loading on stderr, and erase it at the end.
 
     Args:
@@ -61,7 +47,7 @@ def loading_display(wanted: bool) -> Iterator[Loading]:
             count = _count(what, done, total)
             display.update(task, total=total or None, completed=done, count=count)
 
-        yield Loading(stage, progress)
+        yield LoadProgress(stage, progress)
 
 
 def _count(what: str, done: int, total: int) -> str:

@@ -55,9 +55,9 @@ def short_count(number: int) -> str:
     return str(number) if number < 1000 else f"{number / 1000:.1f}k".replace(".0k", "k")
 
 
-def status_row(engine: Engine, speed: Speed, symbols: Symbols, width: int) -> str:
+def status_row(engine: Engine, reply: Reply, speed: Speed, symbols: Symbols, width: int) -> str:
     """Return the row that is shown below a growing reply."""
-    stats = engine.reply.stats
+    stats = reply.stats
     parts = (
         str(speed),
         f"{symbols.tau} {stats.tau:.2f}",

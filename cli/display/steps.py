@@ -17,7 +17,7 @@ from .reply_view import clean
 from .theme import Screen, Symbols
 
 if TYPE_CHECKING:
-    from nfox.decoding.generate import Seconds, Step
+    from nfox.decoding.generate import Step, StepTimes
     from nfox.decoding.tree import Source
 
 _DIM = Style(dim=True)
@@ -58,7 +58,7 @@ class StepRecord:
     tokens: tuple[str, ...]
     sources: tuple[Source, ...]
     nodes: tuple[Node, ...]
-    seconds: Seconds
+    seconds: StepTimes
     p: float | None = None
 
 
@@ -93,7 +93,7 @@ class StepRecorder:
         parent = step.verdict.path[len(step.tokens) - 1]  # a stop token may cut the path
         last = None if probabilities is None else float(probabilities[parent, step.tokens[-1]])
         tokens = tuple(visible_text(token, self._tokenizer, self._symbols) for token in step.tokens)
-        self.records.append(StepRecord(tokens, step.sources, tuple(nodes), step.seconds, last))
+        self.records.append(StepRecord(tokens, step.sources, tuple(nodes), step.times, last))
 
 
 def visible_text(token: int, tokenizer: Any, symbols: Symbols) -> str:

@@ -19,7 +19,7 @@ from ..load import load_engine
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
-    from nfox.batch import Prompt
+    from nfox.batch import BatchPrompt
     from nfox.engine import Engine
 
 Line = dict[str, Any]
@@ -49,14 +49,14 @@ class Answering:
         given = asdict(self.method) | asdict(self.generation)
         return model_facts(self.model) | places | given | more
 
-    def lines(self, prompts: Sequence[Prompt]) -> list[Line]:
+    def lines(self, prompts: Sequence[BatchPrompt]) -> list[Line]:
         """Ask everything."""
         kept = io.StringIO()
         self._ask(prompts, kept.write)
         return [json.loads(line) for line in kept.getvalue().splitlines()]
 
     def lines_of(
-        self, out: Path, prompts: Sequence[Prompt], data: str, limit: int | None, **more: Any
+        self, out: Path, prompts: Sequence[BatchPrompt], data: str, limit: int | None, **more: Any
     ) -> list[Line]:
         """Ask what a file has no answer to yet, add it there, and return all of them in order.
 
@@ -106,7 +106,7 @@ class Answering:
                 write_text(out, text)
         return lines
 
-    def _ask(self, prompts: Sequence[Prompt], keep: Callable[[str], object]) -> None:
+    def _ask(self, prompts: Sequence[BatchPrompt], keep: Callable[[str], object]) -> None:
         engine = self._load()
         with progress_bar("questions", len(prompts)) as on_done:
             answer_all(engine, prompts, keep, self.more, lambda: on_done(1))

@@ -52,7 +52,7 @@ def gsm8k(
     """Solve GSM8K's problems: exact match of the number after ####, or else of the last one."""
     check_out(arguments.out, "answers")
     check(model, method)
-    from nfox.batch import Prompt
+    from nfox.batch import BatchPrompt
     from nfox.eval.answers.extract import SHOT_ENDS, few_shot, final_answer, share
 
     problems = _problems(arguments.data)
@@ -61,14 +61,14 @@ def gsm8k(
         raise UsageError(f"{arguments.data}, problem {odd}: its answer has no number")
     examples = _problems(arguments.examples)[: arguments.shots] if arguments.shots else []
     prompts = [
-        Prompt(str(place), place, (), (few_shot(examples, question),))
+        BatchPrompt(str(place), place, (), (few_shot(examples, question),))
         for place, (question, _) in enumerate(problems)
     ]
 
     def prepare(engine: Engine) -> None:
         if examples:
             stop = (*engine.settings.stop, *SHOT_ENDS)
-            engine.settings = replace(engine.settings, stop=stop)
+            engine.use_settings(replace(engine.settings, stop=stop))
 
     def judged(line: Line) -> Line:
         said, right = final_answer(line["text"]), wanted[line["id"]]

@@ -68,7 +68,7 @@ def humaneval(
     data, out = _named(arguments, usage)
     check(model, method)
     model = model if how.instruct else _without_template(model)
-    from nfox.batch import Prompt
+    from nfox.batch import BatchPrompt
     from nfox.eval.answers.extract import FUNCTION_ENDS, whole_function
     from nfox.text.template import Message
 
@@ -76,16 +76,16 @@ def humaneval(
     found = _tasks(data, "a problem of HumanEval", expected)
     tasks = {str(task["task_id"]): task for task in found}
     prompts = [
-        Prompt(name, place, (), (task["prompt"],))
+        BatchPrompt(name, place, (), (task["prompt"],))
         if how.instruct
-        else Prompt(name, place, (Message("assistant", task["prompt"]),), ())
+        else BatchPrompt(name, place, (Message("assistant", task["prompt"]),), ())
         for place, (name, task) in enumerate(tasks.items())
     ]
 
     def prepare(engine: Engine) -> None:
         if not how.instruct:
             stop = (*engine.settings.stop, *FUNCTION_ENDS)
-            engine.settings = replace(engine.settings, stop=stop)
+            engine.use_settings(replace(engine.settings, stop=stop))
 
     def completion(line: Line) -> str:
         entry = str(tasks[line["id"]]["entry_point"])
@@ -129,13 +129,13 @@ def spider(
     if not tables.expanduser().exists():
         raise UsageError(f"--tables {tables}: no such file or folder", "check the path")
     check(model, method)
-    from nfox.batch import Prompt
+    from nfox.batch import BatchPrompt
     from nfox.eval.answers.extract import sql_line
     from nfox.train.data.tasks import Databases, question
 
     databases = Databases(tables)
     prompts = [
-        Prompt(str(place), place, (), (str(question(task, databases)),))
+        BatchPrompt(str(place), place, (), (str(question(task, databases)),))
         for place, task in enumerate(_tasks(data, "a question of Spider", {"db_id", "question"}))
     ]
     asking = Answering(model, method, generation, _hint_at_sql)

@@ -95,19 +95,18 @@ def _answers(
     from rich.console import Console
     from rich.progress import track
 
+    from nfox.decoding.generate import Limits
     from nfox.train.cllm.statistics import answer
     from nfox.train.cllm.trajectories import question
 
     console = Console(stderr=True)
     bar: dict[str, Any] = {"console": console, "disable": not console.is_terminal}
     found: list[list[Block]] = []
+    limits = Limits(arguments.max_new_tokens, engine.max_context, engine.stop_ids)
     for number, messages in enumerate(track(kept, "records", **bar)):
-        prompt = engine.template.encode(engine.model.tokenizer, question(messages))
+        prompt = engine.encode(question(messages))
         try:
-            blocks = answer(
-                engine.model.target, prompt, arguments.n, max_tokens=arguments.max_new_tokens,
-                stop_ids=engine.stop_ids, seed=number, max_context=engine.max_context,
-            )  # fmt: skip
+            blocks = answer(engine.model.target, prompt, arguments.n, limits, seed=number)
         except ContextError:
             continue
         found.append(blocks)

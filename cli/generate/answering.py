@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nfox.batch import Prompt
+    from nfox.batch import BatchPrompt
     from nfox.engine import Engine
 
 
 def answer_all(
     engine: Engine,
-    prompts: Iterable[Prompt],
+    prompts: Iterable[BatchPrompt],
     write: Callable[[str], object],
     more: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: {},
     on_done: Callable[[], object] = lambda: None,

@@ -20,7 +20,7 @@ from ..processes import own_share, split_over_gpus
 from .answering import answer_all
 
 if TYPE_CHECKING:
-    from nfox.batch import Prompt
+    from nfox.batch import BatchPrompt
     from nfox.engine import Engine
     from nfox.files.jsonl import Share
 
@@ -86,7 +86,7 @@ def generate(
         )
 
 
-def _prompts(files: FileArguments, share: Share) -> list[Prompt]:
+def _prompts(files: FileArguments, share: Share) -> list[BatchPrompt]:
     """Return the prompts of the arguments, of a file or of stdin.
 
     Raises:
@@ -101,7 +101,7 @@ def _prompts(files: FileArguments, share: Share) -> list[Prompt]:
         raise UsageError("several processes cannot share stdout", "give --out FILE")
     if from_stdin and files.prompts != "-" and sys.stdin.isatty():
         raise UsageError("no prompts", 'nfox generate "text", --prompts FILE, or a pipe')
-    from nfox.batch import Prompt, parse_prompts
+    from nfox.batch import BatchPrompt, parse_prompts
 
     if files.prompts == "-":
         return parse_prompts(sys.stdin, "stdin")
@@ -111,4 +111,4 @@ def _prompts(files: FileArguments, share: Share) -> list[Prompt]:
             raise UsageError(f"--prompts {path}: no such file")
         return parse_prompts(path.read_text(encoding="utf-8").split("\n"), str(path))
     texts = files.texts or [line.strip() for line in sys.stdin if line.strip()]
-    return [Prompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]
+    return [BatchPrompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]

@@ -23,7 +23,7 @@ from ..options.groups import GenerationArguments, MethodArguments, ModelArgument
 from .answering import answer_all
 
 if TYPE_CHECKING:
-    from nfox.batch import Prompt
+    from nfox.batch import BatchPrompt
     from nfox.engine import Engine
     from nfox.files.jsonl import Share
 
@@ -40,7 +40,7 @@ def depends_on(
 
 def add_answers(
     out: Path,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[BatchPrompt],
     share: Share,
     load: Callable[[], Engine],
     options: dict[str, Any],
@@ -80,7 +80,7 @@ def add_answers(
 
 def _answer_share(
     out: Path,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[BatchPrompt],
     share: Share,
     load: Callable[[], Engine],
     options: dict[str, Any],
@@ -106,7 +106,7 @@ def _answer_share(
 
 def _answer_missing(
     engine: Engine,
-    todo: Sequence[Prompt],
+    todo: Sequence[BatchPrompt],
     out: Path,
     answered: Answered,
     on_done: Callable[[int], None],

@@ -19,7 +19,7 @@ from nfox.serve.metrics import Metrics
 from nfox.serve.middleware import Guard
 from nfox.serve.requests import Served
 from nfox.serve.server import is_loopback, serve, url
-from nfox.serve.worker import Limits, Worker
+from nfox.serve.worker import ServerLimits, Worker
 
 from ..display.header import exactness, method_line
 from ..display.progress import loading_display
@@ -59,12 +59,12 @@ def load_served(
         engine = load_engine(model, method, generation, progress=progress)
     if generation.seed is None:  # or a server would say the same after every start
         sampling = replace(engine.settings.sampling, seed=secrets.randbits(32))
-        engine.settings = replace(engine.settings, sampling=sampling)
+        engine.use_settings(replace(engine.settings, sampling=sampling))
     metrics, name = Metrics(), address.served_model_name or _served_name(engine)
     worker = Worker(
         engine,
         _methods(engine, access.allow_method),
-        Limits(
+        ServerLimits(
             queue=limits.max_queue,
             seconds=limits.request_timeout,
             cache_bytes=parse_bytes("--cache-memory", limits.cache_memory),
@@ -80,7 +80,7 @@ def _methods(engine: Engine, allowed: list[str]) -> list[str]:
     if engine.model.target.proposals == "nothing":
         ready_methods = [plain()]
     else:
-        ready_methods = sorted({*ready(engine.model.name, engine.places), engine.method})
+        ready_methods = sorted({*ready(engine.model.name, engine.sources), engine.method})
     not_ready = sorted(set(allowed) - set(ready_methods))
     if not_ready:
         raise UsageError(

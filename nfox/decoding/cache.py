@@ -64,12 +64,14 @@ class KVCache(ABC):
         tokens: the ids of all committed tokens.
         encoder_ids: the token ids that the encoder reads; None for decoder-only targets.
         rollback: whether the last tokens can be forgotten.
+        reused: how many tokens of the last prompt did not need to be read again.
     """
 
     def __init__(self, *, rollback: bool = True) -> None:
         self.tokens: list[int] = []
         self.encoder_ids: tuple[int, ...] | None = None
         self.rollback = rollback
+        self.reused = 0
         self._hidden: Tensor | None = None
         self._dirty = False  # a forward over a recurrent state began, and has not been committed
 
@@ -99,7 +101,8 @@ class KVCache(ABC):
             self.truncate(0)
             self.encoder_ids = encoder_ids
         self.truncate(common_prefix(self.tokens, prompt[:-1]))
-        return len(self.tokens)
+        self.reused = len(self.tokens)
+        return self.reused
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens (all, where a state cannot be rolled back)."""

@@ -7,7 +7,7 @@ the first included, scores a tree.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,13 +20,71 @@ from nfox.decoding.tree import Source, TokenTree
 from nfox.decoding.verify import Rule, Verdict, verify
 from nfox.errors import ContextError, UsageError
 
-FinishReason = Literal["stop", "length", "context", "interrupt"]
-"""A stop token; as many tokens as asked for; the context is full; the caller said so."""
+FinishReason = Literal["stop", "length", "context"]
+"""A stop token was emitted; as many tokens as asked for were; the context is full."""
 
 
 @dataclass(frozen=True)
-class Seconds:
-    """Where the time of a step went: each part by itself, `other` is the loop's own."""
+class Prompt:
+    """Token ids that are decoded on from.
+
+    Args:
+        ids: at least one token; for encoder-decoder models those of the decoder.
+        encoder_ids: the token ids that the encoder reads; None for decoder-only models.
+        continued: whether the last ids are already the reply's: its text goes on from theirs
+            instead of starting anew.
+    """
+
+    ids: tuple[int, ...]
+    encoder_ids: tuple[int, ...] | None = None
+    continued: bool = False
+
+    def check(self, max_context: int) -> None:
+        """Refuse a prompt that cannot be decoded on from.
+
+        Args:
+            max_context: the number of positions there are.
+
+        Raises:
+            ContextError: if the prompt, or what the encoder reads, does not fit.
+            UsageError: if it is empty.
+        """
+        for ids in (self.ids, self.encoder_ids):
+            if ids is not None and not ids:
+                raise UsageError("the prompt has no tokens", "say something")
+            if ids is not None and len(ids) > max_context:
+                raise ContextError(
+                    f"the prompt has {len(ids)} tokens, the context holds {max_context}",
+                    "shorten it, or start a new conversation",
+                )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a reply, besides whoever cancels it.
+
+    Args:
+        max_tokens: the most tokens to emit.
+        max_context: the most positions to use; None, or more than the target has, for all it has.
+        stop_ids: tokens that end the reply; the one found is emitted, and nothing after it.
+    """
+
+    max_tokens: int
+    max_context: int | None = None
+    stop_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """The seconds that the parts of a step took; `other` is what the loop itself took.
+
+    Args:
+        draft: the drafter's proposal.
+        target: the target's forward over the tree.
+        verify: the rule's judgement.
+        cache: keeping the accepted nodes.
+        other: everything else.
+    """
 
     draft: float
     target: float
@@ -36,7 +94,7 @@ class Seconds:
 
     @property
     def total(self) -> float:
-        """Of the whole step."""
+        """The seconds of the whole step."""
         return self.draft + self.target + self.verify + self.cache + self.other
 
 
@@ -45,20 +103,20 @@ class Step:
     """What one target forward after prefill gave.
 
     Args:
-        tokens: emitted, the accepted ones first.
+        tokens: the emitted tokens, the accepted ones first.
         sources: where each of them came from.
         tree: what was drafted.
         verdict: what became of it (its path may go on behind a stop token).
-        seconds: where the time went.
-        finish: why this was the last step, or None.
-        logits: [N, V] of the target, if they were asked for.
+        times: the seconds that its parts took.
+        finish: why this was the last step; None if it was not.
+        logits: [N, V] of the target after every node, if they were asked for.
     """
 
     tokens: tuple[int, ...]
     sources: tuple[Source, ...]
     tree: TokenTree
     verdict: Verdict
-    seconds: Seconds
+    times: StepTimes
     finish: FinishReason | None = None
     logits: Tensor | None = None
 
@@ -66,99 +124,73 @@ class Step:
 def generate(
     target: Target,
     drafter: Drafter,
-    prompt: Sequence[int],
+    prompt: Prompt,
     *,
     cache: KVCache,
     rule: Rule,
-    max_tokens: int,
-    stop_ids: Collection[int] = (),
-    source: tuple[int, ...] | None = None,
-    max_context: int | None = None,
-    stop: Callable[[], bool] | None = None,
+    limits: Limits,
+    cancelled: Callable[[], bool] | None = None,
     keep_logits: bool = False,
 ) -> Iterator[Step]:
-    """Decode a reply to `prompt`, one step per target forward.
+    """Decode a reply to a prompt, one step for each target forward.
 
     Args:
         target: the model.
         drafter: the method.
-        prompt: token ids, at least one. For encoder-decoder models the decoder's.
+        prompt: what is decoded on from.
         cache: of the conversation so far; what it has in common with the prompt is not read again.
         rule: how tokens are chosen and accepted; a new one for every reply.
-        max_tokens: the most tokens to emit.
-        stop_ids: tokens that end the reply; the one found is emitted, and nothing after it.
-        source: what the encoder reads, for encoder-decoder models.
-        max_context: positions to use at most; the target's own limit by default.
-        stop: asked before every forward; True ends the reply.
+        limits: what ends the reply.
+        cancelled: asked before every forward; True ends the reply there.
         keep_logits: put the target's logits into each step.
 
     Raises:
         ContextError: if the prompt does not fit.
         UsageError: if it is empty.
     """
-    limit = min(max_context or target.max_context, target.max_context)
-    check_prompt(prompt, limit)
-    keep = cache.reuse(prompt, source)
-    drafter.rewind(keep)
-    if not target.read(prompt[keep:-1], cache, stop):
+    max_context = min(limits.max_context or target.max_context, target.max_context)
+    prompt.check(max_context)
+    reused = cache.reuse(prompt.ids, prompt.encoder_ids)
+    drafter.rewind(reused)
+    if not target.read(prompt.ids[reused:-1], cache, cancelled):
         return
-    root, left, verdict = prompt[-1], max_tokens, _NOTHING
+    root, remaining, verdict = prompt.ids[-1], limits.max_tokens, _BEFORE_FIRST_STEP
     finish: FinishReason | None = None
-    while finish is None and left > 0 and not (stop and stop()):
-        lap = _stopwatch()
-        room = min(left, limit - len(cache.tokens)) - 1
-        tree = drafter.propose(
-            Context(cache, root, verdict.path, verdict.target_tokens, room, rule)
-        )
-        draft_time = lap()
+    while finish is None and remaining > 0 and not (cancelled and cancelled()):
+        timer = _Timer()
+        max_depth = min(remaining, max_context - len(cache.tokens)) - 1
+        context = Context(cache, root, verdict.path, verdict.target_tokens, max_depth, rule)
+        tree = drafter.propose(context)
+        draft_time = timer.split()
         logits, hidden = target.score(tree, cache)
-        target_time = lap()
+        target_time = timer.split()
         verdict = verify(tree, logits, rule, cache.tokens)
-        verify_time = lap()
+        verify_time = timer.split()
         cache.commit(tree, verdict.path, hidden)
-        cache_time = lap()
+        cache_time = timer.split()
         root = verdict.bonus
-        tokens, sources = _emitted(tree, verdict, stop_ids)
-        left -= len(tokens)
-        finish = _finish(tokens[-1] in stop_ids, left, len(cache.tokens) >= limit)
-        seconds = Seconds(draft_time, target_time, verify_time, cache_time, lap())
-        yield Step(tokens, sources, tree, verdict, seconds, finish, logits if keep_logits else None)
+        tokens, sources = _emitted(tree, verdict, limits.stop_ids)
+        remaining -= len(tokens)
+        full = len(cache.tokens) >= max_context
+        finish = _finish(tokens[-1] in limits.stop_ids, remaining, full)
+        times = StepTimes(draft_time, target_time, verify_time, cache_time, timer.split())
+        yield Step(tokens, sources, tree, verdict, times, finish, logits if keep_logits else None)
 
 
-def check_prompt(prompt: Sequence[int], limit: int) -> None:
-    """Refuse what cannot be decoded on from.
-
-    Args:
-        prompt: token ids.
-        limit: positions there are.
-
-    Raises:
-        ContextError: if it does not fit.
-        UsageError: if it is empty.
-    """
-    if not prompt:
-        raise UsageError("the prompt has no tokens", "say something")
-    if len(prompt) > limit:
-        raise ContextError(
-            f"the prompt has {len(prompt)} tokens, the context holds {limit}",
-            "shorten it, or start a new conversation",
-        )
+_BEFORE_FIRST_STEP = Verdict([], -1, [])
 
 
-_NOTHING = Verdict([], -1, [])
+class _Timer:
+    """Tells how many seconds have passed since it was made or last asked."""
 
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
 
-def _stopwatch() -> Callable[[], float]:
-    """Return a function that says how many seconds have gone since it was last called."""
-    last = time.perf_counter()
-
-    def lap() -> float:
-        nonlocal last
+    def split(self) -> float:
+        """Return the seconds since the last split."""
         now = time.perf_counter()
-        gone, last = now - last, now
-        return gone
-
-    return lap
+        passed, self._last = now - self._last, now
+        return passed
 
 
 def _emitted(
@@ -174,9 +206,9 @@ def _emitted(
     return tuple(tokens[:end]), tuple(sources[:end])
 
 
-def _finish(stopped: bool, left: int, full: bool) -> FinishReason | None:
+def _finish(stopped: bool, remaining: int, full: bool) -> FinishReason | None:
     if stopped:
         return "stop"
-    if left <= 0:
+    if remaining <= 0:
         return "length"
     return "context" if full else None

@@ -74,13 +74,13 @@ class Stats:
         self.lengths.append(count)
         self.drafted += len(step.tree) - 1
         self.accepted += accepted
-        self.seconds += step.seconds.total
-        self.draft_seconds += step.seconds.draft
-        self.target_seconds += step.seconds.target
-        self.verify_seconds += step.seconds.verify
-        self.cache_seconds += step.seconds.cache
+        self.seconds += step.times.total
+        self.draft_seconds += step.times.draft
+        self.target_seconds += step.times.target
+        self.verify_seconds += step.times.verify
+        self.cache_seconds += step.times.cache
         if self.steps == 1:
-            self.first_token_seconds = self.prefill_seconds + step.seconds.total
+            self.first_token_seconds = self.prefill_seconds + step.times.total
         for depth in range(max(step.tree.depths)):
             if depth == len(self.tried):
                 self.tried.append(0)

@@ -7,16 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-)
-
 from nfox.errors import ModelError
-from nfox.files.progress import quiet
 
 
 @dataclass(frozen=True)
@@ -62,11 +53,25 @@ def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
     if Path(location).is_dir():
         path = Path(location) / name
         return path if path.is_file() else None
+    return _download(location, name, hub)
+
+
+def _download(repository: str, name: str, hub: HubOptions) -> Path | None:
+    import huggingface_hub
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
+
+    from nfox.files.progress import quiet
+
     quiet()  # neither its five retries nor its bars are for the person
     try:
         return Path(
-            hf_hub_download(
-                location,
+            huggingface_hub.hf_hub_download(
+                repository,
                 name,
                 revision=hub.revision,
                 cache_dir=hub.cache_dir,
@@ -77,7 +82,7 @@ def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
         if hub.offline:
             return None
         raise ModelError(
-            f"{location}: the hub cannot be reached, and {name} is not in the local cache",
+            f"{repository}: the hub cannot be reached, and {name} is not in the local cache",
             "check the network, or pass a folder",
         ) from error
     except (HfHubHTTPError, HFValidationError, EntryNotFoundError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,6 +80,20 @@ class ModelOptions:
     def hub(self) -> HubOptions:
         """How files are fetched from the hub."""
         return HubOptions(self.revision, self.cache_dir, self.offline)
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """Who is told how loading goes.
+
+    Args:
+        stage: told what is being done.
+        amount: told what is counted there ("bytes" downloaded or "weights" loaded), how many there
+            are, and of how many (0: not known yet). Called from any thread, by one at a time.
+    """
+
+    stage: Callable[[str], None] = lambda stage: None
+    amount: Callable[[str, int, int], None] = lambda what, done, total: None
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from nfox.decoding.cache import common_prefix
-from nfox.decoding.drafter import Drafter
-from nfox.decoding.generate import check_prompt
+from nfox.decoding.cache import KVCache, common_prefix
+from nfox.decoding.generate import Prompt
+from nfox.drafters.common.method import Method
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
-from nfox.reply import Reply
+from nfox.reply import Reply, Request, Settings
 from nfox.serve.cache_pool import Caches, Replies
 from nfox.serve.errors import Late, OutOfMemory, Stopping
 from nfox.serve.fair_queue import FairQueue
@@ -35,17 +35,7 @@ _STOPPING = Stopping("the server is stopping", "ask again when it is back")
 
 
 @dataclass(frozen=True)
-class _Encoded:
-    """A question as `Engine.decode` takes it."""
-
-    prompt: Sequence[int]
-    begun: Sequence[int]
-    source: tuple[int, ...] | None = None
-    stops: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """How much is taken on.
 
     Args:
@@ -74,19 +64,18 @@ class Worker:
         self,
         engine: Engine,
         methods: Sequence[str],
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
         on_reply: Callable[[Reply, int, float], None] = lambda reply, choice, waited: None,
     ) -> None:
         self.engine = engine
         self.method = engine.method
         self.methods = tuple(methods)
-        self.limits = limits or Limits()
+        self.limits = limits or ServerLimits()
         self.settings = engine.settings
         self.caches = Caches(engine.model.target.new_cache, self.limits.cache_bytes)
         self._on_reply = on_reply
         self._replies = Replies()
-        self._nothing = engine.model.target.new_cache()
-        self._drafters: dict[str, Drafter] = {engine.method: engine.drafter}
+        self._drafters: dict[str, Method] = {engine.method: engine.drafter}
         self._queue: FairQueue[Job] = FairQueue(self.limits.queue, Job.over)
         self._job: Job | None = None
         self._stopping = False
@@ -126,7 +115,7 @@ class Worker:
         Raises:
             NfoxError: if the template refuses it.
         """
-        return len(self._encode(question).prompt)
+        return len(self._encode(question).ids)
 
     def stop(self) -> None:
         """Take nothing on any more; tell those who wait, or are being answered, that this ends."""
@@ -165,19 +154,13 @@ class Worker:
         name = asked.method or self.method
         if name not in self._drafters:
             self._drafters[name] = engine.make(name)
-        engine.method, engine.drafter = name, self._drafters[name]
-        engine.settings = replace(asked.settings, keep_logits=asked.top is not None)
+        settings = replace(asked.settings, keep_logits=asked.top is not None)
         # All of them first: what is wrong with the last is told before the first is answered.
-        encoded = [self._encode(question) for question in asked.questions]
-        for one in encoded:
-            check_prompt(one.prompt, engine.max_context)
-        for choice, prompt in enumerate(encoded):
+        requests = [self._request(question, settings) for question in asked.questions]
+        for choice, request in enumerate(requests):
             if job.cancelled.is_set():
                 return
-            try:
-                reply = self._answer(job, choice, prompt)
-            finally:  # what was not kept is dropped, whatever happened
-                engine.cache = self._nothing
+            reply = self._answer(job, choice, request, self._drafters[name])
             self._on_reply(reply, choice, waited)
             log.debug(
                 "%s: %d tokens at %.1f tokens/s, tau %.2f, after %.1f s in the queue; %s",
@@ -185,32 +168,42 @@ class Worker:
                 *(reply.stats.tau, waited, reply.finish),
             )
 
-    def _answer(self, job: Job, choice: int, asked: _Encoded) -> Reply:
-        """Decode one reply; keep what the next turn can use."""
+    def _answer(self, job: Job, choice: int, request: Request, drafter: Method) -> Reply:
+        """Decode one reply; keep the cache and the tokens that the next turn can use."""
         engine, top, told = self.engine, job.asked.top, list[Score]()
-        question = job.asked.questions[choice]
-        engine.cache = self.caches.take(asked.prompt, asked.source)
-        engine.replies = question.reply
-        updates = engine.decode(
-            asked.prompt, asked.begun, asked.source, stop_strings=asked.stops, stop=job.over
-        )
-        for update in updates:
-            new: tuple[Score, ...] = ()
-            if top is not None and update.step is not None:
-                count = len(engine.reply.ids) - len(told)
-                new = scores(engine.model.tokenizer, update.step, count, top)
-                told += new
-            if update.pieces or new:
-                job.tell(Delta(choice, update.pieces, new))
-        reply = engine.reply
+        prompt = request.prompt
+        cache = self.caches.take(prompt.ids, prompt.encoder_ids)
+        with engine.stream(request, drafter=drafter, cache=cache, cancelled=job.over) as stream:
+            reply = stream.reply
+            for update in stream.updates():
+                new: tuple[Score, ...] = ()
+                if top is not None and update.step is not None:
+                    count = len(reply.ids) - len(told)
+                    new = scores(engine.model.tokenizer, update.step, count, top)
+                    told += new
+                if update.pieces or new:
+                    job.tell(Delta(choice, update.pieces, new))
         if not (reply.stats.steps or choice or job.cancelled.is_set()):
             raise Late("its time passed before the first token", "try again later")
-        self._keep(asked, question.messages, reply)
-        count = _of(engine.model.tokenizer, asked.begun, reply, told)
+        self._keep(cache, prompt, job.asked.questions[choice].messages, reply)
+        begun = prompt.ids if prompt.continued else ()
+        count = _of(engine.model.tokenizer, begun, reply, told)
         job.tell(Finished(choice, reply, tuple(told[:count])))
         return reply
 
-    def _encode(self, question: Question) -> _Encoded:
+    def _request(self, question: Question, settings: Settings) -> Request:
+        """Return what answering a question takes.
+
+        Raises:
+            NfoxError: if it cannot be asked.
+        """
+        prompt = self._encode(question)
+        prompt.check(self.engine.max_context)
+        # A text that goes on without a template has no stop strings but its own.
+        stops = self.engine.template.stop_strings if question.messages else ()
+        return Request(prompt, settings, question.reply, stops)
+
+    def _encode(self, question: Question) -> Prompt:
         """Return the token ids of a question, those of replies as they were generated.
 
         Raises:
@@ -218,10 +211,7 @@ class Worker:
         """
         engine, tokenizer = self.engine, self.engine.model.tokenizer
         if question.messages:
-            messages = self._replies.recall(question.messages)
-            prompt, source = engine.encode(messages)
-            begun = prompt if messages[-1].role == "assistant" else []
-            return _Encoded(prompt, begun, source, engine.template.stop_strings)
+            return engine.encode(list(self._replies.recall(question.messages)))
         ids = list(question.ids or tokenizer(question.text).input_ids)
         target = engine.model.target
         strange = [token for token in ids if not 0 <= token < target.vocabulary_size]
@@ -229,14 +219,15 @@ class Worker:
             known = target.vocabulary_size
             raise UsageError(f"there is no token {strange[0]}", f"the model knows {known}")
         if target.is_encoder_decoder:
-            check_prompt(ids, engine.max_context)
-            return _Encoded([target.decoder_start_token], [], tuple(ids))
-        return _Encoded(ids, ids)
+            return Prompt((target.decoder_start_token,), tuple(ids))
+        return Prompt(tuple(ids), continued=True)
 
-    def _keep(self, asked: _Encoded, messages: Sequence[Message], reply: Reply) -> None:
-        cache, ids = self.engine.cache, tuple(reply.ids)
+    def _keep(
+        self, cache: KVCache, prompt: Prompt, messages: Sequence[Message], reply: Reply
+    ) -> None:
+        ids = tuple(reply.ids)
         if cache.rollback:  # what was accepted behind the end of the reply was never said
-            cache.truncate(common_prefix(cache.tokens, [*asked.prompt, *ids]))
+            cache.truncate(common_prefix(cache.tokens, [*prompt.ids, *ids]))
         self.caches.keep(cache)
         if not messages:
             return

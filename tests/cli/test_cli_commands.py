@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cli_model
 import pytest
@@ -27,9 +29,9 @@ from nfox.cli.display.theme import make_screen
 from nfox.cli.options.groups import DisplayArguments, SessionArguments
 from nfox.decoding.costs import Costs
 from nfox.drafters import names
+from nfox.drafters.common.method import DrafterSpec
 from nfox.engine import Engine
 from nfox.errors import ContextError, NfoxError, UsageError
-from nfox.reply import Reply, Update
 
 FASTCHAT = ("!!exit", "!!reset", "!!remove", "!!regen", "!!save", "!!load")
 
@@ -45,8 +47,7 @@ def app(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Chat
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
     engine.use()
-    engine.settings = Settings(max_new_tokens=31)
-    engine.reply = Reply("")
+    engine.use_settings(Settings(max_new_tokens=31))
     return make(engine)
 
 
@@ -194,7 +195,7 @@ def test_methods_in_mid_conversation(app: ChatApp) -> None:
     for name in ("none", "jacobi", "lookup"):
         assert name in do(app, f"/method {name}")
         do(app, "hello")
-        assert app.engine.reply.method == name
+        assert app.conversation.last.reply.method == name
     do(app, "/method lookup gamma=2")
     assert "2" in app.engine.drafter.describe()
     assert "lookup" in do(app, "/method auto")
@@ -211,7 +212,7 @@ def test_the_header_says_when_drafting_does_not_pay(
 ) -> None:
     flat, steep = Costs({1: 1.0, 32: 1.0}), Costs({1: 1.0, 2: 2.0, 32: 32.0})
     for costs, word in ((flat, False), (steep, True)):
-        made = Engine(engine.model, engine.template, method=name, costs=costs)
+        made = Engine(engine.model, engine.template, drafting=DrafterSpec(name), costs=costs)
         print_header(made, app.screen, 1.0, verbose=True)
         shown = said(app).replace("\n", " ")
         assert ("plain decoding, drafting does not pay on this machine" in shown) is word
@@ -263,7 +264,7 @@ def test_verbose_shows_steps_probabilities_and_trees(engine: Engine, app: ChatAp
     shown = do(loud, "the quick brown dog")
     assert "·brown¹" in shown and "✓ ·brown p=1.000" in shown and "p=0.000" in shown
     assert "refused" in shown and "ms/step" in shown
-    engine.settings = replace(engine.settings, keep_logits=False)
+    engine.use_settings(replace(engine.settings, keep_logits=False))
     plain = make(engine, verbose=1, ascii=True)
     shown = do(plain, "the quick brown dog").partition("step ")[2]
     assert "_brown1 _fox_T" in shown
@@ -272,9 +273,9 @@ def test_verbose_shows_steps_probabilities_and_trees(engine: Engine, app: ChatAp
 
 def test_a_thought_that_was_cut_is_still_one(app: ChatApp) -> None:
     for begun, inside in (("<think>so", True), ("<think>so</think>yes", False), ("no", False)):
-        app.last_messages = [Message("user", "<think>"), Message("assistant", begun, (1,))]
+        app.conversation.messages = [Message("user", "<think>"), Message("assistant", begun, (1,))]
         assert app._thinking() is inside
-    app.last_messages = app.last_messages[:1]
+    app.conversation.messages = app.conversation.messages[:1]
     assert not app._thinking()
 
 
@@ -282,12 +283,12 @@ def test_compare_measures_and_changes_nothing(app: ChatApp) -> None:
     do(app, "/set temperature=0.7 seed=5")
     do(app, "hello")
     engine, before = app.engine, contents(app)
-    kept = (engine.method, engine.drafter, engine.settings, engine.replies, engine.reply)
+    kept = (engine.method, engine.drafter, engine.settings, list(engine.cache.tokens))
     do(app, "/set temperature=0 max_new_tokens=2")
     do(app, "/set temperature=0.7 max_new_tokens=31")
     told = do(app, "/compare")
     assert "x measured" in told and "identical output: yes" in told
-    assert (engine.method, engine.drafter, engine.settings, engine.replies, engine.reply) == kept
+    assert (engine.method, engine.drafter, engine.settings, engine.cache.tokens) == kept
     assert contents(app) == before
     do(app, "more")
     assert contents(app)[3] == cli_model.said(31)
@@ -314,11 +315,7 @@ def test_a_full_context_is_told_before_and_refused_then(engine: Engine, app: Cha
 def test_what_got_no_answer_stands_in_the_line_again(
     app: ChatApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silent(messages: object) -> Iterator[Update]:
-        app.engine.reply = Reply("")
-        yield from ()
-
-    monkeypatch.setattr(app.engine, "updates", silent)
+    monkeypatch.setattr(app.engine.model.target, "read", lambda *_: False)  # cancelled at once
     assert "before anything was said" in do(app, "hello?")
     assert app.next_input == "hello?"
     assert contents(app) == []
@@ -326,9 +323,10 @@ def test_what_got_no_answer_stands_in_the_line_again(
 
 def test_the_first_ctrl_c_cancels_and_the_second_raises(engine: Engine) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), interruptible(engine):
+    stream = engine.stream("hello")
+    with pytest.raises(KeyboardInterrupt), interruptible(stream):
         os.kill(os.getpid(), signal.SIGINT)
-        assert engine._cancelled.is_set()
+        assert stream.finish().ids == []
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -345,14 +343,14 @@ def test_the_conversation_outlives_the_program(
 ) -> None:
     typed = iter(["hello", "and then?"])
     monkeypatch.setattr(repl, "make_reader", lambda *a, **k: lambda start: next(typed))
-    whole = app.engine.updates
+    read, prompts = app.engine.model.target.read, itertools.count()
 
-    def failing(messages: list[object]) -> Iterator[Update]:
-        if len(messages) > 1:
+    def failing(*arguments: Any) -> bool:
+        if next(prompts):
             raise error
-        yield from whole(messages)  # type: ignore[arg-type]
+        return read(*arguments)
 
-    monkeypatch.setattr(app.engine, "updates", failing)
+    monkeypatch.setattr(app.engine.model.target, "read", failing)
     with pytest.raises(typer.Exit) as left:
         chat_loop(app.engine, 0.0, DisplayArguments(), SessionArguments())
     assert left.value.exit_code == code

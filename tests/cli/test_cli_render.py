@@ -18,7 +18,7 @@ from nfox.cli.display.reply_view import ReplyView, clean
 from nfox.cli.display.steps import StepRecorder, print_steps
 from nfox.cli.display.theme import PALETTES, Screen, make_screen
 from nfox.cli.options.groups import DisplayArguments
-from nfox.decoding.generate import Seconds, Step
+from nfox.decoding.generate import Step, StepTimes
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import Verdict
 from nfox.text.stream import Piece
@@ -205,7 +205,7 @@ def test_the_probability_beside_a_token_is_its_own(end: int) -> None:
     logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     p = logits.softmax(-1)
     recorder = StepRecorder(Letters(), screen_for(io.StringIO()).symbols)
-    recorder.add(Step(*emitted, chain, verdict, Seconds(0, 0, 0, 0, 0), "stop", logits))
+    recorder.add(Step(*emitted, chain, verdict, StepTimes(0, 0, 0, 0, 0), "stop", logits))
     [record] = recorder.records
     assert record.p == pytest.approx(float(p[end - 1, emitted[0][-1]]))
     assert record.nodes[1].p == pytest.approx(float(p[1, 2]))

@@ -16,12 +16,12 @@ import two_processes
 from click.testing import Result
 from typer.testing import CliRunner
 
-from nfox.batch import Answered, Prompt, put_in_order
+from nfox.batch import Answered, BatchPrompt, put_in_order
 from nfox.cli.app import app
 from nfox.cli.generate import output as command
 from nfox.files.jsonl import append
 
-PROMPTS = tuple(Prompt(f"p{number}", number, (), ("hello",)) for number in range(9))
+PROMPTS = tuple(BatchPrompt(f"p{number}", number, (), ("hello",)) for number in range(9))
 
 
 def line(name: str, **more: object) -> str:

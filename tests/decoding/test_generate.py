@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 
 from nfox.decoding.cache import KVCache
 from nfox.decoding.drafter import Context, Drafter
-from nfox.decoding.generate import generate
+from nfox.decoding.generate import Limits, Prompt, generate
 from nfox.decoding.rules import make_rule
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.none import Autoregressive
@@ -214,7 +214,9 @@ def test_an_interrupt_at_any_line(family: str, method: str) -> None:
 def test_a_reply_can_be_abandoned_between_steps(method: str) -> None:
     target, drafter, cache = tiny.target(), tiny.make(method), tiny.target().new_cache()
     for number in range(1, 5):
-        steps = generate(target, drafter, PROMPT, cache=cache, rule=make_rule(), max_tokens=24)
+        steps = generate(
+            target, drafter, Prompt(tuple(PROMPT)), cache=cache, rule=make_rule(), limits=Limits(24)
+        )
         for _ in range(number):
             next(steps)
         steps.close()
@@ -282,7 +284,7 @@ def test_the_caller_can_stop_before_every_forward(asked: int) -> None:
         return calls >= asked
 
     cache = tiny.target().new_cache()
-    steps = tiny.run(tiny.target(), tiny.make("none"), PROMPT, cache=cache, stop=stop)
+    steps = tiny.run(tiny.target(), tiny.make("none"), PROMPT, cache=cache, cancelled=stop)
     assert len(tiny.text(steps)) == max(asked - 2, 0)  # the first question is before the prefill
     assert calls == asked
     assert tiny.text(tiny.run(tiny.target(), tiny.make("none"), PROMPT, cache=cache)) == (
@@ -298,9 +300,9 @@ def test_steps_say_what_was_drafted_and_where_the_time_went() -> None:
         assert step.logits.shape == (len(step.tree), tiny.VOCABULARY)
         assert step.logits.argmax(-1).tolist() == step.verdict.target_tokens
         assert step.tokens[-1] == step.verdict.target_tokens[step.verdict.path[-1]]
-        times = vars(step.seconds).values()
+        times = vars(step.times).values()
         assert min(times) >= 0
-        assert step.seconds.total == pytest.approx(sum(times))
+        assert step.times.total == pytest.approx(sum(times))
 
 
 def test_an_empty_prompt_is_refused() -> None:

@@ -12,6 +12,7 @@ import torch
 from tiny import PROMPT
 
 from nfox.decoding.cache import common_prefix
+from nfox.decoding.generate import Limits, Prompt
 from nfox.errors import ModelError
 from nfox.train.cllm.blocks import Block, State, blocks
 from nfox.train.cllm.statistics import answer, summarise
@@ -44,7 +45,9 @@ def slowly(name: str, prompt: Sequence[int], opening: State) -> list[State]:
 def test_every_state_is_that_of_the_slow_iteration(name: str, n: int) -> None:
     for prompt in PROMPTS:
         text = list(prompt)
-        for block in blocks(tiny.target(name), prompt, n, max_tokens=24, seed=len(prompt)):
+        for block in blocks(
+            tiny.target(name), Prompt(tuple(prompt)), n, Limits(24), seed=len(prompt)
+        ):
             assert set(block.states[0]) <= set(text)
             assert list(block.states) == slowly(name, text, block.states[0])
             text += block.tokens
@@ -52,18 +55,18 @@ def test_every_state_is_that_of_the_slow_iteration(name: str, n: int) -> None:
 
 
 def test_an_encoder_decoder_model_too() -> None:
-    found = blocks(tiny.target("t5"), (0,), 5, max_tokens=20, source=PROMPT)
+    found = blocks(tiny.target("t5"), Prompt((0,), tuple(PROMPT)), 5, Limits(20))
     assert [token for block in found for token in block.tokens] == tiny.slow("t5", (0,), 20, PROMPT)
 
 
 def test_a_state_that_cannot_be_rolled_back_is_refused() -> None:
     with pytest.raises(ModelError, match="recurrent state"):
-        next(blocks(tiny.target("mamba"), PROMPT, 4, max_tokens=8))
+        next(blocks(tiny.target("mamba"), Prompt(tuple(PROMPT)), 4, Limits(8)))
 
 
 @pytest.mark.parametrize("n", [1, 4, 16])
 def test_a_block_costs_a_forward_for_every_change_and_at_most_n(n: int) -> None:
-    for block in blocks(tiny.target(), PROMPT, n, max_tokens=32):
+    for block in blocks(tiny.target(), Prompt(tuple(PROMPT)), n, Limits(32)):
         changes = len(block.states) - 1
         assert changes <= len(block.decided) <= min(changes + 1, n)
         assert list(block.decided) == sorted(set(block.decided))
@@ -72,33 +75,46 @@ def test_a_block_costs_a_forward_for_every_change_and_at_most_n(n: int) -> None:
 
 @pytest.mark.parametrize(("limit", "lengths"), [(10, [4, 4, 2]), (3, [3]), (8, [4, 4])])
 def test_the_last_block_is_no_longer_than_the_limit(limit: int, lengths: list[int]) -> None:
-    found = list(blocks(tiny.target(), PROMPT, 4, max_tokens=limit))
+    found = list(blocks(tiny.target(), Prompt(tuple(PROMPT)), 4, Limits(limit)))
     assert [len(block.tokens) for block in found] == lengths
     assert all(len(state) == len(block.tokens) for block in found for state in block.states)
-    full = blocks(tiny.target(), PROMPT, 4, max_tokens=99, max_context=len(PROMPT) + limit - 1)
+    full = blocks(
+        tiny.target(), Prompt(tuple(PROMPT)), 4, Limits(99, max_context=len(PROMPT) + limit - 1)
+    )
     assert [len(block.tokens) for block in full] == lengths, "the last token is not read"
 
 
 def test_no_block_is_begun_after_the_end() -> None:
     said = tiny.slow("llama", PROMPT, 24)
     end = said[6]
-    found = list(blocks(tiny.target(), PROMPT, 4, max_tokens=24, stop_ids=[end]))
+    found = list(
+        blocks(tiny.target(), Prompt(tuple(PROMPT)), 4, Limits(24, stop_ids=frozenset([end])))
+    )
     place = said.index(end)
     assert len(found) == place // 4 + 1
     assert [token for block in found for token in block.tokens] == said[: 4 * len(found)]
-    shown = answer(tiny.target(), PROMPT, 4, max_tokens=24, stop_ids=[end])
+    shown = answer(tiny.target(), Prompt(tuple(PROMPT)), 4, Limits(24, stop_ids=frozenset([end])))
     assert [token for block in shown for token in block.tokens] == said[: place + 1]
 
 
 def test_an_end_in_the_prompt_ends_nothing() -> None:
     said = tiny.slow("llama", PROMPT, 24)
     other = next(token for token in PROMPT if token not in said)
-    assert len(list(blocks(tiny.target(), PROMPT, 4, max_tokens=24, stop_ids=[other]))) == 6
+    assert (
+        len(
+            list(
+                blocks(
+                    tiny.target(), Prompt(tuple(PROMPT)), 4, Limits(24, stop_ids=frozenset([other]))
+                )
+            )
+        )
+        == 6
+    )
 
 
 def test_a_seed_gives_the_same_states() -> None:
     def found(seed: int) -> list[Block]:
-        return list(blocks(tiny.target(), PROMPT, 4, max_tokens=12, seed=seed))
+        return list(blocks(tiny.target(), Prompt(tuple(PROMPT)), 4, Limits(12), seed=seed))
 
     assert found(1) == found(1)
     assert found(1) != found(2)
@@ -106,7 +122,7 @@ def test_a_seed_gives_the_same_states() -> None:
 
 def test_a_cut_block_is_what_a_shorter_one_would_have_been() -> None:
     name = "llama"
-    for block in blocks(tiny.target(name), PROMPT, 9, max_tokens=9, seed=4):
+    for block in blocks(tiny.target(name), Prompt(tuple(PROMPT)), 9, Limits(9), seed=4):
         for length in range(1, 10):
             cut = block.cut(length)
             assert list(cut.states) == slowly(name, PROMPT, block.states[0][:length])

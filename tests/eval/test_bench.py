@@ -351,7 +351,7 @@ def test_the_gap_is_of_what_a_token_was_chosen_by(chat: Engine, sampling: Sampli
         said = [Message("user", TASKS[1].turns[0])]
         text = chat.model.tokenizer.decode(base.replies[0], skip_special_tokens=True)
         said += [Message("assistant", text, tuple(base.replies[0]))]
-        prompt = chat.encode([*said, Message("user", TASKS[1].turns[1])])[0]
+        prompt = chat.encode([*said, Message("user", TASKS[1].turns[1])]).ids
         with torch.inference_mode():
             ids = torch.tensor([[*prompt, *base.replies[1][:2]]])
             logits = chat.model.target.model(ids).logits[0, -1]
@@ -387,7 +387,7 @@ def test_every_conversation_begins_with_nothing_read() -> None:
     for turn in range(2):
         runner.begin()
         assert not runner.drafter.cache.tokens
-        assert not chat.cache.tokens
+        assert not runner.cache.tokens
         held = made.hold(made.entrants[1], 0, turn)
         assert held.stats[0].cached_tokens == 0
         assert runner.drafter.cache.tokens

@@ -22,7 +22,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from nfox.decoding.generate import Limits, Prompt
 from nfox.decoding.sampling import Sampling
+from nfox.drafters.common.method import DrafterSpec
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError
 from nfox.eval.peers import base
@@ -232,10 +234,7 @@ def peer(chat: Engine) -> Iterator[LlamaCpp]:
 
 def plain(chat: Engine, messages: list[Message]) -> list[int]:
     """Return nfox's own plain reply."""
-    chat.cache = chat.model.target.new_cache()
-    for _ in chat.updates(messages):
-        pass
-    return chat.reply.ids
+    return chat.answer(messages, cache=chat.model.target.new_cache()).ids
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
@@ -247,10 +246,10 @@ def test_greedy_tokens_are_those_of_plain_decoding(
     for said in ("the quick fox", "a lazy dog, äöü", "over " * 40):
         peer.begin()
         messages = [Message("user", said)]
-        reply = base.hold(peer, chat, messages)
+        reply = base.answer(peer, chat, chat.request(messages))
         assert reply.ids == plain(chat, messages)
         messages += [reply.message(), Message("user", "jumps")]
-        assert base.hold(peer, chat, messages).ids == plain(chat, messages)
+        assert base.answer(peer, chat, chat.request(messages)).ids == plain(chat, messages)
 
 
 @pytest.mark.parametrize("name", ["biased", "llama3", "mistral", "qwen2", "qwen3"])
@@ -258,10 +257,10 @@ def test_other_models_give_their_own_greedy_tokens(
     chat: Engine, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("llama_cpp")
-    own = Engine(model(name), chat.template, method="none", max_context=64)
+    own = Engine(model(name), chat.template, drafting=DrafterSpec("none"), max_context=64)
     peer = LlamaCpp.build(own)
     prompt, told = [3, 1, 4, 1, 5, 9, 2, 6], list[int]()
-    peer.answer(prompt, None, Settings(), (), 40, told.extend)
+    peer.answer(Prompt(tuple(prompt)), Settings(), Limits(40), told.extend)
     ids = torch.tensor([prompt])
     expected = own.model.target.model.generate(
         ids, max_new_tokens=40, do_sample=False, eos_token_id=None
@@ -274,9 +273,8 @@ def answered(peer: LlamaCpp, prompt: list[int], sampling: Sampling, limit: int =
     """Return what it says to a prompt, each token told as it comes."""
     told: list[list[int]] = []
     peer.begin()
-    peer.answer(
-        prompt, None, Settings(sampling=sampling), (), limit, lambda new: told.append([*new])
-    )
+    settings = Settings(sampling=sampling)
+    peer.answer(Prompt(tuple(prompt)), settings, Limits(limit), lambda new: told.append([*new]))
     assert [len(new) for new in told] == [1] * limit
     return [token for new in told for token in new]
 
@@ -304,7 +302,8 @@ def test_it_ends_with_a_stop_token(peer: LlamaCpp) -> None:
     greedy = answered(peer, [5, 6, 7], Sampling())
     stop = greedy[4]
     peer.begin()
-    peer.answer([5, 6, 7], None, Settings(), {stop}, 20, told.extend)
+    limits = Limits(20, stop_ids=frozenset({stop}))
+    peer.answer(Prompt((5, 6, 7)), Settings(), limits, told.extend)
     assert told == greedy[: greedy.index(stop) + 1]
 
 

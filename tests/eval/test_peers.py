@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import folder
 import pytest
 
 from nfox import Engine, Message, ModelOptions, Settings, load
+from nfox.decoding.generate import Limits, Prompt
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.stats import Stats
 from nfox.drafters import plain
@@ -17,7 +18,7 @@ from nfox.eval import peers
 from nfox.eval.bench.entrants import Entrant
 from nfox.eval.bench.metrics import rows
 from nfox.eval.bench.runner import Bench, Task, Trial
-from nfox.eval.peers.base import Peer, hold
+from nfox.eval.peers.base import Peer, answer
 
 PLAIN = Entrant.parse(plain())
 TASKS = [
@@ -51,35 +52,33 @@ class Scripted(Peer):
 
     def answer(
         self,
-        prompt: Sequence[int],
-        source: tuple[int, ...] | None,
+        prompt: Prompt,
         settings: Settings,
-        stop_ids: Collection[int],
-        limit: int,
-        tell: Callable[[Sequence[int]], None],
+        limits: Limits,
+        on_tokens: Callable[[Sequence[int]], None],
     ) -> None:
-        self.limit = limit
+        self.limit = limits.max_tokens
         for block in self.blocks:
-            tell(block)
+            on_tokens(block)
 
 
 ASKED = [Message("user", "the fox")]
 
 
 def test_what_comes_with_the_prompt_is_no_step(chat: Engine) -> None:
-    reply = hold(Scripted([70, 71], [72], [73, 74, 75]), chat, ASKED)
+    reply = answer(Scripted([70, 71], [72], [73, 74, 75]), chat, chat.request(ASKED))
     assert reply.ids == [70, 71, 72, 73, 74, 75]
     assert (reply.stats.steps, reply.stats.tokens, reply.stats.lengths) == (2, 4, [1, 3])
     assert reply.stats.first_token_seconds == reply.stats.prefill_seconds > 0
     assert reply.text == chat.model.tokenizer.decode(reply.ids)
-    one = hold(Scripted([70]), chat, ASKED)
+    one = answer(Scripted([70]), chat, chat.request(ASKED))
     assert (one.ids, one.stats.steps, one.stats.tau) == ([70], 0, 0)
-    assert hold(Scripted(), chat, ASKED).ids == []
+    assert answer(Scripted(), chat, chat.request(ASKED)).ids == []
 
 
 def test_a_stop_token_inside_a_block_ends_the_reply(chat: Engine) -> None:
     end = next(iter(chat.stop_ids))
-    reply = hold(Scripted([70], [71, end, 72], [73]), chat, ASKED)
+    reply = answer(Scripted([70], [71, end, 72], [73]), chat, chat.request(ASKED))
     assert (reply.ids, reply.finish) == ([70, 71], "stop")
     # The stop token was emitted, and what follows was not: as nfox counts its own.
     assert (reply.stats.steps, reply.stats.tokens, reply.stats.lengths) == (1, 2, [2])
@@ -87,13 +86,13 @@ def test_a_stop_token_inside_a_block_ends_the_reply(chat: Engine) -> None:
 
 def test_a_reply_is_cut_at_its_limit_and_at_a_stop_string(chat: Engine) -> None:
     peer = Scripted([70] * 8, [71] * 8)
-    reply = hold(peer, chat, ASKED)
+    reply = answer(peer, chat, chat.request(ASKED))
     assert peer.limit == 12
     assert (len(reply.ids), reply.finish, reply.stats.lengths) == (12, "length", [4])
     ids = chat.model.tokenizer("one two three", add_special_tokens=False).input_ids
     chat.settings = Settings(max_new_tokens=50, stop=(" two",))
     try:
-        reply = hold(Scripted(ids[:1], ids[1:]), chat, ASKED)
+        reply = answer(Scripted(ids[:1], ids[1:]), chat, chat.request(ASKED))
     finally:
         chat.settings = Settings(max_new_tokens=12)
     assert (reply.text, reply.finish) == ("one", "stop")
@@ -102,14 +101,14 @@ def test_a_reply_is_cut_at_its_limit_and_at_a_stop_string(chat: Engine) -> None:
 
 def test_a_context_that_is_full_ends_a_reply_or_refuses_the_prompt(chat: Engine) -> None:
     peer = Scripted([70])
-    left = chat.max_context - len(chat.encode(ASKED)[0])
+    left = chat.max_context - len(chat.encode(ASKED).ids)
     chat.max_context -= left - 4
     try:
-        hold(peer, chat, ASKED)
+        answer(peer, chat, chat.request(ASKED))
         assert peer.limit == 5  # the last token need not be read
         chat.max_context -= 5
         with pytest.raises(ContextError, match="context holds"):
-            hold(peer, chat, ASKED)
+            answer(peer, chat, chat.request(ASKED))
     finally:
         chat.max_context = chat.model.target.max_context
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import folder
 import pytest
 
-from nfox import Engine, Message, ModelOptions, Settings, load
+from nfox import Engine, ModelOptions, Settings, load
 from nfox.drafters import plain
 from nfox.errors import UsageError
 from nfox.eval.bench.entrants import Entrant
@@ -63,7 +63,7 @@ def test_a_temperature_becomes_a_category_of_tasks(chat: Engine) -> None:
 
 def test_a_context_is_filled_up_with_other_prompts(chat: Engine) -> None:
     tasks, left_out = Sweep.parse("context=16,100,limit").tasks(TASKS, chat)
-    lengths = {task.id: len(chat.encode([Message("user", task.turns[0])])[0]) for task in tasks}
+    lengths = {task.id: len(chat.request(task.turns[0]).prompt.ids) for task in tasks}
     assert left_out + len(tasks) == 6
     assert left_out == sum("context 16" not in task.category for task in TASKS)  # they are longer
     for name, task in zip(lengths, tasks, strict=True):

@@ -22,7 +22,7 @@ from nfox import load
 from nfox.cli.display.progress import loading_display
 from nfox.files.progress import reported
 from nfox.models.loading import load_model
-from nfox.models.options import ModelOptions
+from nfox.models.options import LoadProgress, ModelOptions
 
 ROOT = Path(__file__).parents[2]
 LOAD = """
@@ -134,13 +134,13 @@ def test_the_display_shows_what_is_done_and_goes(monkeypatch: pytest.MonkeyPatch
     with loading_display(True) as told:
         told.stage("loading [a/model]")
         for shown, step in steps.items():
-            told.progress(*step)
+            told.amount(*step)
             wait_for(screen, shown)
         told.stage("measuring")
         wait_for(screen, "measuring")
         assert "21 weights" not in screen.getvalue().rpartition("measuring")[2]
     assert "loading [a/model]" in screen.getvalue()
-    told.progress("weights", 1, 2)  # a draft model that is loaded in mid-conversation
+    told.amount("weights", 1, 2)  # a draft model that is loaded in mid-conversation
     told.stage("late")
     assert "late" not in screen.getvalue()
 
@@ -157,7 +157,7 @@ def test_nothing_is_shown_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("sys.stderr", screen)
     with loading_display(False) as told:
         told.stage("loading")
-        told.progress("bytes", 1, 2)
+        told.amount("bytes", 1, 2)
     assert screen.getvalue() == ""
 
 
@@ -168,8 +168,7 @@ def test_loading_tells_of_the_model_and_of_its_draft_model() -> None:
         str(folder.llama()),
         draft_model=str(folder.llama(layers=1, seed=1)),
         loading=ModelOptions(dtype="float32"),
-        on_stage=stages.append,
-        on_progress=lambda *progress: told.append(progress),
+        progress=LoadProgress(stages.append, lambda *amount: told.append(amount)),
     )
     ends = [total for what, done, total in told if (what, done) == ("weights", total)]
     assert len(ends) == 2 and ends[0] > ends[1] > 0

@@ -58,9 +58,7 @@ def chat(
 
 
 def answer(chat: Engine) -> list[int]:
-    for _ in chat.stream(ASKED):
-        pass
-    return chat.reply.ids
+    return chat.answer(ASKED).ids
 
 
 def test_it_is_merged(model: str) -> None:
@@ -181,7 +179,7 @@ def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "* cllm" in do("/adapter cllm")
     assert len(app.conversation.turns) == 2, "the conversation stays"
     do("/regen")
-    assert app.engine.reply.ids == answer(chat(model, "cllm"))
+    assert app.conversation.last.reply.ids == answer(chat(model, "cllm"))
     with pytest.raises(ModelError):
         do("/adapter absent")
     assert "* none" in do("/adapter none")

@@ -136,7 +136,7 @@ def test_heads_that_no_method_reads(tmp_path: Path) -> None:
 def test_quantised_models_answer(quantisation: str) -> None:
     options = ModelOptions(quantisation=quantisation, device="cpu")
     chat = load(str(folder.llama()), loading=options)
-    assert "".join(piece.text for piece in chat.stream([{"role": "user", "content": "hi"}]))
+    assert chat.answer("hi").text
 
 
 def test_quantisation_needs_its_library_and_an_unquantised_model(
@@ -186,7 +186,7 @@ def test_a_device_map_and_a_context_limit() -> None:
     chat = load(str(folder.llama()), loading=options, max_context=64)
     assert chat.max_context == 64
     with pytest.raises(NfoxError) as error:
-        list(chat.stream([{"role": "user", "content": "x" * 200}]))
+        chat.answer("x" * 200)
     assert error.value.code == 4
     assert isinstance(error.value, NfoxError)
     assert not isinstance(error.value, ModelError)

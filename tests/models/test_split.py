@@ -44,8 +44,7 @@ def said(name: Path, options: ModelOptions, method: str = "none") -> list[int]:
 
 
 def answer(chat: Engine) -> list[int]:
-    list(chat.stream([{"role": "user", "content": "the quick fox"}]))
-    return chat.reply.ids
+    return chat.answer("the quick fox").ids
 
 
 def test_layers_that_find_no_room_stay_on_the_disk() -> None:

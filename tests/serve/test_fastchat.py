@@ -154,7 +154,7 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
     assert done["usage"]["completion_tokens"] <= 3
     assert httpx.post(f"{url}/model_details", json={}).json() == {"context_length": 4096}
     counted = httpx.post(f"{url}/count_token", json={"prompt": rendered(("user", "hello"))}).json()
-    prompt = chat().encode([Message("user", "hello")])[0]
+    prompt = list(chat().request("hello").prompt.ids)
     assert counted["count"] == len(prompt)
     long = httpx.post(f"{url}/count_token", json={"prompt": "x" * 9000}).json()
     assert long["count"] > 4096, "it is FastChat that says that it does not fit"

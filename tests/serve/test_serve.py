@@ -16,9 +16,11 @@ from serving import NAME, QUESTION, chat, chunks, client, guarded, serve
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from nfox import Conversation, Message, Sampling, Settings, drafters
+from nfox import Conversation, Engine, Sampling, Settings, drafters
 from nfox.cli.app import app
+from nfox.decoding.generate import Prompt
 from nfox.errors import ModelError, NfoxError
+from nfox.reply import Request
 from nfox.serve.requests import Served
 from nfox.serve.server import bind
 
@@ -53,12 +55,16 @@ def said(answer: dict[str, Any], choice: int = 0) -> str:
     return str(answer["choices"][choice]["message"]["content"])
 
 
+def gone_on(talk: Engine, ids: list[int], settings: Settings) -> str:
+    """Return what an engine says after token ids, without a template."""
+    return talk.answer(Request(Prompt(tuple(ids), continued=True), settings)).text
+
+
 def plainly(sampling: Sampling | None = None, limit: int = 24, reply: int = 0) -> str:
     """Return what plain decoding says to the question."""
     talk = chat(method=drafters.plain())
-    talk.settings = Settings(sampling=sampling or Sampling(), max_new_tokens=limit)
-    talk.replies = reply
-    return "".join(piece.text for piece in talk.stream(QUESTION))
+    settings = Settings(sampling=sampling or Sampling(), max_new_tokens=limit)
+    return talk.answer(talk.request(QUESTION, settings, number=reply)).text
 
 
 @pytest.mark.parametrize("method", drafters.names())
@@ -154,10 +160,10 @@ def test_log_probabilities_are_those_of_one_forward_over_the_text(http: TestClie
     asked = {"logprobs": True, "top_logprobs": 3, "temperature": 0.8, "seed": 1}
     whole = ask(http, **asked)
     told = whole["choices"][0]["logprobs"]["content"]
-    talk.settings = Settings(sampling=Sampling(temperature=0.8, seed=1), max_new_tokens=24)
-    for _ in talk.stream(QUESTION):
-        pass
-    prompt, ids = talk.encode([Message(**QUESTION[0])])[0], talk.reply.ids
+    request = talk.request(
+        QUESTION, Settings(sampling=Sampling(temperature=0.8, seed=1), max_new_tokens=24)
+    )
+    prompt, ids = request.prompt.ids, talk.answer(request).ids
     with torch.no_grad():
         logits = talk.model.target.model(torch.tensor([[*prompt, *ids]])).logits[0]
     rows = logits[len(prompt) - 1 : -1].log_softmax(-1)
@@ -174,7 +180,7 @@ def test_log_probabilities_are_those_of_one_forward_over_the_text(http: TestClie
 def test_texts_and_token_ids_are_gone_on_with(http: TestClient) -> None:
     talk = chat(method=drafters.plain())
     ids = list(talk.model.tokenizer("the quick").input_ids)
-    expected = "".join(p.text for u in talk.decode(ids, ids) for p in u.pieces)
+    expected = gone_on(talk, ids, Settings(max_new_tokens=24))
     for prompt in ("the quick", ["the quick"], ids, [ids]):
         answer = ask(http, TEXT, prompt=prompt, max_tokens=24)
         assert answer["choices"][0]["text"] == expected
@@ -241,9 +247,8 @@ def test_predict_gives_the_prompt_and_what_follows_as_one_string(http: TestClien
     response = http.post("/predict", json={"prompt": "the quick", "seed": 4})
     talk = chat(method=drafters.plain())
     sampling = Sampling(temperature=1.0, top_k=10, top_p=0.9, seed=4)
-    talk.settings = Settings(sampling=sampling, max_new_tokens=40)
     ids = talk.model.tokenizer("the quick").input_ids
-    text = "".join(p.text for u in talk.decode(ids, ids) for p in u.pieces)
+    text = gone_on(talk, ids, Settings(sampling=sampling, max_new_tokens=40))
     assert response.json() == "the quick" + text
 
 
@@ -445,16 +450,16 @@ def test_an_unexpected_error_ends_its_request_and_not_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     served = serve()
-    http, own = client(served), served.worker.engine.decode
+    http, own = client(served), served.worker.engine.stream
     failing = iter([RuntimeError("secret"), torch.OutOfMemoryError("x"), NfoxError("a", "b")])
 
-    def decode(*a: Any, **b: Any) -> Any:
+    def stream(*a: Any, **b: Any) -> Any:
         error = next(failing, None)
         if error:
             raise error
         return own(*a, **b)
 
-    monkeypatch.setattr(served.worker.engine, "decode", decode)
+    monkeypatch.setattr(served.worker.engine, "stream", stream)
     first = http.post(CHAT, json={"messages": QUESTION})
     assert first.status_code == 500
     assert "secret" not in first.text
@@ -647,7 +652,7 @@ def test_other_kinds_of_models_are_served_over_turns(make: Any) -> None:
     messages: list[dict[str, str]] = []
     for question in ("hello", "more"):
         messages.append({"role": "user", "content": question})
-        expected = "".join(piece.text for piece in fresh.stream(messages))
+        expected = fresh.answer(messages).text
         answer = ask(http, messages=messages)
         assert said(answer) == expected
         messages.append({"role": "assistant", "content": expected})

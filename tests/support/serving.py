@@ -16,7 +16,7 @@ from nfox.serve.app import make_app
 from nfox.serve.metrics import Metrics
 from nfox.serve.middleware import Guard
 from nfox.serve.requests import Served
-from nfox.serve.worker import Limits, Worker
+from nfox.serve.worker import ServerLimits, Worker
 
 NAME = "tiny"
 QUESTION = [{"role": "user", "content": "hello there"}]
@@ -36,8 +36,8 @@ def serve(talk: Engine | None = None, **limits: Any) -> Served:
     talk, metrics = talk or chat(), Metrics()
     methods = [talk.method]
     if talk.model.target.proposals != "nothing":
-        methods = ready(talk.model.name, talk.places)
-    worker = Worker(talk, methods, Limits(**limits), metrics.add)
+        methods = ready(talk.model.name, talk.sources)
+    worker = Worker(talk, methods, ServerLimits(**limits), metrics.add)
     metrics.watch(worker)
     return Served(NAME, worker, metrics)
 

@@ -25,7 +25,7 @@ import nfox
 from nfox import drafters
 from nfox.decoding.cache import KVCache
 from nfox.decoding.drafter import Context, Drafter
-from nfox.decoding.generate import Step, generate
+from nfox.decoding.generate import Limits, Prompt, Step, generate
 from nfox.decoding.rules import make_rule
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.common.heads import HeadsDrafter
@@ -307,10 +307,13 @@ def run(
     model: TransformersTarget, drafter: Drafter, prompt: Sequence[int], **more: Any
 ) -> list[Step]:
     """Decode; by default greedily, 24 tokens, with a new cache."""
-    settings = {"max_tokens": 24, "rule": make_rule()} | more
-    if "cache" not in settings:
-        settings["cache"] = model.new_cache()
-    return list(generate(model, drafter, list(prompt), **settings))
+    limits = Limits(
+        more.pop("max_tokens", 24), more.pop("max_context", None),
+        frozenset(more.pop("stop_ids", ())),
+    )  # fmt: skip
+    asked = Prompt(tuple(prompt), more.pop("source", None))
+    settings = {"cache": more.pop("cache", None) or model.new_cache(), "rule": make_rule()} | more
+    return list(generate(model, drafter, asked, limits=limits, **settings))
 
 
 def text(steps: Sequence[Step]) -> list[int]:

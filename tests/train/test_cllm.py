@@ -22,6 +22,7 @@ from training import FLOAT32, Log, arguments
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
+from nfox.decoding.generate import Limits, Prompt
 from nfox.drafters.jacobi import Jacobi
 from nfox.errors import UsageError
 from nfox.files.atomic import read_tensors
@@ -49,7 +50,9 @@ N = 5
 def trajectories(target: Any, prompt: tuple[int, ...], count: int, name: str) -> list[Trajectory]:
     """Return those of an answer of some blocks, with another answer as its labels."""
     text, made = list(prompt), []
-    for number, block in enumerate(blocks(target, prompt, N, max_tokens=count * N, seed=len(name))):
+    for number, block in enumerate(
+        blocks(target, Prompt(tuple(prompt)), N, Limits(count * N), seed=len(name))
+    ):
         states = [list(state) for state in block.states]
         made.append((number, list(text), states))
         text += block.tokens

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from nfox import load
 from nfox.cli.app import app
 from nfox.cli.data.trajectories import askable
-from nfox.engine import stop_ids
+from nfox.engine import stop_ids_of
 from nfox.errors import UsageError
 from nfox.files.jsonl import Share, append
 from nfox.reply import Settings
@@ -58,16 +58,15 @@ def test_a_trajectory_ends_in_what_the_chat_says(tmp_path: Path) -> None:
     collect(ASKED, made, tmp_path / "out.jsonl")
     found = everything(tmp_path / "out.jsonl")
     chat = load(str(folder.llama()), method="none", settings=Settings(max_new_tokens=12))
-    ends = stop_ids(chat.model, chat.template)
+    ends = stop_ids_of(chat.model, chat.template)
     for number in range(3):
         mine = [one for (name, _), one in found.items() if name == f"data_{number}"]
         asked, last = mine[0].asked, mine[-1]
-        for _ in chat.updates(ASKED[number][: 2 if number == 1 else 1]):
-            pass
+        reply = chat.answer(ASKED[number][: 2 if number == 1 else 1])
         said = list(last.complete[asked:])
-        if chat.reply.finish == "stop":
+        if reply.finish == "stop":
             said = said[: next(at for at, token in enumerate(said) if token in ends)]
-        assert said == chat.reply.ids
+        assert said == reply.ids
         text = list(mine[0].prompt)
         for block, one in enumerate(mine):
             assert (one.block, one.asked, list(one.prompt)) == (block, asked, text)

@@ -13,17 +13,17 @@ from ..compare import compare
 from .registry import command
 
 if TYPE_CHECKING:
-    from nfox.reply import Reply
+    from nfox.reply_stream import ReplyStream
 
     from ..app import ChatApp
 
 
-def _last_reply(app: ChatApp) -> Reply:
-    """Return the last reply; raise UsageError if there is none yet."""
-    reply = app.engine.reply
-    if not reply.stats.steps:
+def _last(app: ChatApp) -> ReplyStream:
+    """Return the stream of the last reply; raise UsageError if there is none yet."""
+    last = app.conversation.last
+    if last is None or not last.reply.stats.steps:
         raise UsageError("there is no reply yet")
-    return reply
+    return last
 
 
 @command("/stats", usage="[explain]", completions=lambda app: ("explain",))
@@ -33,7 +33,7 @@ def stats(app: ChatApp, argument: str) -> None:
         for name, meaning in DEFINITIONS.items():
             app.say(f"{name.ljust(11)} {meaning}")
         return
-    reply, symbols = _last_reply(app), app.screen.symbols
+    reply, symbols = _last(app).reply, app.screen.symbols
     app.say(footer(app.engine, reply, symbols, width=1000))
     for line in details(reply.stats, symbols):
         app.say(line)
@@ -44,11 +44,12 @@ def stats(app: ChatApp, argument: str) -> None:
 @command("/steps")
 def steps(app: ChatApp, argument: str) -> None:
     """Show the steps of the last reply: sources, refusals."""
-    _last_reply(app)
+    _last(app)
     print_steps(app.records, app.screen, app.screen.console, trees=app.display.verbose > 1)
 
 
 @command("/compare")
 def compare_methods(app: ChatApp, argument: str) -> None:
     """Measure the speed-up: the last reply, plainly decoded."""
-    app.say(compare(app, _last_reply(app)))
+    last = _last(app)
+    app.say(compare(app, last.request, last.reply))

@@ -40,7 +40,7 @@ def _values(settings: Settings) -> dict[str, Any]:
 def change(app: ChatApp, argument: str) -> None:
     """Show or change settings: temperature, stop, ..."""
     if argument:
-        app.engine.settings = changed(app.engine.settings, argument)
+        app.engine.use_settings(changed(app.engine.settings, argument))
     values = _values(app.engine.settings).items()
     app.say("  ".join(f"{name}={_format(value)}" for name, value in values))
     if argument:
@@ -138,7 +138,7 @@ def use_template(app: ChatApp, argument: str) -> None:
     engine = app.engine
     if argument:
         model = engine.model
-        engine.set_template(
+        engine.use_template(
             resolve(model.tokenizer, argument, model_name=model.name, system=engine.system)
         )
     app.say(f"template {engine.template.name}, from {engine.template.origin}")

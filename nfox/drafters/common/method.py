@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +39,21 @@ class WeightSources:
     draft_model: str | None = None
     heads: str | None = None
     hub: HubOptions = field(default_factory=HubOptions)
+
+
+@dataclass(frozen=True)
+class DrafterSpec:
+    """Which method drafts, and with what.
+
+    Args:
+        method: its name; None takes the best one whose needs are met.
+        options: of the method, as texts.
+        sources: where the person said that weights are.
+    """
+
+    method: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    sources: WeightSources = field(default_factory=WeightSources)
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from typing_extensions import override
 
 from nfox import drafters
-from nfox.decoding.drafter import Drafter
-from nfox.drafters.common.method import DrafterInputs
+from nfox.drafters.common.method import DrafterInputs, Method
 from nfox.engine import Engine
 from nfox.errors import UsageError
 from nfox.eval import peers
 from nfox.eval.bench.simulated_drafter import DecreedSettings, Oracle, OracleOptions
-from nfox.eval.peers.base import Peer, hold
-from nfox.reply import Reply
-from nfox.text.template import Message
+from nfox.eval.peers.base import Peer, answer
+from nfox.reply import Reply, Request
+
+REPLIES_PER_TASK = 1024
+"""So many numbers of replies are set apart for each task: the noise depends on the task alone."""
 
 Kind = Literal["method", "simulated", "peer"]
 
@@ -90,12 +91,8 @@ class Runner(ABC):
         """Begin another conversation, with nothing read."""
 
     @abstractmethod
-    def reply(self, messages: Sequence[Message]) -> Reply:
-        """Answer a conversation.
-
-        Raises:
-            ContextError: if it does not fit into the context.
-        """
+    def reply(self, request: Request) -> Reply:
+        """Answer a request."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -110,26 +107,22 @@ class Drafting(Runner):
 
     Args:
         engine: whose model, template and settings are used.
-        name: of the method.
-        drafter: of it.
+        drafter: of the method.
     """
 
-    def __init__(self, engine: Engine, name: str, drafter: Drafter) -> None:
+    def __init__(self, engine: Engine, drafter: Method) -> None:
         self.engine = engine
-        self.name = name
         self.drafter = drafter
+        self.cache = engine.model.target.new_cache()
 
     @override
     def begin(self) -> None:
-        self.engine.method, self.engine.drafter = self.name, self.drafter
         self.drafter.rewind(0)
-        self.engine.cache = self.engine.model.target.new_cache()
+        self.cache = self.engine.model.target.new_cache()
 
     @override
-    def reply(self, messages: Sequence[Message]) -> Reply:
-        for _ in self.engine.updates(messages):
-            pass
-        return self.engine.reply
+    def reply(self, request: Request) -> Reply:
+        return self.engine.answer(request, drafter=self.drafter, cache=self.cache)
 
     @override
     def describe(self) -> str:
@@ -148,16 +141,15 @@ class Simulated(Drafting):
     """
 
     def __init__(self, engine: Engine, oracle: Oracle) -> None:
-        super().__init__(engine, "", oracle)
+        super().__init__(engine, oracle)
         self.oracle = oracle
         self.known: Sequence[list[int]] = ()
 
     @override
-    def reply(self, messages: Sequence[Message]) -> Reply:
-        asked = sum(message.role == "user" for message in messages)
-        self.oracle.know(self.known[asked - 1])
-        self.engine.settings = DecreedSettings.of(self.engine.settings, self.oracle)
-        return super().reply(messages)
+    def reply(self, request: Request) -> Reply:
+        self.oracle.know(self.known[request.number % REPLIES_PER_TASK])
+        settings = DecreedSettings.of(request.settings, self.oracle)
+        return super().reply(replace(request, settings=settings))
 
 
 class Rival(Runner):
@@ -177,8 +169,8 @@ class Rival(Runner):
         self.peer.begin()
 
     @override
-    def reply(self, messages: Sequence[Message]) -> Reply:
-        return hold(self.peer, self.engine, messages)
+    def reply(self, request: Request) -> Reply:
+        return answer(self.peer, self.engine, request)
 
     @override
     def describe(self) -> str:
@@ -203,4 +195,4 @@ def runner(entrant: Entrant, engine: Engine) -> Runner:
         return Rival(engine, peers.peer(entrant.method).build(engine))
     if entrant.kind == "simulated":
         return Simulated(engine, Oracle.build(DrafterInputs(engine.model), entrant.rate))
-    return Drafting(engine, entrant.method, engine.make(entrant.method, entrant.options))
+    return Drafting(engine, engine.make(entrant.method, entrant.options))

@@ -16,7 +16,7 @@ from nfox.decoding.stats import Stats
 from nfox.decoding.tree import TokenTree
 from nfox.engine import Engine
 from nfox.errors import ContextError, NfoxError, UsageError
-from nfox.eval.bench.entrants import Entrant, Runner, Simulated, runner
+from nfox.eval.bench.entrants import REPLIES_PER_TASK, Entrant, Runner, Simulated, runner
 from nfox.models.memory import in_use
 from nfox.reply import Settings
 from nfox.text.template import Message
@@ -162,27 +162,26 @@ class Bench:
         who.begin()
         if isinstance(who, Simulated):
             who.known = self.known[task]
-        engine.settings = self._settings_of(self.tasks[task])
-        engine.replies = 1024 * task  # the noise depends on the task, not on what came before
+        settings = self._settings_of(self.tasks[task])
         device = engine.model.target.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         trial = Trial(entrant.name, task, turn, [], [], 0)
         messages, texts, too_long = list[Message](), list[list[int]](), False
-        for said in self.tasks[task].turns:
+        for number, said in enumerate(self.tasks[task].turns, REPLIES_PER_TASK * task):
             messages.append(Message("user", said))
             try:
-                reply = who.reply(messages)
+                request = engine.request(messages, settings, number=number)
             except ContextError:
                 too_long = True
                 break
-            texts.append([*engine.encode(messages)[0], *reply.ids])
+            reply = who.reply(request)
+            texts.append([*request.prompt.ids, *reply.ids])
             trial.replies.append(reply.ids)
             trial.stats.append(reply.stats)
             messages.append(reply.message())
         if entrant == self.entrants[0]:
             self.known[task] = texts
-        engine.settings = self.settings
         return replace(trial, memory=in_use(device), too_long=too_long)
 
     def _settings_of(self, task: Task) -> Settings:
@@ -239,14 +238,14 @@ class Bench:
             text = engine.model.tokenizer.decode(ids, skip_special_tokens=True)
             messages += [Message("user", said), Message("assistant", text, tuple(ids))]
         messages.append(Message("user", self.tasks[trial.task].turns[reply]))
-        prompt, source = engine.encode(messages)
-        ids = [*prompt, *theirs[:token]]
+        prompt = engine.encode(messages)
+        ids = [*prompt.ids, *theirs[:token]]
         target = engine.model.target
         cache = target.new_cache()
-        cache.reuse(ids, source)
+        cache.reuse(ids, prompt.encoder_ids)
         target.read(ids[:-1], cache)
         logits, _ = target.score(TokenTree.chain(ids[-1]), cache)
-        rule = self._settings_of(self.tasks[trial.task]).rule(1024 * trial.task + reply)
+        rule = self._settings_of(self.tasks[trial.task]).rule(REPLIES_PER_TASK * trial.task + reply)
         drawn = rule.draw(logits[0].double(), ids, target.vocabulary_size)
         score = {token: log(chance) for token, chance in zip(*drawn[:2], strict=True)}
         end = max(engine.stop_ids, key=lambda stop: score.get(stop, -inf), default=0)

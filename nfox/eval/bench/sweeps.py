@@ -14,7 +14,7 @@ from itertools import cycle, islice
 from nfox.decoding.sampling import Sampling
 from nfox.drafters import method
 from nfox.engine import Engine
-from nfox.errors import ContextError, UsageError
+from nfox.errors import UsageError
 from nfox.eval.bench.entrants import Entrant
 from nfox.eval.bench.runner import Task
 from nfox.text.template import Message
@@ -128,11 +128,8 @@ def _padded(task: Task, length: int, tasks: Sequence[Task], engine: Engine) -> T
     """
 
     def size(text: str) -> int:
-        try:
-            prompt, source = engine.encode([Message("user", text)])
-        except ContextError:  # of an encoder
-            return engine.max_context + 1
-        return len(prompt if source is None else source)
+        prompt = engine.encode([Message("user", text)])
+        return len(prompt.encoder_ids or prompt.ids)
 
     first = task.turns[0]
     if size(first) > length:

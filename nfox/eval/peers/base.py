@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Self
 
-from nfox.engine import Engine, close
-from nfox.errors import ContextError
-from nfox.reply import Finish, Reply, Settings
+from nfox.decoding.generate import Limits, Prompt
+from nfox.engine import Engine, agree
+from nfox.reply import Finish, Reply, Request, Settings
 from nfox.text.stream import TextStream
-from nfox.text.template import Message
 
-Tell = Callable[[Sequence[int]], None]
-"""Told of new tokens as soon as they are there."""
+OnTokens = Callable[[Sequence[int]], None]
+"""Called with new tokens as soon as they are there."""
 
 Block = tuple[float, Sequence[int]]
 """When tokens were there, in seconds, and which."""
@@ -40,23 +39,15 @@ class Peer(ABC):
 
     @abstractmethod
     def answer(
-        self,
-        prompt: Sequence[int],
-        source: tuple[int, ...] | None,
-        settings: Settings,
-        stop_ids: Collection[int],
-        limit: int,
-        tell: Tell,
+        self, prompt: Prompt, settings: Settings, limits: Limits, on_tokens: OnTokens
     ) -> None:
         """Answer a prompt.
 
         Args:
-            prompt: token ids; for encoder-decoder models the decoder's.
-            source: what the encoder reads, if there is one.
+            prompt: what is decoded on from.
             settings: how tokens are chosen.
-            stop_ids: tokens that end the reply.
-            limit: tokens at most.
-            tell: called whenever there are new tokens, the first time when the prompt was read.
+            limits: the most tokens, and the tokens that end the reply.
+            on_tokens: called whenever there are new tokens, first when the prompt was read.
         """
 
     def begin(self) -> None:  # noqa: B027 - most keep nothing of a conversation
@@ -70,51 +61,38 @@ class Peer(ABC):
         """Take away what it made."""
 
 
-def hold(peer: Peer, engine: Engine, messages: Sequence[Message]) -> Reply:
-    """Have a peer answer messages, and count as for nfox's own replies.
+def answer(peer: Peer, engine: Engine, request: Request) -> Reply:
+    """Have a peer answer a request, and count as for nfox's own replies.
 
     Of a peer's forwards only their tokens are seen. The first ones come with the prompt's forward,
     which is no step: steps, tokens and seconds of the stats are those after it.
 
     Args:
-        peer: who answers.
-        engine: whose template, settings and limits hold.
-        messages: the conversation so far.
-
-    Raises:
-        ContextError: if they do not fit into the context.
+        peer: the program that answers.
+        engine: the engine whose tokenizer, context and stop tokens hold.
+        request: what is asked.
     """
-    prompt, source = engine.encode(messages)
-    limit = min(engine.settings.max_new_tokens, engine.max_context - len(prompt) + 1)
-    if limit < 1:
-        raise ContextError(
-            f"the prompt has {len(prompt)} tokens, the context holds {engine.max_context}",
-            "shorten it, or start a new conversation",
-        )
+    prompt, settings = request.prompt, request.settings
+    most = min(settings.max_new_tokens, engine.max_context - len(prompt.ids) + 1)
+    limits = Limits(most, engine.max_context, engine.stop_ids)
     blocks: list[Block] = []
     start = time.perf_counter()
 
-    def tell(tokens: Sequence[int]) -> None:
+    def on_tokens(tokens: Sequence[int]) -> None:
         blocks.append((time.perf_counter() - start, tokens))
 
-    peer.answer(prompt, source, engine.settings, engine.stop_ids, limit, tell)
+    peer.answer(prompt, settings, limits, on_tokens)
     reply = Reply(peer.name)
-    reply.stats.prompt_tokens = len(prompt)
-    stops = (*engine.template.stop_strings, *engine.settings.stop)
+    reply.stats.prompt_tokens = len(prompt.ids)
+    stops = (*request.stop_strings, *settings.stop)
     text = TextStream(engine.model.tokenizer, stops, trim=True)
-    _count(reply, blocks, text, engine.stop_ids, limit)
+    _count(reply, blocks, text, limits)
     text.finish()
-    close(engine.model.tokenizer, reply, text)
+    agree(engine.model.tokenizer, reply, text)
     return reply
 
 
-def _count(
-    reply: Reply,
-    blocks: Sequence[Block],
-    text: TextStream,
-    stop_ids: Collection[int],
-    limit: int,
-) -> None:
+def _count(reply: Reply, blocks: Sequence[Block], text: TextStream, limits: Limits) -> None:
     """Add blocks of tokens to a reply; what stands behind its end counts nowhere."""
     stats, before = reply.stats, 0.0
     finish: Finish | None = None
@@ -122,12 +100,12 @@ def _count(
         count = 0
         for token in tokens:
             count += 1
-            if token in stop_ids:
+            if token in limits.stop_ids:
                 finish = "stop"
                 break
             reply.ids.append(token)
             text.push(token, "bonus", place)
-            if text.stopped or len(reply.ids) == limit:
+            if text.stopped or len(reply.ids) == limits.max_tokens:
                 finish = "stop" if text.stopped else "length"
                 break
         if place:

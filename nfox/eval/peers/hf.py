@@ -5,7 +5,6 @@ The model is the very one that nfox runs, attention and dtype included.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -15,10 +14,11 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 from typing_extensions import override
 
+from nfox.decoding.generate import Limits, Prompt
 from nfox.drafters.spec import Speculative
 from nfox.engine import Engine
 from nfox.errors import ModelError
-from nfox.eval.peers.base import Peer, Tell
+from nfox.eval.peers.base import OnTokens, Peer
 from nfox.reply import Settings
 
 _CONFIDENCE = "assistant_confidence_threshold"
@@ -48,12 +48,11 @@ class Generate(Peer):
     def _tried(cls, engine: Engine, **more: Any) -> Self:
         """Make one, and see whether it gives a token."""
         made = cls(engine.model.target.model, **more)
-        start = [
-            engine.model.target.decoder_start_token if engine.model.target.is_encoder_decoder else 0
-        ]
-        source = (0,) if engine.model.target.is_encoder_decoder else None
+        prompt = Prompt((0,))
+        if engine.model.target.is_encoder_decoder:
+            prompt = Prompt((engine.model.target.decoder_start_token,), (0,))
         try:
-            made.answer(start, source, engine.settings, (), 1, lambda tokens: None)
+            made.answer(prompt, engine.settings, Limits(1), lambda tokens: None)
         except (ValueError, TypeError, RuntimeError) as error:
             said = (str(error) or type(error).__name__).splitlines()[0]
             raise ModelError(f"transformers does not generate so: {said}") from error
@@ -62,19 +61,14 @@ class Generate(Peer):
     @override
     @torch.inference_mode()
     def answer(
-        self,
-        prompt: Sequence[int],
-        source: tuple[int, ...] | None,
-        settings: Settings,
-        stop_ids: Collection[int],
-        limit: int,
-        tell: Tell,
+        self, prompt: Prompt, settings: Settings, limits: Limits, on_tokens: OnTokens
     ) -> None:
-        ids = torch.tensor([list(source or prompt)], device=self.model.device)
+        ids = torch.tensor([list(prompt.encoder_ids or prompt.ids)], device=self.model.device)
         inputs = {"inputs": ids, "attention_mask": torch.ones_like(ids)}
-        if source is not None:
-            inputs["decoder_input_ids"] = torch.tensor([list(prompt)], device=self.model.device)
-        config = _config(settings, stop_ids, limit)
+        if prompt.encoder_ids is not None:
+            decoder_ids = torch.tensor([list(prompt.ids)], device=self.model.device)
+            inputs["decoder_input_ids"] = decoder_ids
+        config = _config(settings, limits)
         own = self.model.generation_config
         # What a config leaves open is taken from the model's own: penalties, beams and the like.
         self.model.generation_config = GenerationConfig(
@@ -85,7 +79,7 @@ class Generate(Peer):
             with torch.random.fork_rng(devices):
                 torch.manual_seed(settings.sampling.seed)
                 self.model.generate(
-                    **inputs, generation_config=config, streamer=_Streamer(tell), **self.more
+                    **inputs, generation_config=config, streamer=_Streamer(on_tokens), **self.more
                 )
         finally:
             self.model.generation_config = own
@@ -139,8 +133,8 @@ class Lookup(Generate):
         return f"prompt lookup in {super().describe()}, {_LOOKUP} tokens, n-grams of 2 at most"
 
 
-def _config(settings: Settings, stop_ids: Collection[int], limit: int) -> GenerationConfig:
-    ends = sorted(stop_ids)
+def _config(settings: Settings, limits: Limits) -> GenerationConfig:
+    ends = sorted(limits.stop_ids)
     drawn = settings.sampling
     chosen: dict[str, Any] = {"do_sample": not drawn.greedy}
     if not drawn.greedy:
@@ -148,7 +142,7 @@ def _config(settings: Settings, stop_ids: Collection[int], limit: int) -> Genera
         chosen |= {name: getattr(drawn, name) for name in names}
         chosen["min_p"] = drawn.min_p or None
     return GenerationConfig(
-        max_new_tokens=limit,
+        max_new_tokens=limits.max_tokens,
         eos_token_id=ends or None,
         pad_token_id=ends[0] if ends else 0,
         repetition_penalty=drawn.repetition_penalty,
@@ -160,8 +154,8 @@ def _config(settings: Settings, stop_ids: Collection[int], limit: int) -> Genera
 class _Streamer(BaseStreamer):  # type: ignore[misc]
     """Passes new tokens on; what comes first is the prompt."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, on_tokens: OnTokens) -> None:
+        self._tell = on_tokens
         self._begun = False
 
     def put(self, value: Tensor) -> None:

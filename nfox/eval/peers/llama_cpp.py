@@ -7,7 +7,7 @@ token, so that what is timed is llama.cpp.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,10 +17,11 @@ import torch
 from typing_extensions import override
 
 from nfox.decoding.cache import common_prefix
+from nfox.decoding.generate import Limits, Prompt
 from nfox.decoding.sampling import Sampling
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError
-from nfox.eval.peers.base import Peer, Tell
+from nfox.eval.peers.base import OnTokens, Peer
 from nfox.eval.peers.gguf import kind, package, write
 from nfox.reply import Settings
 
@@ -98,33 +99,27 @@ class LlamaCpp(Peer):
 
     @override
     def answer(
-        self,
-        prompt: Sequence[int],
-        source: tuple[int, ...] | None,
-        settings: Settings,
-        stop_ids: Collection[int],
-        limit: int,
-        tell: Tell,
+        self, prompt: Prompt, settings: Settings, limits: Limits, on_tokens: OnTokens
     ) -> None:
         """What the prompt has in common with what was read is not read again."""
-        lib = self._lib
-        self._make_room(len(prompt) + limit - 1)  # the last token is told, not read
-        kept = min(common_prefix(self._read, prompt), len(prompt) - 1)
+        lib, ids, most = self._lib, prompt.ids, limits.max_tokens
+        self._make_room(len(ids) + most - 1)  # the last token is told, not read
+        kept = min(common_prefix(self._read, ids), len(ids) - 1)
         del self._read[kept:]
         lib.llama_memory_seq_rm(lib.llama_get_memory(self._context), 0, kept, -1)
-        for start in range(kept, len(prompt), _CHUNK):
-            part = prompt[start : start + _CHUNK]
-            ids = (lib.llama_token * len(part))(*part)
-            self._decode(lib.llama_batch_get_one(ids, len(part)))
+        for start in range(kept, len(ids), _CHUNK):
+            part = ids[start : start + _CHUNK]
+            array = (lib.llama_token * len(part))(*part)
+            self._decode(lib.llama_batch_get_one(array, len(part)))
             self._read += part
         one = (lib.llama_token * 1)()
         batch = lib.llama_batch_get_one(one, 1)
-        sampler = _sampler(lib, self._words, settings.sampling, prompt, limit)
+        sampler = _sampler(lib, self._words, settings.sampling, ids, most)
         try:
-            for left in range(limit - 1, -1, -1):
+            for left in range(most - 1, -1, -1):
                 token = lib.llama_sampler_sample(sampler, self._context, -1)
-                tell([token])
-                if not left or token in stop_ids:
+                on_tokens([token])
+                if not left or token in limits.stop_ids:
                     break
                 one[0] = token
                 self._decode(batch)

@@ -12,15 +12,15 @@ Santilli et al. 2023 (arXiv 2305.10427); Kou et al. 2024 (CLLM, arXiv 2403.00835
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from typing_extensions import override
 
 from nfox.decoding.cache import KVCache, common_prefix
 from nfox.decoding.drafter import Context
-from nfox.decoding.generate import Step, generate
+from nfox.decoding.generate import Limits, Prompt, Step, generate
 from nfox.decoding.rules import make_rule
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.jacobi import Jacobi
@@ -79,28 +79,23 @@ class Block:
 
 def blocks(
     target: TransformersTarget,
-    prompt: Sequence[int],
+    prompt: Prompt,
     n: int,
+    limits: Limits,
     *,
-    max_tokens: int,
-    stop_ids: Collection[int] = (),
     seed: int = 0,
     cache: KVCache | None = None,
-    source: tuple[int, ...] | None = None,
-    max_context: int | None = None,
 ) -> Iterator[Block]:
     """Decode greedily, block after block.
 
     Args:
         target: the model, one that scores several tokens at once.
-        prompt: token ids, at least one.
-        n: tokens of a block; the last one is shorter if `max_tokens` or the context end it.
-        max_tokens: of all blocks.
-        stop_ids: tokens after which no block is begun; the one they are in becomes whole.
+        prompt: what is decoded on from.
+        n: the number of tokens of a block; the last one is shorter where the limits end it.
+        limits: the most tokens of all blocks together, the most positions, and the tokens after
+            which no block is begun; the block that they are in becomes whole.
         seed: of the random tokens that blocks begin with.
-        cache: what has been read; a new one by default.
-        source: what the encoder reads, for encoder-decoder models.
-        max_context: positions to use at most.
+        cache: what the target has read; a new one by default.
 
     Raises:
         ModelError: if the target keeps a state that cannot be rolled back.
@@ -118,13 +113,11 @@ def blocks(
         prompt,
         cache=cache or target.new_cache(),
         rule=make_rule(),
-        max_tokens=max_tokens,
-        source=source,
-        max_context=max_context,
+        limits=replace(limits, stop_ids=frozenset()),
     )
     for block in _gathered(steps, drafter):
         yield block
-        if not set(block.tokens).isdisjoint(stop_ids):
+        if not set(block.tokens).isdisjoint(limits.stop_ids):
             return
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from nfox.engine import stop_ids
+from nfox.decoding.generate import Limits, Prompt
+from nfox.engine import stop_ids_of
 from nfox.errors import ContextError, ModelError, NfoxError
 from nfox.files.atomic import write_text
 from nfox.files.jsonl import Share, append, finished_ids, locked
@@ -91,15 +92,13 @@ class Collector:
             ContextError: if not even one block fits.
             NfoxError: if the template refuses the conversation.
         """
-        target, ends = self.model.target, stop_ids(self.model, self.template)
+        target, ends = self.model.target, stop_ids_of(self.model, self.template)
         asked = self.template.encode(self.model.tokenizer, question(messages))
         labels = self._labels(messages) if self.labels else None
         count = self._blocks(len(asked))
         text, made, repeating = list(asked), [], False
-        decoded = blocks(
-            target, asked, self.n, max_tokens=count * self.n, stop_ids=ends, seed=number,
-            max_context=self.max_context,
-        )  # fmt: skip
+        limits = Limits(count * self.n, self.max_context, ends)
+        decoded = blocks(target, Prompt(tuple(asked)), self.n, limits, seed=number)
         for index, block in enumerate(decoded):
             whole = [*text, *block.tokens]
             if repeating := repeats(whole[len(asked) :], ends):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from nfox.engine import stop_ids
+from nfox.engine import stop_ids_of
 from nfox.errors import ModelError, UsageError
 from nfox.files.atomic import write_text
 from nfox.heads.checkpoint import TRAINING_FILE
@@ -57,7 +57,7 @@ class ConsistencyJob(Job):
         """
         length = min(self.max_length, loaded.target.max_context)
         found = read_trajectories(source, self.loading.cache_dir)
-        ends = stop_ids(loaded, self._template(loaded))
+        ends = stop_ids_of(loaded, self._template(loaded))
         rows = States(found, ends, length, given=self.given, local=self.local)
         if self.n not in (None, rows.n):
             raise UsageError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from nfox.decoding.generate import Limits, Prompt
 from nfox.errors import NfoxError
 from nfox.models.transformers_target import TransformersTarget
 from nfox.train.cllm.blocks import Block, blocks
@@ -48,28 +49,24 @@ class Iterations:
 
 def answer(
     target: TransformersTarget,
-    prompt: Sequence[int],
+    prompt: Prompt,
     n: int,
+    limits: Limits,
     *,
-    max_tokens: int,
-    stop_ids: Collection[int],
     seed: int = 0,
-    max_context: int | None = None,
 ) -> list[Block]:
     """Return the blocks of an answer, the last one cut behind the token that ends it.
 
     Args:
-        target: see `nfox.train.cllm.blocks.blocks`, as for all others.
+        target: the model, one that scores several tokens at once.
+        prompt: what is decoded on from.
+        n: the number of tokens of a block.
+        limits: the most tokens and positions, and the tokens that end the answer.
+        seed: of the random tokens that blocks begin with.
     """
-    found = list(
-        blocks(
-            target, prompt, n, max_tokens=max_tokens, stop_ids=stop_ids, seed=seed,
-            max_context=max_context,
-        )
-    )  # fmt: skip
-    last = found[-1].tokens
-    end = next((place for place, token in enumerate(last, 1) if token in stop_ids), len(last))
-    return [*found[:-1], found[-1].cut(end)]
+    *whole, last = blocks(target, prompt, n, limits, seed=seed)
+    ends = (count for count, token in enumerate(last.tokens, 1) if token in limits.stop_ids)
+    return [*whole, last.cut(next(ends, len(last.tokens)))]
 
 
 def summarise(answers: Sequence[Sequence[Block]], stop_ids: Collection[int]) -> Iterations:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from nfox.engine import stop_ids
+from nfox.engine import stop_ids_of
 from nfox.errors import NfoxError, UsageError
 from nfox.models.options import LoadedModel
 from nfox.text.template import Message, Template
@@ -57,7 +57,7 @@ class Local(Answerer):
                 f"{self.model.name} has a context of {context} tokens",
                 "choose a smaller --max-new-tokens",
             )
-        self._ends = stop_ids(self.model, self.template)
+        self._ends = stop_ids_of(self.model, self.template)
 
     @override
     def answer(self, asked: Sequence[Sequence[Message]]) -> Answers:

@@ -1,0 +1,55 @@
+"""Messages in the forms in which people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nfox.errors import UsageError
+from nfox.text.template import Message
+
+Messages = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
+"""A question as text, one message, or a conversation; a mapping has "role" and "content"."""
+
+ROLES = ("system", "user", "assistant")
+
+
+def as_messages(messages: Messages) -> list[Message]:
+    """Return a conversation as a list of messages.
+
+    Args:
+        messages: a string is one message of the user's.
+
+    Raises:
+        UsageError: if it is none of the forms, names another role, or is empty.
+    """
+    if isinstance(messages, str):
+        return [Message("user", messages)]
+    several: Any = [messages] if isinstance(messages, Message | Mapping) else messages
+    if not isinstance(several, list | tuple):
+        raise UsageError(f"messages must be {_FORMS}, not {type(several).__name__}")
+    if not several:
+        raise UsageError("there is no message to answer", f"messages are {_FORMS}")
+    return [_message(message) for message in several]
+
+
+_FORMS = 'a string, or a list of {"role": ..., "content": ...} or Message'
+
+
+def _message(message: Any) -> Message:
+    if isinstance(message, Mapping):
+        if not {"role", "content"} <= message.keys():
+            raise UsageError(
+                f"a message has a role and a content, this one has {', '.join(message) or 'none'}",
+                f"messages are {_FORMS}",
+            )
+        message = Message(message["role"], message["content"])
+    if not isinstance(message, Message):
+        raise UsageError(f"a message must be {_FORMS}, not {type(message).__name__}")
+    if message.role not in ROLES:
+        raise UsageError(f"there is no role {message.role!r}", f"it is one of {', '.join(ROLES)}")
+    content: Any = message.content
+    if not isinstance(content, str):
+        kind = type(content).__name__
+        raise UsageError(f"the content of a message must be a string, not {kind}")
+    return message

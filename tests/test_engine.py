@@ -1,0 +1,187 @@
+"""The library's front door, as people try it."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import gc
+import weakref
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import folder
+import pytest
+
+import nfox
+from nfox import Engine, Message, ModelOptions, Settings, load
+from nfox.errors import ContextError, UsageError
+
+FLOAT32 = ModelOptions(dtype="float32")
+ROOT = Path(__file__).parent.parent
+
+
+def fresh(**more: Any) -> Engine:
+    settings = Settings(max_new_tokens=24)
+    return load(str(folder.equipped()), loading=FLOAT32, **{"settings": settings} | more)
+
+
+@cache
+def engine() -> Engine:
+    return fresh()
+
+
+def test_an_answer_is_text_ids_timings_and_statistics() -> None:
+    reply = engine().answer("hello")
+    assert str(reply) == reply.text
+    assert reply.text == "".join(piece.text for piece in engine().stream("hello"))
+    assert engine().model.tokenizer.decode(reply.ids).strip() == reply.text
+    assert reply.method == engine().method
+    assert reply.timings["predicted_n"] == reply.stats.tokens == len(reply.ids)
+    assert reply.stats.tau >= 1
+
+
+def test_a_conversation_may_be_written_in_any_form() -> None:
+    expected = engine().answer("hello").ids
+    mapping = {"role": "user", "content": "hello"}
+    for same in (mapping, [mapping], (mapping,), Message("user", "hello"), [Message(**mapping)]):
+        assert engine().answer(same).ids == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        7, None, b"hello", [], ["hello"], [7], {"role": "user"}, {"content": "x"}, {},
+        {"role": "fox", "content": "x"}, {"role": "user", "content": 7},
+        [{"role": "user", "content": [{"type": "text", "text": "x"}]}],
+        Message("user", None),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_what_is_no_conversation_is_one_clear_line(wrong: Any) -> None:
+    with pytest.raises(UsageError) as error:
+        engine().stream(wrong)
+    assert "\n" not in error.value.message
+
+
+def test_settings_are_of_the_call_and_stay_as_they_were() -> None:
+    before = engine().settings
+    assert len(engine().answer("hello", max_new_tokens=3).ids) == 3
+    warm = [engine().answer("hello", temperature=1, top_k=50, seed=seed).ids for seed in (1, 2)]
+    assert warm[0] != warm[1]
+    assert engine().settings is before
+    full = engine().answer("hello").text
+    assert engine().answer("hello", stop=full[5]).text == full[: full.index(full[5])]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_new_tokens": "4"}, {"max_new_tokens": 4.5}, {"max_new_tokens": True},
+        {"max_new_tokens": 0}, {"temperature": "hot"}, {"temperature": -1}, {"stop": 7},
+        {"stop": [7]}, {"colour": "red"}, {"accept": "maybe"}, {"keep_logits": 1},
+        {"sampling": 0.7},
+    ],
+)  # fmt: skip
+def test_a_setting_of_another_kind_is_one_clear_line(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as error:
+        engine().answer("hello", **wrong)
+    assert "\n" not in error.value.message
+    assert next(iter(wrong)) in error.value.message or "rule" in error.value.message
+
+
+def test_several_are_answered_each_as_alone() -> None:
+    questions = ["hello", [{"role": "user", "content": "the fox"}], "hello"]
+    settings: dict[str, Any] = {"temperature": 1.0, "seed": 3, "max_new_tokens": 12}
+    together = [reply.ids for reply in engine().answer_all(questions, **settings)]
+    again = [reply.ids for reply in fresh().answer_all(questions, **settings)]
+    assert together == again
+    assert together[0] != together[2], "each has noise of its own"
+    for number, question in enumerate(questions):
+        request = engine().request(question, engine().settings.changed(**settings), number=number)
+        assert engine().answer(request).ids == together[number]
+
+
+def test_a_second_stream_is_refused_until_the_first_has_ended() -> None:
+    first, second = engine().stream("hello"), engine().stream("the fox")
+    begun = next(first)
+    with pytest.raises(UsageError, match="another reply already") as error:
+        next(second)
+    assert "close" in error.value.hint
+    text = begun.text + "".join(piece.text for piece in first)
+    assert text == engine().answer("hello").text, "the first goes on undisturbed"
+    with engine().stream("hello") as left:
+        next(left)
+    assert left.reply.finish == "interrupt"
+    lost = engine().stream("hello")
+    next(lost)
+    del lost
+    assert engine().answer("the fox").finish != "interrupt"
+
+
+def test_a_stream_is_cancelled_from_outside() -> None:
+    stream = engine().stream("hello")
+    next(stream)
+    stream.cancel()
+    assert 0 < len(stream.finish().ids) < 24
+    assert stream.reply.finish == "interrupt"
+    assert engine().stream("hello", cancelled=lambda: True).finish().ids == []
+
+
+def test_a_stream_is_iterated_in_an_event_loop() -> None:
+    async def read() -> str:
+        return "".join([piece.text async for piece in engine().stream("hello")])
+
+    assert asyncio.run(read()) == engine().answer("hello").text
+
+
+def test_a_prompt_beyond_the_context_is_refused_at_once_and_nothing_changes() -> None:
+    tokens = list(engine().cache.tokens)
+    with pytest.raises(ContextError):
+        engine().stream("x " * 2000)
+    assert engine().cache.tokens == tokens
+
+
+def test_a_with_block_frees_the_model() -> None:
+    with fresh() as made:
+        made.answer("hello", max_new_tokens=2)
+        model = weakref.ref(made.model.target.model)
+    gc.collect()
+    assert model() is None
+    with pytest.raises(UsageError, match="closed"):
+        made.answer("hello")
+    made.close()
+
+
+def assigned(file: Path) -> set[str]:
+    """Return the assignments in a file to fields of something that is called an engine."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        elif isinstance(node, ast.Delete):
+            targets = node.targets
+        parts = [part for target in targets for part in ast.walk(target)]
+        for part in parts:
+            if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store | ast.Del):
+                owner = ast.unparse(part.value)
+                if owner.rpartition(".")[2] in ("engine", "chat"):
+                    found.add(f"{file.relative_to(ROOT)}:{part.lineno}: {ast.unparse(part)}")
+        is_setattr = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr")
+        if is_setattr and "engine" in ast.unparse(node.args[0]).rpartition(".")[2]:
+            found.add(f"{file.relative_to(ROOT)}:{node.lineno}: setattr")
+    return found
+
+
+@pytest.mark.parametrize("package", ["nfox", "cli", "benchmarks", "recipes"])
+def test_nobody_assigns_an_engines_fields_from_outside(package: str) -> None:
+    files = [file for file in (ROOT / package).rglob("*.py") if file.name != "engine.py"]
+    assert files
+    assert not {line for file in files for line in assigned(file)}
+
+
+def test_the_public_names_are_those_of_the_documentation() -> None:
+    for name in ("load", "Engine", "Conversation", "Reply", "ReplyStream", "Request"):
+        assert name in nfox.__all__
