@@ -124,7 +124,6 @@ LONG = {
     "nfox/train/run.py:train": "one training from its job to its folder, in the order it happens",
     "cli/bench/run.py": "one run of the benchmark, from options to the result",
     "cli/bench/run.py:run": "one run in the order it happens",
-    "cli/eval/gsm8k.py:gsm8k": "one command from its options to its report",
     "cli/load.py:load_engine": "hands on every option of the command line by its name",
     "cli/options/groups.py": "all options that commands share",
     "cli/train/command.py:run": "one training from its arguments to its report",

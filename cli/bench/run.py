@@ -76,7 +76,7 @@ def run(
         plainly = MethodArguments(plain(), accept=arguments.accept)
         engine = load_engine(model, plainly, generation, progress=progress)
     entrants = _entrants(arguments, sweeps, ready(engine.model.name, engine.sources))
-    tasks = _tasks(prompts.kept, sweeps, engine)
+    tasks = _tasks(prompts.tasks, sweeps, engine)
     with closing(Bench(engine, entrants, tasks)) as made:
         if made.missing and len(made.entrants) == 1:
             name, why = next(iter(made.missing.items()))

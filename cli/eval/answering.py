@@ -1,4 +1,6 @@
-"""What the evaluations by a model's answers share: they are asked, kept, and gone on with."""
+"""What the evaluations by a model's answers share: questions are asked, and a run that was
+interrupted goes on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -27,45 +29,46 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answering:
-    """Who answers, and how.
+    """How the questions of an evaluation are answered.
 
     Args:
-        model: its options.
-        method: its options.
-        generation: its options.
+        model: the options of the model.
+        method: the options of the method.
+        generation: the options of generation.
         prepare: changes the engine for the task, once it is loaded.
-        more: what to add to the line of an answer; it is found anew where answers are read again.
+        judge: returns what to add to the line of an answer; where answers are read again from a
+            file, it judges them anew.
     """
 
     model: ModelArguments
     method: MethodArguments
     generation: GenerationArguments
     prepare: Callable[[Engine], None] = lambda engine: None
-    more: Callable[[Line], Line] = lambda line: {}
+    judge: Callable[[Line], Line] = lambda line: {}
 
     def facts(self, **more: Any) -> Line:
         """Return all that the answers and their speed depend on."""
-        places = {"draft_model": self.model.draft_model, "heads": self.model.heads}
-        given = asdict(self.method) | asdict(self.generation)
-        return model_facts(self.model) | places | given | more
+        drafters = {"draft_model": self.model.draft_model, "heads": self.model.heads}
+        options = asdict(self.method) | asdict(self.generation)
+        return model_facts(self.model) | drafters | options | more
 
     def lines(self, prompts: Sequence[BatchPrompt]) -> list[Line]:
-        """Ask everything."""
-        kept = io.StringIO()
-        self._ask(prompts, kept.write)
-        return [json.loads(line) for line in kept.getvalue().splitlines()]
+        """Ask all prompts, and return the lines of their answers."""
+        written = io.StringIO()
+        self._ask(prompts, written.write)
+        return [json.loads(line) for line in written.getvalue().splitlines()]
 
     def lines_of(
         self, out: Path, prompts: Sequence[BatchPrompt], data: str, limit: int | None, **more: Any
     ) -> list[Line]:
-        """Ask what a file has no answer to yet, add it there, and return all of them in order.
+        """Ask the prompts that a file has no answer to yet, and return all lines in order.
 
         Args:
-            out: the file; it can be gone on with in the same way only, but for the limit.
-            prompts: all that there are.
-            data: where they come from.
-            limit: how many are asked at most.
-            more: facts that the answers depend on as well.
+            out: the file that answers are added to; only the limit may differ from the run before.
+            prompts: all prompts of the task.
+            data: the file or data set that they come from.
+            limit: the number of prompts that are asked at most.
+            more: other facts that the answers depend on.
 
         Raises:
             UsageError: if the file was made by another command.
@@ -76,29 +79,29 @@ class Answering:
         from nfox.files.jsonl import Share, append, finished_ids
         from nfox.text.template import Message
 
-        asked = [
+        questions = [
             [Message("user", "".join([*(m.content for m in prompt.opening), *prompt.questions]))]
             for prompt in prompts
         ]
-        facts = self.facts(questions=provenance.digest(asked), **more)
+        facts = self.facts(questions=provenance.digest(questions), **more)
         provenance.check(out, facts, data)
         if todo := remaining(prompts[:limit], finished_ids(out)):
             with reporting_full_disk(
                 out, "what was written is whole", "free some space, and go on"
             ):
-                begun = {"command": command_line(), "data": data}
-                provenance.begin(out, begun | facts, Share())
+                run = {"command": command_line(), "data": data}
+                provenance.begin(out, run | facts, Share())
                 self._ask(todo, partial(append, out))
-        found = {line["id"]: line for line in self._kept(out)}
-        return [found[prompt.id] for prompt in prompts[:limit]]
+        lines = {line["id"]: line for line in self._judged_anew(out)}
+        return [lines[prompt.id] for prompt in prompts[:limit]]
 
-    def _kept(self, out: Path) -> list[Line]:
-        """Read answers; where what is to be added has changed since, the file is brought up."""
+    def _judged_anew(self, out: Path) -> list[Line]:
+        """Read answers and judge them; a file with other judgements is written anew."""
         from nfox.files.atomic import reporting_full_disk, write_text
 
-        kept = _read(out)
-        lines = [line | self.more(line) for line in kept]
-        if lines != kept:
+        before = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
+        lines = [line | self.judge(line) for line in before]
+        if lines != before:
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             with reporting_full_disk(
                 out, "what was written is whole", "free some space, and go on"
@@ -106,10 +109,10 @@ class Answering:
                 write_text(out, text)
         return lines
 
-    def _ask(self, prompts: Sequence[BatchPrompt], keep: Callable[[str], object]) -> None:
+    def _ask(self, prompts: Sequence[BatchPrompt], write: Callable[[str], object]) -> None:
         engine = self._load()
         with progress_bar("questions", len(prompts)) as on_done:
-            answer_all(engine, prompts, keep, self.more, lambda: on_done(1))
+            answer_all(engine, prompts, write, self.judge, lambda: on_done(1))
 
     def _load(self) -> Engine:
         import sys
@@ -120,12 +123,8 @@ class Answering:
         return engine
 
 
-def _read(path: Path) -> list[Line]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-
-
 def report(name: str, lines: Sequence[Line], result: str) -> None:
-    """Say what came of it; refused questions are said to be so.
+    """Print the result of an evaluation, its speed, and how many questions were refused.
 
     Args:
         name: of the task.
@@ -133,7 +132,7 @@ def report(name: str, lines: Sequence[Line], result: str) -> None:
         result: in a few words.
 
     Raises:
-        NfoxError: if none was answered.
+        NfoxError: if no question was answered.
     """
     from nfox.eval.answers.extract import Speed
 
@@ -147,11 +146,11 @@ def report(name: str, lines: Sequence[Line], result: str) -> None:
         print(f"{len(refused)} were not answered, the last: {refused[-1]['error']}")
 
 
-def needed(value: Any, name: str, usage: str) -> Any:
-    """Return an option that must be given.
+def required(value: Any, name: str, usage: str) -> Any:
+    """Return the value of an option that must be given.
 
     Raises:
-        UsageError: if it was not.
+        UsageError: if it is missing.
     """
     if value is None:
         raise UsageError(f"{name} is missing", usage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from ..options.dataclass_options import option
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..output_files import check_out
 from .answering import Answering, Line, report
-from .results import all_of
+from .results import require_all
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -53,16 +54,16 @@ def gsm8k(
     check_out(arguments.out, "answers")
     check(model, method)
     from nfox.batch import BatchPrompt
-    from nfox.eval.answers.extract import SHOT_ENDS, few_shot, final_answer, share
+    from nfox.eval.answers.extract import SHOT_ENDS, few_shot, final_answer
 
     problems = _problems(arguments.data)
-    wanted = {str(place): final_answer(answer) for place, (_, answer) in enumerate(problems)}
-    if odd := next((place for place, number in wanted.items() if number is None), None):
+    gold = {str(number): final_answer(answer) for number, (_, answer) in enumerate(problems)}
+    if odd := next((number for number, answer in gold.items() if answer is None), None):
         raise UsageError(f"{arguments.data}, problem {odd}: its answer has no number")
     examples = _problems(arguments.examples)[: arguments.shots] if arguments.shots else []
     prompts = [
-        BatchPrompt(str(place), place, (), (few_shot(examples, question),))
-        for place, (question, _) in enumerate(problems)
+        BatchPrompt(str(number), number, (), (few_shot(examples, question),))
+        for number, (question, _) in enumerate(problems)
     ]
 
     def prepare(engine: Engine) -> None:
@@ -70,17 +71,23 @@ def gsm8k(
             stop = (*engine.settings.stop, *SHOT_ENDS)
             engine.use_settings(replace(engine.settings, stop=stop))
 
-    def judged(line: Line) -> Line:
-        said, right = final_answer(line["text"]), wanted[line["id"]]
-        return {"prediction": said, "gold": right, "correct": said == right}
+    def judge(line: Line) -> Line:
+        prediction, right = final_answer(line["text"]), gold[line["id"]]
+        return {"prediction": prediction, "gold": right, "correct": prediction == right}
 
-    asking = Answering(model, method, generation, prepare, judged)
+    answering = Answering(model, method, generation, prepare, judge)
     out, data, limit = arguments.out, arguments.data, arguments.limit
     lines = (
-        asking.lines_of(out, prompts, data, limit, shots=arguments.shots)
+        answering.lines_of(out, prompts, data, limit, shots=arguments.shots)
         if out
-        else asking.lines(prompts[:limit])
+        else answering.lines(prompts[:limit])
     )
+    _report(lines)
+
+
+def _report(lines: Sequence[Line]) -> None:
+    from nfox.eval.answers.extract import share
+
     right = sum(line["correct"] for line in lines)
     report("gsm8k", lines, share(right, len(lines)))
     if right < 0.05 * len(lines):
@@ -88,8 +95,8 @@ def gsm8k(
 
 
 def _problems(data: str) -> list[tuple[str, str]]:
-    """Read questions and answers, all of them."""
+    """Read the questions and answers of all problems."""
     from nfox.train.data.tasks import read
 
-    kept = all_of(data, read(data), '{"question", "answer"}')
-    return [(messages[-2].content, messages[-1].content) for messages in kept]
+    conversations = require_all(data, read(data), '{"question", "answer"}')
+    return [(messages[-2].content, messages[-1].content) for messages in conversations]

@@ -18,7 +18,7 @@ from ..load import check
 from ..options.dataclass_options import option
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..output_files import check_out, write_out
-from .answering import Answering, Line, needed, report
+from .answering import Answering, Line, report, required
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -65,7 +65,7 @@ def humaneval(
 ) -> None:
     """Write functions for HumanEval: samples.jsonl for evaluate_functional_correctness."""
     usage = "nfox eval humaneval --data HumanEval.jsonl --out samples.jsonl"
-    data, out = _named(arguments, usage)
+    data, out = _data_and_out(arguments, usage)
     check(model, method)
     model = model if how.instruct else _without_template(model)
     from nfox.batch import BatchPrompt
@@ -73,8 +73,8 @@ def humaneval(
     from nfox.text.template import Message
 
     expected = {"task_id", "prompt", "entry_point"}
-    found = _tasks(data, "a problem of HumanEval", expected)
-    tasks = {str(task["task_id"]): task for task in found}
+    problems = _tasks(data, "a problem of HumanEval", expected)
+    tasks = {str(task["task_id"]): task for task in problems}
     prompts = [
         BatchPrompt(name, place, (), (task["prompt"],))
         if how.instruct
@@ -91,10 +91,10 @@ def humaneval(
         entry = str(tasks[line["id"]]["entry_point"])
         return whole_function(line["text"], entry) if how.instruct else line["text"]
 
-    asking = Answering(model, method, generation, prepare)
-    lines = asking.lines_of(_replies(out), prompts, data, arguments.limit, instruct=how.instruct)
+    answering = Answering(model, method, generation, prepare)
+    lines = answering.lines_of(_replies(out), prompts, data, arguments.limit, instruct=how.instruct)
     samples = [{"task_id": line["id"], "completion": completion(line)} for line in lines]
-    _written(out, "".join(json.dumps(sample) + "\n" for sample in samples))
+    _write(out, "".join(json.dumps(sample) + "\n" for sample in samples))
     report("humaneval", lines, f"{len(samples)} functions written to {shlex.quote(str(out))}")
 
 
@@ -124,8 +124,8 @@ def spider(
     Its --gold has lines of SQL, a tab and the database; as many as there are questions.
     """
     usage = "nfox eval spider --data dev.json --tables tables.json --out predicted.sql"
-    data, out = _named(arguments, usage)
-    tables = needed(more.tables, "--tables", usage)
+    data, out = _data_and_out(arguments, usage)
+    tables = required(more.tables, "--tables", usage)
     if not tables.expanduser().exists():
         raise UsageError(f"--tables {tables}: no such file or folder", "check the path")
     check(model, method)
@@ -138,18 +138,18 @@ def spider(
         BatchPrompt(str(place), place, (), (str(question(task, databases)),))
         for place, task in enumerate(_tasks(data, "a question of Spider", {"db_id", "question"}))
     ]
-    asking = Answering(model, method, generation, _hint_at_sql)
-    lines = asking.lines_of(_replies(out), prompts, data, arguments.limit)
-    _written(out, "".join(sql_line(line["text"]) + "\n" for line in lines))
+    answering = Answering(model, method, generation, _hint_at_sql)
+    lines = answering.lines_of(_replies(out), prompts, data, arguments.limit)
+    _write(out, "".join(sql_line(line["text"]) + "\n" for line in lines))
     report("spider", lines, f"{len(lines)} queries written to {shlex.quote(str(out))}")
 
 
 def _hint_at_sql(engine: Engine) -> None:
-    """Say so if nothing asks for SQL: a question stands behind the tables, and no word of it."""
+    """Print a warning if the template does not ask for SQL: the prompt alone does not."""
     from nfox.text.template import Message
 
-    asked = engine.template.segments([Message("user", "")])
-    if "sql" not in "".join(segment.text for segment in asked).lower():
+    segments = engine.template.segments([Message("user", "")])
+    if "sql" not in "".join(segment.text for segment in segments).lower():
         print(
             f"nfox: the template {engine.template.name} asks for no SQL, only the question is "
             "there; --cllm-type spider does, or --system TEXT",
@@ -157,30 +157,34 @@ def _hint_at_sql(engine: Engine) -> None:
         )
 
 
-def _named(arguments: HarnessArguments, usage: str) -> tuple[str, Path]:
-    """Return where tasks come from and where answers go, as far as both can be used."""
-    data = needed(arguments.data, "--data", usage)
-    out: Path = needed(arguments.out, "--out", usage)
+def _data_and_out(arguments: HarnessArguments, usage: str) -> tuple[str, Path]:
+    """Return where tasks come from and where answers go.
+
+    Raises:
+        UsageError: if either is missing, or answers cannot be written there.
+    """
+    data = required(arguments.data, "--data", usage)
+    out: Path = required(arguments.out, "--out", usage)
     check_out(out, "answers")
     return data, out
 
 
-def _written(out: Path, text: str) -> None:
+def _write(out: Path, text: str) -> None:
     write_out(out, text, f"all answers are in {_replies(out)}: the same command goes on there")
 
 
 def _replies(out: Path) -> Path:
-    """Return where answers are kept as they come, with their times."""
+    """Return the file that answers are added to as they come, with their times."""
     return out.with_name(f"{out.name}.replies.jsonl")
 
 
 def _tasks(data: str, kind: str, expected: set[str]) -> list[Mapping[str, Any]]:
-    """Read tasks, all of them: lines of answers stand beside those of the evaluation program.
+    """Read all tasks: the evaluation program expects an answer for each, in their order.
 
     Args:
         data: a file, or a dataset on the hub.
-        kind: of a record, for errors.
-        expected: names that it has.
+        kind: what a record is, for errors.
+        expected: the keys that a record has.
 
     Raises:
         UsageError: if a record is of another kind, or if there is none.
@@ -193,5 +197,5 @@ def _tasks(data: str, kind: str, expected: set[str]) -> list[Mapping[str, Any]]:
         if not isinstance(task, Mapping) or not expected <= task.keys():
             raise UsageError(f"{data}, record {place}: not {kind}", layout)
     if not tasks:
-        raise UsageError(f"{data} is empty: {kind} is needed", layout)
+        raise UsageError(f"{data} is empty: {kind} is required", layout)
     return tasks

@@ -11,7 +11,7 @@ from nfox.errors import UsageError
 from ..load import load_engine
 from ..options.dataclass_options import option
 from ..options.groups import DisplayArguments, GenerationArguments, MethodArguments, ModelArguments
-from .results import keep, tell_left_out
+from .results import report_left_out, save_result
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -65,35 +65,35 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     drafter = engine.drafter
     if not isinstance(drafter, HeadsDrafter):
         raise UsageError(f"{engine.method} has no heads to measure", "add --heads FOLDER")
-    kept = tell_left_out(data.data, read(data.data)).kept[: data.limit]
+    conversations = report_left_out(data.data, read(data.data))[: data.limit]
     length = min(data.max_length, engine.max_context)
-    rows = Rows(kept, engine.template, engine.model.tokenizer, length)
+    rows = Rows(conversations, engine.template, engine.model.tokenizer, length)
     seconds = drafter.measure_draft_seconds()  # before the heads become float32
-    found = HeadsLearner(drafter.heads, engine.model.target).measure(rows)
+    measured = HeadsLearner(drafter.heads, engine.model.target).measure(rows)
     bounds = {"max_nodes": data.nodes, "max_width": drafter.max_width}
-    largest = tree_shapes.fastest_shape(found.accuracy, None, **bounds)
-    fastest = tree_shapes.fastest_shape(found.accuracy, engine.costs, seconds, **bounds)
+    largest = tree_shapes.fastest_shape(measured.accuracy, None, **bounds)
+    fastest = tree_shapes.fastest_shape(measured.accuracy, engine.costs, seconds, **bounds)
     names = {"method": engine.method, "heads": drafter.name, "model": engine.model.name}
-    tau = fastest.expected_tau(found.accuracy)
+    tau = fastest.expected_tau(measured.accuracy)
     best = {"tree": fastest.paths, "tau": tau, "draft_seconds": seconds}
     sizes = {"data": data.data, "conversations": len(rows)}
     screen = make_screen(DisplayArguments())
-    drawn = picture(found, len(rows), largest, fastest, screen.symbols)
-    draw(drawn, screen)
-    result = {**names, **sizes, **asdict(found), **best}
-    keep(result, data.out, drawn, data.picture, title=f"{engine.method} heads")
+    drawing = picture(measured, len(rows), largest, fastest, screen.symbols)
+    draw(drawing, screen)
+    result = {**names, **sizes, **asdict(measured), **best}
+    save_result(result, data.out, drawing, data.picture, title=f"{engine.method} heads")
 
 
 def picture(
-    found: Measured, conversations: int, largest: TreeShape, fastest: TreeShape, symbols: Symbols
+    measured: Measured, conversations: int, largest: TreeShape, fastest: TreeShape, symbols: Symbols
 ) -> Group:
     """Draw what was measured, and the tree to use.
 
     Args:
-        found: on so many conversations.
-        conversations: that were read.
-        largest: tree, which promises the most tokens per step.
-        fastest: tree, which promises the most tokens per second.
+        measured: loss and accuracy of the heads.
+        conversations: the number of those that were read.
+        largest: the tree that promises the most tokens per step.
+        fastest: the tree that promises the most tokens per second.
         symbols: to draw with.
     """
     from rich.console import Group
@@ -101,12 +101,14 @@ def picture(
 
     from ..display.head_pictures import accuracy_bars, accuracy_table, tree_picture
 
-    lines = [f"loss {found.loss:.4f} over {found.places} tokens of {conversations} conversations"]
+    lines = [
+        f"loss {measured.loss:.4f} over {measured.places} tokens of {conversations} conversations"
+    ]
     for name, shape in (("largest tree", largest), ("best tree here", fastest)):
-        tau = shape.expected_tau(found.accuracy)
+        tau = shape.expected_tau(measured.accuracy)
         lines.append(f"{name}: {len(shape)} nodes, {shape.depth} deep, tau {tau:.2f} to expect")
     return Group(
-        accuracy_bars(accuracy_table(found.accuracy), found.accuracy, symbols),
+        accuracy_bars(accuracy_table(measured.accuracy), measured.accuracy, symbols),
         Text("\n".join(lines)),
-        tree_picture(fastest, found.accuracy, symbols),
+        tree_picture(fastest, measured.accuracy, symbols),
     )

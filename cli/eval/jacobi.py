@@ -13,7 +13,7 @@ from nfox.errors import ContextError, UsageError
 from ..load import check, load_plain
 from ..options.dataclass_options import option
 from ..options.groups import DisplayArguments, MethodArguments, ModelArguments
-from .results import keep, tell_left_out
+from .results import report_left_out, save_result
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -54,7 +54,7 @@ class JacobiArguments:
 def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
     """Measure Jacobi decoding in fixed blocks, as CLLMs are: what iterations give, and how.
 
-    The engine's window slides instead, so that no guess is lost at the end of a block.
+    The chat's window slides instead, so that no guess is lost at the end of a block.
     """
     if arguments.data is None:
         raise UsageError("--data is missing", "nfox eval jacobi --model NAME --data FILE.jsonl")
@@ -68,24 +68,26 @@ def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
     from nfox.train.cllm.statistics import summarise
     from nfox.train.data.tasks import read
 
-    told = read(arguments.data, arguments.schemas, replies=False)
-    kept = tell_left_out(arguments.data, told).kept[: arguments.limit]
+    questions = read(arguments.data, arguments.schemas, replies=False)
+    conversations = report_left_out(arguments.data, questions)[: arguments.limit]
     engine = load_plain(model)
-    answers, refused = _answers(engine, kept, arguments)
-    found = summarise(answers, engine.stop_ids)
+    answers, refused = _answers(engine, conversations, arguments)
+    statistics = summarise(answers, engine.stop_ids)
     names = {"model": engine.model.name, "data": arguments.data, "n": arguments.n}
     limits = {"max_new_tokens": arguments.max_new_tokens, "refused": refused}
     screen = make_screen(DisplayArguments())
     edge = screen.console.width if screen.console.is_terminal else None
-    folded, whole = (
-        picture(found, answers, engine.model.tokenizer, screen.symbols, width)
+    folded, unfolded = (
+        picture(statistics, answers, engine.model.tokenizer, screen.symbols, width)
         for width in (edge, None)
     )
     draw(folded, screen)
     if refused:
-        print(f"{refused} of {len(kept)} questions were left out: too long", file=sys.stderr)
-    result = {**names, **limits, **asdict(found)}
-    keep(result, arguments.out, whole, arguments.picture, title="Jacobi iterations")
+        print(
+            f"{refused} of {len(conversations)} questions were left out: too long", file=sys.stderr
+        )
+    result = {**names, **limits, **asdict(statistics)}
+    save_result(result, arguments.out, unfolded, arguments.picture, title="Jacobi iterations")
 
 
 def _answers(
@@ -118,20 +120,20 @@ def _answers(
 
 
 def picture(
-    found: Iterations,
+    statistics: Iterations,
     answers: Sequence[Sequence[Block]],
     tokenizer: Any,
     symbols: Symbols,
     width: int | None = None,
 ) -> Group:
-    """Draw what was measured, and the block that says most.
+    """Draw the statistics of Jacobi iterations, and a block that represents all.
 
     Args:
-        found: on the answers.
-        answers: their blocks.
-        tokenizer: spells tokens.
+        statistics: of the answers.
+        answers: the blocks of each answer.
+        tokenizer: decodes the block's tokens.
         symbols: to draw with.
-        width: in cells that the block is folded to; None leaves it as wide as it is.
+        width: the cells that the block is folded to; None leaves it as wide as it is.
     """
     from rich.console import Group
     from rich.text import Text
@@ -139,28 +141,29 @@ def picture(
     from ..display.jacobi_picture import trajectory_picture
     from ..display.steps import visible_text
 
-    shown = representative_block(answers)
+    block = representative_block(answers)
     texts = {
-        token: visible_text(token, tokenizer, symbols) for state in shown.states for token in state
+        token: visible_text(token, tokenizer, symbols) for state in block.states for token in state
     }
-    odd = f" ({found.repetitive} repetitive ones left out)" if found.repetitive else ""
+    odd = f" ({statistics.repetitive} repetitive ones left out)" if statistics.repetitive else ""
     lines = [
-        f"{found.tokens} tokens in {found.blocks} blocks of {found.requests} answers{odd}",
-        f"tokens per iteration     {found.tokens_per_iteration:6.2f}",
-        f"iterations per block     {found.iterations_per_block:6.2f}, "
-        f"{found.converge_steps:.2f} until nothing changes",
-        f"fast-forwarded tokens    {found.fast_forwarded:6.2f} an iteration",
-        f"stationary tokens        {found.stationary_per_block:6.2f} a block, "
-        f"{found.stationary_per_request:.2f} an answer",
+        f"{statistics.tokens} tokens in {statistics.blocks} blocks of {statistics.requests} answers"
+        + odd,
+        f"tokens per iteration     {statistics.tokens_per_iteration:6.2f}",
+        f"iterations per block     {statistics.iterations_per_block:6.2f}, "
+        f"{statistics.converge_steps:.2f} until nothing changes",
+        f"fast-forwarded tokens    {statistics.fast_forwarded:6.2f} an iteration",
+        f"stationary tokens        {statistics.stationary_per_block:6.2f} a block, "
+        f"{statistics.stationary_per_request:.2f} an answer",
         "",
     ]
-    return Group(Text("\n".join(lines)), trajectory_picture(shown.states, texts, symbols, width))
+    return Group(Text("\n".join(lines)), trajectory_picture(block.states, texts, symbols, width))
 
 
 def representative_block(answers: Sequence[Sequence[Block]]) -> Block:
-    """Return a block to show: among the longest ones, the first one of usual speed."""
-    every = [block for answer in answers for block in answer]
-    length = max(len(block.tokens) for block in every)
-    whole = [block for block in every if len(block.tokens) == length]
-    usual = sorted(len(block.states) for block in whole)[len(whole) // 2]
-    return next(block for block in whole if len(block.states) == usual)
+    """Return the first of the longest blocks that took the median number of iterations."""
+    blocks = [block for answer in answers for block in answer]
+    length = max(len(block.tokens) for block in blocks)
+    longest = [block for block in blocks if len(block.tokens) == length]
+    median = sorted(len(block.states) for block in longest)[len(longest) // 2]
+    return next(block for block in longest if len(block.states) == median)

@@ -10,8 +10,8 @@ from typing import Annotated
 from ..load import check, load_plain
 from ..options.dataclass_options import option
 from ..options.groups import MethodArguments, ModelArguments
-from .answering import needed
-from .results import tell_left_out
+from .answering import required
+from .results import report_left_out
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,16 @@ class LossArguments:
 
 def loss(model: ModelArguments, arguments: LossArguments) -> None:
     """Measure the loss of a model on held-out replies, a mean over their tokens."""
-    data = needed(arguments.data, "--data", "nfox eval loss --model NAME --data FILE.jsonl")
+    data = required(arguments.data, "--data", "nfox eval loss --model NAME --data FILE.jsonl")
     check(model, MethodArguments())
     from nfox.train.data.rows import Rows
     from nfox.train.data.tasks import read
     from nfox.train.held_out_loss import held_out_loss
 
-    found = tell_left_out(data, read(data, arguments.schemas))
-    kept = found.kept[: arguments.limit]
+    conversations = report_left_out(data, read(data, arguments.schemas))[: arguments.limit]
     engine = load_plain(model)
     length = min(arguments.max_length, engine.max_context)
-    rows = Rows(kept, engine.template, engine.model.tokenizer, length)
+    rows = Rows(conversations, engine.template, engine.model.tokenizer, length)
     mean, count = held_out_loss(engine.model.target, rows)
     print(f"loss {mean:.4f} per token (perplexity {math.exp(mean):.2f})")
     print(f"over {count} tokens of the replies in {len(rows)} conversations of {data}")

@@ -1,4 +1,4 @@
-"""What all evaluations share: they say what they left out, and keep what they have shown."""
+"""What all evaluations share: they report records that they left out, and save their results."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ if TYPE_CHECKING:
     from nfox.train.data.conversations import Conversations
 
 
-def tell_left_out(data: str, found: Conversations) -> Conversations:
-    """Say on stderr what was read where it is not all that there is; return it.
+def report_left_out(data: str, conversations: Conversations) -> list[list[Message]]:
+    """Return the conversations of a data set; print to stderr what was left out of it, if anything.
 
     Args:
-        data: where it was read.
-        found: there.
+        data: the file or data set, for the message.
+        conversations: that were read from it.
     """
-    if _lost(found):
-        print(f"nfox: {data}: {found.describe()}", file=sys.stderr)
-    return found
+    if _lost(conversations):
+        print(f"nfox: {data}: {conversations.describe()}", file=sys.stderr)
+    return conversations.kept
 
 
-def all_of(data: str, found: Conversations, expected: str) -> list[list[Message]]:
-    """Return what was read, where a score over a part of it would be another score.
+def require_all(data: str, conversations: Conversations, expected: str) -> list[list[Message]]:
+    """Return the conversations of a data set, for a score that a part of it would change.
 
     Args:
-        data: where it was read.
-        found: there.
-        expected: layout of a record.
+        data: the file or data set, for errors.
+        conversations: that were read from it.
+        expected: the layout of a record, for errors.
 
     Raises:
-        UsageError: if anything was left out.
+        UsageError: if a record was left out.
     """
-    if lost := _lost(found):
+    if lost := _lost(conversations):
         raise UsageError(
             f"{data}: {lost} of its records cannot be read as they are, so the score would be "
             "over others",
             f"expected {expected}",
         )
-    return found.kept
+    return conversations.kept
 
 
-def _lost(found: Conversations) -> int:
-    return found.skipped + found.cut + found.unanswered
+def _lost(conversations: Conversations) -> int:
+    return conversations.skipped + conversations.cut + conversations.unanswered
 
 
-def keep(
+def save_result(
     result: Mapping[str, Any],
     out: Path | None,
     picture: RenderableType,
     drawing: Path | None,
     title: str,
 ) -> None:
-    """Write what was measured and shown, and say where.
+    """Write a result and its picture, and print where they are.
 
     Args:
-        result: as JSON.
-        out: where it goes, if anywhere.
-        picture: of it.
-        drawing: where that goes, if anywhere.
+        result: as JSON has it.
+        out: the file for the result, if any.
+        picture: what was drawn of it.
+        drawing: the SVG file for the picture, if any.
         title: of the picture.
     """
     from ..display.pictures import save

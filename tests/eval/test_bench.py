@@ -419,11 +419,11 @@ def test_every_layout_is_asked(record: Any, turns: tuple[str, ...], tmp_path: Pa
     file = tmp_path / "some.jsonl"
     file.write_text("\n".join(json.dumps(one) for one in (record, {"other": 1}, record)) + "\n")
     found = read(str(file))
-    assert [task.turns for task in found.kept] == [turns] * 2
+    assert [task.turns for task in found.tasks] == [turns] * 2
     assert found.skipped == 1
-    assert found.kept[0].category == record.get("category", "some")
-    assert [len(task.turns) for task in read(f"x={file}", limit=1, turns=1).kept] == [1]
-    assert read(f"x={file}", limit=1).kept[0].category == record.get("category", "x")
+    assert found.tasks[0].category == record.get("category", "some")
+    assert [len(task.turns) for task in read(f"x={file}", limit=1, turns=1).tasks] == [1]
+    assert read(f"x={file}", limit=1).tasks[0].category == record.get("category", "x")
 
 
 def test_a_limit_leaves_some_of_all_categories(tmp_path: Path) -> None:
@@ -431,10 +431,10 @@ def test_a_limit_leaves_some_of_all_categories(tmp_path: Path) -> None:
     kinds = ["writing"] * 4 + ["math"] * 3 + ["rag"]
     records = [{"question_id": n, "category": kind, "turns": ["a"]} for n, kind in enumerate(kinds)]
     file.write_text("\n".join(map(json.dumps, records)))
-    found = read(f"x={file}", limit=5).kept
+    found = read(f"x={file}", limit=5).tasks
     assert [task.id for task in found] == ["x-0", "x-1", "x-4", "x-5", "x-7"]
     # Spec-Bench has six tasks, and MT-bench's eight categories are one of them.
-    kept = read(f"spec-bench={file}").kept
+    kept = read(f"spec-bench={file}").tasks
     assert [task.category for task in kept] == ["multi-turn"] * 7 + ["rag"]
 
 
@@ -447,5 +447,5 @@ def test_mistakes_about_prompts_are_one_line(tmp_path: Path) -> None:
 
 
 def test_the_demo_has_all_categories_early() -> None:
-    assert len({task.category for task in read("demo", limit=6).kept}) == 3
-    assert len({task.id for task in read("demo").kept}) == len(read("demo").kept)
+    assert len({task.category for task in read("demo", limit=6).tasks}) == 3
+    assert len({task.id for task in read("demo").tasks}) == len(read("demo").tasks)

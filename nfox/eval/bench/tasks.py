@@ -1,10 +1,10 @@
-"""What a benchmark asks: published sets by name, or files."""
+"""The tasks of a benchmark: published sets by name, or files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ SOURCES = {
     SPEC_BENCH: f"{_GITHUB}/hemingkx/Spec-Bench/main/data/spec_bench/question.jsonl",
     "spider": "xlangai/spider:validation",
 }
-"""Where sets lie that have a name: on the hub, or where they were published."""
+"""Where the sets that have a name lie: on the hub, or at the address of their publication."""
 
 _MT_BENCH = frozenset(
     ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
@@ -64,109 +64,111 @@ LAYOUTS = f'{{"turns": [text]}}, {{"prompt": text}}, {task_data.TASKS}, or conve
 
 
 @dataclass(frozen=True)
-class Tasks:
-    """What was found.
+class TaskList:
+    """The tasks that were read.
 
     Args:
-        kept: to be asked.
-        skipped: records that ask nothing.
+        tasks: conversations to hold.
+        skipped: the number of records that ask nothing.
     """
 
-    kept: list[Task]
+    tasks: list[Task]
     skipped: int = 0
 
 
 def read(
-    given: str,
+    sources: str,
     limit: int | None = None,
     turns: int | None = None,
     schemas: Path | None = None,
-    cache_dir: str | None = None,
-) -> Tasks:
-    """Read tasks.
+) -> TaskList:
+    """Read the tasks of a benchmark.
 
     Args:
-        given: names of sets, files, dataset ids on the hub, or NAME=FILE, separated by commas; the
-            name becomes the category of tasks that have none.
-        limit: so many of each at most, from all of its categories in turn.
-        turns: of a conversation at most.
-        schemas: of Spider's databases, see `nfox.train.data.tasks.read`.
-        cache_dir: where downloads are kept.
+        sources: names of sets, files, dataset ids on the hub, or NAME=FILE, separated by commas;
+            the name becomes the category of tasks that have none.
+        limit: tasks of each source at most, taken from all of its categories in turn.
+        turns: turns of a conversation at most.
+        schemas: the schemas of Spider's databases, see `nfox.train.data.tasks.read`.
 
     Raises:
-        UsageError: if there is nothing of a name, or nothing to ask in it.
+        UsageError: if there is no such source, or nothing to ask in it.
     """
     databases = task_data.Databases(schemas)
-    kept: list[Task] = []
+    tasks: list[Task] = []
     skipped = 0
-    for part in filter(None, map(str.strip, given.split(","))):
-        found = _read(part, databases, cache_dir)
-        if not found.kept:
-            raise UsageError(f"{part}: nothing to ask in it", f"expected {LAYOUTS}")
-        kept += [replace(task, turns=task.turns[:turns]) for task in _some(found.kept, limit)]
+    for source in filter(None, map(str.strip, sources.split(","))):
+        found = _demo() if source == "demo" else _read(source, databases)
+        if not found.tasks:
+            raise UsageError(f"{source}: nothing to ask in it", f"expected {LAYOUTS}")
+        limited = found.tasks if limit is None else _of_all_categories(found.tasks, limit)
+        tasks += [replace(task, turns=task.turns[:turns]) for task in limited]
         skipped += found.skipped
-    if not kept:
+    if not tasks:
         raise UsageError("no prompts", f"name a file, or some of demo, {', '.join(SOURCES)}")
-    return Tasks(kept, skipped)
+    return TaskList(tasks, skipped)
 
 
-def _some(tasks: Sequence[Task], limit: int | None) -> list[Task]:
-    """Return so many at most, in their order, of all categories alike."""
-    if limit is None:
-        return list(tasks)
-    kinds: dict[str, list[int]] = {}
-    for place, task in enumerate(tasks):
-        kinds.setdefault(task.category, []).append(place)
-    turns = (place for turn in zip_longest(*kinds.values()) for place in turn if place is not None)
-    return [tasks[place] for place in sorted(islice(turns, limit))]
+def _of_all_categories(tasks: Sequence[Task], limit: int) -> list[Task]:
+    """Return so many tasks at most, in their order, of all categories alike."""
+    by_category: dict[str, list[int]] = {}
+    for index, task in enumerate(tasks):
+        by_category.setdefault(task.category, []).append(index)
+    in_turn = chain.from_iterable(zip_longest(*by_category.values()))
+    chosen = islice((index for index in in_turn if index is not None), limit)
+    return [tasks[index] for index in sorted(chosen)]
 
 
-def _read(part: str, databases: task_data.Databases, cache_dir: str | None) -> Tasks:
-    if part == "demo":
-        made = [
-            Task(f"{kind}-{place}", kind, (text,))
-            for kind, texts in DEMO.items()
-            for place, text in enumerate(texts)
+def _demo() -> TaskList:
+    """Return the questions for the embedded model."""
+    return TaskList(
+        [
+            Task(f"{category}-{number}", category, (text,))
+            for category, texts in DEMO.items()
+            for number, text in enumerate(texts)
         ]
-        return Tasks(made)
-    name, equals, source = part.partition("=")
-    if not equals and part not in SOURCES and "/" not in part and not Path(part).exists():
+    )
+
+
+def _read(source: str, databases: task_data.Databases) -> TaskList:
+    """Read one source, of any known layout."""
+    name, equals, location = source.partition("=")
+    if not equals and source not in SOURCES and "/" not in source and not Path(source).exists():
         raise UsageError(
-            f"{part}: there is no such file, and no set of that name",
+            f"{source}: there is no such file, and no set of that name",
             f"known are demo, {', '.join(SOURCES)}; a dataset on the hub is OWNER/NAME",
         )
     if not equals or "/" in name:  # an address may have one in it
-        name, source = (part, SOURCES[part]) if part in SOURCES else (Path(part).stem, part)
-    return _tasks(records(source, cache_dir), name, databases)
-
-
-def _tasks(found: Iterable[Any], name: str, databases: task_data.Databases) -> Tasks:
-    kept: list[Task] = []
+        name, location = (
+            (source, SOURCES[source]) if source in SOURCES else (Path(source).stem, source)
+        )
+    tasks: list[Task] = []
     skipped = 0
-    for place, record in enumerate(found):
+    for number, record in enumerate(records(location)):
         turns = _turns(record, databases)
         if not turns:
             skipped += 1
             continue
-        known = record if isinstance(record, Mapping) else {}
-        label = next((known[key] for key in _NAMES if key in known), None)
-        category = known.get("category") or name
+        fields = record if isinstance(record, Mapping) else {}
+        label = next((fields[key] for key in _NAMES if key in fields), number)
+        category = fields.get("category") or name
         if name == SPEC_BENCH and category in _MT_BENCH:
             category = "multi-turn"  # one of its six tasks
-        kept.append(Task(f"{name}-{place if label is None else label}", str(category), turns))
-    return Tasks(kept, skipped)
+        tasks.append(Task(f"{name}-{number if label is None else label}", str(category), turns))
+    return TaskList(tasks, skipped)
 
 
 def _turns(record: Any, databases: task_data.Databases) -> tuple[str, ...]:
     """Return what a person says in a record of any known layout."""
     if isinstance(record, Mapping):
         for key in ("turns", "prompt"):
-            said = record.get(key)
-            said = [said] if isinstance(said, str) else said
-            if isinstance(said, list) and said and all(isinstance(turn, str) for turn in said):
-                return tuple(said)
-    asks = task_data.question(record, databases)
-    if asks is not None:
-        return (asks,)
-    asked = gather([record], replies=False).kept
-    return tuple(message.content for message in asked[0] if message.role == "user") if asked else ()
+            value = record.get(key)
+            turns = [value] if isinstance(value, str) else value
+            if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
+                return tuple(turns)
+    question = task_data.question(record, databases)
+    if question is not None:
+        return (question,)
+    conversations = gather([record], replies=False).kept
+    messages = conversations[0] if conversations else []
+    return tuple(message.content for message in messages if message.role == "user")
