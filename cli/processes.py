@@ -13,10 +13,10 @@ from nfox.errors import UsageError
 from .options.groups import ModelArguments
 
 if TYPE_CHECKING:
-    from nfox.files.jsonl import Share
+    from nfox.files.jsonl import WorkShare
 
 
-def own_share(model: ModelArguments, gpus: int, *, loads: bool = True) -> Share:
+def own_share(model: ModelArguments, gpus: int, *, loads: bool = True) -> WorkShare:
     """Return this process's share of the work, hide the GPUs of the other processes, and silence
     warnings in all processes but the first.
 
@@ -33,9 +33,9 @@ def own_share(model: ModelArguments, gpus: int, *, loads: bool = True) -> Share:
         hide_other_gpus(int(local_rank or 0), gpus)
     if local_rank is not None:  # where one fails, the launcher ends the others: not in mid-drawing
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from nfox.files.jsonl import Share
+    from nfox.files.jsonl import WorkShare
 
-    share = Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    share = WorkShare(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     if share.rank:
         logging.getLogger("nfox").setLevel(logging.ERROR)
     return share

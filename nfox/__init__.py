@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from nfox.models.options import ModelOptions
     from nfox.reply import Reply, Request, Settings, Update
     from nfox.reply_stream import ReplyStream
+    from nfox.text.messages import Message
     from nfox.text.stream import Piece
-    from nfox.text.template import Message
 
 _ROOT = Path(__file__).resolve().parent.parent
 if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "cli").is_dir():
@@ -28,7 +28,7 @@ if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "cli").is_dir():
 _HOMES = {
     "Conversation": "conversation",
     "Engine": "engine",
-    "Message": "text.template",
+    "Message": "text.messages",
     "ModelOptions": "models.options",
     "NfoxError": "errors",
     "Piece": "text.stream",

@@ -14,7 +14,7 @@ from nfox.errors import NfoxError, UsageError
 from nfox.files.atomic import write_text
 from nfox.files.jsonl import finished_ids, locked
 from nfox.reply import Reply
-from nfox.text.template import Message
+from nfox.text.messages import Message
 
 _LAYOUTS = '{"id", "prompt"}, {"id", "messages": [{"role", "content"}]} or {"id", "turns": [text]}'
 _SEEDS = 1024  # replies a prompt may use, so that its noise does not depend on other prompts

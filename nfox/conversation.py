@@ -16,8 +16,8 @@ from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.reply import Reply, Update
 from nfox.reply_stream import ReplyStream
-from nfox.text.stream import spelled
-from nfox.text.template import Message
+from nfox.text.messages import Message
+from nfox.text.stream import decode_text
 
 FORMAT = "nfox.conversation/1"
 
@@ -138,7 +138,7 @@ class Conversation:
             return [*asked[:-1], Message("assistant", begun.content + reply.text)]
         ids = (*begun.ids, *reply.ids)
         # Spelled anew: the cut may have been inside a character.
-        text = spelled(self.engine.model.tokenizer, ids).removeprefix(" ")
+        text = decode_text(self.engine.model.tokenizer, ids).removeprefix(" ")
         return [*asked[:-1], Message("assistant", text, ids)]
 
     def undo(self) -> str | None:

@@ -24,9 +24,9 @@ from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
 from nfox.reply import Reply, Request, Settings, Update
 from nfox.reply_stream import ReplyStream
-from nfox.text.messages import Messages, as_messages
-from nfox.text.stream import Piece, TextStream, spelled
-from nfox.text.template import Message, Template
+from nfox.text.messages import Message, Messages, as_messages
+from nfox.text.stream import Piece, TextStream, decode_text
+from nfox.text.template import Template
 
 _FREED = ("model", "drafter", "cache", "_inputs", "_loader")
 """What `Engine.close` gives back: all that holds weights or cached states."""
@@ -396,10 +396,10 @@ def agree(tokenizer: Any, reply: Reply, text: TextStream, begun: tuple[int, ...]
     reply.text = text.text
     if not text.stopped:
         return
-    before = spelled(tokenizer, begun)
+    before = decode_text(tokenizer, begun)
 
     def spelled_reply() -> str:
-        after = spelled(tokenizer, [*begun, *reply.ids])[len(before) :]
+        after = decode_text(tokenizer, [*begun, *reply.ids])[len(before) :]
         return after if begun else after.removeprefix(" ")
 
     while reply.ids and len(spelled_reply()) > len(text.text):

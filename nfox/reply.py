@@ -13,8 +13,8 @@ from nfox.decoding.sampling import Sampling
 from nfox.decoding.stats import Stats
 from nfox.decoding.verify import Rule
 from nfox.errors import UsageError
+from nfox.text.messages import Message
 from nfox.text.stream import Piece
-from nfox.text.template import Message
 
 Finish = FinishReason | Literal["interrupt"]
 """Why a reply ended; "interrupt" where it was cancelled, or has not ended yet."""

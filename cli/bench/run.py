@@ -262,14 +262,14 @@ def _result(
 
 def _write_more(made: Bench, trials: Sequence[Trial], results: ResultArguments, name: str) -> None:
     """Write what needs more than the figures."""
-    from nfox.text.stream import spelled
+    from nfox.text.stream import decode_text
 
     if results.answers is not None:
         peers = {one.name for one in made.entrants if one.kind == "peer"}
         engine = made.engine
 
         def decode(ids: Sequence[int]) -> str:
-            return spelled(engine.model.tokenizer, ids).strip()
+            return decode_text(engine.model.tokenizer, ids).strip()
 
         files = write_answers(results.answers, trials, made.tasks, decode, name, peers)
         print(f"answers of {len(files)} written to {results.answers}", file=sys.stderr)

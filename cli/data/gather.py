@@ -15,7 +15,7 @@ from ..display.progress import progress_bar
 if TYPE_CHECKING:
     from collections import Counter
 
-    from nfox.files.jsonl import Share
+    from nfox.files.jsonl import WorkShare
     from nfox.train.cllm.collect import Collected
     from nfox.train.data.self_distillation import Replayed
 
@@ -24,7 +24,7 @@ Kept = TypeVar("Kept", "Replayed", "Collected")
 
 
 def gather(
-    out: Path, facts: dict[str, Any], share: Share, count: int, work: Callable[[OnDone], Kept]
+    out: Path, facts: dict[str, Any], share: WorkShare, count: int, work: Callable[[OnDone], Kept]
 ) -> tuple[Kept, Counter[str] | None]:
     """Do a process's share of the work and say what came of it.
 

@@ -19,7 +19,7 @@ from .gather import OnDone, gather
 if TYPE_CHECKING:
     from collections import Counter
 
-    from nfox.text.template import Message
+    from nfox.text.messages import Message
     from nfox.train.cllm.collect import Collected
     from nfox.train.data.conversations import Conversations
 

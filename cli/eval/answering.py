@@ -76,8 +76,8 @@ class Answering:
         from nfox.batch import remaining
         from nfox.files import provenance
         from nfox.files.atomic import reporting_full_disk
-        from nfox.files.jsonl import Share, append, finished_ids
-        from nfox.text.template import Message
+        from nfox.files.jsonl import WorkShare, append, finished_ids
+        from nfox.text.messages import Message
 
         questions = [
             [Message("user", "".join([*(m.content for m in prompt.opening), *prompt.questions]))]
@@ -90,7 +90,7 @@ class Answering:
                 out, "what was written is whole", "free some space, and go on"
             ):
                 run = {"command": command_line(), "data": data}
-                provenance.begin(out, run | facts, Share())
+                provenance.begin(out, run | facts, WorkShare())
                 self._ask(todo, partial(append, out))
         lines = {line["id"]: line for line in self._judged_anew(out)}
         return [lines[prompt.id] for prompt in prompts[:limit]]

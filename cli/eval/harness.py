@@ -70,7 +70,7 @@ def humaneval(
     model = model if how.instruct else _without_template(model)
     from nfox.batch import BatchPrompt
     from nfox.eval.answers.extract import FUNCTION_ENDS, whole_function
-    from nfox.text.template import Message
+    from nfox.text.messages import Message
 
     expected = {"task_id", "prompt", "entry_point"}
     problems = _tasks(data, "a problem of HumanEval", expected)
@@ -146,7 +146,7 @@ def spider(
 
 def _hint_at_sql(engine: Engine) -> None:
     """Print a warning if the template does not ask for SQL: the prompt alone does not."""
-    from nfox.text.template import Message
+    from nfox.text.messages import Message
 
     segments = engine.template.segments([Message("user", "")])
     if "sql" not in "".join(segment.text for segment in segments).lower():

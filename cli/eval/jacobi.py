@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from nfox.engine import Engine
-    from nfox.text.template import Message
+    from nfox.text.messages import Message
     from nfox.train.cllm.blocks import Block
     from nfox.train.cllm.statistics import Iterations
 

@@ -16,7 +16,7 @@ from ..output_files import write_out
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from nfox.text.template import Message
+    from nfox.text.messages import Message
     from nfox.train.data.conversations import Conversations
 
 

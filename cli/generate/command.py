@@ -22,7 +22,7 @@ from .answering import answer_all
 if TYPE_CHECKING:
     from nfox.batch import BatchPrompt
     from nfox.engine import Engine
-    from nfox.files.jsonl import Share
+    from nfox.files.jsonl import WorkShare
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def generate(
         )
 
 
-def _prompts(files: FileArguments, share: Share) -> list[BatchPrompt]:
+def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
     """Return the prompts of the arguments, of a file or of stdin.
 
     Raises:

@@ -25,7 +25,7 @@ from .answering import answer_all
 if TYPE_CHECKING:
     from nfox.batch import BatchPrompt
     from nfox.engine import Engine
-    from nfox.files.jsonl import Share
+    from nfox.files.jsonl import WorkShare
 
 
 def depends_on(
@@ -41,7 +41,7 @@ def depends_on(
 def add_answers(
     out: Path,
     prompts: Sequence[BatchPrompt],
-    share: Share,
+    share: WorkShare,
     load: Callable[[], Engine],
     options: dict[str, Any],
 ) -> int:
@@ -81,7 +81,7 @@ def add_answers(
 def _answer_share(
     out: Path,
     prompts: Sequence[BatchPrompt],
-    share: Share,
+    share: WorkShare,
     load: Callable[[], Engine],
     options: dict[str, Any],
     answered: Answered,

@@ -17,7 +17,7 @@ from nfox.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkShare:
     """Which part of the work is this process's: every `size`-th piece, from `rank` on.
 
     Args:

@@ -16,8 +16,8 @@ from typing import Any
 from nfox.errors import UsageError
 from nfox.files.atomic import write_text
 from nfox.files.hub import read_json
-from nfox.files.jsonl import Share, finished_ids, locked
-from nfox.text.template import Message
+from nfox.files.jsonl import WorkShare, finished_ids, locked
+from nfox.text.messages import Message
 
 Facts = dict[str, Any]
 _LINELESS = "without_lines"
@@ -79,7 +79,7 @@ def _difference(name: str, stored: Facts, asked: Facts) -> str:
     return f"{name} {stored.get(name)}, not {asked[name]}"
 
 
-def begin(out: Path, facts: Facts, share: Share) -> None:
+def begin(out: Path, facts: Facts, share: WorkShare) -> None:
     """Write down where a file comes from, before there is any of it.
 
     Args:
@@ -125,7 +125,7 @@ def add_lineless(out: Path, name: str) -> None:
 
 
 def finish(
-    out: Path, share: Share, counts: Mapping[str, int], seconds: float
+    out: Path, share: WorkShare, counts: Mapping[str, int], seconds: float
 ) -> Counter[str] | None:
     """Add what came of a process's share; return what came of all, once all are finished.
 

@@ -22,7 +22,7 @@ def available(model: str) -> list[str]:
     return sorted(file.parent.name for file in _beside(model).glob(f"*/{_CONFIG}"))
 
 
-def place(model: str, adapter: str) -> str:
+def location(model: str, adapter: str) -> str:
     """Return the folder or hub id of an adapter.
 
     Args:

@@ -180,7 +180,7 @@ def _adapted(model: Any, folder: str, options: ModelOptions) -> Any:
             "memory",
             "a higher --max-memory, or a merged model",
         )
-    name = adapters.place(folder, str(options.adapter))
+    name = adapters.location(folder, str(options.adapter))
     adapted = PeftModel.from_pretrained(
         model, name, cache_dir=options.cache_dir, local_files_only=options.offline
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from nfox.decoding.cache import KVCache, common_prefix
-from nfox.text.template import Message
+from nfox.text.messages import Message
 
 _REPLIES = 4096  # remembered at most; a digest and a few hundred numbers each
 

@@ -31,7 +31,7 @@ from nfox.serve.jobs import Delta, Question
 from nfox.serve.requests import Served
 from nfox.serve.responses import Json, TextAnswer
 from nfox.serve.schemas import MOST_TURNS, Generating
-from nfox.text.template import Message
+from nfox.text.messages import Message
 
 _MARK = "\x02{}\x03"
 _MARKED = re.compile("\x02(system|user|assistant)\x03")

@@ -12,8 +12,8 @@ from nfox.errors import NfoxError
 from nfox.reply import Reply, Settings
 from nfox.serve.errors import Late
 from nfox.serve.logprobs import Score
+from nfox.text.messages import Message
 from nfox.text.stream import Piece
-from nfox.text.template import Message
 
 
 @dataclass(frozen=True)

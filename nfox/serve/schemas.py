@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from nfox.text.template import Message
+from nfox.text.messages import Message
 
 MOST_CHOICES = 16
 """Replies to one request, at most."""

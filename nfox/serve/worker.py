@@ -26,8 +26,8 @@ from nfox.serve.errors import Late, OutOfMemory, Stopping
 from nfox.serve.fair_queue import FairQueue
 from nfox.serve.jobs import Asked, Delta, Finished, Job, Question
 from nfox.serve.logprobs import Score, scores
-from nfox.text.stream import spelled
-from nfox.text.template import Message
+from nfox.text.messages import Message
+from nfox.text.stream import decode_text
 
 log = logging.getLogger(__name__)
 
@@ -244,10 +244,10 @@ def _of(tokenizer: Any, begun: Sequence[int], reply: Reply, told: Sequence[Score
     if reply.ids or not reply.text:
         return len(reply.ids)
     # It was cut inside a token, so that its tokens are not known any more.
-    before = spelled(tokenizer, begun)
+    before = decode_text(tokenizer, begun)
     for count in range(1, len(told)):
         ids = [score.token for score in told[:count]]
-        text = spelled(tokenizer, [*begun, *ids])[len(before) :]
+        text = decode_text(tokenizer, [*begun, *ids])[len(before) :]
         if len(text if begun else text.removeprefix(" ")) >= len(reply.text):
             return count
     return len(told)

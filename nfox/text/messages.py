@@ -1,12 +1,29 @@
-"""Messages in the forms in which people write them."""
+"""The messages of a conversation, and the forms in which people write them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nfox.errors import UsageError
-from nfox.text.template import Message
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation.
+
+    Args:
+        role: "system", "user" or "assistant".
+        content: the text of the turn.
+        ids: the token ids of a reply exactly as they were generated, without the one that stopped
+            it; None where only the text is known.
+    """
+
+    role: str
+    content: str
+    ids: tuple[int, ...] | None = None
+
 
 Messages = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 """A question as text, one message, or a conversation; a mapping has "role" and "content"."""

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfox.errors import ModelError
-from nfox.text.template import HINT, Message, Segment, Template, Turn
+from nfox.text.template import HINT, Template, Turn
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     from transformers import PreTrainedTokenizerBase as Tokenizer
-
-__all__ = ["Message", "Segment", "Template", "available", "resolve"]
 
 _NOTES = {"description", "models", "overrides_tokenizer"}
 _COMMON = _NOTES | {"name", "system_message", "stop_str", "stop_token_ids"}

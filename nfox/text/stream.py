@@ -68,17 +68,17 @@ def sanitize(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
-def spelled(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Return the text of ids, without special tokens."""
-    as_they_are = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    return str(tokenizer.decode(list(ids), **as_they_are))
+def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Return the text of token ids, without the text of special tokens."""
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    return str(tokenizer.decode(list(ids), **options))
 
 
 class TextStream:
     """The text of one reply, as its tokens arrive.
 
-    The pieces joined are `spelled(tokenizer, ids)`, cut at the first stop string; with `context`
-    they are what the ids add to its text.
+    The texts of the pieces, joined, are `decode_text(tokenizer, ids)` up to the first stop string;
+    with `context` they are what the ids add to the text of the context.
 
     Args:
         tokenizer: the target's.
@@ -150,7 +150,7 @@ class TextStream:
         return pieces + self._emit(rest)
 
     def _decode(self) -> str:
-        return spelled(self._tokenizer, self._ids)
+        return decode_text(self._tokenizer, self._ids)
 
     def _emit(self, pieces: list[Piece]) -> list[Piece]:
         """Let pieces go."""

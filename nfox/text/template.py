@@ -14,24 +14,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nfox.errors import ModelError, NfoxError
+from nfox.text.messages import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 Turn = dict[str, str]
 HINT = "choose one with --conv-template NAME; `--conv-template list` shows them all"
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation: its role ("system", "user", "assistant") and its text.
-
-    `ids` are a reply's tokens exactly as generated, without the one that stopped it.
-    """
-
-    role: str
-    content: str
-    ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

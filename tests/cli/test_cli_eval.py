@@ -243,7 +243,7 @@ PROMPTS = {
 @pytest.mark.parametrize("kind", CLLM_TEMPLATES)
 def test_every_type_of_cllm_gets_its_own_prompt(kind: Any) -> None:
     """A published chat gives all of them the prompt for code, by `if type == "a" or "b"`."""
-    from nfox.text.template import Message
+    from nfox.text.messages import Message
 
     template = resolve(folder.tokenizer(), ModelArguments(cllm_type=kind).conv_template)  # type: ignore[arg-type]
     segments = template.segments([Message("user", "Q")])

@@ -34,7 +34,7 @@ from nfox.loader import load
 from nfox.models.options import LoadedModel, ModelOptions
 from nfox.models.transformers_target import TransformersTarget
 from nfox.reply import Settings
-from nfox.text.template import Message
+from nfox.text.messages import Message
 
 gguf = pytest.importorskip("gguf")
 

@@ -23,8 +23,8 @@ from nfox.eval.answers.extract import (
 from nfox.heads.base import IGNORE
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
+from nfox.text.messages import Message
 from nfox.text.resolve import resolve
-from nfox.text.template import Message
 from nfox.train.data.rows import Rows
 from nfox.train.held_out_loss import held_out_loss
 

@@ -105,13 +105,13 @@ def test_on_a_quantised_base_nothing_of_it_is_rounded_away(
 def test_its_name_is_enough(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert adapters.available(model) == ["cllm", "other"]
     assert adapters.available(str(tmp_path)) == adapters.available("someone/model") == []
-    beside = adapters.place(model, "other")
+    beside = adapters.location(model, "other")
     assert beside == str(Path(model, "nfox", "adapters", "other"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other").mkdir()  # what lies beside the model comes first
-    assert adapters.place(model, "other") == beside
-    assert adapters.place(model, beside) == beside
-    assert adapters.place(model, "someone/lora") == "someone/lora"
+    assert adapters.location(model, "other") == beside
+    assert adapters.location(model, beside) == beside
+    assert adapters.location(model, "someone/lora") == "someone/lora"
 
 
 @pytest.mark.parametrize("wrong", ["clm", "./someone/lora", "a/b/c", "/nowhere/at/all", "~/none"])
@@ -142,7 +142,7 @@ def test_what_fails_changes_nothing(model: str, tmp_path: Path) -> None:
     talking = chat(model, "cllm")
     expected, before = answer(talking), vars(talking).copy()
     wrong = tmp_path / "wrong"
-    shutil.copytree(adapters.place(model, "other"), wrong)
+    shutil.copytree(adapters.location(model, "other"), wrong)
     (wrong / "adapter_model.safetensors").write_bytes(b"nothing")
     for name in ("absent", str(wrong)):
         with pytest.raises(ModelError):

@@ -14,7 +14,7 @@ from nfox.decoding.tree import TokenTree
 from nfox.serve.cache_pool import Caches, Replies
 from nfox.serve.errors import Busy
 from nfox.serve.fair_queue import FairQueue
-from nfox.text.template import Message
+from nfox.text.messages import Message
 
 TEXT = [*PROMPT, *reversed(PROMPT), *PROMPT]
 

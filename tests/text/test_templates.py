@@ -24,7 +24,8 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from nfox.errors import ModelError, NfoxError
-from nfox.text.resolve import Message, available, resolve
+from nfox.text.messages import Message
+from nfox.text.resolve import available, resolve
 
 WORDS = ["USER:", "ASSISTANT:", "Hi", "how", "are", "you?", "Fine,", "thanks!", "A", "chat"]
 WORDS += ["[INST]", "user", "assistant", "über", "数", "😀"]

@@ -31,7 +31,7 @@ from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions, Quantisation
 from nfox.models.transformers_target import TransformersTarget
 from nfox.reply import Settings
-from nfox.text.template import Message
+from nfox.text.messages import Message
 from nfox.train.cllm import branch_attention as branches
 from nfox.train.cllm.blocks import blocks
 from nfox.train.cllm.branch_attention import Branches, Woven

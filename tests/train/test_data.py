@@ -18,8 +18,9 @@ import pytest
 
 from nfox.errors import NfoxError, UsageError
 from nfox.heads.base import IGNORE
+from nfox.text.messages import Message
 from nfox.text.resolve import resolve
-from nfox.text.template import Message, Template
+from nfox.text.template import Template
 from nfox.train.data.conversations import gather, normalise, read
 from nfox.train.data.rows import Rows, collate
 

@@ -24,7 +24,7 @@ from nfox.loader import load
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
 from nfox.reply import Settings
-from nfox.text.template import Message
+from nfox.text.messages import Message
 from nfox.train import sharding as spread
 from nfox.train.data.rows import collate
 from nfox.train.heads.base_model import TrainedBase

@@ -15,10 +15,11 @@ from full_disk import room
 
 from nfox import load
 from nfox.errors import NfoxError, UsageError
-from nfox.files.jsonl import Share, append, finished_ids
+from nfox.files.jsonl import WorkShare, append, finished_ids
 from nfox.models.options import ModelOptions
 from nfox.reply import Settings
-from nfox.text.template import Message, Template
+from nfox.text.messages import Message
+from nfox.text.template import Template
 from nfox.train.data.api_client import Server
 from nfox.train.data.conversations import Conversations, gather, read
 from nfox.train.data.local_answers import Answerer, Answers, Local
@@ -97,7 +98,7 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_several_processes_share_the_work(tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
     for rank in range(2):
-        replay(ASKED, Echo(), out, share=Share(rank, 2))
+        replay(ASKED, Echo(), out, share=WorkShare(rank, 2))
     assert sorted(lines(out)) == ["0", "1", "2"]
     assert len(out.read_text().splitlines()) == 3
 

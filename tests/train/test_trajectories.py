@@ -27,9 +27,9 @@ from nfox.cli.app import app
 from nfox.cli.data.trajectories import askable
 from nfox.engine import stop_ids_of
 from nfox.errors import UsageError
-from nfox.files.jsonl import Share, append
+from nfox.files.jsonl import WorkShare, append
 from nfox.reply import Settings
-from nfox.text.template import Message
+from nfox.text.messages import Message
 from nfox.train.cllm import collect as collecting
 from nfox.train.cllm.collect import Collector, augmented, collect
 from nfox.train.cllm.trajectories import Trajectory, read_trajectories, repeats
@@ -229,7 +229,7 @@ def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
 def test_several_processes_make_what_one_makes(tmp_path: Path) -> None:
     collect(ASKED, collector(), tmp_path / "one.jsonl")
     for rank in range(2):
-        collect(ASKED, collector(), tmp_path / "two.jsonl", share=Share(rank, 2))
+        collect(ASKED, collector(), tmp_path / "two.jsonl", share=WorkShare(rank, 2))
     assert everything(tmp_path / "one.jsonl") == everything(tmp_path / "two.jsonl")
 
 

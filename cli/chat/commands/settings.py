@@ -124,7 +124,7 @@ def use_adapter(app: ChatApp, argument: str) -> None:
     engine = app.engine
     if argument:
         if argument != _NO_ADAPTER:
-            adapters.place(engine.model.name, argument)  # before anything is said to be loaded
+            adapters.location(engine.model.name, argument)  # before anything is said to be loaded
         app.say(f"loading {model_name(engine)} again {app.screen.symbols.ellipsis}")
         engine.adapt(None if argument == _NO_ADAPTER else argument)
         app.say(method_line(engine))

@@ -19,7 +19,7 @@ from nfox.errors import ContextError, NfoxError, UsageError
 from nfox.eval.bench.entrants import REPLIES_PER_TASK, Entrant, Runner, Simulated, runner
 from nfox.models.memory import in_use
 from nfox.reply import Settings
-from nfox.text.template import Message
+from nfox.text.messages import Message
 
 _FAR = 1000.0  # what can never be drawn is so much less likely
 

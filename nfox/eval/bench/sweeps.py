@@ -17,7 +17,7 @@ from nfox.engine import Engine
 from nfox.errors import UsageError
 from nfox.eval.bench.entrants import Entrant
 from nfox.eval.bench.runner import Task
-from nfox.text.template import Message
+from nfox.text.messages import Message
 
 CONTEXT = "context"
 TEMPERATURE = "temperature"

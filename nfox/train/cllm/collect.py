@@ -19,10 +19,11 @@ from nfox.decoding.generate import Limits, Prompt
 from nfox.engine import stop_ids_of
 from nfox.errors import ContextError, ModelError, NfoxError
 from nfox.files.atomic import write_text
-from nfox.files.jsonl import Share, append, finished_ids, locked
+from nfox.files.jsonl import WorkShare, append, finished_ids, locked
 from nfox.files.provenance import add_lineless, lineless
 from nfox.models.options import LoadedModel
-from nfox.text.template import Message, Template
+from nfox.text.messages import Message
+from nfox.text.template import Template
 from nfox.train.cllm.blocks import blocks
 from nfox.train.cllm.trajectories import Trajectory, question, repeats
 
@@ -150,7 +151,7 @@ def collect(
     collector: Collector,
     out: Path,
     *,
-    share: Share | None = None,
+    share: WorkShare | None = None,
     on_done: Callable[[int], None] = lambda count: None,
 ) -> Collected:
     """Collect the trajectories of conversations, and add those of each to a file when it is done.
@@ -163,7 +164,7 @@ def collect(
         share: of several processes; all conversations by default.
         on_done: told how many more are finished.
     """
-    share = share or Share()
+    share = share or WorkShare()
     with locked(out):
         known = finished(out)
     repetitive = lineless(out)

@@ -11,7 +11,7 @@ from typing import Any
 
 from nfox.errors import UsageError
 from nfox.files.records import records
-from nfox.text.template import Message
+from nfox.text.messages import Message
 
 LAYOUT = (
     '{"data_id", "jacobian_itr_id", "prompt_ids_len", "prompt_ids", "answer_trajectory_ids": '

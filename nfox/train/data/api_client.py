@@ -13,7 +13,7 @@ import httpx
 from typing_extensions import override
 
 from nfox.errors import NfoxError, UsageError
-from nfox.text.template import Message
+from nfox.text.messages import Message
 from nfox.train.data.local_answers import EMPTY, Answerer, Answers
 
 _RETRIES = 3

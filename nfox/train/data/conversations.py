@@ -13,7 +13,7 @@ from typing import Any
 
 from nfox.errors import UsageError
 from nfox.files.records import records
-from nfox.text.template import Message
+from nfox.text.messages import Message
 
 LAYOUTS = (
     '{"conversations": [{"from": "human", "value": "..."}]}, '

@@ -13,7 +13,8 @@ from typing_extensions import override
 from nfox.engine import stop_ids_of
 from nfox.errors import NfoxError, UsageError
 from nfox.models.options import LoadedModel
-from nfox.text.template import Message, Template
+from nfox.text.messages import Message
+from nfox.text.template import Template
 
 Answers = list[Message | str]
 """One for each conversation; where it could not be answered, why, in one line."""

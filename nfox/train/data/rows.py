@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.heads.base import IGNORE
-from nfox.text.template import Message, Template
+from nfox.text.messages import Message
+from nfox.text.template import Template
 
 Row = dict[str, list[int]]
 """`input_ids`, and `labels`: the same where a token is learned, IGNORE elsewhere."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nfox.files.jsonl import Share, append, finished_ids, locked
-from nfox.text.template import Message
+from nfox.files.jsonl import WorkShare, append, finished_ids, locked
+from nfox.text.messages import Message
 from nfox.train.data.conversations import Conversations
 from nfox.train.data.local_answers import Answerer
 
@@ -38,7 +38,7 @@ def replay(
     out: Path,
     *,
     batch: int = 16,
-    share: Share | None = None,
+    share: WorkShare | None = None,
     on_done: Callable[[int], None] = lambda count: None,
 ) -> Replayed:
     """Answer the human turns of every conversation, and add each finished one to a file.
@@ -51,7 +51,7 @@ def replay(
         share: of several processes; all of them by default.
         on_done: told how many more are finished.
     """
-    share = share or Share()
+    share = share or WorkShare()
     with locked(out):
         known = finished_ids(out)
     mine = share.of(len(conversations.kept))
