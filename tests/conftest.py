@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -10,9 +11,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
 import programs
 import pytest
-import torch
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Leave the other cores to the other processes."""
+    import torch  # here, because the process that only hands out the tests does without it
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +34,11 @@ def heard() -> Iterator[None]:
     level = logger.level
     yield
     logger.setLevel(level)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the libraries out of collections of garbage: each training looks for some."""
+    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
