@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import resolve_name
 from pathlib import Path
@@ -51,6 +52,12 @@ def modules() -> Iterator[tuple[str, Path]]:
 MODULES = dict(modules())
 
 
+@cache
+def tree(name: str) -> ast.Module:
+    """Return the syntax tree of a module."""
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
 def package_of(name: str) -> str:
     """Return the package, or the module that stands alone, in which a module is."""
     return name.split(".")[1]
@@ -60,7 +67,7 @@ def imports(name: str) -> Iterator[str]:
     """Yield the nfox modules that a module imports from anywhere in it."""
     file = MODULES[name]
     inside = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in MODULES)
         elif isinstance(node, ast.ImportFrom):
@@ -133,11 +140,10 @@ LONG = {
 
 def sizes() -> Iterator[tuple[str, int, int]]:
     """Yield every file and function with its lines, and the lines it may have."""
-    for file in MODULES.values():
-        text = file.read_text(encoding="utf-8")
+    for name, file in MODULES.items():
         path = file.relative_to(ROOT).as_posix()
-        yield path, len(text.splitlines()), LONGEST_FILE
-        for node in ast.walk(ast.parse(text)):
+        yield path, len(file.read_text(encoding="utf-8").splitlines()), LONGEST_FILE
+        for node in ast.walk(tree(name)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 yield f"{path}:{node.name}", lines, LONGEST_FUNCTION
@@ -151,9 +157,9 @@ def test_what_is_long_is_listed_with_a_reason() -> None:
     assert not needless, f"short enough: take it from LONG: {needless}"
 
 
-def literals(file: Path, names: set[str]) -> set[str]:
-    """Return which of `names` stand in a file as whole strings, but not as a record's field."""
-    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+def literals(module: str, names: set[str]) -> set[str]:
+    """Return which of `names` stand in a module as whole strings, but not as a record's field."""
+    nodes = list(ast.walk(tree(module)))
     fields: set[int] = set()
     for node in nodes:
         if isinstance(node, ast.Dict):
@@ -172,13 +178,13 @@ def test_a_methods_name_stands_in_its_own_file_only() -> None:
     names = set(drafters.names()) - {"none"}
     for module, file in MODULES.items():
         own = module.removeprefix("nfox.drafters.")
-        found = literals(file, names - {own})
+        found = literals(module, names - {own})
         assert not found, f"{file.relative_to(ROOT)} names {found}"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("nfox.cli")])
 def test_nothing_below_the_command_line_prints_or_parses_arguments(name: str) -> None:
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id != "print", f"{name} prints"
         elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -189,7 +195,7 @@ def test_nothing_below_the_command_line_prints_or_parses_arguments(name: str) ->
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_is_for(name: str) -> None:
-    assert ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+    assert ast.get_docstring(tree(name))
 
 
 @pytest.mark.parametrize(
