@@ -232,8 +232,8 @@ def main() -> None:
     from nfox import load
     from nfox.serve.app import make_app
     from nfox.serve.metrics import Metrics
-    from nfox.serve.middleware import Guard
-    from nfox.serve.requests import Served
+    from nfox.serve.middleware import RequestGuard
+    from nfox.serve.served_model import ServedModel
     from nfox.serve.worker import Worker
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -242,8 +242,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
         engine = load(_tiny(folder))
-        served = Served("tiny", Worker(engine, [engine.method]), Metrics())
-        app = Guard(make_app(served), key=None, size=1 << 20)
+        served = ServedModel("tiny", Worker(engine, [engine.method]), Metrics())
+        app = RequestGuard(make_app(served), key=None, max_body_bytes=1 << 20)
         outcome = fuzz(app, arguments.count, arguments.seed)
     print(json.dumps({"answers": dict(sorted(outcome.statuses.items()))}))
     print("\n".join(outcome.wrong[:50]), file=sys.stderr)

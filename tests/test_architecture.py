@@ -124,8 +124,6 @@ LONG = {
     "nfox/heads/ctc_alignment.py:prefixes": "one beam search of the paper",
     "nfox/loader.py:load": "most of it says what its keywords mean: it is the front door",
     "nfox/models/transformers_target.py": "one class with one subject: what a target is asked",
-    "nfox/serve/app.py": "all routes of one application",
-    "nfox/serve/worker.py": "one class: one thread that answers, and what it is asked",
     "nfox/text/stream.py": "one subject: text out of tokens while they come",
     "nfox/train/cllm/blocks.py:blocks": "Jacobi decoding block after block, as the paper has it",
     "nfox/train/run.py:train": "one training from its job to its folder, in the order it happens",

@@ -16,10 +16,10 @@ from starlette.types import ASGIApp
 from nfox.drafters import plain, ready
 from nfox.errors import UsageError
 from nfox.serve.metrics import Metrics
-from nfox.serve.middleware import Guard
-from nfox.serve.requests import Served
+from nfox.serve.middleware import RequestGuard
+from nfox.serve.served_model import ServedModel
 from nfox.serve.server import is_loopback, serve, url
-from nfox.serve.worker import ServerLimits, Worker
+from nfox.serve.worker import Worker, WorkerLimits
 
 from ..display.header import exactness, method_line
 from ..display.progress import loading_display
@@ -41,7 +41,7 @@ def load_served(
     model: ModelArguments,
     method: MethodArguments,
     generation: GenerationArguments,
-) -> Served:
+) -> ServedModel:
     """Load the model that the options name, and start the worker that answers requests.
 
     Args:
@@ -64,15 +64,15 @@ def load_served(
     worker = Worker(
         engine,
         _methods(engine, access.allow_method),
-        ServerLimits(
+        WorkerLimits(
             queue=limits.max_queue,
             seconds=limits.request_timeout,
             cache_bytes=parse_bytes("--cache-memory", limits.cache_memory),
         ),
-        metrics.add,
+        metrics.count_reply,
     )
-    metrics.watch(worker)
-    return Served(name, worker, metrics, [engine.model.name])
+    metrics.observe(worker)
+    return ServedModel(name, worker, metrics, [engine.model.name])
 
 
 def _methods(engine: Engine, allowed: list[str]) -> list[str]:
@@ -102,7 +102,7 @@ def _served_name(engine: Engine) -> str:
 
 def serve_app(
     app: ASGIApp,
-    served: Served,
+    served: ServedModel,
     listener: socket,
     address: AddressArguments,
     access: AccessArguments,
@@ -119,10 +119,10 @@ def serve_app(
         limits: how large a request may be.
     """
     hosts = {*_LOOPBACK, address.host, *access.allow_host}
-    protected: ASGIApp = Guard(
+    protected: ASGIApp = RequestGuard(
         app,
         key=access.api_key,
-        size=parse_bytes("--max-request-size", limits.max_request_size),
+        max_body_bytes=parse_bytes("--max-request-size", limits.max_request_size),
         hosts=hosts if is_loopback(listener) and access.api_key is None else None,
         origins=access.cors,
     )
@@ -136,7 +136,7 @@ def serve_app(
     serve(protected, listener, served.worker, verbose=address.verbose)
 
 
-def announce(served: Served, listener: socket, path: str, warning: str) -> None:
+def announce(served: ServedModel, listener: socket, path: str, warning: str) -> None:
     """Print to stderr where a model is served, by which method, and under which names.
 
     Args:

@@ -73,8 +73,8 @@ def worker(
         from .server import announce, load_served, serve_app
 
         served = load_served(address, access, limits, model, method, generation)
-        from nfox.serve.fastchat_worker import make_worker
+        from nfox.serve.fastchat_worker import make_worker_app
 
-        app = make_worker(served, worker.controller, worker_url)
+        app = make_worker_app(served, worker.controller, worker_url)
         announce(served, listener, "", "workers know no keys: let only the controller's network in")
         serve_app(app, served, listener, address, access, limits)

@@ -6,34 +6,38 @@ from typing import Any
 
 from nfox.errors import ContextError, ModelError, NfoxError, UsageError
 
-Body = dict[str, Any]
+Json = dict[str, Any]
 
 
-class Busy(NfoxError):
-    """Too many are waiting; the same request may be answered later."""
+class QueueFull(NfoxError):
+    """Too many requests are waiting; the same request may be answered later."""
 
 
-class Late(NfoxError):
-    """The time of a request passed before anything came of it."""
+class DeadlineExceeded(NfoxError):
+    """The time that a request may take passed before its first token."""
 
 
 class OutOfMemory(NfoxError):
-    """There is no memory for a request."""
+    """The device has no memory left for a request."""
 
 
-class Stopping(NfoxError):
-    """The server ends."""
+class ServerStopping(NfoxError):
+    """The server is about to end: it answers nothing any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping", "ask again when it is back")
 
 
 class UnknownModel(UsageError):
     """A request names a model that is not served here."""
 
 
-# What is wrong with a request, and what is wrong here.
-_STATUS: tuple[tuple[type[Exception], int, str, str], ...] = (
-    (Busy, 429, "rate_limit_error", "queue_full"),
-    (Late, 503, "server_error", "timeout"),
-    (Stopping, 503, "server_error", "stopping"),
+# The kind of error, its HTTP status code, OpenAI's `type` and OpenAI's `code`. The first row that
+# an error is an instance of counts.
+_RESPONSES: tuple[tuple[type[Exception], int, str, str], ...] = (
+    (QueueFull, 429, "rate_limit_error", "queue_full"),
+    (DeadlineExceeded, 503, "server_error", "timeout"),
+    (ServerStopping, 503, "server_error", "stopping"),
     (OutOfMemory, 503, "server_error", "out_of_memory"),
     (UnknownModel, 404, "invalid_request_error", "model_not_found"),
     (ContextError, 400, "invalid_request_error", "context_length_exceeded"),
@@ -44,21 +48,24 @@ _STATUS: tuple[tuple[type[Exception], int, str, str], ...] = (
 )
 
 
-def describe(error: Exception) -> tuple[int, Body]:
-    """Return the status code and the body for an error; of an unexpected one only that it was."""
-    status, kind, code = next(row[1:] for row in _STATUS if isinstance(error, row[0]))
-    said = "the server failed over this request; its log says how"
+def error_response(error: Exception) -> tuple[int, Json]:
+    """Return the HTTP status code and the body for an error.
+
+    An unexpected error's message stays in the log: it may tell what clients should not know.
+    """
+    status, kind, code = next(row[1:] for row in _RESPONSES if isinstance(error, row[0]))
+    message = "the server failed over this request; its log says how"
     if isinstance(error, NfoxError):
-        said = f"{error.message} ({error.hint})" if error.hint else error.message
-    return status, body(said, kind, code)
+        message = f"{error.message} ({error.hint})" if error.hint else error.message
+    return status, error_body(message, kind, code)
 
 
-def body(message: str, kind: str = "invalid_request_error", code: str | None = None) -> Body:
-    """Return an error object.
+def error_body(message: str, kind: str = "invalid_request_error", code: str | None = None) -> Json:
+    """Return an error object as OpenAI's API has it.
 
     Args:
-        message: one line for the person.
-        kind: OpenAI's `type`.
-        code: for programs.
+        message: one line for the person who reads it.
+        kind: OpenAI's `type` of the error.
+        code: a short name of the error for programs, or None.
     """
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}

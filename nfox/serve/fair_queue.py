@@ -1,7 +1,7 @@
-"""A queue that is fair to those who wait in it: whoever asks much waits behind whoever asks little.
+"""A queue that is fair to its clients: whoever asks much waits behind whoever asks little.
 
-Addresses take turns, and within an address those who ask from there; what one of them asks is
-served in the order in which it was asked.
+Addresses take turns, and within an address its users take turns; the requests of one user are
+served in the order in which they came.
 """
 
 from __future__ import annotations
@@ -11,86 +11,94 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from nfox.serve.errors import Busy
+from nfox.serve.errors import QueueFull, ServerStopping
 
 Work = TypeVar("Work")
-Lines = OrderedDict[str, deque[Work]]
+Lines = OrderedDict[str, deque[Work]]  # the waiting work of every user of one address
 
 
 class FairQueue(Generic[Work]):
-    """Work of several clients. For any number of threads.
+    """The waiting work of several clients, for any number of threads.
 
     Args:
-        limit: how much may wait.
-        gone: whether nobody waits for a piece of work any more.
+        limit: the number of pieces of work that may wait.
+        abandoned: whether nobody waits for a piece of work any more; such work takes no place.
     """
 
-    def __init__(self, limit: int, gone: Callable[[Work], bool] = lambda work: False) -> None:
+    def __init__(self, limit: int, abandoned: Callable[[Work], bool] = lambda work: False) -> None:
         self._limit = limit
-        self._gone = gone
-        self._waiting: OrderedDict[str, Lines[Work]] = OrderedDict()  # whose turn it is, first
+        self._abandoned = abandoned
+        self._addresses: OrderedDict[str, Lines[Work]] = OrderedDict()  # whose turn it is, first
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
         with self._changed:
-            return self._count()
+            return self._drop_abandoned()
 
-    def _count(self) -> int:
-        """Return for how much somebody waits; forget the rest."""
+    def _drop_abandoned(self) -> int:
+        """Forget abandoned work; return the number of pieces of work that are left."""
         count = 0
-        for address, lines in list(self._waiting.items()):
+        for address, lines in list(self._addresses.items()):
             for user, line in list(lines.items()):
-                lines[user] = deque(work for work in line if not self._gone(work))
+                lines[user] = deque(work for work in line if not self._abandoned(work))
                 count += len(lines[user])
                 if not lines[user]:
                     del lines[user]
             if not lines:
-                del self._waiting[address]
+                del self._addresses[address]
         return count
 
     def put(self, client: tuple[str, str], work: Work) -> None:
-        """Add work of a client.
+        """Add a client's work to the end of its line.
 
         Args:
-            client: an address, and somebody behind it.
-            work: to do.
+            client: the address that the work comes from, and the name of a user there.
+            work: the work that waits.
 
         Raises:
-            Busy: if the queue is full.
+            QueueFull: if as much work waits as may.
+            ServerStopping: if the queue is closed: nobody would take the work out.
         """
         address, user = client
         with self._changed:
-            if self._count() >= self._limit:
-                raise Busy(f"{self._limit} requests are waiting already", "try again later")
-            lines = self._waiting.setdefault(address, OrderedDict())
+            if self._closed:
+                raise ServerStopping
+            if self._drop_abandoned() >= self._limit:
+                raise QueueFull(f"{self._limit} requests are waiting already", "try again later")
+            lines = self._addresses.setdefault(address, OrderedDict())
             lines.setdefault(user, deque()).append(work)
             self._changed.notify()
 
     def get(self) -> Work | None:
-        """Return what is to be done next; wait for it. Its client goes to the end of the line.
+        """Wait for work, take out what is next, and put its client at the end of the turns.
 
         Returns:
-            None when the queue is closed.
+            The work, or None when the queue is closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: self._addresses or self._closed)
             if self._closed:
                 return None
-            address, lines = self._waiting.popitem(last=False)
+            address, lines = self._addresses.popitem(last=False)
             user, line = lines.popitem(last=False)
             work = line.popleft()
             if line:
                 lines[user] = line
             if lines:
-                self._waiting[address] = lines
+                self._addresses[address] = lines
             return work
 
     def close(self) -> list[Work]:
-        """Let nobody wait any more; return what was waiting."""
+        """Take no more work, let `get` return None; return the work that was waiting."""
         with self._changed:
             self._closed = True
-            left = [w for lines in self._waiting.values() for line in lines.values() for w in line]
-            self._waiting.clear()
+            waiting = [
+                work
+                for lines in self._addresses.values()
+                for line in lines.values()
+                for work in line
+            ]
+            self._addresses.clear()
             self._changed.notify_all()
-            return left
+            return waiting

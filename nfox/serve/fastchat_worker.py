@@ -5,7 +5,7 @@ writes log files where it runs, guesses templates by model names, and dies with 
 
 FastChat renders conversations itself, by templates of its own. To give the model those it was
 trained with, the worker hands out a template that only marks whose turn it is, and renders the
-messages between the marks as the chat does. A text without marks is gone on with as it is.
+messages between the marks as the chat does. A text without marks is continued as it is.
 """
 
 from __future__ import annotations
@@ -24,168 +24,183 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
 
 from nfox.errors import ContextError, NfoxError, UsageError
-from nfox.serve.app import Run, add_error_handlers, first_mistake, gone
-from nfox.serve.errors import Busy, Late, describe
-from nfox.serve.fastchat_controller import Controller
-from nfox.serve.jobs import Delta, Question
-from nfox.serve.requests import Served
-from nfox.serve.responses import Json, TextAnswer
-from nfox.serve.schemas import MOST_TURNS, Generating
+from nfox.serve.connected_reply import ConnectedReply, client_closed_request
+from nfox.serve.error_handlers import add_error_handlers, first_validation_error
+from nfox.serve.errors import DeadlineExceeded, Json, QueueFull, error_response
+from nfox.serve.fastchat_controller import ControllerClient
+from nfox.serve.pending_reply import Delta, Question
+from nfox.serve.responses import TextResponse
+from nfox.serve.schemas import MAX_MESSAGES, WorkerGenerateBody
+from nfox.serve.served_model import ServedModel
 from nfox.text.messages import Message
 
 _MARK = "\x02{}\x03"
-_MARKED = re.compile("\x02(system|user|assistant)\x03")
+_MARKS = re.compile("\x02(system|user|assistant)\x03")
 
 
-def template() -> Json:
-    """Return the template that FastChat is to render conversations by."""
+def marked_template() -> Json:
+    """Return the template by which FastChat marks whose turn every message is, as its fields."""
     fastchat = import_module("fastchat.conversation")
-    marks = fastchat.Conversation(
+    conversation = fastchat.Conversation(
         name="nfox",
         system_template=_MARK.format("system") + "{system_message}",
         roles=(_MARK.format("user"), _MARK.format("assistant")),
         sep_style=fastchat.SeparatorStyle.NO_COLON_SINGLE,
         sep="",
     )
-    return dataclasses.asdict(marks)
+    return dataclasses.asdict(conversation)
 
 
-def parse(prompt: str) -> Question:
-    """Return what a prompt asks: the messages between its marks, or to go on with it.
+def parse_prompt(prompt: str) -> Question:
+    """Return what a prompt asks: to answer the messages between its marks, or, if it does not begin
+    with a mark, to continue it as a text.
 
     Raises:
-        UsageError: if there are too many.
+        UsageError: if there are too many messages.
     """
-    before, *marked = _MARKED.split(prompt)
+    before, *marked = _MARKS.split(prompt)
     if before or not marked:
         return Question(text=prompt)
-    if len(marked) > 2 * MOST_TURNS:
-        raise UsageError(f"a conversation may have {MOST_TURNS} messages", "start a new one")
-    turns = [Message(*turn) for turn in zip(marked[::2], marked[1::2], strict=True)]
-    if turns[-1].role == "assistant" and not turns[-1].content:
-        turns.pop()  # the mark for the reply
-    return Question(tuple(turn for turn in turns if turn.content or turn.role != "system"))
+    if len(marked) > 2 * MAX_MESSAGES:
+        raise UsageError(f"a conversation may have {MAX_MESSAGES} messages", "start a new one")
+    messages = [Message(*turn) for turn in zip(marked[::2], marked[1::2], strict=True)]
+    if messages[-1].role == "assistant" and not messages[-1].content:
+        messages.pop()  # the mark for the reply
+    return Question(
+        tuple(message for message in messages if message.content or message.role != "system")
+    )
 
 
-def make_worker(served: Served, controller: str, own: str, seconds: float | None = None) -> FastAPI:
-    """Return the application of a worker, which registers when it starts.
+def make_worker_app(
+    served: ServedModel,
+    controller_url: str,
+    worker_url: str,
+    heartbeat_seconds: float | None = None,
+) -> FastAPI:
+    """Return the application of a worker, which registers with its controller when it starts.
 
     Args:
-        served: what answers.
-        controller: its URL.
-        own: this worker's URL, as the controller and the API server reach it.
-        seconds: between two signs of life; FastChat's own by default.
+        served: the model that answers.
+        controller_url: the controller's URL.
+        worker_url: this worker's URL, as the controller and the API server reach it.
+        heartbeat_seconds: the time between two heartbeats; None for FastChat's own.
     """
-    interval = seconds or import_module("fastchat.constants").WORKER_HEART_BEAT_INTERVAL
-    known = Controller(controller, own, served, interval)
+    if heartbeat_seconds is None:
+        heartbeat_seconds = import_module("fastchat.constants").WORKER_HEART_BEAT_INTERVAL
+    controller = ControllerClient(controller_url, worker_url, served, heartbeat_seconds)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        living = asyncio.create_task(known.live())
+        heartbeats = asyncio.create_task(controller.run())
         yield
-        living.cancel()
+        heartbeats.cancel()
 
     app = FastAPI(title="nfox", lifespan=lifespan, openapi_url=None)
     add_error_handlers(app, served.metrics)
-    _add_routes(app, served, known)
+    _add_routes(app, served, controller)
     return app
 
 
-def _add_routes(app: FastAPI, served: Served, controller: Controller) -> None:
+def _add_routes(app: FastAPI, served: ServedModel, controller: ControllerClient) -> None:
     @app.post("/worker_generate_stream")
-    async def generate_stream(request: Request) -> StreamingResponse:
-        body = await request.body()  # now: a stream reads nothing but that its client hangs up
-        return StreamingResponse(_lines(_answers(request, body, served, controller)))
+    async def generate_stream(http: Request) -> StreamingResponse:
+        body = await http.body()  # now: while a stream is sent, only the client's end is received
+        return StreamingResponse(_stream_lines(_growing_replies(http, body, served, controller)))
 
     @app.post("/worker_generate")
-    async def generate(request: Request) -> Response:
-        last, body = None, await request.body()
-        async for last in _answers(request, body, served, controller):  # noqa: B007
+    async def generate(http: Request) -> Response:
+        last, body = None, await http.body()
+        async for last in _growing_replies(http, body, served, controller):  # noqa: B007
             pass
-        return gone() if last is None else JSONResponse(last)
+        return client_closed_request() if last is None else JSONResponse(last)
 
     @app.post("/worker_get_status")
     async def status() -> Json:
         return controller.status()
 
     @app.post("/count_token")
-    async def count(asked: Generating) -> Json:
-        question = parse(asked.prompt)
-        counted = await asyncio.to_thread(served.worker.count, question)
-        return {"count": counted, "error_code": 0}
+    async def count_tokens(body: WorkerGenerateBody) -> Json:
+        question = parse_prompt(body.prompt)
+        count = await asyncio.to_thread(served.worker.count_tokens, question)
+        return {"count": count, "error_code": 0}
 
     @app.post("/worker_get_conv_template")
-    async def conversation() -> Json:
-        return {"conv": template()}
+    async def conversation_template() -> Json:
+        return {"conv": marked_template()}
 
     @app.post("/model_details")
-    async def details() -> Json:
+    async def model_details() -> Json:
         return {"context_length": served.worker.engine.max_context}
 
     @app.post("/worker_get_embeddings")
     async def embeddings() -> JSONResponse:
-        code = _codes().PARAM_OUT_OF_RANGE
+        code = _error_codes().PARAM_OUT_OF_RANGE
         return JSONResponse({"text": "this model gives no embeddings", "error_code": int(code)})
 
 
-async def _answers(
-    request: Request, body: bytes, served: Served, controller: Controller
+async def _growing_replies(
+    http: Request, body: bytes, served: ServedModel, controller: ControllerClient
 ) -> AsyncGenerator[Json]:
-    """Yield a reply as FastChat wants it: all of its text so far, each time."""
+    """Yield a reply as FastChat's protocol has it: with all of its text so far, each time. An error
+    is the last thing that is yielded.
+    """
     try:
         params = json.loads(body)
         echo = params.pop("echo", True) if isinstance(params, dict) else True
-        asked = Generating.model_validate(params)
-        question = parse(asked.prompt)
-        run = Run(request, served.worker, served.generation(asked, question))
+        fields = WorkerGenerateBody.model_validate(params)
+        question = parse_prompt(fields.prompt)
+        request = served.worker_request(fields, question)
+        reply = ConnectedReply(http, served.worker, request)
     except (NfoxError, ValueError, RecursionError) as error:
-        yield _failure(error)
+        yield _error_reply(error)
         return
-    answer, text = TextAnswer(served.name), asked.prompt if echo and question.text else ""
-    controller.tell()
+    controller.report_queue()
+    builder = TextResponse(request, served.name)
+    text = fields.prompt if echo and question.text else ""
     try:
-        async with aclosing(run.events()) as events:
+        async with aclosing(reply.events()) as events:
             async for event in events:
-                answer.take(event)
+                builder.add(event)
                 if isinstance(event, Delta):
                     text += "".join(piece.text for piece in event.pieces)
                     yield {"text": text, "error_code": 0, "finish_reason": None}
                 else:
-                    ended = "stop" if event.reply.finish == "stop" else "length"
-                    done = {"text": text, "error_code": 0, "finish_reason": ended}
-                    yield done | {"usage": answer.usage()}
+                    reason = "stop" if event.reply.finish == "stop" else "length"
+                    last = {"text": text, "error_code": 0, "finish_reason": reason}
+                    yield last | {"usage": builder.usage()}
     except Exception as error:
-        yield _failure(error)
+        yield _error_reply(error)
     finally:
-        controller.tell()
+        controller.report_queue()
 
 
-async def _lines(answers: AsyncGenerator[Json]) -> AsyncGenerator[bytes]:
-    async with aclosing(answers):
-        async for answer in answers:
-            yield json.dumps(answer).encode() + b"\0"
+async def _stream_lines(replies: AsyncGenerator[Json]) -> AsyncGenerator[bytes]:
+    """Yield JSON objects with a zero byte behind each, as FastChat divides its streams."""
+    async with aclosing(replies):
+        async for reply in replies:
+            yield json.dumps(reply).encode() + b"\0"
 
 
-def _codes() -> Any:
+def _error_codes() -> Any:
     return import_module("fastchat.constants").ErrorCode
 
 
-def _failure(error: Exception) -> Json:
-    """Return an error as FastChat tells it."""
-    codes = _codes()
-    kinds: tuple[tuple[type[Exception], Any], ...] = (
+def _error_reply(error: Exception) -> Json:
+    """Return an error as FastChat's protocol has it."""
+    codes = _error_codes()
+    rows: tuple[tuple[type[Exception], Any], ...] = (
         (ContextError, codes.CONTEXT_OVERFLOW),
-        (Busy, codes.ENGINE_OVERLOADED),
-        (Late, codes.ENGINE_OVERLOADED),
+        (QueueFull, codes.ENGINE_OVERLOADED),
+        (DeadlineExceeded, codes.ENGINE_OVERLOADED),
         (NfoxError, codes.PARAM_OUT_OF_RANGE),
         (ValueError, codes.VALIDATION_TYPE_ERROR),
         (RecursionError, codes.VALIDATION_TYPE_ERROR),
         (Exception, codes.INTERNAL_ERROR),
     )
-    code = next(code for kind, code in kinds if isinstance(error, kind))
-    said = describe(error)[1]["error"]["message"]
+    code = next(code for kind, code in rows if isinstance(error, kind))
+    message = error_response(error)[1]["error"]["message"]
     if isinstance(error, ValidationError):
-        said = first_mistake(error.errors())
+        message = first_validation_error(error.errors())
     elif isinstance(error, ValueError | RecursionError):
-        said = f"not JSON: {error}"
-    return {"text": said, "error_code": int(code)}
+        message = f"not JSON: {error}"
+    return {"text": message, "error_code": int(code)}

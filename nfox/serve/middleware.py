@@ -1,7 +1,7 @@
-"""What stands before every request: who may ask, how much, and for how long it may take to say so.
+"""The checks before every request: host, origin, key, the body's size and its time of arrival.
 
-A body is read whole before anybody looks at it, so that one that is too large, or never ends, costs
-nothing but its connection.
+A body is read whole before the application sees its request, so that one that is too large, or
+never ends, costs nothing but its connection.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nfox.serve.errors import body
+from nfox.serve.errors import error_body
 
-OPEN = "/health"
-"""Answers without a key, so that whoever watches over the process needs none."""
+OPEN_PATH = "/health"
+"""The path that answers without a key, so that programs that watch the process need none."""
 
-_SECONDS = 30.0  # for a body to arrive
+_BODY_SECONDS = 30.0  # for a body to arrive
 
 
-class Guard:
-    """An ASGI application around another one.
+class RequestGuard:
+    """An ASGI middleware that refuses requests before the application sees them.
 
     Args:
-        app: the other one.
-        key: that requests must bring, or None.
-        size: bytes of a body at most.
-        hosts: names that the server may be called by, or None for any. A page on the web can make
-            a browser ask a server on its own machine, but under the page's name, or telling the
-            page's origin.
-        origins: of pages that may ask all the same; * for all.
+        app: the application behind it.
+        key: the API key that requests must bring as a bearer token, or None.
+        max_body_bytes: the largest body that is accepted, in bytes.
+        hosts: the host names that requests may call the server by, or None for any. A page on the
+            web can make a browser ask a server on its own machine, but only under the page's host
+            name, or with the page's origin in the headers.
+        origins: the web origins whose pages may ask all the same; "*" stands for all.
     """
 
     def __init__(
@@ -41,109 +41,126 @@ class Guard:
         app: ASGIApp,
         *,
         key: str | None,
-        size: int,
+        max_body_bytes: int,
         hosts: Collection[str] | None = None,
         origins: Collection[str] = (),
     ) -> None:
         self._app = app
         self._key = None if key is None else key.encode()
-        self._size = size
-        self._hosts = None if hosts is None else {_plain(host) for host in hosts}
+        self._max_body_bytes = max_body_bytes
+        self._hosts = None if hosts is None else {_normalised(host) for host in hosts}
         self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the specification of ASGI."""
+        """Check a request, then pass it on with its body; ASGI's specification has the arguments.
+
+        Requests that are refused get their error here, clients that have gone get nothing.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refused = self._host(headers) or (scope["path"] != OPEN and self._unknown(headers)) or None
-        read = refused or await self._read(headers, receive)
-        if read is None:  # gone
-            return
-        if isinstance(read, JSONResponse):
-            await read(scope, receive, send)
-            return
-        await self._app(_as_json(scope), _again(read, receive), send)
+        refusal = self._check_origin(headers) or self._check_host(headers)
+        if refusal is None and scope["path"] != OPEN_PATH:
+            refusal = self._check_key(headers)
+        body = refusal or await self._read_body(headers, receive)
+        if isinstance(body, JSONResponse):
+            await body(scope, receive, send)
+        elif body is not None:
+            await self._app(_with_json_type(scope), _replay(body, receive), send)
 
-    def _host(self, headers: Headers) -> JSONResponse | None:
-        host, origin = _hostname(f"//{headers.get('host', '')}"), headers.get("origin")
-        known = self._key is not None or not origin or bool(self._origins & {origin, "*"})
-        if not known and _hostname(origin or "") != host:
-            said = f"pages of {origin} may not ask; --cors {origin} lets them"
-            return JSONResponse(body(said, code="foreign_origin"), 403)
-        if self._hosts is None or host in self._hosts:
+    def _check_origin(self, headers: Headers) -> JSONResponse | None:
+        """Return the error for a page of another origin, which a key would let in."""
+        origin = headers.get("origin")
+        if self._key is not None or not origin or self._origins & {origin, "*"}:
             return None
-        said = f"this server is called {' or '.join(sorted(self._hosts))}; --allow-host adds names"
-        return JSONResponse(body(said, code="unknown_host"), 421)
+        if _hostname(origin) == _requested_host(headers):
+            return None
+        message = f"pages of {origin} may not ask; --cors {origin} lets them"
+        return JSONResponse(error_body(message, code="foreign_origin"), 403)
 
-    def _unknown(self, headers: Headers) -> JSONResponse | None:
+    def _check_host(self, headers: Headers) -> JSONResponse | None:
+        """Return the error for a host name that is not the server's."""
+        if self._hosts is None or _requested_host(headers) in self._hosts:
+            return None
+        names = " or ".join(sorted(self._hosts))
+        message = f"this server is called {names}; --allow-host adds names"
+        return JSONResponse(error_body(message, code="unknown_host"), 421)
+
+    def _check_key(self, headers: Headers) -> JSONResponse | None:
+        """Return the error for a request without the key; compare in constant time."""
         if self._key is None:
             return None
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.encode("latin-1"), self._key):
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(token.encode("latin-1"), self._key):
             return None
-        said = "this server needs its key: Authorization: Bearer KEY"
+        message = "this server needs its key: Authorization: Bearer KEY"
         return JSONResponse(
-            body(said, "authentication_error", "invalid_api_key"),
+            error_body(message, "authentication_error", "invalid_api_key"),
             401,
             {"WWW-Authenticate": "Bearer"},
         )
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes | JSONResponse | None:
-        """Return the body, what is answered instead, or None where nobody is there any more."""
-        said = f"a request may have {self._size} bytes; --max-request-size sets it"
-        large = JSONResponse(body(said, code="request_too_large"), 413)
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._size:
-            return large
-        parts: list[bytes] = []
-        read = 0
+    async def _read_body(self, headers: Headers, receive: Receive) -> bytes | JSONResponse | None:
+        """Return the body, the error to answer instead, or None if the client has gone."""
+        declared_length = headers.get("content-length", "")
+        if declared_length.isdecimal() and int(declared_length) > self._max_body_bytes:
+            return self._too_large()
+        body = bytearray()
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(_BODY_SECONDS):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
-                    parts.append(message.get("body", b""))
-                    read += len(parts[-1])
-                    if read > self._size:
-                        return large
+                    body += message.get("body", b"")
+                    if len(body) > self._max_body_bytes:
+                        return self._too_large()
                     if not message.get("more_body"):
-                        return b"".join(parts)
+                        return bytes(body)
         except TimeoutError:
-            said = f"the body did not arrive within {_SECONDS:.0f} s"
-            return JSONResponse(body(said, code="request_timeout"), 408)
+            text = f"the body did not arrive within {_BODY_SECONDS:.0f} s"
+            return JSONResponse(error_body(text, code="request_timeout"), 408)
+
+    def _too_large(self) -> JSONResponse:
+        message = f"a request may have {self._max_body_bytes} bytes; --max-request-size sets it"
+        return JSONResponse(error_body(message, code="request_too_large"), 413)
+
+
+def _requested_host(headers: Headers) -> str:
+    """Return the host name that a request calls the server by, without its port."""
+    return _hostname(f"//{headers.get('host', '')}")
 
 
 def _hostname(url: str) -> str:
+    """Return the host name in a URL; the empty string if there is none."""
     try:
-        return _plain(urlsplit(url).hostname or "")
+        return _normalised(urlsplit(url).hostname or "")
     except ValueError:
         return ""
 
 
-def _plain(host: str) -> str:
+def _normalised(host: str) -> str:
     return host.lower().rstrip(".")
 
 
-def _as_json(scope: Scope) -> Scope:
-    """Read every body as JSON, which `curl -d` says of none. What a page of another origin can send
-    without asking is refused by its origin.
+def _with_json_type(scope: Scope) -> Scope:
+    """Return the scope with JSON as the body's type: `curl -d` calls JSON a form. A page of another
+    origin can send a form without asking first; `RequestGuard` refuses it by its origin.
     """
     others = [header for header in scope["headers"] if header[0] != b"content-type"]
     return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
 
 
-def _again(data: bytes, receive: Receive) -> Receive:
-    """Return what gives the body that was read, then what else there is to receive."""
-    given = False
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return an ASGI `receive` that gives the body that was read, then what else comes."""
+    replayed = False
 
-    async def once() -> Message:
-        nonlocal given
-        if given:
+    async def receive_again() -> Message:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
-        return {"type": "http.request", "body": data, "more_body": False}
+        replayed = True
+        return {"type": "http.request", "body": body, "more_body": False}
 
-    return once
+    return receive_again

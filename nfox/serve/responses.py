@@ -1,4 +1,4 @@
-"""What the engine says, in OpenAI's objects.
+"""Replies in OpenAI's response objects, whole or as the chunks of a stream.
 
 What speculation did stands in a field that clients ignore, `speculation`: in chunks where their
 text came from, in the usage what was drafted, accepted and gained.
@@ -10,100 +10,104 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from itertools import accumulate
 
 from typing_extensions import override
 
 from nfox.reply import Reply
-from nfox.serve.jobs import Delta, Event, Finished
-from nfox.serve.logprobs import Score
+from nfox.serve.errors import Json
+from nfox.serve.logprobs import TokenLogprob
+from nfox.serve.pending_reply import Delta, Event, Finished, ServeRequest
 from nfox.text.stream import Piece, runs
 from nfox.version import __version__
 
-Json = dict[str, Any]
-_REASONS = {"stop": "stop"}  # every other end is a length: of the reply, the context or the time
+_FINISH_REASONS = {"stop": "stop"}  # all others are a length: the reply's, the context's, the time
 
 
-class Answer(ABC):
-    """The answer to one request, whole or chunk by chunk.
+class ResponseBuilder(ABC):
+    """The response to one request, built from the events of its replies.
 
     Args:
-        model: as it was named.
-        each: replies to every prompt.
-        scored: whether log-probabilities were asked for.
+        request: the request that is answered.
+        model: the model's name, as the client gave it.
+        replies_per_prompt: the number of replies to every prompt, which OpenAI calls `n`.
     """
 
-    prefix: str
-    whole_object: str
+    id_prefix: str
+    response_object: str
     chunk_object: str
 
-    def __init__(self, model: str, *, each: int = 1, scored: bool = False) -> None:
-        self.scored = scored
+    def __init__(self, request: ServeRequest, model: str, replies_per_prompt: int = 1) -> None:
+        self._choices = range(len(request.questions))
+        self._with_logprobs = request.top_logprobs is not None
         self._model = model
-        self._each = each
-        self._id = f"{self.prefix}-{uuid.uuid4().hex}"
+        self._replies_per_prompt = replies_per_prompt
+        self._id = f"{self.id_prefix}-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._finished: list[Finished] = []
-        self._pieces: dict[int, list[Piece]] = {}
-        self._offsets: dict[int, int] = {}  # of the texts of tokens told in chunks
+        self._pieces: dict[int, list[Piece]] = {}  # of every choice
+        self._text_offsets: dict[int, int] = {}  # the length of the tokens in a choice's chunks
 
-    def opening(self, choices: int) -> list[Json]:
+    def opening_chunks(self) -> list[Json]:
         """Return the chunks that come before any text."""
         return []
 
-    def take(self, event: Event) -> Json:
-        """Take the next event; return its chunk."""
+    def add(self, event: Event) -> Json:
+        """Take the next event into the response; return the event's chunk."""
         if isinstance(event, Delta):
             self._pieces.setdefault(event.choice, []).extend(event.pieces)
             text = "".join(piece.text for piece in event.pieces)
-            chunk = self._chunk(event.choice, self._added(text), event.scores)
+            chunk = self._chunk(event.choice, self._delta_field(text), event.logprobs)
             return chunk | {"speculation": {"runs": runs(event.pieces)}}
         self._finished.append(event)
         reply = event.reply
-        told = {"speculation": speculation(reply), "timings": reply.stats.timings()}
-        return self._chunk(event.choice, self._added(""), (), reply) | told
+        chunk = self._chunk(event.choice, self._delta_field(""), (), reply)
+        return chunk | {"speculation": speculation(reply), "timings": reply.stats.timings()}
 
-    def complete(self, choices: int) -> bool:
-        """Whether all of so many replies are there."""
-        return len(self._finished) == choices
+    @property
+    def complete(self) -> bool:
+        """Whether all replies are finished."""
+        return len(self._finished) == len(self._choices)
 
     @property
     def texts(self) -> list[str]:
-        """The texts of the replies."""
+        """The texts of the finished replies, in their order."""
         return [event.reply.text for event in self._finished]
 
     def usage_chunk(self) -> Json:
-        """Return the chunk that tells the usage."""
+        """Return the chunk that has the usage and no text."""
         return self._head(self.chunk_object) | {"choices": [], "usage": self.usage()}
 
-    def whole(self) -> Json:
-        """Return the answer as one object, after all its events were taken."""
+    def response(self) -> Json:
+        """Return the whole response as one object, after all events were added."""
         choices = [
-            self._choice(event.choice, self._said(event.reply.text), event.scores, event.reply)
-            for event in self._finished
+            self._choice(done.choice, self._whole_field(done.reply.text), done.logprobs, done.reply)
+            for done in self._finished
         ]
-        head = self._head(self.whole_object) | {"choices": choices, "usage": self.usage()}
+        head = self._head(self.response_object) | {"choices": choices, "usage": self.usage()}
         return head | {"timings": self._finished[-1].reply.stats.timings()}
 
     def usage(self) -> Json:
-        """Return what was read, written, drafted and accepted, in all replies."""
-        # A prompt counts once, however many replies it gets.
-        first = [e.reply.stats for e in self._finished if e.choice % self._each == 0]
-        read = sum(stats.prompt_tokens for stats in first)
-        written = sum(event.reply.stats.tokens for event in self._finished)
-        each = [
+        """Return the numbers of tokens in the prompts and replies, and what speculation did."""
+        each = self._replies_per_prompt  # a prompt counts once, however many replies it gets
+        prompts = [event.reply.stats for event in self._finished if event.choice % each == 0]
+        prompt_tokens = sum(stats.prompt_tokens for stats in prompts)
+        cached_tokens = sum(stats.cached_tokens for stats in prompts)
+        completion_tokens = sum(event.reply.stats.tokens for event in self._finished)
+        summaries = [
             speculation(event.reply) | {"runs": runs(self._pieces.get(event.choice, ()))}
             for event in self._finished
         ]
         return {
-            "prompt_tokens": read,
-            "completion_tokens": written,
-            "total_tokens": read + written,
-            "prompt_tokens_details": {"cached_tokens": sum(stats.cached_tokens for stats in first)},
-            "speculation": each[0] if len(each) == 1 else {"choices": each},
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": cached_tokens},
+            "speculation": summaries[0] if len(summaries) == 1 else {"choices": summaries},
         }
 
     def _head(self, kind: str) -> Json:
+        """Return the fields that all objects of a response have; `kind` is OpenAI's `object`."""
         return {
             "id": self._id,
             "object": kind,
@@ -113,96 +117,114 @@ class Answer(ABC):
         }
 
     def _chunk(
-        self, choice: int, said: Json, scores: Sequence[Score], reply: Reply | None = None
+        self,
+        choice: int,
+        text_field: Json,
+        logprobs: Sequence[TokenLogprob],
+        reply: Reply | None = None,
     ) -> Json:
-        return self._head(self.chunk_object) | {
-            "choices": [self._choice(choice, said, scores, reply)]
-        }
+        choices = [self._choice(choice, text_field, logprobs, reply)]
+        return self._head(self.chunk_object) | {"choices": choices}
 
-    def _choice(self, index: int, said: Json, scores: Sequence[Score], reply: Reply | None) -> Json:
-        reason = _REASONS.get(reply.finish, "length") if reply else None
-        start = 0 if reply else self._offsets.get(index, 0)
-        self._offsets[index] = start + sum(len(score.text) for score in scores)
-        told = self._told(scores, start) if self.scored else None
-        return {"index": index, **said, "logprobs": told, "finish_reason": reason}
+    def _choice(
+        self, index: int, text_field: Json, logprobs: Sequence[TokenLogprob], reply: Reply | None
+    ) -> Json:
+        """Return an element of `choices`.
+
+        Args:
+            index: the index of the reply among those of its request.
+            text_field: the field that has the text.
+            logprobs: log-probabilities of its tokens.
+            reply: the reply if it is complete, else None.
+        """
+        reason = _FINISH_REASONS.get(reply.finish, "length") if reply else None
+        offset = 0 if reply else self._text_offsets.get(index, 0)
+        self._text_offsets[index] = offset + sum(len(logprob.text) for logprob in logprobs)
+        entry = self._logprobs(logprobs, offset) if self._with_logprobs else None
+        return {"index": index, **text_field, "logprobs": entry, "finish_reason": reason}
 
     @abstractmethod
-    def _added(self, text: str) -> Json:
+    def _delta_field(self, text: str) -> Json:
         """Return the field of a chunk's choice that has its text."""
 
     @abstractmethod
-    def _said(self, text: str) -> Json:
-        """Return the field of a whole choice that has its text."""
+    def _whole_field(self, text: str) -> Json:
+        """Return the field of a whole response's choice that has its text."""
 
     @abstractmethod
-    def _told(self, scores: Sequence[Score], start: int) -> Json:
-        """Return log-probabilities.
+    def _logprobs(self, logprobs: Sequence[TokenLogprob], offset: int) -> Json:
+        """Return log-probabilities as OpenAI's API has them.
 
         Args:
-            scores: of tokens.
-            start: where the text of the first one begins.
+            logprobs: the log-probabilities of successive tokens.
+            offset: where the first token's text begins in the text of the reply, in characters.
         """
 
 
-class ChatAnswer(Answer):
-    """See /v1/chat/completions."""
+class ChatResponse(ResponseBuilder):
+    """The response of /v1/chat/completions."""
 
-    prefix = "chatcmpl"
-    whole_object = "chat.completion"
+    id_prefix = "chatcmpl"
+    response_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
     @override
-    def opening(self, choices: int) -> list[Json]:
-        """The role."""
-        said = {"delta": {"role": "assistant", "content": ""}}
-        return [self._chunk(choice, said, ()) for choice in range(choices)]
+    def opening_chunks(self) -> list[Json]:
+        """Return a chunk with the role for every reply."""
+        role = {"delta": {"role": "assistant", "content": ""}}
+        return [self._chunk(choice, role, ()) for choice in self._choices]
 
     @override
-    def _added(self, text: str) -> Json:
+    def _delta_field(self, text: str) -> Json:
         return {"delta": {"content": text} if text else {}}
 
     @override
-    def _said(self, text: str) -> Json:
+    def _whole_field(self, text: str) -> Json:
         return {"message": {"role": "assistant", "content": text}}
 
     @override
-    def _told(self, scores: Sequence[Score], start: int) -> Json:
-        return {"content": [_entry(s) | {"top_logprobs": [*map(_entry, s.top)]} for s in scores]}
-
-
-class TextAnswer(Answer):
-    """See /v1/completions."""
-
-    prefix = "cmpl"
-    whole_object = chunk_object = "text_completion"
-
-    @override
-    def _added(self, text: str) -> Json:
-        return {"text": text}
-
-    @override
-    def _said(self, text: str) -> Json:
-        return {"text": text}
-
-    @override
-    def _told(self, scores: Sequence[Score], start: int) -> Json:
-        ends = [start]
-        for one in scores:
-            ends.append(ends[-1] + len(one.text))
+    def _logprobs(self, logprobs: Sequence[TokenLogprob], offset: int) -> Json:
         return {
-            "tokens": [one.text for one in scores],
-            "token_logprobs": [one.logprob for one in scores],
-            "top_logprobs": [{other.text: other.logprob for other in one.top} for one in scores],
-            "text_offset": ends[:-1],
+            "content": [
+                _chat_logprob(logprob) | {"top_logprobs": [*map(_chat_logprob, logprob.top)]}
+                for logprob in logprobs
+            ]
         }
 
 
-def _entry(score: Score) -> Json:
+class TextResponse(ResponseBuilder):
+    """The response of /v1/completions."""
+
+    id_prefix = "cmpl"
+    response_object = chunk_object = "text_completion"
+
+    @override
+    def _delta_field(self, text: str) -> Json:
+        return {"text": text}
+
+    @override
+    def _whole_field(self, text: str) -> Json:
+        return {"text": text}
+
+    @override
+    def _logprobs(self, logprobs: Sequence[TokenLogprob], offset: int) -> Json:
+        *offsets, _ = accumulate((len(logprob.text) for logprob in logprobs), initial=offset)
+        return {
+            "tokens": [logprob.text for logprob in logprobs],
+            "token_logprobs": [logprob.logprob for logprob in logprobs],
+            "top_logprobs": [
+                {likely.text: likely.logprob for likely in logprob.top} for logprob in logprobs
+            ],
+            "text_offset": offsets,
+        }
+
+
+def _chat_logprob(logprob: TokenLogprob) -> Json:
     # Of a token that is a part of a character the bytes are not known.
-    data = None if "\ufffd" in score.text else list(score.text.encode())
-    return {"token": score.text, "logprob": score.logprob, "bytes": data}
+    data = None if "\ufffd" in logprob.text else list(logprob.text.encode())
+    return {"token": logprob.text, "logprob": logprob.logprob, "bytes": data}
 
 
 def speculation(reply: Reply) -> Json:
-    """Return what speculation did for a reply, and what ended it."""
+    """Return what speculation did for a reply, and why the reply ended."""
     return reply.stats.spec(reply.method) | {"finish": reply.finish}

@@ -14,79 +14,80 @@ from typing_extensions import override
 from nfox.errors import NfoxError, UsageError
 from nfox.serve.worker import Worker
 
-_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where that which listens everywhere is found
-_GRACE = 3  # seconds for what is being answered when the server is told to end
-_KEEP_ALIVE = 75  # seconds; clients that keep connections for less never find one just closed
+_LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where what listens everywhere is reached from here
+_GRACE_SECONDS = 3  # for replies and connections to end when the server is told to end
+_KEEP_ALIVE_SECONDS = 75  # clients that keep connections for less never find one just closed
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take an address; who asks there before `serve` waits.
+    """Return a socket that listens; clients that connect before `serve` runs wait for it.
 
     Args:
-        host: a name or an address of this machine.
-        port: 0 takes any that is free.
+        host: a host name or an IP address of this machine.
+        port: the TCP port; 0 takes any that is free.
 
     Raises:
-        NfoxError: if it cannot be had.
+        UsageError: if the host is unknown.
+        NfoxError: if the address is in use or not this machine's.
     """
     try:
         family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
         raise UsageError(f"--host {host}: {error.strerror}") from error
-    taken = socket.socket(family, kind)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, kind)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        taken.bind(address)
-        taken.listen()  # or on Linux another process could take it, too
+        listener.bind(address)
+        listener.listen()  # or on Linux another process could take it, too
     except OSError as error:
-        taken.close()
-        other = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
-        said = f"cannot listen on {host}, port {port}: {error.strerror}"
-        raise NfoxError(said, f"choose another {other}") from error
-    return taken
+        listener.close()
+        option = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
+        message = f"cannot listen on {host}, port {port}: {error.strerror}"
+        raise NfoxError(message, f"choose another {option}") from error
+    return listener
 
 
-def url(taken: socket.socket) -> str:
-    """Return the address of a socket as others on this machine write it."""
-    host, port, *_ = taken.getsockname()
-    host = _HERE.get(host, host)
+def url(listener: socket.socket) -> str:
+    """Return the URL at which programs on this machine reach a listening socket."""
+    host, port, *_ = listener.getsockname()
+    host = _LOCAL.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def is_loopback(taken: socket.socket) -> bool:
-    """Whether only this machine reaches a socket."""
-    return ipaddress.ip_address(taken.getsockname()[0]).is_loopback
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches a listening socket."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 class _Server(uvicorn.Server):
-    """Ends what is being answered before it waits for connections to end."""
+    """Uvicorn's server, which ends the worker's replies before it waits for connections to end."""
 
     def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
         super().__init__(config)
-        self._engine = worker
+        self._worker = worker
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._engine.stop()
+        self._worker.stop()
         await super().shutdown(sockets)
-        await asyncio.to_thread(self._engine.join, _GRACE)
+        await asyncio.to_thread(self._worker.join, _GRACE_SECONDS)
 
 
-def serve(app: ASGIApp, taken: socket.socket, worker: Worker, *, verbose: bool = False) -> None:
-    """Serve an application on a socket until the process is told to end.
+def serve(app: ASGIApp, listener: socket.socket, worker: Worker, *, verbose: bool = False) -> None:
+    """Serve an application until the process is told to end.
 
     Args:
-        app: the application.
-        taken: see `bind`.
-        worker: that answers; it ends with the server.
-        verbose: log every request.
+        app: the ASGI application.
+        listener: the listening socket that `bind` returned.
+        worker: the worker that answers; it ends with the server.
+        verbose: whether every request is logged.
     """
     config = uvicorn.Config(
         app,
         log_level="info" if verbose else "warning",
         access_log=verbose,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE,
-        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )
-    _Server(config, worker).run(sockets=[taken])
+    _Server(config, worker).run(sockets=[listener])

@@ -14,12 +14,12 @@ import openai
 import pytest
 import servers
 from servers import TINY, Server
-from serving import QUESTION, chat
+from serving import QUESTION, load_tiny
 from typer.testing import CliRunner
 
 from nfox import Conversation, Message, drafters
 from nfox.cli.app import app
-from nfox.serve.fastchat_worker import parse, template
+from nfox.serve.fastchat_worker import marked_template, parse_prompt
 
 NAME = "tiny"
 ENDLESS = {"context": 4096, "endless": True}  # a reply is not over before its worker is killed
@@ -29,9 +29,9 @@ API = Path(servers.__file__).with_name("fastchat_api.py")
 def rendered(*turns: tuple[str, str]) -> str:
     """Return what FastChat's API server makes of messages."""
     fastchat = import_module("fastchat.conversation")
-    made = template()
+    fields = marked_template()
     written = fastchat.Conversation(
-        **made | {"sep_style": fastchat.SeparatorStyle(made["sep_style"]), "messages": []}
+        **fields | {"sep_style": fastchat.SeparatorStyle(fields["sep_style"]), "messages": []}
     )
     for role, text in turns:
         if role == "system":
@@ -51,12 +51,12 @@ def rendered(*turns: tuple[str, str]) -> str:
     ],
 )
 def test_messages_come_back_from_what_fastchat_renders(turns: list[tuple[str, str]]) -> None:
-    assert parse(rendered(*turns)).messages == tuple(Message(*turn) for turn in turns)
+    assert parse_prompt(rendered(*turns)).messages == tuple(Message(*turn) for turn in turns)
 
 
 def test_a_text_without_marks_is_gone_on_with() -> None:
-    assert parse("USER: hello ASSISTANT:").text == "USER: hello ASSISTANT:"
-    assert parse("").text == ""
+    assert parse_prompt("USER: hello ASSISTANT:").text == "USER: hello ASSISTANT:"
+    assert parse_prompt("").text == ""
 
 
 class FastChat:
@@ -154,17 +154,17 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
     assert done["usage"]["completion_tokens"] <= 3
     assert httpx.post(f"{url}/model_details", json={}).json() == {"context_length": 4096}
     counted = httpx.post(f"{url}/count_token", json={"prompt": rendered(("user", "hello"))}).json()
-    prompt = list(chat().request("hello").prompt.ids)
+    prompt = list(load_tiny().request("hello").prompt.ids)
     assert counted["count"] == len(prompt)
     long = httpx.post(f"{url}/count_token", json={"prompt": "x" * 9000}).json()
     assert long["count"] > 4096, "it is FastChat that says that it does not fit"
 
 
 def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat: FastChat) -> None:
-    session = Conversation(chat(folder.equipped(**ENDLESS), method=drafters.plain()))
-    for _ in session.send(QUESTION[0]["content"]):
+    conversation = Conversation(load_tiny(folder.equipped(**ENDLESS), method=drafters.plain()))
+    for _ in conversation.send(QUESTION[0]["content"]):
         pass
-    expected = session.messages[-1].content.replace("\ufffd", "")  # FastChat takes these out
+    expected = conversation.messages[-1].content.replace("\ufffd", "")  # FastChat takes these out
     assert NAME in [model.id for model in fastchat.client.models.list()]
     assert fastchat.ask().replace("\ufffd", "") == expected
     assert fastchat.ask(model=f"{NAME}:medusa").replace("\ufffd", "") == expected

@@ -12,7 +12,7 @@ import folder
 import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
-from serving import NAME, QUESTION, chat, chunks, client, guarded, serve
+from serving import NAME, QUESTION, chunks, client, guarded, load_tiny, serve
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -21,19 +21,19 @@ from nfox.cli.app import app
 from nfox.decoding.generate import Prompt
 from nfox.errors import ModelError, NfoxError
 from nfox.reply import Request
-from nfox.serve.requests import Served
+from nfox.serve.served_model import ServedModel
 from nfox.serve.server import bind
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
 @pytest.fixture(scope="module")
-def served() -> Served:
+def served() -> ServedModel:
     return serve()
 
 
 @pytest.fixture(scope="module")
-def http(served: Served) -> TestClient:
+def http(served: ServedModel) -> TestClient:
     return client(served)
 
 
@@ -55,16 +55,16 @@ def said(answer: dict[str, Any], choice: int = 0) -> str:
     return str(answer["choices"][choice]["message"]["content"])
 
 
-def gone_on(talk: Engine, ids: list[int], settings: Settings) -> str:
+def gone_on(engine: Engine, ids: list[int], settings: Settings) -> str:
     """Return what an engine says after token ids, without a template."""
-    return talk.answer(Request(Prompt(tuple(ids), continued=True), settings)).text
+    return engine.answer(Request(Prompt(tuple(ids), continued=True), settings)).text
 
 
 def plainly(sampling: Sampling | None = None, limit: int = 24, reply: int = 0) -> str:
     """Return what plain decoding says to the question."""
-    talk = chat(method=drafters.plain())
+    engine = load_tiny(method=drafters.plain())
     settings = Settings(sampling=sampling or Sampling(), max_new_tokens=limit)
-    return talk.answer(talk.request(QUESTION, settings, number=reply)).text
+    return engine.answer(engine.request(QUESTION, settings, number=reply)).text
 
 
 @pytest.mark.parametrize("method", drafters.names())
@@ -86,7 +86,7 @@ def test_every_method_says_what_plain_decoding_says(
 def test_without_a_word_the_servers_own_method_and_sampling_count(http: TestClient) -> None:
     answer = ask(http, model=NAME)
     assert said(answer) == plainly()
-    assert answer["usage"]["speculation"]["method"] == chat().method
+    assert answer["usage"]["speculation"]["method"] == load_tiny().method
     assert answer["choices"][0]["finish_reason"] in ("stop", "length")
     assert said(ask(http)) == said(ask(http, model="default")) == plainly()
 
@@ -116,33 +116,33 @@ def test_a_stream_has_the_whole_reply_and_where_it_came_from(http: TestClient) -
     assert "usage" not in stream(http)[-1]
 
 
-def test_a_conversation_is_read_once_and_goes_on_as_in_the_chat(served: Served) -> None:
-    http, session = client(served), Conversation(chat(method=drafters.plain()))
+def test_a_conversation_is_read_once_and_goes_on_as_in_the_chat(served: ServedModel) -> None:
+    http, conversation = client(served), Conversation(load_tiny(method=drafters.plain()))
     messages: list[dict[str, str]] = []
     before = 0
     for question in ("hello", "and then?", "ünïcode 😀"):
-        for _ in session.send(question):
+        for _ in conversation.send(question):
             pass
         messages.append({"role": "user", "content": question})
         answer = ask(http, messages=messages)
-        assert said(answer) == session.messages[-1].content
+        assert said(answer) == conversation.messages[-1].content
         assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] >= before
         before = answer["usage"]["prompt_tokens"]
         messages.append({"role": "assistant", "content": said(answer)})
 
 
-def test_conversations_at_once_do_not_disturb_each_other(served: Served) -> None:
+def test_conversations_at_once_do_not_disturb_each_other(served: ServedModel) -> None:
     http = client(served)
-    sessions = [Conversation(chat(method=drafters.plain())) for _ in range(2)]
+    conversations = [Conversation(load_tiny(method=drafters.plain())) for _ in range(2)]
     talks: list[list[dict[str, str]]] = [[], []]
     for turn in ("hello", "more", "and more"):
-        for index, (session, messages) in enumerate(zip(sessions, talks, strict=True)):
+        for index, (conversation, messages) in enumerate(zip(conversations, talks, strict=True)):
             question = turn + " you" * index  # the two begin alike
-            for _ in session.send(question):
+            for _ in conversation.send(question):
                 pass
             messages.append({"role": "user", "content": question})
-            assert said(ask(http, messages=messages)) == session.messages[-1].content
-            messages.append({"role": "assistant", "content": session.messages[-1].content})
+            assert said(ask(http, messages=messages)) == conversation.messages[-1].content
+            messages.append({"role": "assistant", "content": conversation.messages[-1].content})
 
 
 def test_a_reply_that_is_begun_is_gone_on_with(http: TestClient) -> None:
@@ -156,18 +156,18 @@ def test_a_reply_that_is_begun_is_gone_on_with(http: TestClient) -> None:
 
 
 def test_log_probabilities_are_those_of_one_forward_over_the_text(http: TestClient) -> None:
-    talk = chat(method=drafters.plain())
+    engine = load_tiny(method=drafters.plain())
     asked = {"logprobs": True, "top_logprobs": 3, "temperature": 0.8, "seed": 1}
     whole = ask(http, **asked)
     told = whole["choices"][0]["logprobs"]["content"]
-    request = talk.request(
+    request = engine.request(
         QUESTION, Settings(sampling=Sampling(temperature=0.8, seed=1), max_new_tokens=24)
     )
-    prompt, ids = request.prompt.ids, talk.answer(request).ids
+    prompt, ids = request.prompt.ids, engine.answer(request).ids
     with torch.no_grad():
-        logits = talk.model.target.model(torch.tensor([[*prompt, *ids]])).logits[0]
+        logits = engine.model.target.model(torch.tensor([[*prompt, *ids]])).logits[0]
     rows = logits[len(prompt) - 1 : -1].log_softmax(-1)
-    assert [entry["token"] for entry in told] == [talk.model.tokenizer.decode([i]) for i in ids]
+    assert [entry["token"] for entry in told] == [engine.model.tokenizer.decode([i]) for i in ids]
     for entry, row, token in zip(told, rows, ids, strict=True):
         assert entry["logprob"] == pytest.approx(float(row[token]), abs=1e-4)
         best = [other["logprob"] for other in entry["top_logprobs"]]
@@ -178,9 +178,9 @@ def test_log_probabilities_are_those_of_one_forward_over_the_text(http: TestClie
 
 
 def test_texts_and_token_ids_are_gone_on_with(http: TestClient) -> None:
-    talk = chat(method=drafters.plain())
-    ids = list(talk.model.tokenizer("the quick").input_ids)
-    expected = gone_on(talk, ids, Settings(max_new_tokens=24))
+    engine = load_tiny(method=drafters.plain())
+    ids = list(engine.model.tokenizer("the quick").input_ids)
+    expected = gone_on(engine, ids, Settings(max_new_tokens=24))
     for prompt in ("the quick", ["the quick"], ids, [ids]):
         answer = ask(http, TEXT, prompt=prompt, max_tokens=24)
         assert answer["choices"][0]["text"] == expected
@@ -245,10 +245,10 @@ def test_log_probabilities_reach_to_a_stop_string_inside_a_token(http: TestClien
 
 def test_predict_gives_the_prompt_and_what_follows_as_one_string(http: TestClient) -> None:
     response = http.post("/predict", json={"prompt": "the quick", "seed": 4})
-    talk = chat(method=drafters.plain())
+    engine = load_tiny(method=drafters.plain())
     sampling = Sampling(temperature=1.0, top_k=10, top_p=0.9, seed=4)
-    ids = talk.model.tokenizer("the quick").input_ids
-    text = gone_on(talk, ids, Settings(sampling=sampling, max_new_tokens=40))
+    ids = engine.model.tokenizer("the quick").input_ids
+    text = gone_on(engine, ids, Settings(sampling=sampling, max_new_tokens=40))
     assert response.json() == "the quick" + text
 
 
@@ -359,7 +359,7 @@ def test_bodies_are_json_whatever_they_are_called(http: TestClient) -> None:
         assert said(answer.json()) == said(ask(http))
 
 
-def test_a_key_is_asked_for_everywhere_but_for_the_health(served: Served) -> None:
+def test_a_key_is_asked_for_everywhere_but_for_the_health(served: ServedModel) -> None:
     http = client(served, key="sesame")
     for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Basic sesame"}):
         for path in ("/v1/models", "/metrics", "/openapi.json", "/nothing"):
@@ -372,8 +372,8 @@ def test_a_key_is_asked_for_everywhere_but_for_the_health(served: Served) -> Non
     assert http.get("/v1/models", headers=odd).status_code == 401
 
 
-def test_a_body_may_not_be_larger_than_said(served: Served) -> None:
-    http = client(served, size=1000)
+def test_a_body_may_not_be_larger_than_said(served: ServedModel) -> None:
+    http = client(served, max_body_bytes=1000)
     long = json.dumps({"messages": [{"role": "user", "content": "x" * 2000}]}).encode()
     assert http.post(CHAT, content=long, headers=JSON).status_code == 413
     told = http.post(CHAT, content=iter([long[:900], long[900:]]), headers=JSON)  # no length
@@ -381,9 +381,9 @@ def test_a_body_may_not_be_larger_than_said(served: Served) -> None:
 
 
 def test_a_body_that_does_not_arrive_is_not_waited_for(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nfox.serve.middleware._SECONDS", 0.05)
+    monkeypatch.setattr("nfox.serve.middleware._BODY_SECONDS", 0.05)
 
     async def slow() -> int:
         sent: list[Any] = []
@@ -401,7 +401,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(
     assert asyncio.run(slow()) == 408
 
 
-def test_a_name_that_is_not_the_servers_is_refused(served: Served) -> None:
+def test_a_name_that_is_not_the_servers_is_refused(served: ServedModel) -> None:
     """A page on the web can make a browser ask, but only under the page's name."""
     http = client(served, hosts={"localhost", "::1"})
     for host, status in (("localhost:5000", 200), ("[::1]:80", 200), ("evil.example", 421)):
@@ -413,7 +413,7 @@ def test_a_name_that_is_not_the_servers_is_refused(served: Served) -> None:
 
 @pytest.mark.parametrize("origins", [[], ["http://page.example"], ["*"]])
 def test_pages_of_other_origins_are_refused_unless_they_are_named(
-    served: Served, origins: list[str]
+    served: ServedModel, origins: list[str]
 ) -> None:
     """A browser sends simple requests without asking first, but tells whose they are."""
     http = client(served, hosts={"localhost"}, origins=origins)
@@ -425,7 +425,7 @@ def test_pages_of_other_origins_are_refused_unless_they_are_named(
     assert http.get("/health", headers=own).status_code == 200
 
 
-def test_an_empty_key_is_no_key(served: Served) -> None:
+def test_an_empty_key_is_no_key(served: ServedModel) -> None:
     assert client(served, key="").get("/v1/models").status_code == 401
     done = CliRunner().invoke(app, ["serve", "--api-key", ""])
     assert done.exit_code == 2
@@ -439,7 +439,7 @@ def test_an_address_is_taken_once() -> None:
             bind("127.0.0.1", port)
 
 
-def test_what_is_told_is_no_failure_of_the_server(served: Served) -> None:
+def test_what_is_told_is_no_failure_of_the_server(served: ServedModel) -> None:
     """Else every wrong request would be a traceback in its log."""
     strict = TestClient(guarded(served), raise_server_exceptions=True)
     assert strict.post(CHAT, json={"messages": QUESTION, "model": "x"}).status_code == 404
@@ -471,7 +471,7 @@ def test_an_unexpected_error_ends_its_request_and_not_the_server(
 def test_a_method_that_cannot_be_loaded_is_told_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    served = serve(chat(method=drafters.plain()))
+    served = serve(load_tiny(method=drafters.plain()))
     http = client(served)
 
     def make(name: str) -> None:
@@ -484,7 +484,7 @@ def test_a_method_that_cannot_be_loaded_is_told_and_the_others_go_on(
 
 
 def test_a_reply_is_cut_when_its_time_has_passed() -> None:
-    served = serve(chat(settings=Settings(max_new_tokens=400)), seconds=0.3)
+    served = serve(load_tiny(settings=Settings(max_new_tokens=400)), seconds=0.3)
     slowly(served, 0.05)
     answer = ask(client(served))
     assert answer["choices"][0]["finish_reason"] == "length"
@@ -495,22 +495,22 @@ def test_a_reply_is_cut_when_its_time_has_passed() -> None:
     assert {choice["finish_reason"] for choice in both["choices"]} == {"length"}
 
 
-def slowly(served: Served, seconds: float) -> list[int]:
+def slowly(served: ServedModel, seconds: float) -> list[int]:
     """Let every step take some time; return a list in which every step is noted."""
-    talk, noted = served.worker.engine, list[int]()
-    own = talk.model.target.score
+    engine, noted = served.worker.engine, list[int]()
+    own = engine.model.target.score
 
     def score(*a: Any) -> Any:
         time.sleep(seconds)
         noted.append(1)
         return own(*a)
 
-    talk.model.target.score = score  # type: ignore[method-assign]
+    engine.model.target.score = score  # type: ignore[method-assign]
     return noted
 
 
 def test_who_waits_too_long_is_told_and_who_comes_late_finds_the_queue_full() -> None:
-    served = serve(chat(method=drafters.plain()), seconds=0.5, queue=1)
+    served = serve(load_tiny(method=drafters.plain()), seconds=0.5, queue=1)
     slowly(served, 1.2)
     http = client(served)
 
@@ -531,7 +531,7 @@ def test_who_waits_too_long_is_told_and_who_comes_late_finds_the_queue_full() ->
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_client_that_hangs_up_stops_its_generation(streamed: bool) -> None:
     long = Settings(max_new_tokens=400)
-    served = serve(chat(method=drafters.plain(), settings=long))
+    served = serve(load_tiny(method=drafters.plain(), settings=long))
     steps = slowly(served, 0.01)
     body = json.dumps({"messages": QUESTION, "stream": streamed}).encode()
 
@@ -569,7 +569,7 @@ def test_a_client_that_hangs_up_stops_its_generation(streamed: bool) -> None:
 
 def test_who_is_served_when_the_server_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     long = Settings(max_new_tokens=400)
-    served = serve(chat(method=drafters.plain(), settings=long))
+    served = serve(load_tiny(method=drafters.plain(), settings=long))
     steps, http = slowly(served, 0.02), client(served)
 
     async def together() -> list[Any]:
@@ -594,7 +594,7 @@ def test_who_is_served_when_the_server_ends_is_told(monkeypatch: pytest.MonkeyPa
     assert http.post(CHAT, json={"messages": QUESTION}).status_code == 503
 
 
-def test_metrics_count_what_was_answered(served: Served) -> None:
+def test_metrics_count_what_was_answered(served: ServedModel) -> None:
     http = client(served)
 
     def read() -> dict[str, float]:
@@ -633,9 +633,9 @@ def test_metrics_count_what_was_answered(served: Served) -> None:
 
 
 def test_an_encoder_reads_texts_and_ids_too() -> None:
-    talk = chat(folder.t5(), template="plain")
-    http = client(serve(talk))
-    ids = list(talk.model.tokenizer("hello").input_ids)
+    engine = load_tiny(folder.t5(), template="plain")
+    http = client(serve(engine))
+    ids = list(engine.model.tokenizer("hello").input_ids)
     expected = said(ask(http, messages=[{"role": "user", "content": "hello"}]))
     for prompt in ("hello", ids):
         assert ask(http, TEXT, prompt=prompt)["choices"][0]["text"] == expected
@@ -647,8 +647,11 @@ def test_an_encoder_reads_texts_and_ids_too() -> None:
 
 @pytest.mark.parametrize("make", [folder.mamba, folder.t5])
 def test_other_kinds_of_models_are_served_over_turns(make: Any) -> None:
-    talk = chat(make(), template="plain")
-    http, fresh = client(serve(talk)), chat(make(), template="plain", method=drafters.plain())
+    engine = load_tiny(make(), template="plain")
+    http, fresh = (
+        client(serve(engine)),
+        load_tiny(make(), template="plain", method=drafters.plain()),
+    )
     messages: list[dict[str, str]] = []
     for question in ("hello", "more"):
         messages.append({"role": "user", "content": question})

@@ -9,7 +9,7 @@ from pathlib import Path
 import folder
 import servers
 from servers import TINY
-from serving import chat, guarded, serve
+from serving import guarded, load_tiny, serve
 
 from nfox import drafters
 
@@ -19,7 +19,7 @@ import load
 
 
 def test_many_clients_get_every_token_once(tmp_path: Path) -> None:
-    asks = load.expectations(chat(method=drafters.plain()), ["hello", "the fox", "äöü 😀"])
+    asks = load.expectations(load_tiny(method=drafters.plain()), ["hello", "the fox", "äöü 😀"])
     model = ("--model", str(folder.equipped()), "--cache-memory", "4MiB")
     with servers.nfox(tmp_path, "serve", *model, *TINY) as server:
         # By this seed there is every kind among the clients' first requests.
@@ -35,8 +35,8 @@ def test_many_clients_get_every_token_once(tmp_path: Path) -> None:
 
 
 def test_odd_requests_are_answered_without_an_error_of_the_server() -> None:
-    served = serve(chat(max_context=32), seconds=30)
-    outcome = fuzz.fuzz(guarded(served, size=100_000), count=200, seed=1)
+    served = serve(load_tiny(max_context=32), seconds=30)
+    outcome = fuzz.fuzz(guarded(served, max_body_bytes=100_000), count=200, seed=1)
     assert outcome.wrong == []
     assert outcome.statuses[200] > 10
     assert outcome.statuses[400] > 15

@@ -14,15 +14,15 @@ from nfox import Engine, ModelOptions, Settings, load
 from nfox.drafters import ready
 from nfox.serve.app import make_app
 from nfox.serve.metrics import Metrics
-from nfox.serve.middleware import Guard
-from nfox.serve.requests import Served
-from nfox.serve.worker import ServerLimits, Worker
+from nfox.serve.middleware import RequestGuard
+from nfox.serve.served_model import ServedModel
+from nfox.serve.worker import Worker, WorkerLimits
 
 NAME = "tiny"
 QUESTION = [{"role": "user", "content": "hello there"}]
 
 
-def chat(model: Path | None = None, **more: Any) -> Engine:
+def load_tiny(model: Path | None = None, **more: Any) -> Engine:
     """Load the tiny model with weights for every method; replies have 24 tokens at most."""
     return load(
         str(model or folder.equipped()),
@@ -31,25 +31,25 @@ def chat(model: Path | None = None, **more: Any) -> Engine:
     )
 
 
-def serve(talk: Engine | None = None, **limits: Any) -> Served:
-    """Start an engine."""
-    talk, metrics = talk or chat(), Metrics()
-    methods = [talk.method]
-    if talk.model.target.proposals != "nothing":
-        methods = ready(talk.model.name, talk.sources)
-    worker = Worker(talk, methods, ServerLimits(**limits), metrics.add)
-    metrics.watch(worker)
-    return Served(NAME, worker, metrics)
+def serve(engine: Engine | None = None, **limits: Any) -> ServedModel:
+    """Start a worker with the fields of `WorkerLimits`; return the model that it answers with."""
+    engine, metrics = engine or load_tiny(), Metrics()
+    methods = [engine.method]
+    if engine.model.target.proposals != "nothing":
+        methods = ready(engine.model.name, engine.sources)
+    worker = Worker(engine, methods, WorkerLimits(**limits), metrics.count_reply)
+    metrics.observe(worker)
+    return ServedModel(NAME, worker, metrics)
 
 
-def guarded(served: Served, **more: Any) -> ASGIApp:
-    """Return the whole application."""
-    return Guard(make_app(served), **{"key": None, "size": 1 << 20} | more)
+def guarded(served: ServedModel, **guard: Any) -> ASGIApp:
+    """Return the application behind a `RequestGuard` with these arguments."""
+    return RequestGuard(make_app(served), **{"key": None, "max_body_bytes": 1 << 20} | guard)
 
 
-def client(served: Served, **more: Any) -> TestClient:
-    """Return what asks it."""
-    return TestClient(guarded(served, **more), raise_server_exceptions=False)
+def client(served: ServedModel, **guard: Any) -> TestClient:
+    """Return a client of the application behind a `RequestGuard` with these arguments."""
+    return TestClient(guarded(served, **guard), raise_server_exceptions=False)
 
 
 def chunks(text: str) -> list[dict[str, Any]]:

@@ -1,0 +1,69 @@
+"""Errors of an application as OpenAI's error objects, counted and logged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from nfox.errors import NfoxError
+from nfox.serve.errors import Json, error_body, error_response
+from nfox.serve.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_NOT_AN_OBJECT = ("json_invalid", "model_attributes_type", "model_type")  # pydantic's error types
+
+
+def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Let an application answer errors with OpenAI's error objects, and count them.
+
+    Args:
+        app: the application.
+        metrics: where errors are counted by their status codes.
+    """
+
+    async def invalid_body(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        message = first_validation_error(error.errors(), skipped=1)
+        return answer(request, 400, error_body(message, code="invalid_request"))
+
+    async def http_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = f"there is no {request.url.path}; /openapi.json lists what is here"
+        return answer(request, error.status_code, error_body(message))
+
+    async def other_error(request: Request, error: Exception) -> JSONResponse:
+        return answer(request, *error_response(error))
+
+    def answer(request: Request, status: int, body: Json) -> JSONResponse:
+        metrics.count_error(status)
+        log.debug("%s %s: %s", request.method, request.url.path, body["error"]["message"])
+        return JSONResponse(body, status, {"Retry-After": "5"} if status in (429, 503) else None)
+
+    app.add_exception_handler(RequestValidationError, invalid_body)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(NfoxError, other_error)
+    app.add_exception_handler(Exception, other_error)  # which the log shows as well
+
+
+def first_validation_error(errors: Sequence[Any], skipped: int = 0) -> str:
+    """Return one line for the first error that pydantic found in a body.
+
+    Args:
+        errors: the errors, as pydantic lists them.
+        skipped: the number of names to leave out at the beginning of the field's path.
+    """
+    first = errors[0]
+    field = ".".join(str(name) for name in first["loc"][skipped:])
+    if first["type"] in _NOT_AN_OBJECT or (first["type"] == "missing" and not field):
+        return "the body is not a JSON object"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}" if field else str(message)
