@@ -67,7 +67,8 @@ class CachePool:
         longest leave, until the others fit into the memory.
         """
         for idle in list(self._idle):
-            if common_prefix(idle.tokens, cache.tokens) == len(idle.tokens):
+            continued = common_prefix(idle.tokens, cache.tokens) == len(idle.tokens)
+            if continued and idle.encoder_ids == cache.encoder_ids:
                 del self._idle[idle]
         self._idle[cache] = cache.nbytes
         while self.nbytes > self._max_bytes:

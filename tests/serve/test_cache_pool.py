@@ -98,3 +98,14 @@ def test_a_cache_of_another_source_is_not_taken() -> None:
     pool.add(read(cache, [0, 1, 2], "t5"))
     assert pool.take([0, 1, 2, 3], (5, 7)).tokens == []
     assert pool.take([0, 1, 2, 3], (5, 6)).tokens == [0, 1, 2]
+
+
+def test_a_cache_of_another_encoder_input_stays_in_the_pool() -> None:
+    target = tiny.target("t5")
+    pool = CachePool(target.new_cache, max_bytes=1 << 40)
+    for encoder_ids, tokens in (((5, 6), [0, 1]), ((5, 7), [0, 1, 2])):  # the second goes on
+        cache = pool.take(tokens, encoder_ids)
+        cache.reuse(tokens, encoder_ids)
+        pool.add(read(cache, tokens, "t5"))
+    assert len(pool) == 2
+    assert pool.take([0, 1, 3], (5, 6)).tokens == [0, 1]
