@@ -36,6 +36,11 @@ class FairQueue(Generic[Work]):
         with self._changed:
             return self._drop_abandoned()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def _drop_abandoned(self) -> int:
         """Forget abandoned work; return the number of pieces of work that are left."""
         count = 0

@@ -131,6 +131,8 @@ class Worker:
                 continue
             self._current = pending
             try:
+                if self._queue.closed:  # by a `stop` that found it neither in the queue nor here
+                    raise ServerStopping
                 self._handle(pending)
             except NfoxError as error:
                 pending.put(error)
@@ -149,8 +151,11 @@ class Worker:
         queue_seconds = time.monotonic() - pending.begin
         drafter = self._drafter(request.method or self.engine.method)
         settings = replace(request.settings, keep_logits=request.top_logprobs is not None)
-        # All of them first: what is wrong with the last is told before the first is answered.
-        prompts = [self._prompt(question) for question in request.questions]
+        # All of them first: what is wrong with the last is told before the first is answered. Many
+        # replies may answer one question, which is rendered and tokenised once.
+        prompts = {
+            question: self._prompt(question) for question in dict.fromkeys(request.questions)
+        }
         for choice, question in enumerate(request.questions):
             if pending.cancelled.is_set():
                 return
@@ -158,7 +163,7 @@ class Worker:
             stop_strings = self.engine.template.stop_strings if question.messages else ()
             number = request.first_number + choice
             reply = self._answer(
-                pending, choice, Request(prompts[choice], settings, number, stop_strings), drafter
+                pending, choice, Request(prompts[question], settings, number, stop_strings), drafter
             )
             self._on_reply(reply, choice, queue_seconds)
             log.debug(

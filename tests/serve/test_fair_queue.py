@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfox.serve.errors import QueueFull
+from nfox.serve.errors import QueueFull, ServerStopping
 from nfox.serve.fair_queue import FairQueue
 
 
@@ -53,3 +53,11 @@ def test_a_closed_queue_gives_back_what_waited_and_nothing_more() -> None:
     put(queue, "ax1", "bx1")
     assert sorted(queue.close()) == ["ax1", "bx1"]
     assert queue.get() is None
+
+
+def test_a_closed_queue_refuses_what_nobody_would_take_out() -> None:
+    queue = FairQueue[str](limit=5)
+    queue.close()
+    with pytest.raises(ServerStopping):
+        put(queue, "ax1")
+    assert len(queue) == 0

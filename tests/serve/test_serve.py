@@ -21,6 +21,7 @@ from nfox.cli.app import app
 from nfox.decoding.generate import Prompt
 from nfox.errors import ModelError, NfoxError
 from nfox.reply import Request
+from nfox.serve.fair_queue import FairQueue
 from nfox.serve.served_model import ServedModel
 from nfox.serve.server import bind
 
@@ -592,6 +593,37 @@ def test_who_is_served_when_the_server_ends_is_told(monkeypatch: pytest.MonkeyPa
     served.worker.join(5)
     assert not served.worker.running
     assert http.post(CHAT, json={"messages": QUESTION}).status_code == 503
+
+
+def test_a_request_that_leaves_the_queue_while_the_server_ends_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then it is neither waiting nor being answered."""
+    get = FairQueue.get
+
+    def get_and_stop(queue: FairQueue[Any]) -> Any:
+        work = get(queue)
+        served.worker.stop()
+        return work
+
+    monkeypatch.setattr(FairQueue, "get", get_and_stop)
+    served = serve(load_tiny(method=drafters.plain()))
+    told = client(served).post(CHAT, json={"messages": QUESTION})
+    assert (told.status_code, told.json()["error"]["code"]) == (503, "stopping")
+
+
+def test_a_question_with_many_replies_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = serve(load_tiny(method=drafters.plain()))
+    engine, rendered = served.worker.engine, list[Any]()
+    encode = engine.encode
+
+    def counted(messages: Any) -> Any:
+        rendered.append(messages)
+        return encode(messages)
+
+    monkeypatch.setattr(engine, "encode", counted)
+    ask(client(served), n=3, max_tokens=2)
+    assert len(rendered) == 1
 
 
 def test_metrics_count_what_was_answered(served: ServedModel) -> None:
