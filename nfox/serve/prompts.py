@@ -96,7 +96,7 @@ class PromptEncoder:
         """Remember the token ids of a reply for the next turn of its conversation."""
         if not question.messages:
             return
-        *before, last = question.messages
+        *before, last = self._reply_tokens.recall(question.messages)
         if last.role != "assistant":
             self._reply_tokens.remember([*question.messages, reply.message()])
         elif last.ids is not None and reply.ids:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from serving import load_tiny
 
-from nfox.serve.prompts import ReplyTokens
+from nfox import drafters
+from nfox.reply import Reply
+from nfox.serve.pending_reply import Question
+from nfox.serve.prompts import PromptEncoder, ReplyTokens
 from nfox.text.messages import Message
 
 
@@ -29,3 +33,17 @@ def test_replies_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monke
     for name in "abc":
         replies.remember([*conversation(name), Message("assistant", name, (1,))])
     assert [replies.recall(conversation(name, name))[1].ids for name in "abc"] == [None, (1,), (1,)]
+
+
+def test_a_continued_reply_is_recalled_with_the_tokens_of_both_parts() -> None:
+    engine = load_tiny(method=drafters.plain())
+    prompts, ids = PromptEncoder(engine), list[int]()
+    for letter in "the fox":  # no tokenizer divides it so
+        ids += engine.model.tokenizer(letter, add_special_tokens=False).input_ids
+    first, begun = Message("user", "hello"), Message("assistant", "the")
+    prompts.remember(Question((first,)), Reply("none", ids[:3], "the"))
+    prompts.remember(Question((first, begun)), Reply("none", ids[3:], " fox"))
+    turns = (first, Message("assistant", "the fox"))
+    expected = engine.encode([first, Message("assistant", "the fox", tuple(ids))])
+    assert prompts.encode(Question(turns)).ids == expected.ids
+    assert engine.encode([*turns]).ids != expected.ids
