@@ -1,1 +1,1 @@
-"""The engine behind an API: one model, one worker, a fair queue, and who speaks to it."""
+"""One model behind OpenAI's API or FastChat's: a worker thread, a fair queue, two applications."""

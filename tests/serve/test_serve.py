@@ -1,4 +1,4 @@
-"""The server in this process: what it answers is what the chat says, and mistakes are told."""
+"""The server in this process: its replies are those of the engine, and mistakes are told."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def stream(http: TestClient, path: str = CHAT, **body: Any) -> list[dict[str, An
     return chunks(response.text)
 
 
-def said(answer: dict[str, Any], choice: int = 0) -> str:
+def reply_text(answer: dict[str, Any], choice: int = 0) -> str:
     return str(answer["choices"][choice]["message"]["content"])
 
 
@@ -61,8 +61,8 @@ def gone_on(engine: Engine, ids: list[int], settings: Settings) -> str:
     return engine.answer(Request(Prompt(tuple(ids), continued=True), settings)).text
 
 
-def plainly(sampling: Sampling | None = None, limit: int = 24, reply: int = 0) -> str:
-    """Return what plain decoding says to the question."""
+def plain_text(sampling: Sampling | None = None, limit: int = 24, reply: int = 0) -> str:
+    """Return the text of plain decoding's reply to `QUESTION`."""
     engine = load_tiny(method=drafters.plain())
     settings = Settings(sampling=sampling or Sampling(), max_new_tokens=limit)
     return engine.answer(engine.request(QUESTION, settings, number=reply)).text
@@ -73,12 +73,12 @@ def plainly(sampling: Sampling | None = None, limit: int = 24, reply: int = 0) -
 def test_every_method_says_what_plain_decoding_says(
     http: TestClient, method: str, temperature: float
 ) -> None:
-    expected = plainly(Sampling(temperature=temperature, seed=5))
+    expected = plain_text(Sampling(temperature=temperature, seed=5))
     more = {"temperature": temperature, "seed": 5}
     whole = ask(http, model=f"{NAME}:{method}", **more)
-    assert said(whole) == expected
+    assert reply_text(whole) == expected
     assert whole["usage"]["speculation"]["method"] == method
-    assert said(ask(http, method=method, **more)) == expected
+    assert reply_text(ask(http, method=method, **more)) == expected
     parts = stream(http, method=method, **more)
     texts = [c["choices"][0]["delta"].get("content", "") for c in parts]
     assert "".join(texts) == expected
@@ -86,10 +86,10 @@ def test_every_method_says_what_plain_decoding_says(
 
 def test_without_a_word_the_servers_own_method_and_sampling_count(http: TestClient) -> None:
     answer = ask(http, model=NAME)
-    assert said(answer) == plainly()
+    assert reply_text(answer) == plain_text()
     assert answer["usage"]["speculation"]["method"] == load_tiny().method
     assert answer["choices"][0]["finish_reason"] in ("stop", "length")
-    assert said(ask(http)) == said(ask(http, model="default")) == plainly()
+    assert reply_text(ask(http)) == reply_text(ask(http, model="default")) == plain_text()
 
 
 def test_a_stream_has_the_whole_reply_and_where_it_came_from(http: TestClient) -> None:
@@ -109,7 +109,7 @@ def test_a_stream_has_the_whole_reply_and_where_it_came_from(http: TestClient) -
     for name in timeless:
         assert usage["usage"][name] == whole["usage"][name]
     spent, before = usage["usage"]["speculation"], whole["usage"]["speculation"]
-    assert sum(length for length, _ in before["runs"]) == len(said(whole))
+    assert sum(length for length, _ in before["runs"]) == len(reply_text(whole))
     assert spent["drafted"] >= spent["accepted"] >= 0
     assert spent["mean_acceptance_length"] == pytest.approx(
         usage["usage"]["completion_tokens"] / spent["steps"], abs=1e-3
@@ -126,10 +126,10 @@ def test_a_conversation_is_read_once_and_goes_on_as_in_the_chat(served: ServedMo
             pass
         messages.append({"role": "user", "content": question})
         answer = ask(http, messages=messages)
-        assert said(answer) == conversation.messages[-1].content
+        assert reply_text(answer) == conversation.messages[-1].content
         assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] >= before
         before = answer["usage"]["prompt_tokens"]
-        messages.append({"role": "assistant", "content": said(answer)})
+        messages.append({"role": "assistant", "content": reply_text(answer)})
 
 
 def test_conversations_at_once_do_not_disturb_each_other(served: ServedModel) -> None:
@@ -142,17 +142,19 @@ def test_conversations_at_once_do_not_disturb_each_other(served: ServedModel) ->
             for _ in conversation.send(question):
                 pass
             messages.append({"role": "user", "content": question})
-            assert said(ask(http, messages=messages)) == conversation.messages[-1].content
+            assert reply_text(ask(http, messages=messages)) == conversation.messages[-1].content
             messages.append({"role": "assistant", "content": conversation.messages[-1].content})
 
 
 def test_a_reply_that_is_begun_is_gone_on_with(http: TestClient) -> None:
-    whole = said(ask(http))
-    begun = said(ask(http, max_tokens=5))
+    whole = reply_text(ask(http))
+    begun = reply_text(ask(http, max_tokens=5))
     assert whole.startswith(begun) and begun
     rest = ask(http, messages=[*QUESTION, {"role": "assistant", "content": begun}], max_tokens=19)
-    assert begun + said(rest) == whole
-    again = ask(http, messages=[*QUESTION, {"role": "assistant", "content": begun + said(rest)}])
+    assert begun + reply_text(rest) == whole
+    again = ask(
+        http, messages=[*QUESTION, {"role": "assistant", "content": begun + reply_text(rest)}]
+    )
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
 
 
@@ -201,8 +203,8 @@ def test_texts_and_token_ids_are_gone_on_with(http: TestClient) -> None:
 
 def test_several_prompts_and_choices_are_counted_from_one_seed(http: TestClient) -> None:
     answer = ask(http, n=3, temperature=1.0, seed=7)
-    expected = [plainly(Sampling(temperature=1.0, seed=7), reply=number) for number in range(3)]
-    assert [said(answer, choice) for choice in range(3)] == expected
+    expected = [plain_text(Sampling(temperature=1.0, seed=7), reply=number) for number in range(3)]
+    assert [reply_text(answer, choice) for choice in range(3)] == expected
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert len(answer["usage"]["speculation"]["choices"]) == 3
     once = ask(http)["usage"]["prompt_tokens"]
@@ -219,29 +221,29 @@ def test_several_prompts_and_choices_are_counted_from_one_seed(http: TestClient)
 
 def test_without_a_seed_samples_differ_and_with_one_they_do_not(http: TestClient) -> None:
     several = [ask(http, temperature=1.5, n=2) for _ in range(3)]
-    assert len({said(answer, choice) for answer in several for choice in range(2)}) == 6
-    assert len({said(ask(http, temperature=1.5, seed=3)) for _ in range(3)}) == 1
+    assert len({reply_text(answer, choice) for answer in several for choice in range(2)}) == 6
+    assert len({reply_text(ask(http, temperature=1.5, seed=3)) for _ in range(3)}) == 1
 
 
 def test_stop_strings_end_the_reply_and_are_not_in_it(http: TestClient) -> None:
-    whole = said(ask(http))
+    whole = reply_text(ask(http))
     stop = whole[6:8]
     for given in (stop, [stop, "never said"]):
         answer = ask(http, stop=given)
-        assert said(answer) == whole[: whole.index(stop)]
+        assert reply_text(answer) == whole[: whole.index(stop)]
         assert answer["choices"][0]["finish_reason"] == "stop"
 
 
 def test_log_probabilities_reach_to_a_stop_string_inside_a_token(http: TestClient) -> None:
     whole = ask(http, logprobs=True)
     tokens = [entry["token"] for entry in whole["choices"][0]["logprobs"]["content"]]
-    once = (i for i, t in enumerate(tokens) if len(t) > 1 and said(whole).count(t[1:]) == 1)
+    once = (i for i, t in enumerate(tokens) if len(t) > 1 and reply_text(whole).count(t[1:]) == 1)
     index = next(once)
     cut = ask(http, logprobs=True, stop=tokens[index][1:])
     told = [entry["token"] for entry in cut["choices"][0]["logprobs"]["content"]]
     assert told == tokens[: index + 1]
-    assert said(whole).startswith(said(cut))
-    assert said(cut).endswith(tokens[index][0])
+    assert reply_text(whole).startswith(reply_text(cut))
+    assert reply_text(cut).endswith(tokens[index][0])
 
 
 def test_predict_gives_the_prompt_and_what_follows_as_one_string(http: TestClient) -> None:
@@ -255,10 +257,10 @@ def test_predict_gives_the_prompt_and_what_follows_as_one_string(http: TestClien
 
 def test_what_transformers_chat_sends_is_understood(http: TestClient) -> None:
     config = json.dumps({"do_sample": False, "max_new_tokens": 5, "transformers_version": "5"})
-    assert said(ask(http, generation_config=config)) == plainly(limit=5)
+    assert reply_text(ask(http, generation_config=config)) == plain_text(limit=5)
     sampled = json.dumps({"do_sample": True, "temperature": 0.8})
-    expected = plainly(Sampling(temperature=0.8, top_k=50, seed=2))
-    assert said(ask(http, generation_config=sampled, seed=2)) == expected
+    expected = plain_text(Sampling(temperature=0.8, top_k=50, seed=2))
+    assert reply_text(ask(http, generation_config=sampled, seed=2)) == expected
     assert http.post("/load_model", json={"model": NAME}).text.startswith(
         'data: {"status": "ready"'
     )
@@ -268,10 +270,12 @@ def test_what_transformers_chat_sends_is_understood(http: TestClient) -> None:
 def test_parts_and_the_developers_role_are_read(http: TestClient) -> None:
     parts = [{"type": "text", "text": "hello"}, {"type": "text", "text": "there"}]
     split = ask(http, messages=[{"role": "user", "content": parts}])
-    assert said(split) == said(ask(http, messages=[{"role": "user", "content": "hello\nthere"}]))
+    assert reply_text(split) == reply_text(
+        ask(http, messages=[{"role": "user", "content": "hello\nthere"}])
+    )
     user = {"role": "user", "content": "x"}
     both = [[{"role": role, "content": "be brief"}, user] for role in ("developer", "system")]
-    assert said(ask(http, messages=both[0])) == said(ask(http, messages=both[1]))
+    assert reply_text(ask(http, messages=both[0])) == reply_text(ask(http, messages=both[1]))
 
 
 def test_models_are_listed_with_their_methods(http: TestClient) -> None:
@@ -349,7 +353,9 @@ def test_no_body_is_too_odd(http: TestClient, path: str, content: bytes, status:
 
 def test_null_is_as_if_it_were_left_out(http: TestClient) -> None:
     nothing = dict.fromkeys(("n", "stream", "seed", "stop", "temperature", "tools", "logprobs"))
-    assert said(ask(http, **nothing, stream_options={"include_usage": None})) == said(ask(http))
+    assert reply_text(ask(http, **nothing, stream_options={"include_usage": None})) == reply_text(
+        ask(http)
+    )
 
 
 def test_bodies_are_json_whatever_they_are_called(http: TestClient) -> None:
@@ -357,7 +363,7 @@ def test_bodies_are_json_whatever_they_are_called(http: TestClient) -> None:
     body = json.dumps({"messages": QUESTION})
     for kind in ("application/x-www-form-urlencoded", "text/plain", ""):
         answer = http.post(CHAT, content=body, headers={"content-type": kind} if kind else {})
-        assert said(answer.json()) == said(ask(http))
+        assert reply_text(answer.json()) == reply_text(ask(http))
 
 
 def test_a_key_is_asked_for_everywhere_but_for_the_health(served: ServedModel) -> None:
@@ -466,7 +472,7 @@ def test_an_unexpected_error_ends_its_request_and_not_the_server(
     assert "secret" not in first.text
     assert "memory" in http.post(CHAT, json={"messages": QUESTION}).json()["error"]["message"]
     assert http.post(CHAT, json={"messages": QUESTION}).json()["error"]["message"] == "a (b)"
-    assert said(ask(http)) == plainly()
+    assert reply_text(ask(http)) == plain_text()
 
 
 def test_a_method_that_cannot_be_loaded_is_told_and_the_others_go_on(
@@ -481,7 +487,7 @@ def test_a_method_that_cannot_be_loaded_is_told_and_the_others_go_on(
     monkeypatch.setattr(served.worker.engine, "make", make)
     told = http.post(CHAT, json={"messages": QUESTION, "method": "medusa"})
     assert (told.status_code, told.json()["error"]["message"]) == (503, "no weights of medusa")
-    assert said(ask(http)) == plainly()
+    assert reply_text(ask(http)) == plain_text()
 
 
 def test_a_reply_is_cut_when_its_time_has_passed() -> None:
@@ -492,7 +498,7 @@ def test_a_reply_is_cut_when_its_time_has_passed() -> None:
     assert answer["usage"]["speculation"]["finish"] == "interrupt"
     assert 0 < answer["usage"]["completion_tokens"] < 400
     both = ask(client(served), n=2)
-    assert said(both, 0) and not said(both, 1)
+    assert reply_text(both, 0) and not reply_text(both, 1)
     assert {choice["finish_reason"] for choice in both["choices"]} == {"length"}
 
 
@@ -668,7 +674,7 @@ def test_an_encoder_reads_texts_and_ids_too() -> None:
     engine = load_tiny(folder.t5(), template="plain")
     http = client(serve(engine))
     ids = list(engine.model.tokenizer("hello").input_ids)
-    expected = said(ask(http, messages=[{"role": "user", "content": "hello"}]))
+    expected = reply_text(ask(http, messages=[{"role": "user", "content": "hello"}]))
     for prompt in ("hello", ids):
         assert ask(http, TEXT, prompt=prompt)["choices"][0]["text"] == expected
     assert http.post("/predict", json={"prompt": "hello"}).json().startswith("hello")
@@ -689,5 +695,5 @@ def test_other_kinds_of_models_are_served_over_turns(make: Any) -> None:
         messages.append({"role": "user", "content": question})
         expected = fresh.answer(messages).text
         answer = ask(http, messages=messages)
-        assert said(answer) == expected
+        assert reply_text(answer) == expected
         messages.append({"role": "assistant", "content": expected})

@@ -31,10 +31,10 @@ LONG = {"messages": QUESTION, "stream": True, "max_tokens": 3900, "method": "non
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    place = tmp_path_factory.mktemp("server")
+    directory = tmp_path_factory.mktemp("server")
     model = ("--model", str(folder.equipped(**ENDLESS)), "--served-model-name", "tiny")
-    with servers.nfox(place, "serve", *model, *TINY, real=True) as found:
-        yield found
+    with servers.nfox(directory, "serve", *model, *TINY, real=True) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ def expected() -> str:
     return str(json.loads(done.stdout)["text"])
 
 
-def run(command: list[str], place: Path, **more: str) -> str:
+def run(command: list[str], directory: Path, **more: str) -> str:
     done = subprocess.run(
-        command, cwd=place, env=ENVIRONMENT | more, capture_output=True, text=True, timeout=120
+        command, cwd=directory, env=ENVIRONMENT | more, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -92,16 +92,16 @@ def test_llm(server: Server, expected: str, flags: list[str], tmp_path: Path) ->
     model = {"model_id": "here", "model_name": "tiny", "api_base": f"{server.url}/v1"}
     (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([model]))  # JSON is YAML
     llm = str(Path(sys.executable).with_name("llm"))
-    said = run([llm, "-m", "here", *flags, TEXT], tmp_path, LLM_USER_PATH=str(tmp_path))
-    assert said.strip("\n") == expected.strip("\n")
+    output = run([llm, "-m", "here", *flags, TEXT], tmp_path, LLM_USER_PATH=str(tmp_path))
+    assert output.strip("\n") == expected.strip("\n")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_curl_sees_a_stream_line_by_line(server: Server, expected: str, tmp_path: Path) -> None:
     body = json.dumps({"messages": QUESTION, "stream": True})
     url, kind = f"{server.url}/v1/chat/completions", "content-type: application/json"
-    said = run(["curl", "-sN", url, "-H", kind, "-d", body], tmp_path)
-    texts = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks(said)]
+    output = run(["curl", "-sN", url, "-H", kind, "-d", body], tmp_path)
+    texts = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks(output)]
     assert "".join(texts) == expected
     told = run(
         ["curl", "-s", f"{server.url}/predict", "-H", kind, "-d", '{"prompt": "the"}'], tmp_path
@@ -114,20 +114,20 @@ def test_transformers_chat(server: Server, tmp_path: Path) -> None:
     arguments = ["chat", "tiny", f"{server.url}/v1", "do_sample=False", "max_new_tokens=16"]
     # Offline its client would not ask even this machine.
     plain = ENVIRONMENT | {"TERM": "dumb", "COLUMNS": "200", "HF_HUB_OFFLINE": "0"}
-    talk = pexpect.spawn(
+    terminal = pexpect.spawn(
         command, arguments, cwd=str(tmp_path), env=plain, encoding="utf-8", timeout=120
     )
-    talk.expect("was already loaded")
-    talk.expect(">:")
-    talk.sendline(TEXT)
-    talk.expect("<tiny>:")
-    talk.expect("Continue generating")  # 16 tokens were the limit
-    talk.sendline("n")
-    talk.expect(">:")
-    talk.sendline("!exit")
-    talk.expect(pexpect.EOF)
-    talk.close()
-    assert talk.exitstatus == 0
+    terminal.expect("was already loaded")
+    terminal.expect(">:")
+    terminal.sendline(TEXT)
+    terminal.expect("<tiny>:")
+    terminal.expect("Continue generating")  # 16 tokens were the limit
+    terminal.sendline("n")
+    terminal.expect(">:")
+    terminal.sendline("!exit")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
     counted = httpx.get(f"{server.url}/metrics").text
     assert 'nfox_replies_total{finish="length",method="spec"}' in counted
 
@@ -192,8 +192,8 @@ def test_a_port_that_is_taken_is_told_before_anything_is_loaded() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        said = refused("--port", port, "--model", "./not-there", code=1)
-    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in said
+        output = refused("--port", port, "--model", "./not-there", code=1)
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in output
 
 
 def test_what_cannot_be_served_is_told(tmp_path: Path) -> None:
@@ -215,8 +215,8 @@ def test_the_server_ends_when_it_is_told_to(tmp_path: Path, number: signal.Signa
             last = list(lines)
         assert own.process.wait(30) == (130 if number == signal.SIGINT else -signal.SIGTERM)
         assert "stopping" in "".join(last) and "data: [DONE]" in last
-        said = own.log.read_text()
-        assert "Traceback" not in said and "ERROR" not in said
+        output = own.log.read_text()
+        assert "Traceback" not in output and "ERROR" not in output
 
 
 def test_cors_and_keys_are_there_when_asked_for(tmp_path: Path) -> None:
