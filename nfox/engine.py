@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -17,15 +16,15 @@ import torch
 from nfox import drafters
 from nfox.decoding.cache import KVCache
 from nfox.decoding.costs import Costs
-from nfox.decoding.generate import Limits, Prompt, Step, generate
+from nfox.decoding.generate import Limits, Prompt, generate
 from nfox.drafters.common.method import DrafterInputs, DrafterSpec, Method
 from nfox.errors import UsageError
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
+from nfox.models.prompt import encode_prompt, stop_ids_of
 from nfox.reply import Reply, Request, Settings, Update
-from nfox.reply_stream import ReplyStream
+from nfox.reply_stream import ReplyStream, timed, to_updates
 from nfox.text.messages import Message, Messages, as_messages
-from nfox.text.stream import Piece, TextStream, decode_text
 from nfox.text.template import Template
 
 _FREED = ("model", "drafter", "cache", "_inputs", "_loader")
@@ -260,20 +259,7 @@ class Engine:
         Raises:
             UsageError: if there is nothing to answer.
         """
-        continued = messages[-1].role == "assistant"
-        if not self.model.target.is_encoder_decoder:
-            ids = self.template.encode(self.model.tokenizer, messages)
-            return Prompt(tuple(ids), continued=continued)
-        # An encoder reads the last question alone, as the model was trained.
-        if continued and len(messages) == 1:
-            raise UsageError("there is no question before the reply", "ask one")
-        tokenize, question = self.model.tokenizer, messages[-2 if continued else -1]
-        begun: tuple[int, ...] = ()
-        if continued:
-            reply = messages[-1]
-            begun = reply.ids or tuple(tokenize(reply.content, add_special_tokens=False).input_ids)
-        encoder_ids = tuple(tokenize(question.content).input_ids)
-        return Prompt((self.model.target.decoder_start_token, *begun), encoder_ids, continued)
+        return encode_prompt(self.model, self.template, messages)
 
     def close(self) -> None:
         """Free the memory of the models and caches. The engine answers nothing after it."""
@@ -312,105 +298,18 @@ class Engine:
                 "read that stream to its end or close it; answer_all gives several, in turn",
             )
         try:
-            yield from self._decode(request, reply, drafter, cache, cancelled)
+            settings, stop_ids = request.settings, self.stop_ids
+            steps = generate(
+                self.model.target,
+                drafter,
+                request.prompt,
+                cache=cache,
+                rule=settings.rule(request.number),
+                limits=Limits(settings.max_new_tokens, self.max_context, stop_ids),
+                cancelled=cancelled,
+                keep_logits=settings.keep_logits,
+            )
+            steps = timed(steps, request.prompt, cache, reply)
+            yield from to_updates(steps, self.model.tokenizer, request, reply, stop_ids)
         finally:
             self._answering.release()
-
-    def _decode(
-        self,
-        request: Request,
-        reply: Reply,
-        drafter: Method,
-        cache: KVCache,
-        cancelled: Callable[[], bool],
-    ) -> Generator[Update]:
-        settings, prompt, tokenizer = request.settings, request.prompt, self.model.tokenizer
-        limits = Limits(settings.max_new_tokens, self.max_context, self.stop_ids)
-        begun = prompt.ids if prompt.continued else ()
-        stops = (*request.stop_strings, *settings.stop)
-        text = TextStream(tokenizer, stops, begun, trim=not begun)
-        steps = generate(
-            self.model.target,
-            drafter,
-            prompt,
-            cache=cache,
-            rule=settings.rule(request.number),
-            limits=limits,
-            cancelled=cancelled,
-            keep_logits=settings.keep_logits,
-        )
-        try:
-            for step in _timed(steps, prompt, cache, reply):
-                pieces = _take(step, reply, text, self.stop_ids)
-                reply.finish = "stop" if text.stopped else step.finish or "interrupt"
-                yield Update(tuple(pieces), step)
-                if text.stopped:
-                    break
-            rest = text.finish()
-            reply.text = text.text
-            if rest:
-                yield Update(tuple(rest), None)
-        finally:
-            text.finish()
-            agree(tokenizer, reply, text, begun)
-
-
-def _timed(steps: Iterator[Step], prompt: Prompt, cache: KVCache, reply: Reply) -> Iterator[Step]:
-    """Yield the steps of a reply; note what reading its prompt took."""
-    stats = reply.stats
-    stats.prompt_tokens = len(prompt.ids)
-    start = time.perf_counter()
-    for index, step in enumerate(steps):
-        if index == 0:
-            stats.prefill_seconds = time.perf_counter() - start - step.times.total
-            stats.cached_tokens = cache.reused
-        yield step
-
-
-def _take(step: Step, reply: Reply, text: TextStream, stop_ids: frozenset[int]) -> list[Piece]:
-    """Add a step's tokens to the reply; return the text that they complete."""
-    pieces: list[Piece] = []
-    count = 0
-    for token, source in zip(step.tokens, step.sources, strict=True):
-        count += 1
-        if token in stop_ids:
-            break
-        reply.ids.append(token)
-        pieces += text.push(token, source, reply.stats.steps)
-        if text.stopped:
-            break
-    reply.stats.add(step, count)
-    reply.text = text.text
-    return pieces
-
-
-def agree(tokenizer: Any, reply: Reply, text: TextStream, begun: tuple[int, ...] = ()) -> None:
-    """Make a reply's ids and text agree: a stop string belongs to neither.
-
-    Args:
-        tokenizer: of the model.
-        reply: a reply that has ended.
-        text: the stream of its text.
-        begun: the token ids that the reply goes on from.
-    """
-    reply.text = text.text
-    if not text.stopped:
-        return
-    before = decode_text(tokenizer, begun)
-
-    def spelled_reply() -> str:
-        after = decode_text(tokenizer, [*begun, *reply.ids])[len(before) :]
-        return after if begun else after.removeprefix(" ")
-
-    while reply.ids and len(spelled_reply()) > len(text.text):
-        reply.ids.pop()
-    if spelled_reply() != text.text:
-        reply.ids = []  # the cut is inside a token: the text will be tokenised again
-
-
-def stop_ids_of(model: LoadedModel, template: Template) -> frozenset[int]:
-    """Return all tokens that end a reply: of the generation config, the tokenizer, the template."""
-    configured = model.target.model.generation_config.eos_token_id
-    listed = configured if isinstance(configured, list) else [configured]
-    own = getattr(model.tokenizer, "eos_token_id", None)
-    return frozenset(token for token in (*listed, own, *template.stop_ids) if token is not None)

@@ -203,7 +203,7 @@ def test_the_base_is_looked_for_under_the_name_that_was_given(
         asked.append(repo_id)
         return _nothing()
 
-    monkeypatch.setattr("nfox.files.hub.hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     done = export("vllm", folder.llama(), tmp_path / "out", "--base-model", "some/base")
     assert done.exit_code == 0, done.stderr
     assert "some/base" in asked  # where the draft model itself names no base

@@ -25,9 +25,9 @@ from typer.testing import CliRunner
 from nfox import load
 from nfox.cli.app import app
 from nfox.cli.data.trajectories import askable
-from nfox.engine import stop_ids_of
 from nfox.errors import UsageError
 from nfox.files.jsonl import WorkShare, append
+from nfox.models.prompt import stop_ids_of
 from nfox.reply import Settings
 from nfox.text.messages import Message
 from nfox.train.cllm import collect as collecting

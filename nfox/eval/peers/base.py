@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Self
 
 from nfox.decoding.generate import Limits, Prompt
-from nfox.engine import Engine, agree
+from nfox.engine import Engine
 from nfox.reply import Finish, Reply, Request, Settings
+from nfox.reply_stream import agree
 from nfox.text.stream import TextStream
 
 OnTokens = Callable[[Sequence[int]], None]

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from nfox.decoding.generate import Limits, Prompt
-from nfox.engine import stop_ids_of
 from nfox.errors import ContextError, ModelError, NfoxError
 from nfox.files.atomic import write_text
 from nfox.files.jsonl import WorkShare, append, finished_ids, locked
 from nfox.files.provenance import add_lineless, lineless
 from nfox.models.options import LoadedModel
+from nfox.models.prompt import stop_ids_of
 from nfox.text.messages import Message
 from nfox.text.template import Template
 from nfox.train.cllm.blocks import blocks

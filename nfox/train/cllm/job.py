@@ -9,11 +9,11 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from nfox.engine import stop_ids_of
 from nfox.errors import ModelError, UsageError
 from nfox.files.atomic import write_text
 from nfox.heads.checkpoint import TRAINING_FILE
 from nfox.models.options import LoadedModel
+from nfox.models.prompt import stop_ids_of
 from nfox.text.resolve import resolve
 from nfox.text.template import Template
 from nfox.train.cllm.learner import AR_WEIGHT, ConsistencyLearner

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from nfox.engine import stop_ids_of
 from nfox.errors import NfoxError, UsageError
 from nfox.models.options import LoadedModel
+from nfox.models.prompt import stop_ids_of
 from nfox.text.messages import Message
 from nfox.text.template import Template
 
