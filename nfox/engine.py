@@ -188,7 +188,7 @@ class Engine:
         *,
         drafter: Method | None = None,
         cache: KVCache | None = None,
-        cancelled: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] | None = None,
         **changes: Any,
     ) -> ReplyStream:
         """Answer a conversation; return an iterator over the pieces of the reply's text.
@@ -219,7 +219,7 @@ class Engine:
             reply,
             drafter,
             self.cache if cache is None else cache,
-            lambda: stop.is_set() or cancelled(),
+            lambda: stop.is_set() or bool(cancelled and cancelled()),
         )
         return ReplyStream(request, reply, updates, stop)
 
