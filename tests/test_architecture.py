@@ -125,13 +125,10 @@ LONG = {
     "nfox/loader.py:load": "most of it says what its keywords mean: it is the front door",
     "nfox/models/transformers_target.py": "one class with one subject: what a target is asked",
     "nfox/text/stream.py": "one subject: text out of tokens while they come",
-    "nfox/train/cllm/blocks.py:blocks": "Jacobi decoding block after block, as the paper has it",
-    "nfox/train/run.py:train": "one training from its job to its folder, in the order it happens",
     "cli/bench/run.py": "one run of the benchmark, from options to the result",
     "cli/bench/run.py:run": "one run in the order it happens",
     "cli/load.py:load_engine": "hands on every option of the command line by its name",
     "cli/options/groups.py": "all options that commands share",
-    "cli/train/command.py:run": "one training from its arguments to its report",
 }
 """Files and functions that are longer than others may be, each with the reason."""
 

@@ -1,4 +1,4 @@
-"""`nfox data`: data to train on."""
+"""`nfox data`: the commands that prepare training data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import distill, trajectories
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
+    """Add the commands of `nfox data` to the program."""
     group = typer.Typer(
         help="Prepare data to train on.", no_args_is_help=True, pretty_exceptions_enable=False
     )

@@ -1,4 +1,4 @@
-"""`nfox data distill`: a dataset's questions, answered by the target itself."""
+"""`nfox data distill`: the user's messages of a dataset, answered by the target itself."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .gather import OnDone, gather
 if TYPE_CHECKING:
     from collections import Counter
 
-    from nfox.train.data.local_answers import Answerer
-    from nfox.train.data.self_distillation import Replayed
+    from nfox.train.data.answerer import Answerer
+    from nfox.train.data.self_distillation import DistillCounts
 
 
 @dataclass(frozen=True)
 class DistillArguments:
-    """What is asked, who answers, and where the answers go."""
+    """Options of `nfox data distill`: the dataset, the answerer, and the output file."""
 
     data: Annotated[
         str | None, option("Data", "JSON, JSONL or a hub dataset of conversations.", "--data")
@@ -65,34 +65,56 @@ def distill(model: ModelArguments, arguments: DistillArguments) -> None:
     check(model, MethodArguments())
     share = own_share(model, arguments.gpus_per_process, loads=not arguments.url)
     from nfox.files import provenance
-    from nfox.train.data.conversations import read
-    from nfox.train.data.self_distillation import replay
+    from nfox.train.data.conversations import read_conversations
+    from nfox.train.data.self_distillation import self_distill
 
-    found = read(data, replies=False)
-    whole, asked = found.describe(), _asked(model, arguments, provenance.digest(found.kept))
-    found = replace(found, kept=found.kept[: arguments.limit])
-    provenance.check(out, asked, data)  # before a model is loaded
+    dataset = read_conversations(data, replies=False)
+    digest = provenance.digest(dataset.conversations)
+    inputs = _answer_inputs(model, arguments, digest)
+    limited = replace(dataset, conversations=dataset.conversations[: arguments.limit])
+    provenance.check(out, inputs, data)  # before a model is loaded
     answerer = _answerer(model, arguments)
     batch = max(arguments.batch, arguments.concurrency) if arguments.url else arguments.batch
-    facts = {"command": command_line(arguments.api_key), "data": data, "read": whole}
+    facts = {
+        "command": command_line(arguments.api_key),
+        "data": data,
+        "read": dataset.describe(),
+        **inputs,
+    }
 
-    def work(on_done: OnDone) -> Replayed:
-        return replay(found, answerer, out, batch=batch, share=share, on_done=on_done)
+    def answer_share(on_done: OnDone) -> DistillCounts:
+        return self_distill(limited, answerer, out, batch=batch, share=share, on_done=on_done)
 
-    done, total = gather(out, facts | asked, share, len(found.kept), work)
-    _complain(done, total)
+    counts, total = gather(out, facts, share, len(limited.conversations), answer_share)
+    _report_errors(counts, total)
 
 
-def _complain(done: Replayed, total: Counter[str] | None) -> None:
-    """Say why questions were not answered; it is an error if none was, by any process."""
+def _report_errors(counts: DistillCounts, total: Counter[str] | None) -> None:
+    """Print the last error on stderr.
+
+    Args:
+        counts: the counts of this process.
+        total: the counts of all processes; None unless this is the last one to end.
+
+    Raises:
+        NfoxError: if no process answered any conversation.
+    """
     if total and total["failed"] and not total["kept"] + total["cut"]:
-        raise NfoxError(f"no conversation was answered; the last error: {done.reason}")
-    if done.reason:
-        print(f"the last one that was not answered: {done.reason}", file=sys.stderr)
+        raise NfoxError(f"no conversation was answered; the last error: {counts.last_error}")
+    if counts.last_error:
+        print(f"the last one that was not answered: {counts.last_error}", file=sys.stderr)
 
 
-def _asked(model: ModelArguments, arguments: DistillArguments, questions: str) -> dict[str, Any]:
-    """Return all that the answers depend on, which must be the same to go on with a file."""
+def _answer_inputs(
+    model: ModelArguments, arguments: DistillArguments, questions: str
+) -> dict[str, Any]:
+    """Return everything that the answers depend on, which must be the same to resume a file.
+
+    Args:
+        model: the options of the model.
+        arguments: the options of the command.
+        questions: the digest of the questions.
+    """
     remote = {"model": model.model} if arguments.url else {}
     return {
         "questions": questions,
@@ -105,11 +127,12 @@ def _asked(model: ModelArguments, arguments: DistillArguments, questions: str) -
 
 
 def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
-    from nfox.train.data.api_client import Server
-    from nfox.train.data.local_answers import Local
+    """Return the answerer that the options name: a server, or a model that is loaded here."""
+    from nfox.train.data.api_answerer import ApiAnswerer
+    from nfox.train.data.local_answerer import LocalAnswerer
 
     if arguments.url:
-        return Server(
+        return ApiAnswerer(
             arguments.url,
             model.model or "default",
             arguments.max_new_tokens,
@@ -118,4 +141,6 @@ def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
             arguments.api_key,
         )
     engine = load_plain(split_over_gpus(model, arguments.gpus_per_process))
-    return Local(engine.model, engine.template, arguments.max_new_tokens, arguments.temperature)
+    return LocalAnswerer(
+        engine.model, engine.template, arguments.max_new_tokens, arguments.temperature
+    )

@@ -1,5 +1,5 @@
-"""What the commands that prepare data have in common: one process's share of the work, with a bar,
-a provenance beside the file, and a line at the end.
+"""The frame of the commands that prepare data: one process does its share of the work under a
+progress bar, keeps a provenance beside the file, and prints the counts at the end.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from nfox.files.jsonl import WorkShare
-    from nfox.train.cllm.collect import Collected
-    from nfox.train.data.self_distillation import Replayed
+    from nfox.train.cllm.collect import CollectCounts
+    from nfox.train.data.self_distillation import DistillCounts
 
 OnDone = Callable[[int], None]
-Kept = TypeVar("Kept", "Replayed", "Collected")
+Counts = TypeVar("Counts", "DistillCounts", "CollectCounts")
 
 
 def gather(
-    out: Path, facts: dict[str, Any], share: WorkShare, count: int, work: Callable[[OnDone], Kept]
-) -> tuple[Kept, Counter[str] | None]:
-    """Do a process's share of the work and say what came of it.
+    out: Path, facts: dict[str, Any], share: WorkShare, count: int, work: Callable[[OnDone], Counts]
+) -> tuple[Counts, Counter[str] | None]:
+    """Do a process's share of the work, and print its counts on stderr.
 
     Args:
-        out: what is added to; its provenance is kept beside it.
-        facts: of the provenance.
-        share: of this process.
-        count: of all that there is to do.
-        work: does the share, and says after each piece how many were done.
+        out: the file that lines are appended to; its provenance is kept beside it.
+        facts: the facts of the provenance.
+        share: this process's share.
+        count: the number of conversations that all processes have to do.
+        work: does the share, and calls its argument with each number of conversations finished.
 
     Returns:
-        What `work` gave, and the counts of all processes, which only the last one to end knows.
+        The counts that `work` returned, and those of all processes, which only the last one to end
+        knows; None in the others.
 
     Raises:
         NfoxError: if the disk is full.
@@ -48,8 +49,8 @@ def gather(
     with reporting_full_disk(out, "what was written is whole", "free some space; the same goes on"):
         provenance.begin(out, facts, share)
         with progress_bar("conversations", len(share.of(count))) as on_done:
-            done = work(on_done)
-        total = provenance.finish(out, share, done.counts, time.time() - start)
-    said = ", ".join(f"{many} {what}" for what, many in sorted(done.counts.items()) if many)
-    print(f"{facts['read']}; {said}; {out}", file=sys.stderr)
-    return done, total
+            result = work(on_done)
+        total = provenance.finish(out, share, result.counts, time.time() - start)
+    counts = ", ".join(f"{n} {name}" for name, n in sorted(result.counts.items()) if n)
+    print(f"{facts['read']}; {counts}; {out}", file=sys.stderr)
+    return result, total

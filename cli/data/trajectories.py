@@ -1,4 +1,6 @@
-"""`nfox data trajectories`: a model's answers by Jacobi decoding, and all states on the way."""
+"""`nfox data trajectories`: a model's answers by Jacobi decoding, with the state after every
+iteration.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,13 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from nfox.text.messages import Message
-    from nfox.train.cllm.collect import Collected
-    from nfox.train.data.conversations import Conversations
+    from nfox.train.cllm.collect import CollectCounts
+    from nfox.train.data.conversations import ConversationDataset
 
 
 @dataclass(frozen=True)
 class TrajectoryArguments:
-    """What is asked, and what is kept of the answers."""
+    """Options of `nfox data trajectories`: the dataset, the output file, and the trajectories."""
 
     data: Annotated[
         str | None,
@@ -94,14 +96,15 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     check(model, MethodArguments())
     share = own_share(model, arguments.gpus_per_process)
     from nfox.files import provenance
-    from nfox.train.cllm.collect import Collector, collect
-    from nfox.train.data.tasks import read
+    from nfox.train.cllm.collect import collect
+    from nfox.train.cllm.collector import Collector
+    from nfox.train.data.tasks import read_tasks
 
-    found = read(data, arguments.schemas, replies=arguments.use_labels)
-    found = askable(found, arguments.max_prompt_chars)
-    asked = _asked(model, arguments, found.kept)
-    kept = found.kept[: arguments.data_size]
-    provenance.check(out, asked, data)  # before a model is loaded
+    dataset = read_tasks(data, arguments.schemas, replies=arguments.use_labels)
+    dataset = answerable(dataset, arguments.max_prompt_chars)
+    inputs = _trajectory_inputs(model, arguments, dataset.conversations)
+    conversations = dataset.conversations[: arguments.data_size]
+    provenance.check(out, inputs, data)  # before a model is loaded
     engine = load_plain(split_over_gpus(model, arguments.gpus_per_process))
     collector = Collector(
         engine.model,
@@ -112,61 +115,77 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
         arguments.use_labels,
         engine.max_context,
     )
-    facts = {"command": command_line(), "data": data, "read": found.describe()}
+    facts = {"command": command_line(), "data": data, "read": dataset.describe(), **inputs}
 
-    def work(on_done: OnDone) -> Collected:
-        return collect(kept, collector, out, share=share, on_done=on_done)
+    def collect_share(on_done: OnDone) -> CollectCounts:
+        return collect(conversations, collector, out, share=share, on_done=on_done)
 
-    done, total = gather(out, facts | asked, share, len(kept), work)
-    _complain(done, total)
+    counts, total = gather(out, facts, share, len(conversations), collect_share)
+    _report_errors(counts, total)
 
 
-def askable(found: Conversations, max_chars: int | None = None) -> Conversations:
-    """Leave out conversations whose first question is empty or too long, and count them.
+def answerable(dataset: ConversationDataset, max_chars: int | None = None) -> ConversationDataset:
+    """Return a dataset without the conversations whose first question is empty or too long, which
+    are counted.
 
     Args:
-        found: conversations.
-        max_chars: characters of the first question at most.
+        dataset: the conversations.
+        max_chars: the maximum number of characters of the first question.
 
     Raises:
-        UsageError: if none is left.
+        UsageError: if no conversation is left.
     """
-    from nfox.train.cllm.trajectories import question
+    from nfox.train.cllm.trajectories import first_question
 
-    first = [question(messages)[-1].content for messages in found.kept]
-    asked = [(one, text) for one, text in zip(found.kept, first, strict=True) if text.strip()]
-    kept = [one for one, text in asked if max_chars is None or len(text) <= max_chars]
-    empty, long = len(first) - len(asked), len(asked) - len(kept)
-    left = replace(found, kept=kept, empty=empty, long=long)
-    if not kept:
+    questions = [first_question(messages)[-1].content for messages in dataset.conversations]
+    pairs = list(zip(dataset.conversations, questions, strict=True))
+    nonempty = [(messages, text) for messages, text in pairs if text.strip()]
+    short = [messages for messages, text in nonempty if max_chars is None or len(text) <= max_chars]
+    rest = replace(
+        dataset,
+        conversations=short,
+        empty_questions=len(pairs) - len(nonempty),
+        long_questions=len(nonempty) - len(short),
+    )
+    if not short:
         raise UsageError(
-            f"no question is left: {left.describe()}", "a higher --max-prompt-chars, or other data"
+            f"no question is left: {rest.describe()}", "a higher --max-prompt-chars, or other data"
         )
-    return left
+    return rest
 
 
-def _complain(done: Collected, total: Counter[str] | None) -> None:
-    """Say why records gave nothing; it is an error if none gave anything, in any process."""
+def _report_errors(counts: CollectCounts, total: Counter[str] | None) -> None:
+    """Print the last error on stderr.
+
+    Args:
+        counts: the counts of this process.
+        total: the counts of all processes; None unless this is the last one to end.
+
+    Raises:
+        NfoxError: if no process collected any trajectory.
+    """
     if total and not total["kept"] + total["before"]:
-        why = f"; the last error: {done.reason}" if done.reason else ""
+        error = f"; the last error: {counts.last_error}" if counts.last_error else ""
         raise NfoxError(
             f"no trajectory was collected: {total['failed']} records failed, "
-            f"{total['repetitive']} answers repeat one token{why}"
+            f"{total['repetitive']} answers repeat one token{error}"
         )
-    if done.reason:
-        print(f"the last one that failed: {done.reason}", file=sys.stderr)
+    if counts.last_error:
+        print(f"the last one that failed: {counts.last_error}", file=sys.stderr)
 
 
-def _asked(
-    model: ModelArguments, arguments: TrajectoryArguments, kept: list[list[Message]]
+def _trajectory_inputs(
+    model: ModelArguments, arguments: TrajectoryArguments, conversations: list[list[Message]]
 ) -> dict[str, Any]:
-    """Return all that trajectories depend on, which must be the same to go on with a file."""
+    """Return all that the trajectories depend on, which must be the same to resume a file."""
     from nfox.files.provenance import digest
 
-    # Answers are no part of what is asked; where they are labels, they are part of what is kept.
-    labels = [[replace(message, role="label") for message in messages] for messages in kept]
+    # The digest leaves replies out; where they are labels, they are what is written.
+    labels = [
+        [replace(message, role="label") for message in messages] for messages in conversations
+    ]
     return {
-        "questions": digest(kept),
+        "questions": digest(conversations),
         "labels": digest(labels) if arguments.use_labels else None,
         "max_prompt_chars": arguments.max_prompt_chars,
         "n": arguments.n,

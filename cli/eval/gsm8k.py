@@ -96,7 +96,7 @@ def _report(lines: Sequence[Line]) -> None:
 
 def _problems(data: str) -> list[tuple[str, str]]:
     """Read the questions and answers of all problems."""
-    from nfox.train.data.tasks import read
+    from nfox.train.data.tasks import read_tasks
 
-    conversations = require_all(data, read(data), '{"question", "answer"}')
+    conversations = require_all(data, read_tasks(data), '{"question", "answer"}')
     return [(messages[-2].content, messages[-1].content) for messages in conversations]

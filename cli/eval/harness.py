@@ -131,11 +131,11 @@ def spider(
     check(model, method)
     from nfox.batch import BatchPrompt
     from nfox.eval.answers.extract import sql_line
-    from nfox.train.data.tasks import Databases, question
+    from nfox.train.data.tasks import DatabaseSchemas, task_question
 
-    databases = Databases(tables)
+    databases = DatabaseSchemas(tables)
     prompts = [
-        BatchPrompt(str(place), place, (), (str(question(task, databases)),))
+        BatchPrompt(str(place), place, (), (str(task_question(task, databases)),))
         for place, task in enumerate(_tasks(data, "a question of Spider", {"db_id", "question"}))
     ]
     answering = Answering(model, method, generation, _hint_at_sql)

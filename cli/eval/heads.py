@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from nfox.decoding.tree_shapes import TreeShape
-    from nfox.train.metrics import Measured
+    from nfox.train.metrics import HeadsAccuracy
 
     from ..display.theme import Symbols
 
@@ -58,14 +58,14 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     engine = load_engine(model, method, GenerationArguments())
     from nfox.decoding import tree_shapes
     from nfox.drafters.common.heads import HeadsDrafter
-    from nfox.train.data.conversations import read
+    from nfox.train.data.conversations import read_conversations
     from nfox.train.data.rows import Rows
     from nfox.train.heads.learner import HeadsLearner
 
     drafter = engine.drafter
     if not isinstance(drafter, HeadsDrafter):
         raise UsageError(f"{engine.method} has no heads to measure", "add --heads FOLDER")
-    conversations = report_left_out(data.data, read(data.data))[: data.limit]
+    conversations = report_left_out(data.data, read_conversations(data.data))[: data.limit]
     length = min(data.max_length, engine.max_context)
     rows = Rows(conversations, engine.template, engine.model.tokenizer, length)
     seconds = drafter.measure_draft_seconds()  # before the heads become float32
@@ -80,12 +80,18 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     screen = make_screen(DisplayArguments())
     drawing = picture(measured, len(rows), largest, fastest, screen.symbols)
     draw(drawing, screen)
-    result = {**names, **sizes, **asdict(measured), **best}
+    accuracy, count = measured.accuracy, measured.label_count
+    metrics = {"loss": measured.loss, "accuracy": accuracy, "places": count}
+    result = {**names, **sizes, **metrics, **best}
     save_result(result, data.out, drawing, data.picture, title=f"{engine.method} heads")
 
 
 def picture(
-    measured: Measured, conversations: int, largest: TreeShape, fastest: TreeShape, symbols: Symbols
+    measured: HeadsAccuracy,
+    conversations: int,
+    largest: TreeShape,
+    fastest: TreeShape,
+    symbols: Symbols,
 ) -> Group:
     """Draw what was measured, and the tree to use.
 
@@ -102,7 +108,8 @@ def picture(
     from ..display.head_pictures import accuracy_bars, accuracy_table, tree_picture
 
     lines = [
-        f"loss {measured.loss:.4f} over {measured.places} tokens of {conversations} conversations"
+        f"loss {measured.loss:.4f} over {measured.label_count} tokens of {conversations} "
+        "conversations"
     ]
     for name, shape in (("largest tree", largest), ("best tree here", fastest)):
         tau = shape.expected_tau(measured.accuracy)

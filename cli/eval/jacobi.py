@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nfox.engine import Engine
     from nfox.text.messages import Message
     from nfox.train.cllm.blocks import Block
-    from nfox.train.cllm.statistics import Iterations
+    from nfox.train.cllm.statistics import JacobiStatistics
 
     from ..display.theme import Symbols
 
@@ -66,9 +66,9 @@ def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
     check_file(arguments.picture)
     check(model, MethodArguments())
     from nfox.train.cllm.statistics import summarise
-    from nfox.train.data.tasks import read
+    from nfox.train.data.tasks import read_tasks
 
-    questions = read(arguments.data, arguments.schemas, replies=False)
+    questions = read_tasks(arguments.data, arguments.schemas, replies=False)
     conversations = report_left_out(arguments.data, questions)[: arguments.limit]
     engine = load_plain(model)
     answers, refused = _answers(engine, conversations, arguments)
@@ -98,17 +98,17 @@ def _answers(
     from rich.progress import track
 
     from nfox.decoding.generate import Limits
-    from nfox.train.cllm.statistics import answer
-    from nfox.train.cllm.trajectories import question
+    from nfox.train.cllm.statistics import decode_answer
+    from nfox.train.cllm.trajectories import first_question
 
     console = Console(stderr=True)
     bar: dict[str, Any] = {"console": console, "disable": not console.is_terminal}
     found: list[list[Block]] = []
     limits = Limits(arguments.max_new_tokens, engine.max_context, engine.stop_ids)
     for number, messages in enumerate(track(kept, "records", **bar)):
-        prompt = engine.encode(question(messages))
+        prompt = engine.encode(first_question(messages))
         try:
-            blocks = answer(engine.model.target, prompt, arguments.n, limits, seed=number)
+            blocks = decode_answer(engine.model.target, prompt, arguments.n, limits, seed=number)
         except ContextError:
             continue
         found.append(blocks)
@@ -120,7 +120,7 @@ def _answers(
 
 
 def picture(
-    statistics: Iterations,
+    statistics: JacobiStatistics,
     answers: Sequence[Sequence[Block]],
     tokenizer: Any,
     symbols: Symbols,

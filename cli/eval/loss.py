@@ -36,10 +36,10 @@ def loss(model: ModelArguments, arguments: LossArguments) -> None:
     data = required(arguments.data, "--data", "nfox eval loss --model NAME --data FILE.jsonl")
     check(model, MethodArguments())
     from nfox.train.data.rows import Rows
-    from nfox.train.data.tasks import read
+    from nfox.train.data.tasks import read_tasks
     from nfox.train.held_out_loss import held_out_loss
 
-    conversations = report_left_out(data, read(data, arguments.schemas))[: arguments.limit]
+    conversations = report_left_out(data, read_tasks(data, arguments.schemas))[: arguments.limit]
     engine = load_plain(model)
     length = min(arguments.max_length, engine.max_context)
     rows = Rows(conversations, engine.template, engine.model.tokenizer, length)

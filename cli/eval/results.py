@@ -17,43 +17,43 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from nfox.text.messages import Message
-    from nfox.train.data.conversations import Conversations
+    from nfox.train.data.conversations import ConversationDataset
 
 
-def report_left_out(data: str, conversations: Conversations) -> list[list[Message]]:
+def report_left_out(data: str, dataset: ConversationDataset) -> list[list[Message]]:
     """Return the conversations of a data set; print to stderr what was left out of it, if anything.
 
     Args:
         data: the file or data set, for the message.
-        conversations: that were read from it.
+        dataset: what was read from it.
     """
-    if _lost(conversations):
-        print(f"nfox: {data}: {conversations.describe()}", file=sys.stderr)
-    return conversations.kept
+    if _lost(dataset):
+        print(f"nfox: {data}: {dataset.describe()}", file=sys.stderr)
+    return dataset.conversations
 
 
-def require_all(data: str, conversations: Conversations, expected: str) -> list[list[Message]]:
+def require_all(data: str, dataset: ConversationDataset, expected: str) -> list[list[Message]]:
     """Return the conversations of a data set, for a score that a part of it would change.
 
     Args:
         data: the file or data set, for errors.
-        conversations: that were read from it.
+        dataset: what was read from it.
         expected: the layout of a record, for errors.
 
     Raises:
         UsageError: if a record was left out.
     """
-    if lost := _lost(conversations):
+    if lost := _lost(dataset):
         raise UsageError(
             f"{data}: {lost} of its records cannot be read as they are, so the score would be "
             "over others",
             f"expected {expected}",
         )
-    return conversations.kept
+    return dataset.conversations
 
 
-def _lost(conversations: Conversations) -> int:
-    return conversations.skipped + conversations.cut + conversations.unanswered
+def _lost(dataset: ConversationDataset) -> int:
+    return dataset.malformed + dataset.cut + dataset.unanswered
 
 
 def save_result(

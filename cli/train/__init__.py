@@ -1,4 +1,4 @@
-"""`nfox train`: what each method learns."""
+"""`nfox train`: the training of heads, of a model for Jacobi decoding, or of a draft model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from . import command
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+    """Add `nfox train` to the program."""
     settings = {
         "ignore_unknown_options": True,
         "allow_extra_args": True,

@@ -1,13 +1,14 @@
-"""What `nfox train` takes: our own few settings, those of its kind, and `TrainingArguments`.
+"""The settings of `nfox train`: some of our own, those of the kind of training, and transformers'
+`TrainingArguments`.
 
-The names are those of the published training scripts, see `train_names`. A config file is read as
-if its keys had been typed first.
+The names are those of the published training scripts, see `published_names`. A config file is read
+as if its keys had been typed first.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,23 +22,24 @@ from nfox.models.options import ModelOptions
 from nfox.train.job import Job
 
 from .cllm import ConsistencyKind
-from .config_file import read_config, typed
+from .config_file import settings_with_files
 from .draft import DraftKind
 from .heads import HeadsKind
-from .kinds import Kind, about
-from .published_names import Setting, join, reasons, split, translate
+from .kinds import TrainingKind, setting
+from .published_names import join, reasons, translate
 from .reporting import check_reports
 
-_FILES = ("configpath", "heads_config")
-_EVALUATED = "0.1"  # of the training: transformers takes less than 1 as a share of the steps
+_EVAL_STEPS = "0.1"  # transformers takes less than 1 as a share of the steps
+
+_KINDS: dict[str, type[TrainingKind]] = {"cllm": ConsistencyKind, "draft": DraftKind}
+"""The kinds of training but that of heads, by the name after `nfox train`."""
 
 
-_KINDS: dict[str, type[Kind]] = {"cllm": ConsistencyKind, "draft": DraftKind}
-"""What else is trained than heads."""
+def kind(method: str) -> TrainingKind:
+    """Return the kind of training that a name means.
 
-
-def kind(method: str) -> Kind:
-    """Return what kind of training is meant by a name.
+    Args:
+        method: the name after `nfox train`.
 
     Raises:
         UsageError: if there is no such method, or it has nothing to train.
@@ -47,40 +49,41 @@ def kind(method: str) -> Kind:
 
 @dataclass
 class DataArguments:
-    """What is learned from what."""
+    """Settings of every training: the model, how it is loaded, and the data."""
 
-    model_name_or_path: str | None = about("Folder or hub id of the base.")
-    data_path: str | None = about("JSON, JSONL or a hub dataset: what to learn from.")
-    eval_data_path: str | None = about("The same, to measure on.")
-    conv_template: str | None = about("Of conversations; the model's own by default.")
-    model_max_length: int = about("Tokens of a conversation at most.", 2048)
-    lazy_preprocess: bool = about("Tokenise while training.", False)
-    load_in_4bit: bool = about("The base in nf4.", False)
-    load_in_8bit: bool = about("The base in int8.", False)
-    cache_dir: str | None = about("Where downloads are kept; the hub's own by default.")
-    offline: bool = about("Use local files only.", False)
-    trust_remote_code: bool = about("Run code that comes with the base.", False)
+    model_name_or_path: str | None = setting("Folder or hub id of the base.")
+    data_path: str | None = setting("JSON, JSONL or a hub dataset: what to learn from.")
+    eval_data_path: str | None = setting("The same, to measure on.")
+    conv_template: str | None = setting("Of conversations; the model's own by default.")
+    model_max_length: int = setting("Tokens of a conversation at most.", 2048)
+    lazy_preprocess: bool = setting("Tokenise while training.", False)
+    load_in_4bit: bool = setting("The base in nf4.", False)
+    load_in_8bit: bool = setting("The base in int8.", False)
+    cache_dir: str | None = setting("Where downloads are kept; the hub's own by default.")
+    offline: bool = setting("Use local files only.", False)
+    trust_remote_code: bool = setting("Run code that comes with the base.", False)
 
 
-def _bf16() -> bool:
-    """Whether the hardware computes in bfloat16."""
-    kind = best_device().type
-    if kind == "cuda":
+def _has_bf16() -> bool:
+    """Return whether the best device computes in bfloat16."""
+    device = best_device().type
+    if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return kind == "cpu" and cpu_computes_bfloat16()
+    return device == "cpu" and cpu_computes_bfloat16()
 
 
 class _Parser(HfArgumentParser):
-    """Says what is wrong in one line instead of printing all it knows."""
+    """A parser that raises a `UsageError` of one line instead of printing its whole usage."""
 
     @override
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, "`nfox train METHOD --help` lists the settings")
 
 
-def _parser(made: Kind) -> _Parser:
-    kinds = [DataArguments, *made.arguments(), TrainingArguments]
-    parser = _Parser(kinds, prog=f"nfox train {made.method}", allow_abbrev=False)
+def _parser(training: TrainingKind) -> _Parser:
+    """Return the parser of all settings of a kind of training, with its defaults."""
+    dataclasses = [DataArguments, *training.arguments(), TrainingArguments]
+    parser = _Parser(dataclasses, prog=f"nfox train {training.method}", allow_abbrev=False)
     parser.set_defaults(
         learning_rate=1e-3,
         lr_scheduler_type="cosine",
@@ -89,70 +92,88 @@ def _parser(made: Kind) -> _Parser:
         save_total_limit=2,
         report_to=["none"],
         use_cpu=best_device().type == "cpu",
-        bf16=_bf16(),
+        bf16=_has_bf16(),
         disable_tqdm=True,
     )
-    parser.set_defaults(**made.defaults)
+    parser.set_defaults(**training.defaults)
     return parser
 
 
 def help_text(method: str) -> str:
-    """Return all that can be set for a method."""
+    """Return the help text of all settings of a method's training."""
     text: str = _parser(kind(method)).format_help()
     return text
 
 
 def parse(
-    method: str, given: Sequence[str], command: str
+    method: str, words: Sequence[str], command: str
 ) -> tuple[Job, TrainingArguments, list[str]]:
     """Read the arguments of `nfox train`.
 
     Args:
-        method: what for.
-        given: what follows it: a config file or none, then settings.
-        command: for the record.
+        method: the name after `nfox train`.
+        words: the words after it: a config file or none, then settings.
+        command: the whole command line, for the record.
 
     Returns:
-        What to train, how, and lines about settings that are not used.
+        The job, transformers' `TrainingArguments`, and lines about settings that are not used.
 
     Raises:
-        UsageError: for a setting that is missing, unknown, or cannot be used as given.
+        UsageError: for a setting that is missing, unknown, or cannot be used as typed.
     """
-    made = kind(method)
-    parser = _parser(made)
-    said, unused = translate(method, _with_files(method, given))
-    unused |= {name: why for name, why in made.unused.items() if said.pop(name, None) is not None}
-    if _given(said.get("eval_data_path")) and "eval_strategy" not in said:
-        said |= {"eval_strategy": ["steps"], "eval_steps": said.get("eval_steps", [_EVALUATED])}
-    if _is_on(said.get("fp16")):
+    training = kind(method)
+    parser = _parser(training)
+    typed, unused = translate(method, settings_with_files(method, words))
+    for name, reason in training.unused.items():
+        if typed.pop(name, None) is not None:
+            unused[name] = reason
+    if _has_value(typed.get("eval_data_path")) and "eval_strategy" not in typed:
+        typed |= {"eval_strategy": ["steps"], "eval_steps": typed.get("eval_steps", [_EVAL_STEPS])}
+    if _is_on(typed.get("fp16")):
         parser.set_defaults(bf16=False)
-    try:
-        data, *own, args, rest = parser.parse_args_into_dataclasses(
-            join(said.items()), return_remaining_strings=True, look_for_args_file=False
-        )
-    except (ValueError, ImportError, TypeError) as error:  # what TrainingArguments says of its own
-        raise UsageError(" ".join(str(error).split())[:300]) from error
-    _refuse_unknown(parser, rest)
-    _check(method, said)
+    data, arguments, args = _into_dataclasses(parser, typed)
+    _refuse_missing(method, typed)
+    check_reports(args.report_to)
     if args.eval_strategy != "no" and data.eval_data_path is None:
         unused["eval_strategy"] = "--eval_data_path names data to measure on"
         args.eval_strategy = args.eval_strategy.NO
-    check_reports(args.report_to)
-    if "eval_steps" in said and args.eval_strategy == "no" and "eval_strategy" not in unused:
+    elif args.eval_strategy == "no" and "eval_steps" in typed:
         unused["eval_steps"] = "--eval_strategy steps measures while training"
-    job = made.job(own, said, _common(method, data, args, command))
+    job = training.job(arguments, typed, _common_fields(method, data, args, command))
     return job, args, list(reasons(unused))
 
 
-def _check(method: str, said: Container[str]) -> None:
-    """Refuse what cannot be begun."""
+def _into_dataclasses(
+    parser: _Parser, typed: Mapping[str, list[str]]
+) -> tuple[DataArguments, list[Any], TrainingArguments]:
+    """Return settings as the dataclasses of the parser.
+
+    Raises:
+        UsageError: if a setting is unknown, or a value cannot be used.
+    """
+    try:
+        data, *arguments, args, unknown = parser.parse_args_into_dataclasses(
+            join(typed.items()), return_remaining_strings=True, look_for_args_file=False
+        )
+    except (ValueError, ImportError, TypeError) as error:  # of TrainingArguments itself
+        raise UsageError(" ".join(str(error).split())[:300]) from error
+    _refuse_unknown(parser, unknown)
+    return data, arguments, args
+
+
+def _refuse_missing(method: str, typed: Container[str]) -> None:
+    """Refuse a command line without the model, the data or the output folder.
+
+    Raises:
+        UsageError: if one of them is missing.
+    """
     for name in ("model_name_or_path", "data_path", "output_dir"):
-        if name not in said:
+        if name not in typed:
             raise UsageError(f"--{name} is missing", f"nfox train {method} --{name} ...")
 
 
-def _common(method: str, data: DataArguments, args: Any, command: str) -> dict[str, Any]:
-    """Return what all jobs have."""
+def _common_fields(method: str, data: DataArguments, args: Any, command: str) -> dict[str, Any]:
+    """Return the fields that all jobs have, see `nfox.train.job.Job`."""
     if data.load_in_4bit and data.load_in_8bit:
         raise UsageError("4 bit and 8 bit at once", "choose one of the two")
     loading = ModelOptions(
@@ -176,30 +197,7 @@ def _common(method: str, data: DataArguments, args: Any, command: str) -> dict[s
     }
 
 
-def _with_files(method: str, given: Sequence[str]) -> Iterator[Setting]:
-    """Yield settings, those of files first, so that typed ones win."""
-    rest = list(given)
-    if rest and not rest[0].startswith("-"):
-        yield from _with_files(method, list(typed(read_config(rest.pop(0)))))
-    settings = list(split(rest))
-    for name, values in settings:
-        if name in _FILES:
-            yield from split(list(typed(_sizes(method, values[0] if values else ""))))
-    yield from (setting for setting in settings if setting[0] not in _FILES)
-
-
-def _sizes(method: str, place: str) -> dict[str, Any]:
-    """Read the sizes of heads from a file of their own."""
-    sizes = read_config(place)
-    if "architectures" in sizes or "model_type" in sizes:
-        raise UsageError(
-            f"{place} describes a model of transformers, not heads of {method}",
-            f"leave it out; sizes are --{method}_num_heads, ...: `nfox train {method} --help`",
-        )
-    return {f"{method}_{name}": value for name, value in sizes.items()}
-
-
-def _given(values: Sequence[str] | None) -> bool:
+def _has_value(values: Sequence[str] | None) -> bool:
     return bool(values) and values != [""]
 
 
@@ -209,10 +207,15 @@ def _is_on(values: Sequence[str] | None) -> bool:
     )
 
 
-def _refuse_unknown(parser: _Parser, left: Sequence[str]) -> None:
-    if not left:
+def _refuse_unknown(parser: _Parser, unknown: Sequence[str]) -> None:
+    """Refuse words that the parser did not understand, with the setting that was perhaps meant.
+
+    Raises:
+        UsageError: if there are any.
+    """
+    if not unknown:
         return
-    known = [name for action in parser._actions for name in action.option_strings]
-    close = difflib.get_close_matches(left[0].partition("=")[0], known, 1)
+    names = [name for action in parser._actions for name in action.option_strings]
+    close = difflib.get_close_matches(unknown[0].partition("=")[0], names, 1)
     hint = f"did you mean {close[0]}?" if close else "`nfox train METHOD --help` lists all settings"
-    raise UsageError(f"unknown setting {left[0]}", hint)
+    raise UsageError(f"unknown setting {unknown[0]}", hint)

@@ -1,5 +1,5 @@
-"""`nfox train METHOD`: heads, a model for Jacobi decoding, or a draft model, by the flags of the
-published training scripts.
+"""`nfox train METHOD`: train heads, a model for Jacobi decoding, or a draft model, by the flags of
+the published training scripts.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from ..errors import INTERRUPTED, error_boundary
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+    from nfox.train.job import Job, TrainingResult
 
 _HELP = ("-h", "--help")
 
@@ -34,17 +39,21 @@ def train(
     if method in ("", *_HELP):
         print(context.get_help())
         return
-    given = [argument for argument in context.args if argument != "--debug"]
-    with error_boundary(debug=len(given) < len(context.args)):
-        run(method, given)
+    words = [word for word in context.args if word != "--debug"]
+    with error_boundary(debug=len(words) < len(context.args)):
+        run(method, words)
 
 
-def run(method: str, given: Sequence[str]) -> None:
-    """Train as the arguments say.
+def run(method: str, words: Sequence[str]) -> None:
+    """Train as the arguments of the command say.
+
+    Args:
+        method: the name after `nfox train`.
+        words: the words after it.
 
     Raises:
         NfoxError: if something is missing or wrong.
-        typer.Exit: with 130, if it was stopped.
+        typer.Exit: with 130, if the training was stopped.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from nfox.files.progress import quiet
@@ -52,39 +61,55 @@ def run(method: str, given: Sequence[str]) -> None:
     quiet()  # before bitsandbytes is imported: it warns while it is
     from .arguments import help_text, kind, parse
 
-    if set(given) & set(_HELP):
+    if set(words) & set(_HELP):
         print(help_text(method))
         return
-    command = shlex.join(["nfox", "train", method, *given])
-    job, args, notes = parse(method, given, command)
-    first = args.process_index == 0
+    command = shlex.join(["nfox", "train", method, *words])
+    job, args, notes = parse(method, words, command)
+    result = _train(job, args, notes, command)
+    if args.process_index == 0 and not result.stopped:
+        for line in kind(method).report(job, result):
+            print(line)
 
     import torch
 
-    from nfox.train.run import train as begin
+    if torch.distributed.is_initialized():
+        _exit_process(INTERRUPTED if result.stopped else 0)
+    if result.stopped:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _train(job: Job, args: TrainingArguments, notes: Sequence[str], command: str) -> TrainingResult:
+    """Train under a display that Ctrl-C stops, and return the result.
+
+    Args:
+        job: what is trained.
+        args: transformers' settings.
+        notes: lines to display first.
+        command: the command line, which is displayed with the flag that resumes a stopped training.
+    """
+    from nfox.train.run import train as run_training
 
     from .display import Display
     from .interrupt import Interrupt
 
-    with Display(first) as display, Interrupt(display.tell) as keys:
+    with Display(args.process_index == 0) as display, Interrupt(display.log) as interrupt:
         for note in notes:
-            display.tell(note)
-        beside = [display, keys]
-        done = begin(job, args, tell=display.tell, stop=keys.pressed, callbacks=beside)
-    if done.stopped:
-        display.tell(f"stopped; {done.folder} is written. Go on with:")
-        display.tell(f"  {command} --resume_from_checkpoint true")
-    for line in kind(method).report(job, done) if first and not done.stopped else ():
-        print(line)
-    if torch.distributed.is_initialized():
-        _leave(INTERRUPTED if done.stopped else 0)
-    if done.stopped:
-        raise typer.Exit(INTERRUPTED)
+            display.log(note)
+        callbacks = [display, interrupt]
+        stop = interrupt.requested
+        result = run_training(job, args, log=display.log, stop=stop, callbacks=callbacks)
+    if result.stopped:
+        display.log(f"stopped; {result.folder} is written. Go on with:")
+        display.log(f"  {command} --resume_from_checkpoint true")
+    return result
 
 
-def _leave(code: int) -> NoReturn:
-    """End one of several processes, without the destructors of C++: in these, threads of torch's
-    that are still there abort it now and then, which torchrun takes for a failure of all.
+def _exit_process(code: int) -> NoReturn:
+    """End one of several processes without running the destructors of C++.
+
+    In these, remaining threads of torch abort the process now and then, which torchrun takes for a
+    failure of all processes.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()

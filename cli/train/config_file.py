@@ -1,35 +1,48 @@
-"""Settings of a training in a YAML or JSON file, as they would be typed."""
+"""Settings of a training that are read from a YAML or JSON file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nfox.errors import UsageError
 
+from .published_names import Setting, split
 
-def read_config(place: str) -> dict[str, Any]:
-    """Read a config file.
+_CONFIG_FILES = ("configpath", "heads_config")
+"""Settings whose values are files with further settings."""
+
+
+def read_config(location: str) -> dict[str, Any]:
+    """Return the settings of a config file by name.
+
+    Args:
+        location: the path of the file, which may begin with ~.
 
     Raises:
-        UsageError: if there is none, or it does not hold names and values.
+        UsageError: if there is no such file, or it does not hold names and values.
     """
-    path = Path(place).expanduser()
+    path = Path(location).expanduser()
     if not path.is_file():
-        raise UsageError(f"{place}: no such config file", "settings are written --name value")
+        raise UsageError(f"{location}: no such config file", "settings are written --name value")
     text = path.read_text(encoding="utf-8")
     try:
-        found = json.loads(text) if path.suffix == ".json" else _yaml(text)
+        settings = json.loads(text) if path.suffix == ".json" else _parse_yaml(text)
     except ValueError as error:
-        raise UsageError(f"{place}: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(found, Mapping):
-        raise UsageError(f"{place}: expected names and values, got {type(found).__name__}")
-    return {str(key): value for key, value in found.items()}
+        raise UsageError(f"{location}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(settings, Mapping):
+        raise UsageError(f"{location}: expected names and values, got {type(settings).__name__}")
+    return {str(key): value for key, value in settings.items()}
 
 
-def _yaml(text: str) -> Any:
+def _parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises:
+        ValueError: if the text is no YAML.
+    """
     import yaml
 
     try:
@@ -38,13 +51,49 @@ def _yaml(text: str) -> Any:
         raise ValueError(str(error)) from error
 
 
-def typed(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield settings as they would be typed."""
+def command_words(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the words of a command line with the same settings."""
     for name, value in settings.items():
         if isinstance(value, dict):
             yield f"--{name}={json.dumps(value)}"
         elif isinstance(value, list) and value:
-            said = (json.dumps(item) if isinstance(item, dict) else str(item) for item in value)
-            yield from (f"--{name}", *said)
+            words = (json.dumps(item) if isinstance(item, dict) else str(item) for item in value)
+            yield from (f"--{name}", *words)
         elif value is not None and value != []:
             yield f"--{name}={value}"
+
+
+def settings_with_files(method: str, words: Sequence[str]) -> Iterator[Setting]:
+    """Yield the settings of a command line, those of config files first, so that typed ones win.
+
+    Args:
+        method: the name after `nfox train`.
+        words: the words after it: a config file or none, then settings.
+
+    Raises:
+        UsageError: if a config file is missing or cannot be used.
+    """
+    rest = list(words)
+    if rest and not rest[0].startswith("-"):
+        yield from settings_with_files(method, list(command_words(read_config(rest.pop(0)))))
+    settings = list(split(rest))
+    for name, values in settings:
+        if name in _CONFIG_FILES:
+            sizes = _read_sizes(method, values[0] if values else "")
+            yield from split(list(command_words(sizes)))
+    yield from ((name, values) for name, values in settings if name not in _CONFIG_FILES)
+
+
+def _read_sizes(method: str, location: str) -> dict[str, Any]:
+    """Return the sizes of heads from a config file of their own, as settings.
+
+    Raises:
+        UsageError: if the file is the config of a model.
+    """
+    sizes = read_config(location)
+    if "architectures" in sizes or "model_type" in sizes:
+        raise UsageError(
+            f"{location} describes a model of transformers, not heads of {method}",
+            f"leave it out; sizes are --{method}_num_heads, ...: `nfox train {method} --help`",
+        )
+    return {f"{method}_{name}": value for name, value in sizes.items()}

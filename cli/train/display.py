@@ -1,4 +1,4 @@
-"""What is seen of a training: a bar on a terminal, a line now and then elsewhere."""
+"""The display of a training on stderr: a progress bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from transformers import TrainerCallback
 from typing_extensions import override
 
-_SHOWN = ("tau", "alpha", "agreement", "forward")
-"""Of what is measured on the way."""
+_SHOWN_METRICS = ("tau", "alpha", "agreement", "forward")
+"""The metrics of an evaluation that are displayed beside the loss."""
 
 
 class Display(TrainerCallback):
-    """Shows steps, loss and what was measured last, on stderr.
+    """Displays the steps, the training loss and the metrics of the last evaluation.
 
     Args:
-        wanted: False for all processes but the first.
+        visible: whether anything is displayed: in the first process only.
     """
 
-    def __init__(self, wanted: bool) -> None:
+    def __init__(self, visible: bool) -> None:
         self._console = Console(stderr=True, highlight=False)
-        self._wanted = wanted
+        self._visible = visible
         self._stack = ExitStack()
         self._bar = Progress(
             TextColumn("{task.completed:.0f} of {task.total:.0f} steps"),
@@ -33,10 +33,10 @@ class Display(TrainerCallback):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not (wanted and self._console.is_terminal),
+            disable=not (visible and self._console.is_terminal),
         )
         self._task: Any = None
-        self._loss, self._found = "", ""
+        self._loss, self._metrics = "", ""
 
     def __enter__(self) -> Display:
         return self
@@ -44,11 +44,11 @@ class Display(TrainerCallback):
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def tell(self, line: str) -> None:
-        """Write a line, above the bar if there is one."""
-        if self._wanted and self._bar.disable:
+    def log(self, line: str) -> None:
+        """Print a line, above the progress bar if there is one."""
+        if self._visible and self._bar.disable:
             print(f"nfox: {line}", file=sys.stderr, flush=True)
-        elif self._wanted:
+        elif self._visible:
             self._console.print(f"nfox: {line}", markup=False, soft_wrap=True)
 
     @override
@@ -68,20 +68,21 @@ class Display(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
         logs = logs or {}
         if "eval_loss" in logs:
-            found = [f"{n} {logs[f'eval_{n}']:.2f}" for n in _SHOWN if f"eval_{n}" in logs]
-            self._found = ", ".join(found)
+            names = [name for name in _SHOWN_METRICS if f"eval_{name}" in logs]
+            metrics = [f"{name} {logs[f'eval_{name}']:.2f}" for name in names]
+            self._metrics = ", ".join(metrics)
             loss = f"eval loss {logs['eval_loss']:.4f}"
-            self.tell(f"step {state.global_step}: {', '.join([loss, *found])}")
-            self._describe()
+            self.log(f"step {state.global_step}: {', '.join([loss, *metrics])}")
+            self._update_description()
         elif "loss" in logs:
             self._loss = f"loss {logs['loss']:.4f}"
-            self._describe()
+            self._update_description()
             if self._bar.disable:
-                of = f"{state.global_step} of {state.max_steps}"
-                self.tell(f"step {of}: {self._loss}, learning rate {logs['learning_rate']:.2e}")
+                step = f"step {state.global_step} of {state.max_steps}"
+                self.log(f"{step}: {self._loss}, learning rate {logs['learning_rate']:.2e}")
 
-    def _describe(self) -> None:
-        """Put the last loss and what was measured last beside the bar."""
+    def _update_description(self) -> None:
+        """Show the last training loss and the last metrics beside the progress bar."""
         if self._task is not None:  # a training that was finished before has no bar
-            said = ", ".join(filter(None, (self._loss, self._found)))
-            self._bar.update(self._task, description=said)
+            description = ", ".join(filter(None, (self._loss, self._metrics)))
+            self._bar.update(self._task, description=description)

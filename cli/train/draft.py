@@ -1,4 +1,4 @@
-"""`nfox train draft`: a draft model is distilled from its target."""
+"""`nfox train draft`: distillation of a draft model from its target."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from nfox.errors import UsageError
-from nfox.train.draft.job import DraftJob, Sizes
-from nfox.train.draft.learner import Distillation
-from nfox.train.job import Done
+from nfox.train.draft.distillation import Distillation
+from nfox.train.draft.job import DraftJob, DraftSizes
+from nfox.train.job import TrainingResult
 
-from .kinds import Kind, about, command, measured_on
+from .kinds import TrainingKind, chat_command, measured_on, setting
 
 _SIZES = ("layers", "hidden", "intermediate", "heads")
 
 
 @dataclass
 class DraftArguments:
-    """What learns, and by what."""
+    """Settings of distillation: the draft model, and its loss."""
 
-    draft: str | None = about("Folder or hub id of a draft model to go on with; else a new one.")
-    layers: int = about("Of a new draft model.", Sizes.layers)
-    hidden: int = about("Width of its states.", Sizes.hidden)
-    intermediate: int = about("Width of its MLPs; 0 for three times the states.", 0)
-    heads: int = about("Of its attention; 0 for one of each 64 of the states.", 0)
-    divergence: Literal["forward", "reverse", "tv"] = about(
-        "From the target's distribution: forward or reverse KL, or total variation.",
+    draft: str | None = setting("Folder or hub id of a draft model to go on with; else a new one.")
+    layers: int = setting("Layers of a new draft model.", DraftSizes.layers)
+    hidden: int = setting("Width of its hidden states.", DraftSizes.hidden)
+    intermediate: int = setting("Width of its MLPs; 0 for three times that of the states.", 0)
+    heads: int = setting("Its attention heads; 0 for one for each 64 of the states' width.", 0)
+    divergence: Literal["forward", "reverse", "tv"] = setting(
+        "Divergence from the target's distribution: forward or reverse KL, or total variation.",
         Distillation.divergence,
     )
-    first_choice: float = about(
-        "What the cross-entropy with the target's likeliest token counts beside it.", 0.0
+    first_choice: float = setting(
+        "Weight of the cross-entropy with the target's likeliest token beside the divergence.", 0.0
     )
-    keep_choices: int = about(
-        "Keep so many of the target's first choices, so that later epochs need no target; 0 keeps "
-        "none and learns all of its distribution.",
+    keep_choices: int = setting(
+        "Cache the target's probabilities of that many likeliest tokens, so that later epochs need "
+        "no target; 0 caches none and learns its whole distribution.",
         0,
     )
 
 
-class DraftKind(Kind):
+class DraftKind(TrainingKind):
     """Distillation of a draft model."""
 
     @override
@@ -49,29 +49,29 @@ class DraftKind(Kind):
         return [DraftArguments]
 
     @override
-    def job(self, given: list[Any], said: Container[str], common: dict[str, Any]) -> DraftJob:
-        (own,) = given
-        odd = [name for name in _SIZES if name in said]
-        if own.draft and odd:
+    def job(self, arguments: list[Any], typed: Container[str], common: dict[str, Any]) -> DraftJob:
+        (draft,) = arguments
+        sizes = [name for name in _SIZES if name in typed]
+        if draft.draft and sizes:
             raise UsageError(
-                f"--{odd[0]} is a size of a new draft model, and --draft names one that is there",
+                f"--{sizes[0]} is a size of a new draft model, and --draft names one that is there",
                 "leave one of them out",
             )
         return DraftJob(
             **common,
-            draft=own.draft,
-            sizes=Sizes(own.layers, own.hidden, own.intermediate, own.heads),
-            how=Distillation(own.divergence, own.first_choice, own.keep_choices),
+            draft=draft.draft,
+            sizes=DraftSizes(draft.layers, draft.hidden, draft.intermediate, draft.heads),
+            distillation=Distillation(draft.divergence, draft.first_choice, draft.keep_choices),
         )
 
     @override
-    def report(self, job: Any, done: Done) -> Iterator[str]:
-        found: Any = done.measured
-        alpha, agreement = (found.others[name] for name in ("alpha", "agreement"))
+    def report(self, job: Any, result: TrainingResult) -> Iterator[str]:
+        metrics: Any = result.metrics
+        alpha, agreement = (metrics.others[name] for name in ("alpha", "agreement"))
         yield (
-            f"loss {found.loss:.4f}; alpha {alpha:.3f} when both sample, {agreement:.3f} when both "
-            f"take their likeliest token{measured_on(job)}"
+            f"loss {metrics.loss:.4f}; alpha {alpha:.3f} when both sample, {agreement:.3f} when "
+            f"both take their likeliest token{measured_on(job)}"
         )
-        yield from done.advice
-        yield f"written to {done.folder}; try it:"
-        yield command(job, done, "--draft-model", str(done.folder), "-v")
+        yield from result.advice
+        yield f"written to {result.folder}; try it:"
+        yield chat_command(job, result, "--draft-model", str(result.folder), "-v")

@@ -1,4 +1,4 @@
-"""Ctrl-C while heads are trained: the first one saves, a second one ends at once."""
+"""Ctrl-C during a training: the first one stops it with a checkpoint, a second one at once."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing_extensions import override
 
 
 class Interrupt(TrainerCallback):
-    """Takes Ctrl-C, and the SIGTERM of torchrun and of schedulers, from the first step on.
+    """Handles Ctrl-C, and the SIGTERM of torchrun and of schedulers, from the first step on.
 
-    Before it there is nothing to save, and Ctrl-C does what it does elsewhere.
+    Before it there is nothing to save, and Ctrl-C raises KeyboardInterrupt as everywhere.
 
     Args:
-        tell: takes a line.
+        log: takes a line.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._pressed = False
-        self._told = True
-        self._before: dict[int, Any] = {}
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._requested = False
+        self._announced = True
+        self._former_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
         return self
@@ -34,32 +34,32 @@ class Interrupt(TrainerCallback):
         self._restore()
 
     def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+        while self._former_handlers:
+            signal.signal(*self._former_handlers.popitem())
 
-    def pressed(self) -> bool:
-        """Whether the training is to end after its step."""
-        if not self._told:
-            self._tell_once()
-        return self._pressed
+    def requested(self) -> bool:
+        """Return whether the training is to stop after the current step."""
+        if not self._announced:
+            self._announce()
+        return self._requested
 
     @override
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._press)
+            self._former_handlers[number] = signal.signal(number, self._handle)
 
     @override
     def on_train_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """What comes then begins from the last checkpoint, and is short."""
+        # What follows is short, and can be done again from the last checkpoint.
         self._restore()
 
-    def _press(self, number: int, frame: FrameType | None) -> None:
-        if self._pressed:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._requested:
             raise KeyboardInterrupt
-        self._pressed, self._told = True, False
-        with suppress(RuntimeError):  # in the middle of another line: told when the step has ended
-            self._tell_once()
+        self._requested, self._announced = True, False
+        with suppress(RuntimeError):  # in the middle of another line: after the step then
+            self._announce()
 
-    def _tell_once(self) -> None:
-        self._tell("stopping after this step, with a checkpoint; once more stops at once")
-        self._told = True
+    def _announce(self) -> None:
+        self._log("stopping after this step, with a checkpoint; once more stops at once")
+        self._announced = True

@@ -1,4 +1,4 @@
-"""What differs between the kinds of training: settings of their own, the job, the last words."""
+"""The kinds of training: each has settings of its own, makes its job, and reports its result."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import field
 from typing import Any, ClassVar
 
-from nfox.train.job import Done, Job
+from nfox.train.job import Job, TrainingResult
 
 
-def about(help: str, default: Any = None) -> Any:
-    """Declare a setting with its line of help."""
+def setting(help: str, default: Any = None) -> Any:
+    """Return the dataclass field of a setting.
+
+    Args:
+        help: its line in the help text.
+        default: its value where it is not typed.
+    """
     return field(default=default, metadata={"help": help})
 
 
-class Kind(ABC):
+class TrainingKind(ABC):
     """One kind of training.
 
     Args:
-        method: as typed.
+        method: the name after `nfox train`.
 
     Attributes:
-        defaults: of settings, where they differ from the others'.
-        unused: settings of published commands that change nothing here, and why.
+        defaults: the defaults of settings, where they differ from those of other kinds.
+        unused: settings of published commands that change nothing here, with the reason.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -35,33 +40,39 @@ class Kind(ABC):
 
     @abstractmethod
     def arguments(self) -> list[type]:
-        """Return dataclasses of the settings of its own."""
+        """Return the dataclasses of the settings of this kind."""
 
     @abstractmethod
-    def job(self, given: list[Any], said: Container[str], common: dict[str, Any]) -> Job:
-        """Return what to train.
+    def job(self, arguments: list[Any], typed: Container[str], common: dict[str, Any]) -> Job:
+        """Return the job that the settings describe.
 
         Args:
-            given: one of each of `arguments`.
-            said: names of the settings that were given.
-            common: what all jobs have.
+            arguments: an instance of each dataclass of `arguments`.
+            typed: the names of the settings that were typed.
+            common: the fields that all jobs have.
 
         Raises:
-            UsageError: for what cannot be done, or not together.
+            UsageError: for settings that cannot work, or not together.
         """
 
     @abstractmethod
-    def report(self, job: Any, done: Done) -> Iterator[str]:
-        """Yield lines on what came of it, and how to use it."""
+    def report(self, job: Any, result: TrainingResult) -> Iterator[str]:
+        """Yield lines with the metrics of a training, and the command that uses its result."""
 
 
 def measured_on(job: Any) -> str:
-    """Say it where a training was measured on what it learned from."""
+    """Return a remark where a training was measured on rows that it learned from, else ""."""
     return "" if job.eval_data else " (on rows that it learned from: no --eval_data_path)"
 
 
-def command(job: Job, done: Done, *more: str) -> str:
-    """Return the command that talks to what was trained."""
+def chat_command(job: Job, result: TrainingResult, *options: str) -> str:
+    """Return the indented command line that chats with what was trained.
+
+    Args:
+        job: the job.
+        result: its result, whose model and adapter are named.
+        options: further words of the command line.
+    """
     quantised = [f"--load-in-{job.loading.quantisation}"] if job.loading.quantisation else []
-    adapter = ["--adapter", str(done.adapter)] if done.adapter else []
-    return "  " + shlex.join(["nfox", "--model", done.model, *quantised, *adapter, *more])
+    adapter = ["--adapter", str(result.adapter)] if result.adapter else []
+    return "  " + shlex.join(["nfox", "--model", result.model, *quantised, *adapter, *options])

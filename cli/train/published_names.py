@@ -1,8 +1,9 @@
-"""What published training commands and configs say, by the names of today.
+"""Translation of the settings of published training commands and configs to the current names.
 
-Of the scripts of Medusa, Chimera, CTC-drafter and Consistency LLM, of the configs of Medusa-2
-(axolotl's keys), and of other versions of transformers. What has no counterpart is refused, or,
-where the result stays the same without it, named as not used: nothing is dropped in silence.
+They are those of the scripts of Medusa, Chimera, CTC-drafter and Consistency LLM, of the configs of
+Medusa-2 (axolotl's keys), and of other versions of transformers. A setting without a counterpart is
+refused, or, where the result is the same without it, reported as not used: none is dropped in
+silence.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from nfox.errors import UsageError
 
-from .joint import NAMED
+from .joint import METHOD_PREFIX
 
 Setting = tuple[str, list[str]]
-"""A name, underscored, and what stands after it."""
+"""A name with underscores, and the values after it."""
 
 RENAMED = {
     # transformers
@@ -50,7 +51,7 @@ RENAMED = {
     # Medusa's heads
     "METHOD_decay_coefficient": "METHOD_decay",
 }
-"""To what has the same values."""
+"""Names whose current counterpart takes the same values."""
 
 _OFF = ("", "false", "none", "null", "0", "0.0")
 _ALL_LINEAR = "down_proj gate_proj k_proj lm_head o_proj q_proj up_proj v_proj"
@@ -66,7 +67,7 @@ VALUES = {
     "lora_target_linear": {"true": "", "false": ""},
     "lora_target_modules": {_ALL_LINEAR: ""},
 }
-"""Single values: the setting of today, or "" for what is done anyway."""
+"""Names with the values that are understood: the current setting, or "" for what is done anyway."""
 
 REFUSED = {
     "fsdp_transformer_layer_cls_to_wrap": "FSDP is for heads, which have no such layers; models "
@@ -86,7 +87,7 @@ REFUSED = {
     "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR",
     "save_safetensors": "weights are always written as safetensors",
 }
-"""What would change the result, and what to do instead."""
+"""Settings that would change the result, with what to do instead."""
 
 _UNUSED = {
     "the base's own files say it": "base_model_config tokenizer_config model_type tokenizer_type "
@@ -107,12 +108,12 @@ _UNUSED = {
     "include_for_metrics bf16_full_eval fp16_full_eval label_names remove_unused_columns "
     "average_tokens_across_devices include_num_input_tokens_seen use_cache length_column_name",
 }
-UNUSED = {name: why for why, names in _UNUSED.items() for name in names.split()}
-"""What may be left out without a change, and why."""
+UNUSED = {name: reason for reason, names in _UNUSED.items() for name in names.split()}
+"""Settings without which the result is the same, with the reason."""
 
 
 def split(words: Sequence[str]) -> Iterator[Setting]:
-    """Take what was typed apart; what stands before the first name belongs to ""."""
+    """Yield the settings of a command line; words before the first name have the name ""."""
     name, values = "", list[str]()
     for word in words:
         if not word.startswith("--"):
@@ -127,53 +128,61 @@ def split(words: Sequence[str]) -> Iterator[Setting]:
 
 
 def join(settings: Iterable[Setting]) -> list[str]:
-    """Return settings as they would be typed."""
+    """Return the words of a command line with some settings."""
     words: list[str] = []
     for name, values in settings:
-        whole = [f"--{name}={values[0]}"] if len(values) == 1 else [f"--{name}", *values]
-        words += whole if name else values
+        if not name:
+            words += values
+        elif len(values) == 1:
+            words.append(f"--{name}={values[0]}")
+        else:
+            words += [f"--{name}", *values]
     return words
 
 
 def translate(
     method: str, settings: Iterable[Setting]
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Bring settings to the names of today.
+    """Return settings by their current names.
 
     Args:
-        method: what is trained; its name begins some settings.
-        settings: of which the later ones win.
+        method: the name after `nfox train`, with which some settings begin.
+        settings: the settings, of which later ones win.
 
     Returns:
-        The settings, and why others are not used.
+        The values of each setting, and the reasons why others are not used, by name.
 
     Raises:
-        UsageError: for one that has no counterpart and would change the result.
+        UsageError: for a setting that has no counterpart and would change the result.
     """
-    found: dict[str, list[str]] = {}
+    translated: dict[str, list[str]] = {}
     unused: dict[str, str] = {}
     for typed, values in settings:
-        own = typed.startswith(f"{method}_")
-        name = NAMED + typed.removeprefix(f"{method}_") if own else typed
+        prefixed = typed.startswith(f"{method}_")
+        name = METHOD_PREFIX + typed.removeprefix(f"{method}_") if prefixed else typed
         value = " ".join(sorted(values)).lower() or ("" if values else "true")
         if name in VALUES and value in VALUES[name]:
-            today = dict(split([f"--{VALUES[name][value]}"])) if VALUES[name][value] else {}
+            current = dict(split([f"--{VALUES[name][value]}"])) if VALUES[name][value] else {}
         elif name not in VALUES and name in REFUSED | UNUSED and value in _OFF:
-            today = {}
+            current = {}
         elif name in REFUSED:
             raise UsageError(f"--{typed} {value} is not offered", REFUSED[name])
         elif name in UNUSED:
-            today, unused[typed] = {}, UNUSED[name]
+            current, unused[typed] = {}, UNUSED[name]
         elif name == "datasets":
-            today = dict(_dataset(values))
+            current = dict(_dataset_settings(values))
         else:
-            today = {RENAMED.get(name, name).replace(NAMED, f"{method}_"): values}
-        found |= today
-    return found, unused
+            current = {RENAMED.get(name, name).replace(METHOD_PREFIX, f"{method}_"): values}
+        translated |= current
+    return translated, unused
 
 
-def _dataset(values: Sequence[str]) -> Iterator[Setting]:
-    """Yield what an entry of axolotl's `datasets` is called here."""
+def _dataset_settings(values: Sequence[str]) -> Iterator[Setting]:
+    """Yield the settings that correspond to an entry of axolotl's `datasets`.
+
+    Raises:
+        UsageError: if there are several entries, or one cannot be read here.
+    """
     if len(values) != 1:
         raise UsageError(
             f"datasets: one is learned from, not {len(values)}", "put them into one JSON file"
@@ -186,9 +195,9 @@ def _dataset(values: Sequence[str]) -> Iterator[Setting]:
     path, template = entry.pop("path", None), entry.pop("conversation", None)
     kind = str(entry.pop("type", "sharegpt"))
     if entry or not path or kind.partition(":")[0] not in ("sharegpt", "chat_template"):
-        odd = next(iter(entry), "type" if path else "path")
+        key = next(iter(entry), "type" if path else "path")
         raise UsageError(
-            f"datasets: {odd} cannot be used as given",
+            f"datasets: {key} cannot be used as given",
             "expected path, type sharegpt, and perhaps conversation; or --data_path",
         )
     yield "data_path", [str(path)]
@@ -197,7 +206,11 @@ def _dataset(values: Sequence[str]) -> Iterator[Setting]:
 
 
 def reasons(unused: dict[str, str]) -> Iterator[str]:
-    """Yield a line for each reason why settings are not used, which names them."""
-    for why in dict.fromkeys(unused.values()):
-        names = ", ".join(f"--{name}" for name, reason in unused.items() if reason == why)
-        yield f"not used: {names} ({why})"
+    """Yield a line for each reason why settings are not used, with their names.
+
+    Args:
+        unused: the reasons by name of the setting.
+    """
+    for reason in dict.fromkeys(unused.values()):
+        names = ", ".join(f"--{name}" for name in unused if unused[name] == reason)
+        yield f"not used: {names} ({reason})"

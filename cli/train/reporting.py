@@ -1,4 +1,4 @@
-"""Where a training is reported to besides the terminal: what `--report_to` may name."""
+"""The services that `--report_to` may name, to which a training is reported."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from nfox.errors import UsageError
 
-_PACKAGES = {"comet_ml": "comet-ml"}  # of what has another name
-_UNSEEN = ("azure_ml", "flyte")  # which transformers does not always list, though they are there
+_PACKAGES = {"comet_ml": "comet-ml"}
+"""The packages of services that have another name than theirs."""
+
+_NOT_ALWAYS_LISTED = ("azure_ml", "flyte")
+"""Services that transformers does not always list, though they are installed."""
 
 
 def check_reports(names: Sequence[str]) -> None:
-    """Refuse to report to what is not installed, before anything is loaded.
+    """Refuse services that are unknown or not installed, before a model is loaded.
 
     Args:
-        names: as transformers understood them, without none and all.
+        names: the names of services, without "none" and "all".
 
     Raises:
-        UsageError: if one is not known or not installed.
+        UsageError: if a service is not known or not installed.
     """
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
             raise UsageError(f"--report_to {name} is not known", f"expected none, all, {known}")
-        if name not in (*_UNSEEN, *get_available_reporting_integrations()):
+        if name not in (*_NOT_ALWAYS_LISTED, *get_available_reporting_integrations()):
             package = _PACKAGES.get(name, name)
             raise UsageError(
                 f"--report_to {name} needs {package}, which is not installed",

@@ -132,7 +132,7 @@ def finish(
     Args:
         out: the file.
         share: this process's.
-        counts: see `nfox.train.data.self_distillation.Replayed`.
+        counts: see `nfox.train.data.self_distillation.DistillCounts`.
         seconds: it took.
     """
     with locked(out):

@@ -18,11 +18,11 @@ _GZIP = b"\x1f\x8b"  # what begins so is gzipped, whatever its name
 _LAYOUT = "expected a list of records, or a record on each line"
 
 
-def records(source: str, cache_dir: str | None = None) -> Iterable[Any]:
-    """Return the records of a source, None for a line that is no JSON.
+def records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
+    """Return the records of a dataset, None for a line that is no JSON.
 
     Args:
-        source: a JSON file (a list), a file of JSON lines, either of them gzipped or not, the
+        data_path: a JSON file (a list), a file of JSON lines, either of them gzipped or not, the
             http address of one, or a dataset's id on the hub, its configuration after an @ if it
             has several, its split after a colon (else "train").
         cache_dir: where a download from the hub is kept; None is the hub's own folder.
@@ -31,10 +31,10 @@ def records(source: str, cache_dir: str | None = None) -> Iterable[Any]:
         UsageError: if there is nothing of that name, or it is no JSON.
         NfoxError: if it cannot be fetched.
     """
-    if source.startswith(("http://", "https://")):
-        return _parsed(_fetched(source), source)
-    path = Path(source).expanduser()
-    return _parsed(_read(path), source) if path.exists() else _hub(source, cache_dir)
+    if data_path.startswith(("http://", "https://")):
+        return _parsed(_fetched(data_path), data_path)
+    path = Path(data_path).expanduser()
+    return _parsed(_read(path), data_path) if path.exists() else _hub(data_path, cache_dir)
 
 
 def _read(path: Path) -> bytes:
@@ -56,18 +56,18 @@ def _fetched(address: str) -> bytes:
         ) from error
 
 
-def _parsed(data: bytes, source: str) -> Iterable[Any]:
+def _parsed(data: bytes, data_path: str) -> Iterable[Any]:
     """Return a list's records, one record, or one on each line (None where not)."""
     try:
         text = (gzip.decompress(data) if data.startswith(_GZIP) else data).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UsageError(f"{source}: not readable as text: {error}") from error
+        raise UsageError(f"{data_path}: not readable as text: {error}") from error
     if not text.lstrip().startswith("["):
         return _lines(text)
     try:
         found: list[Any] = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{source}: not JSON: {error}", _LAYOUT) from error
+        raise UsageError(f"{data_path}: not JSON: {error}", _LAYOUT) from error
     return found
 
 
@@ -85,15 +85,15 @@ def _lines(text: str) -> Iterator[Any]:
                 yield None
 
 
-def _hub(source: str, cache_dir: str | None) -> Iterable[Any]:
+def _hub(data_path: str, cache_dir: str | None) -> Iterable[Any]:
     """Return the records of a dataset on the hub."""
-    named, _, split = source.partition(":")
+    named, _, split = data_path.partition(":")
     name, _, configuration = named.partition("@")
-    if source.endswith((".json", ".jsonl", ".gz")) or source.startswith((".", "/", "~")):
-        raise UsageError(f"{source}: no such file", "check the path")
+    if data_path.endswith((".json", ".jsonl", ".gz")) or data_path.startswith((".", "/", "~")):
+        raise UsageError(f"{data_path}: no such file", "check the path")
     if importlib.util.find_spec("datasets") is None:
         raise UsageError(
-            f"{source} is no file here, and to read it from the hub `datasets` is not installed",
+            f"{data_path} is no file here, and to read it from the hub `datasets` is not installed",
             "pip install 'nfox[train]', or name a JSON file",
         )
     import datasets
@@ -105,6 +105,6 @@ def _hub(source: str, cache_dir: str | None) -> Iterable[Any]:
     except (OSError, ValueError, RuntimeError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise NfoxError(
-            f"cannot read {source} from the hub: {line}", "check the id and the network"
+            f"cannot read {data_path} from the hub: {line}", "check the id and the network"
         ) from error
     return found

@@ -1,5 +1,6 @@
-"""Training: texts to rows, a loss for each thing that learns, one trainer for all.
+"""Training: texts to rows, a loss for everything that is trained, and one trainer.
 
-What is learned is a `Job` with its `Learner`: heads of a method, which brings their layers and loss
-(`nfox.heads.base.Heads`), a model for Jacobi decoding, or a draft model.
+A `Job` says what is trained on which data, its `Learner` computes the loss. There are three kinds:
+heads of a method, which bring their layers and loss (`nfox.heads.base.Heads`), a model for Jacobi
+decoding (CLLM), and a draft model.
 """

@@ -1,4 +1,4 @@
-"""What happens beside the steps: an estimate before and after the first one, and a way to stop."""
+"""Trainer callbacks: a stop on request, the epoch for the rows, and an estimate of the time."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from transformers import TrainerCallback
 from typing_extensions import override
 
 
-class Stop(TrainerCallback):
-    """Ends the training after the step in which somebody said so, with a checkpoint.
+class StopOnRequest(TrainerCallback):
+    """Ends the training after the step in which a stop was requested, with a checkpoint.
 
     Args:
-        asked: says whether to stop.
+        requested: returns whether this process has been asked to stop.
 
     Attributes:
-        agreed: makes all processes stop after the same step; set by whoever makes the trainer.
-        stopped: whether it was done.
+        any_process: returns whether a flag is set in any process, so that all of them stop after
+            the same step; whoever makes the trainer sets it.
+        stopped: whether the training was ended.
     """
 
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self.asked = asked
-        self.agreed: Callable[[bool], bool] = bool
+    def __init__(self, requested: Callable[[], bool]) -> None:
+        self.requested = requested
+        self.any_process: Callable[[bool], bool] = bool
         self.stopped = False
 
     @override
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        if self.agreed(self.asked()) and state.global_step < state.max_steps:
+        if self.any_process(self.requested()) and state.global_step < state.max_steps:
             self.stopped = control.should_training_stop = control.should_save = True
 
 
-class Epochs(TrainerCallback):
-    """Tells rows that change from epoch to epoch which one it is.
+class SetEpoch(TrainerCallback):
+    """Gives the number of the epoch to rows that differ from epoch to epoch.
 
     accelerate does so itself, but not where several processes share the rows.
 
     Args:
-        rows: with a method `set_epoch`.
+        rows: a dataset with a method `set_epoch`.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -49,45 +50,46 @@ class Epochs(TrainerCallback):
         self.rows.set_epoch(int((state.epoch or 0) + 1e-6))  # in the middle of one if resumed
 
 
-class Estimate(TrainerCallback):
-    """Says what the training will take: after a rehearsal, and again as soon as a step was timed.
+class TimeEstimate(TrainerCallback):
+    """Logs how long the training will take: after a dry run of one batch, and again as soon as a
+    step was timed.
 
     Args:
-        tell: takes a line.
+        log: takes a line.
 
     Attributes:
-        rehearse: computes a batch without a trace, returns the seconds and the most bytes of memory
-            held, 0 if they cannot be told; set by whoever makes the trainer.
+        dry_run: computes one batch without a trace; returns the seconds it took and the peak
+            memory in bytes, 0 where that is unknown; whoever makes the trainer sets it.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell = tell
-        self.rehearse: Callable[[], tuple[float, int]] | None = None
-        self._times: list[float] = []
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self.log = log
+        self.dry_run: Callable[[], tuple[float, int]] | None = None
+        self._step_ends: list[float] = []
 
     @override
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """By now the training is what it will be."""
-        left = state.max_steps - state.global_step
-        if self.rehearse and left:
-            seconds, memory = self.rehearse()
+        # Not earlier: only now are the batch size and the number of steps settled.
+        steps = state.max_steps - state.global_step
+        if self.dry_run and steps:
+            seconds, memory = self.dry_run()
             seconds *= args.gradient_accumulation_steps
-            held = f"; {memory / 1e9:.1f} GB of memory so far" if memory else ""
-            time = f"about {_spell(seconds * left)} for {left} steps"
-            self.tell(f"one batch was tried: {seconds:.2f} s a step, {time}{held}")
+            peak = f"; {memory / 1e9:.1f} GB of memory so far" if memory else ""
+            total = f"about {_format_duration(seconds * steps)} for {steps} steps"
+            self.log(f"one batch was tried: {seconds:.2f} s a step, {total}{peak}")
 
     @override
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """The first step also warms up, so the second one is timed."""
-        left = state.max_steps - state.global_step
-        self._times.append(time.monotonic())
-        if len(self._times) == 2 and left:
-            seconds = self._times[1] - self._times[0]
-            self.tell(f"{seconds:.2f} s a step, about {_spell(seconds * left)} for {left} more")
+        steps = state.max_steps - state.global_step
+        self._step_ends.append(time.monotonic())
+        if len(self._step_ends) == 2 and steps:  # the first step also warms up
+            seconds = self._step_ends[1] - self._step_ends[0]
+            total = f"about {_format_duration(seconds * steps)} for {steps} more"
+            self.log(f"{seconds:.2f} s a step, {total}")
 
 
-def _spell(seconds: float) -> str:
-    """Write a time as a person says it."""
+def _format_duration(seconds: float) -> str:
+    """Return a duration with the unit that a person would choose."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = seconds / 60

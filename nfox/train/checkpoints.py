@@ -1,4 +1,6 @@
-"""Where a training goes on: checkpoints that are whole, and what a full disk means for them."""
+"""Checkpoints to resume a training from: which ones are complete, which one is meant, whether it
+fits, and what a full disk leaves of them.
+"""
 
 from __future__ import annotations
 
@@ -21,118 +23,124 @@ WEIGHTS = "model.safetensors"
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the whole checkpoints in a folder, the newest last."""
+    """Return the complete checkpoints in a folder, the newest last."""
     numbered = [
-        (int(found[1]), path)
+        (int(match[1]), path)
         for path in folder.glob("checkpoint-*")
-        if (found := re.fullmatch(r"checkpoint-(\d+)", path.name)) and _whole(path)
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and _damaged_file(path) is None
     ]
     return [path for _, path in sorted(numbered)]
 
 
-def _whole(path: Path) -> bool:
-    return _damaged(path) is None
-
-
-def _damaged(path: Path) -> str | None:
-    """Return a file that is not whole, as after a full disk or a kill; None if there is none."""
+def _damaged_file(checkpoint: Path) -> str | None:
+    """Return the name of a checkpoint's file that is missing or incomplete, as after a full disk
+    or a kill; None if the checkpoint is complete.
+    """
     try:
-        json.loads((path / _STATE).read_text(encoding="utf-8"))
+        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return _STATE
-    for file in sorted(path.glob("*.safetensors")):
+    for file in sorted(checkpoint.glob("*.safetensors")):
         try:
             with safe_open(file, "pt"):
                 pass
         except (OSError, SafetensorError):
             return file.name
-    pickled = sorted(file for file in path.iterdir() if file.suffix in (".pt", ".pth"))
+    pickled = sorted(file for file in checkpoint.iterdir() if file.suffix in (".pt", ".pth"))
     return next((file.name for file in pickled if not zipfile.is_zipfile(file)), None)
 
 
-def resume_point(asked: str | None, folder: Path) -> Path | None:
-    """Return the checkpoint to go on from; None to begin.
+def resume_point(requested: str | None, folder: Path) -> Path | None:
+    """Return the folder of the checkpoint to resume from; None to start from step 0.
 
     Args:
-        asked: a folder, a step's number, "true" for the newest one, "false" or None.
-        folder: where checkpoints are written.
+        requested: the value of --resume_from_checkpoint: a checkpoint's folder, a step number,
+            "true" for the newest checkpoint, "false" or None for none.
+        folder: the folder that checkpoints are written to.
 
     Raises:
         UsageError: if there is no such checkpoint.
-        ModelError: if it is not whole.
+        ModelError: if the checkpoint is incomplete.
     """
-    word = (asked or "false").lower()
+    word = (requested or "false").lower()
     if word in ("false", "no", "none", "0"):
         return None
-    found = checkpoints(folder)
+    available = checkpoints(folder)
     if word in ("true", "yes", "latest"):
-        if not found:
+        if not available:
             raise UsageError(
                 f"{folder}: no checkpoint to resume from", "leave --resume_from_checkpoint out"
             )
-        return found[-1]
-    path = folder / f"checkpoint-{word}" if word.isdigit() else Path(str(asked)).expanduser()
+        return available[-1]
+    path = folder / f"checkpoint-{word}" if word.isdigit() else Path(str(requested)).expanduser()
     if not path.is_dir():
-        there = ", ".join(item.name for item in found) or "none"
-        raise UsageError(f"{path}: no such checkpoint", f"whole ones in {folder}: {there}")
-    damaged = _damaged(path)
+        names = ", ".join(checkpoint.name for checkpoint in available) or "none"
+        raise UsageError(f"{path}: no such checkpoint", f"whole ones in {folder}: {names}")
+    damaged = _damaged_file(path)
     if damaged:
         raise ModelError(
-            f"{path} is no whole checkpoint: {damaged} is damaged or missing", _instead(path)
+            f"{path} is no whole checkpoint: {damaged} is damaged or missing", _alternative(path)
         )
     return path
 
 
-def _instead(point: Path) -> str:
-    """Say what can be gone on from in a checkpoint's place."""
-    others = [path.name for path in checkpoints(point.parent) if path.name != point.name]
+def _alternative(checkpoint: Path) -> str:
+    """Return a hint that names another checkpoint of the same training to resume from."""
+    parent = checkpoint.parent
+    others = [path.name for path in checkpoints(parent) if path.name != checkpoint.name]
     if not others:
         return "there is no other one: leave --resume_from_checkpoint out to begin anew"
-    return (
-        f"the last whole one is {others[-1]}: --resume_from_checkpoint {point.parent / others[-1]}"
-    )
+    return f"the last whole one is {others[-1]}: --resume_from_checkpoint {parent / others[-1]}"
 
 
-def check_fits(point: Path, state: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint of something else: transformers would take what fits, and go on.
+def check_fits(checkpoint: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint of another training, of which transformers would load the weights that
+    fit without an error.
 
     Args:
-        point: a checkpoint; one without weights of its own is left to whoever reads it.
-        state: of what is trained.
+        checkpoint: the checkpoint's folder; one without model.safetensors is not checked.
+        state: the state dict of the learner.
 
     Raises:
-        ModelError: if names or shapes differ.
+        ModelError: if names or shapes of weights differ.
     """
-    path = point / WEIGHTS
+    path = checkpoint / WEIGHTS
     if not path.is_file():
         return
-    with readable(point), safe_open(path, "pt") as file:
-        kept = {_plain(name): file.get_slice(name).get_shape() for name in list(file.keys())}
-    own = {_plain(name): list(weight.shape) for name, weight in state.items()}
-    if kept != own:
-        odd = sorted(own.keys() ^ kept.keys()) or [n for n in own if own[n] != kept[n]]
-        there, here = (_spell(shapes.get(odd[0])) for shapes in (kept, own))
+    with readable(checkpoint), safe_open(path, "pt") as file:
+        saved = {_bare_name(n): file.get_slice(n).get_shape() for n in list(file.keys())}
+    expected = {_bare_name(name): list(weight.shape) for name, weight in state.items()}
+    if saved != expected:
+        differing = sorted(expected.keys() ^ saved.keys()) or [
+            name for name in expected if expected[name] != saved[name]
+        ]
+        name = differing[0]
         raise ModelError(
-            f"{point} is of another training: {odd[0]} is {there}, expected {here}",
+            f"{checkpoint} is of another training: {name} is {_format_shape(saved.get(name))}, "
+            f"expected {_format_shape(expected.get(name))}",
             "train with the method and the sizes it was made with, or leave "
             "--resume_from_checkpoint out",
         )
 
 
-def _plain(name: str) -> str:
+def _bare_name(name: str) -> str:
+    """Return a weight's name without the prefixes of DistributedDataParallel and torch.compile."""
     return name.removeprefix("module.").removeprefix("_orig_mod.")
 
 
-def _spell(shape: list[int] | None) -> str:
+def _format_shape(shape: list[int] | None) -> str:
     return "missing" if shape is None else "x".join(map(str, shape)) or "a number"
 
 
 @contextmanager
-def readable(point: Path) -> Iterator[None]:
-    """Turn what libraries raise on a checkpoint that they cannot read into one line.
+def readable(checkpoint: Path) -> Iterator[None]:
+    """Raise the errors of libraries that cannot read a checkpoint as a `ModelError` of one line.
 
     Args:
-        point: that is read.
+        checkpoint: the folder of the checkpoint that is read in the block.
+
+    Raises:
+        ModelError: if the checkpoint is unreadable.
     """
     try:
         yield
@@ -140,42 +148,47 @@ def readable(point: Path) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise ModelError(f"{point} cannot be gone on from: {line}", _instead(point)) from error
+        raise ModelError(
+            f"{checkpoint} cannot be gone on from: {line}", _alternative(checkpoint)
+        ) from error
 
 
-def finished(point: Path, max_steps: int, epochs: float) -> bool:
-    """Whether a checkpoint is the end of its training; the Trainer would take one step more.
+def is_finished(checkpoint: Path, max_steps: int, epochs: float) -> bool:
+    """Return whether a checkpoint is the end of its training, after which the `Trainer` would
+    still take one more step.
 
     Args:
-        point: a whole checkpoint.
-        max_steps: to train; 0 or less leaves it to the epochs.
-        epochs: to train.
+        checkpoint: the folder of a complete checkpoint.
+        max_steps: the number of steps to train; 0 or less leaves it to the epochs.
+        epochs: the number of epochs to train.
     """
-    state = json.loads((point / _STATE).read_text(encoding="utf-8"))
-    with readable(point):
+    state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    with readable(checkpoint):
         if max_steps > 0:
             return bool(state["global_step"] >= max_steps)
-        same = state["num_train_epochs"] >= epochs
-        return bool(same and state["global_step"] >= state["max_steps"])
+        enough_epochs = state["num_train_epochs"] >= epochs
+        return bool(enough_epochs and state["global_step"] >= state["max_steps"])
 
 
 @contextmanager
 def training_disk_full(folder: Path) -> Iterator[None]:
-    """Turn what libraries raise on a full disk while training into one line that says how the
-    training goes on.
+    """Raise the errors of libraries on a full disk as one that says how the training goes on.
 
     Args:
-        folder: where checkpoints are written.
+        folder: the folder that checkpoints are written to.
+
+    Raises:
+        DiskFullError: if the disk is full.
     """
     try:
         with reporting_full_disk(folder, "", ""):
             yield
     except DiskFullError as error:
-        whole = checkpoints(folder)
-        state = f"{whole[-1].name} is whole" if whole else "no checkpoint was written yet"
+        available = checkpoints(folder)
+        state = f"{available[-1].name} is whole" if available else "no checkpoint was written yet"
         hint = (
             "free some space (or lower --save_total_limit), then add --resume_from_checkpoint true"
-            if whole
+            if available
             else "free some space, then train again; what --save_steps writes can be gone on from"
         )
         raise DiskFullError(f"{folder}: the disk is full; {state}", hint) from error

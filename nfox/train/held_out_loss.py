@@ -1,4 +1,4 @@
-"""The loss of a model on texts it has not learned from: its quality as one number."""
+"""The loss of a model on held-out texts: its quality as one number."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from nfox.errors import ModelError
 from nfox.heads.base import IGNORE
 from nfox.models.transformers_target import TransformersTarget
 from nfox.train.data.rows import Row, collate
-from nfox.train.learner import ROWS
+from nfox.train.learner import LOGIT_ROWS
 
 
 @torch.inference_mode()
 def held_out_loss(
     target: TransformersTarget, rows: Dataset[Row], batch: int = 4
 ) -> tuple[float, int]:
-    """Return the mean loss of the supervised tokens, in nats, and how many they are.
+    """Return the mean cross-entropy of the labels in nats, and the number of labels.
 
     Args:
         target: a causal model.
-        rows: of tokens, as `nfox.train.data.rows.Rows` gives them.
-        batch: rows at a time.
+        rows: rows of tokens and labels, as `nfox.train.data.rows.Rows` makes them.
+        batch: the number of rows that are computed at a time.
 
     Raises:
-        ModelError: if the model is no causal one, or its logits cannot be made from its states.
+        ModelError: if the model has an encoder, or its logits are no plain function of its hidden
+            states.
     """
     if target.is_encoder_decoder or not target.can_unembed:
         raise ModelError("the held-out loss is measured of causal models with plain logits only")
@@ -37,8 +38,10 @@ def held_out_loss(
         hidden = target.hidden_states(inputs["input_ids"])
         labels = inputs["labels"][:, 1:].to(hidden.device)
         learned = labels != IGNORE
-        places = (hidden[:, :-1][learned], labels[learned])
-        for before, wanted in zip(*(torch.split(part, ROWS) for part in places), strict=True):
-            loss = functional.cross_entropy(target.unembed(before), wanted, reduction="sum")
-            total, count = total + float(loss), count + len(wanted)
+        chunks = (
+            torch.split(part, LOGIT_ROWS) for part in (hidden[:, :-1][learned], labels[learned])
+        )
+        for states, tokens in zip(*chunks, strict=True):
+            loss = functional.cross_entropy(target.unembed(states), tokens, reduction="sum")
+            total, count = total + float(loss), count + len(tokens)
     return total / max(count, 1), count

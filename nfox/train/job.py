@@ -1,11 +1,12 @@
-"""What is trained on what, from loading to the folder it leaves, and the record that stays there.
+"""A training job: what is trained on which data, from loading to the folder that is written.
 
-There is one subclass for each kind of training; how it is done is in transformers'
-`TrainingArguments`.
+There is one subclass of `Job` for each kind of training. The optimizer, the schedule and the
+checkpoints are in transformers' `TrainingArguments`.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sized
@@ -17,57 +18,59 @@ import torch
 import transformers
 from torch.utils.data import Dataset, Subset
 
+from nfox.files.atomic import write_text
+from nfox.heads.checkpoint import TRAINING_FILE
 from nfox.models.options import LoadedModel, ModelOptions
 from nfox.text.resolve import resolve
-from nfox.train.data.conversations import read
+from nfox.train.data.conversations import read_conversations
 from nfox.train.data.rows import Rows
 from nfox.train.learner import Learner
-from nfox.train.metrics import Found
+from nfox.train.metrics import Metrics
 from nfox.train.trainer import LearnerTrainer
 from nfox.version import __version__
 
 SAMPLE = 64
-"""Rows of the training data that are measured on where no other data were given."""
+"""The number of training rows that are measured on where no evaluation data were given."""
 
-Tell = Callable[[str], None]
-"""Takes a line for the person."""
+Log = Callable[[str], None]
+"""A function that takes a line of text for the user."""
 
 
 @dataclass(frozen=True)
-class Done:
-    """What came of a training.
+class TrainingResult:
+    """What a training wrote and measured.
 
     Args:
-        folder: that was written; the checkpoint if it was stopped.
-        stopped: before the end.
-        model: to use what was trained with.
-        adapter: of that model, if one was trained.
-        measured: at the end; None if it was stopped.
-        advice: lines on how to use it best.
+        folder: the folder that was written; the last checkpoint if the training was stopped.
+        stopped: whether the training was stopped before its end.
+        model: the folder or hub id of the model to use what was trained with.
+        adapter: the folder of that model's adapter, if one was trained.
+        metrics: the metrics at the end; None if the training was stopped.
+        advice: lines on how to use what was trained best.
     """
 
     folder: Path
     stopped: bool
     model: str
     adapter: Path | None = None
-    measured: Found | None = None
+    metrics: Metrics | None = None
     advice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(ABC):
-    """What is trained on what.
+    """What is trained, from which model and on which data.
 
     Args:
-        method: what for.
-        model: folder or hub id of the base or target.
-        data: see `nfox.train.data.conversations.read`.
-        eval_data: the same, to measure on.
+        method: the name of the method that is trained for, as `nfox train` takes it.
+        model: the folder or hub id of the base or target.
+        data: the file or hub dataset to learn from, see `nfox.files.records.records`.
+        eval_data: the file or hub dataset to measure on.
         loading: how the model is loaded.
-        max_length: tokens of a row at most.
-        lazy: tokenise rows when they are needed.
-        template: of conversations; None is the model's own.
-        command: that started it, for the record.
+        max_length: the maximum number of tokens of a row.
+        lazy: tokenise rows when they are needed, not all of them at the beginning.
+        template: the name or file of the conversation template; None takes the model's own.
+        command: the command line that started the training, for the record.
     """
 
     method: str
@@ -81,75 +84,81 @@ class Job(ABC):
     command: str = ""
 
     def check(self) -> None:  # noqa: B027 - some have nothing to check
-        """Refuse what cannot be, before anything is loaded for it.
+        """Refuse settings that cannot work, before a model is loaded.
 
         Raises:
-            UsageError: if there is something.
+            UsageError: if a setting cannot work.
         """
 
     @abstractmethod
     def load(self) -> LoadedModel:
-        """Load the model and refuse those that cannot be learned from.
+        """Load the model, and refuse one that cannot be learned from.
 
         Raises:
-            ModelError: if it is one of these, or cannot be loaded.
+            ModelError: if the model cannot be learned from, or cannot be loaded.
         """
 
-    def rows(self, source: str, loaded: LoadedModel, tell: Tell, *, lazy: bool) -> Dataset[Any]:
-        """Read data and tokenise them; here conversations.
+    def rows(self, data_path: str, loaded: LoadedModel, log: Log, *, lazy: bool) -> Dataset[Any]:
+        """Read the conversations of a dataset and return them as rows of tokens.
 
         Args:
-            source: of the data.
-            loaded: the model.
-            tell: takes a line about what was read.
-            lazy: see `Job`.
+            data_path: the file or hub dataset.
+            loaded: the model, whose tokenizer is used.
+            log: takes a line about what was read.
+            lazy: tokenise a row when it is needed.
         """
         template = resolve(loaded.tokenizer, self.template, model_name=self.model)
         length = min(self.max_length, loaded.target.max_context)
-        found = read(source, self.loading.cache_dir)
-        rows = Rows(found.kept, template, loaded.tokenizer, length, lazy=lazy)
+        dataset = read_conversations(data_path, self.loading.cache_dir)
+        rows = Rows(dataset.conversations, template, loaded.tokenizer, length, lazy=lazy)
         left = f", {rows.left_out} without a reply in {length} tokens" if rows.left_out else ""
-        tell(f"{source}: {found.describe()}{left}")
+        log(f"{data_path}: {dataset.describe()}{left}")
         return rows
 
     @abstractmethod
     def learner(self, loaded: LoadedModel) -> Learner:
-        """Make what is trained; random numbers are seeded before."""
+        """Return the module to train; it is called after the random seed was set."""
 
     @abstractmethod
     def describe(self, learner: Any) -> Iterator[str]:
-        """Yield lines about what will be trained; the first one is continued by the steps."""
+        """Yield lines about what will be trained; the number of steps is appended to the first."""
 
     @abstractmethod
-    def finish(self, trainer: LearnerTrainer, loaded: LoadedModel, seconds: float) -> Done:
-        """Measure what was trained and write it.
+    def finish(
+        self, trainer: LearnerTrainer, loaded: LoadedModel, seconds: float
+    ) -> TrainingResult:
+        """Measure what was trained and write it to the output folder.
 
         Args:
-            trainer: that did it.
-            loaded: the model.
-            seconds: it took.
+            trainer: the trainer, at the end of the training.
+            loaded: the model that `load` returned.
+            seconds: the duration of the training.
         """
 
-    def measured(self, trainer: LearnerTrainer) -> Any:
-        """Measure at the end: on the data for it, else on the first rows that were learned from."""
+    def final_metrics(self, trainer: LearnerTrainer) -> Any:
+        """Return the learner's metrics on the evaluation rows; without these on the first
+        `SAMPLE` training rows.
+        """
         rows: Any = trainer.train_dataset
         sample: Subset[Any] = Subset(rows, range(min(len(rows), SAMPLE)))
         return trainer.measure(trainer.eval_dataset or sample)
 
-    def facts(self, trainer: LearnerTrainer, found: Found, seconds: float) -> dict[str, Any]:
-        """Return the record of a training.
+    def training_record(
+        self, trainer: LearnerTrainer, metrics: Metrics, seconds: float
+    ) -> dict[str, Any]:
+        """Return the facts about a training that are written beside what was trained.
 
         Args:
-            trainer: that did it.
-            found: in the end.
-            seconds: it took.
+            trainer: the trainer, at the end of the training.
+            metrics: the final metrics.
+            seconds: the duration of the training.
         """
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         rows: Sized = trainer.train_dataset
         return {
             "data": self.data,
             "measured_on": self.eval_data or f"the first {SAMPLE} rows of the training data",
-            "loss": found.loss,
+            "loss": metrics.loss,
             "last_training_loss": losses[-1] if losses else None,
             "examples": len(rows),
             "tokens": int(trainer.state.num_input_tokens_seen),
@@ -167,14 +176,25 @@ class Job(ABC):
             "command": self.command,
         }
 
+    def write_record(self, folder: Path, training: dict[str, Any]) -> None:
+        """Write the method, the base and the facts about the training to training.json.
+
+        Args:
+            folder: the output folder.
+            training: the facts, of which `training_record` returns those of all jobs.
+        """
+        record = {"method": self.method, "base": full_name(self.model), "training": training}
+        text = json.dumps(record, indent=2, ensure_ascii=False)
+        write_text(folder / TRAINING_FILE, text + "\n")
+
 
 def full_name(model: str) -> str:
-    """Return a model's name as it is understood everywhere: a folder's whole path, or a hub id."""
+    """Return a model's name as it can be used from any folder: an absolute path, or a hub id."""
     folder = Path(model).expanduser()
     return str(folder.resolve()) if folder.is_dir() else model
 
 
-def size(learner: Learner) -> tuple[int, float]:
-    """Return how many parameters are trained, and their size on disk in MB."""
+def parameter_count(learner: Learner) -> tuple[int, float]:
+    """Return the number of trained parameters, and their size on disk in MB."""
     count = sum(weight.numel() for weight in learner.parameters())
     return count, count * 2 / 1e6  # written in 16 bit

@@ -1,7 +1,7 @@
-"""Something that is trained, as the one trainer sees it: a loss over batches, and a measure of it.
+"""The interface between what is trained and the trainer: a loss over batches, and its metrics.
 
-Weights that are trained stay float32 (wider for a wider target) and are rounded to the dtype that
-is computed in where they are used, so that small steps are not lost.
+Trained weights stay float32 (or wider, for a wider target) and are rounded to the dtype of the
+computation where they are used, so that small optimizer steps are not lost.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
 from nfox.models.transformers_target import TransformersTarget
-from nfox.train.metrics import Found, Means
+from nfox.train.metrics import MeanMetrics, Metrics
 
 Batch = dict[str, Tensor]
 
-ROWS = 2048
-"""Places whose logits over the whole vocabulary are in memory at once."""
+LOGIT_ROWS = 2048
+"""The number of positions whose logits over the whole vocabulary are in memory at once."""
 
 
 class Learner(nn.Module, ABC):
-    """What is trained, which are its parameters, and what it learns from, which are not.
+    """A module whose parameters are what is trained; the target it learns from is no part of them.
 
     Args:
         target: the model that is served.
-        dtype: that is computed in.
+        dtype: the dtype that the target computes in.
 
     Attributes:
-        collate: makes a batch of rows.
-        progress: the share of the training that is done; kept by the trainer.
+        collate: a function that makes a batch of rows.
+        progress: the share of the training that is done, from 0 to 1; the trainer sets it.
     """
 
-    accepts_loss_kwargs = True  # makes the Trainer count the places of a step
+    accepts_loss_kwargs = True  # makes the Trainer call `_get_num_items_in_batch` for every step
     collate: Callable[[Sequence[Any]], Batch]
 
     def __init__(self, target: TransformersTarget, dtype: torch.dtype) -> None:
@@ -47,43 +47,52 @@ class Learner(nn.Module, ABC):
         self.progress = 0.0
 
     @abstractmethod
-    def places(self, inputs: Batch) -> int:
-        """Return what the loss of a batch is a mean over."""
+    def label_count(self, inputs: Batch) -> int:
+        """Return the number of labels (or other units) that the loss of a batch is a mean over."""
 
-    def measure(self, rows: Dataset[Any], batch: int = 4) -> Found:
-        """Measure on rows, so many at a time: what the loss is, and what it reports."""
+    def measure(self, rows: Dataset[Any], batch: int = 4) -> Metrics:
+        """Return the mean loss over rows, and the means of the numbers that the loss reports.
+
+        Args:
+            rows: the rows to measure on.
+            batch: the number of rows that are computed at a time.
+        """
         sums: dict[str, float] = {"loss": 0.0}
-        places = 0
-        with self.measuring(rows, batch) as batches:
+        total = 0
+        with self.evaluation_batches(rows, batch) as batches:
             for inputs in batches:
                 loss, numbers = self(**{n: x.to(self.target.device) for n, x in inputs.items()})
-                count = self.places(inputs)
+                count = self.label_count(inputs)
                 for name, value in {"loss": float(loss), **numbers}.items():
                     sums[name] = sums.get(name, 0.0) + count * value
-                places += count
-        loss, *others = (value / max(places, 1) for value in sums.values())
-        return Means(loss, places, dict(zip(list(sums)[1:], others, strict=True)))
+                total += count
+        loss, *others = (value / max(total, 1) for value in sums.values())
+        return MeanMetrics(loss, total, dict(zip(list(sums)[1:], others, strict=True)))
 
-    def quick(self) -> tuple[list[nn.Parameter], float]:
-        """Return weights with a rate of their own, and how many times the others' it is."""
+    def fast_parameters(self) -> tuple[list[nn.Parameter], float]:
+        """Return the parameters with a learning rate of their own, and the factor
+        between it and that of the others.
+        """
         return [], 1.0
 
     @contextmanager
-    def measuring(self, rows: Dataset[Any], batch: int) -> Iterator[Iterator[Batch]]:
-        """Give batches of rows without a trace: in evaluation mode, and drawing no numbers."""
+    def evaluation_batches(self, rows: Dataset[Any], batch: int) -> Iterator[Iterator[Batch]]:
+        """Yield the batches of some rows, with the learner in evaluation mode, without gradients,
+        and without a change to the state of random number generators.
+        """
         # Loaded by index: a sampler would draw from the random numbers that training goes on with.
         loader: Any = DataLoader(rows, batch, collate_fn=self.collate, generator=torch.Generator())
         training = self.training
         self.eval()
         try:
-            with torch.no_grad(), self.rounding(), gathered(self):
+            with torch.no_grad(), self.autocast(), unsharded(self):
                 yield iter(loader)
         finally:
             self.train(training)
 
     @contextmanager
-    def rounding(self) -> Iterator[None]:
-        """Compute in `dtype`, if it is a 16 bit one."""
+    def autocast(self) -> Iterator[None]:
+        """Compute in `dtype` where it is a 16 bit one, from parameters that stay float32."""
         # Without the cache: a weight rounded once without gradients would stay without them.
         with torch.autocast(
             self.target.output_device.type,
@@ -95,13 +104,13 @@ class Learner(nn.Module, ABC):
 
 
 @contextmanager
-def gathered(module: nn.Module) -> Iterator[None]:
-    """Have all weights of a module at hand, also those that FSDP spreads over processes."""
-    spread = [part for part in module.modules() if isinstance(part, FSDPModule)]
-    for part in spread:
+def unsharded(module: nn.Module) -> Iterator[None]:
+    """Gather the weights of a module that FSDP shards over processes, and shard them again."""
+    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in sharded:
         part.unshard()
     try:
         yield
     finally:
-        for part in spread:
+        for part in sharded:
             part.reshard()

@@ -1,4 +1,4 @@
-"""What is found when something that was trained is measured on texts."""
+"""Metrics of something that was trained, measured on texts: means over labels."""
 
 from __future__ import annotations
 
@@ -12,93 +12,96 @@ from typing_extensions import override
 from nfox.decoding import tree_shapes
 
 
-class Found(ABC):
-    """Means over places of texts.
+class Metrics(ABC):
+    """Means over the labels of texts.
 
     Attributes:
-        loss: as in training.
-        places: it is a mean over so many.
+        loss: the loss of the training, in nats.
+        label_count: the number of labels that the means are over.
     """
 
     loss: float
-    places: int
+    label_count: int
 
     @abstractmethod
-    def metrics(self) -> dict[str, float]:
-        """Return what is logged, the loss first."""
+    def values(self) -> dict[str, float]:
+        """Return the values that are logged, by name, the loss first."""
 
     @abstractmethod
-    def flat(self) -> list[float]:
-        """Return all means, in an order that `like` knows."""
+    def means(self) -> list[float]:
+        """Return all means in the order in which `with_means` takes them."""
 
     @abstractmethod
-    def like(self, means: Sequence[float], places: int) -> Self:
-        """Return the same with other means, those of several processes together."""
+    def with_means(self, means: Sequence[float], label_count: int) -> Self:
+        """Return metrics of the same shape with other means, such as those of all processes."""
 
 
 @dataclass(frozen=True)
-class Means(Found):
-    """Means with a name each.
+class MeanMetrics(Metrics):
+    """The mean loss and other named means.
 
     Args:
-        loss: as in training.
-        places: they are means over so many.
-        others: by name.
+        loss: the loss of the training, in nats.
+        label_count: the number of labels that the means are over.
+        others: the other means by name.
     """
 
     loss: float
-    places: int
+    label_count: int
     others: dict[str, float]
 
     @override
-    def metrics(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         return {"loss": self.loss, **self.others}
 
     @override
-    def flat(self) -> list[float]:
-        return list(self.metrics().values())
+    def means(self) -> list[float]:
+        return list(self.values().values())
 
     @override
-    def like(self, means: Sequence[float], places: int) -> Means:
+    def with_means(self, means: Sequence[float], label_count: int) -> MeanMetrics:
         loss, *others = means
-        return Means(loss, places, dict(zip(self.others, others, strict=True)))
+        return MeanMetrics(loss, label_count, dict(zip(self.others, others, strict=True)))
 
 
 @dataclass(frozen=True)
-class Measured(Found):
-    """How good heads are: how often they foretell the target's own choice.
+class HeadsAccuracy(Metrics):
+    """How often each head predicts the token that the target itself would choose.
 
     Args:
-        loss: of the heads, as in training, a mean over labels.
-        accuracy: [depth][rank] how often a guess is the target's own choice.
-        places: labels it was measured at.
+        loss: the heads' loss, as in training, a mean over labels.
+        accuracy: [depth][rank] the share of labels at which the head of that depth has the
+            target's token as its guess of that rank.
+        label_count: the number of labels that the means are over.
     """
 
     loss: float
     accuracy: list[list[float]]
-    places: int
+    label_count: int
 
     def tau(self, nodes: int = tree_shapes.MAX_NODES - 1) -> float:
-        """Return the tokens per step to expect of the best tree of so many drafted nodes."""
+        """Return the expected tokens per step of the best tree with that many drafted nodes."""
         return tree_shapes.fastest_shape(self.accuracy, None, max_nodes=nodes).expected_tau(
             self.accuracy
         )
 
     @override
-    def metrics(self) -> dict[str, float]:
-        """The tokens per step to expect, and the accuracy of each depth."""
-        found = {"loss": self.loss, "tau": self.tau()}
-        for depth, row in enumerate(self.accuracy, 1):
-            found |= {f"depth{depth}_top1": row[0], f"depth{depth}_top5": sum(row[:5])}
-        return found
+    def values(self) -> dict[str, float]:
+        """Return the loss, the expected tokens per step (tau), and each depth's top-1 and top-5
+        accuracy.
+        """
+        values = {"loss": self.loss, "tau": self.tau()}
+        for depth, rates in enumerate(self.accuracy, 1):
+            values |= {f"depth{depth}_top1": rates[0], f"depth{depth}_top5": sum(rates[:5])}
+        return values
 
     @override
-    def flat(self) -> list[float]:
-        return [self.loss, *(rate for row in self.accuracy for rate in row)]
+    def means(self) -> list[float]:
+        return [self.loss, *(rate for rates in self.accuracy for rate in rates)]
 
     @override
-    def like(self, means: Sequence[float], places: int) -> Measured:
+    def with_means(self, means: Sequence[float], label_count: int) -> HeadsAccuracy:
         loss, *rates = means
         width = len(self.accuracy[0])
-        rows = [rates[i : i + width] for i in range(0, len(rates), width)]
-        return Measured(loss, rows, places)
+        accuracy = [rates[i : i + width] for i in range(0, len(rates), width)]
+        return HeadsAccuracy(loss, accuracy, label_count)

@@ -1,7 +1,7 @@
-"""Weights that are spread over processes, by FSDP or DeepSpeed: heads may be, models may not.
+"""Which weights may be sharded over processes by FSDP or DeepSpeed: those of heads, not of models.
 
-A model is used outside of the forward that its weights would be gathered for: some states are read
-off it again and again, and its LM head belongs to the heads as well.
+A model is used outside of the forward pass that its weights would be gathered for: hidden states
+are read from it in several calls, and its LM head belongs to the heads as well.
 """
 
 from __future__ import annotations
@@ -13,56 +13,60 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from nfox.errors import UsageError
 from nfox.train.learner import Learner
-from nfox.train.trainer import MODELS, LearnerTrainer
+from nfox.train.trainer import MODEL_PREFIXES, LearnerTrainer
 
-_ZERO_2 = "--deepspeed with ZeRO-2 spreads gradients and the optimizer's state"
+_ZERO_2 = "--deepspeed with ZeRO-2 shards gradients and the optimizer's state"
 
 
-def refuse_spread_base() -> None:
-    """Refuse what spreads every model from its loading on.
+def refuse_zero3() -> None:
+    """Refuse DeepSpeed ZeRO-3, which shards every model from its loading on.
 
     Raises:
-        UsageError: if that was asked for.
+        UsageError: if ZeRO-3 is enabled.
     """
     if is_deepspeed_zero3_enabled():
-        raise UsageError("ZeRO-3 spreads the weights of models, also frozen ones", _ZERO_2)
+        raise UsageError("ZeRO-3 shards the weights of models, also frozen ones", _ZERO_2)
 
 
-def refuse_spread_model(learner: Learner, args: Any) -> None:
-    """Refuse FSDP where a whole model or its adapters are trained, or in one process.
+def refuse_fsdp(learner: Learner, args: Any) -> None:
+    """Refuse FSDP where a whole model or its adapters are trained, or in a single process.
+
+    Args:
+        learner: the learner that will be trained.
+        args: transformers' `TrainingArguments`.
 
     Raises:
-        UsageError: if that was asked for.
+        UsageError: if FSDP is requested for such a training.
     """
-    if not _asked(args):
+    if not _fsdp_requested(args):
         return
-    if any(name.startswith(MODELS) for name, _ in learner.named_parameters()):
-        raise UsageError("FSDP is for heads: it would spread the weights of a model", _ZERO_2)
+    if any(name.startswith(MODEL_PREFIXES) for name, _ in learner.named_parameters()):
+        raise UsageError("FSDP is for heads: it would shard the weights of a model", _ZERO_2)
     if args.world_size < 2:
-        raise _alone()
+        raise _single_process_error()
 
 
-def check_spread(trainer: LearnerTrainer) -> None:
-    """Refuse FSDP that accelerate leaves out or does in its older way.
+def check_fsdp(trainer: LearnerTrainer) -> None:
+    """Refuse FSDP that accelerate would leave out, or do in its first version.
 
     Raises:
-        UsageError: if it was asked for and would not be done.
+        UsageError: if FSDP is requested and would not be done as requested.
     """
-    if not _asked(trainer.args):
+    if not _fsdp_requested(trainer.args):
         return
     if not trainer.is_fsdp_enabled:
-        raise _alone()
+        raise _single_process_error()
     if trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
         raise UsageError("of FSDP the second version is offered", "leave `version` out")
 
 
-def _alone() -> UsageError:
+def _single_process_error() -> UsageError:
     return UsageError(
         "FSDP needs several processes with a GPU each",
         "torchrun --nproc_per_node=2 -m nfox.cli train ...; without GPUs leave --fsdp out",
     )
 
 
-def _asked(args: Any) -> bool:
+def _fsdp_requested(args: Any) -> bool:
     launched = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
     return bool(args.fsdp) or launched

@@ -213,7 +213,7 @@ def test_a_published_config_is_read_as_it_is(tmp_path: Path) -> None:
         "ShareGPT_V4.3_unfiltered_cleaned_split.json",
     )
     assert (job.loading.quantisation, job.max_length, job.config["num_heads"]) == ("4bit", 4096, 5)
-    assert (job.joint.base, job.joint.heads_rate) == ("frozen", 4.0)
+    assert (job.joint.base, job.joint.effective_lr_multiplier) == ("frozen", 4.0)
     assert (args.per_device_train_batch_size, args.num_train_epochs) == (2, 2)
     assert (args.optim, args.lr_scheduler_type) == ("adamw_bnb_8bit", "cosine")
     assert (args.activation_checkpointing, args.warmup_steps) == (True, 40)
@@ -308,8 +308,8 @@ def test_labels_that_are_not_the_papers_are_told(method: str, tmp_path: Path) ->
 
     told: list[str] = []
     for own in (False, True):
-        asked = training.job(method, own_labels=own)
-        begin(asked, training.arguments(tmp_path, max_steps=1), tell=told.append)
+        asked = training.job(method, target_labels=own)
+        begin(asked, training.arguments(tmp_path, max_steps=1), log=told.append)
     count = sum("--labels target" in line for line in told)
     assert count == heads_class(method).heads_class.learns_choices
 
@@ -424,15 +424,15 @@ def test_an_interrupt_in_the_middle_of_a_line_is_told_behind_it() -> None:
     with Interrupt(lambda line: print(line, file=file)) as interrupt:
         interrupt.on_train_begin(None, None, None)
         print("step 1", file=file)
-        assert interrupt.pressed()
-        assert interrupt.pressed()
+        assert interrupt.requested()
+        assert interrupt.requested()
     file.flush()
     assert [line.split()[0] for line in terminal.lines] == [b"step", b"stopping"]
 
 
 @pytest.mark.parametrize("method", training.METHODS)
 def test_heads_are_measured_and_the_best_tree_found(method: str, tmp_path: Path) -> None:
-    job = training.job(method, own_labels=True)
+    job = training.job(method, target_labels=True)
     training.learn(tmp_path / "heads", job, max_steps=60, save_steps=99)
     given = ("--model", folder.llama(), "--method", method, "--dtype", "float32", "--limit", 5)
     place = ("--heads", tmp_path / "heads", "--data", training.data())

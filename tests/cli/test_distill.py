@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from nfox.cli.app import app
 from nfox.cli.processes import hide_other_gpus
 from nfox.errors import UsageError
-from nfox.train.data.api_client import Server
+from nfox.train.data.api_answerer import ApiAnswerer
 
 QUESTIONS = ("the fox", "quick brown fox", "lazy dog", "jumps")
 
@@ -103,7 +103,7 @@ def test_nothing_answered_is_an_error_with_its_reason(tmp_path: Path) -> None:
 def test_a_servers_model_is_its_own_and_its_key_is_not_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Server, "answer", lambda self, asked: ["HTTP 500"] * len(asked))
+    monkeypatch.setattr(ApiAnswerer, "answer", lambda self, asked: ["HTTP 500"] * len(asked))
     monkeypatch.setattr("sys.argv", ["nfox", "data", "distill", "--api-key", "hush"])
     data, out, url = write(tmp_path / "data.json"), tmp_path / "own.jsonl", "http://here/v1"
     done = distill(data, out, model=None, url=url, **{"api-key": "hush"})
@@ -116,10 +116,10 @@ def test_a_servers_model_is_its_own_and_its_key_is_not_told(
 def test_where_it_comes_from_is_known_from_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(self: Server, asked: Any) -> Any:
+    def stopped(self: ApiAnswerer, asked: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Server, "answer", stopped)
+    monkeypatch.setattr(ApiAnswerer, "answer", stopped)
     out = tmp_path / "own.jsonl"
     assert distill(write(tmp_path / "data.json"), out, url="http://here/v1").exit_code == 130
     assert provenance(out)["url"] == "http://here/v1"

@@ -15,7 +15,7 @@ from nfox.decoding.cache import common_prefix
 from nfox.decoding.generate import Limits, Prompt
 from nfox.errors import ModelError
 from nfox.train.cllm.blocks import Block, State, blocks
-from nfox.train.cllm.statistics import answer, summarise
+from nfox.train.cllm.statistics import decode_answer, summarise
 
 FAMILIES = ["llama", "mistral", "qwen2-mixed", "gemma2", "gpt2", "bloom"]
 PROMPTS = [(7,), PROMPT, (PROMPT * 4)[:37]]
@@ -93,7 +93,9 @@ def test_no_block_is_begun_after_the_end() -> None:
     place = said.index(end)
     assert len(found) == place // 4 + 1
     assert [token for block in found for token in block.tokens] == said[: 4 * len(found)]
-    shown = answer(tiny.target(), Prompt(tuple(PROMPT)), 4, Limits(24, stop_ids=frozenset([end])))
+    shown = decode_answer(
+        tiny.target(), Prompt(tuple(PROMPT)), 4, Limits(24, stop_ids=frozenset([end]))
+    )
     assert [token for block in shown for token in block.tokens] == said[: place + 1]
 
 

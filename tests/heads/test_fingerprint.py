@@ -18,7 +18,7 @@ from nfox.heads.compatibility import KEY, _alike, fingerprint
 from nfox.loader import load
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
-from nfox.train.heads.joint_options import Joint
+from nfox.train.heads.joint_training import JointTraining
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -55,7 +55,7 @@ def test_heads_say_when_their_base_is_another_one(
 def test_heads_trained_with_an_adapter_name_the_flag_that_adds_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    done, _ = learn(tmp_path, job(joint=Joint(base="lora", rank=4)), max_steps=1)
+    done, _ = learn(tmp_path, job(joint=JointTraining(base="lora", rank=4)), max_steps=1)
     load(done.model, loading=FLOAT32, heads=str(tmp_path))
     assert f"--adapter {done.adapter}" in caplog.text
     assert len(caplog.records) == 1

@@ -17,7 +17,8 @@ from nfox import drafters
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.models.loading import ModelOptions
 from nfox.train.heads.job import HeadsJob
-from nfox.train.run import Done, train
+from nfox.train.job import TrainingResult
+from nfox.train.run import train
 
 METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
 METHOD = METHODS[-1]
@@ -77,6 +78,6 @@ def learn(
     made: HeadsJob | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     **changes: Any,
-) -> tuple[Done, Log]:
+) -> tuple[TrainingResult, Log]:
     log = Log()
     return train(made or job(), arguments(out, **changes), callbacks=[log, *callbacks]), log

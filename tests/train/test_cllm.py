@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -32,18 +33,19 @@ from nfox.models.options import ModelOptions, Quantisation
 from nfox.models.transformers_target import TransformersTarget
 from nfox.reply import Settings
 from nfox.text.messages import Message
-from nfox.train.cllm import branch_attention as branches
+from nfox.train.cllm import branch_attention
+from nfox.train.cllm.answers import AnswerSet
 from nfox.train.cllm.blocks import blocks
-from nfox.train.cllm.branch_attention import Branches, Woven
+from nfox.train.cllm.branch_attention import BranchedBatch, BranchedText
 from nfox.train.cllm.job import ConsistencyJob
 from nfox.train.cllm.learner import ConsistencyLearner
-from nfox.train.cllm.rows import Row, States, collate
+from nfox.train.cllm.rows import Row, TrajectoryRows, collate
 from nfox.train.cllm.trajectories import Trajectory
-from nfox.train.heads.joint_options import Joint
-from nfox.train.job import Done
+from nfox.train.heads.joint_training import JointTraining
+from nfox.train.job import TrainingResult
 from nfox.train.run import train
 
-WHOLE = Joint(base="whole")
+WHOLE = JointTraining(base="whole")
 N = 5
 
 
@@ -68,8 +70,13 @@ def found(family: str = "llama") -> tuple[Trajectory, ...]:
     return (*first, *trajectories(target, tiny.PROMPT[2:6], 2, "bb"))
 
 
-def rows(ends: tuple[int, ...] = (), length: int = 99, **how: bool) -> States:
-    return States(found(), ends, length, **how)
+def rows(
+    stop_ids: tuple[int, ...] = (),
+    length: int = 99,
+    of: Sequence[Trajectory] | None = None,
+    **options: bool,
+) -> TrajectoryRows:
+    return TrajectoryRows(AnswerSet(of or found(), stop_ids, length, **options))
 
 
 def learner(family: str = "llama", weight: float = 10.0) -> ConsistencyLearner:
@@ -96,21 +103,23 @@ def literal(model: Any, drawn: list[tuple[Trajectory, int]], *, local: bool, giv
         places = range(start + first, start + N)
         kl = [(p[i - 1].exp() * (p[i - 1] - q[i - 1])).sum() for i in places]
         text = torch.tensor(list(one.labels or ()) if given else list(one.complete))
-        ar = cross_entropy(said(model, text.tolist())[one.asked - 1 : -1], text[one.asked :])
+        ar = cross_entropy(
+            said(model, text.tolist())[one.question_length - 1 : -1], text[one.question_length :]
+        )
         losses.append(sum(kl) / len(kl) + 10 * ar)
     return torch.stack(losses).mean()
 
 
-def drawn(made: States, **how: bool) -> list[tuple[Trajectory, int]]:
-    """Return which state was drawn of each block, found in what is read."""
+def drawn(made: TrajectoryRows, *, local: bool) -> list[tuple[Trajectory, int]]:
+    """Return which state was drawn of each block, found among the nodes of the rows."""
     chosen = []
     for index in range(len(made)):
         row = made[index]
-        answer = [one for one in found() if tuple(one.complete) == tuple(row.read.trunk)]
+        answer = [one for one in found() if tuple(one.complete) == tuple(row.text.trunk)]
         for number, one in enumerate(answer):
             there = [i for i, b in enumerate(row.block) if b == number]
             if there:
-                chosen.append((one, _which(one, row, there, how["local"])))
+                chosen.append((one, _which(one, row, there, local)))
     return chosen
 
 
@@ -121,7 +130,7 @@ def _which(one: Trajectory, row: Row, places: list[int], local: bool) -> int:
         if state == better:
             continue
         first = next(i for i in range(N) if state[i] != better[i])
-        ours = [row.read.ids[row.student[place]] for place in places[1:]]
+        ours = [row.text.ids[row.student_nodes[place]] for place in places[1:]]
         if len(places) == N - first and list(state[first:-1]) == ours:
             return j
     raise AssertionError("no such state")
@@ -132,16 +141,16 @@ def _which(one: Trajectory, row: Row, places: list[int], local: bool) -> int:
 def test_the_loss_and_its_gradients_are_those_of_the_paper(local: bool, given: bool) -> None:
     made = learner()
     for epoch in range(2):
-        data = rows(local=local, given=given)
+        data = rows(local=local, dataset_answers=given)
         data.set_epoch(epoch)
         chosen = drawn(data, local=local)
-        assert len(chosen) == data.blocks == 5
+        assert len(chosen) == data.block_count == 5
         loss, numbers = made(**collate([data[0], data[1]]))
         expected = literal(made.target.model, chosen, local=local, given=given)
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-8)
         assert numbers["consistency"] > 0
-        ours = torch.autograd.grad(loss, made.trained.weights)
-        theirs = torch.autograd.grad(expected, made.trained.weights)
+        ours = torch.autograd.grad(loss, made.trained_base.weights)
+        theirs = torch.autograd.grad(expected, made.trained_base.weights)
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -152,26 +161,26 @@ def test_texts_read_at_once_are_those_read_one_by_one(family: str) -> None:
     texts = []
     for seed in range(2):
         dice = random.Random(seed)
-        text = Branches([dice.randrange(60) for _ in range(14 + 5 * seed)])
+        text = BranchedText([dice.randrange(60) for _ in range(14 + 5 * seed)])
         for start in (3, 9, 9):
             text.add(start, [*text.trunk[start : start + 2], *dice.choices(range(60), k=4)])
         texts.append(text)
-    woven = Woven.of(texts)
+    batch = BranchedBatch.of(texts)
     with torch.no_grad():
-        hidden = branches.read(target, woven)
-        slow = branches._one_by_one(target, woven, woven.seen()[1])
-    there = woven.owner >= 0
+        hidden = branch_attention.read(target, batch)
+        slow = branch_attention._read_branches_apart(target, batch, batch.positions_and_mask()[1])
+    there = batch.branch >= 0
     torch.testing.assert_close(hidden[there], slow[there], rtol=1e-4, atol=1e-5)
-    assert torch.equal(woven.seen()[0][0, :14], torch.arange(14))
+    assert torch.equal(batch.positions_and_mask()[0][0, :14], torch.arange(14))
 
 
 def test_a_branch_is_read_from_where_it_leaves_the_text() -> None:
-    text = Branches([1, 2, 3, 4, 5, 6])
+    text = BranchedText([1, 2, 3, 4, 5, 6])
     assert text.add(2, [3, 4, 9, 8, 7]) == [1, 2, 3, 6, 7]
-    assert (text.ids[6:], text.begin[6:], text.owner[6:]) == ([9, 8], [4, 4], [1, 1])
+    assert (text.ids[6:], text.prefix_length[6:], text.branch[6:]) == ([9, 8], [4, 4], [1, 1])
     assert text.add(2, [3, 4, 5, 6]) == [1, 2, 3, 4]
     assert text.add(6, [7, 8]) == [5, 8]
-    assert text.owner[8:] == [2]
+    assert text.branch[8:] == [2]
 
 
 def test_what_stands_behind_the_end_of_the_answer_counts_nothing() -> None:
@@ -180,38 +189,41 @@ def test_what_stands_behind_the_end_of_the_answer_counts_nothing() -> None:
     place = max(map(final.index, final[:-1]))
     end, tokens = final[place], [*first.prompt, *final[: place + 1]]
     made = learner()
-    cut = States(found()[:3], (end,), 99)
+    cut = AnswerSet(found()[:3], (end,), 99)
     assert cut.left_out == 2
-    row = cut[0]
-    assert list(row.read.trunk) == tokens
+    row = TrajectoryRows(cut)[0]
+    assert list(row.text.trunk) == tokens
     changed = [
         [*state[: place + 1], *((token + 1) % 60 for token in state[place + 1 :])]
         for state in first.states
     ]
-    other = Trajectory("a", 0, first.asked, first.prompt, changed, ())
+    other = Trajectory("a", 0, first.question_length, first.prompt, changed, ())
     loss, _ = made(**collate([row]))
-    same, _ = made(**collate([States([other], (end,), 99)[0]]))
+    same, _ = made(**collate([rows((end,), of=[other])[0]]))
     assert float(loss.detach()) == pytest.approx(float(same.detach()), rel=1e-12)
     text = torch.tensor(tokens)
-    ar = cross_entropy(said(made.target.model, tokens)[first.asked - 1 : -1], text[first.asked :])
+    ar = cross_entropy(
+        said(made.target.model, tokens)[first.question_length - 1 : -1],
+        text[first.question_length :],
+    )
     assert made(**collate([row]))[1]["ar"] == pytest.approx(float(ar.detach()), rel=1e-6)
 
 
 def test_a_block_without_a_wrong_state_counts_its_text_alone() -> None:
     one = found()[0]
-    ready = Trajectory("x", 0, one.asked, one.prompt, one.states[-1:], ())
-    loss, numbers = learner(weight=1.0)(**collate([States([ready], (), 99)[0]]))
+    ready = Trajectory("x", 0, one.question_length, one.prompt, one.states[-1:], ())
+    loss, numbers = learner(weight=1.0)(**collate([rows(of=[ready])[0]]))
     assert numbers["consistency"] == 0
     assert float(loss.detach()) == pytest.approx(numbers["ar"])
 
 
 def test_states_drawn_depend_on_the_row_and_the_epoch_only() -> None:
     one, other = rows(), rows()
-    assert [one[i].student for i in (0, 1)] == [other[i].student for i in (0, 1)]
+    assert [one[i].student_nodes for i in (0, 1)] == [other[i].student_nodes for i in (0, 1)]
     texts = set()
     for epoch in range(8):
         one.set_epoch(epoch)
-        texts.add(tuple(one[0].read.ids))
+        texts.add(tuple(one[0].text.ids))
     assert len(texts) > 2
 
 
@@ -234,17 +246,19 @@ def job(**changes: Any) -> ConsistencyJob:
     return ConsistencyJob(**{**given, "loading": FLOAT32, **changes})
 
 
-def learn(out: Path, made: ConsistencyJob | None = None, **changes: Any) -> tuple[Done, Log]:
+def learn(
+    out: Path, made: ConsistencyJob | None = None, **changes: Any
+) -> tuple[TrainingResult, Log]:
     log = Log()
     settings = {"learning_rate": 1e-3, **changes}
     return train(made or job(), arguments(out, **settings), callbacks=[log]), log
 
 
-LORA = Joint(base="lora", rank=4)
+LORA = JointTraining(base="lora", rank=4)
 
 
 @pytest.mark.parametrize("joint", [WHOLE, LORA])
-def test_going_on_from_a_checkpoint_changes_nothing(joint: Joint, tmp_path: Path) -> None:
+def test_going_on_from_a_checkpoint_changes_nothing(joint: JointTraining, tmp_path: Path) -> None:
     _, whole = learn(tmp_path / "a", job(joint=joint))
     at_three = str(tmp_path / "a" / "checkpoint-3")
     _, later = learn(tmp_path / "b", job(joint=joint), resume_from_checkpoint=at_three)
@@ -261,7 +275,7 @@ def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bits", [None, "4bit"])
 @pytest.mark.parametrize("joint", [WHOLE, LORA])
 def test_activations_computed_twice_change_nothing(
-    joint: Joint, bits: Quantisation | None, tmp_path: Path
+    joint: JointTraining, bits: Quantisation | None, tmp_path: Path
 ) -> None:
     """Also of a 4 bit base, where nothing reached the adapters of the published program."""
     if bits and joint is WHOLE:
@@ -275,8 +289,10 @@ def test_activations_computed_twice_change_nothing(
         assert all(bool(weight.any()) for name, weight in written.items() if "lora_B" in name)
 
 
-@pytest.mark.parametrize("joint", [WHOLE, Joint(base="lora", rank=8, dropout=0.0)])
-def test_a_batch_that_is_learned_by_heart_is_iterated_faster(joint: Joint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("joint", [WHOLE, JointTraining(base="lora", rank=8, dropout=0.0)])
+def test_a_batch_that_is_learned_by_heart_is_iterated_faster(
+    joint: JointTraining, tmp_path: Path
+) -> None:
     rate = 1e-3 if joint.base == "whole" else 1e-2
     settings = {"learning_rate": rate, "per_device_train_batch_size": 8, "max_steps": 60}
     done, log = learn(tmp_path, job(joint=joint), save_steps=99, **settings)
@@ -300,13 +316,13 @@ def test_a_batch_that_is_learned_by_heart_is_iterated_faster(joint: Joint, tmp_p
     about = json.loads((tmp_path / "training.json").read_text())
     assert (about["method"], about["training"]["n"]) == ("cllm", N)
     assert about["base"] == str(folder.llama().resolve())
-    assert about["training"]["consistency"] == pytest.approx(done.measured.metrics()["consistency"])
+    assert about["training"]["consistency"] == pytest.approx(done.metrics.values()["consistency"])
 
 
 def test_a_trained_model_iterates_to_its_own_greedy_text(tmp_path: Path) -> None:
     """In float64, by window and pool, against transformers' own decoding, far beyond its data."""
-    done, _ = learn(tmp_path, job(joint=Joint(base="lora", rank=8, dropout=0.0)), max_steps=8,
-                    learning_rate=1e-2, save_steps=99)  # fmt: skip
+    joint = JointTraining(base="lora", rank=8, dropout=0.0)
+    done, _ = learn(tmp_path, job(joint=joint), max_steps=8, learning_rate=1e-2, save_steps=99)
     options = ModelOptions(dtype="float32", device="cpu", adapter=_text(done.adapter))
     model = load_model(done.model, options).target.model.double()
     model.generation_config.eos_token_id = None
@@ -421,12 +437,12 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     one, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=4)
     assert two == pytest.approx(log.losses, rel=1e-3)
     said = json.loads((tmp_path / "two" / "training.json").read_text())["training"]
-    assert said["loss"] == pytest.approx(one.measured.loss, rel=1e-3)
+    assert said["loss"] == pytest.approx(one.metrics.loss, rel=1e-3)
 
 
 def test_blocks_of_published_sets_without_the_whole_answer_are_learned() -> None:
     one = found()[0]
-    odd = Trajectory("x", 0, one.asked, one.prompt, one.states, [1, 2, 3])
-    assert list(States([odd], (), 99)[0].read.trunk) == [*one.prompt, *one.states[-1]]
+    odd = Trajectory("x", 0, one.question_length, one.prompt, one.states, [1, 2, 3])
+    assert list(rows(of=[odd])[0].text.trunk) == [*one.prompt, *one.states[-1]]
     with pytest.raises(UsageError, match="within the first 5 tokens"):
-        States([odd], (), 5)
+        rows((), 5, [odd])

@@ -1,4 +1,4 @@
-"""Conversations to learn from: what is read, what is left out, and what of it is learned."""
+"""ConversationDataset to learn from: what is read, what is left out, and what of it is learned."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nfox.heads.base import IGNORE
 from nfox.text.messages import Message
 from nfox.text.resolve import resolve
 from nfox.text.template import Template
-from nfox.train.data.conversations import gather, normalise, read
+from nfox.train.data.conversations import normalise, parse_records, read_conversations
 from nfox.train.data.rows import Rows, collate
 
 U, A, S = "user", "assistant", "system"
@@ -48,17 +48,19 @@ def test_both_layouts_in_all_files_are_the_same(layout: Any, form: str, tmp_path
         path.write_text("\n".join(map(json.dumps, records)) + "\n\n")
     else:
         path.write_text(json.dumps(records if form == "list" else records[0], indent=1))
-    found = read(str(path))
-    assert found.kept == [[Message(*turn) for turn in GOOD]] * len(records)
-    assert (found.cut, found.skipped) == (0, 0)
+    found = read_conversations(str(path))
+    assert found.conversations == [[Message(*turn) for turn in GOOD]] * len(records)
+    assert (found.cut, found.malformed) == (0, 0)
 
 
 def test_a_gzipped_file_is_read_as_what_is_in_it(tmp_path: Path) -> None:
     plain, packed = tmp_path / "data.jsonl", tmp_path / "data.jsonl.gz"
     plain.write_text("".join(json.dumps(share(*GOOD)) + "\n" for _ in range(2)))
     packed.write_bytes(gzip.compress(b"\xef\xbb\xbf" + plain.read_bytes()))
-    assert read(str(packed)) == read(str(plain))
-    assert read(str(plain.rename(tmp_path / "unpacked.gz"))) == read(str(packed))
+    assert read_conversations(str(packed)) == read_conversations(str(plain))
+    assert read_conversations(str(plain.rename(tmp_path / "unpacked.gz"))) == read_conversations(
+        str(packed)
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_a_gzipped_file_that_is_broken_is_one_line(broken: Any, tmp_path: Path) 
     path = tmp_path / "data.jsonl.gz"
     path.write_bytes(broken(gzip.compress(json.dumps(share(*GOOD)).encode())))
     with pytest.raises(UsageError, match="not readable") as caught:
-        read(str(path))
+        read_conversations(str(path))
     assert "\n" not in str(caught.value)
 
 
@@ -98,21 +100,21 @@ ODD = [None, 3, [], {}, {"conversations": None}, {"conversations": "x"}, {"messa
 
 @pytest.mark.parametrize("record", [*ODD, {"messages": [{"role": U, "content": None}]}])
 def test_malformed_records_are_skipped_and_counted(record: Any) -> None:
-    found = gather([record, share(*GOOD), record])
-    assert (len(found.kept), found.skipped) == (1, 2)
+    found = parse_records([record, share(*GOOD), record])
+    assert (len(found.conversations), found.malformed) == (1, 2)
     assert "2 skipped" in found.describe()
 
 
-def test_bare_lists_of_messages_are_read() -> None:
+def test_bare_lists_of_messages_are_read_conversations() -> None:
     """As Medusa's create_data.py writes them."""
-    found = gather([chat(*GOOD)["messages"], None])
-    assert found.kept == [[Message(*turn) for turn in GOOD]]
-    assert found.skipped == 1
+    found = parse_records([chat(*GOOD)["messages"], None])
+    assert found.conversations == [[Message(*turn) for turn in GOOD]]
+    assert found.malformed == 1
 
 
 def test_a_question_without_a_reply_is_counted_as_that() -> None:
-    found = gather([share((U, "hi")), share((S, "be"), (U, "hi")), share(*GOOD), {"a": 1}])
-    assert (len(found.kept), found.unanswered, found.skipped) == (1, 2, 1)
+    found = parse_records([share((U, "hi")), share((S, "be"), (U, "hi")), share(*GOOD), {"a": 1}])
+    assert (len(found.conversations), found.unanswered, found.malformed) == (1, 2, 1)
     assert "2 without a reply, 1 skipped as malformed" in found.describe()
 
 
@@ -131,15 +133,18 @@ def test_a_question_without_a_reply_is_counted_as_that() -> None:
 def test_where_replies_are_made_anew_questions_are_enough(
     turns: list[str], kept: list[str], whole: bool
 ) -> None:
-    found = gather([share(*((role, "x") for role in turns))], replies=False)
-    assert [message.role for one in found.kept for message in one] == kept
-    assert (len(found.kept), found.cut) == (bool(kept), bool(kept) and not whole)
+    found = parse_records([share(*((role, "x") for role in turns))], replies=False)
+    assert [message.role for one in found.conversations for message in one] == kept
+    assert (len(found.conversations), found.cut) == (bool(kept), bool(kept) and not whole)
 
 
 def test_a_line_cut_off_costs_that_line_only(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps(share(*GOOD)) + "\n" + json.dumps(share(*GOOD))[:40])
-    assert (len(read(str(path)).kept), read(str(path)).skipped) == (1, 1)
+    assert (
+        len(read_conversations(str(path)).conversations),
+        read_conversations(str(path)).malformed,
+    ) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -155,23 +160,23 @@ def test_data_without_a_reply_are_refused(text: str, said: str, tmp_path: Path) 
     path = tmp_path / "data.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=said) as caught:
-        read(str(path))
+        read_conversations(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_absent_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        read(str(tmp_path / "absent.json"))
+        read_conversations(str(tmp_path / "absent.json"))
     with pytest.raises(UsageError, match="no such file"):
-        read(str(tmp_path / "absent.jsonl.gz"))
+        read_conversations(str(tmp_path / "absent.jsonl.gz"))
     with pytest.raises(UsageError, match="found a folder"):
-        read(str(tmp_path))
+        read_conversations(str(tmp_path))
 
 
 def test_a_hub_id_needs_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="`datasets` is not installed") as caught:
-        read("someone/something")
+        read_conversations("someone/something")
     assert "nfox[train]" in caught.value.hint
 
 
@@ -188,10 +193,14 @@ def test_a_hub_id_is_loaded_with_its_split(monkeypatch: pytest.MonkeyPatch) -> N
     module.load_dataset = load_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: module)
-    assert len(read("some/one").kept) == len(read("some/one:test", "kept").kept) == 1
+    assert (
+        len(read_conversations("some/one").conversations)
+        == len(read_conversations("some/one:test", "kept").conversations)
+        == 1
+    )
     assert asked == [("some/one", "train", None), ("some/one", "test", "kept")]
     with pytest.raises(NfoxError, match=r"no such dataset$"):
-        read("not/there")
+        read_conversations("not/there")
 
 
 @pytest.fixture
@@ -210,11 +219,11 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 def test_an_address_is_read_as_a_file_is(tmp_path: Path, server: str) -> None:
     (tmp_path / "some.jsonl.gz").write_bytes(gzip.compress(json.dumps(share(*GOOD)).encode()))
-    assert len(read(f"{server}/some.jsonl.gz").kept) == 1
+    assert len(read_conversations(f"{server}/some.jsonl.gz").conversations) == 1
     with pytest.raises(NfoxError, match=r"cannot read .*404"):
-        read(f"{server}/other.jsonl")
+        read_conversations(f"{server}/other.jsonl")
     with pytest.raises(NfoxError, match=r"cannot read http://127\.0\.0\.1:9/x"):
-        read("http://127.0.0.1:9/x")
+        read_conversations("http://127.0.0.1:9/x")
 
 
 def test_schema_guided_dialogues_are_read_as_published(tmp_path: Path) -> None:
@@ -224,7 +233,7 @@ def test_schema_guided_dialogues_are_read_as_published(tmp_path: Path) -> None:
     ]
     file = tmp_path / "dialogues_001.json"
     file.write_text(json.dumps([{"dialogue_id": "1_00000", "services": ["x"], "turns": turns}]))
-    (found,) = read(str(file)).kept
+    (found,) = read_conversations(str(file)).conversations
     assert [(one.role, one.content) for one in found] == [
         ("user", "A table for two?"), ("assistant", "At what time?"),
     ]  # fmt: skip

@@ -25,9 +25,10 @@ from nfox.drafters.spec import Speculative
 from nfox.errors import ModelError, UsageError
 from nfox.files.atomic import read_tensors
 from nfox.models.loading import load_model
-from nfox.train.draft.job import DraftJob, Sizes
-from nfox.train.draft.learner import Distillation, DraftLearner, collate, divergence
-from nfox.train.job import Done
+from nfox.train.draft.distillation import Distillation, divergence
+from nfox.train.draft.job import DraftJob, DraftSizes
+from nfox.train.draft.learner import DraftLearner, collate
+from nfox.train.job import TrainingResult
 from nfox.train.run import train
 
 KINDS = ("forward", "reverse", "tv")
@@ -48,11 +49,11 @@ def batch(texts: Any = TEXTS, learned: int = 6, first: int = 0) -> dict[str, Ten
     )
 
 
-def learner(**how: Any) -> DraftLearner:
+def learner(**options: Any) -> DraftLearner:
     """Return a tiny pair in float64."""
     draft = tiny.recast("llama", torch.float64)
     draft.model.load_state_dict(tiny.draft().model.state_dict())
-    return DraftLearner(draft, tiny.target(), Distillation(**how))
+    return DraftLearner(draft, tiny.target(), Distillation(**options))
 
 
 def literal(kind: str, p: Tensor, q: Tensor) -> float:
@@ -81,7 +82,7 @@ def distributions(made: DraftLearner) -> list[tuple[Tensor, Tensor]]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_the_loss_is_the_mean_divergence_at_the_learned_places(kind: str, weight: float) -> None:
-    made = learner(divergence=kind, first_choice=weight)
+    made = learner(divergence=kind, top1_weight=weight)
     pairs = distributions(made)
     expected = [
         literal(kind, p, q) - weight * math.log(float(q[int(p.argmax())])) for p, q in pairs
@@ -96,7 +97,7 @@ def test_the_loss_is_the_mean_divergence_at_the_learned_places(kind: str, weight
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kept_choices_are_those_and_all_others_together(kind: str) -> None:
-    made = learner(divergence=kind, kept=5)
+    made = learner(divergence=kind, cached_top_k=5)
     expected = []
     for p, q in distributions(made):
         few = p.topk(5).indices
@@ -109,7 +110,7 @@ def test_kept_choices_are_those_and_all_others_together(kind: str) -> None:
 
 
 def test_with_kept_choices_later_epochs_ask_no_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = learner(kept=5)
+    made = learner(cached_top_k=5)
     made.train()
     whole, _ = made(**batch())
     monkeypatch.setattr(made.target, "hidden_states", None)
@@ -120,7 +121,7 @@ def test_with_kept_choices_later_epochs_ask_no_target(monkeypatch: pytest.Monkey
 
 
 def test_all_choices_kept_are_the_whole_distribution() -> None:
-    whole, kept = learner(), learner(kept=tiny.VOCABULARY - 1)
+    whole, kept = learner(), learner(cached_top_k=tiny.VOCABULARY - 1)
     kept.train()
     loss, _ = whole(**batch())
     torch.testing.assert_close(kept(**batch())[0], loss, rtol=1e-2, atol=1e-3)
@@ -160,7 +161,7 @@ def test_what_is_measured_is_what_the_engine_accepts(temperature: float) -> None
     text, drafted, rate = places(steps, tiny.PROMPT)
     labels = [text[i] if i in drafted else -100 for i in range(len(text))]
     found: Any = made.measure([{"input_ids": text, "labels": labels, "number": 0}])  # type: ignore[arg-type]
-    assert found.places == len(drafted) > 90
+    assert found.label_count == len(drafted) > 90
     if temperature:  # four standard deviations of so many draws
         alpha = found.others["alpha"]
         assert rate == pytest.approx(alpha, abs=4 * math.sqrt(alpha * (1 - alpha) / len(drafted)))
@@ -183,21 +184,23 @@ def test_vocabularies_of_other_sizes_are_cut_to_what_both_have() -> None:
 
 def job(**changes: Any) -> DraftJob:
     given = {"method": "draft", "model": str(folder.llama()), "data": str(training.data())}
-    sizes = {"sizes": Sizes(1, 32, 0, 2)}
+    sizes = {"sizes": DraftSizes(1, 32, 0, 2)}
     return DraftJob(**{**given, **sizes, "loading": FLOAT32, **changes})
 
 
-def learn(out: Path, made: DraftJob | None = None, **changes: Any) -> tuple[Done, Log]:
+def learn(out: Path, made: DraftJob | None = None, **changes: Any) -> tuple[TrainingResult, Log]:
     log = Log()
     return train(made or job(), arguments(out, **changes), callbacks=[log]), log
 
 
-@pytest.mark.parametrize("kept", [0, 8])
-def test_going_on_from_a_checkpoint_changes_nothing(kept: int, tmp_path: Path) -> None:
-    how = Distillation(kept=kept)
-    _, whole = learn(tmp_path / "a", job(how=how))
+@pytest.mark.parametrize("top_k", [0, 8])
+def test_going_on_from_a_checkpoint_changes_nothing(top_k: int, tmp_path: Path) -> None:
+    distillation = Distillation(cached_top_k=top_k)
+    _, whole = learn(tmp_path / "a", job(distillation=distillation))
     at_three = str(tmp_path / "a" / "checkpoint-3")
-    _, later = learn(tmp_path / "b", job(how=how), resume_from_checkpoint=at_three)
+    _, later = learn(
+        tmp_path / "b", job(distillation=distillation), resume_from_checkpoint=at_three
+    )
     assert later.losses == {step: whole.losses[step] for step in (4, 5, 6)}
 
 
@@ -210,7 +213,7 @@ def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_learning_raises_alpha_and_what_is_written_drafts(kind: str, tmp_path: Path) -> None:
-    made = job(how=Distillation(divergence=kind), eval_data=str(training.data()))  # type: ignore[arg-type]
+    made = job(distillation=Distillation(divergence=kind), eval_data=str(training.data()))  # type: ignore[arg-type]
     settings = {"max_steps": 60, "per_device_train_batch_size": 24, "save_steps": 99}
     done, log = learn(tmp_path, made, eval_strategy="steps", eval_steps=20, **settings)
     alphas = [entry["alpha"] for entry in log.all if "alpha" in entry]
@@ -225,7 +228,7 @@ def test_learning_raises_alpha_and_what_is_written_drafts(kind: str, tmp_path: P
     assert {weight.dtype for weight in kept.values()} == {torch.bfloat16}
     about = json.loads((tmp_path / "training.json").read_text())
     assert (about["method"], about["training"]["divergence"]) == ("draft", kind)
-    assert about["training"]["alpha"] == done.measured.metrics()["alpha"]
+    assert about["training"]["alpha"] == done.metrics.values()["alpha"]
     assert "of a forward" in done.advice[0]
 
 
@@ -245,7 +248,7 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
 
 def test_a_new_draft_model_has_the_targets_tokens_and_tied_embeddings() -> None:
     target = load_model(str(folder.llama()), FLOAT32).target
-    model = Sizes(2, 128).new(target)
+    model = DraftSizes(2, 128).new_model(target)
     config = model.config
     assert (config.num_attention_heads, config.head_dim, config.intermediate_size) == (2, 64, 384)
     assert model.lm_head.weight is model.model.embed_tokens.weight

@@ -25,16 +25,16 @@ from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
 from nfox.reply import Settings
 from nfox.text.messages import Message
-from nfox.train import sharding as spread
+from nfox.train import sharding
 from nfox.train.data.rows import collate
 from nfox.train.heads.base_model import TrainedBase
 from nfox.train.heads.job import heads_class
-from nfox.train.heads.joint_options import Joint, strength
+from nfox.train.heads.joint_training import JointTraining, schedule_factor
 from nfox.train.trainer import LearnerTrainer
 
-LORA = Joint(base="lora", rank=4)
-DISTILLED = Joint(base="lora", rank=4, self_distillation=True)
-WHOLE = Joint(base="whole")
+LORA = JointTraining(base="lora", rank=4)
+DISTILLED = JointTraining(base="lora", rank=4, self_distillation=True)
+WHOLE = JointTraining(base="whole")
 ASKED = [Message("user", "a dog over the fox")]
 IDS = [[7 * i % 301 for i in range(2, 30)], [5 * i % 299 for i in range(2, 21)]]
 
@@ -48,7 +48,7 @@ def batch(learned: Sequence[int] = (12, 9)) -> dict[str, Tensor]:
     return collate(rows)
 
 
-def learner(joint: Joint = LORA, method: str = METHOD) -> Any:
+def learner(joint: JointTraining = LORA, method: str = METHOD) -> Any:
     """Return heads and a tiny base as they are before the first step."""
     torch.manual_seed(0)
     asked = job(method, joint=joint)
@@ -75,7 +75,7 @@ def step(made: Any) -> dict[str, float]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_frozen_base_stays_bit_for_bit(method: str) -> None:
-    made = learner(Joint(), method)
+    made = learner(JointTraining(), method)
     before, heads = state(made), copy.deepcopy(made.heads.state_dict())
     step(made)
     assert not moved(before, state(made))
@@ -125,7 +125,7 @@ def test_what_is_written_and_merged_is_what_was_trained(family: str, tmp_path: P
         for weight in base.weights:
             weight.copy_(0.1 * torch.randn_like(weight))
         adapted = target.unembed(target.hidden_states(ids))
-        with base.untouched():
+        with base.without_adapters():
             before = target.unembed(target.hidden_states(ids))
         base.write(tmp_path, None, torch.float32)
         read = PeftModel.from_pretrained(untrained, tmp_path / "adapter")
@@ -141,7 +141,7 @@ def test_the_bases_loss_is_that_of_transformers() -> None:
     made.eval()
     inputs = batch()
     with torch.no_grad():
-        loss = made.surprise(made.read(inputs["input_ids"], inputs["labels"]))
+        loss = made.base_loss(made.read(inputs["input_ids"], inputs["labels"]))
         theirs = made.target.model(**inputs, use_cache=False).loss
     torch.testing.assert_close(loss, theirs, rtol=1e-4, atol=1e-5)
 
@@ -157,16 +157,17 @@ def test_the_bases_loss_is_that_of_transformers() -> None:
 )
 def test_schedules(schedule: str, values: dict[float, float]) -> None:
     for progress, value in values.items():
-        assert strength(schedule, progress) == pytest.approx(value)
+        assert schedule_factor(schedule, progress) == pytest.approx(value)
 
 
 def test_the_published_weights_are_those_of_the_config_or_the_method_of_training() -> None:
     assert LORA.heads_weight(0.3) == 0.2
     assert DISTILLED.heads_weight(1.0) == 0.01
     assert DISTILLED.heads_weight(0.0) == 0.0
-    given = Joint(base="lora", heads_coefficient=0.4, scheduler="linear", lr_multiplier=2)
+    given = JointTraining(base="lora", heads_coefficient=0.4, scheduler="linear", lr_multiplier=2)
     assert given.heads_weight(0.5) == 0.2
-    assert (given.heads_rate, LORA.heads_rate, Joint().heads_rate) == (2, 4, 1)
+    settings = (given, LORA, JointTraining())
+    assert [joint.effective_lr_multiplier for joint in settings] == [2, 4, 1]
 
 
 @pytest.mark.parametrize(
@@ -183,11 +184,11 @@ def test_the_published_weights_are_those_of_the_config_or_the_method_of_training
 )
 def test_what_does_not_go_together_is_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
-        Joint(**{"base": "lora"} | changes)
+        JointTraining(**{"base": "lora"} | changes)
 
 
-@pytest.mark.parametrize("joint", [Joint(lr_multiplier=3.0), LORA, WHOLE])
-def test_heads_have_a_learning_rate_of_their_own(joint: Joint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("joint", [JointTraining(lr_multiplier=3.0), LORA, WHOLE])
+def test_heads_have_a_learning_rate_of_their_own(joint: JointTraining, tmp_path: Path) -> None:
     made = learner(joint)
     given = arguments(tmp_path, learning_rate=1e-3, weight_decay=0.1)
     optimizer = LearnerTrainer(made, given, [{}]).create_optimizer()  # type: ignore[list-item, arg-type]
@@ -199,7 +200,7 @@ def test_heads_have_a_learning_rate_of_their_own(joint: Joint, tmp_path: Path) -
         for weight in group["params"]:
             rates[id(weight) in heads].add(round(group["lr"], 9))
             seen.append(id(weight))
-    assert rates[True] == {1e-3 * joint.heads_rate}
+    assert rates[True] == {1e-3 * joint.effective_lr_multiplier}
     assert rates[False] == (set() if joint.base == "frozen" else {1e-3})
     assert sorted(seen) == sorted(map(id, made.parameters()))
 
@@ -211,17 +212,17 @@ def test_the_divergence_is_nothing_at_the_start_and_so_is_its_gradient() -> None
     loss = made.divergence(made.read(inputs["input_ids"], inputs["labels"]))
     loss.backward()
     assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
-    gradients = [weight.grad for weight in made.trained.weights]
+    gradients = [weight.grad for weight in made.trained_base.weights]
     assert all(gradient is not None for gradient in gradients)
     assert max(float(gradient.abs().max()) for gradient in gradients) < 1e-4
     made(**batch())[0].backward()  # the heads' loss counts nothing yet
-    assert max(float(weight.grad.abs().max()) for weight in made.trained.weights) < 1e-4
+    assert max(float(weight.grad.abs().max()) for weight in made.trained_base.weights) < 1e-4
 
 
 def test_the_divergence_counts_learned_places_only() -> None:
     made = learner(DISTILLED)
     made.progress = 1.0
-    made.joint = Joint(base="lora", self_distillation=True, heads_coefficient=50.0)
+    made.joint = JointTraining(base="lora", self_distillation=True, heads_coefficient=50.0)
     step(made)
     step(made)
     made.eval()
@@ -229,7 +230,7 @@ def test_the_divergence_counts_learned_places_only() -> None:
     learned = inputs["labels"][:, 1:] != -100
     with torch.no_grad():
         said = made.target.model(inputs["input_ids"], use_cache=False).logits[:, :-1]
-        with made.trained.untouched():
+        with made.trained_base.without_adapters():
             meant = made.target.model(inputs["input_ids"], use_cache=False).logits[:, :-1]
         p, q = meant.log_softmax(-1), said.log_softmax(-1)
         expected = (p.exp() * (p - q)).sum(-1)[learned].mean()
@@ -249,7 +250,7 @@ def test_a_batch_with_nothing_to_learn_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("joint", [LORA, DISTILLED, WHOLE])
-def test_going_on_from_a_checkpoint_changes_nothing(joint: Joint, tmp_path: Path) -> None:
+def test_going_on_from_a_checkpoint_changes_nothing(joint: JointTraining, tmp_path: Path) -> None:
     _, whole = learn(tmp_path / "a", job(joint=joint))
     at_three = str(tmp_path / "a" / "checkpoint-3")
     _, later = learn(tmp_path / "b", job(joint=joint), resume_from_checkpoint=at_three)
@@ -271,7 +272,7 @@ def test_a_finished_training_only_writes_its_results_again(tmp_path: Path) -> No
 
 
 def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
-    joint = Joint(base="lora", rank=4, dropout=0.0)
+    joint = JointTraining(base="lora", rank=4, dropout=0.0)
     _, whole = learn(tmp_path / "a", job(joint=joint), per_device_train_batch_size=4)
     sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     _, parts = learn(tmp_path / "b", job(joint=joint), **sizes)
@@ -327,7 +328,7 @@ def test_a_whole_base_is_written_beside_its_heads_and_found_by_them(tmp_path: Pa
 
 def test_a_whole_base_is_computed_and_written_in_16_bit_and_learns_in_32(tmp_path: Path) -> None:
     loading = ModelOptions(dtype="bfloat16", device="cpu")
-    done, log = learn(tmp_path, job(joint=WHOLE, loading=loading, own_labels=True), bf16=True)
+    done, log = learn(tmp_path, job(joint=WHOLE, loading=loading, target_labels=True), bf16=True)
     saved = read_tensors(tmp_path / "base" / "model.safetensors")
     assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}
     kept = read_tensors(tmp_path / "checkpoint-6" / "model.safetensors")
@@ -335,7 +336,7 @@ def test_a_whole_base_is_computed_and_written_in_16_bit_and_learns_in_32(tmp_pat
     before = load_model(str(folder.llama()), FLOAT32).target.model.state_dict()
     assert not torch.equal(before["lm_head.weight"].bfloat16(), saved["lm_head.weight"])
     assert all(math.isfinite(loss) for loss in log.losses.values())
-    assert done.measured is not None
+    assert done.metrics is not None
 
 
 def test_adapters_learn_on_a_4_bit_base(tmp_path: Path) -> None:
@@ -364,7 +365,7 @@ def dense(model: Any) -> None:
 def test_gradients_on_a_4_bit_base_are_those_of_its_weights() -> None:
     pytest.importorskip("bitsandbytes")
     loading = ModelOptions(dtype="bfloat16", quantisation="4bit", device="cpu")
-    asked = job(joint=Joint(base="lora", rank=4, dropout=0.0), loading=loading)
+    asked = job(joint=JointTraining(base="lora", rank=4, dropout=0.0), loading=loading)
     loaded = asked.load()
     target, made = loaded.target, asked.learner(loaded)
     torch.manual_seed(1)
@@ -403,10 +404,10 @@ def test_heads_are_gone_on_with(tmp_path: Path) -> None:
     assert f"leave --{METHOD}_num_heads out" in caught.value.hint
 
 
-def test_weights_that_are_spread_are_refused(
+def test_sharded_weights_of_models_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spread, "is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr(sharding, "is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(UsageError, match="ZeRO-3"):
         learn(tmp_path)
     monkeypatch.undo()
@@ -429,7 +430,7 @@ PUBLISHED = {
 }
 
 
-def asked(tmp_path: Path, *more: object, **changes: object) -> Joint:
+def asked(tmp_path: Path, *more: object, **changes: object) -> JointTraining:
     """Return how a base is trained by a config file and what was typed."""
     from nfox.cli.train.arguments import parse
 
@@ -442,11 +443,11 @@ def asked(tmp_path: Path, *more: object, **changes: object) -> Joint:
 
 def test_published_keys_are_read(tmp_path: Path) -> None:
     second = asked(tmp_path)
-    assert second == Joint("lora", False, 0.2, "constant", 4.0, 4, 16, 0.05)
+    assert second == JointTraining("lora", False, 0.2, "constant", 4.0, 4, 16, 0.05)
     first = asked(tmp_path, f"--{METHOD}_only_heads", True)
-    assert (first.base, first.heads_rate) == ("frozen", 4.0)
+    assert (first.base, first.effective_lr_multiplier) == ("frozen", 4.0)
     itself = asked(tmp_path, **{f"{METHOD}_self_distillation": True, f"{METHOD}_scheduler": None})
-    assert (itself.self_distillation, itself.schedule) == (True, "sine")
+    assert (itself.self_distillation, itself.effective_schedule) == (True, "sine")
     whole = asked(tmp_path, "--full_weights", True, adapter=None, load_in_4bit=False)
     assert whole.base == "whole"
     assert asked(tmp_path, adapter=None).base == "frozen"

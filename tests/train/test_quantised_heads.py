@@ -80,7 +80,7 @@ class Trained:
 def trained(method: str, quantisation: str) -> Trained:
     """Train heads on the tiny Llama, once per process."""
     out, watch = Path(mkdtemp(prefix="nfox-quantised-")), Watch()
-    asked = job(method, loading=loading(quantisation), own_labels=True)
+    asked = job(method, loading=loading(quantisation), target_labels=True)
     _, log = learn(out, asked, callbacks=[watch], max_steps=18, save_strategy="no", bf16=True)
     return Trained(out, watch, list(log.losses.values()))
 

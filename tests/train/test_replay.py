@@ -20,10 +20,11 @@ from nfox.models.options import ModelOptions
 from nfox.reply import Settings
 from nfox.text.messages import Message
 from nfox.text.template import Template
-from nfox.train.data.api_client import Server
-from nfox.train.data.conversations import Conversations, gather, read
-from nfox.train.data.local_answers import Answerer, Answers, Local
-from nfox.train.data.self_distillation import replay
+from nfox.train.data.answerer import Answerer, Answers
+from nfox.train.data.api_answerer import ApiAnswerer
+from nfox.train.data.conversations import ConversationDataset, parse_records, read_conversations
+from nfox.train.data.local_answerer import LocalAnswerer
+from nfox.train.data.self_distillation import self_distill
 
 
 def conversation(*questions: str, system: str | None = None) -> list[Message]:
@@ -33,7 +34,7 @@ def conversation(*questions: str, system: str | None = None) -> list[Message]:
     return turns
 
 
-ASKED = Conversations(
+ASKED = ConversationDataset(
     [conversation("the fox", "and the dog?"), conversation("quick", system="Be brief."),
      conversation("brown fox jumps")]
 )  # fmt: skip
@@ -65,11 +66,13 @@ def test_a_batch_gives_what_the_chat_gives(family: str, tmp_path: Path) -> None:
         loading=loading,
         settings=Settings(max_new_tokens=12),
     )
-    done = replay(ASKED, Local(chat.model, chat.template, 12), tmp_path / "own.jsonl", batch=3)
+    done = self_distill(
+        ASKED, LocalAnswerer(chat.model, chat.template, 12), tmp_path / "own.jsonl", batch=3
+    )
     assert done.counts["kept"] == 3
     for number, messages in lines(tmp_path / "own.jsonl").items():
         expected: list[Message] = []
-        for turn in ASKED.kept[int(number)]:
+        for turn in ASKED.conversations[int(number)]:
             if turn.role == "assistant":
                 reply = chat.answer(expected)
                 turn = Message("assistant", reply.text.strip(), tuple(reply.ids))
@@ -78,17 +81,17 @@ def test_a_batch_gives_what_the_chat_gives(family: str, tmp_path: Path) -> None:
 
 
 def test_what_was_written_can_be_trained_on(tmp_path: Path) -> None:
-    replay(ASKED, Echo(), tmp_path / "own.jsonl")
-    again = read(str(tmp_path / "own.jsonl"))
-    assert len(again.kept) == 3
-    assert again.cut == again.skipped == 0
+    self_distill(ASKED, Echo(), tmp_path / "own.jsonl")
+    again = read_conversations(str(tmp_path / "own.jsonl"))
+    assert len(again.conversations) == 3
+    assert again.cut == again.malformed == 0
 
 
 def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
-    replay(Conversations(ASKED.kept[:2]), Echo(), out)
+    self_distill(ConversationDataset(ASKED.conversations[:2]), Echo(), out)
     before, echo = out.read_text(), Echo()
-    counts = replay(ASKED, echo, out).counts
+    counts = self_distill(ASKED, echo, out).counts
     assert (counts["kept"], counts["before"]) == (1, 2)
     assert echo.seen == [1]
     assert out.read_text().startswith(before)
@@ -98,16 +101,16 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_several_processes_share_the_work(tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
     for rank in range(2):
-        replay(ASKED, Echo(), out, share=WorkShare(rank, 2))
+        self_distill(ASKED, Echo(), out, share=WorkShare(rank, 2))
     assert sorted(lines(out)) == ["0", "1", "2"]
     assert len(out.read_text().splitlines()) == 3
 
 
 def test_what_fails_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
-    asked = Conversations(
+    asked = ConversationDataset(
         [conversation("refuse"), conversation("fine", "refuse", "never asked"), conversation("ok")]
     )
-    counts = replay(asked, Echo(), tmp_path / "own.jsonl", batch=2).counts
+    counts = self_distill(asked, Echo(), tmp_path / "own.jsonl", batch=2).counts
     assert (counts["kept"], counts["cut"], counts["failed"]) == (1, 1, 1)
     assert lines(tmp_path / "own.jsonl")["1"] == [
         {"role": "user", "content": "fine"},
@@ -117,16 +120,16 @@ def test_what_fails_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_cut(tmp_path: Path) -> None:
     chat = load(str(folder.llama(context=64)), method="none")
-    asked = Conversations([conversation("fox", "dog " * 60), conversation("fox " * 60)])
-    done = replay(asked, Local(chat.model, chat.template, 12), tmp_path / "own.jsonl")
+    asked = ConversationDataset([conversation("fox", "dog " * 60), conversation("fox " * 60)])
+    done = self_distill(asked, LocalAnswerer(chat.model, chat.template, 12), tmp_path / "own.jsonl")
     assert (done.counts["cut"], done.counts["failed"]) == (1, 1)
-    assert "64 is the context" in done.reason
+    assert "64 is the context" in done.last_error
 
 
 def test_a_reply_that_can_never_fit_is_refused_before_any_is_made() -> None:
     chat = load(str(folder.llama(context=64)), method="none")
     with pytest.raises(UsageError, match="context of 64 tokens"):
-        Local(chat.model, chat.template, 64)
+        LocalAnswerer(chat.model, chat.template, 64)
 
 
 def test_what_the_template_refuses_costs_that_conversation_only(tmp_path: Path) -> None:
@@ -137,10 +140,12 @@ def test_what_the_template_refuses_costs_that_conversation_only(tmp_path: Path) 
 
     chat, out = load(str(folder.llama()), method="none"), tmp_path / "own.jsonl"
     template = Template("strict", "here", render).with_end(chat.model.tokenizer)
-    asked = Conversations([conversation("bad fox"), conversation("fox"), conversation("a", "bad")])
-    done = replay(asked, Local(chat.model, template, 4), out)
+    asked = ConversationDataset(
+        [conversation("bad fox"), conversation("fox"), conversation("a", "bad")]
+    )
+    done = self_distill(asked, LocalAnswerer(chat.model, template, 4), out)
     assert (done.counts["kept"], done.counts["cut"], done.counts["failed"]) == (1, 1, 1)
-    assert "no bad words" in done.reason
+    assert "no bad words" in done.last_error
     assert sorted(lines(out)) == ["1", "2"]
 
 
@@ -148,16 +153,16 @@ def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     out = tmp_path / "diary.txt"
     out.write_text("dear diary\n")
     with pytest.raises(UsageError, match="line 1"):
-        replay(ASKED, Echo(), out)
+        self_distill(ASKED, Echo(), out)
     assert out.read_text() == "dear diary\n"
 
 
 def test_a_line_that_was_not_finished_is_written_anew(tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
-    replay(ASKED, Echo(), out)
+    self_distill(ASKED, Echo(), out)
     whole = lines(out)
     out.write_text(out.read_text()[:-20])
-    assert replay(ASKED, Echo(), out).counts["kept"] == 1
+    assert self_distill(ASKED, Echo(), out).counts["kept"] == 1
     assert lines(out) == whole
 
 
@@ -195,51 +200,53 @@ def server() -> Iterator[str]:
 
 
 def test_a_server_can_answer_too(tmp_path: Path, server: str) -> None:
-    asked = gather(
+    asked = parse_records(
         {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "x"}]}
         for text in ("fine", "refuse", "odd", "good")
     )
-    made = Server(server, "m", 9, concurrency=3, wait=0)
-    counts = replay(asked, made, tmp_path / "own.jsonl", batch=4).counts
+    made = ApiAnswerer(server, "m", 9, concurrency=3, wait=0)
+    counts = self_distill(asked, made, tmp_path / "own.jsonl", batch=4).counts
     assert (counts["kept"], counts["failed"]) == (2, 2)
 
 
 def test_a_busy_server_is_asked_again(server: str) -> None:
-    assert Server(server, "m", 9, wait=0).answer([conversation("busy")[:1]]) == [
+    assert ApiAnswerer(server, "m", 9, wait=0).answer([conversation("busy")[:1]]) == [
         Message("assistant", "BUSY")
     ]
 
 
 def test_what_a_server_says_against_a_question_is_the_reason(server: str) -> None:
-    said = Server(server, "m", 9, wait=0).answer([conversation(q)[:1] for q in ("refuse", "long")])
+    said = ApiAnswerer(server, "m", 9, wait=0).answer(
+        [conversation(q)[:1] for q in ("refuse", "long")]
+    )
     assert [str(reason)[:8] for reason in said] == ["HTTP 500", "HTTP 400"]
 
 
 def test_a_server_that_wants_another_key_ends_it(server: str) -> None:
     with pytest.raises(NfoxError, match="HTTP 401"):
-        Server(server, "m", 9).answer([conversation("secret")[:1]])
+        ApiAnswerer(server, "m", 9).answer([conversation("secret")[:1]])
 
 
 @pytest.mark.parametrize("url", ["localhost:8080/v1", "ftp://here/v1"])
 def test_what_is_no_address_is_one_line(url: str) -> None:
     with pytest.raises(UsageError, match="--url"):
-        Server(url, "m").answer([conversation("a")[:1]])
+        ApiAnswerer(url, "m").answer([conversation("a")[:1]])
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     """Another process goes on behind them."""
     out = tmp_path / "own.jsonl"
-    replay(Conversations(ASKED.kept[:1]), Echo(), out)
+    self_distill(ConversationDataset(ASKED.conversations[:1]), Echo(), out)
     before = out.read_bytes()
     with room(len(before) + 9), pytest.raises(OSError, match="too large"):
-        replay(ASKED, Echo(), out)
+        self_distill(ASKED, Echo(), out)
     assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize("torn", ['{"id": "1", "mess', '{"id": "' + "x" * (1 << 18), ""])
 def test_lines_stay_whole_behind_one_that_a_killed_process_left(torn: str, tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
-    replay(Conversations(ASKED.kept[:1]), Echo(), out)
+    self_distill(ConversationDataset(ASKED.conversations[:1]), Echo(), out)
     before = out.read_text()
     for start in (before, ""):
         out.write_text(start + torn)
@@ -250,4 +257,4 @@ def test_lines_stay_whole_behind_one_that_a_killed_process_left(torn: str, tmp_p
 
 def test_nobody_at_the_address_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(NfoxError, match="nobody answers"):
-        replay(ASKED, Server("http://127.0.0.1:9/v1", "m"), tmp_path / "own.jsonl")
+        self_distill(ASKED, ApiAnswerer("http://127.0.0.1:9/v1", "m"), tmp_path / "own.jsonl")

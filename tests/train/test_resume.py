@@ -13,7 +13,7 @@ from training import METHOD, METHODS, job, learn
 
 from nfox.errors import ModelError, NfoxError
 from nfox.train.checkpoints import checkpoints, training_disk_full
-from nfox.train.heads.joint_options import Joint
+from nfox.train.heads.joint_training import JointTraining
 
 FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
 
@@ -63,7 +63,7 @@ def test_the_checkpoint_of_another_training_is_refused(
     changes = {
         "method": {"method": METHODS[0]},
         "size": {"config": {"num_heads": 3}},
-        "base": {"joint": Joint(base="lora", rank=4)},
+        "base": {"joint": JointTraining(base="lora", rank=4)},
     }[foreign]
     assert METHODS[0] != METHOD
     error = refused(tmp_path, "6" if finished else "3", **changes)

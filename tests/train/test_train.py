@@ -25,8 +25,8 @@ from nfox.models.options import LoadedModel
 from nfox.train import run as job_module
 from nfox.train.checkpoints import checkpoints, resume_point, training_disk_full
 from nfox.train.data.rows import collate
-from nfox.train.dry_run import rehearse
-from nfox.train.heads.joint_options import Joint
+from nfox.train.dry_run import dry_run
+from nfox.train.heads.joint_training import JointTraining
 from nfox.train.heads.learner import HeadsLearner
 from nfox.train.run import train
 
@@ -58,7 +58,7 @@ def test_the_targets_own_labels_are_what_it_says_there() -> None:
     ids = torch.tensor([tokens])
     learner = HeadsLearner(tiny.make(METHOD).heads, target)  # type: ignore[attr-defined]
     text = Text(ids, target.hidden_states(ids), wrong)
-    labels = learner.chosen(text).labels
+    labels = learner.with_target_labels(text).labels
     assert labels[0, len(tiny.PROMPT) :].tolist() == tokens[len(tiny.PROMPT) :]
     assert set(labels[0, : len(tiny.PROMPT)].tolist()) == {IGNORE}
 
@@ -66,15 +66,15 @@ def test_the_targets_own_labels_are_what_it_says_there() -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("own", [False, True])
 def test_trained_heads_are_used_from_their_folder(method: str, own: bool, tmp_path: Path) -> None:
-    done, log = learn(tmp_path, job(method, own_labels=own), max_steps=40, save_steps=40)
+    done, log = learn(tmp_path, job(method, target_labels=own), max_steps=40, save_steps=40)
     losses = list(log.losses.values())
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     made = drafters.method(method)
     assert issubclass(made, HeadsDrafter)
     target = load_model(str(folder.llama()), FLOAT32).target
     heads, about = made.load_heads(LoadedModel("x", target), str(tmp_path), HubOptions())
-    assert done.measured is not None
-    assert about.accuracy == [[round(x, 4) for x in row] for row in done.measured.accuracy]
+    assert done.metrics is not None
+    assert about.accuracy == [[round(x, 4) for x in row] for row in done.metrics.accuracy]
     assert about.training["steps"] == 40
     assert about.training["tokens"] > 40
     assert heads.config.num_heads == 2
@@ -163,8 +163,8 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     one, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=3)
     assert two == pytest.approx(log.losses, rel=1e-4)
     said = json.loads((tmp_path / "two" / "drafter.json").read_text())
-    assert one.measured is not None
-    for ours, theirs in zip(one.measured.accuracy, said["accuracy"], strict=True):
+    assert one.metrics is not None
+    for ours, theirs in zip(one.metrics.accuracy, said["accuracy"], strict=True):
         assert theirs == pytest.approx(ours, abs=0.02)
 
 
@@ -174,17 +174,17 @@ def test_weights_spread_over_two_processes_learn_the_same_and_go_on(
 ) -> None:
     """FSDP: what is measured, written and resumed is whole."""
     asked = ["--fsdp", "full_shard"]
-    typed = in_two(tmp_path / "spread", method, save_steps=2)
+    typed = in_two(tmp_path / "sharded", method, save_steps=2)
     two_processes.train(method, *typed, *asked, sharded=True)
-    last = tmp_path / "spread" / "checkpoint-3"
-    spread = two_processes.losses(last)
+    last = tmp_path / "sharded" / "checkpoint-3"
+    sharded = two_processes.losses(last)
     _, log = learn(tmp_path / "one", job(method), per_device_train_batch_size=4, max_steps=3)
-    assert spread == pytest.approx(log.losses, rel=1e-4)
-    for name, weight in weights(tmp_path / "spread").items():
+    assert sharded == pytest.approx(log.losses, rel=1e-4)
+    for name, weight in weights(tmp_path / "sharded").items():
         torch.testing.assert_close(weight, weights(tmp_path / "one")[name], rtol=0, atol=2e-2)
     shutil.rmtree(last)
     two_processes.train(method, *typed, *asked, "--resume_from_checkpoint", "true", sharded=True)
-    assert two_processes.losses(last) == spread
+    assert two_processes.losses(last) == sharded
 
 
 def test_batches_with_nothing_to_learn_leave_the_heads_alone(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_batches_with_nothing_to_learn_leave_the_heads_alone(tmp_path: Path) -> 
     done, log = learn(tmp_path, job(lazy=True, max_length=8), max_steps=2, weight_decay=0.0)
     assert set(log.losses.values()) == {0.0}
     assert all(bool(weight.isfinite().all()) for weight in weights(tmp_path).values())
-    assert done.measured is not None
-    assert done.measured.places == 0
+    assert done.metrics is not None
+    assert done.metrics.label_count == 0
 
 
 def test_stopping_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_measuring_says_what_is_proposed() -> None:
     rows: Any = [{"input_ids": text, "labels": text}]
     found = learner.measure(rows, width=tiny.VOCABULARY)
     assert all(len(row) == tiny.VOCABULARY for row in found.accuracy)
-    assert found.places == len(text)
+    assert found.label_count == len(text)
     assert found.tau() >= found.tau(2) >= 1
 
 
@@ -290,7 +290,7 @@ def test_guesses_are_compared_with_the_data_whatever_is_learned(method: str, own
     target = tiny.target()
     heads: Any = tiny.make(method).heads  # type: ignore[attr-defined]
     ids = torch.tensor([[7 * i % 61 for i in range(20)]])
-    learner = HeadsLearner(heads, target, own_labels=own)
+    learner = HeadsLearner(heads, target, target_labels=own)
     _, data = HeadsLearner(heads, target)(ids, torch.ones_like(ids), ids)
     _, numbers = learner(ids, torch.ones_like(ids), ids)
     said = {name for name in data if "_top" in name and "_base" not in name}
@@ -298,7 +298,9 @@ def test_guesses_are_compared_with_the_data_whatever_is_learned(method: str, own
     assert {name: numbers[name] for name in said} == {name: data[name] for name in said}
     assert "head1_base_top1" in numbers or not own
     if own and "head1_top5" in numbers:  # its numbers are of the very guesses that are proposed
-        right = measure_accuracy(heads, target, [learner.chosen(learner.read(ids, ids))], 5)
+        right = measure_accuracy(
+            heads, target, [learner.with_target_labels(learner.read(ids, ids))], 5
+        )
         for depth, row in enumerate(right, 1):
             for rank in range(1, 6):
                 found = numbers[f"head{depth}_base_top{rank}"]
@@ -306,14 +308,14 @@ def test_guesses_are_compared_with_the_data_whatever_is_learned(method: str, own
 
 
 def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
-    made = {"config": {"num_heads": 2}, "joint": Joint(base="lora", rank=4)}  # with dropout
+    made = {"config": {"num_heads": 2}, "joint": JointTraining(base="lora", rank=4)}  # with dropout
     asked = job(**made)
     learner = asked.learner(asked.load())
     learner.eval()
     rows: Any = [{"input_ids": [*range(20, 40)], "labels": [*range(20, 40)]}] * 3
     before = {name: weight.clone() for name, weight in learner.state_dict().items()}
     dice = random.getstate(), torch.get_rng_state()
-    seconds, memory = rehearse(learner, rows, 2)
+    seconds, memory = dry_run(learner, rows, 2)
     assert seconds > 0
     assert memory > 1e6
     assert random.getstate() == dice[0]
@@ -332,11 +334,11 @@ def test_the_time_is_told_before_the_first_step_and_changes_nothing(
     point = str(tmp_path / "a" / "checkpoint-3") if going_on else None
     told: list[str] = []
     asked = arguments(tmp_path / "b", resume_from_checkpoint=point)
-    train(job(), asked, tell=told.append, stop=lambda: bool(told.append("step")))
+    train(job(), asked, log=told.append, stop=lambda: bool(told.append("step")))
     tried = next(at for at, line in enumerate(told) if "one batch was tried" in line)
     assert tried < told.index("step")
     assert f"for {3 if going_on else 6} steps" in told[tried]
-    monkeypatch.setattr(job_module, "rehearse", lambda *_: (0.0, 0))
+    monkeypatch.setattr(job_module, "dry_run", lambda *_: (0.0, 0))
     _, plain = learn(tmp_path / "c", resume_from_checkpoint=point)
     assert plain.losses == {n: loss for n, loss in whole.losses.items() if n > 3 * going_on}
 

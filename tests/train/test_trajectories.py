@@ -24,17 +24,18 @@ from typer.testing import CliRunner
 
 from nfox import load
 from nfox.cli.app import app
-from nfox.cli.data.trajectories import askable
+from nfox.cli.data.trajectories import answerable
 from nfox.errors import UsageError
 from nfox.files.jsonl import WorkShare, append
 from nfox.models.prompt import stop_ids_of
 from nfox.reply import Settings
 from nfox.text.messages import Message
-from nfox.train.cllm import collect as collecting
-from nfox.train.cllm.collect import Collector, augmented, collect
+from nfox.train.cllm import collector as collector_module
+from nfox.train.cllm.collect import collect
+from nfox.train.cllm.collector import Collector, augmented
 from nfox.train.cllm.trajectories import Trajectory, read_trajectories, repeats
-from nfox.train.data.conversations import Conversations
-from nfox.train.data.tasks import read
+from nfox.train.data.conversations import ConversationDataset
+from nfox.train.data.tasks import read_tasks
 
 ASKED = [
     [Message("user", "the fox"), Message("assistant", "and the dog")],
@@ -61,7 +62,7 @@ def test_a_trajectory_ends_in_what_the_chat_says(tmp_path: Path) -> None:
     ends = stop_ids_of(chat.model, chat.template)
     for number in range(3):
         mine = [one for (name, _), one in found.items() if name == f"data_{number}"]
-        asked, last = mine[0].asked, mine[-1]
+        asked, last = mine[0].question_length, mine[-1]
         reply = chat.answer(ASKED[number][: 2 if number == 1 else 1])
         said = list(last.complete[asked:])
         if reply.finish == "stop":
@@ -69,7 +70,7 @@ def test_a_trajectory_ends_in_what_the_chat_says(tmp_path: Path) -> None:
         assert said == reply.ids
         text = list(mine[0].prompt)
         for block, one in enumerate(mine):
-            assert (one.block, one.asked, list(one.prompt)) == (block, asked, text)
+            assert (one.block, one.question_length, list(one.prompt)) == (block, asked, text)
             assert {len(state) for state in one.states} == {4}
             text += one.states[-1]
             assert list(one.complete) == list(last.complete)
@@ -100,7 +101,7 @@ def test_published_ids_may_be_wrapped_twice(tmp_path: Path) -> None:
     row |= {"prompt_ids": [row["prompt_ids"]], "prompt_ids_len": 2, "labels_ids": [[5, 6, 9]]}
     (tmp_path / "a.json").write_text(json.dumps([row]))
     one = next(read_trajectories(str(tmp_path / "a.json")))
-    assert (one.prompt, one.asked, one.labels, one.states) == (
+    assert (one.prompt, one.question_length, one.labels, one.states) == (
         [5, 6],
         2,
         [5, 6, 9],
@@ -174,7 +175,7 @@ def test_what_repeats_itself_is_cut_or_left_out_and_counted(
     def odd(tokens: Sequence[int], ends: object) -> bool:
         return len(tokens) > bad
 
-    monkeypatch.setattr(collecting, "repeats", odd)
+    monkeypatch.setattr(collector_module, "repeats", odd)
     for bad, kept, blocks in ((99, 3, 9), (4, 3, 3), (0, 0, 0)):
         out = tmp_path / f"{bad}.jsonl"
         done = collect(ASKED, collector(), out)
@@ -182,7 +183,9 @@ def test_what_repeats_itself_is_cut_or_left_out_and_counted(
         assert done.counts["repetitive"] == 3 - kept
         assert done.counts["cut"] == (3 if bad == 4 else 0)
         if bad == 4:
-            assert all(len(one.complete) == one.asked + 4 for one in everything(out).values())
+            assert all(
+                len(one.complete) == one.question_length + 4 for one in everything(out).values()
+            )
 
 
 def test_it_goes_on_where_it_stopped_and_loses_nothing(tmp_path: Path) -> None:
@@ -238,14 +241,14 @@ def test_empty_and_long_questions_are_left_out_and_counted() -> None:
         [Message("system", "s" * 99), Message("user", text), Message("assistant", "a")]
         for text in ("fox", "", " \n", "f" * 10, "f" * 11)
     ]
-    found = Conversations(asked, skipped=1)
-    assert [m[1].content for m in askable(found).kept] == ["fox", "f" * 10, "f" * 11]
-    left = askable(found, 10)
-    assert [m[1].content for m in left.kept] == ["fox", "f" * 10]
-    assert (left.empty, left.long, left.skipped) == (2, 1, 1)
+    found = ConversationDataset(asked, malformed=1)
+    assert [m[1].content for m in answerable(found).conversations] == ["fox", "f" * 10, "f" * 11]
+    left = answerable(found, 10)
+    assert [m[1].content for m in left.conversations] == ["fox", "f" * 10]
+    assert (left.empty_questions, left.long_questions, left.malformed) == (2, 1, 1)
     assert "2 left out with an empty question, 1 left out with too long" in left.describe()
     with pytest.raises(UsageError, match="2 left out with an empty question, 3 left out") as caught:
-        askable(found, 2)
+        answerable(found, 2)
     assert "--max-prompt-chars" in caught.value.hint
 
 
@@ -253,7 +256,7 @@ def test_what_does_not_fit_is_counted(tmp_path: Path) -> None:
     asked = [*ASKED[:1], [Message("user", "fox " * 600), Message("assistant", "a")]]
     done = collect(asked, collector(), tmp_path / "out.jsonl")
     assert (done.counts["kept"], done.counts["failed"]) == (1, 1)
-    assert "512 is the context" in done.reason
+    assert "512 is the context" in done.last_error
 
 
 def written(path: Path, rows: Sequence[Any]) -> Path:
@@ -294,10 +297,10 @@ def test_records_of_tasks_are_conversations(
 ) -> None:
     schemas = tmp_path / "tables.json"
     schemas.write_text(json.dumps(TABLES))
-    found = read(str(written(tmp_path / "a.jsonl", [row, {"odd": 1}])), schemas)
-    assert found.kept == [[Message("user", question), Message("assistant", answer)]]
-    assert found.skipped == 1
-    asked = read(str(tmp_path / "a.jsonl"), schemas, replies=False).kept
+    found = read_tasks(str(written(tmp_path / "a.jsonl", [row, {"odd": 1}])), schemas)
+    assert found.conversations == [[Message("user", question), Message("assistant", answer)]]
+    assert found.malformed == 1
+    asked = read_tasks(str(tmp_path / "a.jsonl"), schemas, replies=False).conversations
     assert asked[0] == [Message("user", question)]
 
 
@@ -312,7 +315,7 @@ def test_a_configuration_of_a_hub_dataset_is_named(monkeypatch: pytest.MonkeyPat
     module.load_dataset = load_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: module)
-    assert len(read("openai/gsm8k@main:test").kept) == 3
+    assert len(read_tasks("openai/gsm8k@main:test").conversations) == 3
     assert asked == [("openai/gsm8k", "main", "test")]
 
 
@@ -322,8 +325,8 @@ def test_schemas_are_read_from_databases_too(tmp_path: Path) -> None:
         base.execute("CREATE TABLE owner (id)")
         base.execute("CREATE TABLE pet (id, age)")
     base.close()
-    found = read(str(written(tmp_path / "a.jsonl", [SPIDER])), tmp_path)
-    assert found.kept[0][0].content == SCHEMA
+    found = read_tasks(str(written(tmp_path / "a.jsonl", [SPIDER])), tmp_path)
+    assert found.conversations[0][0].content == SCHEMA
 
 
 def test_schemas_that_are_missing_are_one_line(tmp_path: Path) -> None:
@@ -335,7 +338,7 @@ def test_schemas_that_are_missing_are_one_line(tmp_path: Path) -> None:
         (tmp_path / "odd.json", "no list of databases"), (tmp_path / "absent", "no list"),
     ]:  # fmt: skip
         with pytest.raises(UsageError, match=said) as caught:
-            read(data, place)
+            read_tasks(data, place)
         assert "\n" not in caught.value.message + caught.value.hint
 
 

@@ -12,7 +12,7 @@ from nfox.errors import UsageError
 from nfox.eval.bench.runner import Task
 from nfox.files.records import records
 from nfox.train.data import tasks as task_data
-from nfox.train.data.conversations import gather
+from nfox.train.data.conversations import parse_records
 
 SPEC_BENCH = "spec-bench"
 _GITHUB = "https://raw.githubusercontent.com"
@@ -89,12 +89,12 @@ def read(
             the name becomes the category of tasks that have none.
         limit: tasks of each source at most, taken from all of its categories in turn.
         turns: turns of a conversation at most.
-        schemas: the schemas of Spider's databases, see `nfox.train.data.tasks.read`.
+        schemas: the schemas of Spider's databases, see `nfox.train.data.tasks.read_tasks`.
 
     Raises:
         UsageError: if there is no such source, or nothing to ask in it.
     """
-    databases = task_data.Databases(schemas)
+    databases = task_data.DatabaseSchemas(schemas)
     tasks: list[Task] = []
     skipped = 0
     for source in filter(None, map(str.strip, sources.split(","))):
@@ -130,7 +130,7 @@ def _demo() -> TaskList:
     )
 
 
-def _read(source: str, databases: task_data.Databases) -> TaskList:
+def _read(source: str, databases: task_data.DatabaseSchemas) -> TaskList:
     """Read one source, of any known layout."""
     name, equals, location = source.partition("=")
     if not equals and source not in SOURCES and "/" not in source and not Path(source).exists():
@@ -158,7 +158,7 @@ def _read(source: str, databases: task_data.Databases) -> TaskList:
     return TaskList(tasks, skipped)
 
 
-def _turns(record: Any, databases: task_data.Databases) -> tuple[str, ...]:
+def _turns(record: Any, databases: task_data.DatabaseSchemas) -> tuple[str, ...]:
     """Return what a person says in a record of any known layout."""
     if isinstance(record, Mapping):
         for key in ("turns", "prompt"):
@@ -166,9 +166,9 @@ def _turns(record: Any, databases: task_data.Databases) -> tuple[str, ...]:
             turns = [value] if isinstance(value, str) else value
             if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
                 return tuple(turns)
-    question = task_data.question(record, databases)
+    question = task_data.task_question(record, databases)
     if question is not None:
         return (question,)
-    conversations = gather([record], replies=False).kept
+    conversations = parse_records([record], replies=False).conversations
     messages = conversations[0] if conversations else []
     return tuple(message.content for message in messages if message.role == "user")

@@ -1,1 +1,1 @@
-"""Consistency training: Jacobi trajectories, and a model that jumps along them."""
+"""Consistency training (CLLM): Jacobi trajectories, and a model that is trained on them."""

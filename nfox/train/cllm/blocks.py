@@ -1,10 +1,10 @@
-"""Jacobi decoding in blocks of n tokens, with every state on the way: what a CLLM learns from, and
-what Jacobi decoding is measured by.
+"""Jacobi decoding in blocks of n tokens with the state after every iteration, from which a CLLM
+learns, and by which Jacobi decoding is measured.
 
-The loop is that of every method. Only the guesses differ from the method's own, whose window slides
-past what is accepted: here they fill one block until it stands. A state is what is decided of the
-block, and the target's choices behind it: exactly what reading the whole text again would make of
-the state before, since what is decided does not change.
+The loop is that of every method. Only the drafts differ from those of the method `jacobi`, whose
+window slides past the accepted tokens: here they fill one block until it is decided. A state is the
+decided tokens of the block, and the target's tokens behind these. Computing the whole text again
+would give the same states, since decided tokens do not change.
 
 Santilli et al. 2023 (arXiv 2305.10427); Kou et al. 2024 (CLLM, arXiv 2403.00835).
 """
@@ -32,13 +32,13 @@ State = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of the greedy text, and how it was found.
+    """A block of the target's greedy text, and the states of the Jacobi iteration that found it.
 
     Args:
-        states: [K + 1][n] tokens: random ones of the text before, then what each iteration made of
-            them; the last is the fixed point, which is the target's own greedy text.
-        decided: how many of its tokens were known to be right after each forward. That is K of
-            them, or K + 1 where the last one only found that nothing changes any more.
+        states: [K + 1][n] token ids: random ones of the text before, then the state after each
+            iteration; the last is the fixed point, which is the target's own greedy text.
+        decided: the number of tokens that were known to be correct after each forward pass. There
+            are K passes, or K + 1 where the last one only found that nothing changes any more.
     """
 
     states: tuple[State, ...]
@@ -46,34 +46,36 @@ class Block:
 
     @property
     def tokens(self) -> State:
-        """The fixed point."""
+        """The token ids of the fixed point."""
         return self.states[-1]
 
     def cut(self, length: int) -> Block:
-        """Return the block of its first `length` tokens, as if it had ended there."""
+        """Return the block as it would be if it had only its first `length` tokens."""
         states = tuple(state[:length] for state in self.states)
         needed = sum(count < length for count in self.decided) + 1
         decided = tuple(min(count, length) for count in self.decided[:needed])
         return Block(_until_fixed(states), decided)
 
     def fast_forwarded(self) -> list[int]:
-        """Return by how many tokens each iteration made the right prefix longer.
+        """Return the number of tokens by which each iteration made the correct prefix longer.
 
-        The first counts from nothing. Where the random state was right already, which no iteration
-        could improve, one iteration has found all.
+        The first iteration starts from no correct token. Where the random state was the fixed point
+        already, all tokens count as found by one iteration.
         """
         prefixes = [common_prefix(state, self.tokens) for state in self.states[1:] or self.states]
         return [after - before for before, after in pairwise([0, *prefixes])]
 
     def stationary(self) -> int:
-        """Return how many tokens were right before the right prefix came to them, and stayed so."""
+        """Return the number of tokens that were correct before the correct prefix reached them, and
+        stayed so.
+        """
         later = self.states[1:]
         prefixes = [common_prefix(state, self.tokens) for state in later]
         count = 0
-        for place, token in enumerate(self.tokens):
-            right = [state[place] == token for state in later]
-            reached = sum(prefix <= place for prefix in prefixes)  # it never becomes shorter
-            count += reached > 0 and all(right[reached - 1 :])
+        for position, token in enumerate(self.tokens):
+            correct = [state[position] == token for state in later]
+            reached = sum(prefix <= position for prefix in prefixes)  # prefixes never get shorter
+            count += reached > 0 and all(correct[reached - 1 :])
         return count
 
 
@@ -86,16 +88,16 @@ def blocks(
     seed: int = 0,
     cache: KVCache | None = None,
 ) -> Iterator[Block]:
-    """Decode greedily, block after block.
+    """Decode greedily in blocks of n tokens, and yield each block with its Jacobi states.
 
     Args:
         target: the model, one that scores several tokens at once.
-        prompt: what is decoded on from.
+        prompt: the token ids that are continued.
         n: the number of tokens of a block; the last one is shorter where the limits end it.
-        limits: the most tokens of all blocks together, the most positions, and the tokens after
-            which no block is begun; the block that they are in becomes whole.
-        seed: of the random tokens that blocks begin with.
-        cache: what the target has read; a new one by default.
+        limits: the maximum number of tokens of all blocks and of positions, and the stop tokens,
+            after which no block is begun; the block of a stop token becomes whole.
+        seed: the seed of the random tokens that blocks begin with.
+        cache: the target's KV cache; a new one by default.
 
     Raises:
         ModelError: if the target keeps a state that cannot be rolled back.
@@ -106,30 +108,24 @@ def blocks(
             "Jacobi decoding takes back what was wrong, which this model's recurrent state cannot",
             "use a model with attention in all layers",
         )
-    drafter = _Filling(n, seed)
-    steps = generate(
-        target,
-        drafter,
-        prompt,
-        cache=cache or target.new_cache(),
-        rule=make_rule(),
-        limits=replace(limits, stop_ids=frozenset()),
-    )
-    for block in _gathered(steps, drafter):
+    drafter, cache = _BlockDrafter(n, seed), cache or target.new_cache()
+    unstopped = replace(limits, stop_ids=frozenset())
+    steps = generate(target, drafter, prompt, cache=cache, rule=make_rule(), limits=unstopped)
+    for block in _blocks_of_steps(steps, drafter):
         yield block
         if not set(block.tokens).isdisjoint(limits.stop_ids):
             return
 
 
-def _gathered(steps: Iterator[Step], drafter: _Filling) -> Iterator[Block]:
-    """Yield a block whenever nothing is left of it."""
+def _blocks_of_steps(steps: Iterator[Step], drafter: _BlockDrafter) -> Iterator[Block]:
+    """Yield each block when all its tokens are decided."""
     tokens: list[int] = []
     states: list[State] = []
     decided: list[int] = []
     for step in steps:
         tokens += step.tokens
         guesses = step.verdict.target_tokens[len(step.verdict.path) :]
-        states = [*(states or [drafter.opening]), (*tokens, *guesses)]
+        states = [*(states or [drafter.random_state]), (*tokens, *guesses)]
         decided.append(len(tokens))
         if not guesses:
             yield Block(_until_fixed(tuple(states)), tuple(decided))
@@ -137,26 +133,26 @@ def _gathered(steps: Iterator[Step], drafter: _Filling) -> Iterator[Block]:
 
 
 def _until_fixed(states: tuple[State, ...]) -> tuple[State, ...]:
-    """Leave out what repeats the fixed point."""
+    """Return the states up to the first one that is the fixed point."""
     return states[: states.index(states[-1]) + 1]
 
 
-class _Filling(Jacobi):
-    """Guesses what is left of a block, and begins the next one only when nothing is.
+class _BlockDrafter(Jacobi):
+    """Drafts the undecided tokens of a block, and those of the next block once there are none.
 
     Args:
-        size: tokens of a block.
-        seed: of the random tokens.
+        size: the number of tokens of a block.
+        seed: the seed of the random tokens that blocks begin with.
 
     Attributes:
-        opening: the first state of the block.
+        random_state: the random tokens that the current block began with.
     """
 
     def __init__(self, size: int, seed: int) -> None:
         super().__init__(size)
         self._seed = seed
         self._numbers = random.Random(seed)
-        self.opening: State = ()
+        self.random_state: State = ()
 
     @override
     def propose(self, context: Context) -> TokenTree:
@@ -164,8 +160,8 @@ class _Filling(Jacobi):
         if not state:
             pool = [*context.tokens, context.root]
             state = self._numbers.choices(pool, k=min(self.window, context.max_depth + 1))
-            self.opening = tuple(state)
-        # Reading a token tells the one after it, so the block's last guess need not be read.
+            self.random_state = tuple(state)
+        # A token's forward pass predicts the next one, so the block's last token needs none.
         return TokenTree.chain(context.root, state[:-1])
 
     @override

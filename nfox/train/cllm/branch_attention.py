@@ -1,7 +1,7 @@
-"""A text and others that leave it somewhere, read in one forward.
+"""Texts with branches: a text and other continuations of its prefixes, read in one forward pass.
 
-Each of the others shares what it has in common with the text, and is read from where it differs:
-the states of a Jacobi iteration differ in a few tokens at the end of a long text.
+A branch shares a prefix with the text, the trunk, and is computed only from where it differs, as in
+tree attention. The states of a Jacobi iteration differ in a few tokens at the end of a long text.
 """
 
 from __future__ import annotations
@@ -20,105 +20,110 @@ _PADDING = -1
 
 
 @dataclass
-class Branches:
-    """One text with its branches.
+class BranchedText:
+    """A text, the trunk, with its branches. Each token that is computed is a node.
 
     Args:
-        trunk: tokens of the text.
+        trunk: the token ids of the text.
 
     Attributes:
-        ids: tokens of all nodes, the trunk's first.
-        owner: which branch each node is of, 0 for the trunk.
-        begin: how many of the trunk's tokens each node's branch comes after.
+        ids: the token ids of all nodes, the trunk's first.
+        branch: the number of the branch that each node is in, 0 for the trunk.
+        prefix_length: the number of trunk tokens before the branch that each node is in.
     """
 
     trunk: Sequence[int]
     ids: list[int] = field(init=False)
-    owner: list[int] = field(init=False)
-    begin: list[int] = field(init=False)
+    branch: list[int] = field(init=False)
+    prefix_length: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.ids = list(self.trunk)
-        self.owner = [0] * len(self.trunk)
-        self.begin = [0] * len(self.trunk)
+        self.branch = [0] * len(self.trunk)
+        self.prefix_length = [0] * len(self.trunk)
 
     def add(self, start: int, tokens: Sequence[int]) -> list[int]:
-        """Add a text that goes on with other tokens; return the node that foretells each of them.
+        """Add a branch, and return the nodes whose next-token predictions are for its tokens.
 
         Args:
-            start: it begins with so many of the trunk's tokens, at least one.
-            tokens: that follow.
+            start: the number of trunk tokens that the branch continues, at least one.
+            tokens: the token ids of the continuation, which may begin like the trunk's.
+
+        Returns:
+            One node for each of `tokens`: the one before it.
         """
-        same = common_prefix(tokens, self.trunk[start:])
-        more = tokens[same:-1]  # after the last one nothing is foretold
+        shared = common_prefix(tokens, self.trunk[start:])
+        added = tokens[shared:-1]  # the last token predicts nothing that is learned
         first = len(self.ids)
-        self.ids += more
-        self.owner += [max(self.owner) + 1] * len(more)
-        self.begin += [start + same] * len(more)
-        shared = min(same + 1, len(tokens))
-        return [*range(start - 1, start - 1 + shared), *range(first, first + len(more))]
+        self.ids += added
+        self.branch += [max(self.branch) + 1] * len(added)
+        self.prefix_length += [start + shared] * len(added)
+        on_trunk = min(shared + 1, len(tokens))
+        return [*range(start - 1, start - 1 + on_trunk), *range(first, first + len(added))]
 
 
 @dataclass(frozen=True)
-class Woven:
-    """A batch of texts with branches.
+class BranchedBatch:
+    """A batch of texts with branches, N nodes each.
 
     Args:
-        ids: [B, N] tokens, padded on the right.
-        owner: [B, N] which branch of its text each is of, 0 for the trunk, -1 for padding.
-        begin: [B, N] how many of the trunk's tokens that branch comes after.
+        ids: [B, N] token ids, padded on the right.
+        branch: [B, N] the number of the branch of each node, 0 for the trunk, -1 for padding.
+        prefix_length: [B, N] the number of trunk tokens before that branch.
     """
 
     ids: Tensor
-    owner: Tensor
-    begin: Tensor
+    branch: Tensor
+    prefix_length: Tensor
 
     @classmethod
-    def of(cls, rows: Sequence[Branches]) -> Woven:
-        """Pad texts to one length."""
+    def of(cls, texts: Sequence[BranchedText]) -> BranchedBatch:
+        """Return texts as a batch, padded to the same number of nodes."""
 
-        def padded(lists: list[list[int]], value: int = 0) -> Tensor:
-            made = [torch.tensor(one) for one in lists]
-            return pad_sequence(made, batch_first=True, padding_value=value)
+        def padded(sequences: list[list[int]], value: int = 0) -> Tensor:
+            tensors = [torch.tensor(sequence) for sequence in sequences]
+            return pad_sequence(tensors, batch_first=True, padding_value=value)
 
-        owner = padded([row.owner for row in rows], _PADDING)
-        return cls(padded([row.ids for row in rows]), owner, padded([row.begin for row in rows]))
+        return cls(
+            padded([text.ids for text in texts]),
+            padded([text.branch for text in texts], _PADDING),
+            padded([text.prefix_length for text in texts]),
+        )
 
-    def seen(self) -> tuple[Tensor, Tensor]:
-        """Return [B, N] positions, and [B, N, N] bool which node sees which."""
-        count = self.ids.shape[1]
-        places = torch.arange(count, device=self.ids.device)
-        own = self.owner[:, :, None] == self.owner[:, None, :]
-        shared = (self.owner == 0)[:, None, :] & (places < self.begin[:, :, None])
-        alone = (self.owner == _PADDING)[:, :, None]
-        seen = (own | shared) & (places <= places[:, None]) & ~alone
-        seen |= places == places[:, None]
-        return seen.sum(-1) - 1, seen
+    def positions_and_mask(self) -> tuple[Tensor, Tensor]:
+        """Return [B, N] positions, and the [B, N, N] bool mask: which node attends to which."""
+        nodes = torch.arange(self.ids.shape[1], device=self.ids.device)
+        same_branch = self.branch[:, :, None] == self.branch[:, None, :]
+        on_prefix = (self.branch == 0)[:, None, :] & (nodes < self.prefix_length[:, :, None])
+        padding = (self.branch == _PADDING)[:, :, None]
+        mask = (same_branch | on_prefix) & (nodes <= nodes[:, None]) & ~padding
+        mask |= nodes == nodes[:, None]
+        return mask.sum(-1) - 1, mask
 
 
-def read(target: TransformersTarget, woven: Woven) -> Tensor:
+def read(target: TransformersTarget, batch: BranchedBatch) -> Tensor:
     """Return the last hidden states [B, N, D] of all nodes, with gradients.
 
     Args:
-        target: the model.
-        woven: what is read; by a model that does not take trees, branch by branch.
+        target: the model; one that takes no trees reads each branch as a text of its own.
+        batch: the texts with branches.
     """
-    positions, seen = woven.seen()
+    positions, mask = batch.positions_and_mask()
     if target.proposals == "trees":
-        return target.hidden_states(woven.ids, gradient=True, visible=seen, positions=positions)
-    return _one_by_one(target, woven, seen)
+        return target.hidden_states(batch.ids, gradient=True, visible=mask, positions=positions)
+    return _read_branches_apart(target, batch, mask)
 
 
-def _one_by_one(target: TransformersTarget, woven: Woven, seen: Tensor) -> Tensor:
-    """Read every branch as a text of its own."""
-    states: list[Tensor] = []
-    for ids, owner, visible in zip(woven.ids, woven.owner, seen, strict=True):
-        made: dict[int, Tensor] = {}
+def _read_branches_apart(target: TransformersTarget, batch: BranchedBatch, mask: Tensor) -> Tensor:
+    """Return the last hidden states [B, N, D] of all nodes, each branch read with its prefix."""
+    texts: list[Tensor] = []
+    for ids, branch, visible in zip(batch.ids, batch.branch, mask, strict=True):
+        states: dict[int, Tensor] = {}
         for node in reversed(range(len(ids))):
-            if node not in made and owner[node] != _PADDING:  # the last of a branch
-                text = visible[node].nonzero()[:, 0]
-                hidden = target.hidden_states(ids[text][None], gradient=True)[0]
-                made = dict(zip(text.tolist(), hidden, strict=True)) | made
-        nothing = torch.zeros_like(made[0])
-        states.append(torch.stack([made.get(node, nothing) for node in range(len(ids))]))
-    return torch.stack(states)
+            if node not in states and branch[node] != _PADDING:  # the last node of a branch
+                path = visible[node].nonzero()[:, 0]
+                hidden = target.hidden_states(ids[path][None], gradient=True)[0]
+                states = dict(zip(path.tolist(), hidden, strict=True)) | states
+        padding = torch.zeros_like(states[0])
+        texts.append(torch.stack([states.get(node, padding) for node in range(len(ids))]))
+    return torch.stack(texts)

@@ -1,8 +1,7 @@
-"""A model is trained for Jacobi decoding."""
+"""The job that trains a model for Jacobi decoding: consistency training (CLLM)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,37 +9,38 @@ from pathlib import Path
 from typing_extensions import override
 
 from nfox.errors import ModelError, UsageError
-from nfox.files.atomic import write_text
-from nfox.heads.checkpoint import TRAINING_FILE
 from nfox.models.options import LoadedModel
 from nfox.models.prompt import stop_ids_of
 from nfox.text.resolve import resolve
 from nfox.text.template import Template
+from nfox.train.cllm.answers import AnswerSet
 from nfox.train.cllm.learner import AR_WEIGHT, ConsistencyLearner
-from nfox.train.cllm.rows import States
+from nfox.train.cllm.rows import TrajectoryRows
 from nfox.train.cllm.trajectories import read_trajectories
 from nfox.train.heads.base_model import ADAPTER, WHOLE
-from nfox.train.heads.joint_options import Joint
-from nfox.train.job import Done, Job, Tell, full_name, size
-from nfox.train.loading import computed_in, load
+from nfox.train.heads.joint_training import JointTraining
+from nfox.train.job import Job, Log, TrainingResult, parameter_count
+from nfox.train.loading import computation_dtype, load
 from nfox.train.trainer import LearnerTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConsistencyJob(Job):
-    """A model, whole or by adapters; its data are Jacobi trajectories.
+    """The consistency training of a model, all weights or adapters, on its Jacobi trajectories.
 
     Args:
-        joint: how it is trained.
-        n: tokens that blocks must have; None takes those there are.
-        given: learn the dataset's own answers beside the consistency, not the model's.
-        local: learn to say what the next state says, not the last.
-        ar_weight: what these answers count.
+        joint: the settings of the model's training.
+        n: the number of tokens that blocks must have; None accepts any.
+        dataset_answers: learn the dataset's own answers by the autoregressive loss, not the
+            model's.
+        local: use the local consistency loss, which learns from the next state, not the global
+            one, which learns from the fixed point.
+        ar_weight: the weight of the autoregressive loss.
     """
 
-    joint: Joint = field(default_factory=lambda: Joint(base="whole"))
+    joint: JointTraining = field(default_factory=lambda: JointTraining(base="whole"))
     n: int | None = None
-    given: bool = False
+    dataset_answers: bool = False
     local: bool = False
     ar_weight: float = AR_WEIGHT
 
@@ -49,65 +49,75 @@ class ConsistencyJob(Job):
         return load(self.model, self.loading, self.joint.base, "Jacobi decoding is for")
 
     @override
-    def rows(self, source: str, loaded: LoadedModel, tell: Tell, *, lazy: bool) -> States:
-        """Trajectories are tokens already.
+    def rows(self, data_path: str, loaded: LoadedModel, log: Log, *, lazy: bool) -> TrajectoryRows:
+        """Read the trajectories of a dataset and return them as rows.
+
+        Args:
+            data_path: the file or hub dataset of trajectories.
+            loaded: the model, whose stop tokens end answers.
+            log: takes a line about what was read.
+            lazy: not used, since trajectories are token ids already.
 
         Raises:
-            UsageError: if blocks have another length than was said.
+            UsageError: if the blocks have another length than the job's `n`.
         """
-        length = min(self.max_length, loaded.target.max_context)
-        found = read_trajectories(source, self.loading.cache_dir)
-        ends = stop_ids_of(loaded, self._template(loaded))
-        rows = States(found, ends, length, given=self.given, local=self.local)
-        if self.n not in (None, rows.n):
+        dataset = AnswerSet(
+            read_trajectories(data_path, self.loading.cache_dir),
+            stop_ids_of(loaded, self._template(loaded)),
+            min(self.max_length, loaded.target.max_context),
+            dataset_answers=self.dataset_answers,
+            local=self.local,
+        )
+        n, left_out = dataset.n, dataset.left_out
+        if self.n not in (None, n):
             raise UsageError(
-                f"{source} has blocks of {rows.n} tokens, --max_new_tokens is {self.n}",
+                f"{data_path} has blocks of {n} tokens, --max_new_tokens is {self.n}",
                 "leave it out, or collect trajectories of that length",
             )
-        left = f", {rows.left_out} left out behind the end of their answer" if rows.left_out else ""
-        tell(f"{source}: {len(rows)} answers, {rows.blocks} blocks of {rows.n} tokens{left}")
-        if rows.labelled and not self.given:
-            tell("the model's own answers are learned; --use_gt_labels True learns the data's")
+        rows = TrajectoryRows(dataset)
+        left = f", {left_out} left out behind the end of their answer" if left_out else ""
+        log(f"{data_path}: {len(rows)} answers, {rows.block_count} blocks of {n} tokens{left}")
+        if dataset.has_labels and not self.dataset_answers:
+            log("the model's own answers are learned; --use_gt_labels True learns the data's")
         return rows
 
     def _template(self, loaded: LoadedModel) -> Template:
-        """Return what knows which tokens end an answer; trajectories need no more of it."""
+        """Return the conversation template, of which only the stop tokens are needed."""
         try:
             return resolve(loaded.tokenizer, self.template, model_name=self.model)
-        except ModelError:  # a model without one
+        except ModelError:  # the model has no template
             if self.template is not None:
                 raise
             return resolve(loaded.tokenizer, "plain")
 
     @override
     def learner(self, loaded: LoadedModel) -> ConsistencyLearner:
-        dtype = computed_in(loaded.target, self.loading, self.joint.base)
+        dtype = computation_dtype(loaded.target, self.loading, self.joint.base)
         return ConsistencyLearner(loaded.target, self.joint, dtype, self.ar_weight)
 
     @override
     def describe(self, learner: ConsistencyLearner) -> Iterator[str]:
-        count, _ = size(learner)
-        yield f"{self.model} for Jacobi decoding, {self.joint.spelled()}: {count:,} parameters"
+        count, _ = parameter_count(learner)
+        yield f"{self.model} for Jacobi decoding, {self.joint.describe()}: {count:,} parameters"
 
     @override
-    def finish(self, trainer: LearnerTrainer, loaded: LoadedModel, seconds: float) -> Done:
-        found, folder = self.measured(trainer), Path(trainer.args.output_dir)
+    def finish(
+        self, trainer: LearnerTrainer, loaded: LoadedModel, seconds: float
+    ) -> TrainingResult:
+        metrics, folder = self.final_metrics(trainer), Path(trainer.args.output_dir)
         learner = trainer.learner
         if trainer.is_world_process_zero() and isinstance(learner, ConsistencyLearner):
-            learner.trained.write(folder, loaded.tokenizer, learner.dtype)
+            learner.trained_base.write(folder, loaded.tokenizer, learner.dtype)
             training = {
-                **self.facts(trainer, found, seconds),
-                **found.others,
-                "n": trainer.train_dataset.n,
-                "answers": "data" if self.given else "target",
+                **self.training_record(trainer, metrics, seconds),
+                **metrics.others,
+                "n": trainer.train_dataset.block_length,
+                "answers": "data" if self.dataset_answers else "target",
                 "consistency_loss": "local" if self.local else "global",
                 "ar_weight": self.ar_weight,
-                "trained": self.joint.spelled(),
+                "trained": self.joint.describe(),
             }
-            what = {"method": self.method, "base": full_name(self.model), "training": training}
-            write_text(
-                folder / TRAINING_FILE, json.dumps(what, indent=2, ensure_ascii=False) + "\n"
-            )
-        whole = self.joint.base == "whole"
-        model, adapter = (str(folder / WHOLE), None) if whole else (self.model, folder / ADAPTER)
-        return Done(folder, False, model, adapter, found)
+            self.write_record(folder, training)
+        if self.joint.base == "whole":
+            return TrainingResult(folder, False, str(folder / WHOLE), None, metrics)
+        return TrainingResult(folder, False, self.model, folder / ADAPTER, metrics)

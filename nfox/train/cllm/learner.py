@@ -1,12 +1,14 @@
-"""A model learns to see the end of a Jacobi iteration from any of its states: a consistency model.
+"""The learner of a consistency model, which maps any state of a Jacobi iteration to its fixed
+point.
 
-What it says after a state is to be what it says after the fixed point, whose distribution is taken
-as it is; and it goes on saying its text. Kou et al. 2024 (CLLM, arXiv 2403.00835).
+Its predictions after a state are trained to be those after the fixed point, which get no gradient
+(the consistency loss), and to stay those of its own greedy text (the autoregressive loss). Kou et
+al. 2024 (CLLM, arXiv 2403.00835).
 """
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
 import torch
@@ -15,24 +17,24 @@ from typing_extensions import override
 
 from nfox.heads.base import IGNORE
 from nfox.models.transformers_target import TransformersTarget
-from nfox.train.cllm.branch_attention import Woven, read
+from nfox.train.cllm.branch_attention import BranchedBatch, read
 from nfox.train.cllm.rows import collate
 from nfox.train.heads.base_model import TrainedBase
-from nfox.train.heads.joint_options import Joint
+from nfox.train.heads.joint_training import JointTraining
 from nfox.train.learner import Batch, Learner
 
 AR_WEIGHT = 10.0
-"""What its own text counts beside the consistency, as published."""
+"""The published weight of the autoregressive loss beside the consistency loss."""
 
 
 class ConsistencyLearner(Learner):
-    """A model, and what of it is trained, which are the parameters.
+    """A learner whose parameters are the trained weights of the target itself.
 
     Args:
         target: the model.
-        joint: how it is trained: whole or by adapters.
-        dtype: that a float32 model is computed in.
-        ar_weight: what the loss of the text counts.
+        joint: the settings of its training: all weights or adapters.
+        dtype: the dtype that a float32 model computes in.
+        ar_weight: the weight of the autoregressive loss.
     """
 
     collate = staticmethod(collate)
@@ -40,92 +42,95 @@ class ConsistencyLearner(Learner):
     def __init__(
         self,
         target: TransformersTarget,
-        joint: Joint,
+        joint: JointTraining,
         dtype: torch.dtype,
         ar_weight: float = AR_WEIGHT,
     ) -> None:
         super().__init__(target, dtype)
         target.model.requires_grad_(False)
-        self.trained = TrainedBase(target, joint)
+        self.trained_base = TrainedBase(target, joint)
         self.ar_weight = ar_weight
         # The weights alone: with the model itself, checkpoints would hold all that is frozen too.
-        self.base = nn.ParameterList(self.trained.weights)
+        self.base = nn.ParameterList(self.trained_base.weights)
 
     @override
     def train(self, mode: bool = True) -> ConsistencyLearner:
-        """The target's dropout follows."""
+        """Set the mode of the learner and of the target's model, which has dropout."""
         super().train(mode)
         self.target.model.train(mode)
         return self
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Compute activations twice instead of keeping them; see `TrainingArguments`."""
+        """Recompute the model's activations in the backward pass instead of keeping them.
+
+        Args:
+            options: transformers' `TrainingArguments.activation_checkpointing_kwargs`.
+        """
         self.target.model.activation_checkpointing_enable(**options)
 
     @override
-    def places(self, inputs: Batch) -> int:
-        """Blocks."""
-        return int(inputs["blocks"].sum())
+    def label_count(self, inputs: Batch) -> int:
+        """Return the number of blocks, over which the loss is a mean."""
+        return int(inputs["block_count"].sum())
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a batch, a mean over its blocks, and numbers to log.
 
-        A block counts the mean over its places from the first one on where its states differ, and
-        the mean over its answer's tokens with a weight.
+        The loss of a block is the consistency loss, a mean over the positions from the first one on
+        at which its states differ, plus the weighted autoregressive loss, a mean over the tokens of
+        its answer.
 
         Args:
-            inputs: see `nfox.train.cllm.rows.collate`.
+            inputs: the batch of `nfox.train.cllm.rows.collate`.
         """
-        with self.rounding():
-            woven = Woven(inputs["input_ids"], inputs["owner"], inputs["begin"])
-            hidden = read(self.target, woven)
+        with self.autocast():
+            batch = BranchedBatch(inputs["input_ids"], inputs["branch"], inputs["prefix_length"])
+            hidden = read(self.target, batch)
             inputs = {name: value.to(hidden.device) for name, value in inputs.items()}
-            consistency, forward = self._consistency(hidden, inputs)
-            text = self._text(hidden, inputs)
-        numbers = {"consistency": float(consistency.detach()), "ar": float(text.detach())}
-        return consistency + self.ar_weight * text, numbers | {"forward": forward}
+            consistency_loss, forwarded = self._consistency_loss(hidden, inputs)
+            ar_loss = self._ar_loss(hidden, inputs)
+        losses = {"consistency": float(consistency_loss.detach()), "ar": float(ar_loss.detach())}
+        return consistency_loss + self.ar_weight * ar_loss, losses | {"forward": forwarded}
 
-    def _consistency(self, hidden: Tensor, inputs: Batch) -> tuple[Tensor, float]:
-        """Return the mean over blocks of KL(what is said after the better state || after the
-        other), and how many tokens in a row the other one has right after one iteration.
+    def _consistency_loss(self, hidden: Tensor, inputs: Batch) -> tuple[Tensor, float]:
+        """Return the mean over blocks of KL(predictions after the teacher state || after the
+        student state) in nats, and the mean number of tokens that one iteration on the student
+        state puts right in a row.
         """
-        learned = inputs["wanted"] != IGNORE
-        said = self.target.unembed(_nodes(hidden, inputs["student"], learned)).log_softmax(-1)
+        learned = inputs["fixed_point"] != IGNORE
+        states = _gather_nodes(hidden, inputs["student_nodes"], learned)
+        student = self.target.unembed(states).log_softmax(-1)
         with torch.no_grad():
-            better = _nodes(hidden.detach(), inputs["teacher"], learned)
-            meant = self.target.unembed(better).log_softmax(-1)
-        divergence = (meant.exp() * (meant - said)).sum(-1)
-        right = (said.detach().argmax(-1) == inputs["wanted"][learned]).tolist()
+            states = _gather_nodes(hidden.detach(), inputs["teacher_nodes"], learned)
+            teacher = self.target.unembed(states).log_softmax(-1)
+        divergence = (teacher.exp() * (teacher - student)).sum(-1)
+        loss = (divergence / inputs["block_positions"][learned]).sum() / inputs["block_count"].sum()
+        right = (student.detach().argmax(-1) == inputs["fixed_point"][learned]).tolist()
         rows = torch.arange(len(learned), device=learned.device)[:, None].expand_as(learned)
         blocks = zip(rows[learned].tolist(), inputs["block"][learned].tolist(), strict=True)
+        flags_of_blocks = groupby(zip(blocks, right, strict=True), key=lambda pair: pair[0])
         runs = [
-            _leading(flag for _, flag in places)
-            for _, places in groupby(zip(blocks, right, strict=True), key=lambda place: place[0])
+            sum(1 for _ in takewhile(lambda pair: pair[1], flags)) for _, flags in flags_of_blocks
         ]
-        whole = inputs["blocks"].sum()
-        return (divergence / inputs["span"][learned]).sum() / whole, sum(runs) / max(len(runs), 1)
+        return loss, sum(runs) / max(len(runs), 1)
 
-    def _text(self, hidden: Tensor, inputs: Batch) -> Tensor:
-        """Return the mean over blocks of their answer's mean cross-entropy."""
+    def _ar_loss(self, hidden: Tensor, inputs: Batch) -> Tensor:
+        """Return the mean over blocks of the mean cross-entropy of their answer, in nats."""
         learned = inputs["labels"] != IGNORE
-        logits = self.target.unembed(_nodes(hidden, inputs["said"], learned))
-        surprise = nn.functional.cross_entropy(logits, inputs["labels"][learned], reduction="none")
+        logits = self.target.unembed(_gather_nodes(hidden, inputs["label_nodes"], learned))
+        losses = nn.functional.cross_entropy(logits, inputs["labels"][learned], reduction="none")
         tokens = learned.sum(1, keepdim=True).clamp_min(1)
-        share = (inputs["blocks"][:, None] / tokens).expand_as(learned)[learned]
-        return (share * surprise).sum() / inputs["blocks"].sum()
+        weights = (inputs["block_count"][:, None] / tokens).expand_as(learned)[learned]
+        return (weights * losses).sum() / inputs["block_count"].sum()
 
 
-def _nodes(hidden: Tensor, nodes: Tensor, learned: Tensor) -> Tensor:
-    """Return [n, D] states of the nodes [B, P] that are learned from."""
+def _gather_nodes(hidden: Tensor, nodes: Tensor, learned: Tensor) -> Tensor:
+    """Return [n, D] hidden states of the nodes that are learned from.
+
+    Args:
+        hidden: [B, N, D] hidden states.
+        nodes: [B, P] numbers of nodes.
+        learned: [B, P] bool, n of them True.
+    """
     rows = torch.arange(len(nodes), device=nodes.device)[:, None].expand_as(nodes)
     return hidden[rows[learned], nodes[learned]]
-
-
-def _leading(flags: Any) -> int:
-    """Return how many of the first flags are set."""
-    count = 0
-    for flag in flags:
-        if not flag:
-            break
-        count += 1
-    return count

@@ -1,5 +1,7 @@
-"""Jacobi trajectories on disk: how a model comes to its own answers, n tokens at a time, in the
-layout of the published sets. Both kinds are read here; `nfox.train.cllm.collect` makes ours.
+"""Jacobi trajectories and their layout on disk, which is that of the published datasets.
+
+A trajectory has the states of Jacobi decoding for one block of n tokens of a model's own answer.
+`nfox.train.cllm.collect` makes them.
 """
 
 from __future__ import annotations
@@ -18,30 +20,29 @@ LAYOUT = (
     '[states][n], "teacher_output_ids", "complete_teacher_output_ids"}'
 )
 REPEATS = 10
-"""So many equal tokens in a row make an output worthless to learn from."""
-_NAMED = ("data_id", "jacobian_itr_id")
+"""The number of equal tokens in a row that make an answer worthless to learn from."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The states of one block.
+    """The states of Jacobi decoding for one block.
 
     Args:
-        data_id: names the question.
-        block: which of its answer's blocks this is, from 0.
-        asked: how many tokens the question has.
-        prompt: tokens of the text before the block: the question, and the blocks before.
-        states: tokens of the block: random ones first, what each iteration made of them, and last
-            the fixed point, which is the model's own greedy text.
-        complete: tokens of the question and of all blocks of its answer.
-        labels: tokens of the question and of the dataset's own answer, if they were kept.
-        augmented: how many states at the front are none of the iteration's own, but such with
-            some wrong tokens put right; 0 also where that is not known, as in published sets.
+        data_id: the name of the question.
+        block: the index of the block in its answer.
+        question_length: the number of tokens of the question.
+        prompt: the token ids before the block: the question, and the blocks before.
+        states: [K + 1][n] token ids of the block: random ones first, then the state after each
+            iteration, and last the fixed point, which is the model's own greedy text.
+        complete: the token ids of the question and of all blocks of its answer.
+        labels: the token ids of the question and of the dataset's own answer, if they were kept.
+        augmented: the number of states at the front that are no states of the iteration, but such
+            with some wrong tokens corrected; 0 also where it is unknown, as in published datasets.
     """
 
     data_id: str
     block: int
-    asked: int
+    question_length: int
     prompt: Sequence[int]
     states: Sequence[Sequence[int]]
     complete: Sequence[int]
@@ -49,68 +50,73 @@ class Trajectory:
     augmented: int = 0
 
     def record(self) -> dict[str, Any]:
-        """Return what is written: nested as the published programs read it."""
-        written: dict[str, Any] = {
+        """Return the trajectory as a JSON record, nested as the published programs read it."""
+        record: dict[str, Any] = {
             "data_id": self.data_id,
             "jacobian_itr_id": f"itr_{self.block}",
-            "prompt_ids_len": [self.asked],
+            "prompt_ids_len": [self.question_length],
             "prompt_ids": [list(self.prompt)],
             "answer_trajectory_ids": [list(state) for state in self.states],
             "teacher_output_ids": [[*self.prompt, *self.states[-1]]],
             "complete_teacher_output_ids": list(self.complete),
         }
         if self.labels is not None:
-            written["labels_ids"] = list(self.labels)
-        return written | ({"augmented": self.augmented} if self.augmented else {})
+            record["labels_ids"] = list(self.labels)
+        return record | ({"augmented": self.augmented} if self.augmented else {})
 
 
-def question(messages: Sequence[Message]) -> list[Message]:
-    """Return what a conversation opens with: a system message or none, and the first question."""
-    first = next(place for place, message in enumerate(messages) if message.role == "user")
-    return list(messages[: first + 1])
+def first_question(messages: Sequence[Message]) -> list[Message]:
+    """Return the first user's message of a conversation, with the system message before it."""
+    index = next(i for i, message in enumerate(messages) if message.role == "user")
+    return list(messages[: index + 1])
 
 
-def repeats(tokens: Sequence[int], ends: Collection[int]) -> bool:
-    """Whether an output says one token `REPEATS` times in a row before it ends."""
-    said = takewhile(lambda token: token not in ends, tokens)
-    return any(len(list(run)) >= REPEATS for _, run in groupby(said))
+def repeats(tokens: Sequence[int], stop_ids: Collection[int]) -> bool:
+    """Return whether an answer has a token `REPEATS` times in a row before its stop token."""
+    answer = takewhile(lambda token: token not in stop_ids, tokens)
+    return any(len(list(run)) >= REPEATS for _, run in groupby(answer))
 
 
-def read_trajectories(source: str, cache_dir: str | None = None) -> Iterator[Trajectory]:
+def read_trajectories(data_path: str, cache_dir: str | None = None) -> Iterator[Trajectory]:
     """Read trajectories, ours (JSON lines) or published ones (a JSON list).
 
     Args:
-        source: a file, or a dataset's id on the hub, its split after a colon.
-        cache_dir: where a download is kept.
+        data_path: the file or hub dataset, see `nfox.files.records.records`.
+        cache_dir: the folder of downloads from the hub.
 
     Raises:
-        UsageError: if there is nothing of that name, or a record has another layout.
+        UsageError: if there is no such dataset, or a record has another layout.
     """
     number = 0
-    for number, record in enumerate(records(source, cache_dir), 1):
+    for number, record in enumerate(records(data_path, cache_dir), 1):
         try:
-            yield _parsed(record)
+            yield _parse(record)
         except (TypeError, ValueError, LookupError) as error:
-            odd = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+            fault = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
             raise UsageError(
-                f"{source}: record {number} is no Jacobi trajectory: {odd}", f"expected {LAYOUT}"
+                f"{data_path}: record {number} is no Jacobi trajectory: {fault}",
+                f"expected {LAYOUT}",
             ) from error
     if not number:
-        raise UsageError(f"{source}: no trajectory in it", f"expected {LAYOUT}")
+        raise UsageError(f"{data_path}: no trajectory in it", f"expected {LAYOUT}")
 
 
-def _parsed(record: Any) -> Trajectory:
+def _parse(record: Any) -> Trajectory:
+    """Return the trajectory of a JSON record.
+
+    Raises:
+        TypeError, ValueError, LookupError: if the record has another layout.
+    """
     if not isinstance(record, Mapping):
         raise TypeError("no JSON object")
     states = [_tokens(state, "answer_trajectory_ids") for state in record["answer_trajectory_ids"]]
     if len({len(state) for state in states}) != 1:
         raise ValueError("answer_trajectory_ids are no states of equal length")
-    data_id, block = (str(record[name]) for name in _NAMED)
+    data_id, block = (str(record[name]) for name in ("data_id", "jacobian_itr_id"))
     prompt = _tokens(record["prompt_ids"], "prompt_ids")
     output = _tokens(record["teacher_output_ids"], "teacher_output_ids")
     if len(output) != len(prompt) + len(states[0]):
         raise ValueError("teacher_output_ids are not as long as prompt_ids and a state")
-    named = "complete_teacher_output_ids"
     labels = record.get("labels_ids")
     return Trajectory(
         data_id,
@@ -118,17 +124,21 @@ def _parsed(record: Any) -> Trajectory:
         _tokens([record["prompt_ids_len"]], "prompt_ids_len")[0],
         prompt,
         states,
-        _tokens(record[named], named),
+        _tokens(record["complete_teacher_output_ids"], "complete_teacher_output_ids"),
         None if labels is None else _tokens(labels, "labels_ids"),
         int(record.get("augmented", 0)),
     )
 
 
 def _tokens(nested: Any, name: str) -> list[int]:
-    """Return ids; published files wrap them in lists of one, some twice."""
-    found = nested
-    while isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
-        found = found[0]
-    if not isinstance(found, list) or not found or not all(type(item) is int for item in found):
+    """Return a list of token ids, which published files wrap in lists of one, some twice.
+
+    Raises:
+        ValueError: if there is no such list.
+    """
+    ids = nested
+    while isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], list):
+        ids = ids[0]
+    if not isinstance(ids, list) or not ids or not all(type(item) is int for item in ids):
         raise ValueError(f"{name} are no list of token ids")
-    return found
+    return ids

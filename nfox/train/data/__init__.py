@@ -1,1 +1,1 @@
-"""Conversations and tasks as rows to train on, and who answers their questions."""
+"""Training data: conversations and task records, rows of tokens, and self-distillation."""

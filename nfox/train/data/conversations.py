@@ -1,7 +1,7 @@
-"""Conversations to learn from: ShareGPT's layout, the chat layout and bare lists of its messages
+"""Conversations to train on, in ShareGPT's layout, the chat layout, or as bare lists of messages
 (as Medusa's create_data.py writes them), from files or from the hub.
 
-What is malformed is left out and counted, never a crash in the third hour.
+A malformed record is left out and counted, so that no training fails on it hours later.
 """
 
 from __future__ import annotations
@@ -31,139 +31,149 @@ _ROLES = {
 
 
 @dataclass(frozen=True)
-class Conversations:
-    """What was read.
+class ConversationDataset:
+    """The conversations of a dataset, and how many records were changed or left out.
 
     Args:
-        kept: conversations: a system message or none, then user and assistant in turns, a reply
-            at the end; or, where replies are made anew, the user's turns alone.
-        cut: how many of them had something else at their beginning or end, which was cut off.
-        skipped: how many records gave none.
-        unanswered: how many records have turns, but none of an assistant.
-        empty: how many conversations were left out because their first question is empty.
-        long: how many were left out because it is too long.
+        conversations: lists of messages: a system message or none, then messages of user and
+            assistant in turn, a reply at the end. Where no replies are needed, the system message
+            and the user's messages alone.
+        cut: the number of conversations whose beginning or end was cut off as malformed.
+        malformed: the number of records that gave no conversation.
+        unanswered: the number of records that are well formed, but without a reply.
+        empty_questions: the number of conversations left out because their first question is empty.
+        long_questions: the number of conversations left out because it is too long.
     """
 
-    kept: list[list[Message]]
+    conversations: list[list[Message]]
     cut: int = 0
-    skipped: int = 0
+    malformed: int = 0
     unanswered: int = 0
-    empty: int = 0
-    long: int = 0
+    empty_questions: int = 0
+    long_questions: int = 0
 
     def describe(self) -> str:
-        """Say in one line how many there are, and what was left out."""
-        odd = [
+        """Return one line with the number of conversations, and of those that were left out."""
+        counts = [
             (self.cut, "cut to whole turns"),
             (self.unanswered, "without a reply"),
-            (self.skipped, "skipped as malformed"),
-            (self.empty, "left out with an empty question"),
-            (self.long, "left out with too long a question"),
+            (self.malformed, "skipped as malformed"),
+            (self.empty_questions, "left out with an empty question"),
+            (self.long_questions, "left out with too long a question"),
         ]
-        left = "".join(f", {count} {what}" for count, what in odd if count)
-        return f"{len(self.kept)} conversations{left}"
+        left_out = "".join(f", {count} {reason}" for count, reason in counts if count)
+        return f"{len(self.conversations)} conversations{left_out}"
 
 
-def read(source: str, cache_dir: str | None = None, *, replies: bool = True) -> Conversations:
-    """Read conversations.
-
-    Args:
-        source: see `nfox.files.records`.
-        cache_dir: where a download from the hub is kept.
-        replies: whether they are needed; without them the user's turns alone are read.
-
-    Raises:
-        UsageError: if there is nothing of that name, or nothing in it to learn from.
-    """
-    return some(source, gather(records(source, cache_dir), replies=replies), replies=replies)
-
-
-def some(
-    source: str, found: Conversations, *, replies: bool = True, layouts: str = LAYOUTS
-) -> Conversations:
-    """Return what was found, if it is anything.
+def read_conversations(
+    data_path: str, cache_dir: str | None = None, *, replies: bool = True
+) -> ConversationDataset:
+    """Read the conversations of a file or hub dataset.
 
     Args:
-        source: where it was found.
-        found: in it.
-        replies: see `read`.
-        layouts: that were expected.
+        data_path: the file or hub dataset, see `nfox.files.records.records`.
+        cache_dir: the folder of downloads from the hub.
+        replies: whether replies are needed; without them the user's messages alone are read.
 
     Raises:
-        UsageError: if it is nothing.
+        UsageError: if there is no such dataset, or no conversation in it.
     """
-    if not found.kept:
-        wanted = "a reply to learn from" if replies else "a question"
+    dataset = parse_records(records(data_path, cache_dir), replies=replies)
+    return require_conversations(data_path, dataset, replies=replies)
+
+
+def require_conversations(
+    data_path: str,
+    dataset: ConversationDataset,
+    *,
+    replies: bool = True,
+    layouts: str = LAYOUTS,
+) -> ConversationDataset:
+    """Return a dataset that has at least one conversation.
+
+    Args:
+        data_path: where the dataset was read, for the error.
+        dataset: what was read.
+        replies: whether replies are needed.
+        layouts: the layouts of records that are understood, for the error.
+
+    Raises:
+        UsageError: if the dataset has no conversation.
+    """
+    if not dataset.conversations:
+        needed = "a reply to learn from" if replies else "a question"
         raise UsageError(
-            f"{source}: no conversation with {wanted} ({found.describe()})", f"expected {layouts}"
+            f"{data_path}: no conversation with {needed} ({dataset.describe()})",
+            f"expected {layouts}",
         )
-    return found
+    return dataset
 
 
-def gather(records: Iterable[Any], *, replies: bool = True) -> Conversations:
-    """Bring records into one shape, counting what does not have it.
+def parse_records(records: Iterable[Any], *, replies: bool = True) -> ConversationDataset:
+    """Return the conversations of records in any of the layouts, and count the others.
 
     Args:
-        records: in any of the layouts.
-        replies: see `read`.
+        records: the records.
+        replies: whether replies are needed; without them the user's messages alone are kept.
     """
-    kept: list[list[Message]] = []
-    cut = skipped = unanswered = 0
+    conversations: list[list[Message]] = []
+    cut = malformed = unanswered = 0
     for record in records:
-        messages, whole = normalise(record) if replies else _questions(record)
+        messages, complete = normalise(record) if replies else _questions(record)
         if messages:
-            kept.append(messages)
-            cut += not whole
-        elif replies and _unanswered(record):
+            conversations.append(messages)
+            cut += not complete
+        elif replies and _is_unanswered(record):
             unanswered += 1
         else:
-            skipped += 1
-    return Conversations(kept, cut, skipped, unanswered)
+            malformed += 1
+    return ConversationDataset(conversations, cut, malformed, unanswered)
 
 
 def _questions(record: Any) -> tuple[list[Message], bool]:
-    """Return a record's system message and user's turns, up to what is not understood, and whether
-    that is all of them.
+    """Return the system message and the user's messages of a record up to the first malformed
+    turn, and whether there is no malformed one.
     """
     turns = _turns(record)
-    known = list(itertools.takewhile(lambda turn: turn is not None, turns))
-    kept = [turn for turn in known if turn and turn.role == "user"]
-    system = [turn for turn in known[:1] if turn and turn.role == "system"]
-    return system + kept if kept else [], len(known) == len(turns)
+    well_formed = list(itertools.takewhile(lambda turn: turn is not None, turns))
+    questions = [turn for turn in well_formed if turn and turn.role == "user"]
+    system = [turn for turn in well_formed[:1] if turn and turn.role == "system"]
+    return system + questions if questions else [], len(well_formed) == len(turns)
 
 
-def _unanswered(record: Any) -> bool:
-    """Whether a record is well formed, but for the reply that it lacks."""
+def _is_unanswered(record: Any) -> bool:
+    """Return whether a record is well formed, but for the reply that it lacks."""
     turns = _turns(record)
     return bool(turns) and all(turn and turn.role != "assistant" for turn in turns)
 
 
 def normalise(record: Any) -> tuple[list[Message], bool]:
-    """Return a record's conversation, [] if it has none, and whether that is all of it.
+    """Return the conversation of a record, [] if it has none, and whether that is all of it.
 
-    What comes before the first user message (but for a system message) goes, and so does all from
-    the first turn on that is not the other side's, and a question at the end that nobody answers.
+    Cut off are the turns before the first user message (but for a system message), all turns from
+    the first one on that is malformed or does not alternate, and questions at the end that have no
+    reply.
     """
     turns = _turns(record)
-    kept = turns[:1] if turns and turns[0] and turns[0].role == "system" else []
-    rest = turns[len(kept) :]
+    messages = turns[:1] if turns and turns[0] and turns[0].role == "system" else []
+    rest = turns[len(messages) :]
     while rest and (rest[0] is None or rest[0].role != "user"):
         rest = rest[1:]
     for number, turn in enumerate(rest):
         if turn is None or turn.role != ("user", "assistant")[number % 2]:
             break
-        kept.append(turn)
-    while kept and kept[-1] and kept[-1].role != "assistant":
-        kept.pop()
-    return [turn for turn in kept if turn], len(kept) == len(turns)
+        messages.append(turn)
+    while messages and messages[-1] and messages[-1].role != "assistant":
+        messages.pop()
+    return [turn for turn in messages if turn], len(messages) == len(turns)
 
 
 def _turns(record: Any) -> list[Message | None]:
-    """Return the turns of a record in any layout; None for one that is not understood."""
-    listed = record
+    """Return the turns of a record in any layout, None for a malformed turn."""
+    items = record
     if isinstance(record, dict):
-        listed = record.get("conversations") or record.get("messages") or record.get("turns")
-    return [_turn(item) for item in listed] if isinstance(listed, list) else []
+        items = record.get("conversations") or record.get("messages") or record.get("turns")
+    return [_turn(item) for item in items] if isinstance(items, list) else []
 
 
 def _turn(item: Any) -> Message | None:

@@ -1,4 +1,4 @@
-"""Conversations as tokens: the chat's own renderer writes them and says which are learned."""
+"""Conversations as rows of tokens and labels, rendered by the template that the chat uses too."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from nfox.text.messages import Message
 from nfox.text.template import Template
 
 Row = dict[str, list[int]]
-"""`input_ids`, and `labels`: the same where a token is learned, IGNORE elsewhere."""
+"""`input_ids`, and as many `labels`: the token ids that are learned, IGNORE elsewhere."""
 
-_EMPTY: Row = {"input_ids": [0], "labels": [IGNORE]}
+_EMPTY_ROW: Row = {"input_ids": [0], "labels": [IGNORE]}
 
 
 class Rows(Dataset[Row]):
-    """One row of tokens for each conversation.
+    """A dataset with one row of tokens for each conversation.
 
     Args:
-        conversations: as `nfox.train.data.conversations.read` gives them.
-        template: of the model.
-        tokenizer: of the model, a fast one.
-        max_length: tokens of a row at most; what is longer is cut off at its end.
-        lazy: tokenise a row when it is asked for. A conversation that the template refuses, or
-            that has nothing to learn within `max_length`, is then an empty row; otherwise it is
-            left out and counted.
+        conversations: the conversations, see `ConversationDataset.conversations`.
+        template: the model's conversation template.
+        tokenizer: the model's tokenizer, a fast one.
+        max_length: the maximum number of tokens of a row; longer ones are cut off at their end.
+        lazy: tokenise a row when it is needed. A conversation that the template refuses, or that
+            has no label within `max_length`, is then an empty row; otherwise it is left out and
+            counted.
 
     Attributes:
-        left_out: conversations that gave no row.
+        left_out: the number of conversations that were left out.
 
     Raises:
-        ModelError: if the tokenizer cannot say where tokens stand.
+        ModelError: if the tokenizer is no fast one, which alone knows the characters of a token.
         NfoxError: if no conversation gives a row.
     """
 
@@ -62,9 +62,9 @@ class Rows(Dataset[Row]):
             self._tokenise()
 
     def _tokenise(self) -> None:
-        made = [self._row(item) for item in self._items if not isinstance(item, dict)]
-        self._items = [row for row in made if row]
-        self.left_out = len(made) - len(self._items)
+        rows = [self._row(item) for item in self._items if not isinstance(item, dict)]
+        self._items = [row for row in rows if row]
+        self.left_out = len(rows) - len(self._items)
         if not self._items and self._refusal:
             raise self._refusal
         if not self._items:
@@ -74,13 +74,14 @@ class Rows(Dataset[Row]):
             )
 
     def _row(self, messages: Sequence[Message]) -> Row | None:
+        """Return a conversation's row; None if the template refuses it or it has no label."""
         try:
-            ids, supervised = self.template.encode_supervised(self.tokenizer, messages)
-        except NfoxError as error:  # the template refuses it
+            ids, learned = self.template.encode_supervised(self.tokenizer, messages)
+        except NfoxError as error:
             self._refusal = error
             return None
-        pairs = zip(ids, supervised, strict=True)
-        labels = [token if learned else IGNORE for token, learned in pairs][: self.max_length]
+        pairs = zip(ids, learned, strict=True)
+        labels = [token if flag else IGNORE for token, flag in pairs][: self.max_length]
         if all(label == IGNORE for label in labels):
             return None
         return {"input_ids": ids[: self.max_length], "labels": labels}
@@ -90,21 +91,23 @@ class Rows(Dataset[Row]):
 
     def __getitem__(self, index: int) -> Row:
         item = self._items[index]
-        return item if isinstance(item, dict) else self._row(item) or _EMPTY
+        return item if isinstance(item, dict) else self._row(item) or _EMPTY_ROW
 
     @property
     def tokens(self) -> int | None:
-        """How many tokens the rows have; None where they are made when asked for."""
+        """The number of tokens of all rows; None where rows are tokenised lazily."""
         rows = [item for item in self._items if isinstance(item, dict)]
         return sum(len(row["input_ids"]) for row in rows) if rows else None
 
 
 def collate(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Return `input_ids`, `attention_mask` and `labels`, each [B, T], padded on the right."""
+    """Return a batch of rows padded on the right: `input_ids`, `attention_mask` and `labels`, each
+    [B, T].
+    """
 
     def padded(name: str, value: int) -> Tensor:
-        made = [torch.tensor(row[name]) for row in rows]
-        return pad_sequence(made, batch_first=True, padding_value=value)
+        sequences = [torch.tensor(row[name]) for row in rows]
+        return pad_sequence(sequences, batch_first=True, padding_value=value)
 
     ones = [torch.ones(len(row["input_ids"]), dtype=torch.long) for row in rows]
     return {

@@ -1,7 +1,7 @@
-"""Self-distillation data: the human turns of a dataset, answered by the target itself.
+"""Self-distillation data: the user's messages of a dataset, answered by the target itself.
 
-Heads learn to foretell their target, so they learn best from its own words. The conversations are
-replayed turn by turn, many at a time: decoding them one by one would take hours.
+Heads learn to predict their target's tokens, so they learn best from its own replies. The
+conversations are answered turn by turn, many at a time: one by one would take hours.
 """
 
 from __future__ import annotations
@@ -14,90 +14,94 @@ from pathlib import Path
 
 from nfox.files.jsonl import WorkShare, append, finished_ids, locked
 from nfox.text.messages import Message
-from nfox.train.data.conversations import Conversations
-from nfox.train.data.local_answers import Answerer
+from nfox.train.data.answerer import Answerer
+from nfox.train.data.conversations import ConversationDataset
 
 
 @dataclass
-class Replayed:
-    """What came of conversations.
+class DistillCounts:
+    """How many conversations of a dataset were answered.
 
     Args:
-        counts: how many were "kept" whole, "cut" where a reply failed or did not fit, "failed" at
-            the first turn, and were there "before".
-        reason: why the last one failed or was cut.
+        counts: the numbers of conversations that were "kept" whole, "cut" where a reply failed or
+            did not fit, "failed" at the first turn, or were in the file "before".
+        last_error: why the last conversation failed or was cut.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
-    reason: str = ""
+    last_error: str = ""
 
 
-def replay(
-    conversations: Conversations,
+def self_distill(
+    dataset: ConversationDataset,
     answerer: Answerer,
     out: Path,
     *,
     batch: int = 16,
     share: WorkShare | None = None,
     on_done: Callable[[int], None] = lambda count: None,
-) -> Replayed:
-    """Answer the human turns of every conversation, and add each finished one to a file.
+) -> DistillCounts:
+    """Answer the user's messages of every conversation, and append each finished one to a file.
 
     Args:
-        conversations: whose human turns are asked; their own replies are dropped.
-        answerer: who answers.
+        dataset: the conversations, whose own replies are dropped.
+        answerer: the answerer of the messages.
         out: JSON lines {"id", "messages"}; conversations that are there already are skipped.
-        batch: how many at a time.
-        share: of several processes; all of them by default.
-        on_done: told how many more are finished.
+        batch: the number of conversations that are answered at a time.
+        share: this process's share of the conversations; all of them by default.
+        on_done: is called with the number of conversations that were finished since the last call.
     """
     share = share or WorkShare()
+    conversations = dataset.conversations
     with locked(out):
-        known = finished_ids(out)
-    mine = share.of(len(conversations.kept))
-    todo = [number for number in mine if str(number) not in known]
-    done = Replayed(Counter(before=len(mine) - len(todo)))
-    on_done(len(mine) - len(todo))
+        written = finished_ids(out)
+    indices = share.of(len(conversations))
+    pending = [index for index in indices if str(index) not in written]
+    result = DistillCounts(Counter(before=len(indices) - len(pending)))
+    on_done(len(indices) - len(pending))
     # Alike in length, so that a batch is little padding and ends at about the same turn.
-    todo.sort(key=lambda number: _length(conversations.kept[number]))
-    for start in range(0, len(todo), batch):
-        numbers = todo[start : start + batch]
-        for number, made, reason in _converse([conversations.kept[n] for n in numbers], answerer):
-            done.counts["failed" if not made else "cut" if reason else "kept"] += 1
-            done.reason = reason or done.reason
-            if made:
-                _add(out, numbers[number], made)
-        on_done(len(numbers))
-    return done
+    pending.sort(key=lambda index: _length(conversations[index]))
+    for start in range(0, len(pending), batch):
+        batch_indices = pending[start : start + batch]
+        answered = _answer_all([conversations[index] for index in batch_indices], answerer)
+        for index, (messages, error) in zip(batch_indices, answered, strict=True):
+            result.counts["failed" if not messages else "cut" if error else "kept"] += 1
+            result.last_error = error or result.last_error
+            if messages:
+                _append(out, index, messages)
+        on_done(len(batch_indices))
+    return result
 
 
 def _length(messages: Sequence[Message]) -> tuple[int, int]:
     return len(messages), sum(len(m.content) for m in messages)
 
 
-def _converse(
-    asked: Sequence[Sequence[Message]], answerer: Answerer
-) -> Iterator[tuple[int, list[Message], str]]:
-    """Yield each conversation's number, what came of it, and why that is not all of it."""
-    made: list[list[Message]] = [[m for m in one[:1] if m.role == "system"] for one in asked]
-    questions = [[m for m in one if m.role == "user"] for one in asked]
-    going, reasons = list(range(len(asked))), [""] * len(asked)
+def _answer_all(
+    conversations: Sequence[Sequence[Message]], answerer: Answerer
+) -> Iterator[tuple[list[Message], str]]:
+    """Yield each conversation with new replies, [] where there is none, and the error that ended
+    it early, "" if none did.
+    """
+    answered = [[m for m in messages[:1] if m.role == "system"] for messages in conversations]
+    questions = [[m for m in messages if m.role == "user"] for messages in conversations]
+    active, errors = list(range(len(conversations))), [""] * len(conversations)
     for turn in range(max(map(len, questions))):
-        going = [n for n in going if turn < len(questions[n]) and not reasons[n]]
-        for n in going:
-            made[n].append(questions[n][turn])
-        answers = answerer.answer([made[n] for n in going])
-        for n, reply in zip(going, answers, strict=True):
+        active = [n for n in active if turn < len(questions[n]) and not errors[n]]
+        for n in active:
+            answered[n].append(questions[n][turn])
+        answers = answerer.answer([answered[n] for n in active])
+        for n, reply in zip(active, answers, strict=True):
             if isinstance(reply, str):
-                made[n].pop()
-                reasons[n] = reply
+                answered[n].pop()
+                errors[n] = reply
             else:
-                made[n].append(reply)
-    for n, messages in enumerate(made):
-        replied = any(m.role == "assistant" for m in messages)
-        yield n, messages if replied else [], reasons[n]
+                answered[n].append(reply)
+    for messages, error in zip(answered, errors, strict=True):
+        has_reply = any(m.role == "assistant" for m in messages)
+        yield messages if has_reply else [], error
 
 
-def _add(out: Path, number: int, messages: Sequence[Message]) -> None:
+def _append(out: Path, index: int, messages: Sequence[Message]) -> None:
     turns = [{"role": m.role, "content": m.content} for m in messages]
-    append(out, json.dumps({"id": str(number), "messages": turns}, ensure_ascii=False) + "\n")
+    append(out, json.dumps({"id": str(index), "messages": turns}, ensure_ascii=False) + "\n")

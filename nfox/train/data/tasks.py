@@ -1,7 +1,7 @@
 """Records of published tasks as conversations: GSM8K, Spider and CodeSearchNet (Python), besides
-those of `nfox.train.data.conversations`.
+the layouts of `nfox.train.data.conversations`.
 
-What a user's message holds is what the templates cllm-math, cllm-spider and cllm-python expect.
+A user's message holds the text that the templates cllm-math, cllm-spider and cllm-python expect.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from typing import Any
 
 from nfox.errors import UsageError
 from nfox.files.records import records
-from nfox.train.data.conversations import LAYOUTS, Conversations, gather, some
+from nfox.train.data.conversations import (
+    LAYOUTS,
+    ConversationDataset,
+    parse_records,
+    require_conversations,
+)
 
 TASKS = (
     '{"question", "answer"} (GSM8K), {"question", "query", "db_id"} (Spider) '
@@ -23,33 +28,41 @@ TASKS = (
 )
 _DOCUMENTATION = ("func_documentation_string", "docstring")
 _CODE = ("func_code_string", "whole_func_string", "code")
-Tables = dict[str, list[str]]
-"""The columns of each table of a database."""
+Schema = dict[str, list[str]]
+"""The schema of a database: the names of the columns of each table."""
 
 
-def read(
-    source: str, schemas: Path | None = None, cache_dir: str | None = None, *, replies: bool = True
-) -> Conversations:
-    """Read conversations and tasks; a task is a question and its answer.
+def read_tasks(
+    data_path: str,
+    schemas: Path | None = None,
+    cache_dir: str | None = None,
+    *,
+    replies: bool = True,
+) -> ConversationDataset:
+    """Read conversations and tasks; a task becomes a conversation of its question and its answer.
 
     Args:
-        source: see `nfox.files.records`.
-        schemas: of Spider's databases: its tables.json, or the folder of its SQLite files.
-        cache_dir: where a download is kept.
+        data_path: the file or hub dataset, see `nfox.files.records.records`.
+        schemas: the schemas of Spider's databases: its tables.json, or the folder of its SQLite
+            files.
+        cache_dir: the folder of downloads from the hub.
         replies: whether the answers are needed.
 
     Raises:
-        UsageError: if there is nothing of that name, nothing in it to learn from, or a database
-            whose tables are not known.
+        UsageError: if there is no such dataset, no conversation in it, or no schema of a database
+            that it names.
     """
-    found = gather(_conversations(records(source, cache_dir), schemas), replies=replies)
-    return some(source, found, replies=replies, layouts=f"{TASKS}, or {LAYOUTS}")
+    conversations = _conversations(records(data_path, cache_dir), schemas)
+    dataset = parse_records(conversations, replies=replies)
+    layouts = f"{TASKS}, or {LAYOUTS}"
+    return require_conversations(data_path, dataset, replies=replies, layouts=layouts)
 
 
-def _conversations(found: Iterable[Any], schemas: Path | None) -> Iterable[Any]:
-    databases = Databases(schemas)
-    for record in found:
-        pair = _pair(record, databases) if isinstance(record, Mapping) else None
+def _conversations(records: Iterable[Any], schemas: Path | None) -> Iterable[Any]:
+    """Yield records, those of tasks as lists of messages."""
+    databases = DatabaseSchemas(schemas)
+    for record in records:
+        pair = _question_and_answer(record, databases) if isinstance(record, Mapping) else None
         if pair is None:
             yield record
             continue
@@ -59,26 +72,28 @@ def _conversations(found: Iterable[Any], schemas: Path | None) -> Iterable[Any]:
         yield turns + ([{"role": "assistant", "content": answer}] if answer is not None else [])
 
 
-def question(record: Any, databases: Databases) -> str | None:
-    """Return what a task's record asks; None for a record of another kind.
+def task_question(record: Any, databases: DatabaseSchemas) -> str | None:
+    """Return the question of a task's record; None for a record of another kind.
 
     Args:
-        record: of a file.
-        databases: of Spider.
+        record: a record of a file.
+        databases: the schemas of Spider's databases.
 
     Raises:
-        UsageError: if a database's tables are not known.
+        UsageError: if there is no schema of a database that the record names.
     """
-    pair = _pair(record, databases) if isinstance(record, Mapping) else None
+    pair = _question_and_answer(record, databases) if isinstance(record, Mapping) else None
     return str(pair[0]) if pair else None
 
 
-def _pair(record: Mapping[str, Any], databases: Databases) -> tuple[Any, Any] | None:
+def _question_and_answer(
+    record: Mapping[str, Any], databases: DatabaseSchemas
+) -> tuple[Any, Any] | None:
     """Return a task's question and answer; None for a record of another kind."""
     if "db_id" in record and "question" in record:
         tables = "".join(
             f"table named {name} with columns {columns}, "
-            for name, columns in databases.tables(str(record["db_id"])).items()
+            for name, columns in databases.schema(str(record["db_id"])).items()
         )
         question = f"The SQL database has {tables}Question: {record['question']}"
         return question, record.get("query")
@@ -90,45 +105,48 @@ def _pair(record: Mapping[str, Any], databases: Databases) -> tuple[Any, Any] | 
     return documentation, next((record[name] for name in _CODE if name in record), None)
 
 
-class Databases:
-    """The tables of databases, looked up when they are first asked for.
+class DatabaseSchemas:
+    """The schemas of databases, each read when it is first needed.
 
     Args:
-        place: Spider's tables.json, or the folder of its databases, each
-            <db_id>/<db_id>.sqlite; None if nobody said.
+        path: Spider's tables.json, or the folder of its databases, each
+            <db_id>/<db_id>.sqlite; None where there is none.
     """
 
-    def __init__(self, place: Path | None) -> None:
-        self.place = place.expanduser() if place else None
-        self._known: dict[str, Tables] | None = None
+    def __init__(self, path: Path | None) -> None:
+        self.path = path.expanduser() if path else None
+        self._schemas: dict[str, Schema] | None = None
 
-    def tables(self, name: str) -> Tables:
-        """Return the columns of each table of a database.
+    def schema(self, name: str) -> Schema:
+        """Return the names of the columns of each table of a database.
+
+        Args:
+            name: the database's name, Spider's db_id.
 
         Raises:
-            UsageError: if it is not there.
+            UsageError: if there is no schema of that database.
         """
-        if self.place is None:
+        if self.path is None:
             raise UsageError(
                 f"a question about the database {name}, but no tables of databases",
                 "--schemas tables.json, or the folder of the databases",
             )
-        if self._known is None:
-            self._known = {} if self.place.is_dir() else _listed(self.place)
-        if name not in self._known and self.place.is_dir():
-            self._known[name] = _looked_up(self.place / name / f"{name}.sqlite")
-        if name not in self._known:
+        if self._schemas is None:
+            self._schemas = {} if self.path.is_dir() else _read_tables_json(self.path)
+        if name not in self._schemas and self.path.is_dir():
+            self._schemas[name] = _read_sqlite(self.path / name / f"{name}.sqlite")
+        if name not in self._schemas:
             raise UsageError(
-                f"{self.place} has no database {name}", "name the schemas that belong to the data"
+                f"{self.path} has no database {name}", "name the schemas that belong to the data"
             )
-        return self._known[name]
+        return self._schemas[name]
 
 
-def _listed(path: Path) -> dict[str, Tables]:
-    """Read the databases of a tables.json."""
+def _read_tables_json(path: Path) -> dict[str, Schema]:
+    """Return the schema of each database in Spider's tables.json."""
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        return {item["db_id"]: _tables(item) for item in listed}
+        databases = json.loads(path.read_text(encoding="utf-8"))
+        return {database["db_id"]: _schema(database) for database in databases}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UsageError(
             f"{path}: no list of databases: {type(error).__name__}: {error}",
@@ -136,27 +154,27 @@ def _listed(path: Path) -> dict[str, Tables]:
         ) from error
 
 
-def _tables(item: Mapping[str, Any]) -> Tables:
-    names = item["table_names_original"]
-    tables: Tables = {name: [] for name in names}
-    for table, column in item["column_names_original"]:
+def _schema(database: Mapping[str, Any]) -> Schema:
+    names = database["table_names_original"]
+    schema: Schema = {name: [] for name in names}
+    for table, column in database["column_names_original"]:
         if table >= 0:  # below it is *, of all tables
-            tables[names[table]].append(column)
-    return tables
+            schema[names[table]].append(column)
+    return schema
 
 
-def _looked_up(path: Path) -> Tables:
-    """Read the tables of an SQLite file."""
+def _read_sqlite(path: Path) -> Schema:
+    """Return the schema of an SQLite file."""
     if not path.is_file():
         raise UsageError(
             f"{path}: no such database", "--schemas tables.json, or the folder of the databases"
         )
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as base:
-            rows = base.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             return {
-                name: [row[1] for row in base.execute(f'PRAGMA table_info("{name}")')]
-                for (name,) in rows
+                name: [column[1] for column in database.execute(f'PRAGMA table_info("{name}")')]
+                for (name,) in tables.fetchall()
             }
     except sqlite3.Error as error:
         raise UsageError(f"{path}: not readable as an SQLite database: {error}") from error

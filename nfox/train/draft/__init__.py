@@ -1,1 +1,1 @@
-"""A small draft model, distilled from its target."""
+"""Distillation of a small draft model from its target."""

@@ -1,105 +1,35 @@
-"""A draft model learns to say what its target would say, the whole distribution of it.
-
-What it is for says how good it is: of the tokens it drafts, the target accepts sum_x min(p, q) on
-average (Leviathan et al. 2023, arXiv 2211.17192, theorem 3.5).
-"""
+"""The learner of a draft model, which is trained to predict its target's distributions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from nfox.errors import UsageError
 from nfox.heads.base import IGNORE
 from nfox.models.transformers_target import TransformersTarget
-from nfox.train.data import rows as plain
+from nfox.train.data import rows as conversation_rows
+from nfox.train.draft.distillation import (
+    Distillation,
+    TargetDistribution,
+    coarse_log_probs,
+    divergence,
+)
 from nfox.train.learner import Batch, Learner
 
-Divergence = Literal["forward", "reverse", "tv"]
-"""KL(target || draft), KL(draft || target), or the total variation, which is 1 - alpha."""
 
-
-@dataclass(frozen=True)
-class Distillation:
-    """What a draft model learns by.
+class NumberedRows(Dataset[dict[str, Any]]):
+    """Rows with their index as `number`, by which the target's distributions are cached.
 
     Args:
-        divergence: from the target's distribution.
-        first_choice: what the cross-entropy with the target's likeliest token counts beside it.
-        kept: so many of the target's first choices at each place are kept, all others as one, and
-            later passes over the texts need no target; 0 asks it anew every time, for all.
-
-    Raises:
-        UsageError: if there are no such.
+        rows: the rows of tokens.
     """
 
-    divergence: Divergence = "forward"
-    first_choice: float = 0.0
-    kept: int = 0
-
-    def __post_init__(self) -> None:
-        if self.divergence not in get_args(Divergence):
-            known = ", ".join(get_args(Divergence))
-            raise UsageError(f"no divergence {self.divergence}", f"expected {known}")
-        if self.first_choice < 0 or self.kept < 0:
-            raise UsageError("the weight of the first choice and the kept ones are 0 or above")
-
-
-class Choices(NamedTuple):
-    """What a target says at places of a text.
-
-    Args:
-        tokens: [n, K] its first choices, the likeliest first; [n, 0] where all tokens are told.
-        chances: [n, K + 1] log-probabilities of these and of all others together, or [n, V].
-    """
-
-    tokens: Tensor
-    chances: Tensor
-
-
-def divergence(p: Tensor, q: Tensor, kind: Divergence) -> Tensor:
-    """Return [n] how far distributions are from each other.
-
-    Args:
-        p: [n, outcomes] log-probabilities of the target.
-        q: the same of the draft model.
-        kind: see `Divergence`.
-    """
-    if kind == "tv":
-        return (p.exp() - q.exp()).abs().sum(-1) / 2
-    first, second = (p, q) if kind == "forward" else (q, p)
-    return (first.exp() * (first - second)).sum(-1)
-
-
-def outcomes(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Return log-probabilities of all tokens [n, V]; of some and of all others [n, K + 1].
-
-    Args:
-        logits: [n, V].
-        tokens: [n, K]; [n, 0] for all.
-    """
-    if not tokens.shape[-1]:
-        return logits.log_softmax(-1)
-    whole = logits.logsumexp(-1, keepdim=True)
-    others = logits.scatter(-1, tokens, -torch.inf).logsumexp(-1, keepdim=True)
-    least = torch.finfo(torch.float16).min  # what is not there at all, as it is kept
-    return torch.cat([logits.gather(-1, tokens) - whole, (others - whole).clamp_min(least)], -1)
-
-
-class Numbered(Dataset[dict[str, Any]]):
-    """Rows that know their number.
-
-    Args:
-        rows: of tokens.
-    """
-
-    def __init__(self, rows: plain.Rows) -> None:
+    def __init__(self, rows: conversation_rows.Rows) -> None:
         self._rows = rows
 
     def __len__(self) -> int:
@@ -110,120 +40,147 @@ class Numbered(Dataset[dict[str, Any]]):
 
     @property
     def tokens(self) -> int | None:
-        """The number of different tokens, where that is known."""
+        """The number of tokens of all rows; None where rows are tokenised lazily."""
         return self._rows.tokens
 
 
 def collate(rows: Sequence[dict[str, Any]]) -> Batch:
-    """Return what `nfox.train.data.rows.collate` does, and `number` [B]."""
-    return {**plain.collate(rows), "number": torch.tensor([row["number"] for row in rows])}
+    """Return the batch of `nfox.train.data.rows.collate`, and `number` [B]."""
+    return {
+        **conversation_rows.collate(rows),
+        "number": torch.tensor([row["number"] for row in rows]),
+    }
 
 
 class DraftLearner(Learner):
-    """A draft model, whose weights are the parameters, and its target, which is frozen.
+    """A learner whose parameters are those of the draft model; the target is frozen.
 
     Args:
         draft: the draft model, float32 or wider.
-        target: that it is to foretell.
-        how: it learns.
+        target: the model whose distributions it learns.
+        distillation: the settings of the loss.
     """
 
     collate = staticmethod(collate)
 
     def __init__(
-        self, draft: TransformersTarget, target: TransformersTarget, how: Distillation
+        self, draft: TransformersTarget, target: TransformersTarget, distillation: Distillation
     ) -> None:
         super().__init__(target, target.dtype)
         target.model.requires_grad_(False)
         self.student = draft
-        self.how = how
-        self.common = min(draft.vocabulary_size, target.vocabulary_size)
+        self.distillation = distillation
+        self.shared_vocabulary = min(draft.vocabulary_size, target.vocabulary_size)
         # The weights alone, each once: embeddings may be the LM head too.
         self.draft = nn.ParameterList(draft.model.parameters())
-        self._known: dict[int, Choices] = {}
+        self._cache: dict[int, TargetDistribution] = {}
 
     @override
     def train(self, mode: bool = True) -> DraftLearner:
-        """The draft model's dropout follows."""
+        """Set the mode of the learner and of the draft model, which has dropout."""
         super().train(mode)
         self.student.model.train(mode)
         return self
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Compute activations twice instead of keeping them; see `TrainingArguments`."""
+        """Recompute the draft model's activations in the backward pass instead of keeping them.
+
+        Args:
+            options: transformers' `TrainingArguments.activation_checkpointing_kwargs`.
+        """
         self.student.model.activation_checkpointing_enable(**options)
 
     @override
-    def places(self, inputs: Batch) -> int:
-        """Tokens that are learned."""
+    def label_count(self, inputs: Batch) -> int:
         return int((inputs["labels"][:, 1:] != IGNORE).sum())
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, number: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of a batch, a mean over the places before labels, and numbers to log.
+        """Return the loss of a batch, a mean over the positions before labels, and numbers to log.
 
         Args:
-            input_ids: [B, T], padded on the right.
+            input_ids: [B, T] token ids, padded on the right.
             attention_mask: [B, T], 0 where padded.
-            labels: [B, T], IGNORE where nothing is learned.
-            number: [B] of the texts, which names them among those whose choices are kept.
+            labels: [B, T] the token ids that are learned, IGNORE elsewhere.
+            number: [B] the indices of the rows, by which the target's distributions are cached.
         """
         learned = labels != IGNORE
         learned[:, 0] = False
-        before = learned.roll(-1, 1)
-        said = self._choices(input_ids, before, number)
-        with self.rounding():
+        predicting = learned.roll(-1, 1)  # the positions whose next token is learned
+        teacher = self._target_distribution(input_ids, predicting, number)
+        with self.autocast():
             hidden = self.student.hidden_states(input_ids, gradient=True)
-            logits = self.student.unembed(hidden[before])[:, : self.common]
-            p, q = said.chances.to(logits.dtype), outcomes(logits, said.tokens)
-        loss = divergence(p, q, self.how.divergence)
-        first = p[:, : said.tokens.shape[1] or None].argmax(-1)
-        if self.how.first_choice:
-            loss = loss - self.how.first_choice * q.gather(-1, first[:, None])[:, 0]
+            logits = self.student.unembed(hidden[predicting])[:, : self.shared_vocabulary]
+            p = teacher.log_probs.to(logits.dtype)
+            q = coarse_log_probs(logits, teacher.tokens)
+        loss = divergence(p, q, self.distillation.divergence)
+        top1 = p[:, : teacher.tokens.shape[1] or None].argmax(-1)
+        if self.distillation.top1_weight:
+            loss = loss - self.distillation.top1_weight * q.gather(-1, top1[:, None])[:, 0]
         mean = loss.sum() / max(len(loss), 1)
-        return mean, _numbers(p, q.detach(), first, logits.detach(), said.tokens)
+        return mean, _acceptance(p, q.detach(), top1, logits.detach(), teacher.tokens)
 
-    def _choices(self, ids: Tensor, before: Tensor, number: Tensor) -> Choices:
-        """Return what the target says at some places of texts, from memory where it was kept."""
-        if not (self.how.kept and self.training):
-            return self._asked(ids, before, 0)
-        count = min(self.how.kept, self.common - 1)
+    def _target_distribution(
+        self, ids: Tensor, predicting: Tensor, number: Tensor
+    ) -> TargetDistribution:
+        """Return the target's distributions at n positions of a batch, from the cache where it is
+        used.
+
+        Args:
+            ids: [B, T] token ids.
+            predicting: [B, T] bool, n of them True.
+            number: [B] the indices of the rows.
+        """
+        if not (self.distillation.cached_top_k and self.training):
+            return self._compute_distribution(ids, predicting, 0)
         numbers = number.tolist()
-        missing = [i for i, name in enumerate(numbers) if name not in self._known]
+        missing = [row for row, name in enumerate(numbers) if name not in self._cache]
         if missing:
-            found = self._asked(ids[missing], before[missing], count)
-            sizes = before[missing].sum(1).tolist()
-            small = torch.int16 if self.common <= 1 << 15 else torch.int32
-            parts = [
-                torch.split(found.tokens.to("cpu", small), sizes),
-                torch.split(found.chances.to("cpu", torch.float16), sizes),
-            ]
-            for i, *own in zip(missing, *parts, strict=True):
-                self._known[numbers[i]] = Choices(*(part.clone() for part in own))
-        kept = [self._known[name] for name in numbers]
-        tokens = torch.cat([choices.tokens for choices in kept])
-        chances = torch.cat([choices.chances.float() for choices in kept])
-        return Choices(tokens.long().to(ids.device), chances.to(ids.device))
+            top_k = min(self.distillation.cached_top_k, self.shared_vocabulary - 1)
+            computed = self._compute_distribution(ids[missing], predicting[missing], top_k)
+            sizes = predicting[missing].sum(1).tolist()
+            token_dtype = torch.int16 if self.shared_vocabulary <= 1 << 15 else torch.int32
+            tokens = torch.split(computed.tokens.to("cpu", token_dtype), sizes)
+            log_probs = torch.split(computed.log_probs.to("cpu", torch.float16), sizes)
+            for row, *parts in zip(missing, tokens, log_probs, strict=True):
+                self._cache[numbers[row]] = TargetDistribution(*(part.clone() for part in parts))
+        cached = [self._cache[name] for name in numbers]
+        return TargetDistribution(
+            torch.cat([row.tokens for row in cached]).long().to(ids.device),
+            torch.cat([row.log_probs.float() for row in cached]).to(ids.device),
+        )
 
     @torch.no_grad()
-    def _asked(self, ids: Tensor, before: Tensor, count: int) -> Choices:
-        """Ask the target; for `count` of its first choices, 0 for all."""
-        with torch.autocast(self.target.output_device.type, enabled=False):  # as it will be
+    def _compute_distribution(
+        self, ids: Tensor, predicting: Tensor, top_k: int
+    ) -> TargetDistribution:
+        """Compute the target's distributions, over the `top_k` likeliest tokens or, for 0, all."""
+        # Without autocast, as the target computes when it serves.
+        with torch.autocast(self.target.output_device.type, enabled=False):
             hidden = self.target.hidden_states(ids)
-            logits = self.target.unembed(hidden[before.to(hidden.device)])
-        logits = logits[:, : self.common].to(ids.device)
-        tokens = logits.topk(count).indices
-        return Choices(tokens, outcomes(logits, tokens))
+            logits = self.target.unembed(hidden[predicting.to(hidden.device)])
+        logits = logits[:, : self.shared_vocabulary].to(ids.device)
+        tokens = logits.topk(top_k).indices
+        return TargetDistribution(tokens, coarse_log_probs(logits, tokens))
 
 
 @torch.no_grad()
-def _numbers(
-    p: Tensor, q: Tensor, first: Tensor, logits: Tensor, tokens: Tensor
+def _acceptance(
+    p: Tensor, q: Tensor, top1: Tensor, logits: Tensor, tokens: Tensor
 ) -> dict[str, float]:
-    """Return how often drafts are accepted; with kept choices the first is an upper bound."""
+    """Return the shares of drafted tokens that the target accepts: "alpha" when both models sample,
+    an upper bound where only the likeliest tokens are known, and "agreement" when both are greedy.
+
+    Args:
+        p: [n, outcomes] log-probabilities of the target.
+        q: [n, outcomes] log-probabilities of the draft model.
+        top1: [n] the target's likeliest outcome.
+        logits: [n, V] logits of the draft model.
+        tokens: [n, K] the token ids of the outcomes; [n, 0] where these are all tokens.
+    """
     count = max(len(p), 1)
-    wanted = tokens.gather(-1, first[:, None])[:, 0] if tokens.shape[-1] else first
+    target_tokens = tokens.gather(-1, top1[:, None])[:, 0] if tokens.shape[-1] else top1
     accepted = torch.minimum(p.exp(), q.exp()).sum()
-    agreed = (logits.argmax(-1) == wanted).sum()
+    agreed = (logits.argmax(-1) == target_tokens).sum()
     return {"alpha": float(accepted) / count, "agreement": float(agreed) / count}

@@ -1,1 +1,1 @@
-"""Heads on a frozen base, or together with it."""
+"""Heads that are trained on a frozen base, or jointly with it."""

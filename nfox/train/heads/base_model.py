@@ -1,4 +1,4 @@
-"""A base that is trained with its heads: by a LoRA on all its linear layers, or whole."""
+"""The trained weights of a base: a LoRA adapter on all its linear layers, or all its weights."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from transformers.pytorch_utils import Conv1D
 
 from nfox.errors import UsageError
 from nfox.models.transformers_target import TransformersTarget
-from nfox.train.heads.joint_options import Joint
+from nfox.train.heads.joint_training import JointTraining
 
 ADAPTER, WHOLE = "adapter", "base"
-"""Folders beside the heads: of the adapter in peft's layout, of the whole base."""
+"""Folders in the output folder: of the adapter in peft's layout, of the base with all weights."""
 
 
 class TrainedBase:
-    """What is learned of a base. The target goes on as the adapted one.
+    """The weights of a base that are trained; from here on the target is the adapted model.
 
     Args:
-        target: frozen; with adapters put into its model here, or with all its weights unfrozen.
-        joint: how; its base is not frozen.
+        target: a frozen target; adapters are put into its model, or all its weights unfrozen.
+        joint: the settings of the base's training, whose `base` is not "frozen".
 
     Attributes:
-        weights: that are trained.
+        weights: the weights that are trained.
     """
 
-    def __init__(self, target: TransformersTarget, joint: Joint) -> None:
+    def __init__(self, target: TransformersTarget, joint: JointTraining) -> None:
         self.target = target
         self._adapted: Any = None
         if joint.base == "lora":
@@ -41,8 +41,8 @@ class TrainedBase:
         self.weights = [w for w in target.model.parameters() if w.requires_grad]
 
     @contextmanager
-    def untouched(self) -> Iterator[None]:
-        """Let the target be what it was before: without adapters, without dropout."""
+    def without_adapters(self) -> Iterator[None]:
+        """Let the target compute without its adapters, without dropout and without gradients."""
         model: Any = self.target.model
         training = model.training
         model.eval()
@@ -53,12 +53,12 @@ class TrainedBase:
             model.train(training)
 
     def write(self, folder: Path, tokenizer: Any, dtype: torch.dtype) -> None:
-        """Write what was learned; a whole base is then of this dtype.
+        """Write the adapter, or the whole base, which is converted to `dtype` in memory too.
 
         Args:
-            folder: of the heads.
-            tokenizer: goes with a whole base.
-            dtype: of a whole base; adapters stay float32.
+            folder: the output folder of the training.
+            tokenizer: the base's tokenizer, which is written with a whole base.
+            dtype: the dtype of a whole base; adapters stay float32.
         """
         if self._adapted is not None:
             # Else peft would add the base's own LM head, which did not change.
@@ -69,23 +69,26 @@ class TrainedBase:
 
 
 def keep_unpacked(target: TransformersTarget) -> None:
-    """Keep 4 bit layers from packing their weights for the CPU, which would be for good.
+    """Keep 4 bit layers from packing their weights for the CPU, which cannot be undone.
 
-    bitsandbytes does so at the first forward in evaluation mode; gradients are wrong from then on.
+    bitsandbytes packs at the first forward in evaluation mode; gradients are wrong from then on.
 
     Args:
-        target: just loaded.
+        target: a target that has not computed anything yet.
     """
     for module in target.model.modules():
-        if hasattr(module, _PACKS):
-            setattr(module, _PACKS, False)
+        if hasattr(module, _PACKS_FOR_CPU):
+            setattr(module, _PACKS_FOR_CPU, False)
 
 
-_PACKS = "support_avx512bf16_for_cpu"  # of `Linear4bit`; some versions have it
+_PACKS_FOR_CPU = "support_avx512bf16_for_cpu"  # an attribute of `Linear4bit` in some versions
 
 
-def _adapt(target: TransformersTarget, joint: Joint) -> Any:
-    """Put a LoRA into a target's model; it changes nothing yet: one of its factors is 0."""
+def _adapt(target: TransformersTarget, joint: JointTraining) -> Any:
+    """Put LoRA adapters into a target's model and return peft's wrapper of it.
+
+    The model's output is unchanged at first, since one factor of each adapter is 0.
+    """
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -93,21 +96,24 @@ def _adapt(target: TransformersTarget, joint: Joint) -> Any:
         r=joint.rank,
         lora_alpha=joint.alpha,
         lora_dropout=joint.dropout,
-        target_modules=_linear(target.model),
+        target_modules=_linear_layers(target.model),
     )
     with warnings.catch_warnings():
-        # Some layers of GPT-2 have their weights the other way round: peft sees it, and says so.
+        # Some layers of GPT-2 have transposed weights, of which peft takes note with a warning.
         warnings.filterwarnings("ignore", "fan_in_fan_out")
         adapted = get_peft_model(target.model, config)
     target.model.train(target.model.training)  # new layers come in training mode
     return adapted
 
 
-def _linear(model: Any) -> list[str]:
-    """Return the names of all linear layers, by their last parts where these say enough.
+def _linear_layers(model: Any) -> list[str]:
+    """Return the names of all linear layers, or their last parts where these identify them.
 
-    The LM head is one of them, unless its weights are those of the embeddings: what is merged into
-    the one would change the other.
+    The LM head is one of them, unless its weights are those of the embeddings: an adapter merged
+    into the one would change the other.
+
+    Raises:
+        UsageError: if the model has no linear layer.
     """
     head = model.get_output_embeddings()
     tied = head.weight is model.get_input_embeddings().weight
@@ -118,5 +124,5 @@ def _linear(model: Any) -> list[str]:
     ]
     if not names:
         raise UsageError("the base has no linear layer to adapt", "train it whole, or heads only")
-    lasts = {name.rpartition(".")[2] for name in names}
-    return names if any(last.isdigit() for last in lasts) else sorted(lasts)
+    last_parts = {name.rpartition(".")[2] for name in names}
+    return names if any(part.isdigit() for part in last_parts) else sorted(last_parts)

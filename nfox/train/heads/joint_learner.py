@@ -1,4 +1,4 @@
-"""Heads and their base learn together: the base's own loss, and a share of the heads'."""
+"""Joint training of heads and their base: the base's own loss, and a share of the heads' loss."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from typing_extensions import override
 from nfox.heads.base import IGNORE, Heads, Text, cross_entropy
 from nfox.models.transformers_target import TransformersTarget
 from nfox.train.heads.base_model import TrainedBase
-from nfox.train.heads.joint_options import Joint
+from nfox.train.heads.joint_training import JointTraining
 from nfox.train.heads.learner import HeadsLearner
 
 
 class JointLearner(HeadsLearner):
-    """Heads and what is trained of their base, which are its parameters.
+    """A learner whose parameters are the heads and the trained weights of their base.
 
     Cai et al. 2024 (arXiv 2401.10774), Medusa-2.
 
     Args:
-        heads: to be trained.
+        heads: the heads to train.
         target: their base.
-        own_labels: the heads learn the target's own choices, as it makes them by now.
-        joint: how; the base is not frozen.
-        dtype: that a float32 base is computed in.
+        target_labels: train the heads on the tokens that the target itself chooses at the current
+            step, not on those of the data.
+        joint: the settings of the base's training; the base is not frozen.
+        dtype: the dtype that a float32 base computes in.
     """
 
     def __init__(
@@ -34,53 +35,59 @@ class JointLearner(HeadsLearner):
         heads: Heads,
         target: TransformersTarget,
         *,
-        own_labels: bool = False,
-        joint: Joint,
+        target_labels: bool = False,
+        joint: JointTraining,
         dtype: torch.dtype,
     ) -> None:
-        super().__init__(heads, target, own_labels=own_labels, joint=joint)
+        super().__init__(heads, target, target_labels=target_labels, joint=joint)
         self.dtype = dtype
-        self.trained = TrainedBase(target, joint)
+        self.trained_base = TrainedBase(target, joint)
         # The weights alone: with the model itself, checkpoints would hold all that is frozen too.
-        self.base = nn.ParameterList(self.trained.weights)
+        self.base = nn.ParameterList(self.trained_base.weights)
 
     @override
     def train(self, mode: bool = True) -> JointLearner:
-        """The target's dropout follows."""
+        """Set the mode of the learner and of the target's model, which has dropout."""
         super().train(mode)
         self.target.model.train(mode)
         return self
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Compute the base's activations twice instead of keeping them; see `TrainingArguments`."""
+        """Recompute the base's activations in the backward pass instead of keeping them.
+
+        Args:
+            options: transformers' `TrainingArguments.activation_checkpointing_kwargs`.
+        """
         self.target.model.activation_checkpointing_enable(**options)
 
     @override
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        with self.rounding():
+        with self.autocast():
             text = self.read(input_ids, labels)
-            own = self.divergence(text) if self.joint.self_distillation else self.surprise(text)
-            heads, numbers = self.heads.loss(
-                self.chosen(text) if self.own_labels else text, self.target
+            base_loss = (
+                self.divergence(text) if self.joint.self_distillation else self.base_loss(text)
+            )
+            heads_loss, numbers = self.heads.loss(
+                self.with_target_labels(text) if self.target_labels else text, self.target
             )
         weight = self.joint.heads_weight(self.progress)
-        numbers |= {"base_loss": float(own.detach()), "heads_loss": float(heads.detach())}
-        return own + weight * heads, numbers | {"heads_weight": weight}
+        losses = {"base_loss": float(base_loss.detach()), "heads_loss": float(heads_loss.detach())}
+        return base_loss + weight * heads_loss, numbers | losses | {"heads_weight": weight}
 
-    def surprise(self, text: Text) -> Tensor:
-        """Return the mean cross-entropy of what the base says over the labels."""
+    def base_loss(self, text: Text) -> Tensor:
+        """Return the mean cross-entropy of the base's predictions with the labels, in nats."""
         labels = text.labels[:, 1:]
         learned = labels != IGNORE
         return cross_entropy(self.target.unembed(text.hidden[:, :-1][learned]), labels[learned])
 
     def divergence(self, text: Text) -> Tensor:
-        """Return the mean over the labelled places of KL(base as it was || base as it is)."""
+        """Return the mean over labels of KL(base without adapters || base with them), in nats."""
         learned = text.labels[:, 1:] != IGNORE
-        said = self.target.unembed(text.hidden[:, :-1][learned]).log_softmax(-1)
-        with self.trained.untouched():
+        student = self.target.unembed(text.hidden[:, :-1][learned]).log_softmax(-1)
+        with self.trained_base.without_adapters():
             hidden = self.target.hidden_states(text.ids)[:, :-1][learned.to(text.hidden.device)]
-            meant = self.target.unembed(hidden).log_softmax(-1)
-        total = functional.kl_div(said, meant, log_target=True, reduction="sum")
+            teacher = self.target.unembed(hidden).log_softmax(-1)
+        total = functional.kl_div(student, teacher, log_target=True, reduction="sum")
         return total / learned.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Heads are trained, with a frozen target that reads the texts for them as they come."""
+"""Training of heads on a frozen target, which reads every batch for them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from typing_extensions import override
 from nfox.heads.base import IGNORE, Heads, Text, measure_accuracy
 from nfox.models.transformers_target import TransformersTarget
 from nfox.train.data.rows import Row, collate
-from nfox.train.heads.joint_options import Joint
-from nfox.train.learner import ROWS, Batch, Learner
-from nfox.train.metrics import Measured
+from nfox.train.heads.joint_training import JointTraining
+from nfox.train.learner import LOGIT_ROWS, Batch, Learner
+from nfox.train.metrics import HeadsAccuracy
 
 
 class HeadsLearner(Learner):
-    """Heads and the target they learn from; only the heads are parameters of it.
+    """A learner whose parameters are the heads alone.
 
     Args:
-        heads: to be trained; moved to where the target's hidden states come out.
-        target: frozen here.
-        own_labels: learn the target's own choices at the labelled places, not the tokens there.
-        joint: how heads and base are trained; here the base is frozen.
+        heads: the heads to train; they are moved to the device of the target's hidden states.
+        target: the target, whose weights are frozen here.
+        target_labels: learn the tokens that the target itself chooses at the labelled positions,
+            not those of the data.
+        joint: the settings of joint training; here the base is frozen.
     """
 
     collate = staticmethod(collate)
@@ -36,77 +37,86 @@ class HeadsLearner(Learner):
         heads: Heads,
         target: TransformersTarget,
         *,
-        own_labels: bool = False,
-        joint: Joint | None = None,
+        target_labels: bool = False,
+        joint: JointTraining | None = None,
     ) -> None:
         super().__init__(target, target.dtype)
         target.model.requires_grad_(False)
-        wide = torch.promote_types(target.dtype, torch.float32)
-        self.heads = heads.to(target.output_device, wide)
-        self.own_labels = own_labels
-        self.joint = joint or Joint()
+        dtype = torch.promote_types(target.dtype, torch.float32)
+        self.heads = heads.to(target.output_device, dtype)
+        self.target_labels = target_labels
+        self.joint = joint or JointTraining()
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Do nothing: a frozen base keeps no activations, and heads have few."""
+        """Do nothing, since a frozen base keeps no activations, and heads have few."""
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of a batch, a mean over its labels, and numbers to log.
+        """Return the heads' loss on a batch, a mean over its labels, and numbers to log.
 
         Args:
-            input_ids: [B, T], padded on the right.
+            input_ids: [B, T] token ids, padded on the right.
             attention_mask: [B, T], 0 where padded; the Trainer counts tokens by it.
-            labels: [B, T], the tokens that are learned, IGNORE elsewhere.
+            labels: [B, T] the token ids that are learned, IGNORE elsewhere.
         """
         text = self.read(input_ids, labels)
-        with self.rounding():
-            return self.heads.loss(self.chosen(text) if self.own_labels else text, self.target)
+        with self.autocast():
+            return self.heads.loss(
+                self.with_target_labels(text) if self.target_labels else text, self.target
+            )
 
     def read(self, input_ids: Tensor, labels: Tensor) -> Text:
-        """Let the target read a batch."""
+        """Return a batch with the target's hidden states.
+
+        Args:
+            input_ids: [B, T] token ids.
+            labels: [B, T] the token ids that are learned, IGNORE elsewhere.
+        """
         hidden = self.target.hidden_states(input_ids, gradient=self.joint.base != "frozen")
         return Text(input_ids.to(hidden.device), hidden, labels.to(hidden.device))
 
     @torch.no_grad()
-    def chosen(self, text: Text) -> Text:
-        """Return a text whose labels are what the target says at the labelled places."""
+    def with_target_labels(self, text: Text) -> Text:
+        """Return the text with the target's likeliest tokens in the place of its labels."""
         labels = torch.full_like(text.labels, IGNORE)
         learned = text.labels[:, 1:] != IGNORE
-        before = text.hidden[:, :-1][learned]
-        choices = [self.target.unembed(part).argmax(-1) for part in torch.split(before, ROWS)]
-        labels[:, 1:][learned] = torch.cat(choices) if choices else labels.new_empty(0)
+        states = text.hidden[:, :-1][learned]
+        tokens = [self.target.unembed(part).argmax(-1) for part in torch.split(states, LOGIT_ROWS)]
+        labels[:, 1:][learned] = torch.cat(tokens) if tokens else labels.new_empty(0)
         return replace(text, labels=labels, chosen=True)
 
     @override
-    def places(self, inputs: Batch) -> int:
-        """Labels."""
+    def label_count(self, inputs: Batch) -> int:
         return int((inputs["labels"] != IGNORE).sum())
 
     @override
-    def quick(self) -> tuple[list[nn.Parameter], float]:
-        """The heads."""
-        return list(self.heads.parameters()), self.joint.heads_rate
+    def fast_parameters(self) -> tuple[list[nn.Parameter], float]:
+        """Return the heads' parameters, and their learning rate divided by the base's."""
+        return list(self.heads.parameters()), self.joint.effective_lr_multiplier
 
     @override
-    def measure(self, rows: Dataset[Row], batch: int = 4, width: int = 10) -> Measured:
-        """Args:
-        rows: of tokens.
-        batch: rows at a time.
-        width: guesses for each depth.
+    def measure(self, rows: Dataset[Row], batch: int = 4, width: int = 10) -> HeadsAccuracy:
+        """Return the heads' loss and their accuracy against the target's own tokens.
+
+        Args:
+            rows: the rows of tokens to measure on.
+            batch: the number of rows that are computed at a time.
+            width: the number of guesses of each head that are compared.
         """
-        total, places = 0.0, 0
+        total, label_count = 0.0, 0
 
         def texts(batches: Iterator[Batch]) -> Iterator[Text]:
-            nonlocal total, places
+            nonlocal total, label_count
             for inputs in batches:
-                text, count = self.read(inputs["input_ids"], inputs["labels"]), self.places(inputs)
-                own = self.chosen(text)
-                loss, _ = self.heads.loss(own if self.own_labels else text, self.target)
-                total, places = total + float(loss) * count, places + count
-                yield own
+                count = self.label_count(inputs)
+                text = self.read(inputs["input_ids"], inputs["labels"])
+                relabelled = self.with_target_labels(text)
+                loss, _ = self.heads.loss(relabelled if self.target_labels else text, self.target)
+                total, label_count = total + float(loss) * count, label_count + count
+                yield relabelled
 
-        with self.measuring(rows, batch) as batches:
+        with self.evaluation_batches(rows, batch) as batches:
             width = min(width, self.target.vocabulary_size)
             accuracy = measure_accuracy(self.heads, self.target, texts(batches), width)
-        return Measured(total / max(places, 1), accuracy, places)
+        return HeadsAccuracy(total / max(label_count, 1), accuracy, label_count)

@@ -1,8 +1,7 @@
-"""Who answers a dataset's questions: a model in this process."""
+"""Answers to the questions of a dataset from a model in this process."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,40 +14,28 @@ from nfox.models.options import LoadedModel
 from nfox.models.prompt import stop_ids_of
 from nfox.text.messages import Message
 from nfox.text.template import Template
-
-Answers = list[Message | str]
-"""One for each conversation; where it could not be answered, why, in one line."""
-
-EMPTY = "the reply is empty"
-
-
-class Answerer(ABC):
-    """Whoever answers the last message of many conversations at once."""
-
-    @abstractmethod
-    def answer(self, asked: Sequence[Sequence[Message]]) -> Answers:
-        """Return the reply to each, or why there is none."""
+from nfox.train.data.answerer import EMPTY_REPLY, Answerer, Answers
 
 
 @dataclass
-class Local(Answerer):
-    """A model in this process; batches are decoded by transformers' generate.
+class LocalAnswerer(Answerer):
+    """Answers by batches that a model in this process decodes, by transformers' `generate`.
 
     Args:
         model: the target.
-        template: renders the conversations.
-        max_new_tokens: of a reply.
-        temperature: 0 takes the likeliest token.
+        template: the template that renders the conversations.
+        max_new_tokens: the maximum number of tokens of a reply.
+        temperature: the sampling temperature; 0 takes the likeliest token.
 
     Raises:
-        UsageError: if such a reply leaves no room for any question.
+        UsageError: if a reply of `max_new_tokens` leaves no room for a question in the context.
     """
 
     model: LoadedModel
     template: Template
     max_new_tokens: int = 512
     temperature: float = 0.0
-    _ends: frozenset[int] = field(init=False)
+    _stop_ids: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
         context = self.model.target.max_context
@@ -58,17 +45,16 @@ class Local(Answerer):
                 f"{self.model.name} has a context of {context} tokens",
                 "choose a smaller --max-new-tokens",
             )
-        self._ends = stop_ids_of(self.model, self.template)
+        self._stop_ids = stop_ids_of(self.model, self.template)
 
     @override
-    def answer(self, asked: Sequence[Sequence[Message]]) -> Answers:
-        """A batch too large for the memory is halved."""
-        prompts = [self._prompt(messages) for messages in asked]
-        decoded = iter(self._decode([ids for ids in prompts if not isinstance(ids, str)]))
-        return [ids if isinstance(ids, str) else self._message(next(decoded)) for ids in prompts]
+    def answer(self, conversations: Sequence[Sequence[Message]]) -> Answers:
+        prompts = [self._prompt(messages) for messages in conversations]
+        replies = iter(self._decode([ids for ids in prompts if not isinstance(ids, str)]))
+        return [ids if isinstance(ids, str) else self._message(next(replies)) for ids in prompts]
 
     def _prompt(self, messages: Sequence[Message]) -> list[int] | str:
-        """Return the ids of a prompt, or why it cannot be asked."""
+        """Return the token ids of a prompt, or a line that says why it cannot be answered."""
         try:
             ids: list[int] = (
                 self.model.tokenizer(messages[-1].content).input_ids  # see `Engine`
@@ -83,6 +69,10 @@ class Local(Answerer):
         return f"{len(ids)} tokens and {self.max_new_tokens} new ones: {context} is the context"
 
     def _decode(self, prompts: list[list[int]]) -> list[list[int] | None]:
+        """Return the token ids of each reply, None where memory was lacking even for it alone.
+
+        A batch too large for the memory is halved.
+        """
         if not prompts:
             return []
         try:
@@ -95,10 +85,10 @@ class Local(Answerer):
 
     @torch.inference_mode()
     def _generate(self, prompts: list[list[int]]) -> list[list[int] | None]:
-        """Return the ids of each reply, what ends it left out."""
-        target, ends = self.model.target, sorted(self._ends)
+        """Return the token ids of each reply, without the stop token."""
+        target, stops = self.model.target, sorted(self._stop_ids)
         width = max(map(len, prompts))
-        pad = ends[0] if ends else 0
+        pad = stops[0] if stops else 0
         ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
         sampling: dict[str, Any] = {"do_sample": self.temperature > 0}
@@ -108,26 +98,30 @@ class Local(Answerer):
             input_ids=ids.to(target.device),
             attention_mask=mask.to(target.device),
             max_new_tokens=self.max_new_tokens,
-            eos_token_id=ends or None,
+            eos_token_id=stops or None,
             pad_token_id=pad,
             **sampling,
         )
-        begin = (
-            1 if target.is_encoder_decoder else width
-        )  # a decoder of its own starts with one token
-        return [self._until_end(row) for row in rows[:, begin:].tolist()]
+        # The decoder of an encoder-decoder model starts with one token, not with the prompt.
+        start = 1 if target.is_encoder_decoder else width
+        return [self._until_stop(row) for row in rows[:, start:].tolist()]
 
-    def _until_end(self, row: list[int]) -> list[int]:
-        end = next((place for place, token in enumerate(row) if token in self._ends), len(row))
-        return row[:end]
+    def _until_stop(self, ids: list[int]) -> list[int]:
+        """Return the token ids before the first stop token."""
+        stops = (position for position, token in enumerate(ids) if token in self._stop_ids)
+        return ids[: next(stops, len(ids))]
 
     def _message(self, ids: list[int] | None) -> Message | str:
-        """Return a reply, or why there is none; without ids memory was lacking."""
+        """Return the reply of some token ids, or a line that says why there is none.
+
+        Args:
+            ids: the token ids; None where memory was lacking.
+        """
         if ids is None:
             return "out of memory"
         text = self.model.tokenizer.decode(ids, skip_special_tokens=True)
         cuts = [text.find(stop) for stop in self.template.stop_strings if stop in text]
-        kept = text[: min(cuts)].strip() if cuts else text.strip()
-        if not kept:
-            return EMPTY
-        return Message("assistant", kept, None if cuts else tuple(ids))
+        content = text[: min(cuts)].strip() if cuts else text.strip()
+        if not content:
+            return EMPTY_REPLY
+        return Message("assistant", content, None if cuts else tuple(ids))
