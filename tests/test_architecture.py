@@ -106,6 +106,19 @@ def test_every_row_is_of_packages_that_there_are() -> None:
     assert set(HEIGHTS) == set(map(package_of, MODULES))
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if package_of(name) == "decoding"])
+def test_the_papers_need_torch_and_nothing_else_that_is_installed(name: str) -> None:
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            roots = {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            roots = {(node.module or "").partition(".")[0]}
+        else:
+            continue
+        foreign = roots - sys.stdlib_module_names - {"nfox", "torch", "typing_extensions"}
+        assert not foreign, f"{name} imports {foreign}"
+
+
 LONGEST_FILE, LONGEST_FUNCTION = 230, 40  # lines
 
 LONG = {
