@@ -25,7 +25,7 @@ def model_facts(model: ModelArguments) -> dict[str, Any]:
         "revision": model.revision,
         "dtype": model.dtype,
         "max_context": model.max_context,
-        "quantisation": "4bit" if model.load_in_4bit else "8bit" if model.load_in_8bit else None,
+        "quantisation": model.quantisation,
     }
 
 

@@ -11,14 +11,13 @@ import typer
 
 from nfox.drafters import names, plain
 from nfox.errors import ModelError, UsageError
-from nfox.models.options import LoadProgress
+from nfox.models.options import LoadProgress, ModelOptions
 
 from .display.progress import NO_PROGRESS, loading_display
 from .options.groups import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
-    from nfox.models.options import ModelOptions, Quantisation
     from nfox.reply import Settings
 
 
@@ -35,9 +34,7 @@ def check(model: ModelArguments, method: MethodArguments) -> None:
     if method.method is not None and method.method not in names():
         raise UsageError(f"unknown method {method.method!r}", f"available: {', '.join(names())}")
     _method_options(method)
-    _memory_limits(model)
-    _quantisation(model.load_in_4bit, model.load_in_8bit)
-    _quantisation(model.draft_load_in_4bit, model.draft_load_in_8bit)
+    _model_options(model)
     _check_rule_options(method, "rejection", "lenience")
     _check_rule_options(method, "typical", "epsilon", "delta")
     if model.conv_template is not None:
@@ -112,18 +109,15 @@ def load_plain(model: ModelArguments) -> Engine:
 def make_settings(method: MethodArguments, generation: GenerationArguments) -> Settings:
     """Return the settings that the options ask for: sampling, acceptance and a reply's end."""
     from nfox.decoding.sampling import Sampling
-    from nfox.reply import Settings
+    from nfox.reply import SAMPLING_FIELDS, Settings
 
     return Settings(
-        sampling=replace(Sampling(), **_options_set(generation, *_SAMPLING)),
+        sampling=replace(Sampling(), **_options_set(generation, *SAMPLING_FIELDS)),
         accept=method.accept,
         max_new_tokens=generation.max_new_tokens,
         stop=tuple(generation.stop),
         **_options_set(method, "lenience", "epsilon", "delta"),
     )
-
-
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 
 
 def _options_set(group: object, *fields: str) -> dict[str, Any]:
@@ -137,19 +131,22 @@ def _with_model_sampling(engine: Engine, generation: GenerationArguments) -> Set
     options that the person has set.
     """
     from nfox.models.generation_config import sampling_of
+    from nfox.reply import SAMPLING_FIELDS
 
     sampling = sampling_of(engine.model.target.model.generation_config)
-    sampling = replace(sampling, **_options_set(generation, *_SAMPLING))
+    sampling = replace(sampling, **_options_set(generation, *SAMPLING_FIELDS))
     return replace(engine.settings, sampling=sampling)
 
 
 def _model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
-    """Return how the target is loaded, and how a draft model is loaded."""
-    from nfox.models.options import ModelOptions
+    """Return how the target is loaded, and how a draft model is loaded.
 
+    Raises:
+        UsageError: if options contradict each other, or a limit of memory is malformed.
+    """
     target = ModelOptions(
         dtype=model.dtype,
-        quantisation=_quantisation(model.load_in_4bit, model.load_in_8bit),
+        quantisation=model.quantisation,
         attn=model.attn,
         device=model.device,
         device_map=model.device_map,
@@ -159,14 +156,7 @@ def _model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
         trust_remote_code=model.trust_remote_code,
         adapter=model.adapter,
     )
-    drafting = _quantisation(model.draft_load_in_4bit, model.draft_load_in_8bit)
-    return target, replace(target.for_draft(), quantisation=drafting)
-
-
-def _quantisation(load_in_4bit: bool, load_in_8bit: bool) -> Quantisation | None:
-    if load_in_4bit and load_in_8bit:
-        raise UsageError("4 bit and 8 bit at once", "choose one of the two")
-    return "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
+    return target, replace(target.for_draft(), quantisation=model.draft_quantisation)
 
 
 def _parse_pairs(texts: list[str], option: str) -> dict[str, str]:

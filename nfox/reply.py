@@ -80,12 +80,14 @@ class Settings:
             UsageError: for a name that there is not, or a value of another type or range.
         """
         changes = {name: _checked(name, value) for name, value in changes.items()}
-        drawn = {name: changes.pop(name) for name in _OF_SAMPLING & changes.keys()}
+        drawn = {name: changes.pop(name) for name in SAMPLING_FIELDS & changes.keys()}
         sampling = replace(changes.pop("sampling", self.sampling), **drawn)
         return replace(self, sampling=sampling, **changes)
 
 
-_OF_SAMPLING = {field.name for field in fields(Sampling)}
+SAMPLING_FIELDS = frozenset(field.name for field in fields(Sampling))
+"""The names of the settings that are fields of `Sampling`."""
+
 _DEFAULTS = {
     field.name: getattr(values, field.name)
     for values in (Settings(), Sampling())

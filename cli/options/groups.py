@@ -13,6 +13,7 @@ import typer
 
 from nfox.drafters import names
 from nfox.errors import UsageError
+from nfox.models.options import Quantisation, choose_quantisation
 from nfox.version import __version__
 
 from .dataclass_options import option, split_variable
@@ -93,6 +94,16 @@ class ModelArguments:
     system: Annotated[
         Text, _model("Replaces the system message.", "--system", "--conv-system-msg", "-s")
     ] = None
+
+    @property
+    def quantisation(self) -> Quantisation | None:
+        """The quantisation of the model."""
+        return choose_quantisation(self.load_in_4bit, self.load_in_8bit)
+
+    @property
+    def draft_quantisation(self) -> Quantisation | None:
+        """The quantisation of the draft model."""
+        return choose_quantisation(self.draft_load_in_4bit, self.draft_load_in_8bit)
 
     def __post_init__(self) -> None:
         if self.cllm_type is None:

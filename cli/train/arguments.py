@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from nfox.errors import UsageError
 from nfox.models.devices import best_device, cpu_computes_bfloat16
-from nfox.models.options import ModelOptions
+from nfox.models.options import ModelOptions, choose_quantisation
 from nfox.train.job import Job
 
 from .cllm import ConsistencyKind
@@ -174,11 +174,9 @@ def _refuse_missing(method: str, typed: Container[str]) -> None:
 
 def _common_fields(method: str, data: DataArguments, args: Any, command: str) -> dict[str, Any]:
     """Return the fields that all jobs have, see `nfox.train.job.Job`."""
-    if data.load_in_4bit and data.load_in_8bit:
-        raise UsageError("4 bit and 8 bit at once", "choose one of the two")
     loading = ModelOptions(
         dtype="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
-        quantisation="4bit" if data.load_in_4bit else "8bit" if data.load_in_8bit else None,
+        quantisation=choose_quantisation(data.load_in_4bit, data.load_in_8bit),
         device=str(args.device),
         cache_dir=data.cache_dir,
         offline=data.offline,

@@ -18,6 +18,17 @@ DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 Quantisation = Literal["4bit", "8bit"]
 
 
+def choose_quantisation(load_in_4bit: bool, load_in_8bit: bool) -> Quantisation | None:
+    """Return the quantisation that two switches ask for; None where both are off.
+
+    Raises:
+        UsageError: if both are on.
+    """
+    if load_in_4bit and load_in_8bit:
+        raise UsageError("4 bit and 8 bit at once", "choose one of the two")
+    return "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """How a model is loaded.
