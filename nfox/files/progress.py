@@ -1,7 +1,7 @@
-"""How far a download or the loading of weights has come, told as numbers.
+"""How far a download or the loading of weights has come, as numbers.
 
 huggingface_hub and transformers report to tqdm bars. The bars made here draw nothing, whatever
-stderr is: they hand on what they are told.
+stderr is: they pass the numbers on to a callback.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from huggingface_hub.utils.tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar, set_tqdm_hook, set_verbosity_error
 from typing_extensions import override
 
-Progress = Callable[[str, int, int], None]
-"""Told what is counted ("bytes" downloaded or "weights" loaded), how many there are, and of how
-many (0: not known yet; of several files, those that were begun). Called from any thread, by one at
-a time."""
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with the unit that is counted ("bytes" downloaded or "weights" loaded), the count so far,
+and the total (0: not known yet; of several files, that of those which were begun). It is called
+from any thread, but never from two at once."""
 
-_COUNTED = {"B": "bytes", "weights": "weights"}  # by a bar's unit; bars of files have another
+_UNITS = {"B": "bytes", "weights": "weights"}  # by the unit of a bar; bars of files have another
 
 
 def quiet() -> None:
@@ -39,14 +39,15 @@ def quiet() -> None:
 
 
 @contextmanager
-def reported(tell: Progress) -> Iterator[type[tqdm]]:
-    """Report on what transformers loads meanwhile.
+def reporting(progress: ProgressCallback) -> Iterator[type[tqdm]]:
+    """Report, within this context, on the weights that transformers loads.
 
     Args:
-        tell: called for every part.
+        progress: is called for every part that has come.
 
     Yields:
-        The `tqdm_class` that `from_pretrained` downloads with; weights need none.
+        The class of bars to give `from_pretrained` as its `tqdm_class`, so that downloads are
+        reported as well.
     """
 
     class Bar(tqdm):
@@ -57,7 +58,7 @@ def reported(tell: Progress) -> Iterator[type[tqdm]]:
         def __init__(self, *arguments: Any, **options: Any) -> None:
             # Of the two bars of a download, the bytes on the network have no total to be sure of.
             network = str(options.get("name")).endswith(".transfer")
-            self._counted = None if network else _COUNTED.get(options.get("unit", ""))
+            self._unit = None if network else _UNITS.get(options.get("unit", ""))
             hidden = {**options, "disable": True}
             super().__init__(*arguments, **hidden)  # type: ignore[no-untyped-call]
 
@@ -65,19 +66,19 @@ def reported(tell: Progress) -> Iterator[type[tqdm]]:
         def update(self, n: float | None = 1) -> None:
             with self.get_lock():  # files come in several threads
                 self.n += n or 0
-                if self._counted:
-                    tell(self._counted, int(self.n), int(self.total or 0))
+                if self._unit:
+                    progress(self._unit, int(self.n), int(self.total or 0))
 
         def __iter__(self) -> Iterator[Any]:
             for item in self.iterable:
                 yield item
                 self.update()
 
-    def weights(factory: object, arguments: tuple[Any, ...], options: dict[str, Any]) -> Bar:
+    def weights_bar(factory: object, arguments: tuple[Any, ...], options: dict[str, Any]) -> Bar:
         return Bar(*arguments, **{**options, "unit": "weights"})
 
-    before = set_tqdm_hook(weights)
+    former_hook = set_tqdm_hook(weights_bar)
     try:
         yield Bar
     finally:
-        set_tqdm_hook(before)
+        set_tqdm_hook(former_hook)

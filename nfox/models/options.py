@@ -1,4 +1,4 @@
-"""How a model is to be loaded, and what a loaded one is. Nothing here imports torch."""
+"""How a model is to be loaded, and what a loaded model is. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -34,22 +34,28 @@ class ModelOptions:
     """How a model is loaded.
 
     Args:
-        dtype: of weights and activations; "auto" is bfloat16 on a CPU that computes in it, else
-            float32, and the checkpoint's own on a GPU.
-        quantisation: "4bit" (nf4) or "8bit" by bitsandbytes, while loading.
-        attn: transformers' attention; "auto" is sdpa where the model has it; flash_attention_2
-            takes no masks, so it scores chains only.
-        device: "cpu", "cuda:1", ...; by default a GPU if there is one.
-        device_map: how the model is split over devices, in transformers' words: "auto",
-            "balanced", "balanced_low_0" or "sequential"; None puts all of it on one.
-        max_memory: what each device may hold, {"0": "9GiB", "cpu": "20GiB"}; what finds no room
-            stays on the disk, from where it is read in every forward.
-        revision: commit, tag or branch on the hub.
-        cache_dir: where downloads are kept; None is the hub's own folder.
-        offline: use nothing but local files.
-        trust_remote_code: run code that comes with the checkpoint.
-        adapter: a LoRA, merged into weights that are not quantised: its folder or hub id, or the
-            name of one that lies beside the model, see `nfox.models.adapters`.
+        dtype: the dtype of weights and activations, one of `DTYPES`. "auto" is bfloat16 on a CPU
+            that computes in it, float32 on another CPU, and the checkpoint's own dtype on a GPU.
+        quantisation: "4bit" (nf4) or "8bit" (int8): bitsandbytes quantises the weights while they
+            are loaded. None leaves them as they are.
+        attn: the attention of transformers, one of `ATTENTIONS`. "auto" is sdpa where the model
+            has it. flash_attention_2 takes no masks, so with it only chains are scored.
+        device: the device of the whole model, such as "cpu" or "cuda:1". None is a GPU if there
+            is one.
+        device_map: how transformers splits the model over devices, one of `DEVICE_MAPS`. None
+            puts all of it on one device.
+        max_memory: the most memory that a split model takes on each device, such as
+            {"0": "9GiB", "cpu": "20GiB"}. Layers that find no room stay on the disk, from where
+            they are read in every forward.
+        revision: the commit, tag or branch of the model's repository on the hub.
+        cache_dir: the folder where downloads are kept; None is the hub's own folder.
+        offline: use local files only.
+        trust_remote_code: run the code that comes with the checkpoint.
+        adapter: a LoRA for the model: its folder, its hub id, or the name of one that lies beside
+            the model (`nfox.models.adapters`). It is merged into weights that are not quantised.
+
+    Raises:
+        UsageError: for a dtype, an attention or a device map that there is not.
     """
 
     dtype: str = "auto"
@@ -65,14 +71,14 @@ class ModelOptions:
     adapter: str | None = None
 
     def __post_init__(self) -> None:
-        split = self.device_map or DEVICE_MAPS[0]
-        for given, known in (
+        device_map = self.device_map or DEVICE_MAPS[0]
+        for choice, choices in (
             (self.dtype, DTYPES),
             (self.attn, ATTENTIONS),
-            (split, DEVICE_MAPS),
+            (device_map, DEVICE_MAPS),
         ):
-            if given not in known:
-                raise UsageError(f"{given!r} is not one of {', '.join(known)}")
+            if choice not in choices:
+                raise UsageError(f"{choice!r} is not one of {', '.join(choices)}")
 
     @classmethod
     def of_hub(cls, hub: HubOptions) -> ModelOptions:
@@ -80,8 +86,8 @@ class ModelOptions:
         return cls(revision=hub.revision, cache_dir=hub.cache_dir, offline=hub.offline)
 
     def for_draft(self) -> ModelOptions:
-        """Return the options of a draft model for a target that is loaded by these: the same, but
-        neither quantised nor split nor adapted, and of its own repository's main branch.
+        """Return the options of a draft model for a target that these options load: the same, but
+        without quantisation, device map and adapter, and with its own repository's main branch.
         """
         return replace(
             self, quantisation=None, adapter=None, revision=None, device_map=None, max_memory={}
@@ -95,16 +101,17 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """Who is told how loading goes.
+    """The callbacks that report how loading goes.
 
     Args:
-        stage: told what is being done.
-        amount: told what is counted there ("bytes" downloaded or "weights" loaded), how many there
-            are, and of how many (0: not known yet). Called from any thread, by one at a time.
+        stage: is called with a description of what is being done.
+        amount: is called with the unit that is counted ("bytes" downloaded or "weights" loaded),
+            the count so far, and the total (0: not known yet). It is called from any thread, but
+            never from two at once.
     """
 
     stage: Callable[[str], None] = lambda stage: None
-    amount: Callable[[str, int, int], None] = lambda what, done, total: None
+    amount: Callable[[str, int, int], None] = lambda unit, done, total: None
 
 
 @dataclass(frozen=True)
@@ -112,10 +119,10 @@ class LoadedModel:
     """A language model, ready to run.
 
     Args:
-        name: folder or hub id, as given.
-        target: the model.
-        tokenizer: its tokenizer; None if the folder has none.
-        adapter: the LoRA that was loaded with it, as given; None for none.
+        name: the folder or hub id of the model, as the person wrote it.
+        target: the model as a target of decoding.
+        tokenizer: the tokenizer of the model; None if its folder has none.
+        adapter: the LoRA that the model was loaded with, as the person wrote it; None without.
     """
 
     name: str

@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 from nfox import load
 from nfox.cli.display.progress import loading_display
-from nfox.files.progress import reported
+from nfox.files.progress import reporting
 from nfox.models.loading import load_model
 from nfox.models.options import LoadProgress, ModelOptions
 
@@ -94,7 +94,7 @@ def test_weights_of_a_local_folder_are_counted_and_nothing_is_printed(
 
 def test_files_that_come_at_once_are_added_up() -> None:
     told: list[tuple[str, int, int]] = []
-    with reported(lambda *progress: told.append(progress)) as bars:
+    with reporting(lambda *progress: told.append(progress)) as bars:
         bar = bars(total=0, unit="B", name="huggingface_hub.snapshot_download")
         bar.total = 8000
         parts = [lambda: [bar.update(1) for _ in range(1000)] for _ in range(8)]
@@ -114,7 +114,7 @@ def test_the_hook_goes_when_loading_ends_or_fails() -> None:
 
     logging.set_tqdm_hook(mine)
     try:
-        with pytest.raises(ZeroDivisionError), reported(lambda *progress: None):
+        with pytest.raises(ZeroDivisionError), reporting(lambda *progress: None):
             raise ZeroDivisionError
         assert logging.set_tqdm_hook(None) is mine
     finally:
