@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nfox.reply import Reply, Request, Settings, Update
     from nfox.reply_stream import ReplyStream
     from nfox.text.messages import Message
-    from nfox.text.stream import Piece
+    from nfox.text.pieces import Piece
 
 _ROOT = Path(__file__).resolve().parent.parent
 if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "cli").is_dir():
@@ -31,7 +31,7 @@ _HOMES = {
     "Message": "text.messages",
     "ModelOptions": "models.options",
     "NfoxError": "errors",
-    "Piece": "text.stream",
+    "Piece": "text.pieces",
     "Reply": "reply",
     "ReplyStream": "reply_stream",
     "Request": "reply",

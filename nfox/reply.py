@@ -14,7 +14,7 @@ from nfox.decoding.stats import Stats
 from nfox.decoding.verify import Rule
 from nfox.errors import UsageError
 from nfox.text.messages import Message
-from nfox.text.stream import Piece
+from nfox.text.pieces import Piece
 
 Finish = FinishReason | Literal["interrupt"]
 """Why a reply ended; "interrupt" where it was cancelled, or has not ended yet."""

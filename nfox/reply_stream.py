@@ -15,7 +15,8 @@ from typing_extensions import override
 from nfox.decoding.cache import KVCache
 from nfox.decoding.generate import Prompt, Step
 from nfox.reply import Reply, Request, Update
-from nfox.text.stream import Piece, TextStream, decode_text
+from nfox.text.pieces import Piece
+from nfox.text.stream import TextStream, decode_text
 
 
 class ReplyStream(Iterator[Piece]):

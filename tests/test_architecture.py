@@ -137,7 +137,6 @@ LONG = {
     "nfox/heads/ctc_alignment.py:prefixes": "one beam search of the paper",
     "nfox/loader.py:load": "most of it says what its keywords mean: it is the front door",
     "nfox/models/transformers_target.py": "one class with one subject: what a target is asked",
-    "nfox/text/stream.py": "one subject: text out of tokens while they come",
     "cli/bench/run.py": "one run of the benchmark, from options to the result",
     "cli/bench/run.py:run": "one run in the order it happens",
     "cli/load.py:load_engine": "hands on every option of the command line by its name",

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nfox.errors import NfoxError
-from nfox.text.stream import runs
+from nfox.text.pieces import source_runs
 from nfox.version import __version__
 
 if TYPE_CHECKING:
     from nfox.decoding.generate import Step
     from nfox.engine import Engine
     from nfox.reply_stream import ReplyStream
-    from nfox.text.stream import Piece
+    from nfox.text.pieces import Piece
 
 SCHEMA = "nfox.chat/1"
 # What a terminal could take for a command of its own, should the lines be shown on one.
@@ -93,7 +93,7 @@ def _delta(pieces: tuple[Piece, ...]) -> Event:
     return {
         "event": "delta",
         "text": "".join(piece.text for piece in pieces),
-        "runs": runs(pieces),
+        "runs": source_runs(pieces),
     }
 
 

@@ -13,7 +13,7 @@ from nfox.reply import Reply, Settings
 from nfox.serve.errors import DeadlineExceeded
 from nfox.serve.logprobs import TokenLogprob
 from nfox.text.messages import Message
-from nfox.text.stream import Piece
+from nfox.text.pieces import Piece
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nfox.reply import Reply
 from nfox.serve.errors import Json
 from nfox.serve.logprobs import TokenLogprob
 from nfox.serve.pending_reply import Delta, Event, Finished, ServeRequest
-from nfox.text.stream import Piece, runs
+from nfox.text.pieces import Piece, source_runs
 from nfox.version import __version__
 
 _FINISH_REASONS = {"stop": "stop"}  # all others are a length: the reply's, the context's, the time
@@ -58,7 +58,7 @@ class ResponseBuilder(ABC):
             self._pieces.setdefault(event.choice, []).extend(event.pieces)
             text = "".join(piece.text for piece in event.pieces)
             chunk = self._chunk(event.choice, self._delta_field(text), event.logprobs)
-            return chunk | {"speculation": {"runs": runs(event.pieces)}}
+            return chunk | {"speculation": {"runs": source_runs(event.pieces)}}
         self._finished.append(event)
         reply = event.reply
         chunk = self._chunk(event.choice, self._delta_field(""), (), reply)
@@ -95,7 +95,7 @@ class ResponseBuilder(ABC):
         cached_tokens = sum(stats.cached_tokens for stats in prompts)
         completion_tokens = sum(event.reply.stats.tokens for event in self._finished)
         summaries = [
-            speculation(event.reply) | {"runs": runs(self._pieces.get(event.choice, ()))}
+            speculation(event.reply) | {"runs": source_runs(self._pieces.get(event.choice, ()))}
             for event in self._finished
         ]
         return {

@@ -26,34 +26,34 @@ class Message:
 
 
 Messages = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
-"""A question as text, one message, or a conversation; a mapping has "role" and "content"."""
+"""A question as text, one message, or a list of messages; a mapping has "role" and "content"."""
 
 ROLES = ("system", "user", "assistant")
 
 
 def as_messages(messages: Messages) -> list[Message]:
-    """Return a conversation as a list of messages.
+    """Return the messages of a conversation that is written in any of the forms.
 
     Args:
-        messages: a string is one message of the user's.
+        messages: the conversation; a string is one message of the user.
 
     Raises:
-        UsageError: if it is none of the forms, names another role, or is empty.
+        UsageError: if it has none of the forms, or no message, or a message has an unknown role.
     """
     if isinstance(messages, str):
         return [Message("user", messages)]
-    several: Any = [messages] if isinstance(messages, Message | Mapping) else messages
-    if not isinstance(several, list | tuple):
-        raise UsageError(f"messages must be {_FORMS}, not {type(several).__name__}")
-    if not several:
+    sequence: Any = [messages] if isinstance(messages, Message | Mapping) else messages
+    if not isinstance(sequence, list | tuple):
+        raise UsageError(f"messages must be {_FORMS}, not {type(sequence).__name__}")
+    if not sequence:
         raise UsageError("there is no message to answer", f"messages are {_FORMS}")
-    return [_message(message) for message in several]
+    return [_as_message(message) for message in sequence]
 
 
 _FORMS = 'a string, or a list of {"role": ..., "content": ...} or Message'
 
 
-def _message(message: Any) -> Message:
+def _as_message(message: Any) -> Message:
     if isinstance(message, Mapping):
         if not {"role", "content"} <= message.keys():
             raise UsageError(

@@ -28,9 +28,10 @@ class Segment:
     """A stretch of a rendered conversation.
 
     Args:
-        text: joined, the texts of all segments are the conversation.
-        message: which message's reply stands here; None for the prompt and the template's text.
-        supervised: whether a model learns to write it: a reply, or the mark that ends one.
+        text: the text of the stretch; the texts of all segments, joined, are the conversation.
+        message: the index of the message whose reply this is; None for questions and for the text
+            of the template.
+        supervised: whether a model is trained to write it: a reply, or the mark that ends one.
     """
 
     text: str
@@ -40,16 +41,17 @@ class Segment:
 
 @dataclass(frozen=True)
 class Template:
-    """How a model wants its conversations written.
+    """How the conversations of a model are written.
 
     Args:
-        name: what `--conv-template` calls it.
+        name: the name of the template, as `--conv-template` takes it.
         origin: "conversation_templates", "fastchat", "tokenizer" or the path of a file.
-        render: writes turns as text; the flag asks for the beginning of a reply after them.
-        stop_strings: what ends a reply, where that is not a token.
-        stop_ids: what ends a reply, where it is one (besides the model's own end of sequence).
-        system: the system message of a conversation that brings none.
-        adds_bos: whether what the tokenizer puts before a text goes before this one too.
+        render: returns turns as text; its flag asks for the beginning of a reply after them.
+        stop_strings: the strings that end a reply and are not tokens.
+        stop_ids: the ids of the tokens that end a reply, besides the model's own end of sequence.
+        system: the system message of a conversation that has none.
+        adds_bos: whether the tokens that the tokenizer puts before a text, such as the beginning
+            of sequence, are put before a conversation as well.
         end: the text that ends a reply; "" where that is neither a token nor a stop string.
     """
 
@@ -63,15 +65,18 @@ class Template:
     end: str = ""
 
     def segments(self, messages: Sequence[Message], *, generate: bool = True) -> list[Segment]:
-        """Render a conversation; with `generate`, up to where the model's next token belongs.
+        """Return a rendered conversation in segments.
 
-        That is the beginning of a reply or, in a conversation that ends with an assistant's
-        message, the end of this one: then it is to be continued.
+        Args:
+            messages: the conversation.
+            generate: whether it ends where the model's next token belongs: at the beginning of a
+                new reply, or at the end of the last message if that is a reply, which the model
+                then continues.
         """
-        unfinished = generate and [m.role for m in messages[-1:]] == ["assistant"]
+        continued = generate and [m.role for m in messages[-1:]] == ["assistant"]
         segments: list[Segment] = []
-        for text, message, reply in self._parts(messages, generate and not unfinished):
-            if message is None and unfinished:
+        for text, message, reply in self._parts(messages, generate and not continued):
+            if message is None and continued:
                 break
             end = re.match(rf"\s*{re.escape(self.end)}", text) if self.end and segments else None
             border = end.end() if end else 0
@@ -82,19 +87,32 @@ class Template:
     def encode(
         self, tokenizer: Tokenizer, messages: Sequence[Message], *, generate: bool = True
     ) -> list[int]:
-        """Return a conversation's ids, those of a reply as it was generated."""
+        """Return the token ids of a conversation, with those of replies as they were generated.
+
+        Args:
+            tokenizer: the tokenizer of the model.
+            messages: the conversation.
+            generate: whether it ends where the model's next token belongs, as in `segments`.
+        """
         return self._encode(tokenizer, messages, generate)[0]
 
     def encode_supervised(
         self, tokenizer: Tokenizer, messages: Sequence[Message]
     ) -> tuple[list[int], list[bool]]:
-        """Return the ids of a finished conversation, and which of them are supervised."""
+        """Return the token ids of a finished conversation, and whether each is supervised.
+
+        Raises:
+            ModelError: if the tokenizer cannot say from which characters a token comes.
+        """
         if not tokenizer.is_fast:
             raise ModelError("training needs a fast tokenizer (tokenizer.json)")
         return self._encode(tokenizer, messages, False)
 
     def with_end(self, tokenizer: Tokenizer) -> Template:
-        """Find out what ends a reply: as a token it stops generation, whatever else does."""
+        """Return this template with the text that ends a reply, found by rendering one.
+
+        Where a token is that text, or a stop string, it joins the `stop_ids`.
+        """
         probe = [Message("user", "a"), Message("assistant", "b", ())]
         after, _, _ = self._parts(probe, False)[-1]
         tokens, stops = tokenizer.get_added_vocab(), self.stop_strings
@@ -107,13 +125,16 @@ class Template:
     def _encode(
         self, tokenizer: Tokenizer, messages: Sequence[Message], generate: bool
     ) -> tuple[list[int], list[bool]]:
-        def generated(segment: Segment) -> int | None:
+        """Return the token ids of a conversation, and whether each is supervised."""
+
+        def generated_reply(segment: Segment) -> int | None:
+            """Return the index of the message whose token ids stand for a segment, if any do."""
             index = segment.message
             return None if index is None or messages[index].ids is None else index
 
         ids: list[int] = []
         supervised: list[bool] = []
-        for index, group in groupby(self.segments(messages, generate=generate), generated):
+        for index, group in groupby(self.segments(messages, generate=generate), generated_reply):
             if index is not None:
                 ids += messages[index].ids or ()
                 supervised += [True] * (len(ids) - len(supervised))
@@ -121,9 +142,9 @@ class Template:
             run = list(group)
             text = "".join(segment.text for segment in run)
             flags = [False, *(segment.supervised for segment in run for _ in segment.text)]
-            new, ends = _tokenize(tokenizer, text, continues=bool(ids))
+            text_ids, ends = _tokenize(tokenizer, text, continues=bool(ids))
             bos = [] if ids or not self.adds_bos else _bos(tokenizer, text)
-            ids += bos + new
+            ids += bos + text_ids
             # A token belongs where it ends: " Hi" to the reply, though its space may be before it.
             supervised += [False] * len(bos) + [flags[end] for end in ends]
         return ids, supervised
@@ -131,7 +152,9 @@ class Template:
     def _parts(
         self, messages: Sequence[Message], generate: bool
     ) -> list[tuple[str, int | None, str]]:
-        """Return for each reply the text before it, its index and its text; then what is left."""
+        """Return for each reply the text before it, its message's index and its own text; last the
+        text after all replies, without the two.
+        """
         longest = max(
             (run for m in messages for run in re.findall("@reply@*", m.content)), default=""
         )
@@ -142,8 +165,8 @@ class Template:
         ]
         if self.system is not None and all(turn["role"] != "system" for turn in turns):
             turns.insert(0, {"role": "system", "content": self.system})
-        whole = self._write(turns, generate)
-        *texts, rest = re.split(rf"{mark}(\d+);", whole)
+        marked = self._write(turns, generate)
+        *texts, rest = re.split(rf"{mark}(\d+);", marked)
         parts: list[tuple[str, int | None, str]] = []
         for text, index in zip(texts[::2], map(int, texts[1::2]), strict=True):
             at, prompt, reply = index + len(turns) - len(messages), text, messages[index].content
@@ -153,7 +176,7 @@ class Template:
                 prompt = re.split(rf"{mark}\d+;", self._write(turns[:at], True))[-1]
             if messages[index].ids is None:
                 prompt = prompt if text.startswith(prompt) else text
-                left, right = whole.split(turns[at]["content"], 1)
+                left, right = marked.split(turns[at]["content"], 1)
                 left = left[: len(left) - len(text)] + prompt
                 turn = {"role": "assistant", "content": reply}
                 written = self._write([*turns[:at], turn, *turns[at + 1 :]], generate)
@@ -165,6 +188,7 @@ class Template:
         return [*parts, (rest, None, "")]
 
     def _write(self, turns: Sequence[Turn], generate: bool) -> str:
+        """Return turns as `render` writes them, also where it takes no system message."""
         try:
             return self.render(turns, generate)
         except Exception as error:  # a template is a program, and not ours
@@ -177,7 +201,7 @@ class Template:
 
 
 def _bos(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return what the tokenizer puts before a text, unless the text has it already."""
+    """Return the ids that a tokenizer puts before a text; none if the text begins with them."""
     if tokenizer.bos_token and text.startswith(tokenizer.bos_token):
         return []
     plain = tokenizer("a", add_special_tokens=False).input_ids
@@ -186,10 +210,10 @@ def _bos(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _tokenize(tokenizer: Tokenizer, text: str, *, continues: bool) -> tuple[list[int], list[int]]:
-    """Return the ids of a text, and after which of its characters each one ends.
+    """Return the token ids of a text, and for each the number of characters up to its end.
 
-    A text that continues is tokenised behind another one, so that no SentencePiece tokenizer puts
-    its space before the first word; behind one with which it does not merge.
+    A text that continues another is tokenised behind a short text with which it does not merge, so
+    that a SentencePiece tokenizer puts no space before its first word.
     """
     for before in ("\n", "a", ".", "") if continues else ("",):
         options = {"add_special_tokens": False, "verbose": False}

@@ -24,8 +24,8 @@ from nfox.cli.chat import events
 from nfox.cli.options import groups as options
 from nfox.decoding.rules import RULES
 from nfox.drafters import method, names
+from nfox.text.pieces import sanitize
 from nfox.text.resolve import available
-from nfox.text.stream import sanitize
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "prompt_toolkit", "fastchat.model", "bitsandbytes")

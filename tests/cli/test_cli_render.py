@@ -21,7 +21,7 @@ from nfox.cli.options.groups import DisplayArguments
 from nfox.decoding.generate import Step, StepTimes
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import Verdict
-from nfox.text.stream import Piece
+from nfox.text.pieces import Piece
 
 ACCEPTED, CORRECTED = "\x1b[4;38;2;0;119;205m", "\x1b[38;2;180;94;0m"
 UNDERLINED, ITALIC, RESET = "\x1b[4m", "\x1b[3m", "\x1b[0m"

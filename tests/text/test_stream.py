@@ -10,7 +10,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from nfox.text.stream import Piece, TextStream, ThinkSplitter, sanitize
+from nfox.text.pieces import Piece, ThinkSplitter, sanitize
+from nfox.text.stream import TextStream
 
 FAMILY, FLAGS, THUMB, ACCENT = "👩\u200d👩\u200d👧", "🇩🇪🇫🇷", "👍🏽", "e\u0301"
 STRINGS = [

@@ -1,0 +1,114 @@
+"""Stretches of a reply's text, each with the source of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nfox.decoding.tree import Source
+
+_THINK_TAGS = ("<think>", "</think>")
+_CONTROLS = dict.fromkeys(
+    {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+    - {ord("\n"), ord("\t")}
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a reply's text that is shown in one style.
+
+    Args:
+        text: one character or more.
+        source: the common source of the tokens that make up the text: "accepted" if all of them
+            were accepted, else "corrected" if any was corrected, else "bonus".
+        step: the index of the decoding step that emitted the last of these tokens.
+    """
+
+    text: str
+    source: Source
+    step: int
+
+
+_LETTERS: dict[Source, str] = {"accepted": "a", "corrected": "c", "bonus": "b"}
+
+
+def source_runs(pieces: Iterable[Piece]) -> list[tuple[int, str]]:
+    """Return the sources of a text run by run, as they are written to JSON.
+
+    Each run has its length in characters and the letter of its source: "a" for accepted, "c" for
+    corrected, "b" for bonus.
+    """
+    letters = (_LETTERS[piece.source] for piece in pieces for _ in piece.text)
+    return [(len(list(run)), letter) for letter, run in groupby(letters)]
+
+
+def text_of(pieces: Sequence[Piece]) -> str:
+    """Return the text of pieces, joined."""
+    return "".join(piece.text for piece in pieces)
+
+
+def split_pieces(pieces: Sequence[Piece], at: int) -> tuple[list[Piece], list[Piece]]:
+    """Return the pieces of the first `at` characters, and those of the characters after them."""
+    before: list[Piece] = []
+    after: list[Piece] = []
+    for piece in pieces:
+        cut = min(max(at, 0), len(piece.text))
+        at -= len(piece.text)
+        before += [replace(piece, text=piece.text[:cut])] if cut else []
+        after += [replace(piece, text=piece.text[cut:])] if cut < len(piece.text) else []
+    return before, after
+
+
+def unfinished_length(text: str, strings: Sequence[str]) -> int:
+    """Return the length of the longest suffix of a text that begins one of the strings, but is not
+    all of it.
+    """
+    lengths = (n for string in strings for n in range(1, len(string)) if text.endswith(string[:n]))
+    return max(lengths, default=0)
+
+
+def sanitize(text: str) -> str:
+    r"""Return a text without the characters that would steer a terminal.
+
+    These are all control characters but \n and \t (ESC is one), which move the cursor or send the
+    terminal commands, and bidi overrides and isolates, which reorder the text around them. The
+    marks that Arabic and Hebrew need stay.
+    """
+    return text.translate(_CONTROLS)
+
+
+class ThinkSplitter:
+    """Tells of each piece whether it stands inside `<think>...</think>`; both tags are inside.
+
+    Args:
+        inside: whether the reply begins inside, as it does after a prompt that ends with the
+            opening tag.
+    """
+
+    def __init__(self, inside: bool = False) -> None:
+        self.inside = inside
+        self._held: list[Piece] = []
+
+    def push(self, piece: Piece) -> list[tuple[Piece, bool]]:
+        """Take one more piece; return those that are certain now, and whether each is inside."""
+        self._held.append(piece)
+        certain: list[tuple[Piece, bool]] = []
+        while (at := text_of(self._held).find(_THINK_TAGS[self.inside])) >= 0:
+            certain += self._take(at + self.inside * len(_THINK_TAGS[True]))
+            self.inside = not self.inside
+        held = text_of(self._held)
+        return certain + self._take(
+            len(held) - unfinished_length(held, (_THINK_TAGS[self.inside],))
+        )
+
+    def finish(self) -> list[tuple[Piece, bool]]:
+        """Return the pieces that were held back, after the last piece of a reply."""
+        return self._take(len(text_of(self._held)))
+
+    def _take(self, characters: int) -> list[tuple[Piece, bool]]:
+        pieces, self._held = split_pieces(self._held, characters)
+        return [(piece, self.inside) for piece in pieces]
