@@ -21,10 +21,10 @@ Made from the docstrings by `python docs/make_api.py`; a test compares the two.
 ```python
 import nfox
 
-with nfox.load() as engine:                       # the embedded model; or a folder, or a hub id
+with nfox.load() as engine:  # the embedded model; or a folder, or a hub id
     print(engine.answer("Why is the sky blue?"))  # a Reply: text, ids, timings, stats
     for piece in engine.stream("And at night?", max_new_tokens=40, temperature=0.7, seed=1):
-        print(piece.text, end="", flush=True)     # piece.source says where the text came from
+        print(piece.text, end="", flush=True)  # piece.source says where the text came from
 ```
 """
 ORDER = [
