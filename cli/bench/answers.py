@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..output_files import make_folder, write_out
 
 if TYPE_CHECKING:
-    from nfox.eval.bench.runner import Task, Trial
+    from nfox.eval.bench.trials import Task, Trial
 
 
 def write_answers(

@@ -4,31 +4,17 @@ same run.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from contextlib import closing
 
 import typer
 
 from ..load import check
 from ..options.dataclass_options import refuse_stray_options
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
-from ..output_files import check_folder, check_out, write_out
+from ..output_files import check_folder, check_out
 from .arguments import BenchArguments, ResultArguments
-from .report import check_report, write_report
-
-if TYPE_CHECKING:
-    from nfox.eval.bench.result import BenchResult
-
-
-_SHOWN = {
-    "tokens_per_second": "tok/s",
-    "ttft_ms": "TTFT",
-    "efficiency": "eff.",
-    "wide": "t(N)/t(1)",
-    "drafting": "d",
-    "overhead": "loop",
-}
-"""What the table at the terminal calls figures with long names."""
+from .explain import print_definitions
+from .report import check_report
 
 
 def bench(
@@ -43,43 +29,23 @@ def bench(
         refuse_stray_options(context)
         return
     if results.explain:
-        _explain()
+        print_definitions()
         return
     check(model, MethodArguments())
-    _check(results)
-    from .run import run
-
-    if not run(arguments, model, generation, results, partial(_finish, results)):
-        raise KeyboardInterrupt
-
-
-def _finish(results: ResultArguments, measured: BenchResult, *, complete: bool) -> None:
-    """Show what was measured; keep it, if it is all that was to be measured."""
-    from nfox.eval.bench.journal import trials_file
-
-    from .table import print_table
-
-    if complete and results.out is not None:  # first: nobody may read the table to its end
-        write_out(results.out, measured.json_text(), "its trials are kept")
-        trials_file(results.out).unlink(missing_ok=True)
-    print_table(measured)
-    if complete:
-        write_report(measured, results.html, results.plots)
-
-
-def _check(results: ResultArguments) -> None:
-    """Find what keeps results from being written, before there are any."""
     check_out(results.out)
     check_report(results.html, results.plots)
     check_folder(results.answers, "answers")
     check_folder(results.profile, "profiles")
+    from .run import all_settings, open_journal, prepare, run_rounds
 
+    with closing(prepare(arguments, model, generation)) as benchmark:
+        settings = all_settings(benchmark, arguments, model, generation)
+        journal = open_journal(results.out, benchmark, settings) if results.out else None
+        trials, complete = run_rounds(benchmark, arguments, journal)
+        from .outputs import result_of, show, write_more
 
-def _explain() -> None:
-    from nfox.eval.bench.figures import EXPLAIN, PEERS, SIMULATED
-
-    width = max(map(len, EXPLAIN))
-    for name, meaning in (EXPLAIN | SIMULATED).items():
-        shown = f" [{_SHOWN[name]}]" if name in _SHOWN else ""
-        print(f"{name.ljust(width)}  {meaning}{shown}")
-    print(f"\n{PEERS}")
+        if trials:
+            show(result_of(benchmark, trials, settings), results, complete=complete)
+        if not complete:
+            raise KeyboardInterrupt
+        write_more(benchmark, trials, settings, results)

@@ -1,131 +1,113 @@
-"""One run of the benchmark: who takes part, the rounds, what is kept of an interrupted one."""
+"""One run of the benchmark: who takes part, the rounds, and how an interrupted run goes on."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nfox.drafters import names as method_names
 from nfox.drafters import plain, ready
 from nfox.errors import ModelError, UsageError
 
-from ..display.header import model_name
 from ..display.progress import loading_display
-from ..facts import EMBEDDED, command_line, model_facts
+from ..facts import model_facts
 from ..load import load_engine
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
-from ..output_files import make_folder
-from .answers import write_answers
 
 if TYPE_CHECKING:
-    from nfox.engine import Engine
     from nfox.eval.bench.entrants import Entrant
-    from nfox.eval.bench.journal import Kept
-    from nfox.eval.bench.result import BenchResult
-    from nfox.eval.bench.runner import Bench, Task, Trial
+    from nfox.eval.bench.journal import TrialJournal
     from nfox.eval.bench.sweeps import Sweep
+    from nfox.eval.bench.trials import Bench, Trial
 
-    from .arguments import BenchArguments, ResultArguments
+    from .arguments import BenchArguments
 
 
 _GAMMA = 4  # tokens that a simulated drafter drafts
 
 
-class Found(Protocol):
-    """Takes a result."""
-
-    def __call__(self, result: BenchResult, /, *, complete: bool) -> None: ...
-
-
-def run(
-    arguments: BenchArguments,
-    model: ModelArguments,
-    generation: GenerationArguments,
-    results: ResultArguments,
-    found: Found,
-) -> bool:
-    """Measure; return whether all was measured.
-
-    Args:
-        arguments: who is measured, and on what.
-        model: its options.
-        generation: how tokens are chosen.
-        results: where they go.
-        found: takes the result, unless there is none yet.
+def prepare(
+    arguments: BenchArguments, model: ModelArguments, generation: GenerationArguments
+) -> Bench:
+    """Load the model, and make the tasks and the entrants ready.
 
     Raises:
-        NfoxError: for options that do not fit, or where nothing can be kept.
+        NfoxError: for options that do not fit, or where there is nothing to compare.
     """
-    from nfox.eval.bench.runner import Bench
     from nfox.eval.bench.sweeps import Sweep
     from nfox.eval.bench.tasks import read
+    from nfox.eval.bench.trials import Bench
 
     sweeps = [Sweep.parse(text) for text in arguments.sweep]
     _refuse_idle_options(arguments, sweeps, generation)
     _entrants(arguments, sweeps, method_names())  # mistakes are told before a model is loaded
-    prompts = read(arguments.prompts, arguments.limit, arguments.turns, arguments.schemas)
-    if prompts.skipped:
+    listed = read(arguments.prompts, arguments.limit, arguments.turns, arguments.schemas)
+    if listed.skipped:
         print(
-            f"nfox: {prompts.skipped} records are no JSON or ask nothing: left out", file=sys.stderr
+            f"nfox: {listed.skipped} records are no JSON or ask nothing: left out", file=sys.stderr
         )
     with loading_display(sys.stderr.isatty()) as progress:
         plainly = MethodArguments(plain(), accept=arguments.accept)
         engine = load_engine(model, plainly, generation, progress=progress)
     entrants = _entrants(arguments, sweeps, ready(engine.model.name, engine.sources))
-    tasks = _tasks(prompts.tasks, sweeps, engine)
-    with closing(Bench(engine, entrants, tasks)) as made:
-        if made.missing and len(made.entrants) == 1:
-            name, why = next(iter(made.missing.items()))
-            raise ModelError(f"there is nothing to compare with {plain()}: {name}: {why}")
-        settings = _settings(arguments, model, generation, engine)
-        kept = _kept(results.out, made, settings)
-        trials, complete = _rounds(made, arguments, kept)
-        name = Path(model.model or EMBEDDED).name
-        if trials:
-            found(_result(made, trials, settings, name), complete=complete)
-        if complete:
-            _write_more(made, trials, results, name)
-    return complete
+    tasks = listed.tasks
+    for sweep in sweeps:
+        tasks, left_out = sweep.tasks(tasks, engine)
+        if left_out:
+            print(f"nfox: {left_out} prompts are longer than that, left out", file=sys.stderr)
+    if not tasks:
+        raise UsageError("all prompts are longer than the contexts that are swept over")
+    bench = Bench(engine, entrants, tasks)
+    if bench.missing and len(bench.entrants) == 1:
+        name, why = next(iter(bench.missing.items()))
+        raise ModelError(f"there is nothing to compare with {plain()}: {name}: {why}")
+    return bench
 
 
 def _entrants(
-    arguments: BenchArguments, sweeps: Sequence[Sweep], everything: Sequence[str]
+    arguments: BenchArguments, sweeps: Sequence[Sweep], all_methods: Sequence[str]
 ) -> list[Entrant]:
     """Return who is compared, plain decoding first.
 
     Args:
         arguments: that name them.
         sweeps: over options.
-        everything: the methods that "all" stands for.
+        all_methods: the methods that "all" stands for.
 
     Raises:
         UsageError: for names, rates and options that there are not.
     """
     from nfox.eval import peers
-    from nfox.eval.bench.entrants import Entrant
+    from nfox.eval.bench.entrants import MethodEntrant, PeerEntrant, SimulatedEntrant
 
-    methods = everything if arguments.methods == "all" else _listed(arguments.methods)
-    made = [Entrant.parse(name) for name in methods]
+    methods = all_methods if arguments.methods == "all" else _listed(arguments.methods)
+    entrants: list[Entrant] = [MethodEntrant.parse(name) for name in methods]
     try:
         rates = [float(rate) for rate in _listed(arguments.simulated or "")]
     except ValueError as error:
         raise UsageError(f"--simulate-acceptance: {error}", "for example 0.6,0.8") from None
-    made += [Entrant.simulated(rate, arguments.simulated_gamma or _GAMMA) for rate in rates]
-    others = peers.names() if arguments.peers == "all" else _listed(arguments.peers)
-    made += [Entrant.peer(name) for name in others]
+    gamma = arguments.simulated_gamma or _GAMMA
+    entrants += [SimulatedEntrant.of(rate, gamma) for rate in rates]
+    programs = peers.names() if arguments.peers == "all" else _listed(arguments.peers)
+    entrants += [PeerEntrant(name) for name in programs]
     for sweep in sweeps:
-        made = sweep.entrants(made)
-    return list({one.name: one for one in (Entrant.parse(plain()), *made)}.values())
+        entrants = sweep.entrants(entrants)
+    entrants = [MethodEntrant.parse(plain()), *entrants]
+    return list({entrant.name: entrant for entrant in entrants}.values())
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _refuse_idle_options(
     arguments: BenchArguments, sweeps: Sequence[Sweep], generation: GenerationArguments
 ) -> None:
-    """Say which options would do nothing, or something else than it seems.
+    """Refuse options that would do nothing, or something else than it seems.
 
     Raises:
         UsageError: if there are any.
@@ -148,134 +130,70 @@ def _refuse_idle_options(
         )
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _tasks(tasks: Sequence[Task], sweeps: Sequence[Sweep], engine: Engine) -> list[Task]:
-    made = list(tasks)
-    for sweep in sweeps:
-        made, left_out = sweep.tasks(made, engine)
-        if left_out:
-            print(f"nfox: {left_out} prompts are longer than that, left out", file=sys.stderr)
-    if not made:
-        raise UsageError("all prompts are longer than the contexts that are swept over")
-    return made
-
-
-def _settings(
+def all_settings(
+    bench: Bench,
     arguments: BenchArguments,
     model: ModelArguments,
     generation: GenerationArguments,
-    engine: Engine,
 ) -> dict[str, Any]:
-    """Return all that was asked for, as JSON has it."""
-    sampling = asdict(engine.settings.sampling)  # as it is, whoever said so
-    asked = asdict(arguments) | asdict(generation) | asdict(model)
-    given = asked | sampling | model_facts(model) | {"model": model.model}
-    return {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
-
-
-def _kept(out: Path | None, made: Bench, settings: dict[str, Any]) -> Kept | None:
-    """Return the file that keeps trials until all are there; None if results are not kept."""
-    if out is None:
-        return None
-    from nfox.eval.bench.journal import Kept, trials_file
-    from nfox.eval.bench.machine import machine
-
-    here = machine(made.engine, "")
-    there = {
-        name: getattr(here, name) for name in ("device", "threads", "dtype", "commit", "versions")
+    """Return all that was asked for, by the names of the options, as JSON has it."""
+    sampling = asdict(bench.settings.sampling)  # as it is, whoever said so
+    options = asdict(arguments) | asdict(generation) | asdict(model)
+    settings = options | sampling | model_facts(model) | {"model": model.model}
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in settings.items()
     }
-    facts = settings | there | {"entrants": [one.name for one in made.entrants]}
-    facts["tasks"] = [asdict(task) for task in made.tasks]
-    return Kept(trials_file(out), facts)
 
 
-def _rounds(made: Bench, arguments: BenchArguments, kept: Kept | None) -> tuple[list[Trial], bool]:
-    """Run what is left of all rounds; return the trials of those tasks that all have held, and
-    whether these are all.
+def open_journal(out: Path, bench: Bench, settings: dict[str, Any]) -> TrialJournal:
+    """Return the file that keeps trials until the result is written.
+
+    Args:
+        out: the file for the result.
+        bench: whose trials are kept.
+        settings: all that was asked for.
     """
-    from nfox.eval.bench.journal import whole
+    from nfox.eval.bench.journal import TrialJournal, trials_file
+    from nfox.eval.bench.machine import this_machine
 
-    names = [one.name for one in made.entrants]
-    trials = whole(kept.read(), names) if kept else []  # what some have held, all hold again
+    machine = this_machine(bench.engine, "")
+    names = ("device", "threads", "dtype", "commit", "versions")
+    facts = settings | {name: getattr(machine, name) for name in names}
+    facts["entrants"] = [entrant.name for entrant in bench.entrants]
+    facts["tasks"] = [asdict(task) for task in bench.tasks]
+    return TrialJournal(trials_file(out), facts)
+
+
+def run_rounds(
+    bench: Bench, arguments: BenchArguments, journal: TrialJournal | None
+) -> tuple[list[Trial], bool]:
+    """Run what is left of all rounds.
+
+    Returns:
+        The trials of those tasks and rounds that all entrants have finished, and whether these are
+        all that were asked for.
+    """
+    from nfox.eval.bench.journal import complete_rounds
+
+    names = [entrant.name for entrant in bench.entrants]
+    trials = complete_rounds(journal.read(), names) if journal else []
     if trials:
         print(f"nfox: going on after {len(trials)} conversations", file=sys.stderr)
-    held = {(trial.entrant, trial.task, trial.turn) for trial in trials}
-    with kept.writing() if kept else nullcontext() as add:
+    finished = {trial.key for trial in trials}
+    with journal.writing() if journal else nullcontext() as add:
         try:
-            for trial in made.rounds(arguments.rounds, arguments.warmup, _tell, held):
+            for trial in bench.rounds(arguments.rounds, arguments.warmup, _on_trial, finished):
                 trials.append(trial)
                 if add:
                     add(trial)
         except KeyboardInterrupt:
-            then = "the same command goes on" if kept else "with --json it could be gone on with"
+            then = "the same command goes on" if journal else "with --json it could be gone on with"
             print(f"\nnfox: interrupted after {len(trials)} conversations; {then}", file=sys.stderr)
-            return whole(trials, names), False
+            return complete_rounds(trials, names), False
     return trials, True
 
 
-def _tell(done: int, of: int) -> None:
+def _on_trial(done: int, total: int) -> None:
     if sys.stderr.isatty():
-        end = "\n" if done == of else ""
-        print(f"\r{done} of {of} conversations", end=end, file=sys.stderr, flush=True)
-
-
-def _result(
-    made: Bench, trials: Sequence[Trial], settings: dict[str, Any], name: str
-) -> BenchResult:
-    """Return everything that was measured, as it is written."""
-    from nfox.eval.bench.figures import DivergenceRow
-    from nfox.eval.bench.machine import machine
-    from nfox.eval.bench.metrics import rows
-    from nfox.eval.bench.result import BenchResult, EntrantRecord
-    from nfox.eval.bench.simulation import simulation
-
-    engine = made.engine
-    target = model_name(engine) + (f" with {engine.model.adapter}" if engine.model.adapter else "")
-
-    def describe(entrant: str) -> str:
-        """Name a place beside the model, wherever it lies."""
-        return made.runners[entrant].describe().replace(engine.model.name, name)
-
-    divergences = made.parted(trials)
-    peers = {one.name for one in made.entrants if one.kind == "peer"}
-    categories = [task.category for task in made.tasks]
-    table = rows(target, trials, categories, divergences, peers)
-    return BenchResult(
-        machine=machine(engine, command_line()),
-        settings=settings,
-        entrants={
-            one.name: EntrantRecord(kind=one.kind, settings=describe(one.name))
-            for one in made.entrants
-        },
-        missing=made.missing,
-        rows=table,
-        simulation=simulation(made.entrants, trials, table, engine.costs),
-        divergences=[
-            DivergenceRow(**{**asdict(each), "task": made.tasks[each.task].id})
-            for each in divergences
-        ],
-    )
-
-
-def _write_more(made: Bench, trials: Sequence[Trial], results: ResultArguments, name: str) -> None:
-    """Write what needs more than the figures."""
-    from nfox.text.stream import decode_text
-
-    if results.answers is not None:
-        peers = {one.name for one in made.entrants if one.kind == "peer"}
-        engine = made.engine
-
-        def decode(ids: Sequence[int]) -> str:
-            return decode_text(engine.model.tokenizer, ids).strip()
-
-        files = write_answers(results.answers, trials, made.tasks, decode, name, peers)
-        print(f"answers of {len(files)} written to {results.answers}", file=sys.stderr)
-    if results.profile is not None:
-        from nfox.eval.bench.profiles import write
-
-        make_folder(results.profile)
-        files = write(made, results.profile)
-        print(f"profiles of {len(files)} written to {results.profile}", file=sys.stderr)
+        end = "\n" if done == total else ""
+        print(f"\r{done} of {total} conversations", end=end, file=sys.stderr, flush=True)

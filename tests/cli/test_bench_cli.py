@@ -16,7 +16,7 @@ from nfox.cli.app import app
 from nfox.drafters import names, plain
 from nfox.eval.bench.figures import EXPLAIN, PEERS
 from nfox.eval.bench.journal import trials_file
-from nfox.eval.bench.runner import Bench, Trial
+from nfox.eval.bench.trials import Bench, Trial
 
 PLAIN = plain()
 PUBLISHED = Path(__file__).parent.parent.parent / "docs" / "benchmark" / "embedded.json"
@@ -126,17 +126,17 @@ def test_mistakes_are_one_line_before_anything_is_run(words: list[str], said: st
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Press Ctrl-C in the fifth conversation."""
-    hold, held = Bench.hold, 0
+    run_trial, begun = Bench.run_trial, 0
 
     def stopping(self: Bench, *arguments: Any) -> Trial:
-        nonlocal held
-        held += 1
-        if held == 5:
+        nonlocal begun
+        begun += 1
+        if begun == 5:
             raise KeyboardInterrupt
-        return hold(self, *arguments)
+        return run_trial(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Bench, "hold", stopping)
+        patched.setattr(Bench, "run_trial", stopping)
         yield patched
 
 
@@ -177,7 +177,7 @@ def test_a_result_is_kept_though_nobody_reads_the_table(
     def broken(result: Any) -> None:
         raise RuntimeError("as a closed pipe does")
 
-    monkeypatch.setattr("nfox.cli.bench.table.print_table", broken)
+    monkeypatch.setattr("nfox.cli.bench.outputs.print_table", broken)
     out = tmp_path / "result.json"
     done = run(*QUICK, "--methods", "none", "--json", out)
     assert done.exit_code == 1

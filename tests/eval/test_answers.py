@@ -14,7 +14,7 @@ from nfox.cli.output_files import check_folder
 from nfox.decoding.stats import Stats
 from nfox.errors import NfoxError, UsageError
 from nfox.eval.answers.files import question_ids, write
-from nfox.eval.bench.runner import Task, Trial
+from nfox.eval.bench.trials import Task, Trial
 
 TASKS = [Task("mt-bench-81", "writing", ("?", "!")), Task("mt-bench-111", "math", ("1+1",))]
 

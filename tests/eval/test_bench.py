@@ -23,16 +23,18 @@ from nfox.decoding.verify import verify
 from nfox.drafters import plain
 from nfox.drafters.spec import Speculative
 from nfox.errors import UsageError
-from nfox.eval.bench.entrants import Drafting, Entrant
+from nfox.eval.bench.divergence import Divergence, divergences, first_divergence
+from nfox.eval.bench.entrants import MethodEntrant, SimulatedEntrant
 from nfox.eval.bench.figures import ALL, Row
 from nfox.eval.bench.metrics import rows, speedups
-from nfox.eval.bench.runner import Bench, Divergence, Task, Trial
-from nfox.eval.bench.simulated_drafter import Decreed, Oracle
+from nfox.eval.bench.runner import MethodRunner
+from nfox.eval.bench.simulated_drafter import ForcedRule, SimulatedDrafter
 from nfox.eval.bench.simulation import expected_steps, simulation
 from nfox.eval.bench.tasks import read
+from nfox.eval.bench.trials import Bench, Task, Trial
 
 PLAIN = plain()
-PLAIN_ONE = Entrant.parse(PLAIN)
+PLAIN_ONE = MethodEntrant.parse(PLAIN)
 
 
 def stats(lengths: list[int], *, seconds: float, **more: Any) -> Stats:
@@ -168,14 +170,14 @@ TASKS = [
 
 
 def bench(chat: Engine, *methods: str) -> Bench:
-    return Bench(chat, [Entrant.parse(name) for name in (PLAIN, *methods)], TASKS)
+    return Bench(chat, [MethodEntrant.parse(name) for name in (PLAIN, *methods)], TASKS)
 
 
 def test_rounds_are_interleaved_and_conversations_are_equal(chat: Engine) -> None:
     told: list[tuple[int, int]] = []
     made = bench(chat, "jacobi:window=3", "lookup")
     trials = list(made.rounds(2, 1, lambda *done: told.append(done)))
-    order = [(one.turn, one.task) for one in trials]
+    order = [(one.round, one.task) for one in trials]
     assert order == [(turn, task) for turn in (0, 1) for task in (0, 1) for _ in range(3)]
     who = (PLAIN, "jacobi:window=3", "lookup")
     firsts = [trials[place : place + 3] for place in range(0, 12, 3)]
@@ -186,7 +188,7 @@ def test_rounds_are_interleaved_and_conversations_are_equal(chat: Engine) -> Non
     for one in trials:
         base = next(t for t in trials if t.task == one.task and t.entrant == PLAIN)
         assert one.replies == base.replies  # in float32
-        assert made.divergence(one, base) is None
+        assert first_divergence(made, one, base) is None
         assert len(one.replies) == len(TASKS[one.task].turns)
         assert one.memory > 0
         assert all(reply.tokens > 0 for reply in one.stats)
@@ -199,15 +201,15 @@ def test_rounds_are_interleaved_and_conversations_are_equal(chat: Engine) -> Non
 @pytest.mark.parametrize(
     ("acceptance", "gamma"), [(0.6, 4), (0.7, 4), (0.8, 4), (0.9, 4), (0.8, 1)]
 )
-def test_the_oracle_gives_the_tau_of_the_formula(acceptance: float, gamma: int) -> None:
+def test_a_simulated_drafter_gives_the_tau_of_the_formula(acceptance: float, gamma: int) -> None:
     """Within 2 % over 20,000 tokens; no model is needed to know what will be accepted."""
     text = [token % 50 for token in range(20_001)]
-    oracle = Oracle(acceptance, gamma, 64)
-    oracle.know(text)
-    rule, cache = Decreed(Greedy(), oracle), SimpleNamespace(tokens=list[int]())
+    drafter = SimulatedDrafter(acceptance, gamma, 64)
+    drafter.know(text)
+    rule, cache = ForcedRule(Greedy(), drafter), SimpleNamespace(tokens=list[int]())
     steps = 0
     while (read := len(cache.tokens)) < 20_000:
-        tree = oracle.propose(Context(cache, text[read], [], [], 20_000 - read - 1, rule))  # type: ignore[arg-type]
+        tree = drafter.propose(Context(cache, text[read], [], [], 20_000 - read - 1, rule))  # type: ignore[arg-type]
         verdict = verify(tree, torch.zeros(len(tree), 64), rule, cache.tokens)
         emitted = [*(tree.tokens[node] for node in verdict.path[1:]), verdict.bonus]
         assert emitted == text[read + 1 : read + 1 + len(emitted)]
@@ -229,7 +231,7 @@ def test_the_steps_of_a_short_reply_by_hand() -> None:
 
 
 def test_the_speed_of_a_simulation_by_hand() -> None:
-    one = Entrant.simulated(0.5, 1)
+    one = SimulatedEntrant.of(0.5, 1)
     drafting = {"draft_seconds": 0.2, "target_seconds": 0.5, "verify_seconds": 0.0}
     own = trial(one.name, 0, 0, stats([2, 1, 1, 2], seconds=1.0, **drafting))
     trials = [trial(PLAIN, 0, 0, stats([1] * 6, seconds=0.6)), own]
@@ -246,11 +248,11 @@ def test_a_simulation_goes_through_the_engine(chat: Engine) -> None:
     chat.stop_ids, chat.settings = frozenset(), Settings(max_new_tokens=120)
     rates = [(0.0, 4), (1.0, 4), (1.0, 1), (0.7, 2)]
     try:
-        made = Bench(chat, [PLAIN_ONE, *(Entrant.simulated(*rate) for rate in rates)], TASKS)
+        made = Bench(chat, [PLAIN_ONE, *(SimulatedEntrant.of(*rate) for rate in rates)], TASKS)
         found = rows("tiny", trials := list(made.rounds(1, 0)), ["a", "a"])
     finally:
         chat.stop_ids, chat.settings = stops, settings
-    assert made.parted(trials) == []
+    assert divergences(made, trials) == []
     wrong, right, single, between = simulation(made.entrants, trials, found, None)
     assert wrong.tau == wrong.expected_tau == 1
     assert (right.tau, right.expected_tau) == (5, 5)
@@ -261,11 +263,11 @@ def test_a_simulation_goes_through_the_engine(chat: Engine) -> None:
 
 def test_near_ties_do_not_end_a_simulation(chat: Engine) -> None:
     """Its text is the plain one by decree, whatever the logits of a wide forward say."""
-    made = Bench(chat, [PLAIN_ONE, Entrant.simulated(1.0, 3)], TASKS)
-    made.hold(PLAIN_ONE, 0, 0)
-    known = [[*ids[:-2], 200, 201] for ids in made.known[0]]  # not what the model would say
-    made.known[0] = known
-    held = made.hold(made.entrants[1], 0, 0)
+    made = Bench(chat, [PLAIN_ONE, SimulatedEntrant.of(1.0, 3)], TASKS)
+    made.run_trial(PLAIN_ONE, 0, 0)
+    known = [[*ids[:-2], 200, 201] for ids in made.plain_texts[0]]  # not what the model would say
+    made.plain_texts[0] = known
+    held = made.run_trial(made.entrants[1], 0, 0)
     assert held.replies[0][-2:] == [200, 201]
     assert held.stats[0].tau == 4
 
@@ -277,8 +279,8 @@ def known_beyond_its_end(chat: Engine, **settings: Any) -> Iterator[tuple[Bench,
     """
     stops, before = chat.stop_ids, chat.settings
     chat.stop_ids = frozenset()
-    made = Bench(chat, [PLAIN_ONE, Entrant.simulated(1.0, 4)], TASKS)
-    (whole,) = made.hold(PLAIN_ONE, 0, 0).replies
+    made = Bench(chat, [PLAIN_ONE, SimulatedEntrant.of(1.0, 4)], TASKS)
+    (whole,) = made.run_trial(PLAIN_ONE, 0, 0).replies
     made.settings = Settings(**settings)
     try:
         yield made, whole
@@ -288,10 +290,10 @@ def known_beyond_its_end(chat: Engine, **settings: Any) -> Iterator[tuple[Bench,
 
 def held(made: Bench) -> tuple[Stats, Row]:
     """Hold the first task plainly and simulated; return the latter's stats and row."""
-    known = made.known[0]
-    trials = [made.hold(PLAIN_ONE, 0, 0)]
-    made.known[0] = known
-    trials.append(made.hold(made.entrants[1], 0, 0))
+    known = made.plain_texts[0]
+    trials = [made.run_trial(PLAIN_ONE, 0, 0)]
+    made.plain_texts[0] = known
+    trials.append(made.run_trial(made.entrants[1], 0, 0))
     return trials[1].stats[0], one_row(rows("tiny", trials, ["a"]), made.entrants[1].name)
 
 
@@ -341,7 +343,7 @@ def test_the_gap_is_of_what_a_token_was_chosen_by(chat: Engine, sampling: Sampli
         for other in range(1, 200, 7):
             ids = [list(reply) for reply in base.replies]
             ids[1][2] = (ids[1][2] + other) % 300
-            found = made.divergence(Trial("x", 1, 0, ids, [], 0), base)
+            found = first_divergence(made, Trial("x", 1, 0, ids, [], 0), base)
             assert found is not None
             gaps.append(found.gap)
     finally:
@@ -364,12 +366,12 @@ def test_where_replies_part_is_found_with_its_gap(chat: Engine) -> None:
     (base,) = (one for one in made.rounds(1, 0) if one.task == 1)
     changed = [list(ids) for ids in base.replies]
     changed[1][2] = (changed[1][2] + 1) % 300
-    found = made.divergence(Trial("x", 1, 0, changed, [], 0), base)
+    found = first_divergence(made, Trial("x", 1, 0, changed, [], 0), base)
     assert found is not None
     assert (found.reply, found.token) == (1, 2)
     assert found.gap > 0  # the plain one is the likeliest
     cut = [*base.replies[:2], base.replies[2][:5]]
-    found = made.divergence(Trial("x", 1, 0, cut, [], 0), base)
+    found = first_divergence(made, Trial("x", 1, 0, cut, [], 0), base)
     assert found is not None
     assert (found.reply, found.token) == (2, 5)
 
@@ -380,22 +382,22 @@ def test_every_conversation_begins_with_nothing_read() -> None:
         str(folder.llama()), draft_model=str(folder.llama(1)), settings=Settings(max_new_tokens=8),
         loading=ModelOptions(dtype="float32", offline=True),
     )  # fmt: skip
-    made = Bench(chat, [PLAIN_ONE, Entrant.parse("spec:gamma=2")], TASKS[:1])
+    made = Bench(chat, [PLAIN_ONE, MethodEntrant.parse("spec:gamma=2")], TASKS[:1])
     runner = made.runners["spec:gamma=2"]
-    assert isinstance(runner, Drafting)
+    assert isinstance(runner, MethodRunner)
     assert isinstance(runner.drafter, Speculative)
     for turn in range(2):
-        runner.begin()
+        runner.begin(())
         assert not runner.drafter.cache.tokens
         assert not runner.cache.tokens
-        held = made.hold(made.entrants[1], 0, turn)
+        held = made.run_trial(made.entrants[1], 0, turn)
         assert held.stats[0].cached_tokens == 0
         assert runner.drafter.cache.tokens
 
 
 def test_a_conversation_beyond_the_context_is_counted(chat: Engine) -> None:
     long = Task("long", "a", ("the fox", "lazy dog " * 400, "over"))
-    made = Bench(chat, [Entrant.parse(PLAIN)], [long])
+    made = Bench(chat, [MethodEntrant.parse(PLAIN)], [long])
     (found,) = made.rounds(1, 0)
     assert found.too_long
     assert len(found.replies) == 1

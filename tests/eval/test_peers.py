@@ -15,12 +15,13 @@ from nfox.decoding.stats import Stats
 from nfox.drafters import plain
 from nfox.errors import ContextError, UsageError
 from nfox.eval import peers
-from nfox.eval.bench.entrants import Entrant
+from nfox.eval.bench.divergence import divergences
+from nfox.eval.bench.entrants import MethodEntrant, PeerEntrant
 from nfox.eval.bench.metrics import rows
-from nfox.eval.bench.runner import Bench, Task, Trial
+from nfox.eval.bench.trials import Bench, Task, Trial
 from nfox.eval.peers.base import Peer, answer
 
-PLAIN = Entrant.parse(plain())
+PLAIN = MethodEntrant.parse(plain())
 TASKS = [
     Task("one", "a", ("the quick brown fox",)),
     Task("two", "a", ("over the lazy", "dog, and again")),
@@ -115,10 +116,10 @@ def test_a_context_that_is_full_ends_a_reply_or_refuses_the_prompt(chat: Engine)
 
 @pytest.mark.parametrize("name", ["hf", "hf-assisted", "hf-lookup"])
 def test_transformers_says_the_same_in_the_same_run(chat: Engine, name: str) -> None:
-    made = Bench(chat, [PLAIN, Entrant.peer(name)], TASKS)
+    made = Bench(chat, [PLAIN, PeerEntrant(name)], TASKS)
     trials = list(made.rounds(1, 0))
     assert made.missing == {}
-    _, row = rows("tiny", trials, ["a", "a"], made.parted(trials), {name})
+    _, row = rows("tiny", trials, ["a", "a"], divergences(made, trials), {name})
     assert row.identical == 1
     assert row.steps > 0
     assert row.tau >= 1
@@ -149,7 +150,7 @@ def test_what_a_models_own_config_asks_for_is_not_plain_decoding() -> None:
     other = loaded()
     own = other.model.target.model.generation_config
     own.no_repeat_ngram_size, own.num_beams, own.min_new_tokens = 2, 3, 9
-    made = Bench(other, [PLAIN, Entrant.peer("hf"), Entrant.peer("hf-lookup")], TASKS)
+    made = Bench(other, [PLAIN, PeerEntrant("hf"), PeerEntrant("hf-lookup")], TASKS)
     trials = list(made.rounds(1, 0))
     assert not made.missing
     assert [row.identical for row in rows("tiny", trials, ["a", "a"])] == [1, 1, 1]
@@ -159,8 +160,8 @@ def test_what_a_models_own_config_asks_for_is_not_plain_decoding() -> None:
 def test_one_seed_gives_a_peer_one_text(chat: Engine) -> None:
     chat.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, seed=5))
     try:
-        made = Bench(chat, [PLAIN, Entrant.peer("hf")], TASKS[:1])
-        first, again = (made.hold(made.entrants[1], 0, 0).replies for _ in range(2))
+        made = Bench(chat, [PLAIN, PeerEntrant("hf")], TASKS[:1])
+        first, again = (made.run_trial(made.entrants[1], 0, 0).replies for _ in range(2))
         assert first == again
     finally:
         chat.settings = Settings(max_new_tokens=12)
@@ -169,7 +170,7 @@ def test_one_seed_gives_a_peer_one_text(chat: Engine) -> None:
 def test_a_model_that_a_peer_cannot_run_leaves_the_peer_out() -> None:
     loading = ModelOptions(dtype="float32", offline=True)
     mamba = load(str(folder.mamba()), loading=loading, settings=Settings(max_new_tokens=8))
-    made = Bench(mamba, [PLAIN, Entrant.peer("hf"), Entrant.peer("hf-lookup")], TASKS[:1])
+    made = Bench(mamba, [PLAIN, PeerEntrant("hf"), PeerEntrant("hf-lookup")], TASKS[:1])
     assert "transformers does not generate so" in made.missing["hf-lookup"]
     trials = list(made.rounds(1, 0))
     assert rows("tiny", trials, ["a"])[1].identical == 1
@@ -178,9 +179,9 @@ def test_a_model_that_a_peer_cannot_run_leaves_the_peer_out() -> None:
 def test_drawn_tokens_are_others_and_not_looked_into(chat: Engine) -> None:
     chat.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, top_k=50))
     try:
-        made = Bench(chat, [PLAIN, Entrant.peer("hf")], TASKS[:1])
+        made = Bench(chat, [PLAIN, PeerEntrant("hf")], TASKS[:1])
         trials = list(made.rounds(1, 0))
-        assert made.parted(trials) == []
+        assert divergences(made, trials) == []
     finally:
         chat.settings = Settings(max_new_tokens=12)
 
@@ -188,19 +189,19 @@ def test_drawn_tokens_are_others_and_not_looked_into(chat: Engine) -> None:
 def test_an_encoder_decoder_has_peers_too() -> None:
     loading = ModelOptions(dtype="float32", offline=True)
     t5 = load(str(folder.t5()), loading=loading, settings=Settings(max_new_tokens=8))
-    made = Bench(t5, [PLAIN, Entrant.peer("hf")], TASKS)
+    made = Bench(t5, [PLAIN, PeerEntrant("hf")], TASKS)
     trials = list(made.rounds(1, 0))
     assert rows("tiny", trials, ["a", "a"])[1].identical == 1
 
 
 def test_who_lacks_something_is_left_out_and_said_to_be() -> None:
-    made = Bench(loaded(), [PLAIN, Entrant.peer("hf-assisted"), Entrant.peer("hf")], TASKS)
+    made = Bench(loaded(), [PLAIN, PeerEntrant("hf-assisted"), PeerEntrant("hf")], TASKS)
     assert [one.name for one in made.entrants] == [PLAIN.name, "hf"]
     assert "draft model" in made.missing["hf-assisted"]
 
 
 def test_there_is_no_other_peer() -> None:
-    for wrong in (Entrant.peer, peers.peer):
+    for wrong in (PeerEntrant, peers.peer):
         with pytest.raises(UsageError, match="no peer 'vllm'"):
             wrong("vllm")
     assert all(peers.peer(name).name == name for name in ("hf", "hf-assisted", "hf-lookup"))

@@ -8,11 +8,12 @@ import pytest
 from nfox import Engine, ModelOptions, Settings, load
 from nfox.drafters import plain
 from nfox.errors import UsageError
-from nfox.eval.bench.entrants import Entrant
-from nfox.eval.bench.runner import Bench, Task
+from nfox.eval.bench.divergence import divergences
+from nfox.eval.bench.entrants import MethodEntrant, PeerEntrant, SimulatedEntrant
 from nfox.eval.bench.sweeps import Sweep
+from nfox.eval.bench.trials import Bench, Task
 
-PLAIN = Entrant.parse(plain())
+PLAIN = MethodEntrant.parse(plain())
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ TASKS = [
 
 
 def test_an_option_becomes_entrants() -> None:
-    entrants = [PLAIN, Entrant.parse("jacobi"), Entrant.peer("hf")]
+    entrants = [PLAIN, MethodEntrant.parse("jacobi"), PeerEntrant("hf")]
     found = Sweep.parse("window = 2, 4").entrants(entrants)
     names = [PLAIN.name, "jacobi:window=2", "jacobi:window=4", "hf"]
     assert [one.name for one in found] == names
@@ -36,12 +37,12 @@ def test_an_option_becomes_entrants() -> None:
     # Where it is set already, it stays; several sweeps are combined.
     more = Sweep.parse("pool=0,3").entrants(found)
     assert "jacobi:window=4:pool=3" in [one.name for one in more]
-    again = Sweep.parse("window=9").entrants([*found, Entrant.parse("jacobi")])
+    again = Sweep.parse("window=9").entrants([*found, MethodEntrant.parse("jacobi")])
     assert [one.name for one in again] == [*names, "jacobi:window=9"]
 
 
 def test_gamma_is_one_of_simulated_drafters_too() -> None:
-    found = Sweep.parse("gamma=2,3").entrants([PLAIN, Entrant.simulated(0.5, 4)])
+    found = Sweep.parse("gamma=2,3").entrants([PLAIN, SimulatedEntrant.of(0.5, 4)])
     assert [one.rate.gamma for one in found[1:]] == [2, 3]
     assert len({one.name for one in found}) == 3
 
@@ -53,9 +54,9 @@ def test_a_temperature_becomes_a_category_of_tasks(chat: Engine) -> None:
     assert left_out == 0
     assert [task.category for task in tasks] == ["temperature 0"] * 2 + ["temperature 0.7"] * 2
     assert len({task.id for task in tasks}) == 4
-    made = Bench(chat, [PLAIN, Entrant.parse("lookup")], tasks)
+    made = Bench(chat, [PLAIN, MethodEntrant.parse("lookup")], tasks)
     trials = list(made.rounds(1, 0))
-    assert made.parted(trials) == []  # at each temperature the same text, whoever drafts
+    assert divergences(made, trials) == []  # at each temperature the same text, whoever drafts
     said = {tasks[trial.task].id: trial.replies for trial in trials}
     assert said["one, temperature 0"] != said["one, temperature 0.7"]
     assert chat.settings.sampling.temperature == 0  # as before
@@ -82,7 +83,7 @@ def test_what_is_no_sweep_is_refused(text: str) -> None:
 
 
 def test_values_that_do_not_fit_are_refused(chat: Engine) -> None:
-    entrants = [PLAIN, Entrant.parse("lookup")]
+    entrants = [PLAIN, MethodEntrant.parse("lookup")]
     with pytest.raises(UsageError, match="no method that is compared"):
         Sweep.parse("window=1").entrants(entrants)
     with pytest.raises(UsageError, match="ngram=x"):

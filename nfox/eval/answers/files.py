@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from nfox.decoding.stats import Stats
-from nfox.eval.bench.runner import Task, Trial
+from nfox.eval.bench.trials import Task, Trial
 
 
 def write(
@@ -44,40 +44,36 @@ def write(
 
     Args:
         trials: of all entrants.
-        tasks: that they are of.
-        decode: gives a reply's text.
+        tasks: that the trials are of.
+        decode: returns the text of a reply's token ids.
         model: name of the target; with the entrant's it is the `model_id` and the file's name.
         peers: entrants whose stats leave out what came with the prompt's forward.
     """
     ids = question_ids(tasks)
-    lines: dict[str, dict[int, list[Trial]]] = {}
+    answered: dict[str, dict[int, list[Trial]]] = {}
     for trial in trials:
         if trial.replies:
-            lines.setdefault(trial.entrant, {}).setdefault(trial.task, []).append(trial)
-
-    def line(task: int, held: Sequence[Trial]) -> dict[str, Any]:
-        who = held[0].entrant
-        choices = [_choice(trial, decode, peer=who in peers) for trial in held]
-        return _line(ids[task], named[who], tasks[task].category, choices)
-
-    named = {who: re.sub(r"[^\w.=+-]+", "-", f"{model}-{who}") for who in lines}
-    return {
-        f"{named[who]}.jsonl": "".join(
-            json.dumps(line(task, held), ensure_ascii=False) + "\n"
-            for task, held in sorted(found.items())
-        )
-        for who, found in lines.items()
-    }
+            answered.setdefault(trial.entrant, {}).setdefault(trial.task, []).append(trial)
+    files = {}
+    for entrant, by_task in answered.items():
+        name = re.sub(r"[^\w.=+-]+", "-", f"{model}-{entrant}")
+        text = ""
+        for task, rounds in sorted(by_task.items()):
+            choices = [_choice(trial, decode, peer=entrant in peers) for trial in rounds]
+            line = _line(ids[task], name, tasks[task].category, choices)
+            text += json.dumps(line, ensure_ascii=False) + "\n"
+        files[f"{name}.jsonl"] = text
+    return files
 
 
 def question_ids(tasks: Sequence[Task]) -> list[int | str]:
-    """Return the ids that the questions' source gave them.
+    """Return the ids that questions have in their source.
 
     A task's id is its source's name, a dash, and that id. FastChat's are numbers. Where two sources
-    have the same ones, tasks keep their own.
+    have questions of the same ids, the ids are those of the tasks.
     """
-    found = list(map(_question_id, tasks))
-    return found if len(set(found)) == len(found) else [task.id for task in tasks]
+    ids = list(map(_question_id, tasks))
+    return ids if len(set(ids)) == len(ids) else [task.id for task in tasks]
 
 
 def _question_id(task: Task) -> int | str:
@@ -102,7 +98,7 @@ def _choice(trial: Trial, decode: Callable[[Sequence[int]], str], *, peer: bool)
     pairs = zip(trial.replies, trial.stats, strict=True)
     lengths = [_with_first(ids, stats) if peer else stats.lengths for ids, stats in pairs]
     return {
-        "index": trial.turn,
+        "index": trial.round,
         "turns": [decode(ids).strip() for ids in trial.replies],
         "idxs": [max(len(each) - 1, 0) for each in lengths],
         "decoding_steps": [len(each) for each in lengths],

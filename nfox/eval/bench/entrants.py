@@ -5,194 +5,165 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from typing_extensions import override
 
 from nfox import drafters
-from nfox.drafters.common.method import DrafterInputs, Method
+from nfox.drafters.common.method import DrafterInputs
 from nfox.engine import Engine
 from nfox.errors import UsageError
 from nfox.eval import peers
-from nfox.eval.bench.simulated_drafter import DecreedSettings, Oracle, OracleOptions
-from nfox.eval.peers.base import Peer, answer
-from nfox.reply import Reply, Request
-
-REPLIES_PER_TASK = 1024
-"""So many numbers of replies are set apart for each task: the noise depends on the task alone."""
+from nfox.eval.bench.runner import MethodRunner, PeerRunner, Runner, SimulatedRunner
+from nfox.eval.bench.simulated_drafter import SimulatedDrafter, SimulatedOptions
 
 Kind = Literal["method", "simulated", "peer"]
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Entrant(ABC):
     """One of those that are compared, as it was asked for.
 
     Args:
-        name: as typed: `spec`, `spec:gamma=4:branches=1`, `hf`.
-        kind: of it.
-        method: or peer, its name.
-        options: of the method.
-        rate: at which a simulated method is right.
+        name: as it was typed.
     """
 
     name: str
-    kind: Kind = "method"
-    method: str = ""
-    options: dict[str, str] = field(default_factory=dict)
-    rate: OracleOptions = field(default_factory=OracleOptions)
+    kind: ClassVar[Kind]
 
     @property
     def file_name(self) -> str:
-        """Its name, as a file can have it."""
+        """The name, as a file can have it."""
         return re.sub(r"[^\w.=-]+", "-", self.name)
 
+    @abstractmethod
+    def runner(self, engine: Engine) -> Runner:
+        """Return what answers for the entrant.
+
+        Args:
+            engine: the engine whose model, template and settings hold.
+
+        Raises:
+            ModelError: if the entrant lacks what it needs, or does not fit the model.
+        """
+
+    def varied(self, option: str, values: Sequence[str]) -> list[Entrant]:
+        """Return an entrant for each value of an option; none if there is no such option to set.
+
+        Args:
+            option: the name of an option of a method.
+            values: as they were typed.
+
+        Raises:
+            UsageError: if a value does not fit the option.
+        """
+        return []
+
+
+@dataclass(frozen=True)
+class MethodEntrant(Entrant):
+    """A method of nfox.
+
+    Args:
+        name: as it was typed: `spec`, `spec:gamma=4:branches=1`.
+        method: the name of the method.
+        options: of the method, as they were typed.
+    """
+
+    method: str
+    options: dict[str, str] = field(default_factory=dict)
+    kind: ClassVar[Kind] = "method"
+
     @classmethod
-    def parse(cls, text: str) -> Entrant:
+    def parse(cls, text: str) -> MethodEntrant:
         """Read a method with its options.
 
         Raises:
             UsageError: for a method that does not exist, or has no such options.
         """
-        method, *options = text.strip().split(":")
-        pairs = (option.partition("=") for option in options)
-        made = cls(text.strip(), "method", method, {name: value for name, _, value in pairs})
-        drafters.options_for(method, made.options)
-        return made
+        method, *pairs = text.strip().split(":")
+        partitioned = (pair.partition("=") for pair in pairs)
+        options = {name: value for name, _, value in partitioned}
+        drafters.options_for(method, options)
+        return cls(text.strip(), method, options)
+
+    @override
+    def runner(self, engine: Engine) -> Runner:
+        return MethodRunner(engine, engine.make(self.method, self.options))
+
+    @override
+    def varied(self, option: str, values: Sequence[str]) -> list[Entrant]:
+        known = drafters.method(self.method).options.__dataclass_fields__
+        if option not in known or option in self.options:
+            return []
+        return [MethodEntrant.parse(f"{self.name}:{option}={value}") for value in values]
+
+
+@dataclass(frozen=True)
+class SimulatedEntrant(Entrant):
+    """A drafter that is right at a given rate, whatever the model.
+
+    Args:
+        rate: the rate, and how much is drafted.
+    """
+
+    rate: SimulatedOptions
+    kind: ClassVar[Kind] = "simulated"
 
     @classmethod
-    def simulated(cls, acceptance: float, gamma: int) -> Entrant:
-        """Return one that is right at a given rate, whatever the model.
+    def of(cls, acceptance: float, gamma: int) -> SimulatedEntrant:
+        """Return the entrant of a rate.
+
+        Args:
+            acceptance: the chance that a drafted token is right, given that the one before was.
+            gamma: tokens drafted in a step.
 
         Raises:
             UsageError: if that is no rate, or nothing would be drafted.
         """
-        rate = OracleOptions(acceptance, gamma)
-        return cls(f"acceptance {acceptance:g}, gamma {gamma}", "simulated", rate=rate)
-
-    @classmethod
-    def peer(cls, name: str) -> Entrant:
-        """Return another program.
-
-        Raises:
-            UsageError: if there is none of that name.
-        """
-        if name not in peers.names():
-            raise UsageError(f"there is no peer {name!r}", f"one of {', '.join(peers.names())}")
-        return cls(name, "peer", name)
-
-
-class Runner(ABC):
-    """An entrant that can answer."""
-
-    @abstractmethod
-    def begin(self) -> None:
-        """Begin another conversation, with nothing read."""
-
-    @abstractmethod
-    def reply(self, request: Request) -> Reply:
-        """Answer a request."""
-
-    @abstractmethod
-    def describe(self) -> str:
-        """Say in a few words what it runs with."""
-
-    def close(self) -> None:  # noqa: B027 - most leave nothing behind
-        """Take away what it made."""
-
-
-class Drafting(Runner):
-    """A method of nfox, or a simulated one.
-
-    Args:
-        engine: whose model, template and settings are used.
-        drafter: of the method.
-    """
-
-    def __init__(self, engine: Engine, drafter: Method) -> None:
-        self.engine = engine
-        self.drafter = drafter
-        self.cache = engine.model.target.new_cache()
+        name = f"acceptance {acceptance:g}, gamma {gamma}"
+        return cls(name, SimulatedOptions(acceptance, gamma))
 
     @override
-    def begin(self) -> None:
-        self.drafter.rewind(0)
-        self.cache = self.engine.model.target.new_cache()
+    def runner(self, engine: Engine) -> Runner:
+        drafter = SimulatedDrafter.build(DrafterInputs(engine.model), self.rate)
+        return SimulatedRunner(engine, drafter)
 
     @override
-    def reply(self, request: Request) -> Reply:
-        return self.engine.answer(request, drafter=self.drafter, cache=self.cache)
-
-    @override
-    def describe(self) -> str:
-        return self.drafter.describe()
-
-
-class Simulated(Drafting):
-    """A drafter that is right at a given rate, and a text that is known.
-
-    Args:
-        engine: whose model, template and settings are used.
-        oracle: who knows the reply, once it is told.
-
-    Attributes:
-        known: tokens of prompt and plain reply, for each reply of the conversation to come.
-    """
-
-    def __init__(self, engine: Engine, oracle: Oracle) -> None:
-        super().__init__(engine, oracle)
-        self.oracle = oracle
-        self.known: Sequence[list[int]] = ()
-
-    @override
-    def reply(self, request: Request) -> Reply:
-        self.oracle.know(self.known[request.number % REPLIES_PER_TASK])
-        settings = DecreedSettings.of(request.settings, self.oracle)
-        return super().reply(replace(request, settings=settings))
+    def varied(self, option: str, values: Sequence[str]) -> list[Entrant]:
+        if option != "gamma":
+            return []
+        gammas = [token_count(option, value) for value in values]
+        return [SimulatedEntrant.of(self.rate.acceptance, gamma) for gamma in gammas]
 
 
-class Rival(Runner):
-    """A peer.
-
-    Args:
-        engine: whose model, template and settings are used.
-        peer: the other program.
-    """
-
-    def __init__(self, engine: Engine, peer: Peer) -> None:
-        self.engine = engine
-        self.peer = peer
-
-    @override
-    def begin(self) -> None:
-        self.peer.begin()
-
-    @override
-    def reply(self, request: Request) -> Reply:
-        return answer(self.peer, self.engine, request)
-
-    @override
-    def describe(self) -> str:
-        return self.peer.describe()
-
-    @override
-    def close(self) -> None:
-        self.peer.close()
-
-
-def runner(entrant: Entrant, engine: Engine) -> Runner:
-    """Make an entrant ready.
-
-    Args:
-        entrant: who.
-        engine: whose model, template and settings are used.
+@dataclass(frozen=True)
+class PeerEntrant(Entrant):
+    """Another program.
 
     Raises:
-        ModelError: if it lacks what it needs, or does not fit the model.
+        UsageError: if there is none of that name.
     """
-    if entrant.kind == "peer":
-        return Rival(engine, peers.peer(entrant.method).build(engine))
-    if entrant.kind == "simulated":
-        return Simulated(engine, Oracle.build(DrafterInputs(engine.model), entrant.rate))
-    return Drafting(engine, engine.make(entrant.method, entrant.options))
+
+    kind: ClassVar[Kind] = "peer"
+
+    def __post_init__(self) -> None:
+        if self.name not in peers.names():
+            known = ", ".join(peers.names())
+            raise UsageError(f"there is no peer {self.name!r}", f"one of {known}")
+
+    @override
+    def runner(self, engine: Engine) -> Runner:
+        return PeerRunner(engine, peers.peer(self.name).build(engine))
+
+
+def token_count(sweep: str, value: str) -> int:
+    """Return a value of a sweep that is a number of tokens.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    if not value.isdecimal() or not int(value):
+        raise UsageError(f"--sweep {sweep}: {value!r} is no number of tokens")
+    return int(value)

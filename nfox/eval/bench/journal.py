@@ -1,10 +1,10 @@
-"""Trials of a benchmark that was interrupted: kept in a file as they come, and read again."""
+"""The trials of a benchmark that was interrupted: a file that keeps them as they come."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,16 +12,21 @@ from typing import Any
 
 from nfox.decoding.stats import Stats
 from nfox.errors import UsageError
-from nfox.eval.bench.runner import Trial
+from nfox.eval.bench.trials import Trial
 from nfox.files.atomic import reporting_full_disk
 
 
-class Kept:
-    """A file of trials, the first line of which says what they depend on.
+def trials_file(out: Path) -> Path:
+    """Return the file that keeps the trials of a result until the result is written."""
+    return out.with_name(f"{out.name}.trials")
+
+
+class TrialJournal:
+    """A file of trials, whose first line says what they depend on.
 
     Args:
         path: of the file.
-        facts: all that a trial depends on.
+        facts: all that a trial depends on, as JSON can have it.
     """
 
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
@@ -29,33 +34,33 @@ class Kept:
         self.facts: dict[str, Any] = json.loads(json.dumps(facts))
 
     def read(self) -> list[Trial]:
-        """Return what is there; of what was held twice, the last.
+        """Return the trials of the file; of several with one key, the last.
 
         Raises:
-            UsageError: if it was made under other conditions, or cannot be read.
+            UsageError: if the file was made under other conditions, or cannot be read.
         """
         if not self.path.exists():
             return []
         try:
             first, *lines = self.path.read_text(encoding="utf-8").split("\n")
-            before: dict[str, Any] = json.loads(first)
-            found = [_trial(json.loads(line)) for line in lines[:-1] if line]
+            facts: dict[str, Any] = json.loads(first)
+            trials = [_from_json(json.loads(line)) for line in lines[:-1] if line]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UsageError(
                 f"{self.path}: not the trials of a benchmark: {error}", "take it away"
             ) from error
-        if before != self.facts:
-            names = before.keys() | self.facts.keys()
-            other = sorted(n for n in names if before.get(n) != self.facts.get(n))
+        if facts != self.facts:
+            names = sorted(facts.keys() | self.facts.keys())
+            differing = [name for name in names if facts.get(name) != self.facts.get(name)]
             raise UsageError(
-                f"{self.path} holds trials of a benchmark with other {', '.join(other)}",
+                f"{self.path} holds trials of a benchmark with other {', '.join(differing)}",
                 "run that one again to finish it, or delete the file",
             )
-        return list({(one.entrant, one.task, one.turn): one for one in found}.values())
+        return list({trial.key: trial for trial in trials}.values())
 
     @contextmanager
-    def writing(self) -> Iterator[Any]:
-        """Open it to be added to; yields what adds a trial.
+    def writing(self) -> Iterator[Callable[[Trial], None]]:
+        """Open the file to be added to, and yield a function that adds a trial.
 
         Raises:
             NfoxError: if the disk is full.
@@ -64,34 +69,41 @@ class Kept:
             self.path, "the trials before are whole", "free some space, go on"
         ):
             if self.path.exists():
-                whole = self.path.read_bytes().rfind(b"\n") + 1
-                os.truncate(self.path, whole)  # a torn line is written anew
+                end = self.path.read_bytes().rfind(b"\n") + 1
+                os.truncate(self.path, end)  # a torn line is written anew
             with self.path.open("a", encoding="utf-8") as file:
                 if not file.tell():
                     file.write(json.dumps(self.facts) + "\n")
 
                 def add(trial: Trial) -> None:
-                    file.write(json.dumps(asdict(trial)) + "\n")
+                    file.write(json.dumps(_to_json(trial)) + "\n")
                     file.flush()
 
                 yield add
 
 
-def _trial(line: dict[str, Any]) -> Trial:
-    return Trial(**line | {"stats": [Stats(**one) for one in line["stats"]]})
+def _to_json(trial: Trial) -> dict[str, Any]:
+    fields = asdict(trial)
+    fields["turn"] = fields.pop("round")  # its name in files of the first release
+    return fields
 
 
-def trials_file(out: Path) -> Path:
-    """Return the file that keeps the trials of a result until the result is written."""
-    return out.with_name(f"{out.name}.trials")
+def _from_json(fields: dict[str, Any]) -> Trial:
+    fields["round"] = fields.pop("turn")
+    fields["stats"] = [Stats(**reply) for reply in fields["stats"]]
+    return Trial(**fields)
 
 
-def whole(trials: Sequence[Trial], entrants: Sequence[str]) -> list[Trial]:
-    """Return the trials of those tasks and rounds that every entrant has held.
+def complete_rounds(trials: Sequence[Trial], entrants: Sequence[str]) -> list[Trial]:
+    """Return the trials of those tasks and rounds of which every entrant has finished a trial.
 
     Args:
         trials: of a benchmark that may have been interrupted.
-        entrants: names of all.
+        entrants: the names of all entrants.
     """
-    held = {(trial.entrant, trial.task, trial.turn) for trial in trials}
-    return [t for t in trials if all((name, t.task, t.turn) in held for name in entrants)]
+    finished = {trial.key for trial in trials}
+    return [
+        trial
+        for trial in trials
+        if all((entrant, trial.task, trial.round) in finished for entrant in entrants)
+    ]

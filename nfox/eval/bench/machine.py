@@ -19,7 +19,7 @@ from nfox.version import __version__
 _PACKAGES = ("torch", "transformers", "bitsandbytes", "peft", "llama-cpp-python")
 
 
-def machine(engine: Engine, command: str) -> Machine:
+def this_machine(engine: Engine, command: str) -> Machine:
     """Return the machine, the versions, the model's dtype, its costs, and the command.
 
     Args:

@@ -1,4 +1,4 @@
-"""From the trials of a benchmark to the rows of its result; `figures` has the definitions."""
+"""From the trials of a benchmark to the rows of its result; `figures` defines every figure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from nfox.decoding.stats import Stats
 from nfox.drafters import plain
+from nfox.eval.bench.divergence import Divergence
 from nfox.eval.bench.figures import ALL, Key, Row, StepTime
-from nfox.eval.bench.runner import Divergence, Trial
+from nfox.eval.bench.trials import Trial
 
 _RESAMPLES = 2000
 
@@ -54,8 +55,8 @@ def _row(key: Key, own: Sequence[Trial], plain: Sequence[Trial], gap: float, *, 
     tau = tokens / max(steps, 1)
     speedup, low, high = speedups(own, plain)
     total, plain_total = _total_speed(own), _total_speed(plain)
-    plain_replies = {(trial.task, trial.turn): trial.replies for trial in plain}
-    identical = [t.replies == plain_replies.get((t.task, t.turn)) for t in own]
+    plain_replies = {(trial.task, trial.round): trial.replies for trial in plain}
+    identical = [t.replies == plain_replies.get((t.task, t.round)) for t in own]
     target, method, category = key
     return Row(
         target=target,
@@ -136,16 +137,16 @@ def speedups(
         seed: for the resampling.
     """
     tasks = sorted({trial.task for trial in plain})
-    turns = sorted({trial.turn for trial in plain})
+    rounds = sorted({trial.round for trial in plain})
     if not tasks:
         return 0.0, 0.0, 0.0
-    grids = [_grid(trials, tasks, turns) for trials in (own, plain)]
+    grids = [_grid(trials, tasks, rounds) for trials in (own, plain)]
     generator = torch.Generator().manual_seed(seed)
-    drawn_tasks, drawn_turns = (
-        torch.randint(len(of), (_RESAMPLES, len(of)), generator=generator) for of in (tasks, turns)
+    drawn_tasks, drawn_rounds = (
+        torch.randint(len(of), (_RESAMPLES, len(of)), generator=generator) for of in (tasks, rounds)
     )
     resampled = [
-        grid[:, drawn_tasks[:, :, None], drawn_turns[:, None, :]].sum((2, 3)) for grid in grids
+        grid[:, drawn_tasks[:, :, None], drawn_rounds[:, None, :]].sum((2, 3)) for grid in grids
     ]  # [2, resamples]: tokens and seconds
     ratios = _ratio(*resampled)
     ratios = ratios[ratios.isfinite()]  # a resample without steps on one side says nothing
@@ -155,13 +156,13 @@ def speedups(
     return float(_ratio(*(grid.sum((1, 2)) for grid in grids)).nan_to_num(0.0)), low, high
 
 
-def _grid(trials: Sequence[Trial], tasks: list[int], turns: list[int]) -> Tensor:
+def _grid(trials: Sequence[Trial], tasks: list[int], rounds: list[int]) -> Tensor:
     """Return the tokens and the seconds of steps of every trial, [2, tasks, rounds]."""
-    grid = torch.zeros(2, len(tasks), len(turns), dtype=torch.float64)
+    grid = torch.zeros(2, len(tasks), len(rounds), dtype=torch.float64)
     for trial in trials:
         tokens = sum(reply.tokens for reply in trial.stats)
         seconds = sum(reply.seconds for reply in trial.stats)
-        place = tasks.index(trial.task), turns.index(trial.turn)
+        place = tasks.index(trial.task), rounds.index(trial.round)
         grid[:, *place] += torch.tensor([tokens, seconds], dtype=torch.float64)
     return grid
 

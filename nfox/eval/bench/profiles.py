@@ -1,4 +1,4 @@
-"""Where the time goes inside of a reply: traces of torch's profiler."""
+"""Traces of torch's profiler: where the time goes inside of a reply."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from nfox.eval.bench.runner import Bench
+from nfox.eval.bench.trials import Bench
 
 _TOKENS = 32  # a trace of more is too large to look at
 
@@ -22,7 +22,7 @@ def write(bench: Bench, folder: Path) -> list[Path]:
     For chrome://tracing or Perfetto. Profiling slows everything down: nothing of it is counted.
 
     Args:
-        bench: that has held its conversations.
+        bench: whose rounds are over.
         folder: for the files.
 
     Returns:
@@ -31,27 +31,26 @@ def write(bench: Bench, folder: Path) -> list[Path]:
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
-    written = []
-    settings = bench.settings
-    bench.settings = replace(settings, max_new_tokens=min(_TOKENS, settings.max_new_tokens))
+    tokens = min(_TOKENS, bench.settings.max_new_tokens)
+    settings = replace(bench.settings, max_new_tokens=tokens)
+    files = []
     for entrant in bench.entrants:
-        with _hushed(), profile(activities=activities, with_stack=True) as found:
-            bench.hold(entrant, 0, -1)
+        with _without_stderr(), profile(activities=activities, with_stack=True) as trace:
+            bench.run_trial(entrant, 0, settings=settings)
         file = folder / f"{entrant.file_name}.json"
-        found.export_chrome_trace(str(file))
-        written.append(file)
-    bench.settings = settings
-    return written
+        trace.export_chrome_trace(str(file))
+        files.append(file)
+    return files
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _without_stderr() -> Iterator[None]:
     """Keep what the profiler's library writes to stderr off the terminal."""
-    kept = os.dup(2)
+    stderr = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,7 +1,7 @@
 """A drafter that knows the reply and is wrong on purpose: what the engine makes of an acceptance
 rate, whatever the model, even one with random weights.
 
-Its replies are the known ones by decree: where rounded logits of a wide forward turn a near-tie,
+Its replies are forced to be the known ones: where rounded logits of a wide forward turn a near-tie,
 the text would be another one, of which it knows nothing.
 """
 
@@ -24,8 +24,8 @@ from nfox.reply import Settings
 
 
 @dataclass(frozen=True)
-class OracleOptions(Options):
-    """How often it is right, and how much it drafts."""
+class SimulatedOptions(Options):
+    """How often the drafter is right, and how much it drafts."""
 
     acceptance: float = option(0.8, "chance that a drafted token is right, given the one before")
     gamma: int = option(4, "tokens drafted in every step")
@@ -37,50 +37,53 @@ class OracleOptions(Options):
             )
 
 
-class Oracle(Method):
+class SimulatedDrafter(Method):
     """Drafts chains whose tokens are right with a given chance, each given the one before.
 
     Args:
         acceptance: that chance.
         gamma: tokens of a chain.
-        vocabulary: of the target.
+        vocabulary_size: of the target.
         seed: of the mistakes.
     """
 
     summary = "the plain reply, with mistakes at a given rate"
-    options = OracleOptions
+    options = SimulatedOptions
 
-    def __init__(self, acceptance: float, gamma: int, vocabulary: int, seed: int = 0) -> None:
+    def __init__(self, acceptance: float, gamma: int, vocabulary_size: int, seed: int = 0) -> None:
         self.acceptance = acceptance
         self.gamma = gamma
-        self.vocabulary_size = vocabulary
-        self._dice = random.Random(seed)
+        self.vocabulary_size = vocabulary_size
+        self._random = random.Random(seed)
         self._text: list[int] = []
 
     @override
     @classmethod
-    def build(cls, inputs: DrafterInputs, options: OracleOptions) -> Oracle:
-        """What it is to say is told by `know`."""
+    def build(cls, inputs: DrafterInputs, options: SimulatedOptions) -> SimulatedDrafter:
         return cls(options.acceptance, options.gamma, inputs.model.target.vocabulary_size)
 
     def know(self, text: list[int]) -> None:
-        """Learn the reply to come.
+        """Take the text that is to be drafted from.
 
         Args:
-            text: tokens of the prompt and the plain reply.
+            text: the token ids of the prompt and of the plain reply to it.
         """
         self._text = text
 
-    def after(self, begun: Sequence[int]) -> Sequence[int]:
-        """Return what follows in the reply; nothing where the text is not the known one."""
-        return self._text[len(begun) :] if self._text[: len(begun)] == begun else []
+    def following(self, past: Sequence[int]) -> Sequence[int]:
+        """Return the tokens that follow others in the known text; none if it begins otherwise.
+
+        Args:
+            past: all tokens of the prompt, and those of the reply so far.
+        """
+        return self._text[len(past) :] if self._text[: len(past)] == past else []
 
     @override
     def propose(self, context: Context) -> TokenTree:
-        following = self.after([*context.tokens, context.root])
+        known = self.following([*context.tokens, context.root])
         drafted = []
-        for token in following[: min(self.gamma, context.max_depth)]:
-            right = self._dice.random() < self.acceptance
+        for token in known[: min(self.gamma, context.max_depth)]:
+            right = self._random.random() < self.acceptance
             drafted.append(token if right else (token + 1) % self.vocabulary_size)
         return TokenTree.chain(context.root, drafted)
 
@@ -90,22 +93,22 @@ class Oracle(Method):
 
 
 @dataclass
-class Decreed(Rule):
-    """The rule that it stands for, whose work it does, and then the known text's own tokens.
+class ForcedRule(Rule):
+    """Does the work of another rule, then accepts and emits the tokens of the known text.
 
     Args:
-        rule: that it stands for.
-        oracle: who knows the text.
+        rule: the other rule.
+        drafter: that knows the text.
     """
 
     rule: Rule
-    oracle: Oracle
-    name: ClassVar[str] = "decreed"
+    drafter: SimulatedDrafter
+    name: ClassVar[str] = "forced"
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
         target_tokens = list(self.rule.judge(tree, logits, past).target_tokens)
-        following = self.oracle.after([*past, tree.tokens[0]])
+        following = self.drafter.following([*past, tree.tokens[0]])
         accepted = [True] + [False] * (len(tree) - 1)
         for node, known in enumerate(following[: len(tree)]):  # of a chain
             target_tokens[node] = known
@@ -120,22 +123,22 @@ class Decreed(Rule):
 
 
 @dataclass(frozen=True)
-class DecreedSettings(Settings):
-    """Settings whose replies are known.
+class ForcedSettings(Settings):
+    """Settings whose replies are forced to be the known ones.
 
     Args:
-        oracle: who knows them.
+        drafter: that knows them.
     """
 
-    oracle: Oracle | None = None
+    drafter: SimulatedDrafter | None = None
 
     @classmethod
-    def of(cls, settings: Settings, oracle: Oracle) -> DecreedSettings:
-        """Return settings with their replies known."""
-        own = {one.name: getattr(settings, one.name) for one in fields(Settings)}
-        return cls(**own, oracle=oracle)
+    def of(cls, settings: Settings, drafter: SimulatedDrafter) -> ForcedSettings:
+        """Return settings that differ from others in their rule alone."""
+        values = {field.name: getattr(settings, field.name) for field in fields(Settings)}
+        return cls(**values, drafter=drafter)
 
     @override
-    def rule(self, reply: int) -> Rule:
-        made = super().rule(reply)
-        return Decreed(made, self.oracle) if self.oracle else made
+    def rule(self, number: int) -> Rule:
+        rule = super().rule(number)
+        return ForcedRule(rule, self.drafter) if self.drafter else rule

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nfox.decoding.costs import Costs, expected_tau
-from nfox.eval.bench.entrants import Entrant
+from nfox.eval.bench.entrants import Entrant, SimulatedEntrant
 from nfox.eval.bench.figures import ALL, Row, SimulationRow
-from nfox.eval.bench.runner import Trial
+from nfox.eval.bench.trials import Trial
 
 
 def simulation(
@@ -24,17 +24,19 @@ def simulation(
         entrants: of which those that are simulated count.
         trials: of all entrants.
         rows: made of the trials.
-        costs: of the target; without them no speed is foretold.
+        costs: of the target; without them no speed-up is expected.
     """
     together = {row.method: row for row in rows if row.category == ALL}
     return [
         _row(entrant, together[entrant.name], trials, costs)
         for entrant in entrants
-        if entrant.kind == "simulated"
+        if isinstance(entrant, SimulatedEntrant)
     ]
 
 
-def _row(entrant: Entrant, row: Row, trials: Sequence[Trial], costs: Costs | None) -> SimulationRow:
+def _row(
+    entrant: SimulatedEntrant, row: Row, trials: Sequence[Trial], costs: Costs | None
+) -> SimulationRow:
     acceptance, gamma = entrant.rate.acceptance, entrant.rate.gamma
     lengths = [stats.tokens for t in trials if t.entrant == entrant.name for stats in t.stats]
     steps = sum(expected_steps(acceptance, gamma, length) for length in lengths)

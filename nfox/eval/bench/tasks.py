@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nfox.errors import UsageError
-from nfox.eval.bench.runner import Task
+from nfox.eval.bench.trials import Task
 from nfox.files.records import records
 from nfox.train.data import tasks as task_data
 from nfox.train.data.conversations import parse_records

@@ -1,0 +1,100 @@
+"""Where conversations part from the plain ones, and whether a near-tie explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, log
+
+from nfox.decoding.cache import common_prefix
+from nfox.decoding.tree import TokenTree
+from nfox.eval.bench.runner import REPLIES_PER_TASK
+from nfox.eval.bench.trials import Bench, Trial
+from nfox.text.messages import Message
+
+_FAR = 1000.0  # a token that can never be drawn is so much less likely
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a conversation and the plain one part.
+
+    Args:
+        entrant: the entrant's name.
+        task: the task's index.
+        reply: which reply, from 0.
+        token: which of its tokens, from 0.
+        gap: by how much a plain step scores the plain token higher than the other one, by logits
+            with their penalties and noise. Rounded logits of a wide forward differ a little from a
+            plain step's, so that near-ties fall either way; a large gap is an error.
+    """
+
+    entrant: str
+    task: int
+    reply: int
+    token: int
+    gap: float
+
+
+def divergences(bench: Bench, trials: Iterable[Trial]) -> list[Divergence]:
+    """Return where conversations first part from the plain ones, one for each entrant and task.
+
+    What is drawn with other random numbers is another text, so it is not looked at: that of peers,
+    and of rules other than `exact`.
+    """
+    trials = list(trials)
+    plain = bench.entrants[0].name
+    plain_trials = {(trial.task, trial.round): trial for trial in trials if trial.entrant == plain}
+    peers = {entrant.name for entrant in bench.entrants if entrant.kind == "peer"}
+    first: dict[tuple[str, int], Divergence] = {}
+    for trial in trials:
+        key = trial.entrant, trial.task
+        greedy = bench.tasks[trial.task].settings(bench.settings).sampling.greedy
+        own_noise = trial.entrant in peers or bench.settings.accept != "exact"
+        if key in first or (own_noise and not greedy):
+            continue
+        divergence = first_divergence(bench, trial, plain_trials[trial.task, trial.round])
+        if divergence is not None:
+            first[key] = divergence
+    return list(first.values())
+
+
+def first_divergence(bench: Bench, trial: Trial, plain: Trial) -> Divergence | None:
+    """Return where a trial and the plain one of its task first part; None if nowhere."""
+    for reply, (own_ids, plain_ids) in enumerate(zip(trial.replies, plain.replies, strict=False)):
+        if own_ids == plain_ids:
+            continue
+        token = common_prefix(own_ids, plain_ids)
+        scores = _scores(bench, plain, reply, token)
+        end = max(bench.engine.stop_ids, key=lambda stop: scores.get(stop, -inf), default=0)
+        own_token, plain_token = ([*ids[token : token + 1], end][0] for ids in (own_ids, plain_ids))
+        gap = scores.get(plain_token, -inf) - scores.get(own_token, -_FAR)
+        return Divergence(trial.entrant, trial.task, reply, token, gap)
+    return None
+
+
+def _scores(bench: Bench, plain: Trial, reply: int, token: int) -> dict[int, float]:
+    """Return the scores by which a plain step chooses a token, by token id.
+
+    Args:
+        bench: that the trial is of.
+        plain: a plain trial.
+        reply: the reply that the token is of.
+        token: its index in the reply.
+    """
+    engine, task = bench.engine, bench.tasks[plain.task]
+    messages = list[Message]()
+    for turn, ids in zip(task.turns, plain.replies[:reply], strict=False):
+        text = engine.model.tokenizer.decode(ids, skip_special_tokens=True)
+        messages += [Message("user", turn), Message("assistant", text, tuple(ids))]
+    messages.append(Message("user", task.turns[reply]))
+    prompt = engine.encode(messages)
+    past: Sequence[int] = [*prompt.ids, *plain.replies[reply][:token]]
+    target = engine.model.target
+    cache = target.new_cache()
+    cache.reuse(past, prompt.encoder_ids)
+    target.read(past[:-1], cache)
+    logits, _ = target.score(TokenTree.chain(past[-1]), cache)
+    rule = task.settings(bench.settings).rule(REPLIES_PER_TASK * plain.task + reply)
+    tokens, chances, *_ = rule.draw(logits[0].double(), past, target.vocabulary_size)
+    return {drawn: log(chance) for drawn, chance in zip(tokens, chances, strict=True)}
