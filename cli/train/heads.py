@@ -21,7 +21,7 @@ class LabelArguments:
     """Settings of the labels of heads, and of the heads that the training starts from."""
 
     labels: Literal["data", "target"] = setting(
-        "What is learned: the data's tokens, or the base's own choices there.", "data"
+        "Labels: the data's tokens, or the base's own likeliest tokens in their places.", "data"
     )
     heads: str | None = setting("Folder or hub id of heads to go on with.")
 

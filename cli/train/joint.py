@@ -91,8 +91,8 @@ def read_joint(method: str, typed: Any, *, in_4bit: bool) -> JointTraining:
 def _base_training(arguments: JointArguments) -> BaseTraining:
     """Return which weights of the base are trained.
 
-    An adapter alone does not mean that the base is trained: published configs name one for heads
-    on a frozen base too.
+    METHOD_only_heads keeps the base frozen even where an adapter is named, since published configs
+    name one for heads alone too.
 
     Raises:
         UsageError: if both an adapter and all weights are to be trained.

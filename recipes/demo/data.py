@@ -1,4 +1,4 @@
-"""Conversations: load them, render them with the chat template, pack them into rows."""
+"""Conversations: load the data sets, render with the chat template, pack into rows."""
 
 import json
 import re
@@ -30,14 +30,14 @@ OTHER_SYSTEMS = (
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the two data sets lie; None takes the hub's copies."""
+    """The local files of the two data sets; None takes the hub's copies."""
 
     sgd: Path | None = None
     gsm8k: Path | None = None
 
 
 def load_sgd(path: Path | None, split: str = "train") -> list[Conversation]:
-    """Schema-Guided Dialogue: a ShareGPT file, or `split` of the hub's copy."""
+    """Return the dialogues of Schema-Guided Dialogue, from a ShareGPT file or the hub's copy."""
     if path is not None:
         return [
             [{"role": ROLES[t["from"]], "content": t["value"]} for t in item["conversations"]]
@@ -58,7 +58,7 @@ def load_sgd(path: Path | None, split: str = "train") -> list[Conversation]:
 
 
 def load_gsm8k(path: Path | None, split: str = "train") -> list[Conversation]:
-    """Grade school maths without its calculator marks: a JSON lines file, or the hub's copy."""
+    """Return the problems of GSM8K without calculator marks, from JSON lines or the hub's copy."""
     if path is not None:
         items = [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
     else:
@@ -75,7 +75,7 @@ def load_gsm8k(path: Path | None, split: str = "train") -> list[Conversation]:
 
 
 def as_messages(turns: Iterable[Turn]) -> Conversation:
-    """Skill turns as chat messages."""
+    """Return the turns of a skill as chat messages."""
     return [
         message
         for turn in turns
@@ -89,23 +89,23 @@ def as_messages(turns: Iterable[Turn]) -> Conversation:
 def skill_conversations(
     count: int, seed: int, dialogues: Sequence[Conversation] = ()
 ) -> list[Conversation]:
-    """`count` skill conversations, one in three of them joined to a part of a dialogue.
+    """Return `count` skill conversations, one in three of them joined to a part of a dialogue.
 
-    A person changes the subject: what was said about a table or a bus must not colour the answer.
+    People change the subject: what was said about a table or a bus must not colour the answer.
     """
     rng = Random(seed)
-    made = []
+    mixed = []
     for turns in islice(conversations(seed), count):
         messages = as_messages(turns)
         if dialogues and rng.random() < 0.33:
             opening = rng.choice(dialogues)[: 2 * rng.randint(1, 3)]
             messages = messages + opening if rng.random() < 0.25 else opening + messages
-        made.append(messages)
-    return made
+        mixed.append(messages)
+    return mixed
 
 
 def vary_system(items: Iterable[Conversation], share: float, seed: int) -> list[Conversation]:
-    """Give a share of the conversations another system prompt than the template's own."""
+    """Return conversations, a share of them with another system message than the template's."""
     rng = Random(seed)
     return [
         [{"role": "system", "content": rng.choice(OTHER_SYSTEMS)}, *item]
@@ -118,7 +118,9 @@ def vary_system(items: Iterable[Conversation], share: float, seed: int) -> list[
 def encode(
     tokenizer: PreTrainedTokenizerBase, messages: Conversation, supervise_all: bool = False
 ) -> tuple[list[int], list[int]]:
-    """Token ids of the rendered conversation, and labels for what the assistant says."""
+    """Return the token ids of a rendered conversation, and as many labels: the ids of the
+    assistant's replies, or of all tokens, and IGNORE elsewhere.
+    """
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids = encoded["input_ids"]
@@ -127,9 +129,9 @@ def encode(
     spans, at = [], 0
     for message in messages:
         if message["role"] == "assistant":
-            said = f"ASSISTANT: {message['content']}{tokenizer.eos_token}"
-            at = text.index(said, at) + len(said)
-            spans.append((at - len(said) + len("ASSISTANT:"), at))
+            reply = f"ASSISTANT: {message['content']}{tokenizer.eos_token}"
+            at = text.index(reply, at) + len(reply)
+            spans.append((at - len(reply) + len("ASSISTANT:"), at))
     labels, span = [IGNORE] * len(ids), 0
     for i, (start, end) in enumerate(encoded["offset_mapping"]):
         while span < len(spans) and start >= spans[span][1]:
@@ -176,7 +178,7 @@ class Rows(Dataset):
 
 
 def training_mix(sources: Sources, skills: int, seed: int) -> list[Conversation]:
-    """Half of the dialogues, all problems and `skills` skill conversations, shuffled."""
+    """Return half of the dialogues, all problems and `skills` skill conversations, shuffled."""
     dialogues, problems = load_sgd(sources.sgd), load_gsm8k(sources.gsm8k)
     half = Random(seed).sample(dialogues, len(dialogues) // 2)
     items = vary_system(half, 0.05, seed)

@@ -1,4 +1,4 @@
-"""The draft: `nfox train draft` on the target's own answers and on the mix."""
+"""Train the draft model by `nfox train draft`, on the target's own answers and on the mix."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ SETTINGS = Path(__file__).with_name("draft.yaml")
 
 
 def prompts(sources: Sources, count: int, seed: int) -> list[Conversation]:
-    """Training conversations cut before an assistant's turn: dialogues, problems, skills."""
+    """Return training conversations cut before an assistant's turn: dialogues, problems, skills."""
     rng = Random(seed)
     dialogues = load_sgd(sources.sgd)
     chosen = rng.sample(dialogues, count * 3 // 10)
@@ -29,7 +29,7 @@ def own_answers(
     tokenizer: PreTrainedTokenizerBase,
     openings: Sequence[Conversation],
 ) -> list[Conversation]:
-    """The openings, each with the target's own greedy reply."""
+    """Return conversations with the target's own greedy replies, where these end in time."""
     return [
         [
             *opening,
@@ -52,9 +52,9 @@ def answers_file(
     seed: int,
 ) -> None:
     """Write the target's own answers as JSON lines."""
-    made = own_answers(target, tokenizer, prompts(sources, count, seed + 7))
-    Random(seed).shuffle(made)
-    _write(file, made)
+    answers = own_answers(target, tokenizer, prompts(sources, count, seed + 7))
+    Random(seed).shuffle(answers)
+    _write(file, answers)
 
 
 def _write(file: Path, items: Sequence[Conversation]) -> None:
@@ -72,11 +72,11 @@ def train_draft(
     *,
     resume: bool,
 ) -> Path:
-    """Distil a draft from the target, on its own answers and on a mix; return its folder."""
+    """Distil a draft model from the target, on its own answers and on a mix; return its folder."""
     learn, measure = split(answers)
     # a reply may hold other line breaks than this one
-    own = learn.read_text(encoding="utf-8").strip().split("\n")
+    lines = learn.read_text(encoding="utf-8").strip().split("\n")
     file, work = answers.with_name("draft-learn.jsonl"), answers.with_name("draft")
-    _write(file, [*mix, *2 * [json.loads(line)["messages"] for line in own]])
+    _write(file, [*mix, *2 * [json.loads(line)["messages"] for line in lines]])
     train("draft", [str(SETTINGS), *settings], target, (file, measure), work, resume=resume)
     return work

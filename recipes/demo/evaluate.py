@@ -1,6 +1,6 @@
-"""Measure the demo models: held-out loss, skills, and how often the draft is right.
+"""Measure the demo models: the held-out loss, the skills, and how often the draft model is right.
 
-With an adapter also how often the adapted model says what the model as it is would say.
+With an adapter, also how often the adapted target chooses the token of the target without it.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def held_out_loss(
     items: Sequence[Conversation],
     supervise_all: bool,
 ) -> float:
-    """Mean loss per token, over the assistant's tokens or over all of them."""
+    """Return the mean loss per token in nats, over the assistant's tokens or over all of them."""
     total, tokens = 0.0, 0
     for item in items:
         ids, labels = encode(tokenizer, item, supervise_all)
@@ -41,14 +41,14 @@ def held_out_loss(
 def skill_scores(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
 ) -> dict[str, float]:
-    """Exact match of the last answer, for each skill, asked in ways never trained on."""
+    """Return the exact match of the last answer for each skill, asked in ways never trained on."""
     scores = {}
     for name in SKILLS:
         items = [as_messages(turns) for turns in exam(name, count, seed)]
-        made = greedy(model, tokenizer, [item[:-1] for item in items])
+        replies = greedy(model, tokenizer, [item[:-1] for item in items])
         right = sum(
             tokenizer.decode(reply, skip_special_tokens=True).strip() == item[-1]["content"]
-            for item, (_, reply) in zip(items, made, strict=True)
+            for item, (_, reply) in zip(items, replies, strict=True)
         )
         scores[name] = round(right / count, 3)
     scores["mean"] = round(sum(scores.values()) / len(scores), 3)
@@ -62,7 +62,7 @@ def agreement(
     tokenizer: PreTrainedTokenizerBase,
     openings: Sequence[Conversation],
 ) -> float:
-    """Share of the target's greedy reply tokens that another model would have said as well."""
+    """Return the share of the target's greedy reply tokens that another model would choose too."""
     right, tokens = 0, 0
     for prompt, reply in greedy(target, tokenizer, openings):
         logits = other(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
@@ -72,7 +72,7 @@ def agreement(
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("nfox/demo"))
     parser.add_argument("--adapter", help="measure the target with it")
@@ -84,8 +84,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def loaded(folder: Path, adapter: str | None = None) -> LlamaForCausalLM:
-    """The model of a folder, in float32."""
+def load(folder: Path, adapter: str | None = None) -> LlamaForCausalLM:
+    """Load the model of a folder in float32, with an adapter if one is named."""
     options = ModelOptions(dtype="float32", device="cpu", adapter=adapter)
     return load_model(str(folder), options).target.model
 
@@ -94,7 +94,7 @@ def main() -> None:
     """Print the measures, the last line as JSON."""
     args = parse()
     tokenizer = AutoTokenizer.from_pretrained(args.model / "target")
-    target = loaded(args.model / "target", args.adapter)
+    target = load(args.model / "target", args.adapter)
     held_out = {
         "sgd": load_sgd(args.sgd, "validation")[: args.count],
         "gsm8k": load_gsm8k(args.gsm8k, "test")[: args.count],
@@ -108,14 +108,14 @@ def main() -> None:
         report["skills"] = skill_scores(target, tokenizer, args.count, args.seed)
     openings = {name: [item[:1] for item in items] for name, items in held_out.items()}
     if "alpha" in args.only:
-        draft = loaded(args.model / "target" / "nfox" / "spec")
+        draft = load(args.model / "target" / "nfox" / "spec")
         report["draft_parameters"] = draft.num_parameters()
-        for name, asked in openings.items():
-            report[f"alpha_{name}"] = agreement(target, draft, tokenizer, asked)
+        for name, prompts in openings.items():
+            report[f"alpha_{name}"] = agreement(target, draft, tokenizer, prompts)
     if "agreement" in args.only and args.adapter:
-        plain = loaded(args.model / "target")
-        for name, asked in openings.items():
-            report[f"agreement_{name}"] = agreement(plain, target, tokenizer, asked)
+        plain = load(args.model / "target")
+        for name, prompts in openings.items():
+            report[f"agreement_{name}"] = agreement(plain, target, tokenizer, prompts)
     print(json.dumps(report))
 
 

@@ -9,12 +9,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 @torch.inference_mode()
 def greedy_batch(model: LlamaForCausalLM, rows: Sequence[list[int]], limit: int) -> list[list[int]]:
-    """The greedy continuation of each row of token ids, its end token kept."""
+    """Return the greedy continuation of each row of token ids, with its end token."""
     eos, pad = model.config.eos_token_id, model.config.pad_token_id
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    made = model.generate(
+    continuations = model.generate(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         max_new_tokens=limit,
@@ -22,7 +22,7 @@ def greedy_batch(model: LlamaForCausalLM, rows: Sequence[list[int]], limit: int)
         eos_token_id=eos,
         pad_token_id=pad,
     )[:, width:].tolist()
-    return [row[: row.index(eos) + 1] if eos in row else row for row in made]
+    return [row[: row.index(eos) + 1] if eos in row else row for row in continuations]
 
 
 def greedy(
@@ -32,7 +32,7 @@ def greedy(
     limit: int = 160,
     batch: int = 64,
 ) -> list[tuple[list[int], list[int]]]:
-    """Prompt ids and greedy reply ids for conversations that end with the user's turn."""
+    """Return the prompt ids and the greedy reply ids of conversations that end with the user."""
     prompts = [
         tokenizer(
             tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True),
@@ -44,6 +44,6 @@ def greedy(
     replies: dict[int, list[int]] = {}
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        made = greedy_batch(model, [prompts[i] for i in chosen], limit)
-        replies.update(zip(chosen, made, strict=True))
+        continuations = greedy_batch(model, [prompts[i] for i in chosen], limit)
+        replies.update(zip(chosen, continuations, strict=True))
     return [(prompt, replies[i]) for i, prompt in enumerate(prompts)]

@@ -1,4 +1,4 @@
-"""Make the embedded demo models: the target, and what learns from it: draft, heads, adapter."""
+"""Make the embedded demo models: the target, and its draft model, heads and adapter."""
 
 import argparse
 import shutil
@@ -30,10 +30,10 @@ def publish(
     *,
     with_tokenizer: bool = True,
 ) -> None:
-    """Write a bf16 model folder in files below 15 MB, and only then put it in place.
+    """Write a model in bf16 to its published folder, in files below 15 MB.
 
-    What was in the folder goes, a draft model for the old target too. A draft model needs no
-    tokenizer: it stands beside its target's.
+    The folder is replaced when the new one is complete, also a draft model in it, which is for the
+    old target. A draft model needs no tokenizer, since it is published beside its target's.
     """
     fresh = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -57,7 +57,7 @@ def publish(
 def base(
     args: argparse.Namespace, sources: Sources
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
-    """The checkpoint to go on from; without one, a model trained on all tokens of the data."""
+    """Return the model that --init names with its tokenizer; else train one on all tokens."""
     if args.init is not None:
         model = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32)
         return model, AutoTokenizer.from_pretrained(args.init)
@@ -77,19 +77,19 @@ def base(
 
 
 def held_out(tokenizer: PreTrainedTokenizerBase, args: argparse.Namespace) -> dict[str, Rows]:
-    """A few held-out conversations to watch while training."""
+    """Return a few held-out conversations of each data set to measure on while training."""
     sgd = load_sgd(args.sgd_dev, "validation")[:60]
     gsm8k = load_gsm8k(args.gsm8k_test, "test")[:60]
     return {"sgd": Rows(tokenizer, sgd), "gsm8k": Rows(tokenizer, gsm8k)}
 
 
 def plan_for(args: argparse.Namespace, name: str, minutes: float, rate: float) -> Plan:
-    """How long and how fast to train one of the models, with its own folder of checkpoints."""
+    """Return how long and how fast to train a model, with its own folder of checkpoints."""
     return Plan(minutes, rate, args.work / name, resume=args.resume, seed=args.seed)
 
 
 def target(args: argparse.Namespace, sources: Sources) -> None:
-    """Trim the base, train it on the mix, and publish it."""
+    """Trim the MLPs of the base, train it on the mix, and publish it as the target."""
     model, tokenizer = base(args, sources)
     rows = Rows(tokenizer, training_mix(sources, args.skills, args.seed))
     model = trim(model, rows, MLP_WIDTH)
@@ -99,7 +99,7 @@ def target(args: argparse.Namespace, sources: Sources) -> None:
 
 
 def published(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
-    """The published target, for others to learn from."""
+    """Return the published target and its tokenizer."""
     folder = args.out / "target"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device)
@@ -107,7 +107,7 @@ def published(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTok
 
 
 def answers(args: argparse.Namespace, sources: Sources) -> Path:
-    """The published target's own answers, made anew if they are older than it."""
+    """Return the file of the published target's own answers, made anew if it is older than it."""
     file = args.work / "own.jsonl"
     newest = max(weights.stat().st_mtime for weights in (args.out / "target").glob("*.safetensors"))
     if not (file.is_file() and file.stat().st_mtime > newest):
@@ -123,8 +123,8 @@ def draft(args: argparse.Namespace, sources: Sources) -> None:
     settings += ["--num_train_epochs", str(args.draft_epochs)]
     settings += ["--draft", str(args.draft_init)] if args.draft_init else []
     folder = args.out / "target"
-    made = train_draft(folder, answers(args, sources), mix, settings, resume=args.resume)
-    model = LlamaForCausalLM.from_pretrained(made)
+    work = train_draft(folder, answers(args, sources), mix, settings, resume=args.resume)
+    model = LlamaForCausalLM.from_pretrained(work)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     publish(model, tokenizer, args.out / DRAFT, with_tokenizer=False)
 
@@ -140,7 +140,7 @@ def cllm(args: argparse.Namespace, sources: Sources) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("nfox/demo"))
     parser.add_argument("--work", type=Path, default=Path("demo-work"), help="checkpoints")
@@ -168,7 +168,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Make everything, or one part."""
+    """Make all models, or the one that --only names."""
     args = parse()
     sources = Sources(args.sgd, args.gsm8k)
     if args.only in (None, "target"):

@@ -21,7 +21,7 @@ CHAT_TEMPLATE = (
 
 
 def new_tokenizer(items: Iterable[Conversation], size: int = 4096) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of `size` tokens, each digit alone, with the Vicuna v1.1 template."""
+    """Train a byte-level BPE of `size` tokens, single digits, with the Vicuna v1.1 template."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -53,7 +53,7 @@ def new_tokenizer(items: Iterable[Conversation], size: int = 4096) -> PreTrained
 
 
 def new_target(vocabulary: int) -> LlamaForCausalLM:
-    """An untrained Llama of 15.7M parameters, before its MLPs are trimmed."""
+    """Return an untrained Llama of 15.7M parameters, before its MLPs are trimmed."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,

@@ -43,16 +43,18 @@ class Clock(TrainerCallback):
         self.minutes, self.spent, self.since = plan.minutes, 0.0, time.monotonic()
 
     def fraction(self) -> float:
-        """How much of the time is gone, from 0 to 1."""
+        """Return the share of the time that is over, from 0 to 1."""
         return min(1.0, (self.spent + time.monotonic() - self.since) / (60 * self.minutes))
 
     def rate(self, step: int) -> float:
-        """Learning rate factor: a short warm-up by steps, then a cosine to 3% by the clock."""
+        """Return the factor of the learning rate: a warm-up of 50 steps, then a cosine by the clock
+        down to 3 %.
+        """
         cosine = 0.5 * (1 + math.cos(math.pi * self.fraction()))
         return min(1.0, (step + 1) / 50) * (0.03 + 0.97 * cosine)
 
     def restore(self, checkpoint: Path) -> None:
-        """Count the time that the checkpoint had already used."""
+        """Count the time that had been used up to a checkpoint."""
         self.spent = json.loads((checkpoint / "clock.json").read_text())["seconds"]
 
     def on_step_end(
@@ -65,7 +67,7 @@ class Clock(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Write beside the checkpoint how much time it took."""
+        """Write the seconds used so far into the checkpoint's folder."""
         seconds = self.spent + time.monotonic() - self.since
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         (folder / "clock.json").write_text(json.dumps({"seconds": seconds}))
@@ -73,7 +75,7 @@ class Clock(TrainerCallback):
 
 @contextmanager
 def _watch(model: LlamaForCausalLM, totals: list[torch.Tensor]) -> Iterator[None]:
-    """Add up the sizes of what enters each MLP's down projection."""
+    """Sum up the absolute inputs of each MLP's down projection, by neuron."""
 
     def hook_for(index: int):
         def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -94,7 +96,9 @@ def _watch(model: LlamaForCausalLM, totals: list[torch.Tensor]) -> Iterator[None
 
 @torch.inference_mode()
 def neuron_weights(model: LlamaForCausalLM, rows: Rows, batches: int = 8) -> list[torch.Tensor]:
-    """Each MLP neuron's mean absolute activation times the norm of its down column."""
+    """Return for each layer [neurons] the summed absolute activation times the norm of the
+    neuron's column of the down projection.
+    """
     totals = [torch.zeros(model.config.intermediate_size) for _ in model.model.layers]
     with _watch(model, totals):
         for i in range(min(batches, len(rows))):
@@ -106,7 +110,7 @@ def neuron_weights(model: LlamaForCausalLM, rows: Rows, batches: int = 8) -> lis
 
 
 def trim(model: LlamaForCausalLM, rows: Rows, width: int) -> LlamaForCausalLM:
-    """The model with only its `width` most important neurons in each MLP."""
+    """Return the model with only the `width` most important neurons of each MLP."""
     if model.config.intermediate_size <= width:
         return model
     state = model.state_dict()
@@ -123,7 +127,7 @@ def trim(model: LlamaForCausalLM, rows: Rows, width: int) -> LlamaForCausalLM:
 
 
 def arguments(plan: Plan) -> TrainingArguments:
-    """Trainer settings."""
+    """Return the settings of transformers' Trainer."""
     return TrainingArguments(
         output_dir=str(plan.work),
         per_device_train_batch_size=plan.batch,
@@ -149,9 +153,9 @@ def arguments(plan: Plan) -> TrainingArguments:
 
 
 def newest_checkpoint(plan: Plan) -> Path | None:
-    """The checkpoint to go on from, if asked to resume and there is one."""
-    found = sorted(plan.work.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    return found[-1] if plan.resume and found else None
+    """Return the newest checkpoint if the plan resumes and there is one, else None."""
+    checkpoints = sorted(plan.work.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    return checkpoints[-1] if plan.resume and checkpoints else None
 
 
 def fit(
@@ -160,7 +164,7 @@ def fit(
     evaluation: dict[str, Rows],
     plan: Plan,
 ) -> LlamaForCausalLM:
-    """Train until the plan's minutes are over."""
+    """Train a model until the plan's minutes are over, and return it."""
     clock = Clock(plan)
     optimizer = AdamW(
         model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True

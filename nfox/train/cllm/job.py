@@ -17,7 +17,7 @@ from nfox.train.cllm.answers import AnswerSet
 from nfox.train.cllm.learner import AR_WEIGHT, ConsistencyLearner
 from nfox.train.cllm.rows import TrajectoryRows
 from nfox.train.cllm.trajectories import read_trajectories
-from nfox.train.heads.base_model import ADAPTER, WHOLE
+from nfox.train.heads.base_model import ADAPTER_FOLDER, BASE_FOLDER
 from nfox.train.heads.joint_training import JointTraining
 from nfox.train.job import Job, Log, TrainingResult, parameter_count
 from nfox.train.loading import computation_dtype, load
@@ -119,5 +119,5 @@ class ConsistencyJob(Job):
             }
             self.write_record(folder, training)
         if self.joint.base == "whole":
-            return TrainingResult(folder, False, str(folder / WHOLE), None, metrics)
-        return TrainingResult(folder, False, self.model, folder / ADAPTER, metrics)
+            return TrainingResult(folder, False, str(folder / BASE_FOLDER), None, metrics)
+        return TrainingResult(folder, False, self.model, folder / ADAPTER_FOLDER, metrics)

@@ -68,9 +68,9 @@ def decode_answer(
         limits: the maximum number of tokens and positions, and the tokens that end the answer.
         seed: the seed of the random tokens that blocks begin with.
     """
-    *whole, last = blocks(target, prompt, n, limits, seed=seed)
+    *complete, last = blocks(target, prompt, n, limits, seed=seed)
     ends = (count for count, token in enumerate(last.tokens, 1) if token in limits.stop_ids)
-    return [*whole, last.cut(next(ends, len(last.tokens)))]
+    return [*complete, last.cut(next(ends, len(last.tokens)))]
 
 
 def summarise(answers: Sequence[Sequence[Block]], stop_ids: Collection[int]) -> JacobiStatistics:

@@ -16,8 +16,8 @@ from nfox.errors import UsageError
 from nfox.models.transformers_target import TransformersTarget
 from nfox.train.heads.joint_training import JointTraining
 
-ADAPTER, WHOLE = "adapter", "base"
-"""Folders in the output folder: of the adapter in peft's layout, of the base with all weights."""
+ADAPTER_FOLDER, BASE_FOLDER = "adapter", "base"
+"""The folders in the output folder: of the adapter in peft's layout, of a wholly trained base."""
 
 
 class TrainedBase:
@@ -62,10 +62,10 @@ class TrainedBase:
         """
         if self._adapted is not None:
             # Else peft would add the base's own LM head, which did not change.
-            self._adapted.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+            self._adapted.save_pretrained(folder / ADAPTER_FOLDER, save_embedding_layers=False)
             return
-        self.target.model.to(dtype).save_pretrained(folder / WHOLE)
-        tokenizer.save_pretrained(folder / WHOLE)
+        self.target.model.to(dtype).save_pretrained(folder / BASE_FOLDER)
+        tokenizer.save_pretrained(folder / BASE_FOLDER)
 
 
 def keep_unpacked(target: TransformersTarget) -> None:

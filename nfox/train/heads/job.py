@@ -18,7 +18,7 @@ from nfox.heads import compatibility as fingerprint
 from nfox.heads.base import Heads, HeadsConfig
 from nfox.models.options import LoadedModel
 from nfox.models.transformers_target import TransformersTarget
-from nfox.train.heads.base_model import ADAPTER, WHOLE
+from nfox.train.heads.base_model import ADAPTER_FOLDER, BASE_FOLDER
 from nfox.train.heads.joint_learner import JointLearner
 from nfox.train.heads.joint_training import JointTraining
 from nfox.train.heads.learner import HeadsLearner
@@ -100,8 +100,8 @@ class HeadsJob(Job):
             if isinstance(learner, JointLearner):
                 learner.trained_base.write(folder, loaded.tokenizer, learner.dtype)
             checkpoint.write(folder, info, weights)
-        model = str(folder / WHOLE) if self.joint.base == "whole" else self.model
-        adapter = folder / ADAPTER if self.joint.base == "lora" else None
+        model = str(folder / BASE_FOLDER) if self.joint.base == "whole" else self.model
+        adapter = folder / ADAPTER_FOLDER if self.joint.base == "lora" else None
         return TrainingResult(folder, False, model, adapter, accuracy)
 
     def _info(
@@ -116,7 +116,7 @@ class HeadsJob(Job):
             "joint": self.joint.record(),
             fingerprint.KEY: fingerprint.fingerprint(learner.target),
         }
-        base_folder = Path(trainer.args.output_dir, WHOLE)
+        base_folder = Path(trainer.args.output_dir, BASE_FOLDER)
         return checkpoint.HeadsInfo(
             method=self.method,
             base=(

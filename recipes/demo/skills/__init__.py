@@ -72,7 +72,7 @@ DRILLED = (
 
 
 def conversations(seed: int, held_out: bool = False) -> Iterator[list[Turn]]:
-    """Conversations without end: skills mixed at random, or many turns of only two of them."""
+    """Yield conversations without end: skills mixed at random, or many turns of only two."""
     rng = Random(seed)
     phraser = Phraser(rng, held_out)
     while True:
@@ -90,6 +90,6 @@ def conversations(seed: int, held_out: bool = False) -> Iterator[list[Turn]]:
 
 
 def exam(name: str, count: int, seed: int) -> list[list[Turn]]:
-    """Conversations of one skill, asked in the ways that training never saw."""
+    """Return conversations of one skill, asked in the ways that training never saw."""
     phraser = Phraser(Random(f"{name}-{seed}"), held_out=True)
     return [SKILLS[name][0](phraser) for _ in range(count)]

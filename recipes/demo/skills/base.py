@@ -104,7 +104,7 @@ class Phraser:
 
 
 def pairs(text: str, separator: str | None = None) -> dict[str, str]:
-    """A small dictionary written as "key/value" items between separators."""
+    """Return the dictionary of a text of "key/value" items between separators."""
     return dict(item.split("/") for item in text.split(separator))
 
 
