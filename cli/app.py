@@ -9,14 +9,9 @@ from __future__ import annotations
 import typer
 
 from . import bench, data, eval, export, generate, methods, serve, train
+from .engine_arguments import EngineArguments
 from .options.dataclass_options import grouped, refuse_stray_options
-from .options.groups import (
-    DisplayArguments,
-    GenerationArguments,
-    MethodArguments,
-    ModelArguments,
-    SessionArguments,
-)
+from .options.groups import DisplayArguments, SessionArguments
 
 _PUBLISHED_NAMES = {
     "target-model-name": "model",
@@ -48,9 +43,7 @@ app = typer.Typer(
 @grouped
 def chat(
     context: typer.Context,
-    model: ModelArguments,
-    method: MethodArguments,
-    generation: GenerationArguments,
+    engine_arguments: EngineArguments,
     display: DisplayArguments,
     session: SessionArguments,
 ) -> None:
@@ -63,7 +56,7 @@ def chat(
         return
     from .chat.start import run
 
-    run(model, method, generation, display, session)
+    run(engine_arguments, display, session)
 
 
 for group in (generate, serve, methods, data, train, eval, bench, export):

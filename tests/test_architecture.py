@@ -136,7 +136,6 @@ LONG = {
     "nfox/heads/ctc_alignment.py:prefixes": "one beam search of the paper",
     "nfox/loader.py:load": "most of it says what its keywords mean: it is the front door",
     "nfox/models/transformers_target.py": "one class with one subject: what a target is asked",
-    "cli/load.py:load_engine": "hands on every option of the command line by its name",
     "cli/options/groups.py": "all options that commands share",
 }
 """Files and functions that are longer than others may be, each with the reason."""

@@ -8,9 +8,9 @@ from contextlib import closing
 
 import typer
 
-from ..load import check
+from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import refuse_stray_options
-from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
+from ..options.groups import GenerationArguments, ModelArguments
 from ..output_files import check_folder, check_out
 from .arguments import BenchArguments, ResultArguments
 from .explain import print_definitions
@@ -31,7 +31,7 @@ def bench(
     if results.explain:
         print_definitions()
         return
-    check(model, MethodArguments())
+    EngineArguments(model, generation=generation).check()
     check_out(results.out)
     check_report(results.html, results.plots)
     check_folder(results.answers, "answers")

@@ -13,9 +13,8 @@ from nfox.drafters import names as method_names
 from nfox.drafters import plain, ready
 from nfox.errors import ModelError, UsageError
 
-from ..display.progress import loading_display
+from ..engine_arguments import EngineArguments
 from ..facts import model_facts
-from ..load import load_engine
 from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
@@ -50,9 +49,8 @@ def prepare(
         print(
             f"nfox: {listed.skipped} records are no JSON or ask nothing: left out", file=sys.stderr
         )
-    with loading_display(sys.stderr.isatty()) as progress:
-        plainly = MethodArguments(plain(), accept=arguments.accept)
-        engine = load_engine(model, plainly, generation, progress=progress)
+    method = MethodArguments(plain(), accept=arguments.accept)
+    engine = EngineArguments(model, method, generation).load()
     entrants = _entrants(arguments, sweeps, ready(engine.model.name, engine.sources))
     tasks = listed.tasks
     for sweep in sweeps:

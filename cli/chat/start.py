@@ -7,39 +7,27 @@ import time
 
 from nfox.errors import UsageError
 
-from ..display.progress import loading_display
-from ..load import check, load_engine
-from ..options.groups import (
-    DisplayArguments,
-    GenerationArguments,
-    MethodArguments,
-    ModelArguments,
-    SessionArguments,
-)
+from ..engine_arguments import EngineArguments
+from ..options.groups import DisplayArguments, SessionArguments
 from .saved_files import last_file
 
 _STDIN = "-"
 
 
 def run(
-    model: ModelArguments,
-    method: MethodArguments,
-    generation: GenerationArguments,
-    display: DisplayArguments,
-    session: SessionArguments,
+    engine_arguments: EngineArguments, display: DisplayArguments, session: SessionArguments
 ) -> None:
     """Check the options, load the model, and start the chat or write the answer they ask for.
 
     Raises:
         NfoxError: if options do not go together, or something is missing.
     """
-    check(model, method)
+    engine_arguments.check()
     programmatic = display.style == "programmatic"
     prompt = None if programmatic else _prompt(session)
     _check_streams(session, prompt, programmatic)
     begin = time.perf_counter()
-    with loading_display(sys.stderr.isatty() and not display.quiet) as progress:
-        engine = load_engine(model, method, generation, progress=progress)
+    engine = engine_arguments.load(quiet=display.quiet)
     loading_seconds = time.perf_counter() - begin
     # These take torch, which by now was imported with something to see.
     from .oneshot import answer_json, answer_text, serve_lines

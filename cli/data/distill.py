@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from nfox.errors import NfoxError, UsageError
 
+from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
-from ..load import check, load_plain
 from ..options.dataclass_options import option
-from ..options.groups import MethodArguments, ModelArguments
+from ..options.groups import ModelArguments
 from ..processes import own_share, split_over_gpus
 from .gather import OnDone, gather
 
@@ -62,7 +62,7 @@ def distill(model: ModelArguments, arguments: DistillArguments) -> None:
     if data is None or out is None:
         missing = "--data" if data is None else "--out"
         raise UsageError(f"{missing} is missing", "nfox data distill --data FILE --out own.jsonl")
-    check(model, MethodArguments())
+    EngineArguments(model).check()
     share = own_share(model, arguments.gpus_per_process, loads=not arguments.url)
     from nfox.files import provenance
     from nfox.train.data.conversations import read_conversations
@@ -140,7 +140,8 @@ def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
             arguments.concurrency,
             arguments.api_key,
         )
-    engine = load_plain(split_over_gpus(model, arguments.gpus_per_process))
+    split = split_over_gpus(model, arguments.gpus_per_process)
+    engine = EngineArguments.without_drafter(split).load()
     return LocalAnswerer(
         engine.model, engine.template, arguments.max_new_tokens, arguments.temperature
     )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from nfox.errors import NfoxError, UsageError
 
+from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
-from ..load import check, load_plain
 from ..options.dataclass_options import option
-from ..options.groups import MethodArguments, ModelArguments
+from ..options.groups import ModelArguments
 from ..processes import own_share, split_over_gpus
 from .gather import OnDone, gather
 
@@ -93,7 +93,7 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     if data is None or out is None:
         missing = "--data" if data is None else "--out"
         raise UsageError(f"{missing} is missing", "nfox data trajectories --data FILE --out FILE")
-    check(model, MethodArguments())
+    EngineArguments(model).check()
     share = own_share(model, arguments.gpus_per_process)
     from nfox.files import provenance
     from nfox.train.cllm.collect import collect
@@ -105,7 +105,8 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     inputs = _trajectory_inputs(model, arguments, dataset.conversations)
     conversations = dataset.conversations[: arguments.data_size]
     provenance.check(out, inputs, data)  # before a model is loaded
-    engine = load_plain(split_over_gpus(model, arguments.gpus_per_process))
+    split = split_over_gpus(model, arguments.gpus_per_process)
+    engine = EngineArguments.without_drafter(split).load()
     collector = Collector(
         engine.model,
         engine.template,

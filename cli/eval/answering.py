@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from nfox.errors import NfoxError, UsageError
 
-from ..display.progress import loading_display, progress_bar
+from ..display.progress import progress_bar
+from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..generate.answering import answer_all
-from ..load import load_engine
-from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
     from nfox.batch import BatchPrompt
@@ -32,25 +31,22 @@ class Answering:
     """How the questions of an evaluation are answered.
 
     Args:
-        model: the options of the model.
-        method: the options of the method.
-        generation: the options of generation.
+        arguments: which engine answers.
         prepare: changes the engine for the task, once it is loaded.
         judge: returns what to add to the line of an answer; where answers are read again from a
             file, it judges them anew.
     """
 
-    model: ModelArguments
-    method: MethodArguments
-    generation: GenerationArguments
+    arguments: EngineArguments
     prepare: Callable[[Engine], None] = lambda engine: None
     judge: Callable[[Line], Line] = lambda line: {}
 
     def facts(self, **more: Any) -> Line:
         """Return all that the answers and their speed depend on."""
-        drafters = {"draft_model": self.model.draft_model, "heads": self.model.heads}
-        options = asdict(self.method) | asdict(self.generation)
-        return model_facts(self.model) | drafters | options | more
+        model = self.arguments.model
+        drafters = {"draft_model": model.draft_model, "heads": model.heads}
+        options = asdict(self.arguments.method) | asdict(self.arguments.generation)
+        return model_facts(model) | drafters | options | more
 
     def lines(self, prompts: Sequence[BatchPrompt]) -> list[Line]:
         """Ask all prompts, and return the lines of their answers."""
@@ -110,17 +106,10 @@ class Answering:
         return lines
 
     def _ask(self, prompts: Sequence[BatchPrompt], write: Callable[[str], object]) -> None:
-        engine = self._load()
+        engine = self.arguments.load()
+        self.prepare(engine)
         with progress_bar("questions", len(prompts)) as on_done:
             answer_all(engine, prompts, write, self.judge, lambda: on_done(1))
-
-    def _load(self) -> Engine:
-        import sys
-
-        with loading_display(sys.stderr.isatty()) as progress:
-            engine = load_engine(self.model, self.method, self.generation, progress=progress)
-        self.prepare(engine)
-        return engine
 
 
 def report(name: str, lines: Sequence[Line], result: str) -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from nfox.errors import UsageError
 
-from ..load import check
+from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
-from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..output_files import check_out
 from .answering import Answering, Line, report
 from .results import require_all
@@ -44,15 +43,10 @@ class Gsm8kArguments:
     debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
 
 
-def gsm8k(
-    model: ModelArguments,
-    method: MethodArguments,
-    generation: GenerationArguments,
-    arguments: Gsm8kArguments,
-) -> None:
+def gsm8k(engine_arguments: EngineArguments, arguments: Gsm8kArguments) -> None:
     """Solve GSM8K's problems: exact match of the number after ####, or else of the last one."""
     check_out(arguments.out, "answers")
-    check(model, method)
+    engine_arguments.check()
     from nfox.batch import BatchPrompt
     from nfox.eval.answers.extract import SHOT_ENDS, few_shot, final_answer
 
@@ -75,7 +69,7 @@ def gsm8k(
         prediction, right = final_answer(line["text"]), gold[line["id"]]
         return {"prediction": prediction, "gold": right, "correct": prediction == right}
 
-    answering = Answering(model, method, generation, prepare, judge)
+    answering = Answering(engine_arguments, prepare, judge)
     out, data, limit = arguments.out, arguments.data, arguments.limit
     lines = (
         answering.lines_of(out, prompts, data, limit, shots=arguments.shots)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from nfox.errors import UsageError
 
-from ..load import check
+from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
-from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
+from ..options.groups import ModelArguments
 from ..output_files import check_out, write_out
 from .answering import Answering, Line, report, required
 
@@ -57,17 +57,17 @@ class SpiderArguments:
 
 
 def humaneval(
-    model: ModelArguments,
-    method: MethodArguments,
-    generation: GenerationArguments,
+    engine_arguments: EngineArguments,
     arguments: HarnessArguments,
     how: HumanEvalArguments,
 ) -> None:
     """Write functions for HumanEval: samples.jsonl for evaluate_functional_correctness."""
     usage = "nfox eval humaneval --data HumanEval.jsonl --out samples.jsonl"
     data, out = _data_and_out(arguments, usage)
-    check(model, method)
-    model = model if how.instruct else _without_template(model)
+    engine_arguments.check()
+    if not how.instruct:
+        model = _without_template(engine_arguments.model)
+        engine_arguments = replace(engine_arguments, model=model)
     from nfox.batch import BatchPrompt
     from nfox.eval.answers.extract import FUNCTION_ENDS, whole_function
     from nfox.text.messages import Message
@@ -91,7 +91,7 @@ def humaneval(
         entry = str(tasks[line["id"]]["entry_point"])
         return whole_function(line["text"], entry) if how.instruct else line["text"]
 
-    answering = Answering(model, method, generation, prepare)
+    answering = Answering(engine_arguments, prepare)
     lines = answering.lines_of(_replies(out), prompts, data, arguments.limit, instruct=how.instruct)
     samples = [{"task_id": line["id"], "completion": completion(line)} for line in lines]
     _write(out, "".join(json.dumps(sample) + "\n" for sample in samples))
@@ -113,9 +113,7 @@ def _without_template(model: ModelArguments) -> ModelArguments:
 
 
 def spider(
-    model: ModelArguments,
-    method: MethodArguments,
-    generation: GenerationArguments,
+    engine_arguments: EngineArguments,
     arguments: HarnessArguments,
     more: SpiderArguments,
 ) -> None:
@@ -128,7 +126,7 @@ def spider(
     tables = required(more.tables, "--tables", usage)
     if not tables.expanduser().exists():
         raise UsageError(f"--tables {tables}: no such file or folder", "check the path")
-    check(model, method)
+    engine_arguments.check()
     from nfox.batch import BatchPrompt
     from nfox.eval.answers.extract import sql_line
     from nfox.train.data.tasks import DatabaseSchemas, task_question
@@ -138,7 +136,7 @@ def spider(
         BatchPrompt(str(place), place, (), (str(task_question(task, databases)),))
         for place, task in enumerate(_tasks(data, "a question of Spider", {"db_id", "question"}))
     ]
-    answering = Answering(model, method, generation, _hint_at_sql)
+    answering = Answering(engine_arguments, _hint_at_sql)
     lines = answering.lines_of(_replies(out), prompts, data, arguments.limit)
     _write(out, "".join(sql_line(line["text"]) + "\n" for line in lines))
     report("spider", lines, f"{len(lines)} queries written to {shlex.quote(str(out))}")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from nfox.errors import UsageError
 
-from ..load import load_engine
+from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
-from ..options.groups import DisplayArguments, GenerationArguments, MethodArguments, ModelArguments
+from ..options.groups import DisplayArguments, MethodArguments, ModelArguments
 from .results import report_left_out, save_result
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
 
     check_out(data.out)
     check_file(data.picture)
-    engine = load_engine(model, method, GenerationArguments())
+    engine = EngineArguments(model, method).load()
     from nfox.decoding import tree_shapes
     from nfox.drafters.common.heads import HeadsDrafter
     from nfox.train.data.conversations import read_conversations

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from nfox.errors import ContextError, UsageError
 
-from ..load import check, load_plain
+from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
-from ..options.groups import DisplayArguments, MethodArguments, ModelArguments
+from ..options.groups import DisplayArguments, ModelArguments
 from .results import report_left_out, save_result
 
 if TYPE_CHECKING:
@@ -64,13 +64,14 @@ def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
 
     check_out(arguments.out)
     check_file(arguments.picture)
-    check(model, MethodArguments())
+    engine_arguments = EngineArguments.without_drafter(model)
+    engine_arguments.check()
     from nfox.train.cllm.statistics import summarise
     from nfox.train.data.tasks import read_tasks
 
     questions = read_tasks(arguments.data, arguments.schemas, replies=False)
     conversations = report_left_out(arguments.data, questions)[: arguments.limit]
-    engine = load_plain(model)
+    engine = engine_arguments.load()
     answers, refused = _answers(engine, conversations, arguments)
     statistics = summarise(answers, engine.stop_ids)
     names = {"model": engine.model.name, "data": arguments.data, "n": arguments.n}

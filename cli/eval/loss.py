@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ..load import check, load_plain
+from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
-from ..options.groups import MethodArguments, ModelArguments
+from ..options.groups import ModelArguments
 from .answering import required
 from .results import report_left_out
 
@@ -34,13 +34,14 @@ class LossArguments:
 def loss(model: ModelArguments, arguments: LossArguments) -> None:
     """Measure the loss of a model on held-out replies, a mean over their tokens."""
     data = required(arguments.data, "--data", "nfox eval loss --model NAME --data FILE.jsonl")
-    check(model, MethodArguments())
+    engine_arguments = EngineArguments.without_drafter(model)
+    engine_arguments.check()
     from nfox.train.data.rows import Rows
     from nfox.train.data.tasks import read_tasks
     from nfox.train.held_out_loss import held_out_loss
 
     conversations = report_left_out(data, read_tasks(data, arguments.schemas))[: arguments.limit]
-    engine = load_plain(model)
+    engine = engine_arguments.load()
     length = min(arguments.max_length, engine.max_context)
     rows = Rows(conversations, engine.template, engine.model.tokenizer, length)
     mean, count = held_out_loss(engine.model.target, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +12,8 @@ import typer
 
 from nfox.errors import ContextError, UsageError
 
-from ..display.progress import loading_display
-from ..load import check, load_engine
+from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
-from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from ..processes import own_share, split_over_gpus
 from .answering import answer_all
 
@@ -51,24 +49,18 @@ class FileArguments:
     debug: Annotated[bool, option("Files", "Show tracebacks.", "--debug")] = field(default=False)
 
 
-def generate(
-    files: FileArguments,
-    model: ModelArguments,
-    method: MethodArguments,
-    generation: GenerationArguments,
-) -> None:
+def generate(files: FileArguments, engine_arguments: EngineArguments) -> None:
     """Answer prompts from arguments, stdin or a file; one JSON line each. Resumes by id.
 
     Several processes share a file of prompts under `accelerate launch -m nfox.cli generate ...`.
     """
-    check(model, method)
-    share = own_share(model, files.gpus_per_process)
+    engine_arguments.check()
+    share = own_share(engine_arguments.model, files.gpus_per_process)
     prompts = _prompts(files, share)
 
     def load() -> Engine:
-        split = split_over_gpus(model, files.gpus_per_process)
-        with loading_display(sys.stderr.isatty() and share.rank == 0) as progress:
-            return load_engine(split, method, generation, progress=progress)
+        model = split_over_gpus(engine_arguments.model, files.gpus_per_process)
+        return replace(engine_arguments, model=model).load(quiet=share.rank > 0)
 
     if not prompts:
         print("nfox: there are no prompts", file=sys.stderr)
@@ -76,7 +68,7 @@ def generate(
     if files.out is not None:
         from .output import add_answers, depends_on
 
-        options = depends_on(model, method, generation)
+        options = depends_on(engine_arguments)
         refused = add_answers(files.out, prompts, share, load, options)
     else:
         refused = answer_all(load(), prompts, partial(print, end="", flush=True))

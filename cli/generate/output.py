@@ -18,8 +18,8 @@ from nfox.files.atomic import reporting_full_disk
 from nfox.files.jsonl import append
 
 from ..display.progress import progress_bar
+from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
-from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
 from .answering import answer_all
 
 if TYPE_CHECKING:
@@ -28,14 +28,13 @@ if TYPE_CHECKING:
     from nfox.files.jsonl import WorkShare
 
 
-def depends_on(
-    model: ModelArguments, method: MethodArguments, generation: GenerationArguments
-) -> dict[str, Any]:
+def depends_on(arguments: EngineArguments) -> dict[str, Any]:
     """Return the options on which the answers depend; others cannot add to the same file."""
+    method = arguments.method
     drafting = asdict(method)
     if method.accept == "exact":  # then no method changes the text
         drafting = {"accept": method.accept}
-    return {**model_facts(model), **drafting, **asdict(generation)}
+    return {**model_facts(arguments.model), **drafting, **asdict(arguments.generation)}
 
 
 def add_answers(

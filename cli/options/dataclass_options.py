@@ -1,4 +1,5 @@
-"""Options in dataclasses: a command takes dataclasses, each field of which is one option.
+"""Options in dataclasses: a command takes dataclasses, each field of which is one option, or again
+such a dataclass.
 
 That keeps fifty options out of signatures, and lets commands share them.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
@@ -91,28 +92,38 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     def command(**values: Any) -> None:
         debug = bool(values.get("debug"))
         with error_boundary(debug=debug):
-            for name, group in groups.items():
-                options = {field.name: values.pop(field.name) for field in fields(group)}
-                values[name] = group(**options)
-            function(**values)
+            filled = {name: _filled(group, values) for name, group in groups.items()}
+            function(**values, **filled)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
 
-def _parameters(group: type) -> list[inspect.Parameter]:
-    """Return one parameter of a signature for each field of a dataclass of options."""
+def _parameters(group: Any) -> Iterator[inspect.Parameter]:
+    """Yield one parameter of a signature for each option in a dataclass, in the order of fields."""
+    for field, hint in _hinted(group):
+        if is_dataclass(hint):
+            yield from _parameters(hint)
+        else:
+            keyword, default = inspect.Parameter.KEYWORD_ONLY, _default(field)
+            yield inspect.Parameter(field.name, keyword, default=default, annotation=hint)
+
+
+def _filled(group: Any, values: dict[str, Any]) -> Any:
+    """Return a dataclass filled with the values of its options, which are taken out of `values`."""
+    return group(
+        **{
+            field.name: _filled(hint, values) if is_dataclass(hint) else values.pop(field.name)
+            for field, hint in _hinted(group)
+        }
+    )
+
+
+def _hinted(group: Any) -> list[tuple[Field[Any], Any]]:
+    """Return the fields of a dataclass, each with its type."""
     hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=_default(field),
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
-    ]
+    return [(field, hints[field.name]) for field in fields(group)]
 
 
 def _default(field: Field[Any]) -> Any:

@@ -99,6 +99,15 @@ class LimitArguments:
         parse_bytes("--cache-memory", self.cache_memory)
 
 
+@dataclass(frozen=True)
+class ServerArguments:
+    """On which address a server listens, whom it lets in, and how much it takes."""
+
+    address: AddressArguments
+    access: AccessArguments
+    limits: LimitArguments
+
+
 def parse_bytes(option: str, text: str) -> int:
     """Return the number of bytes that a text like 4MiB stands for.
 

@@ -22,11 +22,9 @@ from nfox.serve.server import is_loopback, serve, url
 from nfox.serve.worker import Worker, WorkerLimits
 
 from ..display.header import exactness, method_line
-from ..display.progress import loading_display
+from ..engine_arguments import EngineArguments
 from ..facts import EMBEDDED
-from ..load import load_engine
-from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
-from ..options.listening import AccessArguments, AddressArguments, LimitArguments, parse_bytes
+from ..options.listening import ServerArguments, parse_bytes
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -35,35 +33,26 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 def load_served(
-    address: AddressArguments,
-    access: AccessArguments,
-    limits: LimitArguments,
-    model: ModelArguments,
-    method: MethodArguments,
-    generation: GenerationArguments,
+    server_arguments: ServerArguments, engine_arguments: EngineArguments
 ) -> ServedModel:
     """Load the model that the options name, and start the worker that answers requests.
 
     Args:
-        address: the name that requests give the model.
-        access: which methods requests may name.
-        limits: how many requests may wait and how long, and memory for caches.
-        model: which model is loaded, and how.
-        method: which method drafts, and which rule accepts.
-        generation: the sampling where a request does not say otherwise.
+        server_arguments: the name that requests give the model, which methods they may name, how
+            many may wait and how long, and memory for caches.
+        engine_arguments: which engine answers; its sampling is that of requests that name none.
 
     Raises:
         NfoxError: if anything is missing or does not fit.
     """
-    with loading_display(sys.stderr.isatty()) as progress:
-        engine = load_engine(model, method, generation, progress=progress)
-    if generation.seed is None:  # or a server would say the same after every start
+    engine, limits = engine_arguments.load(), server_arguments.limits
+    if engine_arguments.generation.seed is None:  # or a server would say the same after every start
         sampling = replace(engine.settings.sampling, seed=secrets.randbits(32))
         engine.use_settings(replace(engine.settings, sampling=sampling))
-    metrics, name = Metrics(), address.served_model_name or _served_name(engine)
+    metrics, name = Metrics(), server_arguments.address.served_model_name or _served_name(engine)
     worker = Worker(
         engine,
-        _methods(engine, access.allow_method),
+        _methods(engine, server_arguments.access.allow_method),
         WorkerLimits(
             queue=limits.max_queue,
             seconds=limits.request_timeout,
@@ -104,9 +93,7 @@ def serve_app(
     app: ASGIApp,
     served: ServedModel,
     listener: socket,
-    address: AddressArguments,
-    access: AccessArguments,
-    limits: LimitArguments,
+    server_arguments: ServerArguments,
 ) -> None:
     """Put the middleware around an application, and serve it until the process is stopped.
 
@@ -114,10 +101,14 @@ def serve_app(
         app: the application that answers requests.
         served: the model that it serves.
         listener: the socket that listens.
-        address: the name of the host, and whether every request is logged.
-        access: which requests are let in.
-        limits: how large a request may be.
+        server_arguments: the name of the host, whether every request is logged, which requests
+            are let in, and how large one may be.
     """
+    address, access, limits = (
+        server_arguments.address,
+        server_arguments.access,
+        server_arguments.limits,
+    )
     hosts = {*_LOOPBACK, address.host, *access.allow_host}
     protected: ASGIApp = RequestGuard(
         app,

@@ -8,10 +8,14 @@ from urllib.parse import urlsplit
 
 from nfox.errors import UsageError
 
-from ..load import check
+from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
-from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
-from ..options.listening import AccessArguments, AddressArguments, LimitArguments
+from ..options.listening import (
+    AccessArguments,
+    AddressArguments,
+    LimitArguments,
+    ServerArguments,
+)
 
 _EVERYWHERE = ("0.0.0.0", "::", "")
 
@@ -51,15 +55,13 @@ def worker(
     worker: WorkerArguments,
     address: AddressArguments,
     limits: LimitArguments,
-    model: ModelArguments,
-    method: MethodArguments,
-    generation: GenerationArguments,
+    engine_arguments: EngineArguments,
 ) -> None:
     """Answer for a FastChat controller, whose API server and web page spread requests over workers.
 
     Start python -m fastchat.serve.controller first, and python -m fastchat.serve.openai_api_server.
     """
-    check(model, method)
+    engine_arguments.check()
     if worker.worker_address is None and address.host in _EVERYWHERE:
         raise UsageError(
             f"--host {address.host} does not say where this worker is reached",
@@ -70,11 +72,12 @@ def worker(
     with bind(address.host, address.port_or(21002)) as listener:
         worker_url = worker.worker_address or url(listener)
         access = AccessArguments(allow_host=[urlsplit(worker_url).hostname or ""])
+        server_arguments = ServerArguments(address, access, limits)
         from .server import announce, load_served, serve_app
 
-        served = load_served(address, access, limits, model, method, generation)
+        served = load_served(server_arguments, engine_arguments)
         from nfox.serve.fastchat_worker import make_worker_app
 
         app = make_worker_app(served, worker.controller, worker_url)
         announce(served, listener, "", "workers know no keys: let only the controller's network in")
-        serve_app(app, served, listener, address, access, limits)
+        serve_app(app, served, listener, server_arguments)

@@ -1,0 +1,203 @@
+"""From options to an `Engine`: what can be checked is checked before torch is imported."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from nfox.drafters import names, plain
+from nfox.errors import ModelError, UsageError
+from nfox.models.options import ModelOptions
+
+from .display.progress import loading_display
+from .options.groups import GenerationArguments, MethodArguments, ModelArguments
+
+if TYPE_CHECKING:
+    from nfox.decoding.sampling import Sampling
+    from nfox.engine import Engine
+    from nfox.reply import Settings
+
+
+@dataclass(frozen=True)
+class EngineArguments:
+    """The options that say which engine answers.
+
+    Args:
+        model: which model is loaded, and how.
+        method: which method drafts, and which rule accepts.
+        generation: how tokens are sampled, and when a reply ends.
+    """
+
+    model: ModelArguments
+    method: MethodArguments = field(default_factory=MethodArguments)
+    generation: GenerationArguments = field(default_factory=GenerationArguments)
+
+    @classmethod
+    def without_drafter(cls, model: ModelArguments) -> EngineArguments:
+        """Return the options of an engine whose model decodes token by token."""
+        return cls(model, MethodArguments(plain()))
+
+    def check(self) -> None:
+        """Check the options as far as that needs neither a model nor torch.
+
+        Raises:
+            NfoxError: for the first mistake.
+        """
+        method = self.method
+        if method.method is not None and method.method not in names():
+            raise UsageError(
+                f"unknown method {method.method!r}", f"available: {', '.join(names())}"
+            )
+        _method_options(method)
+        _model_options(self.model)
+        _check_rule_options(method, "rejection", "lenience")
+        _check_rule_options(method, "typical", "epsilon", "delta")
+        if self.model.conv_template is not None:
+            _check_template(self.model.conv_template)
+
+    def load(self, *, quiet: bool = False) -> Engine:
+        """Load the target, the drafter and the template that the options name.
+
+        Args:
+            quiet: do not show on stderr how loading goes, not even at a terminal.
+
+        Raises:
+            NfoxError: if anything is missing or does not fit.
+        """
+        with loading_display(sys.stderr.isatty() and not quiet) as progress:
+            progress.stage("importing torch")
+            import torch
+
+            from nfox import load
+
+            model, method = self.model, self.method
+            if model.threads is not None:
+                torch.set_num_threads(model.threads)
+            loading, draft_loading = _model_options(model)
+            engine = load(
+                model.model,
+                method=method.method,
+                options=_method_options(method),
+                draft_model=model.draft_model,
+                heads=model.heads,
+                base_model=model.base_model,
+                loading=loading,
+                draft_loading=draft_loading,
+                template=model.conv_template,
+                system=model.system,
+                settings=self._settings(),
+                max_context=model.max_context,
+                progress=progress,
+            )
+        if self.generation.sampling == "model":
+            engine.use_settings(replace(engine.settings, sampling=self._models_sampling(engine)))
+        return engine
+
+    def _settings(self) -> Settings:
+        """Return the settings that the options ask for: sampling, acceptance and a reply's end."""
+        from nfox.decoding.sampling import Sampling
+        from nfox.reply import Settings
+
+        return Settings(
+            sampling=self._sampling(Sampling()),
+            accept=self.method.accept,
+            max_new_tokens=self.generation.max_new_tokens,
+            stop=tuple(self.generation.stop),
+            **_options_set(self.method, "lenience", "epsilon", "delta"),
+        )
+
+    def _models_sampling(self, engine: Engine) -> Sampling:
+        """Return the sampling of the model's generation_config.json, but for the options that the
+        person has set.
+        """
+        from nfox.models.generation_config import sampling_of
+
+        return self._sampling(sampling_of(engine.model.target.model.generation_config))
+
+    def _sampling(self, default: Sampling) -> Sampling:
+        """Return a sampling, changed by the options that the person has set."""
+        from nfox.reply import SAMPLING_FIELDS
+
+        return replace(default, **_options_set(self.generation, *SAMPLING_FIELDS))
+
+
+def _check_template(name: str) -> None:
+    """Check that there is a conversation template of that name; `list` prints all and exits."""
+    from nfox.text.resolve import available
+
+    if name == "list":
+        print("\n".join([*available(), "tokenizer"]))
+        raise typer.Exit
+    if not name.endswith(".json") and name not in (*available(), "tokenizer"):
+        raise ModelError(f"no conversation template {name!r}", "--conv-template list shows them")
+
+
+def _options_set(group: object, *fields: str) -> dict[str, Any]:
+    """Return those of the named options that the person has set."""
+    values = {name: getattr(group, name) for name in fields}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
+    """Return how the target is loaded, and how a draft model is loaded.
+
+    Raises:
+        UsageError: if options contradict each other, or a limit of memory is malformed.
+    """
+    target = ModelOptions(
+        dtype=model.dtype,
+        quantisation=model.quantisation,
+        attn=model.attn,
+        device=model.device,
+        device_map=model.device_map,
+        max_memory=_memory_limits(model),
+        revision=model.revision,
+        offline=model.offline,
+        trust_remote_code=model.trust_remote_code,
+        adapter=model.adapter,
+    )
+    return target, replace(target.for_draft(), quantisation=model.draft_quantisation)
+
+
+def _parse_pairs(texts: list[str], option: str) -> dict[str, str]:
+    """Parse NAME=VALUE texts of an option."""
+    malformed = next((text for text in texts if "=" not in text.strip("=")), None)
+    if malformed is not None:
+        raise UsageError(f"{option} {malformed!r} is not NAME=VALUE")
+    return dict((part.strip() for part in text.split("=", 1)) for text in texts)  # type: ignore[misc]
+
+
+def _method_options(method: MethodArguments) -> dict[str, str]:
+    """Return the options of the method by name: those of -o, and --gamma and --tree."""
+    shorthands = _options_set(method, "gamma", "tree")
+    options = _parse_pairs(method.options, "-o")
+    return options | {name: str(value) for name, value in shorthands.items()}
+
+
+def _memory_limits(model: ModelArguments) -> dict[str, str]:
+    """Return the most memory that the model may take on each device, by the device's name."""
+    if model.max_memory and not model.device_map:
+        raise UsageError("--max-memory limits a --device-map", "add --device-map auto")
+    limits = _parse_pairs(model.max_memory.split(",") if model.max_memory else [], "--max-memory")
+    for device, size in limits.items():
+        if not (_DEVICE.fullmatch(device) and _SIZE.fullmatch(size)):
+            raise UsageError(
+                f"--max-memory {device}={size}: expected a GPU's number, cpu or disk, and a size",
+                "--max-memory 0=9GiB,cpu=500MB",
+            )
+    return limits
+
+
+_DEVICE = re.compile(r"\d+|cpu|disk|mps")
+_SIZE = re.compile(r"\d+(\.\d+)?[KMG]i?B")
+
+
+def _check_rule_options(method: MethodArguments, rule: str, *fields: str) -> None:
+    """Check that options of one acceptance rule are not given with another rule."""
+    for name in _options_set(method, *fields):
+        if method.accept != rule:
+            raise UsageError(f"--{name} is of the rule `{rule}`", f"add --accept {rule}")
