@@ -133,7 +133,6 @@ LONG = {
     "nfox/engine.py": "one class: a reply from its request to its last step",
     "nfox/eval/peers/llama_cpp.py": "a peer is one file",
     "nfox/files/progress.py:reporting": "a class of bars around its callback",
-    "nfox/heads/ctc_alignment.py:prefixes": "one beam search of the paper",
     "nfox/loader.py:load": "most of it says what its keywords mean: it is the front door",
     "nfox/models/transformers_target.py": "one class with one subject: what a target is asked",
     "cli/options/groups.py": "all options that commands share",

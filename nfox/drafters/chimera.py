@@ -1,8 +1,8 @@
-"""Chimera: a small layer fakes the target's next hidden states, and heads read the tokens off them.
+"""Chimera: a small layer predicts the target's next hidden states, and heads read tokens off them.
 
-Zeng et al. 2024 (arXiv 2402.15758). The layer attends to the target's own hidden states and asks
-with the last three tokens. So, unlike Medusa's, the first head knows the root, and each later one
-what the head before it drafted.
+Zeng et al. 2024 (arXiv 2402.15758). The layer, the paper's context encoder, attends to the target's
+own hidden states and queries with the last three tokens. So, unlike Medusa's, the first head knows
+the root, and each later one what the head before it drafted.
 """
 
 from __future__ import annotations
@@ -20,39 +20,41 @@ from typing_extensions import override
 from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target
 from nfox.drafters.common.heads import Guesses, HeadsDrafter
-from nfox.heads.attention import Layer, Memory, Norm, attend
+from nfox.heads.attention import DecoderLayer, Norm, draft_attention
 from nfox.heads.base import (
     IGNORE,
     Heads,
     HeadsConfig,
-    Text,
-    accuracies,
+    TextBatch,
     cross_entropy,
-    labelled,
-    state_scale,
+    hidden_state_scale,
+    select_positions,
+    top_k_accuracies,
 )
-from nfox.heads.trigrams import TrigramEncoder, windows
+from nfox.heads.state_cache import StateCache
+from nfox.heads.trigrams import TrigramEncoder, trigrams_around
 
-_GRAMS = 16384  # trigrams whose encoding is kept
+_CACHED_TRIGRAMS = 16384  # so many encodings are kept
 
 
 class ChimeraConfig(HeadsConfig):
-    """See `HeadsConfig`. A size of 0 is chosen by the hidden size.
+    """The sizes of Chimera's heads, and the weights of its losses. A size of 0 is chosen by the
+    hidden size.
 
     Args:
         num_layers: of the context encoder; there is one.
-        trigram: ask with the last three tokens, else with the last one only.
+        trigram: query with the last three tokens, else with the last one only.
         rank: of the trigram encoder's matrix A and of the heads' bodies; three times the hidden
             size makes A full, as published.
         head_dim: of the context encoder's attention; even.
         num_attention_heads: of the context encoder.
         intermediate_size: of the context encoder's MLP.
-        rope_theta: base of its rotary positions.
+        rope_theta: the base of its rotary positions.
         own_vocabulary: each head is a matrix onto the vocabulary, as published, else a small body
             before the base's LM head.
-        ce: weight of the cross-entropy of every head.
-        hidden_loss: weight of the distance between the first faked state and the true one.
-        logit_loss: weight of the first head's divergence from the base's own distribution.
+        ce: the weight of the cross-entropy of every head.
+        hidden_loss: the weight of the distance between the first predicted state and the true one.
+        logit_loss: the weight of the first head's divergence from the base's own distribution.
     """
 
     num_layers: int = Field(1, ge=1, le=1)
@@ -76,11 +78,12 @@ class ChimeraConfig(HeadsConfig):
 
 
 class ChimeraHeads(Heads):
-    """Trigram encoder, context encoder, and K heads.
+    """Chimera's trigram encoder, context encoder and K heads.
 
-    At place t of a text the first hop asks at position t + 1 with the trigram that the root ends,
-    and sees the states up to t. Hop k asks at t + k with the tokens drafted so far, and also sees
-    the states faked by the hops before it, of its own place only: as in drafting.
+    For position t of a text, the state of depth 1 is predicted at position t + 1: it queries with
+    the trigram that the root ends, and sees the target's states up to t. The state of depth k is
+    predicted at t + k: it queries with the tokens drafted so far, and also sees the states that
+    were predicted for the depths before it, for this position t only, as when drafting.
     """
 
     Config = ChimeraConfig
@@ -88,133 +91,159 @@ class ChimeraHeads(Heads):
 
     def __init__(self, config: ChimeraConfig) -> None:
         super().__init__(config)
-        size, count = config.hidden_size, 3 if config.trigram else 1
-        self.grams = TrigramEncoder(size, count, config.rank)
-        sizes = (config.num_attention_heads, config.head_dim, config.intermediate_size)
-        self.encoder = Layer(size, *sizes, config.rope_theta)
-        self.norm = Norm(size)
+        hidden_size = config.hidden_size
+        # Saved weights bear the names of these attributes.
+        self.grams = TrigramEncoder(hidden_size, 3 if config.trigram else 1, config.rank)
+        self.encoder = DecoderLayer(
+            hidden_size,
+            config.num_attention_heads,
+            config.head_dim,
+            config.intermediate_size,
+            config.rope_theta,
+        )
+        self.norm = Norm(hidden_size)
         self.heads = nn.ModuleList(self._head() for _ in range(config.num_heads))
 
     def _head(self) -> nn.Module:
         """Return a matrix onto the vocabulary, or a body that adds nothing at first."""
-        size, rank = self.config.hidden_size, self.config.rank
+        hidden_size, rank = self.config.hidden_size, self.config.rank
         if self.config.own_vocabulary:
-            return nn.Linear(2 * size, self.config.vocab_size, bias=False)
-        last = nn.Linear(rank, size, bias=False)
+            return nn.Linear(2 * hidden_size, self.config.vocab_size, bias=False)
+        last = nn.Linear(rank, hidden_size, bias=False)
         nn.init.zeros_(last.weight)
-        return nn.Sequential(nn.Linear(2 * size, rank, bias=False), nn.SiLU(), last)
+        return nn.Sequential(nn.Linear(2 * hidden_size, rank, bias=False), nn.SiLU(), last)
 
     @override
-    def start(self, target: Target) -> None:
-        """Freeze the base, fake states of its scale, and start matrices from its LM head."""
+    def prepare_training(self, target: Target) -> None:
+        """Freeze the base, predict states of its scale, and start matrices from its LM head."""
         target.freeze()
-        self.norm.weight.data.copy_(state_scale(target))
+        self.norm.weight.data.copy_(hidden_state_scale(target))
         if self.config.own_vocabulary:
-            one_each = torch.eye(self.config.hidden_size, dtype=target.dtype)
-            rows = target.unembed(one_each.to(target.output_device)).T
+            identity = torch.eye(self.config.hidden_size, dtype=target.dtype)
+            lm_head = target.unembed(identity.to(target.output_device)).T
             for weight in self.heads.parameters():
-                weight.data.copy_(torch.cat([rows, rows], dim=1))
+                weight.data.copy_(torch.cat([lm_head, lm_head], dim=1))
 
-    def logits(self, hop: int, hidden: Tensor, faked: Tensor, target: Target) -> Tensor:
-        """Return [..., V] of a head (the first is 0) from the last true state and a faked one."""
-        made: Tensor = self.heads[hop](torch.cat([hidden, faked], dim=-1))
-        return made if self.config.own_vocabulary else target.unembed(faked + made)
-
-    def hops(
-        self, text: Text, target: Target, places: Tensor, real: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield [B, P, D] faked states and [n, V] logits of one head after the other.
+    def logits(self, head: int, hidden: Tensor, predicted: Tensor, target: Target) -> Tensor:
+        """Return the logits [..., V] of one head.
 
         Args:
-            text: what the target has read; the token after each place is its root.
+            head: its number; the first is 0.
+            hidden: [..., D] the target's last true state.
+            predicted: [..., D] the state predicted for the depth of this head.
+            target: the model whose LM head is used.
+        """
+        output: Tensor = self.heads[head](torch.cat([hidden, predicted], dim=-1))
+        return output if self.config.own_vocabulary else target.unembed(predicted + output)
+
+    def predict_depths(
+        self, text: TextBatch, target: Target, positions: Tensor, needed: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield, for one depth after the other, the predicted states and the logits of its head.
+
+        Args:
+            text: what the target has read; the token after each position is its root.
             target: frozen.
-            places: [B, P] in the texts.
-            real: [B, P] bool, the n of them that are wanted.
+            positions: [B, P] in the texts.
+            needed: [B, P] bool, the n of them whose logits are wanted.
+
+        Yields:
+            [B, P, D] states and [n, V] logits.
         """
         length, encoder = text.ids.shape[1], self.encoder
-        rows = torch.arange(len(places), device=places.device)[:, None]
-        window, true = windows(text.ids)[rows, places], text.hidden[rows, places][real]
-        turns = encoder.turns(length + self.config.num_heads)
-        _, *past = encoder.project(text.hidden, turns[:, :length])
-        own: list[Sequence[Tensor]] = []  # keys and values of each place's own drafts
-        for hop in range(1, self.config.num_heads + 1):
-            asked, here = self.grams(window, target), turns[:, (places + hop)[:, None]]
-            query, *asking = encoder.project(asked, here)
-            column = [torch.stack(states, dim=-2) for states in zip(*own, asking, strict=True)]
-            found = attend(query[..., None, :], places[:, None], past, column)
-            faked = self.norm(encoder.finish(asked, found))
-            logits = self.logits(hop - 1, true, faked[real], target)
-            yield faked, logits
-            if hop == self.config.num_heads:
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        trigrams = trigrams_around(text.ids)[rows, positions]
+        hidden = text.hidden[rows, positions][needed]
+        rotary = encoder.rotary(length + self.config.num_heads)
+        _, *past = encoder.project_qkv(text.hidden, rotary[:, :length])
+        drafts: list[Sequence[Tensor]] = []  # keys and values of the states predicted so far
+        for depth in range(1, self.config.num_heads + 1):
+            encoded, rotary_here = (
+                self.grams(trigrams, target),
+                rotary[:, (positions + depth)[:, None]],
+            )
+            queries, *own = encoder.project_qkv(encoded, rotary_here)
+            draft = [torch.stack(parts, dim=-2) for parts in zip(*drafts, own, strict=True)]
+            attended = draft_attention(queries[..., None, :], positions[:, None], past, draft)
+            predicted = self.norm(encoder.after_attention(encoded, attended))
+            logits = self.logits(depth - 1, hidden, predicted[needed], target)
+            yield predicted, logits
+            if depth == self.config.num_heads:
                 return
-            drafted = torch.zeros_like(places)
-            drafted[real] = logits.detach().argmax(-1)
-            window = torch.cat([window[..., 1:], drafted[..., None]], dim=-1)
-            own.append(encoder.project(faked.detach(), here)[1:])
+            drafted = torch.zeros_like(positions)
+            drafted[needed] = logits.detach().argmax(-1)
+            trigrams = torch.cat([trigrams[..., 1:], drafted[..., None]], dim=-1)
+            drafts.append(encoder.project_qkv(predicted.detach(), rotary_here)[1:])
 
     @override
-    def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy of every head, and for the first hop the distance to the
-        base's next state and to its distribution. Numbers with `base` in their name compare with
-        the base's own choice, the others with the data, whatever is learned.
+    def loss(self, text: TextBatch, target: Target) -> tuple[Tensor, dict[str, float]]:
+        """Return the cross-entropy of every head, and for depth 1 the distances to the base's next
+        state and to its distribution. Figures with `_base` in their name compare with the base's
+        own tokens, the others with the data, whatever is learned.
         """
-        wanted = torch.stack([text.ahead(k + 2) for k in range(self.config.num_heads)], dim=-1)
-        known = wanted[..., 0] != IGNORE
-        places, real = labelled((wanted != IGNORE).any(-1))
-        rows = torch.arange(len(places), device=places.device)[:, None]
+        depths = range(self.config.num_heads)
+        labels = torch.stack([text.labels_ahead(k + 2) for k in depths], dim=-1)
+        has_next = labels[..., 0] != IGNORE
+        positions, learned = select_positions((labels != IGNORE).any(-1))
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
         with torch.no_grad():
-            true = text.hidden.roll(-1, 1)[known]
-            base = target.unembed(true)
-            chosen = torch.full_like(text.labels, IGNORE)
-            chosen[known] = base.argmax(-1)
-        own, data = Text(text.ids, text.hidden, chosen), text.compared()[""]
-        wanted, first = wanted[rows, places][real], known[rows, places][real]
-        total, numbers = text.hidden.new_zeros(()), {}
-        for k, (faked, logits) in enumerate(self.hops(text, target, places, real)):
-            one, name = cross_entropy(logits, wanted[:, k]), f"head{k + 1}"
-            total = total + self.config.ce * one
-            numbers[f"{name}_loss"] = float(one.detach())
-            said = {name: data.ahead(k + 2), f"{name}_base": own.ahead(k)}
-            right = {about: labels[rows, places][real] for about, labels in said.items()}
-            numbers |= accuracies(logits, right)
+            next_hidden = text.hidden.roll(-1, 1)[has_next]
+            base_logits = target.unembed(next_hidden)
+            base_tokens = torch.full_like(text.labels, IGNORE)
+            base_tokens[has_next] = base_logits.argmax(-1)
+        base, data = TextBatch(text.ids, text.hidden, base_tokens), text.references()[""]
+        labels, has_next = labels[rows, positions][learned], has_next[rows, positions][learned]
+        total, figures = text.hidden.new_zeros(()), {}
+        for k, (predicted, logits) in enumerate(
+            self.predict_depths(text, target, positions, learned)
+        ):
+            head_loss, name = cross_entropy(logits, labels[:, k]), f"head{k + 1}"
+            total = total + self.config.ce * head_loss
+            figures[f"{name}_loss"] = float(head_loss.detach())
+            references = {name: data.labels_ahead(k + 2), f"{name}_base": base.labels_ahead(k)}
+            figures |= top_k_accuracies(
+                logits, {end: right[rows, positions][learned] for end, right in references.items()}
+            )
             if k == 0:
-                near = _distance(faked[real][first], true)
-                alike = _divergence(logits[first], base)
-                total = total + self.config.hidden_loss * near + self.config.logit_loss * alike
-                numbers["hidden_loss"] = float(near.detach())
-                numbers["logit_loss"] = float(alike.detach())
-        return total, numbers
+                distance = _distance(predicted[learned][has_next], next_hidden)
+                divergence = _divergence(logits[has_next], base_logits)
+                total = total + self.config.hidden_loss * distance
+                total = total + self.config.logit_loss * divergence
+                figures["hidden_loss"] = float(distance.detach())
+                figures["logit_loss"] = float(divergence.detach())
+        return total, figures
 
     @override
-    def guesses(self, text: Text, target: Target, width: int) -> Tensor:
-        places, real = labelled(torch.ones_like(text.ids, dtype=torch.bool))
-        made = [
+    def top_tokens(self, text: TextBatch, target: Target, width: int) -> Tensor:
+        positions, needed = select_positions(torch.ones_like(text.ids, dtype=torch.bool))
+        by_depth = [
             logits.topk(width).indices.view(*text.ids.shape, width)
-            for _, logits in self.hops(text, target, places, real)
+            for _, logits in self.predict_depths(text, target, positions, needed)
         ]
-        return torch.stack(made, dim=2)
+        return torch.stack(by_depth, dim=2)
 
 
-def _distance(faked: Tensor, true: Tensor) -> Tensor:
+def _distance(predicted: Tensor, true: Tensor) -> Tensor:
     """Return the smooth L1 distance of [n, D] states, in units of the true ones' size."""
-    faked, true = faked.float(), true.float()  # squares may not fit into 16 bit
+    predicted, true = predicted.float(), true.float()  # squares may not fit into 16 bit
     size = true.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)
-    total = functional.smooth_l1_loss(faked / size, true / size, reduction="sum")
+    total = functional.smooth_l1_loss(predicted / size, true / size, reduction="sum")
     return total / max(true.numel(), 1)
 
 
-def _divergence(logits: Tensor, base: Tensor) -> Tensor:
-    """Return the mean KL divergence of [n, V] logits from the base's."""
-    said, meant = logits.float().log_softmax(-1), base.float().log_softmax(-1)
-    total = functional.kl_div(said, meant, reduction="sum", log_target=True)
-    return total / max(len(base), 1)
+def _divergence(logits: Tensor, base_logits: Tensor) -> Tensor:
+    """Return the mean KL divergence KL(base || head) of [n, V] logits."""
+    log_q, log_p = logits.float().log_softmax(-1), base_logits.float().log_softmax(-1)
+    total = functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
+    return total / max(len(base_logits), 1)
 
 
 class Chimera(HeadsDrafter):
-    """Propose the likeliest tokens of every head, as a tree; each hop goes on from the best.
+    """Propose the likeliest tokens of every head, as a tree; each depth is predicted after the
+    likeliest token of the depth before it.
 
-    The layer remembers the target's states from step to step; a trigram met again is not encoded
-    again.
+    The keys and values of the target's states are kept from step to step, and so are the encodings
+    of trigrams.
     """
 
     summary = "a layer fakes the next hidden states, and each head knows the draft so far (Chimera)"
@@ -226,48 +255,48 @@ class Chimera(HeadsDrafter):
         (top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.65, 0.5, 0.4, 0.3)
     )
 
-    def __init__(self, *parts: Any, **more: Any) -> None:
-        super().__init__(*parts, **more)
-        self.gram = lru_cache(maxsize=_GRAMS)(self._gram)
-        self.memory = Memory()
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.encode_trigram = lru_cache(maxsize=_CACHED_TRIGRAMS)(self._encode_trigram)
+        self.state_cache = StateCache()
 
     @override
     @torch.inference_mode()
     def guess(self, context: Context, width: int) -> Guesses:
         heads, layers, tokens = self.heads, [self.heads.encoder], context.tokens
-        rows = self.memory.catch_up(layers, context.cache)
-        true = rows[-1:]
-        deepest = 0 if self.budget else self.shape.depth  # of a fixed tree; 0 where not known
-        depth = min(deepest or heads.config.num_heads, max(context.max_depth, 1))
-        window = [*tokens[:1], *tokens[-2:], context.root][-3:]
-        tries: list[list[int]] = []
-        chances: list[list[float]] = []
-        sure = 1.0
-        for hop in range(depth):
-            if hop and self.budget and sure < self.budget.min_chance:
-                break  # nothing so deep would pay, or not the hop itself
-            start = len(tokens) + hop - len(rows)
-            rows = heads.norm(self.memory.ask(layers, rows, self.gram(*window), start))
-            logits = heads.logits(hop, true, rows, self.target)
-            found = Guesses.from_logits(logits, width)
-            tries += found.tokens
-            chances += found.probabilities
-            sure *= chances[-1][0]
-            window = [*window[1:], tries[-1][0]]
-        self.memory.tokens += tokens[len(self.memory.tokens) :]
-        return Guesses(tries, chances)
+        states = self.state_cache.catch_up(layers, context.cache)
+        hidden = states[-1:]
+        shape_depth = 0 if self.budget else self.shape.depth  # of a fixed tree; 0 where not known
+        max_depth = min(shape_depth or heads.config.num_heads, max(context.max_depth, 1))
+        trigram = [*tokens[:1], *tokens[-2:], context.root][-3:]
+        guessed: list[list[int]] = []
+        probabilities: list[list[float]] = []
+        chain_probability = 1.0  # that the best guesses of all depths so far are right
+        for depth in range(max_depth):
+            if depth and self.budget and chain_probability < self.budget.min_chance:
+                break  # no guess so deep would pay, or not its prediction
+            query = self.encode_trigram(*trigram)
+            start = len(tokens) + depth - len(states)
+            states = heads.norm(self.state_cache.attend(layers, states, query, start))
+            guesses = Guesses.from_logits(heads.logits(depth, hidden, states, self.target), width)
+            guessed += guesses.tokens
+            probabilities += guesses.probabilities
+            chain_probability *= probabilities[-1][0]
+            trigram = [*trigram[1:], guessed[-1][0]]
+        self.state_cache.tokens += tokens[len(self.state_cache.tokens) :]
+        return Guesses(guessed, probabilities)
 
     @override
     def rewind(self, length: int) -> None:
-        """The next proposal looks at all of the past, since other methods
-        may have changed it meanwhile.
+        """Forget the states after the first `length` tokens. The next proposal compares all of the
+        past, since other methods may have changed it meanwhile.
         """
-        self.memory.truncate(length)
+        self.state_cache.truncate(length)
 
-    def _gram(self, *window: int) -> Tensor:
+    def _encode_trigram(self, *trigram: int) -> Tensor:
         """Return the [1, D] encoding of three tokens; nothing else decides it."""
-        made: Tensor = self.heads.grams(torch.tensor([window]), self.target)
-        return made
+        encoded: Tensor = self.heads.grams(torch.tensor([trigram]), self.target)
+        return encoded
 
 
 METHOD = Chimera

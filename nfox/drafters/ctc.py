@@ -26,21 +26,35 @@ from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import Accuracy
 from nfox.drafters.common.heads import Guesses, HeadsDrafter, HeadsOptions
 from nfox.drafters.common.method import option
-from nfox.heads.attention import Layer, Memory, Norm, attend
-from nfox.heads.base import IGNORE, Heads, HeadsConfig, Text, labelled, state_scale
-from nfox.heads.ctc_alignment import collapse, longest, prefixes, ranks, surprise
+from nfox.heads.attention import DecoderLayer, Norm, draft_attention
+from nfox.heads.base import (
+    IGNORE,
+    Heads,
+    HeadsConfig,
+    TextBatch,
+    hidden_state_scale,
+    select_positions,
+)
+from nfox.heads.ctc_alignment import (
+    collapse,
+    ctc_loss,
+    likeliest_prefixes,
+    longest_prefix,
+    rank_tokens,
+)
+from nfox.heads.state_cache import StateCache
 
 
 class CTCConfig(HeadsConfig):
-    """See `HeadsConfig`.
+    """The sizes of the attention draft module.
 
     Args:
-        slots: spoken at once; 0 for 2 * num_heads - 1, in which any text can be said: equal
-            neighbours need a blank between them.
-        head_size: of attention; as many heads as fit into the hidden size.
+        slots: the slots that speak at once; 0 for 2 * num_heads - 1, in which any text can be said:
+            equal neighbours need a blank between them.
+        head_size: of the attention; it has as many heads as fit into the hidden size.
         intermediate_size: of the MLP; 0 for twice the hidden size.
-        places: of a batch that are learned from, drawn anew each time if there are more. They
-            take places * slots * vocabulary * 4 bytes, a few times over.
+        places: the positions of a batch that are learned from, drawn anew each time if there are
+            more. They take places * slots * vocabulary * 4 bytes, a few times over.
     """
 
     slots: int = Field(0, ge=0)
@@ -51,7 +65,7 @@ class CTCConfig(HeadsConfig):
     @field_validator("slots")
     @classmethod
     def _enough(cls, slots: int, info: ValidationInfo) -> int:
-        """Refuse fewer slots than tokens: what has to be said would not fit into them."""
+        """Refuse fewer slots than tokens to draft, which would not fit into them."""
         least = info.data.get("num_heads", 0)
         if 0 < slots < least:
             raise PydanticCustomError(
@@ -66,7 +80,7 @@ class CTCHeads(Heads):
     """The attention draft module: slots over the vocabulary, and a blank that is none of it."""
 
     Config = CTCConfig
-    learns_choices = True
+    learns_target_labels = True
     config: CTCConfig
 
     def __init__(self, config: CTCConfig) -> None:
@@ -76,124 +90,137 @@ class CTCHeads(Heads):
         self.root_norm = Norm(size)
         self.start_from = nn.Linear(2 * size, size, bias=False)
         self.slots = nn.Parameter(0.5 * torch.randn(slots, size))
-        heads, wide = max(size // config.head_size, 1), config.intermediate_size or 2 * size
-        self.layers: Iterable[Layer] = nn.ModuleList(  # type: ignore[assignment]
-            Layer(size, heads, config.head_size, wide) for _ in range(config.num_layers)
+        num_heads = max(size // config.head_size, 1)
+        intermediate_size = config.intermediate_size or 2 * size
+        self.layers: Iterable[DecoderLayer] = nn.ModuleList(  # type: ignore[assignment]
+            DecoderLayer(size, num_heads, config.head_size, intermediate_size)
+            for _ in range(config.num_layers)
         )
         self.norm = Norm(size)
         self.blank = nn.Linear(size, 1)
 
     @override
-    def start(self, target: Target) -> None:
-        """Speak as loud as the target."""
-        self.norm.weight.data.copy_(state_scale(target))
+    def prepare_training(self, target: Target) -> None:
+        """Let the slots leave the module in the scale of the target's hidden states."""
+        self.norm.weight.data.copy_(hidden_state_scale(target))
 
-    def remember(self, hidden: Tensor) -> list[Sequence[Tensor]]:
-        """Return keys and values [B, heads, T, size], for every layer, of texts.
+    def project_past(self, hidden: Tensor) -> list[Sequence[Tensor]]:
+        """Return the keys and values [B, heads, T, head_size] of whole texts, for every layer.
 
         Args:
-            hidden: [B, T, D] of the target.
+            hidden: [B, T, D] the target's hidden states.
         """
         length, layers = hidden.shape[1], self.layers
-        return [layer.project(hidden, layer.turns(length)[:, :length])[1:] for layer in layers]
+        return [layer.project_qkv(hidden, layer.rotary(length)[:, :length])[1:] for layer in layers]
 
     def logits(
         self,
-        state: Tensor,
+        hidden: Tensor,
         root: Tensor,
-        at: Tensor,
+        positions: Tensor,
         past: Sequence[Sequence[Tensor]],
         target: Target,
     ) -> Tensor:
-        """Return [B, P, S, V + 1] logits of P places, those of the blank last.
+        """Return [B, P, S, V + 1] the logits of all slots at P positions, those of the blank last.
 
         Args:
-            state: [B, P, D] the target's hidden states there.
+            hidden: [B, P, D] the target's hidden states at the positions.
             root: [B, P] the tokens after them.
-            at: [B, P] their positions.
-            past: of the whole texts, from `remember`; each place sees what is not behind it.
-            target: see `asking` and `say`.
+            positions: [B, P] in the texts.
+            past: keys and values of the whole texts, from `project_past`; the slots of a position
+                see those up to it.
+            target: the model whose embeddings and LM head are used.
         """
-        slots = self.asking(state, root, target)
-        places, slots = slots.shape[1:3], slots.flatten(1, 2)
-        steps = torch.arange(1, 1 + places[1], device=at.device)
-        positions = (at[..., None] + steps).flatten(1)[:, None]
-        at = at.repeat_interleave(places[1], dim=1)[:, None]
-        end = past[0][0].shape[2] + places[1]
-        for layer, states in zip(self.layers, past, strict=True):
-            made = layer.project(slots, layer.turns(end)[:, positions])
-            query, *own = (torch.unflatten(vectors, 2, places) for vectors in made)
-            slots = layer.finish(slots, attend(query, at, states, own))
-        return self.say(torch.unflatten(slots, 1, places), target)
+        slots = self.slot_inputs(hidden, root, target)
+        sizes, slots = slots.shape[1:3], slots.flatten(1, 2)
+        steps = torch.arange(1, 1 + sizes[1], device=positions.device)
+        slot_positions = (positions[..., None] + steps).flatten(1)[:, None]
+        positions = positions.repeat_interleave(sizes[1], dim=1)[:, None]
+        end = past[0][0].shape[2] + sizes[1]
+        for layer, keys_values in zip(self.layers, past, strict=True):
+            projected = layer.project_qkv(slots, layer.rotary(end)[:, slot_positions])
+            queries, *draft = (torch.unflatten(part, 2, sizes) for part in projected)
+            attended = draft_attention(queries, positions, keys_values, draft)
+            slots = layer.after_attention(slots, attended)
+        return self.slot_logits(torch.unflatten(slots, 1, sizes), target)
 
-    def asking(self, state: Tensor, root: Tensor, target: Target) -> Tensor:
-        """Return [..., S, D] slots as they go into the layers.
+    def slot_inputs(self, hidden: Tensor, root: Tensor, target: Target) -> Tensor:
+        """Return the states [..., S, D] of all slots as they enter the first layer.
 
         Args:
-            state: [..., D] the target's hidden states.
+            hidden: [..., D] the target's hidden states.
             root: [...] the tokens after them.
-            target: whose embeddings are used, without a gradient.
+            target: the model whose embeddings are used, without a gradient.
         """
-        embedded = target.embed(root.to(target.device)).detach().to(state.device)
-        known = torch.cat([self.state_norm(state), self.root_norm(embedded)], dim=-1)
+        embedded = target.embed(root.to(target.device)).detach().to(hidden.device)
+        known = torch.cat([self.state_norm(hidden), self.root_norm(embedded)], dim=-1)
         slots: Tensor = self.start_from(known)[..., None, :] + self.slots
         return slots
 
-    def say(self, slots: Tensor, target: Target) -> Tensor:
-        """Return [..., V + 1] logits, those of the blank last, of what came out of the layers.
+    def slot_logits(self, slots: Tensor, target: Target) -> Tensor:
+        """Return the logits [..., V + 1] of slots, those of the blank last.
 
         Args:
-            slots: [..., D].
-            target: whose LM head is used.
+            slots: [..., D] their states as they leave the last layer.
+            target: the model whose LM head is used.
         """
-        said = self.norm(slots)
-        words = target.unembed(said)
-        return torch.cat([words, self.blank(said).to(words.dtype)], dim=-1)
+        normed = self.norm(slots)
+        tokens = target.unembed(normed)
+        return torch.cat([tokens, self.blank(normed).to(tokens.dtype)], dim=-1)
 
     @override
-    def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
-        """CTC with as many labels in a row as there are, the mean of places."""
-        wanted = torch.stack([text.ahead(k + 2) for k in range(self.config.num_heads)], dim=-1)
-        lengths = (wanted != IGNORE).cumprod(-1).sum(-1)
-        places, real = labelled(lengths > 0, self.config.places)
-        rows = torch.arange(len(places), device=places.device)[:, None]
-        root = text.ids[rows, (places + 1).clamp_max(text.ids.shape[1] - 1)]
-        past = self.remember(text.hidden)
-        logits = self.logits(text.hidden[rows, places], root, places, past, target)[real]
-        lengths, wanted = lengths[rows, places][real], wanted[rows, places][real]
-        labels = wanted.clamp_min(0)
+    def loss(self, text: TextBatch, target: Target) -> tuple[Tensor, dict[str, float]]:
+        """Return the CTC loss, a mean over positions, each with as many labels in a row as are
+        known. Figures with `_base` in their name compare with the target's own tokens, the others
+        with the data.
+        """
+        max_length = self.config.num_heads
+        labels = torch.stack([text.labels_ahead(k + 2) for k in range(max_length)], dim=-1)
+        lengths = (labels != IGNORE).cumprod(-1).sum(-1)
+        positions, learned = select_positions(lengths > 0, self.config.places)
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        root = text.ids[rows, (positions + 1).clamp_max(text.ids.shape[1] - 1)]
+        past = self.project_past(text.hidden)
+        logits = self.logits(text.hidden[rows, positions], root, positions, past, target)[learned]
+        lengths, labels = lengths[rows, positions][learned], labels[rows, positions][learned]
+        labels = labels.clamp_min(0)
         blank = logits.shape[-1] - 1
-        heard = functional.pad(labels, (0, 1), value=blank)[:, None].expand(-1, logits.shape[1], -1)
-        slots = logits.gather(-1, heard) - logits.logsumexp(-1, keepdim=True)
-        total = surprise(slots, labels, lengths).sum() / max(len(labels), 1)
-        numbers = {"ctc_loss": float(total.detach())}
-        said = collapse(logits.detach().argmax(-1), blank, self.config.num_heads)
-        for end, other in text.compared().items():
-            for k in range(self.config.num_heads):
-                right = other.ahead(k + 2)[rows, places][real]
-                hits = (said[:, k] == right)[lengths > k]
-                numbers[f"head{k + 1}{end}_top1"] = float(hits.sum()) / max(len(hits), 1)
-        return total, numbers
+        # Of each slot only the labels and the blank are needed, not the whole vocabulary.
+        needed = functional.pad(labels, (0, 1), value=blank)[:, None]
+        needed = needed.expand(-1, logits.shape[1], -1)
+        slots = logits.gather(-1, needed) - logits.logsumexp(-1, keepdim=True)
+        loss = ctc_loss(slots, labels, lengths).sum() / max(len(labels), 1)
+        figures = {"ctc_loss": float(loss.detach())}
+        collapsed = collapse(logits.detach().argmax(-1), blank, max_length)
+        for ending, reference in text.references().items():
+            for k in range(max_length):
+                right = reference.labels_ahead(k + 2)[rows, positions][learned]
+                hits = (collapsed[:, k] == right)[lengths > k]
+                figures[f"head{k + 1}{ending}_top1"] = float(hits.sum()) / max(len(hits), 1)
+        return loss, figures
 
     @override
     @torch.no_grad()
-    def guesses(self, text: Text, target: Target, width: int) -> Tensor:
-        """Each depth by itself, whatever came before."""
-        past, depth, found = self.remember(text.hidden), self.config.num_heads, []
+    def top_tokens(self, text: TextBatch, target: Target, width: int) -> Tensor:
+        """Return the likeliest tokens of each depth by itself, whatever comes before them."""
+        past, depth = self.project_past(text.hidden), self.config.num_heads
         batch, length = text.ids.shape
-        places = torch.arange(length, device=text.hidden.device).expand(batch, -1)
-        for at in torch.split(places, max(self.config.places // batch, 1), dim=1):
-            root = text.ids[:, (at[0] + 1).clamp_max(length - 1)]
-            logits = self.logits(text.hidden[:, at[0]], root, at, past, target)
-            spoken = logits.log_softmax(-1).cpu()
-            guesses = [[ranks(slots, depth, width)[0] for slots in row] for row in spoken]
-            found.append(torch.tensor(guesses))
-        return torch.cat(found, dim=1).to(text.ids.device)
+        positions = torch.arange(length, device=text.hidden.device).expand(batch, -1)
+        by_position: list[Tensor] = []
+        for part in torch.split(positions, max(self.config.places // batch, 1), dim=1):
+            root = text.ids[:, (part[0] + 1).clamp_max(length - 1)]
+            logits = self.logits(text.hidden[:, part[0]], root, part, past, target)
+            log_probabilities = logits.log_softmax(-1).cpu()
+            tokens = [
+                [rank_tokens(slots, depth, width)[0] for slots in row] for row in log_probabilities
+            ]
+            by_position.append(torch.tensor(tokens))
+        return torch.cat(by_position, dim=1).to(text.ids.device)
 
 
 @dataclass(frozen=True)
 class CTCOptions(HeadsOptions):
-    """See `HeadsOptions`."""
+    """What a person can set for the CTC-drafter."""
 
     tree: str = option(
         "auto",
@@ -208,8 +235,9 @@ class CTCOptions(HeadsOptions):
 class CTC(HeadsDrafter):
     """Propose the likeliest beginnings of what the slots say.
 
-    What goes well together is known here, and need not be guessed from ranks: of a fixed tree only
-    the number of nodes is taken. Where no branches are allowed, the path that keeps most.
+    The probabilities of whole paths are known here, and need not be guessed from ranks: of a fixed
+    tree only the number of nodes is taken. A target that takes chains gets the one path that is
+    likely to keep the most tokens.
     """
 
     summary = "one attention module guesses slots at once, with blanks between (CTC-drafter)"
@@ -222,9 +250,9 @@ class CTC(HeadsDrafter):
         (top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.6, 0.4, 0.3, 0.2)
     )
 
-    def __init__(self, *parts: Any, **more: Any) -> None:
-        super().__init__(*parts, **more)
-        self.memory = Memory()
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.state_cache = StateCache()
         self.collapse = True
 
     @override
@@ -234,51 +262,53 @@ class CTC(HeadsDrafter):
 
     @override
     def guess(self, context: Context, width: int) -> Guesses:
-        """Each depth by itself, whatever came before."""
+        """Return the likeliest tokens of each depth by itself, whatever comes before them."""
         slots, depth = self._slots(context), self.heads.config.num_heads
         if self.collapse:
-            return Guesses(*ranks(slots, depth, width))
-        found = slots[:depth, :-1].topk(width)
-        return Guesses(found.indices.tolist(), found.values.exp().tolist())
+            return Guesses(*rank_tokens(slots, depth, width))
+        top = slots[:depth, :-1].topk(width)
+        return Guesses(top.indices.tolist(), top.values.exp().tolist())
 
     @override
     def propose(self, context: Context) -> TokenTree:
         if not self.collapse or not context.tokens or not self.shape or context.max_depth < 1:
             return super().propose(context)
-        depth = min(self.heads.config.num_heads, context.max_depth)
-        found = prefixes(self._slots(context), depth)
+        max_length = min(self.heads.config.num_heads, context.max_depth)
+        prefixes = likeliest_prefixes(self._slots(context), max_length)
         if self.target.proposals != "trees":
-            path = longest(found, len(found))
-            found = {path[:end]: found[path[:end]] for end in range(1, 1 + len(path))}
-        fixed = list(found)[: len(self.shape)]
-        paths = self.budget.select(found.items()) if self.budget else fixed
+            path = longest_prefix(prefixes, len(prefixes))
+            prefixes = {path[:end]: prefixes[path[:end]] for end in range(1, 1 + len(path))}
+        if self.budget:
+            paths = self.budget.select(prefixes.items())
+        else:
+            paths = list(prefixes)[: len(self.shape)]
         return TokenTree.from_paths(context.root, paths)
 
     @torch.inference_mode()
     def _slots(self, context: Context) -> Tensor:
-        """Return [S, V + 1] log-probabilities of what follows the root."""
-        heads, memory = self.heads, self.memory
-        rows = memory.catch_up(heads.layers, context.cache)
+        """Return [S, V + 1] the log-probabilities of all slots after the root."""
+        heads, cache = self.heads, self.state_cache
+        states = cache.catch_up(heads.layers, context.cache)
         root = torch.tensor([context.root], device=self.target.device)
-        asking = heads.asking(rows[-1:], root, self.target)[0]
-        start = len(memory.tokens)
-        slots = memory.ask(heads.layers, rows, asking, start)
-        memory.tokens += context.tokens[start:]
-        spoken: Tensor = heads.say(slots, self.target).log_softmax(-1)
-        return spoken
+        queries = heads.slot_inputs(states[-1:], root, self.target)[0]
+        start = len(cache.tokens)
+        slots = cache.attend(heads.layers, states, queries, start)
+        cache.tokens += context.tokens[start:]
+        log_probabilities: Tensor = heads.slot_logits(slots, self.target).log_softmax(-1)
+        return log_probabilities
 
     @override
     def rewind(self, length: int) -> None:
-        """The next proposal compares all of the past, since other methods
-        may have changed it meanwhile.
+        """Forget the states after the first `length` tokens. The next proposal compares all of the
+        past, since other methods may have changed it meanwhile.
         """
-        self.memory.truncate(length)
+        self.state_cache.truncate(length)
 
     @override
     def describe(self) -> str:
-        deep = self.heads.config.num_heads if self.shape else 0
+        depth = self.heads.config.num_heads if self.shape else 0
         about = "about " if self.budget else ""
-        size = f"{self.name}, {about}{len(self.shape)} nodes, up to {deep} deep"
+        size = f"{self.name}, {about}{len(self.shape)} nodes, up to {depth} deep"
         return size + idle_reason(len(self.shape), is_explicit=self.drafting_disabled)
 
 

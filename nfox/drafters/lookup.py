@@ -17,10 +17,12 @@ from nfox.decoding.tree import TokenTree
 from nfox.drafters.common.method import DrafterInputs, Method, Options, option
 from nfox.errors import UsageError
 
+_MAX_GAMMA = 8  # tokens that are drafted at most, where the person chose no number
+
 
 @dataclass(frozen=True)
 class LookupOptions(Options):
-    """See `nfox methods`."""
+    """What a person can set for prompt lookup, by `-o gamma=4`."""
 
     gamma: int | None = option(
         None, "tokens drafted at most; by default up to 8, as many as pay on this machine"
@@ -36,67 +38,72 @@ class Lookup(Method):
     """Propose the tokens after the latest earlier occurrence of the last n tokens.
 
     Args:
-        gamma: how many tokens are drafted at most.
-        ngram: the longest n tried.
-        given: whether the person chose gamma.
+        gamma: the most tokens that are drafted.
+        ngram: the largest n; if the last n tokens did not occur before, fewer are looked up.
+        is_explicit: whether the person chose gamma.
     """
 
     summary = "copies what followed the same few words earlier in the text"
     rank = 1
     options = LookupOptions
 
-    def __init__(self, gamma: int = 8, ngram: int = 3, *, given: bool = True) -> None:
+    def __init__(
+        self, gamma: int = _MAX_GAMMA, ngram: int = 3, *, is_explicit: bool = True
+    ) -> None:
         self.gamma = gamma
         self.ngram = ngram
-        self.given = given
-        self._after: dict[tuple[int, ...], int] = {}
-        self._text: list[int] = []
-        self._indexed = 0
+        self.is_explicit = is_explicit
+        self._text: list[int] = []  # the tokens that an encoder has read, then the target's
+        self._next: dict[tuple[int, ...], int] = {}  # by n-gram: the position after its latest end
+        self._indexed = 0  # so many tokens of the text are in `_next`
 
     @override
     @classmethod
     def build(cls, inputs: DrafterInputs, options: LookupOptions) -> Lookup:
-        given = options.gamma is not None
-        return cls(inputs.draft_length(options.gamma, 8), options.ngram, given=given)
+        gamma = inputs.draft_length(options.gamma, _MAX_GAMMA)
+        return cls(gamma, options.ngram, is_explicit=options.gamma is not None)
 
     @override
     def propose(self, context: Context) -> TokenTree:
-        self._follow(context)
-        text = [*self._text[-self.ngram :], context.root]
-        for size in range(min(self.ngram, len(text)), 0, -1):
-            place = self._after.get(tuple(text[-size:]))
-            if place is not None:
-                span = self._span(place, context.root, min(self.gamma, context.max_depth))
-                return TokenTree.chain(context.root, span)
+        self._read(context)
+        last_tokens = [*self._text[-self.ngram :], context.root]
+        for size in range(min(self.ngram, len(last_tokens)), 0, -1):
+            position = self._next.get(tuple(last_tokens[-size:]))
+            if position is not None:
+                length = min(self.gamma, context.max_depth)
+                drafted = self._continuation(position, context.root, length)
+                return TokenTree.chain(context.root, drafted)
         return TokenTree.chain(context.root)
 
-    def _span(self, place: int, root: int, length: int) -> Sequence[int]:
-        """Return what stands at `place` and after it; the text so far ends in the root."""
-        span = self._text[place : place + length]
-        return [*span, root] if len(span) < length else span
+    def _continuation(self, position: int, root: int, length: int) -> Sequence[int]:
+        """Return `length` tokens from a position on, or fewer where the text ends, whose last token
+        is the root.
+        """
+        tokens = self._text[position : position + length]
+        return [*tokens, root] if len(tokens) < length else tokens
 
-    def _follow(self, context: Context) -> None:
-        """Index the n-grams of what has been read since the last call."""
-        source = context.encoder_ids or ()
+    def _read(self, context: Context) -> None:
+        """Add the tokens that were read since the last call to the text, and index its n-grams."""
+        encoder_ids = context.encoder_ids or ()
         if not self._text:
-            self._text += source
-        self._text += context.tokens[len(self._text) - len(source) :]
+            self._text += encoder_ids
+        self._text += context.tokens[len(self._text) - len(encoder_ids) :]
         # The n-gram that ends the text has no successor yet; it is indexed when it has one.
-        for end in range(max(self._indexed, 1), len(self._text)):
-            for size in range(1, min(self.ngram, end) + 1):
-                self._after[tuple(self._text[end - size : end])] = end
+        for position in range(max(self._indexed, 1), len(self._text)):
+            for size in range(1, min(self.ngram, position) + 1):
+                self._next[tuple(self._text[position - size : position])] = position
         self._indexed = max(self._indexed, len(self._text))
 
     @override
     def rewind(self, length: int) -> None:
-        """The index is made anew for every reply: it takes a few
-        milliseconds, and other methods may have changed the past meanwhile.
+        """Forget all of the text. It is indexed anew for every reply, which takes a few
+        milliseconds, since other methods may have changed it meanwhile.
         """
-        self._text, self._after, self._indexed = [], {}, 0
+        self._text, self._next, self._indexed = [], {}, 0
 
     @override
     def describe(self) -> str:
-        idle = idle_reason(self.gamma, is_explicit=self.given)
+        idle = idle_reason(self.gamma, is_explicit=self.is_explicit)
         return f"up to {self.gamma} tokens after the last {self.ngram}{idle}"
 
 

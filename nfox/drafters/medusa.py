@@ -1,7 +1,8 @@
 """Medusa: heads on the target's last hidden state, each for one more token ahead.
 
-Cai et al. 2024 (arXiv 2401.10774). Head k foretells the token k places after the root, from the
-state of the token before it, without knowing the root: fast, and the less sure the further ahead.
+Cai et al. 2024 (arXiv 2401.10774). Head k guesses the token k positions after the root, from the
+hidden state of the token before the root, so without knowing the root: this is fast, and the
+guesses are the less sure the further ahead they are.
 """
 
 from __future__ import annotations
@@ -25,35 +26,43 @@ from nfox.export.formats import ParallelHeads
 from nfox.files.atomic import read_tensors, write_tensors, write_text
 from nfox.files.hub import HubOptions, file_of, read_json
 from nfox.heads import checkpoint
-from nfox.heads.base import IGNORE, Heads, HeadsConfig, Text, accuracies, cross_entropy
+from nfox.heads.base import (
+    IGNORE,
+    Heads,
+    HeadsConfig,
+    TextBatch,
+    cross_entropy,
+    top_k_accuracies,
+)
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
 
 
 class MedusaConfig(HeadsConfig):
-    """See `HeadsConfig`.
+    """The sizes of Medusa heads, and the weights of their losses.
 
     Args:
-        own_vocabulary: each head ends in a matrix of its own, else in the base's LM head.
-        decay: head k, from 1, counts decay^k in the loss (0.8 in the paper).
+        own_vocabulary: each head ends in a vocabulary matrix of its own, else in the base's LM
+            head.
+        decay: the loss of head k, from 1, counts decay^k (0.8 in the paper).
     """
 
     own_vocabulary: bool = False
     decay: float = Field(0.8, gt=0, allow_inf_nan=False)
 
 
-class Block(nn.Module):
-    """z + SiLU(A z + b); nothing but z while A and b are 0."""
+class ResidualBlock(nn.Module):
+    """z + SiLU(A z + b); A and b are 0 at first, so that the block returns z."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(size, size)
+        self.linear = nn.Linear(hidden_size, hidden_size)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     @override
     def forward(self, states: Tensor) -> Tensor:
-        """[..., D] to [..., D]."""
+        """Return states [..., D] for states [..., D]."""
         return states + functional.silu(self.linear(states))
 
 
@@ -68,48 +77,62 @@ class MedusaHeads(Heads):
 
     def __init__(self, config: MedusaConfig) -> None:
         super().__init__(config)
-        size, words = config.hidden_size, config.vocab_size
         self.heads = nn.ModuleList()
         for _ in range(config.num_heads):
-            layers: list[nn.Module] = [Block(size) for _ in range(config.num_layers)]
+            layers: list[nn.Module] = [
+                ResidualBlock(config.hidden_size) for _ in range(config.num_layers)
+            ]
             if config.own_vocabulary:
-                layers.append(nn.Linear(size, words, bias=False))
+                layers.append(nn.Linear(config.hidden_size, config.vocab_size, bias=False))
             self.heads.append(nn.Sequential(*layers))
 
     @override
-    def start(self, target: Target) -> None:
+    def prepare_training(self, target: Target) -> None:
         """Start each vocabulary matrix from the base's LM head."""
         if self.config.own_vocabulary:
-            one_each = torch.eye(self.config.hidden_size, dtype=target.dtype)
-            rows = target.unembed(one_each.to(target.output_device))
+            identity = torch.eye(self.config.hidden_size, dtype=target.dtype)
+            lm_head = target.unembed(identity.to(target.output_device)).T
             for name, weight in self.named_parameters():
-                if weight.shape == rows.T.shape and "linear" not in name:
-                    weight.data.copy_(rows.T)
+                if weight.shape == lm_head.shape and "linear" not in name:
+                    weight.data.copy_(lm_head)
 
     def logits(self, hidden: Tensor, target: Target) -> Tensor:
-        """Return [..., K, V] from hidden states [..., D]."""
-        made = torch.stack([head(hidden) for head in self.heads], dim=-2)
-        return made if self.config.own_vocabulary else target.unembed(made)
+        """Return the logits [..., K, V] of all heads.
+
+        Args:
+            hidden: [..., D] the target's last hidden states.
+            target: the model whose LM head is used.
+        """
+        outputs = torch.stack([head(hidden) for head in self.heads], dim=-2)
+        return outputs if self.config.own_vocabulary else target.unembed(outputs)
 
     @override
-    def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy of every head, that of head k times decay^k."""
-        wanted = torch.stack([text.ahead(k + 2) for k in range(self.config.num_heads)], dim=-1)
-        learned = (wanted != IGNORE).any(-1)
-        logits, wanted = self.logits(text.hidden[learned], target), wanted[learned]
-        total, numbers = logits.sum() * 0, {}  # with nothing to learn still a part of the graph
-        heads = zip(logits.unbind(1), wanted.unbind(1), strict=True)  # a gradient for all at once
-        compared = text.compared()
-        for k, (head, labels) in enumerate(heads):
-            one, name = cross_entropy(head, labels), f"head{k + 1}"
-            total = total + self.config.decay ** (k + 1) * one
-            numbers[f"{name}_loss"] = float(one.detach())
-            right = {name + end: said.ahead(k + 2)[learned] for end, said in compared.items()}
-            numbers |= accuracies(head, right)
-        return total, numbers
+    def loss(self, text: TextBatch, target: Target) -> tuple[Tensor, dict[str, float]]:
+        """Return the sum of the cross-entropies of all heads, that of head k times decay^k.
+        Figures with `_base` in their name compare with the target's own tokens, the others with the
+        data.
+        """
+        depths = range(self.config.num_heads)
+        labels = torch.stack([text.labels_ahead(k + 2) for k in depths], dim=-1)
+        learned = (labels != IGNORE).any(-1)
+        logits, labels = self.logits(text.hidden[learned], target), labels[learned]
+        total, figures = logits.sum() * 0, {}  # with nothing to learn still a part of the graph
+        references = text.references()
+        # Unbound, the logits get one gradient; indexed, they would get one for every head.
+        heads = zip(logits.unbind(1), labels.unbind(1), strict=True)
+        for k, (head_logits, head_labels) in enumerate(heads):
+            head_loss, name = cross_entropy(head_logits, head_labels), f"head{k + 1}"
+            total = total + self.config.decay ** (k + 1) * head_loss
+            figures[f"{name}_loss"] = float(head_loss.detach())
+            labels_by_name = {
+                name + ending: reference.labels_ahead(k + 2)[learned]
+                for ending, reference in references.items()
+            }
+            figures |= top_k_accuracies(head_logits, labels_by_name)
+        return total, figures
 
     @override
-    def guesses(self, text: Text, target: Target, width: int) -> Tensor:
+    def top_tokens(self, text: TextBatch, target: Target, width: int) -> Tensor:
         return self.logits(text.hidden, target).topk(width).indices
 
 
@@ -133,14 +156,22 @@ class Medusa(HeadsDrafter):
     }
 
     @override
+    def guess(self, context: Context, width: int) -> Guesses:
+        with torch.inference_mode():
+            logits = self.heads.logits(context.hidden[-1], self.target)
+            return Guesses.from_logits(logits, width)
+
+    @override
     @classmethod
     def inspect(cls, location: str, hub: HubOptions) -> checkpoint.HeadsInfo | None:
-        """The published layout names its base in config.json."""
-        own = super().inspect(location, hub)
-        path = None if own else file_of(location, "config.json", hub)
+        """Return what nfox's own layout or the published one says of the heads in a folder or hub
+        repository; None if there are none.
+        """
+        info = super().inspect(location, hub)
+        path = None if info else file_of(location, "config.json", hub)
         config = read_json(path) if path else {}
         if "medusa_num_heads" not in config or _published_file(location, hub) is None:
-            return own
+            return info
         sizes = _sizes(cls.read_weights(location, hub), location)
         base = str(config.get("base_model_name_or_path") or location)
         return checkpoint.HeadsInfo(method=cls.method(), base=base, config=sizes)
@@ -150,32 +181,38 @@ class Medusa(HeadsDrafter):
     def read_weights(cls, location: str, hub: HubOptions) -> dict[str, Tensor]:
         path = _published_file(location, hub)
         if path is None:
-            return checkpoint.read(location, hub)
-        tensors = read_tensors(path)
-        return {f"heads.{name.removeprefix('medusa_head.')}": w for name, w in tensors.items()}
+            return super().read_weights(location, hub)
+        weights = read_tensors(path)
+        return {f"heads.{name.removeprefix('medusa_head.')}": w for name, w in weights.items()}
 
     @override
     @classmethod
     def to_exchange(cls, weights: SavedWeights) -> ParallelHeads:
-        """Heads without a vocabulary matrix of their own end in the base's LM head."""
+        """Return the heads with their vocabulary matrices; heads without any end in the base's LM
+        head.
+        """
         base = load_model(weights.base, ModelOptions.of_hub(weights.hub))
         heads, _ = cls.load_heads(base, weights.location, weights.hub)
         blocks: list[list[tuple[Tensor, Tensor]]] = [
-            [(block.linear.weight, block.linear.bias) for block in head if isinstance(block, Block)]
+            [
+                (block.linear.weight, block.linear.bias)
+                for block in head
+                if isinstance(block, ResidualBlock)
+            ]
             for head in heads.heads
         ]
         if heads.config.own_vocabulary:
             return ParallelHeads(
                 cls.method(), weights.info.base, blocks, [head[-1].weight for head in heads.heads]
             )
-        last = base.target.model.get_output_embeddings()
-        if getattr(last, "bias", None) is not None:
+        lm_head = base.target.model.get_output_embeddings()
+        if getattr(lm_head, "bias", None) is not None:
             raise ModelError(
                 f"the LM head of {weights.base} has a bias, for which other engines' heads have "
                 "no place",
                 "train heads with --medusa_own_vocabulary True",
             )
-        return ParallelHeads(cls.method(), weights.info.base, blocks, [last.weight])
+        return ParallelHeads(cls.method(), weights.info.base, blocks, [lm_head.weight])
 
     @override
     @classmethod
@@ -200,37 +237,48 @@ class Medusa(HeadsDrafter):
             "vocab_size": vocabulary_size,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / _FILES[0], tensors)
+        write_tensors(folder / _PUBLISHED_FILES[0], tensors)
         write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        return ["config.json", _FILES[0]]
-
-    @override
-    def guess(self, context: Context, width: int) -> Guesses:
-        with torch.inference_mode():
-            return Guesses.from_logits(self.heads.logits(context.hidden[-1], self.target), width)
+        return ["config.json", _PUBLISHED_FILES[0]]
 
 
-_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
+_PUBLISHED_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
 
 
 def _published_file(location: str, hub: HubOptions) -> Path | None:
-    found = (file_of(location, name, hub) for name in _FILES)
-    return next((path for path in found if path is not None), None)
+    """Return the weights in the published layout; None if a folder or repository has none."""
+    paths = (file_of(location, name, hub) for name in _PUBLISHED_FILES)
+    return next((path for path in paths if path is not None), None)
 
 
-def _sizes(tensors: dict[str, Tensor], location: str) -> dict[str, int | bool]:
-    """Return the config of published heads, from the weights: published configs disagree with
-    theirs (2 heads said, 5 stored)."""
-    places = {tuple(name.split(".")[1:3]) for name in tensors}
-    body = [w for name, w in tensors.items() if name.endswith(".linear.weight")]
-    last = [w for name, w in tensors.items() if name.count(".") == 3 and name.endswith(".weight")]
-    if not body or any(not (len(p) == 2 and p[0].isdigit() and p[1].isdigit()) for p in places):
+def _sizes(weights: dict[str, Tensor], location: str) -> dict[str, int | bool]:
+    """Return the config of published heads as their weights have it: published configs disagree
+    with these (2 heads said, 5 stored).
+
+    Args:
+        weights: by name, `heads.<head>.<layer>...`.
+        location: where they were read, for the error.
+
+    Raises:
+        ModelError: if these are not the weights of Medusa heads.
+    """
+    indices = {tuple(name.split(".")[1:3]) for name in weights}  # of head and layer
+    blocks = [w for name, w in weights.items() if name.endswith(".linear.weight")]
+    matrices = [
+        w
+        for name, w in weights.items()
+        if name.count(".") == 3 and name.endswith(".weight") and w.dim() == 2
+    ]
+    if not blocks or any(not (len(i) == 2 and i[0].isdigit() and i[1].isdigit()) for i in indices):
         raise ModelError(f"{location}: the weights are not those of Medusa heads")
-    own = [w for w in last if w.dim() == 2]
-    heads = 1 + max(int(head) for head, _ in places)
-    size = body[0].shape[0]
-    sizes = {"hidden_size": size, "num_heads": heads, "num_layers": len(body) // heads}
-    return sizes | {"own_vocabulary": bool(own), "vocab_size": own[0].shape[0] if own else 0}
+    num_heads = 1 + max(int(head) for head, _ in indices)
+    return {
+        "hidden_size": blocks[0].shape[0],
+        "num_heads": num_heads,
+        "num_layers": len(blocks) // num_heads,
+        "own_vocabulary": bool(matrices),
+        "vocab_size": matrices[0].shape[0] if matrices else 0,
+    }
 
 
 METHOD = Medusa

@@ -32,53 +32,53 @@ from nfox.drafters.common.method import (
     option,
     weights_beside,
 )
-from nfox.errors import ModelError, UsageError
+from nfox.errors import UsageError
 from nfox.export.formats import DraftModel
 from nfox.files.hub import HubOptions, file_of, model_files, read_json
 from nfox.heads import checkpoint
-from nfox.models import fused_llama as lean
-from nfox.models.options import LoadedModel
+from nfox.models.draft_pairs import check_pair
+from nfox.models.fused_llama import fused_score
 from nfox.models.transformers_target import TransformersTarget
 
 _GAMMA = 4  # tokens of a published chain
-_WIDTH = 10  # guesses tried in one place
-_DEPTH = 8  # tokens that the chance of all of them is rarely worth going beyond
+_MAX_BRANCHES = 10  # guesses tried for one position
+_MAX_GAMMA = 8  # where the person chose none: all of a longer chain is rarely likely enough to pay
 
 
 @dataclass(frozen=True)
 class SpecOptions(Options):
-    """See `nfox methods`."""
+    """What a person can set for speculative sampling, by `-o gamma=4`."""
 
     gamma: int | None = option(
-        None, f"tokens drafted in every step; by default as many as pay, {_DEPTH} at most"
+        None, f"tokens drafted in every step; by default as many as pay, {_MAX_GAMMA} at most"
     )
     branches: int | None = option(
         None,
         "guesses in one place, where the model takes trees and the rule is `exact` or `typical`; "
-        f"by default those that pay, and 1 where gamma is given; {_WIDTH} at most",
+        f"by default those that pay, and 1 where gamma is given; {_MAX_BRANCHES} at most",
     )
 
     def __post_init__(self) -> None:
         if (self.gamma or 0) < 0:
             raise UsageError(f"gamma must not be negative: {self.gamma}")
-        if self.branches is not None and not 1 <= self.branches <= _WIDTH:
-            raise UsageError(f"there are 1 to {_WIDTH} branches, not {self.branches}")
+        if self.branches is not None and not 1 <= self.branches <= _MAX_BRANCHES:
+            raise UsageError(f"there are 1 to {_MAX_BRANCHES} branches, not {self.branches}")
 
 
 class Speculative(Method):
-    """Propose a chain drawn from a draft model, and beside each token what came next to it.
+    """Propose a chain drawn from a draft model, and beside each of its tokens the next best ones.
 
     Args:
         draft: the draft model.
-        vocabulary: the target's; the draft model's logits are cut or padded to it.
-        gamma: how deep is drafted at most.
-        branches: guesses in one place at most; the first is drafted on from. Needs a target that
-            takes trees; a rule that needs q draws only one.
-        budget: of nodes and of drafting; with them a step drafts on, and tries a guess, while that
-            is likely enough to pay. Without them it always drafts `gamma` deep.
-        name: of the draft model, for the header.
-        score: how the draft model is run; by default the shortest way there is.
-        given: whether the person chose gamma.
+        vocabulary_size: the target's; the draft model's logits are cut or padded to it.
+        gamma: the most tokens of the chain.
+        branches: the most guesses for one position, the first of which the chain goes on from. More
+            than one needs a target that takes trees; a rule that needs q draws only one.
+        budget: what nodes and drafting cost; with it a step drafts on, and tries a guess, while
+            that is likely enough to pay. Without it the chain always has `gamma` tokens.
+        name: the name of the draft model, for the header.
+        score: how the draft model is run; by default the fastest way that is known for it.
+        is_explicit: whether the person chose gamma.
     """
 
     summary = "a small draft model guesses, the target checks (speculative sampling)"
@@ -90,25 +90,25 @@ class Speculative(Method):
     def __init__(
         self,
         draft: TransformersTarget,
-        vocabulary: int,
+        vocabulary_size: int,
         gamma: int = _GAMMA,
         branches: int = 1,
         budget: NodeBudget | None = None,
         name: str = "",
         *,
         score: Score | None = None,
-        given: bool = True,
+        is_explicit: bool = True,
     ) -> None:
         self.draft = draft
-        self.vocabulary_size = vocabulary
+        self.vocabulary_size = vocabulary_size
         self.gamma = gamma
         self.branches = branches
         self.budget = budget
         self.name = name
-        self.given = given
+        self.is_explicit = is_explicit
         self.cache = draft.new_cache()
-        self._score = score or (lean.fused_score(draft) if gamma else draft.score)
-        self._agreed = 0  # so many of the cache's tokens are known to be the target's
+        self._score = score or (fused_score(draft) if gamma else draft.score)
+        self._matched = 0  # so many of the cache's tokens are known to be the target's
 
     @override
     @classmethod
@@ -118,18 +118,21 @@ class Speculative(Method):
     @override
     @classmethod
     def inspect(cls, location: str, hub: HubOptions) -> checkpoint.HeadsInfo | None:
-        """Any model can be a draft model."""
-        config = _json(location, "config.json", hub)
+        """Return the config of the model in a folder or hub repository, since any model can be a
+        draft model; None if there is none.
+        """
+        config = _read_json_file(location, "config.json", hub)
         if not config.get("architectures"):
             return None
-        base = str(_json(location, checkpoint.TRAINING_FILE, hub).get("base", ""))
+        training = _read_json_file(location, checkpoint.TRAINING_FILE, hub)
+        base = str(training.get("base", ""))
         return checkpoint.HeadsInfo(method=cls.method(), base=base, config=config)
 
     @override
     @classmethod
     def to_exchange(cls, weights: SavedWeights) -> DraftModel:
         files, info = model_files(weights.location, weights.hub), weights.info
-        base_config = _json(weights.base, "config.json", weights.hub)
+        base_config = _read_json_file(weights.base, "config.json", weights.hub)
         return DraftModel(info.base, files, info.config, base_config, _GAMMA)
 
     @override
@@ -138,13 +141,13 @@ class Speculative(Method):
         draft = inputs.load_draft_model()
         check_pair(inputs.model, draft)
         target, gamma, budget, score = inputs.model.target, options.gamma, None, None
-        branches = options.branches or (_WIDTH if gamma is None else 1)
+        branches = options.branches or (_MAX_BRANCHES if gamma is None else 1)
         if gamma is None:
-            score = lean.fused_score(draft.target)
-            seconds = _seconds(target, draft.target, score)
-            gamma = inputs.draft_length(None, _DEPTH, seconds)
-            budget = _budget(inputs.costs, gamma, seconds)
-            gamma = gamma and _DEPTH
+            score = fused_score(draft.target)
+            draft_seconds = _measure_draft_seconds(target, draft.target, score)
+            best_gamma = inputs.draft_length(None, _MAX_GAMMA, draft_seconds)
+            budget = _node_budget(inputs.costs, best_gamma, draft_seconds)
+            gamma = best_gamma and _MAX_GAMMA  # within the budget each step chooses its own length
         return cls(
             draft.target,
             target.vocabulary_size,
@@ -153,7 +156,7 @@ class Speculative(Method):
             budget,
             draft.name,
             score=score,
-            given=options.gamma is not None,
+            is_explicit=options.gamma is not None,
         )
 
     @override
@@ -161,55 +164,67 @@ class Speculative(Method):
         length = min(self.gamma, context.max_depth)
         if len(context.tokens) + length >= self.draft.max_context or length < 1:
             return TokenTree.chain(context.root)
-        past = self._known([*context.tokens, context.root])
-        feed = self._catch_up(context, past)
+        text = self._readable([*context.tokens, context.root])
+        unread = self._catch_up(context, text)
         draws: list[Draw] = []
-        chance = 1.0  # that all of the chain so far is right
-        while len(draws) < length and not (self.budget and chance < self.budget.min_chance):
-            logits, hidden = self._score(feed, self.cache)
-            self.cache.commit(feed, range(len(feed)), hidden)
-            draws.append(context.rule.draw(self._fit(logits[-1]), past, self.branches))
-            first = draws[-1].tokens[0]
-            chance *= draws[-1].probabilities[0]
-            past.append(first)
-            feed = TokenTree.chain(first)
+        chain_probability = 1.0  # that all tokens of the chain so far are right
+        while len(draws) < length:
+            if self.budget and chain_probability < self.budget.min_chance:
+                break
+            logits, hidden = self._score(unread, self.cache)
+            self.cache.commit(unread, range(len(unread)), hidden)
+            draw = context.rule.draw(self._fit_logits(logits[-1]), text, self.branches)
+            draws.append(draw)
+            chain_probability *= draw.probabilities[0]
+            text.append(draw.tokens[0])
+            unread = TokenTree.chain(draw.tokens[0])
         return self._tree(context.root, draws)
 
     def _tree(self, root: int, draws: list[Draw]) -> TokenTree:
-        """Return the guesses to try. Those that were drawn by a q are all tried: leaving one out
-        because of what it is would bias the draft.
+        """Return the tree of the guesses to try, of one draw for each depth. Guesses that were
+        drawn from a q are all tried: leaving one out because of what it is would bias the draft.
         """
         guesses = [draw.tokens for draw in draws]
-        rows = [draw.q for draw in draws if draw.q is not None]
-        if rows:
-            q = torch.stack([torch.zeros_like(rows[0]), *rows])
+        q_rows = [draw.q for draw in draws if draw.q is not None]
+        if q_rows:
+            q = torch.stack([torch.zeros_like(q_rows[0]), *q_rows])
             return TokenTree.chain(root, [tokens[0] for tokens in guesses], q)
-        paths = _fork(draws)
+        paths = _guess_paths(draws)
         chosen = self.budget.select(paths) if self.budget else [path for path, _ in paths]
         return TreeShape(tuple(chosen)).fill(root, guesses, len(guesses))
 
-    def _catch_up(self, context: Context, past: list[int]) -> TokenTree:
-        """Forget refused guesses and read what is missing; return the chain to score first."""
+    def _catch_up(self, context: Context, text: list[int]) -> TokenTree:
+        """Forget the guesses that were refused; return a chain of the tokens that the draft model
+        has not read, the root last.
+
+        Args:
+            context: of this step.
+            text: all tokens up to the root, as the draft model reads them.
+        """
         if context.encoder_ids != self.cache.encoder_ids:
             self.cache.reuse([], context.encoder_ids)
-            self._agreed = 0
-        start = min(self._agreed, len(self.cache.tokens))
-        self.cache.truncate(common_prefix(self.cache.tokens, past[:-1], start))
-        if len(past) - len(self.cache.tokens) > self.gamma + 1:  # it joins late
-            self.draft.read(past[len(self.cache.tokens) : -1], self.cache)
-        self._agreed = len(context.tokens)
-        missing = past[len(self.cache.tokens) :]
-        return TokenTree.chain(missing[0], missing[1:])
+            self._matched = 0
+        start = min(self._matched, len(self.cache.tokens))
+        self.cache.truncate(common_prefix(self.cache.tokens, text[:-1], start))
+        if len(text) - len(self.cache.tokens) > self.gamma + 1:  # it joins a conversation late
+            self.draft.read(text[len(self.cache.tokens) : -1], self.cache)
+        self._matched = len(context.tokens)
+        unread = text[len(self.cache.tokens) :]
+        return TokenTree.chain(unread[0], unread[1:])
 
-    def _known(self, tokens: list[int]) -> list[int]:
-        """Return what the draft model reads: its last token where it has no such embedding."""
+    def _readable(self, tokens: list[int]) -> list[int]:
+        """Return tokens as the draft model reads them: ids that it has no embedding for become its
+        last one.
+        """
         last = self.draft.vocabulary_size - 1
-        return (
-            tokens if last >= self.vocabulary_size - 1 else [min(token, last) for token in tokens]
-        )
+        if last >= self.vocabulary_size - 1:
+            return tokens
+        return [min(token, last) for token in tokens]
 
-    def _fit(self, logits: Tensor) -> Tensor:
-        """Cut or pad [V'] logits to the target's vocabulary; what is padded is never drawn."""
+    def _fit_logits(self, logits: Tensor) -> Tensor:
+        """Return [V] logits for the target's vocabulary, of the draft model's [V'], cut or padded;
+        a token that is padded is never drawn.
+        """
         missing = self.vocabulary_size - logits.shape[-1]
         if missing <= 0:
             return logits[: self.vocabulary_size]
@@ -217,99 +232,70 @@ class Speculative(Method):
 
     @override
     def rewind(self, length: int) -> None:
-        """The next proposal looks at all of the past, since other methods
-        may have changed it meanwhile.
+        """Forget the tokens after the first `length`. The next proposal compares all of the past,
+        since other methods may have changed it meanwhile.
         """
         self.cache.truncate(length)
-        self._agreed = 0
+        self._matched = 0
 
     @override
     def describe(self) -> str:
-        idle = idle_reason(self.gamma, is_explicit=self.given)
-        most = "at most " if self.budget else ""
-        size = f"gamma {most}{self.gamma}, branches {most}{self.branches}"
+        idle = idle_reason(self.gamma, is_explicit=self.is_explicit)
+        at_most = "at most " if self.budget else ""
+        size = f"gamma {at_most}{self.gamma}, branches {at_most}{self.branches}"
         return f"draft model {self.name}, {size}{idle}"
 
 
-def _json(location: str, name: str, hub: HubOptions) -> dict[str, Any]:
-    """Read a JSON object of a folder or hub repository; {} if it has none."""
+def _read_json_file(location: str, name: str, hub: HubOptions) -> dict[str, Any]:
+    """Return the JSON object in a file of a folder or hub repository; {} if there is no file."""
     path = file_of(location, name, hub)
     return read_json(path) if path else {}
 
 
-def _fork(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:
-    """Return the chain of first guesses, and what stands beside each: paths of ranks, and how
-    likely they are, the likeliest first, each after the one it goes on from.
+def _guess_paths(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:
+    """Return the paths of ranks of all guesses and how probable each is to be right, the likeliest
+    first, so that each path comes after the one that it continues.
+
+    The first guesses of all draws make a chain; the other guesses of a draw are siblings there.
     """
     paths: list[tuple[tuple[int, ...], float]] = []
     chain: tuple[int, ...] = ()
-    before = 1.0
+    chain_probability = 1.0
     for draw in draws:
         paths += [
-            ((*chain, rank), before * chance) for rank, chance in enumerate(draw.probabilities)
+            ((*chain, rank), chain_probability * probability)
+            for rank, probability in enumerate(draw.probabilities)
         ]
-        chain, before = (*chain, 0), before * draw.probabilities[0]
+        chain, chain_probability = (*chain, 0), chain_probability * draw.probabilities[0]
     return sorted(paths, key=lambda path: -path[1])
 
 
-def _seconds(target: Target, draft: Target, score: Score) -> float:
-    """Return the seconds of a drafted token, timed as when decoding: after a forward of the target,
-    which leaves nothing of the draft model in the processor's caches.
+def _measure_draft_seconds(target: Target, draft: Target, score: Score) -> float:
+    """Return the seconds of drafting one token, timed as when decoding: after a forward of the
+    target, which leaves nothing of the draft model in the processor's caches.
     """
-    ours, theirs, tree = sample_cache(target), sample_cache(draft), TokenTree.chain(0)
+    target_cache, draft_cache = sample_cache(target), sample_cache(draft)
+    root = TokenTree.chain(0)
     times: list[float] = []
     begin = time.perf_counter()
     while not times or (len(times) < 5 and time.perf_counter() - begin < 0.2):
-        target.score(tree, ours)
-        times.append(time_call(partial(score, tree, theirs), draft.device))
+        target.score(root, target_cache)
+        times.append(time_call(partial(score, root, draft_cache), draft.device))
     return min(times)
 
 
-def _budget(costs: Costs | None, gamma: int, seconds: float) -> NodeBudget:
-    """Return what nodes cost, and a token more of the chain.
+def _node_budget(costs: Costs | None, gamma: int, draft_seconds: float) -> NodeBudget:
+    """Return what the nodes of a tree cost, and what drafting one more token does.
 
     Args:
-        costs: of the target.
-        gamma: the draft length that promises the most.
-        seconds: that the draft model takes for a token.
+        costs: the seconds of a target forward over so many nodes; None if not measured.
+        gamma: the draft length with the largest expected speed-up.
+        draft_seconds: what the draft model takes for a token.
     """
     if costs is None:
         return NodeBudget(MAX_NODES - 1)
-    rate = costs.speedup(gamma, draft_seconds=seconds) / costs.forward_seconds(1)
-    return NodeBudget(MAX_NODES - 1, costs, rate, seconds)
-
-
-def check_pair(target: LoadedModel, draft: LoadedModel) -> None:
-    """Refuse a draft model that cannot draft for this target.
-
-    Sizes of vocabularies may differ (padding of the embedding), tokenizers may not.
-
-    Raises:
-        ModelError: if it cannot.
-    """
-    if draft.target.proposals == "nothing":
-        raise ModelError(
-            f"{draft.name} cannot draft: its recurrent state cannot forget a refused token",
-            "choose a transformer as draft model",
-        )
-    if draft.target.is_encoder_decoder != target.target.is_encoder_decoder:
-        kinds = {True: "an encoder-decoder", False: "a decoder-only"}
-        ours, theirs = (kinds[model.target.is_encoder_decoder] for model in (target, draft))
-        raise ModelError(
-            f"{target.name} is {ours} model, the draft model {draft.name} is {theirs} one",
-            "choose two of one kind",
-        )
-    if draft.tokenizer is None or target.tokenizer is None:
-        return
-    ours, theirs = target.tokenizer.get_vocab(), draft.tokenizer.get_vocab()
-    common = ours.keys() & theirs.keys()
-    same = sum(ours[token] == theirs[token] for token in common)
-    if same < 0.98 * min(len(ours), len(theirs)) or same < len(common):
-        raise ModelError(
-            f"the draft model {draft.name} has another tokenizer than {target.name}: {same} of "
-            f"{min(len(ours), len(theirs))} tokens are the same",
-            "choose a draft model of the same family",
-        )
+    speedup = costs.speedup(gamma, draft_seconds=draft_seconds)
+    return NodeBudget(MAX_NODES - 1, costs, speedup / costs.forward_seconds(1), draft_seconds)
 
 
 METHOD = Speculative

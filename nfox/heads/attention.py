@@ -1,14 +1,14 @@
-"""The layer of heads that look back, and what they remember of a target's states.
+"""The decoder layer of heads that look back at the target's hidden states.
 
-Each place of a text has a column of its own: states that stand for tokens not yet known. They see
-the target's true states up to their place, and what stands in their column, but no other column.
-Training lays all columns side by side (`attend`), drafting fills the one that is at the end
-(`Memory`).
+Each position of a text has a draft of its own: states that stand for the tokens after it, which are
+not yet known. A draft sees the target's true states up to its position, and itself, but no other
+draft. Training computes the drafts of all positions side by side (`draft_attention`); a drafter
+computes the one of the last position (`nfox.heads.state_cache`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -16,213 +16,128 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from nfox.decoding.cache import KVCache, common_prefix
-from nfox.decoding.target import CHUNK
-
 
 class Norm(nn.RMSNorm):
-    """Computes in the dtype of its weight, which is wider than that of the rows in training."""
+    """An RMS norm that computes in the dtype of its weight, which in training is wider than that
+    of the states.
+    """
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size, eps=1e-6)
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(hidden_size, eps=1e-6)
 
     @override
-    def forward(self, rows: Tensor) -> Tensor:
-        """[..., D] to [..., D]."""
-        return super().forward(rows.to(self.weight.dtype))
+    def forward(self, states: Tensor) -> Tensor:
+        """Return the normed states [..., D] of states [..., D]."""
+        return super().forward(states.to(self.weight.dtype))
 
 
 @lru_cache(maxsize=16)
-def _turns(
+def _rotary_table(
     length: int, pairs: int, theta: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
+    """Return [2, length, pairs] the cosines and sines of the rotations of all positions."""
     with torch.inference_mode(False):  # made while drafting, it may be needed with gradients
-        steps = torch.arange(pairs, dtype=torch.float64) / pairs
-        angles = torch.arange(length)[:, None] * theta**-steps
+        exponents = torch.arange(pairs, dtype=torch.float64) / pairs
+        angles = torch.arange(length)[:, None] * theta**-exponents
         return torch.stack([angles.cos(), angles.sin()]).to(device, dtype)
 
 
-class Layer(nn.Module):
-    """One decoder layer, in parts: what is attended to differs between training and drafting.
+class DecoderLayer(nn.Module):
+    """One decoder layer in parts, since what is attended to differs between training and drafting.
 
     Args:
-        size: of the states.
-        heads: of attention.
-        head_dim: of each, even.
-        wide: size inside of the MLP.
-        theta: base of the rotary positions.
+        hidden_size: D, the width of the states.
+        num_heads: of the attention.
+        head_dim: the width of each of them, even.
+        intermediate_size: the inner width of the MLP.
+        rope_theta: the base of the rotary positions.
     """
 
     def __init__(
-        self, size: int, heads: int, head_dim: int, wide: int, theta: float = 10_000.0
+        self,
+        hidden_size: int,
+        num_heads: int,
+        head_dim: int,
+        intermediate_size: int,
+        rope_theta: float = 10_000.0,
     ) -> None:
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.pairs = head_dim // 2
-        self.theta = theta
-        self.input_norm = Norm(size)
-        self.qkv = nn.Linear(size, 3 * heads * head_dim, bias=False)
-        self.out = nn.Linear(heads * head_dim, size, bias=False)
-        self.mlp_norm = Norm(size)
-        self.gate_up = nn.Linear(size, 2 * wide, bias=False)
-        self.down = nn.Linear(wide, size, bias=False)
+        self.rope_theta = rope_theta
+        self.input_norm = Norm(hidden_size)
+        self.qkv = nn.Linear(hidden_size, 3 * num_heads * head_dim, bias=False)
+        self.out = nn.Linear(num_heads * head_dim, hidden_size, bias=False)
+        self.mlp_norm = Norm(hidden_size)
+        self.gate_up = nn.Linear(hidden_size, 2 * intermediate_size, bias=False)
+        self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def turns(self, end: int) -> Tensor:
-        """Return [2, T, head_dim / 2], T >= end: cosine and sine of the rotations at the first
-        positions (RoPE, Su et al. 2021, arXiv 2104.09864). They are computed once.
+    def rotary(self, length: int) -> Tensor:
+        """Return [2, T, head_dim / 2], T >= length: the cosines and sines of the rotations of the
+        first positions (RoPE, Su et al. 2021, arXiv 2104.09864). They are computed once.
         """
-        weight, length = self.qkv.weight, 1 << max(end - 1, 1023).bit_length()
-        return _turns(length, self.pairs, self.theta, weight.dtype, weight.device)
+        weight, capacity = self.qkv.weight, 1 << max(length - 1, 1023).bit_length()
+        return _rotary_table(capacity, self.pairs, self.rope_theta, weight.dtype, weight.device)
 
-    def project(self, rows: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project_qkv(self, states: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [B, heads, R, head_dim] of states [B, R, D].
 
         Args:
-            rows: what stands at the positions.
-            turns: [2, R, head_dim / 2] or [2, B, 1, R, head_dim / 2] those of the positions.
+            states: [B, R, D] at any positions.
+            rotary: [2, R, head_dim / 2] or [2, B, 1, R, head_dim / 2] the cosines and sines of
+                these positions.
         """
-        made = self.qkv(self.input_norm(rows)).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
-        one, other = made[:, : 2 * self.heads].chunk(2, dim=-1)
-        cosine, sine = turns.to(made.dtype)
-        turned = torch.cat([one * cosine - other * sine, one * sine + other * cosine], dim=-1)
-        return turned[:, : self.heads], turned[:, self.heads :], made[:, 2 * self.heads :]
+        projected = self.qkv(self.input_norm(states))
+        projected = projected.unflatten(-1, (3 * self.num_heads, -1)).transpose(1, 2)
+        first, second = projected[:, : 2 * self.num_heads].chunk(2, dim=-1)
+        cosine, sine = rotary.to(projected.dtype)
+        rotated = torch.cat(
+            [first * cosine - second * sine, first * sine + second * cosine], dim=-1
+        )
+        values = projected[:, 2 * self.num_heads :]
+        return rotated[:, : self.num_heads], rotated[:, self.num_heads :], values
 
-    def finish(self, rows: Tensor, attended: Tensor) -> Tensor:
-        """Return [B, R, D] new states.
+    def after_attention(self, states: Tensor, attended: Tensor) -> Tensor:
+        """Return the states [B, R, D] that leave the layer: both residual sums and the MLP.
 
         Args:
-            rows: [B, R, D] what the queries were made of.
-            attended: [B, heads, R, head_dim] what they found.
+            states: [B, R, D] that entered the layer.
+            attended: [B, heads, R, head_dim] the values that their queries gathered.
         """
-        rows = rows + self.out(attended.transpose(1, 2).flatten(2))
-        gate, up = self.gate_up(self.mlp_norm(rows)).chunk(2, dim=-1)
-        made: Tensor = rows + self.down(functional.silu(gate) * up)
-        return made
+        states = states + self.out(attended.transpose(1, 2).flatten(2))
+        gate, up = self.gate_up(self.mlp_norm(states)).chunk(2, dim=-1)
+        output: Tensor = states + self.down(functional.silu(gate) * up)
+        return output
 
 
-def attend(query: Tensor, at: Tensor, past: Sequence[Tensor], own: Sequence[Tensor]) -> Tensor:
-    """Let the columns of all places see the true states up to their place, and themselves.
+def draft_attention(
+    queries: Tensor, positions: Tensor, past: Sequence[Tensor], drafts: Sequence[Tensor]
+) -> Tensor:
+    """Let the drafts of many positions attend to the true states up to their position, and each to
+    itself.
 
-    A column is a few more entries of each row of scores, so that memory grows with the text
-    squared once, however long the columns are.
+    A draft is a few more entries of each row of scores, so that memory grows with the text squared
+    once, however long the drafts are.
 
     Args:
-        query: [B, heads, P, S, head_dim] of S states in each of P places.
-        at: [P * S] or [B, 1, P * S] the position of the place that each of them is in.
+        queries: [B, heads, P, S, head_dim] of S states in the draft of each of P positions.
+        positions: [P * S] or [B, 1, P * S] the position whose draft each of these states is in.
         past: keys and values [B, heads, T, head_dim] of the true states.
-        own: keys and values [B, heads, P, m, head_dim] of each place's column.
+        drafts: keys and values [B, heads, P, M, head_dim] of each position's draft, all of which
+            its states may see.
 
     Returns:
-        [B, heads, P * S, head_dim].
+        [B, heads, P * S, head_dim] the gathered values.
     """
-    (keys, values), (own_keys, own_values) = past, own
-    query, places = query * query.shape[-1] ** -0.5, query.shape[2:4]
-    later = torch.arange(keys.shape[2], device=keys.device) > at[..., None]
+    (keys, values), (draft_keys, draft_values) = past, drafts
+    queries, sizes = queries * queries.shape[-1] ** -0.5, queries.shape[2:4]
+    later = torch.arange(keys.shape[2], device=keys.device) > positions[..., None]
     # Autocast would copy the scores, the largest things here, to float32 and back.
-    with torch.autocast(query.device.type, enabled=False):
-        far = (query.flatten(2, 3) @ keys.mT).masked_fill_(later, -torch.inf)
-        near = (query @ own_keys.mT).flatten(2, 3)
-        weights = torch.cat([far, near], dim=-1).softmax(-1)
-        far, near = torch.split(weights, [far.shape[-1], near.shape[-1]], dim=-1)
-        found = torch.unflatten(near, 2, places) @ own_values
-        return far @ values + found.flatten(2, 3)
-
-
-class Memory:
-    """Keys and values of the target's states in every layer, the row of a token at its position.
-
-    Rows of drafts stand behind them and are written over by the next step. Only the list of tokens
-    says what counts, so that an interrupt anywhere leaves nothing half done.
-
-    Attributes:
-        tokens: whose states are remembered.
-    """
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self._source: tuple[int, ...] | None = None
-        self._agreed = 0  # so many of the tokens are known to be the target's
-        self._rows: dict[int, Tensor] = {}  # [2, 1, heads, capacity, head_dim] by layer
-
-    def truncate(self, length: int) -> None:
-        """Forget all but the first `length` tokens; others may have changed these, so `catch_up`
-        looks at all of them.
-        """
-        del self.tokens[length:]
-        self._agreed = 0
-
-    def catch_up(self, layers: Iterable[Layer], cache: KVCache) -> Tensor:
-        """Forget what is not the past any more, and read what is missing but for a last piece.
-
-        Args:
-            layers: one after the other.
-            cache: what the target has read, not nothing.
-
-        Returns:
-            [R, D] the states after those of `tokens`, of one token at least. The caller's first
-            `ask` reads them, which spares a pass over the layers, and the caller counts them then.
-        """
-        start, end = self._agree(cache), len(cache.tokens)
-        while end - start > CHUNK:  # it joins late
-            part = slice(start, start + CHUNK)
-            for number, layer in enumerate(layers):
-                turns = layer.turns(part.stop)[:, part]
-                _, *states = layer.project(cache.hidden[None, part], turns)
-                self._write(number, start, *states)
-            self.tokens += cache.tokens[part]
-            start = part.stop
-        return cache.hidden[start:]
-
-    def _agree(self, cache: KVCache) -> int:
-        """Forget what is not the past any more; return how many tokens are still remembered. The
-        last token read is never kept, so that there is always something to read.
-        """
-        if cache.encoder_ids != self._source:
-            self.tokens = []
-            self._source = cache.encoder_ids
-        start = min(self._agreed, len(self.tokens))
-        same = common_prefix(self.tokens, cache.tokens, start)
-        del self.tokens[min(same, len(cache.tokens) - 1) :]
-        self._agreed = len(cache.tokens)
-        return len(self.tokens)
-
-    def ask(self, layers: Iterable[Layer], rows: Tensor, asking: Tensor, start: int) -> Tensor:
-        """Return [A, D] what states become that see all of the past and each other.
-
-        Args:
-            layers: the same as for `catch_up`.
-            rows: [R, D] what stands at `start`; of it keys and values are remembered.
-            asking: [A, D] what stands after that.
-            start: position.
-        """
-        end = start + len(rows) + len(asking)
-        for number, layer in enumerate(layers):
-            turns = layer.turns(end)[:, start:end]
-            query, *states = layer.project(torch.cat([rows, asking])[None], turns)
-            keys, values = self._write(number, start, *states)
-            query = query[:, :, len(rows) :].to(keys.dtype)
-            found = functional.scaled_dot_product_attention(query, keys, values)
-            asking = layer.finish(asking[None], found.to(asking.dtype))[0]
-        return asking
-
-    def _write(self, number: int, start: int, keys: Tensor, values: Tensor) -> Tensor:
-        """Write rows [1, heads, R, head_dim] of a layer at a position.
-
-        On a CPU they are kept in float32 or wider: one query over 16 bit rows takes eight times as
-        long there.
-
-        Returns:
-            [2, 1, heads, start + R, head_dim] keys and values up to the end of them.
-        """
-        held, end = self._rows.get(number), start + keys.shape[2]
-        have = 0 if held is None else held.shape[3]
-        if held is None or have < end:
-            wide = torch.promote_types(keys.dtype, torch.float32)
-            shape = (2, *keys.shape[:2], max(end, 2 * have, 256), keys.shape[3])
-            grown = keys.new_empty(shape, dtype=wide if keys.device.type == "cpu" else keys.dtype)
-            if held is not None:
-                grown[:, :, :, :start] = held[:, :, :, :start]
-            held = self._rows[number] = grown
-        held[0, :, :, start:end] = keys
-        held[1, :, :, start:end] = values
-        return held[:, :, :, :end]
+    with torch.autocast(queries.device.type, enabled=False):
+        past_scores = (queries.flatten(2, 3) @ keys.mT).masked_fill_(later, -torch.inf)
+        draft_scores = (queries @ draft_keys.mT).flatten(2, 3)
+        weights = torch.cat([past_scores, draft_scores], dim=-1).softmax(-1)
+        lengths = [past_scores.shape[-1], draft_scores.shape[-1]]
+        past_weights, draft_weights = torch.split(weights, lengths, dim=-1)
+        from_drafts = torch.unflatten(draft_weights, 2, sizes) @ draft_values
+        return past_weights @ values + from_drafts.flatten(2, 3)

@@ -18,13 +18,13 @@ IGNORE = -100
 
 
 class HeadsConfig(BaseModel, extra="forbid"):
-    """What every kind of heads is sized by; each kind adds its own.
+    """The sizes that every kind of heads has; each kind adds its own.
 
     Args:
-        hidden_size: of the base.
-        vocab_size: of the base; 0 where no weight depends on it.
-        num_heads: how many tokens ahead are drafted.
-        num_layers: of a head's body.
+        hidden_size: D, the width of the base's hidden states.
+        vocab_size: V, of the base; 0 where no weight depends on it.
+        num_heads: how many tokens after the root are drafted.
+        num_layers: the layers of a head's body, or of the draft module.
     """
 
     hidden_size: int = Field(ge=1)
@@ -34,58 +34,60 @@ class HeadsConfig(BaseModel, extra="forbid"):
 
 
 @dataclass(frozen=True)
-class Text:
-    """Texts the target has read, for training and for measuring.
+class TextBatch:
+    """A batch of texts that the target has read, to train or to measure heads on.
 
     Args:
-        ids: [B, T] tokens.
-        hidden: [B, T, D] the target's last hidden states.
-        labels: [B, T] what is to be foretold at each place: the tokens themselves or the target's
-            own choices, IGNORE where nothing is learned.
-        chosen: the labels are the target's own choices.
+        ids: [B, T] token ids.
+        hidden: [B, T, D] the target's last hidden states after each token.
+        labels: [B, T] the token to be foretold at each position, IGNORE where none is: the tokens
+            themselves, or the target's own.
+        has_target_labels: whether the labels are the target's own tokens.
     """
 
     ids: Tensor
     hidden: Tensor
     labels: Tensor
-    chosen: bool = False
+    has_target_labels: bool = False
 
-    def ahead(self, count: int) -> Tensor:
-        """Return [B, T] the labels `count` places further on, IGNORE beyond the end."""
+    def labels_ahead(self, count: int) -> Tensor:
+        """Return [B, T] the labels `count` positions further on, IGNORE beyond the end."""
         return torch.nn.functional.pad(self.labels, (0, count), value=IGNORE)[:, count:]
 
-    def compared(self) -> dict[str, Text]:
-        """Return what guesses are compared with while training, by what its numbers' names end in:
-        the data's tokens, whatever is learned; and the target's own choices, where they are known.
+    def references(self) -> dict[str, TextBatch]:
+        """Return the labels that guesses are compared with while training, each by the ending of
+        the names of its figures: "" for the data's tokens, whatever is learned, and "_base" for the
+        target's own tokens, where they are known.
         """
-        said = torch.where(self.labels != IGNORE, self.ids, IGNORE)
-        data = replace(self, labels=said, chosen=False)
-        return {"": data, "_base": self} if self.chosen else {"": data}
+        tokens = torch.where(self.labels != IGNORE, self.ids, IGNORE)
+        data = replace(self, labels=tokens, has_target_labels=False)
+        return {"": data, "_base": self} if self.has_target_labels else {"": data}
 
 
 class Heads(nn.Module, ABC):
-    """Layers on top of a target's hidden states.
+    """Layers on top of a target's hidden states, which guess the tokens after the root.
 
     Attributes:
         Config: the class of its config.
-        config: what it is sized by.
-        learns_choices: whether the paper's labels are the target's own choices, not the data.
+        config: the sizes of its layers, of that class.
+        learns_target_labels: whether, as published, it learns the target's own tokens rather than
+            those of the data.
     """
 
     Config: ClassVar[type[HeadsConfig]] = HeadsConfig
-    learns_choices: ClassVar[bool] = False
+    learns_target_labels: ClassVar[bool] = False
     config: Any
 
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
         self.config = config
 
-    def start(self, target: Target) -> None:
-        """Prepare for training on a target, from nothing."""
+    def prepare_training(self, target: Target) -> None:
+        """Set the weights that training starts from, where these depend on the target."""
 
     @abstractmethod
-    def loss(self, text: Text, target: Target) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss to train with, and numbers to log.
+    def loss(self, text: TextBatch, target: Target) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss to train with, and figures to log by their names.
 
         Args:
             text: what the target has read; it may have no label at all, which gives 0.
@@ -93,38 +95,45 @@ class Heads(nn.Module, ABC):
         """
 
     @abstractmethod
-    def guesses(self, text: Text, target: Target, width: int) -> Tensor:
-        """Return [B, T, depth, width] tokens: those proposed, were the token after each place the
-        root, the likeliest first.
+    def top_tokens(self, text: TextBatch, target: Target, width: int) -> Tensor:
+        """Return the likeliest tokens at every position of a batch, as a drafter would guess them.
 
-        Those at [:, t, d] should be `text.ahead(d + 2)[:, t]`.
+        Args:
+            text: what the target has read; its labels do not matter.
+            target: frozen.
+            width: how many tokens for each depth.
+
+        Returns:
+            [B, T, depth, width] tokens, the likeliest first. Those at [:, t, d] are guesses for
+            `text.labels_ahead(d + 2)[:, t]`: the token at t + 1 is the root.
         """
 
 
-def state_scale(target: Target) -> Tensor:
-    """Return [D] how large the target's last hidden states are, from a few of its tokens."""
+def hidden_state_scale(target: Target) -> Tensor:
+    """Return [D] the root mean square of the target's last hidden states after a few tokens."""
     cache, count = target.new_cache(), min(64, target.max_context)
     cache.reuse([0], (0,) if target.is_encoder_decoder else None)
     target.read([i * target.vocabulary_size // count for i in range(count)], cache)
     return cache.hidden.float().square().mean(0).sqrt()
 
 
-def labelled(learned: Tensor, most: int = 0) -> tuple[Tensor, Tensor]:
-    """Gather the places of a batch that are learned from, so that no others are computed.
+def select_positions(learned: Tensor, max_count: int = 0) -> tuple[Tensor, Tensor]:
+    """Gather the positions of a batch that are learned from, so that no others are computed.
 
     Args:
-        learned: [B, T] bool.
-        most: draw so many of them at random if there are more; 0 for all.
+        learned: [B, T] bool, whether anything is learned at a position.
+        max_count: draw so many of them at random if there are more; 0 takes all.
 
     Returns:
-        [B, P] places, in order, and [B, P] bool which of them are learned; the others fill up rows.
+        [B, P] positions, in order, and [B, P] bool, which of them are learned from; the others fill
+        up rows.
     """
-    if 0 < most < int(learned.sum()):
-        chance = torch.rand(learned.shape, device=learned.device).masked_fill(~learned, 2.0)
-        learned = chance <= chance.flatten().kthvalue(most).values
+    if 0 < max_count < int(learned.sum()):
+        numbers = torch.rand(learned.shape, device=learned.device).masked_fill(~learned, 2.0)
+        learned = numbers <= numbers.flatten().kthvalue(max_count).values
     longest = int(learned.sum(1).max())
-    places = learned.int().argsort(stable=True, dim=1, descending=True)[:, :longest]
-    return places, learned.gather(1, places)
+    positions = learned.int().argsort(stable=True, dim=1, descending=True)[:, :longest]
+    return positions, learned.gather(1, positions)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -136,35 +145,46 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def accuracies(logits: Tensor, wanted: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return how often one of the first 1, 2, ... 5 of [n, V] logits is the label.
+def top_k_accuracies(logits: Tensor, labels_by_name: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return how often the label is among the k likeliest tokens, for k from 1 to 5.
 
     Args:
-        logits: of one head.
-        wanted: labels [n], by the name that their numbers begin with.
+        logits: [n, V] of one head.
+        labels_by_name: labels [n], each by the beginning of the names of its figures.
+
+    Returns:
+        By name, which is the beginning and "_top1" to "_top5".
     """
     top = logits.topk(min(5, logits.shape[-1])).indices
-    numbers: dict[str, float] = {}
-    for name, labels in wanted.items():
+    figures: dict[str, float] = {}
+    for name, labels in labels_by_name.items():
         count = (labels != IGNORE).sum().clamp_min(1)
         rates = (top == labels[:, None]).sum(0).cumsum(0) / count  # IGNORE is no token
-        numbers |= {f"{name}_top{k}": rate for k, rate in enumerate(rates.tolist(), 1)}
-    return numbers
+        figures |= {f"{name}_top{k}": rate for k, rate in enumerate(rates.tolist(), 1)}
+    return figures
 
 
 @torch.no_grad()
 def measure_accuracy(
-    heads: Heads, target: Target, texts: Iterable[Text], width: int = 10
+    heads: Heads, target: Target, texts: Iterable[TextBatch], width: int = 10
 ) -> list[list[float]]:
-    """Return [depth][rank]: how often each guess is the label, over all texts."""
+    """Return [depth][rank]: how often the guess of this rank for this depth is the label.
+
+    Args:
+        heads: the heads to measure.
+        target: the target that they guess for.
+        texts: batches with the labels to compare with.
+        width: the number of ranks.
+    """
     hits = torch.zeros(heads.config.num_heads, width)
-    count = torch.zeros(heads.config.num_heads)
+    label_counts = torch.zeros(heads.config.num_heads)
     for text in texts:
-        guesses = heads.guesses(text, target, width)
+        guesses = heads.top_tokens(text, target, width)
         for depth in range(guesses.shape[2]):
-            wanted = text.ahead(depth + 2)
-            learned = wanted != IGNORE
-            right = guesses[:, :, depth][learned] == wanted[learned][:, None]
-            hits[depth] += right.float().sum(0).cpu()
-            count[depth] += int(learned.sum())
-    return [[round(float(x), 4) for x in row] for row in hits / count.clamp_min(1)[:, None]]
+            labels = text.labels_ahead(depth + 2)
+            learned = labels != IGNORE
+            is_right = guesses[:, :, depth][learned] == labels[learned][:, None]
+            hits[depth] += is_right.float().sum(0).cpu()
+            label_counts[depth] += int(learned.sum())
+    rates = hits / label_counts.clamp_min(1)[:, None]
+    return [[round(float(rate), 4) for rate in ranks] for ranks in rates]

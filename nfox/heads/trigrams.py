@@ -1,5 +1,5 @@
-"""What a draft is asked for with: the last tokens, encoded (trigrams, Zeng et al. 2024, arXiv
-2402.15758).
+"""What Chimera's context encoder queries with: the last three tokens, encoded (Zeng et al. 2024,
+arXiv 2402.15758).
 """
 
 from __future__ import annotations
@@ -19,34 +19,42 @@ class TrigramEncoder(nn.Module):
     embeddings of some models are a hundred times smaller than their hidden states.
 
     Args:
-        size: of an embedding.
-        count: of tokens.
-        rank: of A; it is full from count * size on.
+        hidden_size: D, the width of an embedding.
+        token_count: how many of the last tokens are encoded, 3 at most.
+        rank: of A; A is full from token_count * hidden_size on.
     """
 
-    def __init__(self, size: int, count: int, rank: int) -> None:
+    def __init__(self, hidden_size: int, token_count: int, rank: int) -> None:
         super().__init__()
-        self.count = count
-        whole = count * size
-        inner = nn.Linear(min(rank, whole), whole)
+        self.token_count = token_count
+        width = token_count * hidden_size
+        inner = nn.Linear(min(rank, width), width)
         nn.init.zeros_(inner.weight)
         nn.init.zeros_(inner.bias)
-        down = nn.Linear(whole, rank, bias=False)
-        self.inner = nn.Sequential(down, inner) if rank < whole else inner
-        self.out = nn.Linear(whole, size, bias=False)
+        down = nn.Linear(width, rank, bias=False)
+        self.inner = nn.Sequential(down, inner) if rank < width else inner
+        self.out = nn.Linear(width, hidden_size, bias=False)
 
     @override
-    def forward(self, window: Tensor, target: Target) -> Tensor:
-        """Return [..., D] for windows [..., 3] of tokens; the base's embeddings stay frozen."""
+    def forward(self, trigrams: Tensor, target: Target) -> Tensor:
+        """Return the encodings [..., D] of trigrams.
+
+        Args:
+            trigrams: [..., 3] token ids.
+            target: the model whose embeddings are used, without a gradient.
+        """
         with torch.no_grad():
-            vectors = target.embed(window[..., -self.count :].to(target.device)).flatten(-2)
-            scaled = functional.rms_norm(vectors, vectors.shape[-1:]).to(self.out.weight)
-        made: Tensor = self.out(scaled + functional.silu(self.inner(scaled)))
-        return made
+            last_tokens = trigrams[..., -self.token_count :].to(target.device)
+            embedded = target.embed(last_tokens).flatten(-2)
+            scaled = functional.rms_norm(embedded, embedded.shape[-1:]).to(self.out.weight)
+        encoded: Tensor = self.out(scaled + functional.silu(self.inner(scaled)))
+        return encoded
 
 
-def windows(ids: Tensor) -> Tensor:
-    """Return [B, T, 3] the tokens before, at and after each place of [B, T]; edges are repeated."""
+def trigrams_around(ids: Tensor) -> Tensor:
+    """Return [B, T, 3] the tokens before, at and after each position of token ids [B, T]; at the
+    edges of a text its first and last tokens are repeated.
+    """
     length = ids.shape[1]
-    places = torch.arange(-1, length + 1, device=ids.device).clamp(0, length - 1)
-    return ids[:, places].unfold(1, 3, 1)
+    positions = torch.arange(-1, length + 1, device=ids.device).clamp(0, length - 1)
+    return ids[:, positions].unfold(1, 3, 1)

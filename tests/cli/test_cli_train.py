@@ -311,7 +311,7 @@ def test_labels_that_are_not_the_papers_are_told(method: str, tmp_path: Path) ->
         asked = training.job(method, target_labels=own)
         begin(asked, training.arguments(tmp_path, max_steps=1), log=told.append)
     count = sum("--labels target" in line for line in told)
-    assert count == heads_class(method).heads_class.learns_choices
+    assert count == heads_class(method).heads_class.learns_target_labels
 
 
 def test_sharding_by_the_launcher_is_refused_too(

@@ -85,7 +85,7 @@ DRAFTERS: dict[str, Any] = {
     "lookup": lambda: Lookup(3),
     "jacobi": lambda: Jacobi(3),
     "jacobi-pool": lambda: Jacobi(2, 3, 2),
-    "jacobi-chains": lambda: Jacobi(3, 3, 2, trees=False),
+    "jacobi-chains": lambda: Jacobi(3, 3, 2, takes_trees=False),
     "trees": lambda: Scattered(vocabulary=SIZE),
     "spec-0": lambda: spec(0),
     "spec-1": lambda: spec(1),

@@ -1,4 +1,4 @@
-"""Chimera: what its hops see, what is kept from step to step, and the published mistakes."""
+"""Chimera: what its depths see, what is kept from step to step, and the published mistakes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from nfox.drafters import chimera
 from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions
-from nfox.heads import attention as layers
-from nfox.heads import trigrams as grams
-from nfox.heads.base import IGNORE, Text, labelled
+from nfox.heads import state_cache
+from nfox.heads.base import IGNORE, TextBatch, select_positions
 from nfox.heads.checkpoint import INFO_FILE
+from nfox.heads.trigrams import trigrams_around
 from nfox.models.options import LoadedModel
 
 SIZE, WORDS = 32, tiny.VOCABULARY
@@ -46,7 +46,7 @@ def started(**sizes: Any) -> ChimeraHeads:
     """Heads as training starts with them."""
     torch.manual_seed(5)
     made = ChimeraHeads(ChimeraConfig(hidden_size=SIZE, vocab_size=WORDS, **sizes)).double()
-    made.start(tiny.target())
+    made.prepare_training(tiny.target())
     return made
 
 
@@ -54,9 +54,9 @@ def drafter(made: ChimeraHeads) -> Chimera:
     return Chimera(tiny.target(), made.eval().requires_grad_(False), TreeShape(()))
 
 
-def read(*texts: list[int]) -> Text:
+def read(*texts: list[int]) -> TextBatch:
     ids = torch.tensor(texts)
-    return Text(ids, tiny.target().hidden_states(ids), ids.clone())
+    return TextBatch(ids, tiny.target().hidden_states(ids), ids.clone())
 
 
 def propose(made: Chimera, tokens: list[int]) -> list[list[int]]:
@@ -66,16 +66,16 @@ def propose(made: Chimera, tokens: list[int]) -> list[list[int]]:
     return made.guess(Context(cache, tokens[-1], [], [], 9, make_rule()), 3).tokens
 
 
-def everywhere(text: Text) -> tuple[Tensor, Tensor]:
+def everywhere(text: TextBatch) -> tuple[Tensor, Tensor]:
     """All places, and that all of them are wanted."""
-    return labelled(torch.ones_like(text.ids, dtype=torch.bool))
+    return select_positions(torch.ones_like(text.ids, dtype=torch.bool))
 
 
-def faked(made: ChimeraHeads, text: Text) -> Tensor:
-    """[K, B, T, D] the states of all hops."""
+def predicted_states(made: ChimeraHeads, text: TextBatch) -> Tensor:
+    """[K, B, T, D] the states predicted for all depths."""
     with torch.no_grad():
-        hops = made.hops(text, tiny.target(), *everywhere(text))
-        return torch.stack([states for states, _ in hops])
+        depths = made.predict_depths(text, tiny.target(), *everywhere(text))
+        return torch.stack([states for states, _ in depths])
 
 
 @pytest.mark.parametrize(
@@ -89,108 +89,112 @@ def faked(made: ChimeraHeads, text: Text) -> Tensor:
 )
 def test_every_layout_trains_on_what_it_proposes_with(sizes: dict[str, Any]) -> None:
     made = heads(**sizes)
-    together = made.guesses(read(TOKENS), tiny.target(), 3)[0]
+    together = made.top_tokens(read(TOKENS), tiny.target(), 3)[0]
     kept = drafter(made)
     for end in range(2, len(TOKENS) + 1):
         assert propose(kept, TOKENS[:end]) == together[end - 2].tolist()
 
 
 def test_the_edges_of_trigrams_repeat_the_first_token() -> None:
-    windows = grams.windows(torch.tensor([[4, 5, 6, 7]]))
-    assert windows[0, :3].tolist() == [[4, 4, 5], [4, 5, 6], [5, 6, 7]]
+    trigrams = trigrams_around(torch.tensor([[4, 5, 6, 7]]))
+    assert trigrams[0, :3].tolist() == [[4, 4, 5], [4, 5, 6], [5, 6, 7]]
 
 
 def test_a_trigram_met_again_is_not_encoded_again_and_is_the_same() -> None:
-    made, windows = drafter(heads()), [(1, 2, 3), (3, 2, 1), (1, 1, 1)]
+    made, trigrams = drafter(heads()), [(1, 2, 3), (3, 2, 1), (1, 1, 1)]
     for _ in range(2):
-        for window in windows:
-            anew = made.heads.grams(torch.tensor([window]), tiny.target())
-            assert torch.equal(made.gram(*window), anew)
-    known = made.gram.cache_info()
+        for trigram in trigrams:
+            anew = made.heads.grams(torch.tensor([trigram]), tiny.target())
+            assert torch.equal(made.encode_trigram(*trigram), anew)
+    known = made.encode_trigram.cache_info()
     assert (known.hits, known.misses) == (3, 3)
     assert known.maxsize is not None
 
 
 @pytest.mark.parametrize("trigram", [True, False])
 def test_the_ablation_asks_with_the_last_token_only(trigram: bool) -> None:
-    grams = heads(trigram=trigram).grams
+    encode = heads(trigram=trigram).grams
     one, other, last = (
-        grams(torch.tensor(window), tiny.target()) for window in ([1, 2, 3], [4, 5, 3], [1, 2, 4])
+        encode(torch.tensor(tokens), tiny.target()) for tokens in ([1, 2, 3], [4, 5, 3], [1, 2, 4])
     )
     assert torch.equal(one, other) != trigram
     assert not torch.equal(one, last)
 
 
-def test_a_hop_sees_the_past_and_nothing_that_comes_later() -> None:
+def test_a_depth_sees_the_past_and_nothing_that_comes_later() -> None:
     changed = [*TOKENS[:12], (TOKENS[12] + 1) % WORDS, *TOKENS[13:]]
-    one, other = faked(heads(), read(TOKENS)), faked(heads(), read(changed))
+    one, other = predicted_states(heads(), read(TOKENS)), predicted_states(heads(), read(changed))
     same = (one - other).abs().amax((0, 1, 3)) < 1e-12
     assert same[:11].all()
     assert not same[11:].any()  # at place 11 it is the root, from then on the past
 
 
-def test_later_hops_see_the_earlier_drafts_of_their_own_place_only(
+def test_later_depths_see_the_earlier_drafts_of_their_own_place_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The published mask hid them; and the drafts of other places are not there when proposing."""
     made, text, place = heads(), read(TOKENS), 9
-    before = faked(made, text)
-    finish, calls = made.encoder.finish, []
+    before = predicted_states(made, text)
+    after_attention, calls = made.encoder.after_attention, []
 
     def moved(rows: Tensor, attended: Tensor) -> Tensor:
-        states = finish(rows, attended)
+        states = after_attention(rows, attended)
         calls.append(1)
         return states.index_fill(1, torch.tensor([place]), 0.7) if len(calls) == 1 else states
 
-    tokens = [logits.argmax(-1) for _, logits in made.hops(text, tiny.target(), *everywhere(text))]
+    tokens = [
+        logits.argmax(-1)
+        for _, logits in made.predict_depths(text, tiny.target(), *everywhere(text))
+    ]
 
-    def as_before(hop: int, *_: object) -> Tensor:
-        return torch.nn.functional.one_hot(tokens[hop], WORDS).double()
+    def as_before(head: int, *_: object) -> Tensor:
+        return torch.nn.functional.one_hot(tokens[head], WORDS).double()
 
-    monkeypatch.setattr(made.encoder, "finish", moved)
+    monkeypatch.setattr(made.encoder, "after_attention", moved)
     monkeypatch.setattr(made, "logits", as_before)  # so that trigrams stay what they were
-    differs = (faked(made, text) - before).abs().amax((1, 3)) > 1e-9
-    assert differs.nonzero().tolist() == [[hop, place] for hop in range(4)]
+    differs = (predicted_states(made, text) - before).abs().amax((1, 3)) > 1e-9
+    assert differs.nonzero().tolist() == [[depth, place] for depth in range(4)]
 
 
 def test_another_draft_changes_its_own_place_only(monkeypatch: pytest.MonkeyPatch) -> None:
     made, text, place = heads(), read(TOKENS), 9
-    before, logits = faked(made, text), made.logits
+    before, logits = predicted_states(made, text), made.logits
 
-    def other(hop: int, *rest: Any) -> Tensor:
-        found = logits(hop, *rest)
-        return found.index_copy(0, torch.tensor([place]), -found[[place]]) if hop == 0 else found
+    def other(head: int, *rest: Any) -> Tensor:
+        found = logits(head, *rest)
+        return found.index_copy(0, torch.tensor([place]), -found[[place]]) if head == 0 else found
 
     monkeypatch.setattr(made, "logits", other)
-    differs = (faked(made, text) - before).abs().amax((1, 3)) > 1e-9
-    assert differs.nonzero().tolist() == [[hop, place] for hop in range(1, 4)]
+    differs = (predicted_states(made, text) - before).abs().amax((1, 3)) > 1e-9
+    assert differs.nonzero().tolist() == [[depth, place] for depth in range(1, 4)]
 
 
 def test_places_that_are_not_learned_are_left_out_and_change_nothing() -> None:
     text = read(TOKENS, TOKENS[::-1])
     learned = torch.zeros_like(text.ids, dtype=torch.bool)
     learned[0, [2, 5, 9]], learned[1, 7] = True, True
-    places, real = labelled(learned)
+    places, real = select_positions(learned)
     assert places.shape == (2, 3)
+    made, target = heads(), tiny.target()
     with torch.no_grad():
-        few = [logits for _, logits in heads().hops(text, tiny.target(), places, real)]
-        every = [logits for _, logits in heads().hops(text, tiny.target(), *everywhere(text))]
+        few = [logits for _, logits in made.predict_depths(text, target, places, real)]
+        every = [logits for _, logits in made.predict_depths(text, target, *everywhere(text))]
     for some, all_of_them in zip(few, every, strict=True):
         torch.testing.assert_close(some, all_of_them[learned.flatten()])
 
 
 def test_texts_of_a_batch_do_not_see_each_other() -> None:
     made, other = heads(), [(token + 9) % WORDS for token in TOKENS]
-    both = faked(made, read(TOKENS, other))
+    both = predicted_states(made, read(TOKENS, other))
     for row, text in enumerate((TOKENS, other)):
-        torch.testing.assert_close(both[:, row], faked(made, read(text))[:, 0])
+        torch.testing.assert_close(both[:, row], predicted_states(made, read(text))[:, 0])
 
 
 def test_who_joins_late_proposes_what_it_would_have_proposed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In a text longer than its memory at first, which it reads in pieces."""
-    monkeypatch.setattr(layers, "CHUNK", 50)
+    """In a text longer than its cache at first, which it reads in pieces."""
+    monkeypatch.setattr(state_cache, "CHUNK", 50)
     tokens = [(i * i + 3 * i) % WORDS for i in range(300)]
     made, target, cache = heads(), tiny.target(), tiny.target().new_cache()
     kept = drafter(made)
@@ -200,7 +204,7 @@ def test_who_joins_late_proposes_what_it_would_have_proposed(
         rows = kept.guess(context, 3).tokens
         if end % 37 == 0:
             assert drafter(made).guess(context, 3).tokens == rows
-    assert rows == made.guesses(read(tokens), target, 3)[0, -2].tolist()
+    assert rows == made.top_tokens(read(tokens), target, 3)[0, -2].tolist()
 
 
 def test_a_past_that_was_changed_meanwhile_is_forgotten() -> None:
@@ -210,7 +214,7 @@ def test_a_past_that_was_changed_meanwhile_is_forgotten() -> None:
         assert propose(kept, tokens) == propose(drafter(heads()), tokens)
 
 
-def test_no_more_hops_than_the_tree_and_the_room_are_deep() -> None:
+def test_no_more_depths_than_the_tree_and_the_limit() -> None:
     made, context_of = drafter(heads()), tiny.target().new_cache()
     tiny.target().read(TOKENS, context_of)
     for depth, room, expected in ((4, 9, 4), (2, 9, 2), (4, 3, 3)):
@@ -219,30 +223,30 @@ def test_no_more_hops_than_the_tree_and_the_room_are_deep() -> None:
         assert len(made.guess(context, 2).tokens) == expected
 
 
-def test_no_hop_is_made_for_nodes_that_cannot_pay_nor_if_itself_is_too_dear() -> None:
+def test_no_depth_is_predicted_for_nodes_that_cannot_pay_nor_if_itself_is_too_dear() -> None:
     made, cache = drafter(heads()), tiny.target().new_cache()
     tiny.target().read(TOKENS, cache)
     context = Context(cache, 1, [], [], 9, make_rule())
     chances = made.guess(context, 1).probabilities
-    for hops in range(1, 4):
-        sure = math.prod(row[0] for row in chances[:hops])
+    for depth in range(1, 4):
+        sure = math.prod(row[0] for row in chances[:depth])
         for costs, draft in (({1: 1.0, 2: 2.0}, 0.0), ({1: 1.0, 2: 1.0}, 1.0)):
             made.budget = NodeBudget(
                 5, Costs(costs), tokens_per_second=1.001 * sure, draft_seconds=draft
             )
-            assert len(made.guess(context, 1).tokens) == hops
+            assert len(made.guess(context, 1).tokens) == depth
 
 
-def test_no_gradient_reaches_the_base_nor_an_earlier_hop() -> None:
+def test_no_gradient_reaches_the_base_nor_an_earlier_depth() -> None:
     target, made = tiny.recast("llama", torch.float64), started(num_heads=3)
-    made.start(target)
+    made.prepare_training(target)
     target.model.get_input_embeddings().requires_grad_(True)  # the published ones were trained
     loss, _ = made.loss(read(TOKENS), target)
     loss.backward()
     assert all(weight.grad is None for weight in target.model.parameters())
     assert all(weight.grad is not None for weight in made.parameters())
     text = read(TOKENS)
-    (first, _), (_, logits), _ = made.hops(text, target, *everywhere(text))
+    (first, _), (_, logits), _ = made.predict_depths(text, target, *everywhere(text))
     first.retain_grad()
     logits.sum().backward()
     assert first.grad is None
@@ -272,7 +276,7 @@ def test_heads_are_measured_by_the_labels_and_by_the_bases_own_choice() -> None:
     made, target, text = heads(), tiny.target(), read(TOKENS)
     text.labels[:, :8] = IGNORE
     _, numbers = made.loss(text, target)
-    guesses, own = made.guesses(text, target, 5)[0], target.unembed(text.hidden)[0].argmax(-1)
+    guesses, own = made.top_tokens(text, target, 5)[0], target.unembed(text.hidden)[0].argmax(-1)
     for k in range(1, 5):
         places = range(max(8 - k - 1, 0), len(TOKENS) - k - 1)  # whose label is not ignored
         said = [guesses[t, k - 1].tolist() for t in places]
@@ -291,16 +295,18 @@ def test_training_starts_from_the_lm_head_and_the_size_of_the_targets_states() -
     torch.testing.assert_close(made.logits(1, one, other, target), both)
     small = started()
     torch.testing.assert_close(small.logits(1, one, other, target), target.unembed(other))
-    sizes = [states.square().mean().sqrt() for states in (faked(small, text), text.hidden)]
+    sizes = [
+        states.square().mean().sqrt() for states in (predicted_states(small, text), text.hidden)
+    ]
     assert 0.5 < sizes[0] / sizes[1] < 2
 
 
 def test_weights_in_float32_learn_from_a_base_in_bfloat16() -> None:
     target, tokens = tiny.recast("llama", torch.bfloat16), torch.tensor([TOKENS])
     made = ChimeraHeads(ChimeraConfig(hidden_size=SIZE, vocab_size=WORDS))
-    made.start(target)
+    made.prepare_training(target)
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        loss, _ = made.loss(Text(tokens, target.hidden_states(tokens), tokens), target)
+        loss, _ = made.loss(TextBatch(tokens, target.hidden_states(tokens), tokens), target)
     loss.backward()
     assert loss.isfinite()
     for weight in made.parameters():

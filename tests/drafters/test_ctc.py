@@ -22,13 +22,20 @@ from nfox.decoding.rules import make_rule
 from nfox.drafters.ctc import CTC, CTCConfig, CTCHeads
 from nfox.errors import ModelError, UsageError
 from nfox.files.hub import HubOptions
-from nfox.heads.base import IGNORE, Text
+from nfox.heads.base import IGNORE, TextBatch
 from nfox.heads.checkpoint import INFO_FILE
-from nfox.heads.ctc_alignment import collapse, longest, prefixes, ranks, surprise
+from nfox.heads.ctc_alignment import (
+    collapse,
+    ctc_loss,
+    likeliest_prefixes,
+    longest_prefix,
+    rank_tokens,
+)
 from nfox.models.options import LoadedModel
 
 WORDS, SLOTS = 3, 5
-EVERY: dict[str, Any] = {"beam": 1000, "top": 1000, "least": 0.0}  # nothing is left out
+# nothing is left out
+EVERY: dict[str, Any] = {"beam_width": 1000, "tokens_per_slot": 1000, "min_probability": 0.0}
 
 
 def spoken(seed: int, words: int = WORDS, slots: int = SLOTS) -> Tensor:
@@ -67,7 +74,7 @@ def starts(slots: Tensor, depth: int) -> dict[tuple[int, ...], float]:
 def loss(slots: Tensor, text: Sequence[int], padding: int = 0) -> Tensor:
     labels = torch.tensor([[*text, *[0] * padding]])
     heard = torch.cat([labels, torch.tensor([[slots.shape[1] - 1]])], dim=1)
-    return surprise(slots[:, heard[0]][None], labels, torch.tensor([len(text)]))[0]
+    return ctc_loss(slots[:, heard[0]][None], labels, torch.tensor([len(text)]))[0]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
@@ -92,7 +99,7 @@ def test_the_loss_and_its_gradient_are_those_of_pytorch() -> None:
         said = logits.log_softmax(-1)
         if ours:
             heard = torch.cat([labels, torch.full((4, 1), 7)], dim=1)[:, None].expand(-1, 6, -1)
-            found = surprise(said.gather(-1, heard), labels, lengths)
+            found = ctc_loss(said.gather(-1, heard), labels, lengths)
         else:
             sizes = torch.full((4,), 6)
             found = torch.nn.functional.ctc_loss(
@@ -119,7 +126,7 @@ def test_repeats_are_merged_before_blanks_are_dropped() -> None:
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
 def test_a_wide_search_finds_every_prefix_and_its_probability(depth: int) -> None:
     for seed in range(4):
-        found, right = prefixes(spoken(seed), depth, **EVERY), starts(spoken(seed), depth)
+        found, right = likeliest_prefixes(spoken(seed), depth, **EVERY), starts(spoken(seed), depth)
         assert {p for p, chance in found.items() if chance > 0} == right.keys()
         for prefix, chance in right.items():
             assert found[prefix] == pytest.approx(chance, rel=1e-5)
@@ -129,8 +136,8 @@ def test_a_wide_search_finds_every_prefix_and_its_probability(depth: int) -> Non
 def test_a_narrow_search_says_too_little_and_never_too_much(beam: int) -> None:
     for seed in range(10):
         slots = spoken(seed, words=6)
-        right = prefixes(slots, SLOTS, **EVERY)
-        found = prefixes(slots, SLOTS, beam, 3)
+        right = likeliest_prefixes(slots, SLOTS, **EVERY)
+        found = likeliest_prefixes(slots, SLOTS, beam, 3)
         assert all(chance <= right[prefix] * (1 + 1e-9) for prefix, chance in found.items())
         assert list(found.values()) == sorted(found.values(), reverse=True)
         order = list(found)
@@ -142,8 +149,8 @@ def test_the_search_as_it_is_finds_what_matters() -> None:
     """With the default widths, nearly all of the probability that the best tree has."""
     for seed in range(20):
         slots = (3 * spoken(seed, words=40, slots=7)).log_softmax(-1)
-        best = list(prefixes(slots, 4, **EVERY | {"top": 20}).values())[:16]
-        assert sum(list(prefixes(slots, 4).values())[:16]) > 0.97 * sum(best)
+        best = list(likeliest_prefixes(slots, 4, **EVERY | {"tokens_per_slot": 20}).values())[:16]
+        assert sum(list(likeliest_prefixes(slots, 4).values())[:16]) > 0.97 * sum(best)
 
 
 def sure(*said: int, words: int = WORDS) -> Tensor:
@@ -154,38 +161,38 @@ def sure(*said: int, words: int = WORDS) -> Tensor:
 
 def test_genuine_repeats_can_be_drafted() -> None:
     blank = WORDS
-    assert next(iter(longest(prefixes(sure(1, blank, 1, blank, 1), 3), 3))) == 1
-    assert longest(prefixes(sure(1, blank, 1, blank, 1), 3), 3) == (1, 1, 1)
-    assert longest(prefixes(sure(1, 1, 1, 1, 1), 3), 1) == (1,)
-    likely = [p for p, chance in prefixes(sure(1, 1, 2, 2, blank), 3).items() if chance > 0.5]
-    assert likely == [(1,), (1, 2)]
+    assert next(iter(longest_prefix(likeliest_prefixes(sure(1, blank, 1, blank, 1), 3), 3))) == 1
+    assert longest_prefix(likeliest_prefixes(sure(1, blank, 1, blank, 1), 3), 3) == (1, 1, 1)
+    assert longest_prefix(likeliest_prefixes(sure(1, 1, 1, 1, 1), 3), 1) == (1,)
+    found = likeliest_prefixes(sure(1, 1, 2, 2, blank), 3)
+    assert [prefix for prefix, chance in found.items() if chance > 0.5] == [(1,), (1, 2)]
 
 
 def test_nothing_but_blanks_drafts_nothing() -> None:
-    assert prefixes(sure(*[WORDS] * SLOTS), 3) == {}
+    assert likeliest_prefixes(sure(*[WORDS] * SLOTS), 3) == {}
 
 
 @pytest.mark.parametrize("token", [0, VOCABULARY - 1])
 def test_every_token_can_be_drafted_since_none_is_the_blank(token: int) -> None:
     slots = sure(token, VOCABULARY, token, words=VOCABULARY)
-    assert longest(prefixes(slots, 4), 2) == (token, token)
+    assert longest_prefix(likeliest_prefixes(slots, 4), 2) == (token, token)
 
 
 def test_the_chain_is_the_path_that_keeps_most() -> None:
     found = {(1,): 0.5, (2,): 0.4, (2, 3): 0.4, (1, 1): 0.2, (2, 3, 1): 0.1}
-    assert longest(found, 1) == (1,)
-    assert longest(found, 2) == (2, 3)
-    assert longest(found, 9) == (2, 3, 1)
-    assert longest({}, 3) == ()
+    assert longest_prefix(found, 1) == (1,)
+    assert longest_prefix(found, 2) == (2, 3)
+    assert longest_prefix(found, 9) == (2, 3, 1)
+    assert longest_prefix({}, 3) == ()
 
 
 @pytest.mark.parametrize("width", [1, 4, VOCABULARY])
 def test_guesses_of_a_depth_are_different_tokens_by_their_probability(width: int) -> None:
     slots = spoken(1, words=VOCABULARY)
-    found, _ = ranks(slots, 4, width)
+    found, _ = rank_tokens(slots, 4, width)
     assert [len(set(row)) for row in found] == [width] * 4
     exact = starts(spoken(2), 3)
-    for depth, row in enumerate(ranks(spoken(2), 3, WORDS)[0]):
+    for depth, row in enumerate(rank_tokens(spoken(2), 3, WORDS)[0]):
         chances = [0.0] * WORDS
         for prefix, chance in exact.items():
             chances[prefix[-1]] += chance * (len(prefix) == depth + 1)
@@ -197,20 +204,20 @@ def heads(**sizes: Any) -> CTCHeads:
     config = {"hidden_size": target.hidden_size, "vocab_size": VOCABULARY, "num_heads": 3} | sizes
     torch.manual_seed(0)
     made = CTCHeads(CTCConfig(**config)).double()
-    made.start(target)
+    made.prepare_training(target)
     return made
 
 
-def read(tokens: Sequence[int], labels: Tensor | None = None) -> Text:
+def read(tokens: Sequence[int], labels: Tensor | None = None) -> TextBatch:
     cache = tiny.target().new_cache()
     tiny.target().read(tokens, cache)
     ids = torch.tensor([list(tokens)])
-    return Text(ids, cache.hidden[None].clone(), ids.clone() if labels is None else labels)
+    return TextBatch(ids, cache.hidden[None].clone(), ids.clone() if labels is None else labels)
 
 
-def brute_loss(made: CTCHeads, text: Text) -> float:
+def brute_loss(made: CTCHeads, text: TextBatch) -> float:
     """Place by place, as the definition has it."""
-    found, past = [], made.remember(text.hidden)
+    found, past = [], made.project_past(text.hidden)
     for at in range(text.ids.shape[1] - 2):
         wanted = text.labels[0, at + 2 : at + 2 + made.config.num_heads].tolist()
         wanted = wanted[: wanted.index(IGNORE)] if IGNORE in wanted else wanted
@@ -239,7 +246,7 @@ def test_a_batch_is_learned_as_its_texts() -> None:
     parts = [read(row) for row in rows]
     parts[1].labels[:, 3:] = IGNORE
     names = ("ids", "hidden", "labels")
-    together = Text(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+    together = TextBatch(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
     alone = [made.loss(part, tiny.target())[0].item() for part in parts]
     both = made.loss(together, tiny.target())[0].item()
     assert both == pytest.approx((9 * alone[0] + 1 * alone[1]) / 10)
@@ -260,7 +267,7 @@ def test_of_many_places_some_are_drawn_as_the_seed_says() -> None:
 def test_the_blank_is_outside_the_vocabulary() -> None:
     made, text = heads(), read(PROMPT)
     place = torch.tensor([[4]])
-    past = made.remember(text.hidden)
+    past = made.project_past(text.hidden)
     logits = made.logits(text.hidden[:, [4]], text.ids[:, [5]], place, past, tiny.target())
     assert logits.shape == (1, 1, 2 * 3 - 1, VOCABULARY + 1)
 
@@ -270,7 +277,7 @@ def test_a_place_sees_the_past_and_the_root_and_nothing_later() -> None:
     at = torch.tensor([[4]])
 
     def logits(hidden: Tensor, root: int) -> Tensor:
-        past = made.remember(hidden)
+        past = made.project_past(hidden)
         return made.logits(hidden[:, [4]], torch.tensor([[root]]), at, past, tiny.target())
 
     first = logits(text.hidden, 3)
@@ -308,7 +315,7 @@ def context(tokens: Sequence[int], root: int, room: int = 9, family: str = "llam
 def test_the_tree_is_the_likeliest_prefixes(nodes: int, room: int) -> None:
     made, seen = drafter(nodes=nodes), context(PROMPT, 8, room)
     tree, depth = made.propose(seen), min(room, 3)
-    found = list(prefixes(made._slots(seen), depth))[:nodes]
+    found = list(likeliest_prefixes(made._slots(seen), depth))[:nodes]
     paths = {tuple(tree.tokens[n] for n in tree.path_to(node)) for node in range(1, len(tree))}
     assert paths == {(8, *prefix) for prefix in found}
     assert len(tree) == len(found) + 1 <= nodes + 1
@@ -353,7 +360,7 @@ def test_who_joins_late_or_comes_back_proposes_the_same() -> None:
         always.rewind(4)  # of what it says the drafter believes nothing: it compares
         tree, late = always.propose(context(text, 5)), drafter().propose(context(text, 5))
         assert (tree.tokens, tree.parents) == (late.tokens, late.parents)
-        assert always.memory.tokens == text
+        assert always.state_cache.tokens == text
 
 
 def test_heads_of_unknown_accuracy_draft_too() -> None:
@@ -366,7 +373,7 @@ def test_more_layers_are_kept_too() -> None:
     torch.manual_seed(1)
     made.heads = heads(num_layers=2).eval().requires_grad_(False)
     text = read([*PROMPT, 3, 8])
-    together = made.heads.guesses(text, tiny.target(), 4)[0]
+    together = made.heads.top_tokens(text, tiny.target(), 4)[0]
     for at in range(1, 11):
         seen = context(text.ids[0, : at + 1].tolist(), int(text.ids[0, at + 1]))
         assert made.guess(seen, 4).tokens == together[at].tolist()

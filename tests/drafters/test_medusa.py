@@ -16,7 +16,7 @@ from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions
-from nfox.heads.base import Text
+from nfox.heads.base import TextBatch
 from nfox.heads.checkpoint import base_of
 from nfox.models.options import LoadedModel
 
@@ -83,7 +83,7 @@ def test_heads_start_as_the_base_itself() -> None:
     hidden = torch.randn(3, SIZE, dtype=torch.float64)
     for own in (True, False):
         heads = MedusaHeads(config.model_copy(update={"own_vocabulary": own})).double()
-        heads.start(target)
+        heads.prepare_training(target)
         for k in range(4):
             assert torch.allclose(heads.logits(hidden, target)[:, k], target.unembed(hidden))
 
@@ -92,7 +92,7 @@ def test_head_k_counts_decay_to_the_k_in_the_loss() -> None:
     target, ids = tiny.target(), torch.tensor([tiny.PROMPT])
     config = MedusaConfig(hidden_size=SIZE, vocab_size=WORDS, num_heads=3, decay=0.8)
     heads = MedusaHeads(config).double()
-    loss, numbers = heads.loss(Text(ids, target.hidden_states(ids), ids), target)
+    loss, numbers = heads.loss(TextBatch(ids, target.hidden_states(ids), ids), target)
     expected = sum(0.8**k * numbers[f"head{k}_loss"] for k in (1, 2, 3))
     assert float(loss.detach()) == pytest.approx(expected)
 

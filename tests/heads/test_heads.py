@@ -23,7 +23,7 @@ from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.errors import ModelError, UsageError
 from nfox.files.hub import HubOptions
 from nfox.heads import checkpoint
-from nfox.heads.base import IGNORE, Text, measure_accuracy
+from nfox.heads.base import IGNORE, TextBatch, measure_accuracy
 from nfox.models.options import LoadedModel
 
 METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
@@ -38,13 +38,13 @@ def found(method: str) -> type[HeadsDrafter]:
     return made
 
 
-def read(tokens: list[int], family: str = "llama", **labels: Any) -> Text:
+def read(tokens: list[int], family: str = "llama", **labels: Any) -> TextBatch:
     """A text as the target of a family has read it."""
     target = tiny.target(family)
     cache = target.new_cache()
     target.read(tokens, cache)
     ids = torch.tensor([tokens])
-    return Text(ids, cache.hidden[None].clone(), labels.get("labels", ids))
+    return TextBatch(ids, cache.hidden[None].clone(), labels.get("labels", ids))
 
 
 def fresh(method: str, family: str = "llama", **sizes: Any) -> Any:
@@ -53,7 +53,7 @@ def fresh(method: str, family: str = "llama", **sizes: Any) -> Any:
     sizes = {"hidden_size": target.hidden_size, "vocab_size": target.vocabulary_size} | sizes
     torch.manual_seed(0)
     heads = made(made.Config(num_heads=3, **sizes)).to(target.dtype)
-    heads.start(target)
+    heads.prepare_training(target)
     return heads
 
 
@@ -62,7 +62,7 @@ def test_training_sees_what_proposing_sees(method: str, family: str) -> None:
     """At every place of a text, the guesses made while training are those that are proposed."""
     target, drafter = tiny.target(family), tiny.make(method, family)
     tokens = [*PROMPT, *tiny.slow(family, PROMPT, 12)]
-    together = drafter.heads.guesses(read(tokens, family), target, 4)[0]
+    together = drafter.heads.top_tokens(read(tokens, family), target, 4)[0]
     cache, rule = target.new_cache(), make_rule()
     for at in range(len(tokens) - 1):
         target.read(tokens[at : at + 1], cache)

@@ -330,7 +330,7 @@ def test_a_trained_model_iterates_to_its_own_greedy_text(tmp_path: Path) -> None
     for prompt in ([5, 6, 7, 8], [11, 3, 200, 4, 9, 17], list(range(40, 60))):
         ids = torch.tensor([prompt])
         expected = model.generate(ids, max_new_tokens=60, do_sample=False)[0, len(prompt) :]
-        for drafter in (Jacobi(N), Jacobi(3, 4, 3), Jacobi(4, 3, 2, trees=False)):
+        for drafter in (Jacobi(N), Jacobi(3, 4, 3), Jacobi(4, 3, 2, takes_trees=False)):
             steps = tiny.run(target, drafter, prompt, max_tokens=60)
             assert tiny.text(steps) == expected.tolist()
 

@@ -19,7 +19,7 @@ from nfox import drafters
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.files.hub import HubOptions
-from nfox.heads.base import IGNORE, Text, measure_accuracy
+from nfox.heads.base import IGNORE, TextBatch, measure_accuracy
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
 from nfox.train import run as job_module
@@ -57,7 +57,7 @@ def test_the_targets_own_labels_are_what_it_says_there() -> None:
     wrong[:, : len(tiny.PROMPT)] = IGNORE
     ids = torch.tensor([tokens])
     learner = HeadsLearner(tiny.make(METHOD).heads, target)  # type: ignore[attr-defined]
-    text = Text(ids, target.hidden_states(ids), wrong)
+    text = TextBatch(ids, target.hidden_states(ids), wrong)
     labels = learner.with_target_labels(text).labels
     assert labels[0, len(tiny.PROMPT) :].tolist() == tokens[len(tiny.PROMPT) :]
     assert set(labels[0, : len(tiny.PROMPT)].tolist()) == {IGNORE}

@@ -1,5 +1,5 @@
-"""A pool of n-grams: what may come next, found by the last tokens. Of what followed the same ones
-the newest is kept, so its memory is bounded (lookahead decoding, Fu et al. 2024, arXiv 2402.02057).
+"""A pool of n-grams, looked up by the last tokens (lookahead decoding, Fu et al. 2024, arXiv
+2402.02057). Of the continuations of the same tokens the newest are kept, so its memory is bounded.
 """
 
 from __future__ import annotations
@@ -7,54 +7,58 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-Span = tuple[int, ...]
+Ngram = tuple[int, ...]
 
-BEFORE = 2
-"""Tokens that a continuation is found by at most; one is enough."""
+MAX_KEY_LENGTH = 2
+"""The most tokens that a continuation is looked up by; one is enough."""
 
 
-class Pool:
-    """Continuations by the one and by the two tokens before them.
+class NgramPool:
+    """Continuations of n-grams, each by the last token before it and by the last two.
 
     Args:
-        length: tokens of a continuation.
-        each: continuations kept for the same tokens before them.
-        most: different tokens before them, one or two, that are kept.
+        length: the tokens of a continuation.
+        max_continuations: so many are kept for one key; the oldest are forgotten.
+        max_keys: so many keys are kept; those that were added to longest ago are forgotten.
     """
 
-    def __init__(self, length: int, each: int, most: int = 8192) -> None:
+    def __init__(self, length: int, max_continuations: int, max_keys: int = 8192) -> None:
         self.length = length
-        self.each = each
-        self.most = most
-        self._after: dict[Span, dict[Span, None]] = {}  # the oldest first, inside as well
+        self.max_continuations = max_continuations
+        self.max_keys = max_keys
+        # By key, the continuations; the oldest come first, of keys and of continuations.
+        self._continuations: dict[Ngram, dict[Ngram, None]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._after.values()))
+        """Return the number of continuations."""
+        return sum(map(len, self._continuations.values()))
 
-    def add(self, gram: Sequence[int]) -> None:
-        """Keep an n-gram: its last `length` tokens, by those before them. A shorter one is not."""
-        before, end = tuple(gram[: -self.length][-BEFORE:]), tuple(gram[-self.length :])
-        for size in range(1, len(before) + 1):
-            known = self._after.pop(before[-size:], {})
-            known.pop(end, None)
-            self._after[before[-size:]] = known | {end: None}
-            _forget(self._after[before[-size:]], self.each)
-        _forget(self._after, self.most)
-
-    def after(self, last: Sequence[int]) -> list[Span]:
-        """Return what followed the last tokens, `each` at most: what followed the last two comes
-        first, of that the newest.
+    def add(self, ngram: Sequence[int]) -> None:
+        """Add an n-gram: its last `length` tokens, by those before them. It is left out if there
+        are none before them.
         """
-        found: dict[Span, None] = {}
-        for size in range(min(BEFORE, len(last)), 0, -1):
-            found |= dict.fromkeys(reversed(self._after.get(tuple(last[-size:]), {})))
-        return list(found)[: self.each]
+        key, continuation = tuple(ngram[: -self.length]), tuple(ngram[-self.length :])
+        for size in range(1, 1 + min(MAX_KEY_LENGTH, len(key))):
+            continuations = self._continuations.pop(key[-size:], {})
+            continuations.pop(continuation, None)
+            self._continuations[key[-size:]] = continuations | {continuation: None}
+            _forget_oldest(self._continuations[key[-size:]], self.max_continuations)
+        _forget_oldest(self._continuations, self.max_keys)
+
+    def continuations(self, tokens: Sequence[int]) -> list[Ngram]:
+        """Return the continuations of the last tokens, `max_continuations` at most: first those of
+        the last two tokens, then those of the last one, each the newest first.
+        """
+        found: dict[Ngram, None] = {}
+        for size in range(min(MAX_KEY_LENGTH, len(tokens)), 0, -1):
+            found |= dict.fromkeys(reversed(self._continuations.get(tuple(tokens[-size:]), {})))
+        return list(found)[: self.max_continuations]
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._after.clear()
+        """Forget all n-grams."""
+        self._continuations.clear()
 
 
-def _forget(known: dict[Span, Any], most: int) -> None:
-    while len(known) > most:
-        del known[next(iter(known))]
+def _forget_oldest(entries: dict[Ngram, Any], max_count: int) -> None:
+    while len(entries) > max_count:
+        del entries[next(iter(entries))]

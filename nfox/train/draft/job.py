@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from typing_extensions import override
 
 from nfox.decoding import costs
-from nfox.drafters.spec import check_pair
 from nfox.errors import ModelError, UsageError
+from nfox.models.draft_pairs import check_pair
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
 from nfox.models.transformers_target import TransformersTarget

@@ -83,7 +83,7 @@ class HeadsJob(Job):
             yield (
                 f"the base is trained with them, {self.joint.describe()}: {base_count:,} parameters"
             )
-        if learner.heads.learns_choices and not self.target_labels:
+        if learner.heads.learns_target_labels and not self.target_labels:
             yield (
                 "the paper learns the base's own choices, which is --labels target; here: the "
                 "data's"
@@ -187,7 +187,7 @@ def make_heads(job: HeadsJob, target: TransformersTarget) -> Heads:
         sizes = info.config
     heads = method.heads_class(_config(method, job, sizes))
     if trained is None:
-        heads.start(target)
+        heads.prepare_training(target)
         return heads
     try:
         checkpoint.load_weights(heads, trained.state_dict(), str(job.heads))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from nfox.heads.base import IGNORE, Heads, Text, cross_entropy
+from nfox.heads.base import IGNORE, Heads, TextBatch, cross_entropy
 from nfox.models.transformers_target import TransformersTarget
 from nfox.train.heads.base_model import TrainedBase
 from nfox.train.heads.joint_training import JointTraining
@@ -76,13 +76,13 @@ class JointLearner(HeadsLearner):
         losses = {"base_loss": float(base_loss.detach()), "heads_loss": float(heads_loss.detach())}
         return base_loss + weight * heads_loss, numbers | losses | {"heads_weight": weight}
 
-    def base_loss(self, text: Text) -> Tensor:
+    def base_loss(self, text: TextBatch) -> Tensor:
         """Return the mean cross-entropy of the base's predictions with the labels, in nats."""
         labels = text.labels[:, 1:]
         learned = labels != IGNORE
         return cross_entropy(self.target.unembed(text.hidden[:, :-1][learned]), labels[learned])
 
-    def divergence(self, text: Text) -> Tensor:
+    def divergence(self, text: TextBatch) -> Tensor:
         """Return the mean over labels of KL(base without adapters || base with them), in nats."""
         learned = text.labels[:, 1:] != IGNORE
         student = self.target.unembed(text.hidden[:, :-1][learned]).log_softmax(-1)

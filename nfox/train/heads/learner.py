@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from nfox.heads.base import IGNORE, Heads, Text, measure_accuracy
+from nfox.heads.base import IGNORE, Heads, TextBatch, measure_accuracy
 from nfox.models.transformers_target import TransformersTarget
 from nfox.train.data.rows import Row, collate
 from nfox.train.heads.joint_training import JointTraining
@@ -66,7 +66,7 @@ class HeadsLearner(Learner):
                 self.with_target_labels(text) if self.target_labels else text, self.target
             )
 
-    def read(self, input_ids: Tensor, labels: Tensor) -> Text:
+    def read(self, input_ids: Tensor, labels: Tensor) -> TextBatch:
         """Return a batch with the target's hidden states.
 
         Args:
@@ -74,17 +74,17 @@ class HeadsLearner(Learner):
             labels: [B, T] the token ids that are learned, IGNORE elsewhere.
         """
         hidden = self.target.hidden_states(input_ids, gradient=self.joint.base != "frozen")
-        return Text(input_ids.to(hidden.device), hidden, labels.to(hidden.device))
+        return TextBatch(input_ids.to(hidden.device), hidden, labels.to(hidden.device))
 
     @torch.no_grad()
-    def with_target_labels(self, text: Text) -> Text:
+    def with_target_labels(self, text: TextBatch) -> TextBatch:
         """Return the text with the target's likeliest tokens in the place of its labels."""
         labels = torch.full_like(text.labels, IGNORE)
         learned = text.labels[:, 1:] != IGNORE
         states = text.hidden[:, :-1][learned]
         tokens = [self.target.unembed(part).argmax(-1) for part in torch.split(states, LOGIT_ROWS)]
         labels[:, 1:][learned] = torch.cat(tokens) if tokens else labels.new_empty(0)
-        return replace(text, labels=labels, chosen=True)
+        return replace(text, labels=labels, has_target_labels=True)
 
     @override
     def label_count(self, inputs: Batch) -> int:
@@ -106,7 +106,7 @@ class HeadsLearner(Learner):
         """
         total, label_count = 0.0, 0
 
-        def texts(batches: Iterator[Batch]) -> Iterator[Text]:
+        def texts(batches: Iterator[Batch]) -> Iterator[TextBatch]:
             nonlocal total, label_count
             for inputs in batches:
                 count = self.label_count(inputs)

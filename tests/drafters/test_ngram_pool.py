@@ -15,17 +15,19 @@ from nfox.decoding.generate import Step
 from nfox.decoding.rules import make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.drafters.common.method import DrafterInputs, WeightSources
-from nfox.drafters.common.ngram_pool import Pool
+from nfox.drafters.common.ngram_pool import NgramPool
 from nfox.drafters.jacobi import Jacobi
 from nfox.errors import UsageError
 from nfox.models.options import LoadedModel
 
 
-def slow_after(grams: list[list[int]], last: list[int], length: int, each: int) -> list[tuple]:
+def slow_continuations(
+    ngrams: list[list[int]], last: list[int], length: int, each: int
+) -> list[tuple]:
     """Look through all n-grams, the newest first, for two last tokens and then for one."""
     found: list[tuple] = []
     for size in (2, 1):
-        fitting = [g for g in reversed(grams) if g[:-length][-size:] == last[-size:]]
+        fitting = [g for g in reversed(ngrams) if g[:-length][-size:] == last[-size:]]
         newest = dict.fromkeys(tuple(g[-length:]) for g in fitting if len(g) >= length + size)
         found += [end for end in list(newest)[:each] if end not in found]
     return found[:each]
@@ -33,25 +35,25 @@ def slow_after(grams: list[list[int]], last: list[int], length: int, each: int) 
 
 @pytest.mark.parametrize("length", [1, 3])
 def test_the_pool_gives_the_newest_that_follows(length: int) -> None:
-    random, pool, grams = Random(length), Pool(length, 3), []
+    random, pool, ngrams = Random(length), NgramPool(length, 3), []
     for _ in range(300):
-        gram = [random.randrange(3) for _ in range(random.randint(0, length + 3))]
-        grams.append(gram)
-        pool.add(gram)
+        ngram = [random.randrange(3) for _ in range(random.randint(0, length + 3))]
+        ngrams.append(ngram)
+        pool.add(ngram)
         last = [random.randrange(3) for _ in range(random.randint(1, 3))]
-        assert pool.after(last) == slow_after(grams, last, length, 3)
+        assert pool.continuations(last) == slow_continuations(ngrams, last, length, 3)
     pool.clear()
     assert len(pool) == 0
-    assert pool.after([1, 2]) == []
+    assert pool.continuations([1, 2]) == []
 
 
 def test_the_pool_does_not_grow_beyond_its_bound() -> None:
-    pool, random = Pool(2, 3, most=10), Random(0)
+    pool, random = NgramPool(2, 3, max_keys=10), Random(0)
     for _ in range(2000):
         pool.add([random.randrange(50) for _ in range(4)])
         assert len(pool) <= 30
     pool.add([60, 61, 62, 63])
-    assert pool.after([60, 61]) == [(62, 63)]
+    assert pool.continuations([60, 61]) == [(62, 63)]
 
 
 def branches(step: Step) -> list[list[int]]:
@@ -62,7 +64,7 @@ def branches(step: Step) -> list[list[int]]:
 
 
 def test_branches_are_words_of_the_text_that_follow_the_root() -> None:
-    drafter = Jacobi(0, pool=2, ngram=2)
+    drafter = Jacobi(0, branches=2, ngram=2)
     text = [1, 2, 3, 9, 2, 4, 5, 8, 2, 6, 7, 9]
     tree = drafter.propose(context(text, 2))
     # 9 2 came before 4 5; after 2 alone 6 7 is newer than 3 9, and there is room for two.
@@ -73,7 +75,7 @@ def test_branches_are_words_of_the_text_that_follow_the_root() -> None:
 
 def test_earlier_guesses_are_kept_with_what_they_were_chosen_after() -> None:
     """A guess at one step, and at the next what the target says after that guess."""
-    drafter = Jacobi(3, pool=1, ngram=2)
+    drafter = Jacobi(3, branches=1, ngram=2)
     drafter.propose(context([1, 2], 3))
     second = drafter.propose(context([1, 2, 3], 10, path=[0], target_tokens=[10, 11, 12, 13]))
     assert second.tokens[:4] == (10, 11, 12, 13)
@@ -89,7 +91,9 @@ def test_earlier_guesses_are_kept_with_what_they_were_chosen_after() -> None:
 
 def test_where_only_chains_are_scored_the_better_of_the_two_is_tried() -> None:
     text = [5, 6, 7, 8, 9]
-    pool_is_right, window_is_right = (Jacobi(2, pool=1, ngram=2, trees=False) for _ in range(2))
+    pool_is_right, window_is_right = (
+        Jacobi(2, branches=1, ngram=2, takes_trees=False) for _ in range(2)
+    )
     for drafter in (pool_is_right, window_is_right):
         tree = drafter.propose(context([*text, 1], 5))
         assert tree.is_chain
@@ -100,7 +104,7 @@ def test_where_only_chains_are_scored_the_better_of_the_two_is_tried() -> None:
     )
     assert tree.tokens[1:] == (6, 7)
     # The window guessed 9 9 all the while, and that came.
-    window_is_right._rivals = (len(again), (9, 9), (6, 7))
+    window_is_right._compared = (len(again), (9, 9), (6, 7))
     tree = window_is_right.propose(context([*again, 9, 9], 5, path=[0], target_tokens=[9, 9, 9]))
     assert tree.tokens[1:] == (9, 9)
 
@@ -112,7 +116,11 @@ def test_the_pool_changes_no_reply_and_shortens_a_repetitive_one(
 ) -> None:
     target, trees = tiny.target(family), tiny.FAMILIES[family].proposals == "trees"
     made: list[tuple[list[int], int]] = []
-    for drafter in (Jacobi(3), Jacobi(3, 3, 2, trees=trees), Jacobi(0, 3, 2, trees=trees)):
+    for drafter in (
+        Jacobi(3),
+        Jacobi(3, 3, 2, takes_trees=trees),
+        Jacobi(0, 3, 2, takes_trees=trees),
+    ):
         replies = []
         for reply in range(3):
             rule = make_rule("exact", Sampling(temperature, seed=1), reply=reply)
@@ -126,7 +134,7 @@ def test_the_pool_changes_no_reply_and_shortens_a_repetitive_one(
 
 def test_a_reply_can_be_seen_twice_and_the_memory_is_bounded() -> None:
     target, drafter = tiny.target(), Jacobi(4, 2, 2)
-    drafter._pool.most = 20
+    drafter._pool.max_keys = 20
     seen = []
     for _ in range(2):
         steps = tiny.run(target, drafter, PROMPT, max_tokens=80)

@@ -1,0 +1,115 @@
+"""The layer that looks back: what drafts see, and what is kept of the past, against loops."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from tiny import PROMPT
+from torch import Tensor
+
+from nfox.heads import state_cache
+from nfox.heads.attention import DecoderLayer, draft_attention
+from nfox.heads.state_cache import StateCache
+
+SIZE = 32
+
+
+def layer(theta: float = 10_000.0) -> DecoderLayer:
+    torch.manual_seed(1)
+    return DecoderLayer(SIZE, 2, 8, 5, theta).double()
+
+
+def rows(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def test_how_much_two_places_heed_each_other_depends_on_their_distance() -> None:
+    made, states = layer(), rows(1, 2, SIZE)
+    scores = []
+    for start, distance in ((0, 3), (700, 3), (0, 4)):
+        rotary = made.rotary(2000)[:, [start, start + distance]]
+        query, keys, _ = made.project_qkv(states, rotary)
+        scores.append(query[:, :, 1] * keys[:, :, 0])
+    products = [score.sum(-1) for score in scores]
+    torch.testing.assert_close(products[0], products[1])
+    assert not torch.allclose(products[0], products[2])
+
+
+@pytest.mark.parametrize("end", [1, 1024, 1025, 5000])
+def test_rotations_reach_as_far_as_they_must_and_are_made_once(end: int) -> None:
+    made = layer(theta=50.0)
+    rotary = made.rotary(end)
+    assert rotary.shape[1] >= end
+    assert made.rotary(end) is rotary
+    angles = (end - 1) * 50.0 ** (-torch.arange(4, dtype=torch.float64) / 4)
+    torch.testing.assert_close(rotary[:, end - 1], torch.stack([angles.cos(), angles.sin()]))
+
+
+def test_rotations_made_while_drafting_serve_in_training() -> None:
+    made = layer(theta=77.0)  # that nobody had before
+    with torch.inference_mode():
+        made.rotary(4)
+    query, _, _ = made.project_qkv(rows(1, 4, SIZE), made.rotary(4)[:, :4])
+    query.sum().backward()
+    assert made.qkv.weight.grad is not None
+
+
+@pytest.mark.parametrize("states", [1, 3])
+def test_drafts_see_the_past_of_their_position_and_themselves(states: int) -> None:
+    batch, heads, length, size = 2, 2, 6, 4
+    at = torch.tensor([[1, 5, 0], [2, 2, 4]])
+    places = at.shape[1]
+    query, draft_keys, draft_values = (rows(batch, heads, places, states, size) for _ in range(3))
+    keys, values = (rows(batch, heads, length, size) for _ in range(2))
+    here = at.repeat_interleave(states, dim=1)[:, None]
+    found = draft_attention(query, here, (keys, values), (draft_keys, draft_values))
+    for b in range(batch):
+        for place in range(places):
+            seen = int(at[b, place]) + 1
+            all_keys = torch.cat([keys[b, :, :seen], draft_keys[b, :, place]], dim=1)
+            all_values = torch.cat([values[b, :, :seen], draft_values[b, :, place]], dim=1)
+            weights = (query[b, :, place] @ all_keys.mT / size**0.5).softmax(-1)
+            part = found[b, :, place * states : (place + 1) * states]
+            torch.testing.assert_close(part, weights @ all_values)
+
+
+@pytest.mark.parametrize("chunk", [3, 512])
+@pytest.mark.parametrize("count", [1, 2])
+def test_queries_see_all_of_the_past(
+    chunk: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step by step, or at once in pieces: the same as drafts in training find."""
+    monkeypatch.setattr(state_cache, "CHUNK", chunk)
+    layers, queries = [layer() for _ in range(count)], rows(2, SIZE)
+    kept, cache = StateCache(), tiny.target().new_cache()
+    for end in range(1, len(PROMPT) + 1):
+        tiny.target().read(PROMPT[end - 1 : end], cache)
+        expected, rotary = queries[None], layers[0].rotary(end + 2)
+        for one in layers:
+            _, *past = one.project_qkv(cache.hidden[None], rotary[:, :end])
+            projected = one.project_qkv(expected, rotary[:, end : end + 2])
+            query, *draft = (part[:, :, None] for part in projected)
+            found = draft_attention(query, torch.tensor([end - 1, end - 1]), past, draft)
+            expected = one.after_attention(expected, found)
+        for states in (kept, StateCache()):
+            missing = states.catch_up(layers, cache)
+            start = len(states.tokens)
+            with torch.inference_mode():
+                made = states.attend(layers, missing, queries, start)
+            states.tokens += cache.tokens[start:]
+            torch.testing.assert_close(made, expected[0])
+            assert states.tokens == cache.tokens
+
+
+def test_what_others_changed_is_read_again_and_the_last_token_always() -> None:
+    states, layers, cache = StateCache(), [layer()], tiny.target().new_cache()
+    for tokens, missing in (([1, 2, 3, 4], 4), ([1, 2, 3, 4], 1), ([1, 2, 9], 1), ([1, 2], 1)):
+        states.truncate(len(states.tokens))
+        cache.truncate(0)
+        tiny.target().read(tokens, cache)
+        with torch.inference_mode():
+            found = states.catch_up(layers, cache)
+            assert len(found) == missing
+            states.attend(layers, found, found[-1:], len(states.tokens))
+        states.tokens += tokens[len(states.tokens) :]
