@@ -109,9 +109,9 @@ def measure(
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     made = steps(target, drafter, context, count)
-    line: dict[str, Any] = {"step": 1e3 * median(step.seconds.total for step in made)}
+    line: dict[str, Any] = {"step": 1e3 * median(step.times.total for step in made)}
     for part in PARTS:
-        line[part] = 1e3 * median(getattr(step.seconds, part) for step in made)
+        line[part] = 1e3 * median(getattr(step.times, part) for step in made)
     line["nodes"] = len(made[-1].tree)
     line["wall"] = time.perf_counter() - start
     line["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
