@@ -26,7 +26,7 @@ def print_error(message: str, hint: str = "") -> None:
         print(f"hint: {hint}", file=sys.stderr)
 
 
-def one_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """Return the type and the message of an unexpected error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
@@ -60,5 +60,5 @@ def error_boundary(*, debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        print_error(one_line(error), "--debug shows the traceback")
+        print_error(_one_line(error), "--debug shows the traceback")
         raise typer.Exit(1) from None

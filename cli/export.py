@@ -44,7 +44,6 @@ class ExportArguments:
         str | None, option("Export", "Also upload it, as this repository.", "--push-to-hub")
     ] = None
     private: Annotated[bool, option("Export", "Nobody else sees it there.", "--private")] = False
-    debug: Annotated[bool, option("Export", "Show tracebacks.", "--debug")] = False
 
 
 def export(arguments: ExportArguments) -> None:

@@ -28,7 +28,6 @@ class MethodsArguments:
         str | None, option("Model", "Folder or hub id of trained heads.", "--heads")
     ] = None
     as_json: Annotated[bool, option("Display", "As JSON.", "--json", envvar=None)] = False
-    debug: Annotated[bool, option("Display", "Show tracebacks.", "--debug")] = False
 
 
 def methods(arguments: MethodsArguments) -> None:

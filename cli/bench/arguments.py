@@ -73,4 +73,3 @@ class ResultArguments:
     explain: Annotated[
         bool, option(_OUT, "Say what every figure means, and stop.", "--explain", envvar=None)
     ] = False
-    debug: Annotated[bool, option(_OUT, "Show tracebacks.", "--debug")] = False

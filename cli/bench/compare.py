@@ -46,7 +46,6 @@ class CompareArguments:
     out: Annotated[Path | None, option(_COMPARE, "Where the JSON goes.", "--json", envvar=None)] = (
         None
     )
-    debug: Annotated[bool, option(_COMPARE, "Show tracebacks.", "--debug")] = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,6 @@ class BaselineArguments:
         typer.Argument(metavar="RESULT", help="JSON of nfox bench, of the same command."),
     ]
     out: Annotated[Path, option(_BASELINE, "The file to write.", "--out", envvar=None)]
-    debug: Annotated[bool, option(_BASELINE, "Show tracebacks.", "--debug")] = False
 
 
 def compare(arguments: CompareArguments) -> None:

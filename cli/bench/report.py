@@ -32,7 +32,6 @@ class ReportArguments:
         Path | None,
         option(_REPORT, "Write its plots to this folder, as SVG and PNG.", "--plots", envvar=None),
     ] = None
-    debug: Annotated[bool, option(_REPORT, "Show tracebacks.", "--debug")] = False
 
 
 def report(arguments: ReportArguments) -> None:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from nfox.conversation import Conversation
 from nfox.errors import NfoxError
 
 from ..display.header import print_header, print_legend
 from ..display.theme import make_screen
-from ..errors import INTERRUPTED, one_line, print_error
+from ..errors import print_error
 from ..options.groups import DisplayArguments, SessionArguments
 from .app import ChatApp
 from .commands import registry as commands
@@ -29,15 +27,14 @@ def chat_loop(
 ) -> None:
     """Chat until the person leaves.
 
+    An interrupt, or an error after which the chat cannot go on, is raised once the conversation is
+    saved.
+
     Args:
         engine: the engine that answers.
         loading_seconds: how long loading it took.
         display: how much is shown.
         session: how lines are read, and what is saved.
-
-    Raises:
-        typer.Exit: after an interrupt, or an error after which the chat cannot go on; the
-            conversation is saved before.
     """
     screen = make_screen(display)
     app = ChatApp(Conversation(engine, history=not session.no_history), screen, display)
@@ -55,15 +52,9 @@ def chat_loop(
         if session.resume:
             _handle(app, "/load")
         _loop(app, reader)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception):
         app.rescue()
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        app.rescue()
-        if display.debug:
-            raise
-        print_error(one_line(error), "--debug shows the traceback")
-        raise typer.Exit(1) from None
+        raise
 
 
 def _loop(app: ChatApp, read: Reader) -> None:

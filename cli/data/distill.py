@@ -50,7 +50,6 @@ class DistillArguments:
         int,
         option("Data", "GPUs that a process splits the model over.", "--gpus-per-process", min=1),
     ] = 1
-    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
 
 
 def distill(model: ModelArguments, arguments: DistillArguments) -> None:

@@ -80,7 +80,6 @@ class TrajectoryArguments:
         int,
         option("Data", "GPUs that a process splits the model over.", "--gpus-per-process", min=1),
     ] = 1
-    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
 
 
 def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:

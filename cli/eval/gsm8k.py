@@ -40,7 +40,6 @@ class Gsm8kArguments:
         Path | None,
         option("Data", "Where answers are added; what is there is not asked again.", "--out"),
     ] = None
-    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
 
 
 def gsm8k(engine_arguments: EngineArguments, arguments: Gsm8kArguments) -> None:

@@ -34,7 +34,6 @@ class HarnessArguments:
         Path | None,
         option("Data", "For the evaluation program; written when all is answered.", "--out"),
     ] = None
-    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,6 @@ class DataArguments:
     picture: Annotated[
         Path | None, option("Data", "Draw the result to this SVG file as well.", "--picture")
     ] = None
-    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
 
 
 def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -> None:

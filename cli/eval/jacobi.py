@@ -48,7 +48,6 @@ class JacobiArguments:
     picture: Annotated[
         Path | None, option("Data", "Draw a block to this SVG file as well.", "--picture")
     ] = None
-    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
 
 
 def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:

@@ -28,7 +28,6 @@ class LossArguments:
     max_length: Annotated[
         int, option("Data", "Tokens of a conversation at most.", "--max-length", min=8)
     ] = 2048
-    debug: Annotated[bool, option("Data", "Show tracebacks.", "--debug")] = False
 
 
 def loss(model: ModelArguments, arguments: LossArguments) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,7 +46,6 @@ class FileArguments:
         int,
         option("Files", "GPUs that a process splits the model over.", "--gpus-per-process", min=1),
     ] = 1
-    debug: Annotated[bool, option("Files", "Show tracebacks.", "--debug")] = field(default=False)
 
 
 def generate(files: FileArguments, engine_arguments: EngineArguments) -> None:

@@ -11,7 +11,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -75,22 +75,25 @@ def refuse_stray_options(context: typer.Context) -> None:
             )
 
 
+_Debug = Annotated[bool, option("Options", "Show tracebacks.", "--debug")]
+
+
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """Turn a function that takes dataclasses of options into a function for Typer, which takes the
-    options one by one, inside an `error_boundary`.
+    options one by one, and --debug for the `error_boundary` that it stands in.
     """
     hints = get_type_hints(function, include_extras=True)
     groups = {name: hints[name] for name in hints if is_dataclass(hints[name])}
+    keyword = inspect.Parameter.KEYWORD_ONLY
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name in groups:
             parameters += _parameters(groups[name])
         else:
-            keyword = inspect.Parameter.KEYWORD_ONLY
             parameters.append(parameter.replace(annotation=hints[name], kind=keyword))
+    parameters.append(inspect.Parameter("debug", keyword, default=False, annotation=_Debug))
 
-    def command(**values: Any) -> None:
-        debug = bool(values.get("debug"))
+    def command(*, debug: bool, **values: Any) -> None:
         with error_boundary(debug=debug):
             filled = {name: _filled(group, values) for name, group in groups.items()}
             function(**values, **filled)

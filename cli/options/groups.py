@@ -219,7 +219,6 @@ class DisplayArguments:
         ),
     ] = 0
     quiet: Annotated[Switch, _display("Replies and errors only.", "--quiet", "-q")] = False
-    debug: Annotated[Switch, _display("Show tracebacks.", "--debug")] = False
 
 
 def _version(asked: bool) -> None:

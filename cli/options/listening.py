@@ -32,7 +32,6 @@ class AddressArguments:
         Text, _server("What requests call the model. \\[default: its own]", "--served-model-name")
     ] = None
     verbose: Annotated[bool, _server("Log every request.", "--verbose", "-v", envvar=None)] = False
-    debug: Annotated[bool, _server("Show tracebacks.", "--debug")] = False
 
     def __post_init__(self) -> None:
         name = self.served_model_name

@@ -26,6 +26,7 @@ from nfox.cli.chat.interrupt import interruptible
 from nfox.cli.chat.repl import chat_loop
 from nfox.cli.display.header import print_header
 from nfox.cli.display.theme import make_screen
+from nfox.cli.errors import error_boundary
 from nfox.cli.options.groups import DisplayArguments, SessionArguments
 from nfox.decoding.costs import Costs
 from nfox.drafters import names
@@ -351,7 +352,7 @@ def test_the_conversation_outlives_the_program(
         return read(*arguments)
 
     monkeypatch.setattr(app.engine.model.target, "read", failing)
-    with pytest.raises(typer.Exit) as left:
+    with pytest.raises(typer.Exit) as left, error_boundary(debug=False):
         chat_loop(app.engine, 0.0, DisplayArguments(), SessionArguments())
     assert left.value.exit_code == code
     [file] = (Path("state") / "nfox").glob("conversation-*.json")
