@@ -50,20 +50,20 @@ N = 5
 
 
 def trajectories(target: Any, prompt: tuple[int, ...], count: int, name: str) -> list[Trajectory]:
-    """Return those of an answer of some blocks, with another answer as its labels."""
-    text, made = list(prompt), []
+    """Return the trajectories of an answer of `count` blocks, with another answer as labels."""
+    text, decoded = list(prompt), []
     for number, block in enumerate(
         blocks(target, Prompt(tuple(prompt)), N, Limits(count * N), seed=len(name))
     ):
         states = [list(state) for state in block.states]
-        made.append((number, list(text), states))
+        decoded.append((number, list(text), states))
         text += block.tokens
     labels = [*prompt, 3, 1, 4, 1, 5]
-    return [Trajectory(name, n, len(prompt), p, s, text, labels) for n, p, s in made]
+    return [Trajectory(name, n, len(prompt), p, s, text, labels) for n, p, s in decoded]
 
 
 @cache
-def found(family: str = "llama") -> tuple[Trajectory, ...]:
+def two_answers(family: str = "llama") -> tuple[Trajectory, ...]:
     """Return the trajectories of two answers."""
     target = tiny.target(family)
     first = trajectories(target, tiny.PROMPT, 3, "a")
@@ -76,15 +76,15 @@ def rows(
     of: Sequence[Trajectory] | None = None,
     **options: bool,
 ) -> TrajectoryRows:
-    return TrajectoryRows(AnswerSet(of or found(), stop_ids, length, **options))
+    return TrajectoryRows(AnswerSet(of or two_answers(), stop_ids, length, **options))
 
 
-def learner(family: str = "llama", weight: float = 10.0) -> ConsistencyLearner:
+def make_learner(family: str = "llama", weight: float = 10.0) -> ConsistencyLearner:
     target = tiny.recast(family, tiny.FAMILIES[family].dtype)
     return ConsistencyLearner(target, WHOLE, target.dtype, weight)
 
 
-def said(model: Any, tokens: Any) -> Tensor:
+def log_probs(model: Any, tokens: Any) -> Tensor:
     """Return [T, V] log-probabilities after each token, from a forward of its own."""
     logits: Tensor = model(torch.tensor([list(tokens)]), use_cache=False).logits[0]
     return logits.log_softmax(-1)
@@ -93,45 +93,44 @@ def said(model: Any, tokens: Any) -> Tensor:
 def literal(model: Any, drawn: list[tuple[Trajectory, int]], *, local: bool, given: bool) -> Tensor:
     """Return the loss of blocks, each with the state that was drawn, as the paper writes it."""
     losses = []
-    for one, j in drawn:
-        state, better = one.states[j], one.states[j + 1 if local else -1]
-        start = len(one.prompt)
+    for trajectory, j in drawn:
+        state, better = trajectory.states[j], trajectory.states[j + 1 if local else -1]
+        start = len(trajectory.prompt)
         first = next(i for i in range(N) if state[i] != better[i])
         with torch.no_grad():
-            p = said(model, [*one.prompt, *better])
-        q = said(model, [*one.prompt, *state])
-        places = range(start + first, start + N)
-        kl = [(p[i - 1].exp() * (p[i - 1] - q[i - 1])).sum() for i in places]
-        text = torch.tensor(list(one.labels or ()) if given else list(one.complete))
-        ar = cross_entropy(
-            said(model, text.tolist())[one.question_length - 1 : -1], text[one.question_length :]
-        )
+            p = log_probs(model, [*trajectory.prompt, *better])
+        q = log_probs(model, [*trajectory.prompt, *state])
+        positions = range(start + first, start + N)
+        kl = [(p[i - 1].exp() * (p[i - 1] - q[i - 1])).sum() for i in positions]
+        text = torch.tensor(list(trajectory.labels or ()) if given else list(trajectory.complete))
+        length = trajectory.question_length
+        ar = cross_entropy(log_probs(model, text.tolist())[length - 1 : -1], text[length:])
         losses.append(sum(kl) / len(kl) + 10 * ar)
     return torch.stack(losses).mean()
 
 
-def drawn(made: TrajectoryRows, *, local: bool) -> list[tuple[Trajectory, int]]:
-    """Return which state was drawn of each block, found among the nodes of the rows."""
+def drawn(data: TrajectoryRows, *, local: bool) -> list[tuple[Trajectory, int]]:
+    """Return for each block the index of the state that was drawn, read off the rows' nodes."""
     chosen = []
-    for index in range(len(made)):
-        row = made[index]
-        answer = [one for one in found() if tuple(one.complete) == tuple(row.text.trunk)]
-        for number, one in enumerate(answer):
-            there = [i for i, b in enumerate(row.block) if b == number]
-            if there:
-                chosen.append((one, _which(one, row, there, local)))
+    for index in range(len(data)):
+        row = data[index]
+        answer = [t for t in two_answers() if tuple(t.complete) == tuple(row.text.trunk)]
+        for number, trajectory in enumerate(answer):
+            positions = [i for i, b in enumerate(row.block) if b == number]
+            if positions:
+                chosen.append((trajectory, _which(trajectory, row, positions, local)))
     return chosen
 
 
-def _which(one: Trajectory, row: Row, places: list[int], local: bool) -> int:
-    """Return the state whose tokens are read at some nodes."""
-    for j, state in enumerate(one.states[:-1]):
-        better = one.states[j + 1] if local else one.states[-1]
+def _which(trajectory: Trajectory, row: Row, positions: list[int], local: bool) -> int:
+    """Return the index of the state whose tokens are at some nodes."""
+    for j, state in enumerate(trajectory.states[:-1]):
+        better = trajectory.states[j + 1] if local else trajectory.states[-1]
         if state == better:
             continue
         first = next(i for i in range(N) if state[i] != better[i])
-        ours = [row.text.ids[row.student_nodes[place]] for place in places[1:]]
-        if len(places) == N - first and list(state[first:-1]) == ours:
+        node_ids = [row.text.ids[row.student_nodes[position]] for position in positions[1:]]
+        if len(positions) == N - first and list(state[first:-1]) == node_ids:
             return j
     raise AssertionError("no such state")
 
@@ -139,20 +138,20 @@ def _which(one: Trajectory, row: Row, places: list[int], local: bool) -> int:
 @pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("given", [False, True])
 def test_the_loss_and_its_gradients_are_those_of_the_paper(local: bool, given: bool) -> None:
-    made = learner()
+    learner = make_learner()
     for epoch in range(2):
         data = rows(local=local, dataset_answers=given)
         data.set_epoch(epoch)
         chosen = drawn(data, local=local)
         assert len(chosen) == data.block_count == 5
-        loss, numbers = made(**collate([data[0], data[1]]))
-        expected = literal(made.target.model, chosen, local=local, given=given)
+        loss, numbers = learner(**collate([data[0], data[1]]))
+        expected = literal(learner.target.model, chosen, local=local, given=given)
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-8)
         assert numbers["consistency"] > 0
-        ours = torch.autograd.grad(loss, made.trained_base.weights)
-        theirs = torch.autograd.grad(expected, made.trained_base.weights)
-        for one, other in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        ours = torch.autograd.grad(loss, learner.trained_base.weights)
+        theirs = torch.autograd.grad(expected, learner.trained_base.weights)
+        for gradient, reference in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2", "qwen2-mixed", "bloom"])
@@ -184,74 +183,74 @@ def test_a_branch_is_read_from_where_it_leaves_the_text() -> None:
 
 
 def test_what_stands_behind_the_end_of_the_answer_counts_nothing() -> None:
-    first = found()[0]
+    first = two_answers()[0]
     final = list(first.states[-1])
-    place = max(map(final.index, final[:-1]))
-    end, tokens = final[place], [*first.prompt, *final[: place + 1]]
-    made = learner()
-    cut = AnswerSet(found()[:3], (end,), 99)
+    position = max(map(final.index, final[:-1]))
+    end, tokens = final[position], [*first.prompt, *final[: position + 1]]
+    learner = make_learner()
+    cut = AnswerSet(two_answers()[:3], (end,), 99)
     assert cut.left_out == 2
     row = TrajectoryRows(cut)[0]
     assert list(row.text.trunk) == tokens
     changed = [
-        [*state[: place + 1], *((token + 1) % 60 for token in state[place + 1 :])]
+        [*state[: position + 1], *((token + 1) % 60 for token in state[position + 1 :])]
         for state in first.states
     ]
     other = Trajectory("a", 0, first.question_length, first.prompt, changed, ())
-    loss, _ = made(**collate([row]))
-    same, _ = made(**collate([rows((end,), of=[other])[0]]))
+    loss, _ = learner(**collate([row]))
+    same, _ = learner(**collate([rows((end,), of=[other])[0]]))
     assert float(loss.detach()) == pytest.approx(float(same.detach()), rel=1e-12)
     text = torch.tensor(tokens)
     ar = cross_entropy(
-        said(made.target.model, tokens)[first.question_length - 1 : -1],
+        log_probs(learner.target.model, tokens)[first.question_length - 1 : -1],
         text[first.question_length :],
     )
-    assert made(**collate([row]))[1]["ar"] == pytest.approx(float(ar.detach()), rel=1e-6)
+    assert learner(**collate([row]))[1]["ar"] == pytest.approx(float(ar.detach()), rel=1e-6)
 
 
 def test_a_block_without_a_wrong_state_counts_its_text_alone() -> None:
-    one = found()[0]
-    ready = Trajectory("x", 0, one.question_length, one.prompt, one.states[-1:], ())
-    loss, numbers = learner(weight=1.0)(**collate([rows(of=[ready])[0]]))
+    trajectory = two_answers()[0]
+    converged = replace(trajectory, data_id="x", states=trajectory.states[-1:], complete=())
+    loss, numbers = make_learner(weight=1.0)(**collate([rows(of=[converged])[0]]))
     assert numbers["consistency"] == 0
     assert float(loss.detach()) == pytest.approx(numbers["ar"])
 
 
 def test_states_drawn_depend_on_the_row_and_the_epoch_only() -> None:
-    one, other = rows(), rows()
-    assert [one[i].student_nodes for i in (0, 1)] == [other[i].student_nodes for i in (0, 1)]
+    data, same_data = rows(), rows()
+    assert [data[i].student_nodes for i in (0, 1)] == [same_data[i].student_nodes for i in (0, 1)]
     texts = set()
     for epoch in range(8):
-        one.set_epoch(epoch)
-        texts.add(tuple(one[0].text.ids))
+        data.set_epoch(epoch)
+        texts.add(tuple(data[0].text.ids))
     assert len(texts) > 2
 
 
 @cache
 def data() -> Path:
-    """Collect trajectories of the tiny model in a folder, and write them with labels."""
+    """Write trajectories of the tiny model with labels, and return the file."""
     target = load_model(str(folder.llama()), FLOAT32).target
     dice, lines = random.Random(1), []
     for number in range(8):
         prompt = tuple(dice.randrange(2, 300) for _ in range(dice.randint(3, 9)))
-        for one in trajectories(target, prompt, 2, f"data_{number}"):
-            lines.append(json.dumps(one.record()))
+        for trajectory in trajectories(target, prompt, 2, f"data_{number}"):
+            lines.append(json.dumps(trajectory.record()))
     path = Path(mkdtemp(prefix="nfox-trajectories-")) / "own.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
 def job(**changes: Any) -> ConsistencyJob:
-    given = {"method": "cllm", "model": str(folder.llama()), "data": str(data())}
-    return ConsistencyJob(**{**given, "loading": FLOAT32, **changes})
+    fields = {"method": "cllm", "model": str(folder.llama()), "data": str(data())}
+    return ConsistencyJob(**{**fields, "loading": FLOAT32, **changes})
 
 
 def learn(
-    out: Path, made: ConsistencyJob | None = None, **changes: Any
+    out: Path, training_job: ConsistencyJob | None = None, **changes: Any
 ) -> tuple[TrainingResult, Log]:
     log = Log()
     settings = {"learning_rate": 1e-3, **changes}
-    return train(made or job(), arguments(out, **settings), callbacks=[log]), log
+    return train(training_job or job(), arguments(out, **settings), callbacks=[log]), log
 
 
 LORA = JointTraining(base="lora", rank=4)
@@ -259,17 +258,17 @@ LORA = JointTraining(base="lora", rank=4)
 
 @pytest.mark.parametrize("joint", [WHOLE, LORA])
 def test_going_on_from_a_checkpoint_changes_nothing(joint: JointTraining, tmp_path: Path) -> None:
-    _, whole = learn(tmp_path / "a", job(joint=joint))
+    _, uninterrupted = learn(tmp_path / "a", job(joint=joint))
     at_three = str(tmp_path / "a" / "checkpoint-3")
     _, later = learn(tmp_path / "b", job(joint=joint), resume_from_checkpoint=at_three)
-    assert later.losses == {step: whole.losses[step] for step in (4, 5, 6)}
+    assert later.losses == {step: uninterrupted.losses[step] for step in (4, 5, 6)}
 
 
 def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
-    _, whole = learn(tmp_path / "a", per_device_train_batch_size=4)
+    _, at_once = learn(tmp_path / "a", per_device_train_batch_size=4)
     sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     _, parts = learn(tmp_path / "b", **sizes)
-    assert parts.losses == pytest.approx(whole.losses, rel=1e-3)
+    assert parts.losses == pytest.approx(at_once.losses, rel=1e-3)
 
 
 @pytest.mark.parametrize("bits", [None, "4bit"])
@@ -280,10 +279,12 @@ def test_activations_computed_twice_change_nothing(
     """Also of a 4 bit base, where nothing reached the adapters of the published program."""
     if bits and joint is WHOLE:
         pytest.skip("4 bit weights cannot be trained")
-    asked = job(joint=joint, loading=replace(FLOAT32, quantisation=bits))
-    _, kept = learn(tmp_path / "kept", asked, max_steps=3)
-    done, again = learn(tmp_path / "twice", asked, max_steps=3, activation_checkpointing=True)
-    assert again.losses == pytest.approx(kept.losses, rel=1e-4)
+    training_job = job(joint=joint, loading=replace(FLOAT32, quantisation=bits))
+    _, once = learn(tmp_path / "kept", training_job, max_steps=3)
+    done, again = learn(
+        tmp_path / "twice", training_job, max_steps=3, activation_checkpointing=True
+    )
+    assert again.losses == pytest.approx(once.losses, rel=1e-4)
     if done.adapter is not None:
         written = read_tensors(done.adapter / "adapter_model.safetensors")
         assert all(bool(weight.any()) for name, weight in written.items() if "lora_B" in name)
@@ -341,11 +342,11 @@ def _text(path: Path | None) -> str | None:
 
 def test_a_checkpoint_holds_adapters_and_not_the_model(tmp_path: Path) -> None:
     done, _ = learn(tmp_path, job(joint=LORA), max_steps=1, save_steps=1)
-    kept = read_tensors(tmp_path / "checkpoint-1" / "model.safetensors")
-    assert len(kept) == 2 * (2 * 7 + 1)
+    saved = read_tensors(tmp_path / "checkpoint-1" / "model.safetensors")
+    assert len(saved) == 2 * (2 * 7 + 1)
     assert done.adapter == tmp_path / "adapter"
     written = read_tensors(done.adapter / "adapter_model.safetensors")
-    assert len(written) == len(kept)
+    assert len(written) == len(saved)
 
 
 def test_with_qlora_the_base_is_in_4_bit_and_gradients_reach_the_adapters(tmp_path: Path) -> None:
@@ -355,9 +356,10 @@ def test_with_qlora_the_base_is_in_4_bit_and_gradients_reach_the_adapters(tmp_pa
     from nfox.cli.train.arguments import parse
 
     needed = ["--target_model_path", str(folder.llama()), "--data_path", str(data())]
-    asked, *_ = parse("cllm", [*needed, "--output_dir", str(tmp_path), "--qlora", "--use_cpu"], "")
-    loaded = asked.load()
-    made: Any = asked.learner(loaded)
+    words = [*needed, "--output_dir", str(tmp_path), "--qlora", "--use_cpu"]
+    training_job, *_ = parse("cllm", words, "")
+    loaded = training_job.load()
+    learner: Any = training_job.learner(loaded)
     kinds = [m for m in loaded.target.model.modules() if isinstance(m, Linear4bit)]
     assert len(kinds) == 2 * 7
     named = {n: w for n, w in loaded.target.model.named_parameters() if "lora_" in n}
@@ -366,11 +368,11 @@ def test_with_qlora_the_base_is_in_4_bit_and_gradients_reach_the_adapters(tmp_pa
         for name, weight in named.items():
             if "lora_B" in name:
                 weight.copy_(0.02 * torch.randn_like(weight))
-    found = asked.rows(str(data()), loaded, lambda line: None, lazy=False)
-    made.train()
-    made(**collate([found[0], found[1]]))[0].backward()
+    data_rows = training_job.rows(str(data()), loaded, lambda line: None, lazy=False)
+    learner.train()
+    learner(**collate([data_rows[0], data_rows[1]]))[0].backward()
     assert all(w.grad is not None and float(w.grad.abs().max()) > 0 for w in named.values())
-    assert sorted(map(id, made.parameters())) == sorted(map(id, named.values()))
+    assert sorted(map(id, learner.parameters())) == sorted(map(id, named.values()))
 
 
 def run(*words: object) -> Result:
@@ -394,8 +396,8 @@ def test_the_published_flags_train_and_the_command_to_use_it_is_printed(tmp_path
     assert "8 answers, 16 blocks of 5 tokens" in done.stderr
     assert "not used: --lazy_preprocess" in done.stderr
     assert "step 2: eval loss" in done.stderr
-    place = tmp_path / "adapter"
-    assert f"nfox --model {folder.llama()} --adapter {place} --method jacobi" in done.stdout
+    adapter = tmp_path / "adapter"
+    assert f"nfox --model {folder.llama()} --adapter {adapter} --method jacobi" in done.stdout
     about = json.loads((tmp_path / "training.json").read_text())
     assert about["training"]["answers"] == "data"
     assert "train cllm" in about["training"]["command"]
@@ -418,8 +420,8 @@ def test_mistakes_are_one_line(changes: dict[str, Any], text: str, tmp_path: Pat
     bare = tmp_path / "bare.jsonl"
     records = [json.loads(line) for line in data().read_text().splitlines()]
     bare.write_text("\n".join(json.dumps({**r, "labels_ids": None}) for r in records))
-    places = {"UNLABELLED": bare, "CONVERSATIONS": training.data()}
-    changes = {name: places.get(value, value) for name, value in changes.items()}
+    files = {"UNLABELLED": bare, "CONVERSATIONS": training.data()}
+    changes = {name: files.get(value, value) for name, value in changes.items()}
     done = run("train", "cllm", *typed(tmp_path / "out", **changes))
     assert done.exit_code == 2, done.stderr
     assert text in done.stderr
@@ -434,15 +436,15 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     two_processes.train("cllm", *typed(tmp_path / "two", **settings))
     two = two_processes.losses(tmp_path / "two" / "checkpoint-4")
     seen = job(eval_data=str(data()))
-    one, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=4)
+    result, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=4)
     assert two == pytest.approx(log.losses, rel=1e-3)
-    said = json.loads((tmp_path / "two" / "training.json").read_text())["training"]
-    assert said["loss"] == pytest.approx(one.metrics.loss, rel=1e-3)
+    record = json.loads((tmp_path / "two" / "training.json").read_text())["training"]
+    assert record["loss"] == pytest.approx(result.metrics.loss, rel=1e-3)
 
 
 def test_blocks_of_published_sets_without_the_whole_answer_are_learned() -> None:
-    one = found()[0]
-    odd = Trajectory("x", 0, one.question_length, one.prompt, one.states, [1, 2, 3])
-    assert list(rows(of=[odd])[0].text.trunk) == [*one.prompt, *one.states[-1]]
+    trajectory = two_answers()[0]
+    incomplete = replace(trajectory, data_id="x", complete=[1, 2, 3])
+    assert list(rows(of=[incomplete])[0].text.trunk) == [*trajectory.prompt, *trajectory.states[-1]]
     with pytest.raises(UsageError, match="within the first 5 tokens"):
-        rows((), 5, [odd])
+        rows((), 5, [incomplete])

@@ -48,9 +48,9 @@ def test_both_layouts_in_all_files_are_the_same(layout: Any, form: str, tmp_path
         path.write_text("\n".join(map(json.dumps, records)) + "\n\n")
     else:
         path.write_text(json.dumps(records if form == "list" else records[0], indent=1))
-    found = read_conversations(str(path))
-    assert found.conversations == [[Message(*turn) for turn in GOOD]] * len(records)
-    assert (found.cut, found.malformed) == (0, 0)
+    dataset = read_conversations(str(path))
+    assert dataset.conversations == [[Message(*turn) for turn in GOOD]] * len(records)
+    assert (dataset.cut, dataset.malformed) == (0, 0)
 
 
 def test_a_gzipped_file_is_read_as_what_is_in_it(tmp_path: Path) -> None:
@@ -100,22 +100,22 @@ ODD = [None, 3, [], {}, {"conversations": None}, {"conversations": "x"}, {"messa
 
 @pytest.mark.parametrize("record", [*ODD, {"messages": [{"role": U, "content": None}]}])
 def test_malformed_records_are_skipped_and_counted(record: Any) -> None:
-    found = parse_records([record, share(*GOOD), record])
-    assert (len(found.conversations), found.malformed) == (1, 2)
-    assert "2 skipped" in found.describe()
+    dataset = parse_records([record, share(*GOOD), record])
+    assert (len(dataset.conversations), dataset.malformed) == (1, 2)
+    assert "2 skipped" in dataset.describe()
 
 
-def test_bare_lists_of_messages_are_read_conversations() -> None:
+def test_bare_lists_of_messages_are_read() -> None:
     """As Medusa's create_data.py writes them."""
-    found = parse_records([chat(*GOOD)["messages"], None])
-    assert found.conversations == [[Message(*turn) for turn in GOOD]]
-    assert found.malformed == 1
+    dataset = parse_records([chat(*GOOD)["messages"], None])
+    assert dataset.conversations == [[Message(*turn) for turn in GOOD]]
+    assert dataset.malformed == 1
 
 
 def test_a_question_without_a_reply_is_counted_as_that() -> None:
-    found = parse_records([share((U, "hi")), share((S, "be"), (U, "hi")), share(*GOOD), {"a": 1}])
-    assert (len(found.conversations), found.unanswered, found.malformed) == (1, 2, 1)
-    assert "2 without a reply, 1 skipped as malformed" in found.describe()
+    dataset = parse_records([share((U, "hi")), share((S, "be"), (U, "hi")), share(*GOOD), {"a": 1}])
+    assert (len(dataset.conversations), dataset.unanswered, dataset.malformed) == (1, 2, 1)
+    assert "2 without a reply, 1 skipped as malformed" in dataset.describe()
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_a_question_without_a_reply_is_counted_as_that() -> None:
 def test_where_replies_are_made_anew_questions_are_enough(
     turns: list[str], kept: list[str], whole: bool
 ) -> None:
-    found = parse_records([share(*((role, "x") for role in turns))], replies=False)
-    assert [message.role for one in found.conversations for message in one] == kept
-    assert (len(found.conversations), found.cut) == (bool(kept), bool(kept) and not whole)
+    dataset = parse_records([share(*((role, "x") for role in turns))], replies=False)
+    assert [message.role for messages in dataset.conversations for message in messages] == kept
+    assert (len(dataset.conversations), dataset.cut) == (bool(kept), bool(kept) and not whole)
 
 
 def test_a_line_cut_off_costs_that_line_only(tmp_path: Path) -> None:
@@ -210,11 +210,11 @@ def server(tmp_path: Path) -> Iterator[str]:
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *arguments: Any) -> None: ...
 
-    made = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
-    with made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_port}"
-        made.shutdown()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_an_address_is_read_as_a_file_is(tmp_path: Path, server: str) -> None:
@@ -233,20 +233,20 @@ def test_schema_guided_dialogues_are_read_as_published(tmp_path: Path) -> None:
     ]
     file = tmp_path / "dialogues_001.json"
     file.write_text(json.dumps([{"dialogue_id": "1_00000", "services": ["x"], "turns": turns}]))
-    (found,) = read_conversations(str(file)).conversations
-    assert [(one.role, one.content) for one in found] == [
+    (conversation,) = read_conversations(str(file)).conversations
+    assert [(message.role, message.content) for message in conversation] == [
         ("user", "A table for two?"), ("assistant", "At what time?"),
     ]  # fmt: skip
 
 
-def made(conversations: list[list[Message]], length: int = 512, **options: Any) -> Rows:
+def make_rows(conversations: list[list[Message]], length: int = 512, **options: Any) -> Rows:
     tokenizer: Any = folder.tokenizer()
     return Rows(conversations, resolve(tokenizer, None), tokenizer, length, **options)
 
 
 def test_replies_and_their_ends_are_learned_and_nothing_else() -> None:
     tokenizer: Any = folder.tokenizer()
-    row = made([[Message(*turn) for turn in GOOD]])[0]
+    row = make_rows([[Message(*turn) for turn in GOOD]])[0]
     learned = [token for token in row["labels"] if token != IGNORE]
     assert tokenizer.decode(learned) == " jumps over</s> the lazy dog</s>" or (
         tokenizer.decode(learned).replace(" ", "") == "jumpsover</s>thelazydog</s>"
@@ -257,7 +257,7 @@ def test_replies_and_their_ends_are_learned_and_nothing_else() -> None:
 
 def test_rows_made_later_are_those_made_at_once() -> None:
     conversations = [[Message(*turn) for turn in GOOD[: 2 * n]] for n in (1, 2)]
-    now, later = made(conversations), made(conversations, lazy=True)
+    now, later = make_rows(conversations), make_rows(conversations, lazy=True)
     assert list(map(now.__getitem__, range(2))) == list(map(later.__getitem__, range(2)))
     assert now.tokens == sum(len(now[i]["input_ids"]) for i in range(2))
     assert later.tokens is None
@@ -265,12 +265,12 @@ def test_rows_made_later_are_those_made_at_once() -> None:
 
 def test_long_rows_are_cut_and_those_without_a_reply_left_out() -> None:
     short, long = [Message(U, "a"), Message(A, "b" * 90)], [Message(U, "a" * 90), Message(A, "b")]
-    rows = made([short, long], 40)
+    rows = make_rows([short, long], 40)
     assert (len(rows), rows.left_out) == (1, 1)
     assert len(rows[0]["input_ids"]) == len(rows[0]["labels"]) == 40
     with pytest.raises(UsageError, match="first 40 tokens"):
-        made([long], 40)
-    assert set(made([long], 40, lazy=True)[0]["labels"]) == {IGNORE}
+        make_rows([long], 40)
+    assert set(make_rows([long], 40, lazy=True)[0]["labels"]) == {IGNORE}
 
 
 def test_what_a_template_refuses_is_left_out() -> None:

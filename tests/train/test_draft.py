@@ -36,7 +36,7 @@ TEXTS = [[7 * i % 61 for i in range(20)], [5 * i % 59 for i in range(11)]]
 
 
 def batch(texts: Any = TEXTS, learned: int = 6, first: int = 0) -> dict[str, Tensor]:
-    """Return texts of which the last so many tokens are learned."""
+    """Return texts of which the last `learned` tokens are labels."""
     return collate(
         [
             {
@@ -49,7 +49,7 @@ def batch(texts: Any = TEXTS, learned: int = 6, first: int = 0) -> dict[str, Ten
     )
 
 
-def learner(**options: Any) -> DraftLearner:
+def make_learner(**options: Any) -> DraftLearner:
     """Return a tiny pair in float64."""
     draft = tiny.recast("llama", torch.float64)
     draft.model.load_state_dict(tiny.draft().model.state_dict())
@@ -57,7 +57,7 @@ def learner(**options: Any) -> DraftLearner:
 
 
 def literal(kind: str, p: Tensor, q: Tensor) -> float:
-    """Return how far two distributions are from each other, token by token."""
+    """Return the divergence of two distributions, summed token by token."""
     if kind == "tv":
         return sum(abs(float(a) - float(b)) for a, b in zip(p, q, strict=True)) / 2
     first, second = (p, q) if kind == "forward" else (q, p)
@@ -65,29 +65,31 @@ def literal(kind: str, p: Tensor, q: Tensor) -> float:
     return sum(a * (math.log(a) - math.log(b)) for a, b in pairs)
 
 
-def distributions(made: DraftLearner) -> list[tuple[Tensor, Tensor]]:
-    """Return what target and draft model say before each learned token, text by text."""
+def distributions(learner: DraftLearner) -> list[tuple[Tensor, Tensor]]:
+    """Return the distributions of target and draft model before each label, text by text."""
     pairs = []
     with torch.no_grad():
         for ids in TEXTS:
-            both = [
+            probabilities = [
                 model.model(torch.tensor([ids]), use_cache=False).logits[0].softmax(-1)
-                for model in (made.target, made.student)
+                for model in (learner.target, learner.student)
             ]
-            places = range(len(ids) - 7, len(ids) - 1)
-            pairs += [(both[0][i].double(), both[1][i].double()) for i in places]
+            positions = range(len(ids) - 7, len(ids) - 1)
+            pairs += [
+                (probabilities[0][i].double(), probabilities[1][i].double()) for i in positions
+            ]
     return pairs
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("weight", [0.0, 0.7])
-def test_the_loss_is_the_mean_divergence_at_the_learned_places(kind: str, weight: float) -> None:
-    made = learner(divergence=kind, top1_weight=weight)
-    pairs = distributions(made)
+def test_the_loss_is_the_mean_divergence_at_the_learned_positions(kind: str, weight: float) -> None:
+    learner = make_learner(divergence=kind, top1_weight=weight)
+    pairs = distributions(learner)
     expected = [
         literal(kind, p, q) - weight * math.log(float(q[int(p.argmax())])) for p, q in pairs
     ]
-    loss, numbers = made(**batch())
+    loss, numbers = learner(**batch())
     assert float(loss.detach()) == pytest.approx(sum(expected) / len(pairs), rel=1e-6)
     accepted = [float(torch.minimum(p, q).sum()) for p, q in pairs]
     assert numbers["alpha"] == pytest.approx(sum(accepted) / len(pairs), rel=1e-6)
@@ -96,35 +98,39 @@ def test_the_loss_is_the_mean_divergence_at_the_learned_places(kind: str, weight
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kept_choices_are_those_and_all_others_together(kind: str) -> None:
-    made = learner(divergence=kind, cached_top_k=5)
+def test_cached_probabilities_are_those_of_some_tokens_and_of_all_others_together(
+    kind: str,
+) -> None:
+    learner = make_learner(divergence=kind, cached_top_k=5)
     expected = []
-    for p, q in distributions(made):
+    for p, q in distributions(learner):
         few = p.topk(5).indices
         coarse = [torch.cat([d[few], 1 - d[few].sum()[None]]) for d in (p, q)]
         expected.append(literal(kind, *coarse))
-    made.train()
-    loss, _ = made(**batch())
-    # What is kept is kept in 16 bit.
+    learner.train()
+    loss, _ = learner(**batch())
+    # The cache is in 16 bit.
     assert float(loss.detach()) == pytest.approx(sum(expected) / len(expected), rel=1e-2)
 
 
-def test_with_kept_choices_later_epochs_ask_no_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = learner(cached_top_k=5)
-    made.train()
-    whole, _ = made(**batch())
-    monkeypatch.setattr(made.target, "hidden_states", None)
-    again, _ = made(**batch())
-    assert torch.equal(whole, again)
-    one = [made(**batch(TEXTS[i : i + 1], first=i))[0] for i in (0, 1)]
-    torch.testing.assert_close(sum(one) / 2, whole)
+def test_with_cached_probabilities_later_epochs_compute_no_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner = make_learner(cached_top_k=5)
+    learner.train()
+    computed, _ = learner(**batch())
+    monkeypatch.setattr(learner.target, "hidden_states", None)
+    cached, _ = learner(**batch())
+    assert torch.equal(computed, cached)
+    single = [learner(**batch(TEXTS[i : i + 1], first=i))[0] for i in (0, 1)]
+    torch.testing.assert_close(sum(single) / 2, computed)
 
 
-def test_all_choices_kept_are_the_whole_distribution() -> None:
-    whole, kept = learner(), learner(cached_top_k=tiny.VOCABULARY - 1)
-    kept.train()
-    loss, _ = whole(**batch())
-    torch.testing.assert_close(kept(**batch())[0], loss, rtol=1e-2, atol=1e-3)
+def test_all_tokens_cached_are_the_whole_distribution() -> None:
+    uncached, cached = make_learner(), make_learner(cached_top_k=tiny.VOCABULARY - 1)
+    cached.train()
+    loss, _ = uncached(**batch())
+    torch.testing.assert_close(cached(**batch())[0], loss, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,8 +147,8 @@ def test_gradients_lead_to_the_target(kind: str) -> None:
     assert float((p.exp() - logits.detach().softmax(-1)).abs().max()) < 0.03
 
 
-def places(steps: Any, prompt: Any) -> tuple[list[int], list[int], float]:
-    """Return a text, where in it single tokens were drafted, and how many were accepted."""
+def drafted_positions(steps: Any, prompt: Any) -> tuple[list[int], list[int], float]:
+    """Return a text, the positions of drafted tokens in it, and the share that was accepted."""
     text, drafted, accepted = list(prompt), [], 0
     for step in steps:
         if len(step.tree) == 2:
@@ -154,28 +160,28 @@ def places(steps: Any, prompt: Any) -> tuple[list[int], list[int], float]:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_what_is_measured_is_what_the_engine_accepts(temperature: float) -> None:
-    made = learner()
+    learner = make_learner()
     drafter = Speculative(tiny.draft(), tiny.VOCABULARY, gamma=1)
     rule = make_rule("rejection", sampling=Sampling(temperature=temperature, seed=3))
     steps = tiny.run(tiny.target(), drafter, tiny.PROMPT, rule=rule, max_tokens=200)
-    text, drafted, rate = places(steps, tiny.PROMPT)
+    text, drafted, rate = drafted_positions(steps, tiny.PROMPT)
     labels = [text[i] if i in drafted else -100 for i in range(len(text))]
-    found: Any = made.measure([{"input_ids": text, "labels": labels, "number": 0}])  # type: ignore[arg-type]
-    assert found.label_count == len(drafted) > 90
+    metrics: Any = learner.measure([{"input_ids": text, "labels": labels, "number": 0}])  # type: ignore[arg-type]
+    assert metrics.label_count == len(drafted) > 90
     if temperature:  # four standard deviations of so many draws
-        alpha = found.others["alpha"]
+        alpha = metrics.others["alpha"]
         assert rate == pytest.approx(alpha, abs=4 * math.sqrt(alpha * (1 - alpha) / len(drafted)))
     else:
-        assert rate == pytest.approx(found.others["agreement"])
+        assert rate == pytest.approx(metrics.others["agreement"])
 
 
 def test_vocabularies_of_other_sizes_are_cut_to_what_both_have() -> None:
     target = tiny.target()
     small = tiny.target("llama", vocab_size=tiny.VOCABULARY - 3)
     for pair in ((small, target), (target, small)):
-        made = DraftLearner(*pair, Distillation())
+        learner = DraftLearner(*pair, Distillation())
         texts = [[i % 60 for i in ids] for ids in TEXTS]
-        loss, numbers = made(**batch(texts))
+        loss, numbers = learner(**batch(texts))
         assert float(loss.detach()) > 0
         assert 0 < numbers["alpha"] < 1
     target.model.requires_grad_(False)
@@ -183,39 +189,41 @@ def test_vocabularies_of_other_sizes_are_cut_to_what_both_have() -> None:
 
 
 def job(**changes: Any) -> DraftJob:
-    given = {"method": "draft", "model": str(folder.llama()), "data": str(training.data())}
+    fields = {"method": "draft", "model": str(folder.llama()), "data": str(training.data())}
     sizes = {"sizes": DraftSizes(1, 32, 0, 2)}
-    return DraftJob(**{**given, **sizes, "loading": FLOAT32, **changes})
+    return DraftJob(**{**fields, **sizes, "loading": FLOAT32, **changes})
 
 
-def learn(out: Path, made: DraftJob | None = None, **changes: Any) -> tuple[TrainingResult, Log]:
+def learn(
+    out: Path, training_job: DraftJob | None = None, **changes: Any
+) -> tuple[TrainingResult, Log]:
     log = Log()
-    return train(made or job(), arguments(out, **changes), callbacks=[log]), log
+    return train(training_job or job(), arguments(out, **changes), callbacks=[log]), log
 
 
 @pytest.mark.parametrize("top_k", [0, 8])
 def test_going_on_from_a_checkpoint_changes_nothing(top_k: int, tmp_path: Path) -> None:
     distillation = Distillation(cached_top_k=top_k)
-    _, whole = learn(tmp_path / "a", job(distillation=distillation))
+    _, uninterrupted = learn(tmp_path / "a", job(distillation=distillation))
     at_three = str(tmp_path / "a" / "checkpoint-3")
     _, later = learn(
         tmp_path / "b", job(distillation=distillation), resume_from_checkpoint=at_three
     )
-    assert later.losses == {step: whole.losses[step] for step in (4, 5, 6)}
+    assert later.losses == {step: uninterrupted.losses[step] for step in (4, 5, 6)}
 
 
 def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
-    _, whole = learn(tmp_path / "a", per_device_train_batch_size=4)
+    _, at_once = learn(tmp_path / "a", per_device_train_batch_size=4)
     sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     _, parts = learn(tmp_path / "b", **sizes)
-    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+    assert parts.losses == pytest.approx(at_once.losses, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_learning_raises_alpha_and_what_is_written_drafts(kind: str, tmp_path: Path) -> None:
-    made = job(distillation=Distillation(divergence=kind), eval_data=str(training.data()))  # type: ignore[arg-type]
+    training_job = job(distillation=Distillation(divergence=kind), eval_data=str(training.data()))  # type: ignore[arg-type]
     settings = {"max_steps": 60, "per_device_train_batch_size": 24, "save_steps": 99}
-    done, log = learn(tmp_path, made, eval_strategy="steps", eval_steps=20, **settings)
+    done, log = learn(tmp_path, training_job, eval_strategy="steps", eval_steps=20, **settings)
     alphas = [entry["alpha"] for entry in log.all if "alpha" in entry]
     assert sum(alphas[-5:]) > 1.5 * sum(alphas[:5])
     watched = [entry["eval_alpha"] for entry in log.all if "eval_alpha" in entry]
@@ -224,11 +232,11 @@ def test_learning_raises_alpha_and_what_is_written_drafts(kind: str, tmp_path: P
     written = load_model(str(tmp_path), FLOAT32)
     assert written.tokenizer is not None
     assert written.target.vocabulary_size == 320
-    kept = read_tensors(tmp_path / "model.safetensors")
-    assert {weight.dtype for weight in kept.values()} == {torch.bfloat16}
-    about = json.loads((tmp_path / "training.json").read_text())
-    assert (about["method"], about["training"]["divergence"]) == ("draft", kind)
-    assert about["training"]["alpha"] == done.metrics.values()["alpha"]
+    weights = read_tensors(tmp_path / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert (record["method"], record["training"]["divergence"]) == ("draft", kind)
+    assert record["training"]["alpha"] == done.metrics.values()["alpha"]
     assert "of a forward" in done.advice[0]
 
 
@@ -271,8 +279,8 @@ def typed(out: Path, **changes: object) -> list[str]:
     settings = {"target": folder.llama(), "data_path": training.data(), "output_dir": out,
                 "layers": 1, "hidden": 32, "heads": 2, "max_steps": 2, "use_cpu": True,
                 "bf16": False, "logging_steps": 1, "save_steps": 99, **changes}  # fmt: skip
-    given = {name: value for name, value in settings.items() if value is not None}
-    return [str(part) for name, value in given.items() for part in (f"--{name}", value)]
+    words = {name: value for name, value in settings.items() if value is not None}
+    return [str(part) for name, value in words.items() for part in (f"--{name}", value)]
 
 
 def test_a_draft_model_is_trained_from_the_command_line_and_used(tmp_path: Path) -> None:

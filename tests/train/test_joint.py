@@ -40,7 +40,7 @@ IDS = [[7 * i % 301 for i in range(2, 30)], [5 * i % 299 for i in range(2, 21)]]
 
 
 def batch(learned: Sequence[int] = (12, 9)) -> dict[str, Tensor]:
-    """Return two texts, of which the last so many tokens are learned."""
+    """Return two texts, of which the last `learned` tokens are labels."""
     rows = [
         {"input_ids": ids, "labels": [-100] * (len(ids) - n) + ids[-n:]}
         for ids, n in zip(IDS, learned, strict=True)
@@ -48,59 +48,59 @@ def batch(learned: Sequence[int] = (12, 9)) -> dict[str, Tensor]:
     return collate(rows)
 
 
-def learner(joint: JointTraining = LORA, method: str = METHOD) -> Any:
+def make_learner(joint: JointTraining = LORA, method: str = METHOD) -> Any:
     """Return heads and a tiny base as they are before the first step."""
     torch.manual_seed(0)
-    asked = job(method, joint=joint)
-    return asked.learner(load_model(str(folder.llama()), FLOAT32))
+    training_job = job(method, joint=joint)
+    return training_job.learner(load_model(str(folder.llama()), FLOAT32))
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     return {name for name, weight in before.items() if not torch.equal(weight, after[name])}
 
 
-def state(made: Any) -> dict[str, Tensor]:
-    return {name: w.detach().clone() for name, w in made.target.model.state_dict().items()}
+def state(learner: Any) -> dict[str, Tensor]:
+    return {name: w.detach().clone() for name, w in learner.target.model.state_dict().items()}
 
 
-def step(made: Any) -> dict[str, float]:
+def step(learner: Any) -> dict[str, float]:
     """Take one step of plain gradient descent."""
-    made.train()
-    loss, numbers = made(**batch())
+    learner.train()
+    loss, numbers = learner(**batch())
     loss.backward()
-    torch.optim.SGD(made.parameters(), lr=0.1).step()
-    made.zero_grad()
+    torch.optim.SGD(learner.parameters(), lr=0.1).step()
+    learner.zero_grad()
     return dict(numbers)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_frozen_base_stays_bit_for_bit(method: str) -> None:
-    made = learner(JointTraining(), method)
-    before, heads = state(made), copy.deepcopy(made.heads.state_dict())
-    step(made)
-    assert not moved(before, state(made))
-    assert moved(heads, made.heads.state_dict())
+    learner = make_learner(JointTraining(), method)
+    before, heads = state(learner), copy.deepcopy(learner.heads.state_dict())
+    step(learner)
+    assert not moved(before, state(learner))
+    assert moved(heads, learner.heads.state_dict())
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_with_lora_adapters_and_heads_learn_and_the_bases_own_weights_stay(method: str) -> None:
-    made = learner(LORA, method)
-    before, heads = state(made), copy.deepcopy(made.heads.state_dict())
-    step(made)
-    step(made)  # in the first one only one factor of each adapter has a gradient
-    changed = moved(before, state(made))
+    learner = make_learner(LORA, method)
+    before, heads = state(learner), copy.deepcopy(learner.heads.state_dict())
+    step(learner)
+    step(learner)  # in the first one only one factor of each adapter has a gradient
+    changed = moved(before, state(learner))
     adapters = {name for name in before if "lora_" in name}
     assert changed == adapters
     assert any("lm_head" in name for name in adapters)
     assert len(adapters) == 2 * (2 * 7 + 1)
-    assert moved(heads, made.heads.state_dict())
+    assert moved(heads, learner.heads.state_dict())
 
 
 def test_the_whole_base_learns_where_it_is_asked_for() -> None:
-    made = learner(WHOLE)
-    before = state(made)
-    step(made)
-    assert moved(before, state(made)) == set(before)
+    learner = make_learner(WHOLE)
+    before = state(learner)
+    step(learner)
+    assert moved(before, state(learner)) == set(before)
 
 
 def test_an_lm_head_that_is_the_embeddings_too_gets_no_adapter() -> None:
@@ -137,12 +137,12 @@ def test_what_is_written_and_merged_is_what_was_trained(family: str, tmp_path: P
 
 
 def test_the_bases_loss_is_that_of_transformers() -> None:
-    made = learner()
-    made.eval()
+    learner = make_learner()
+    learner.eval()
     inputs = batch()
     with torch.no_grad():
-        loss = made.base_loss(made.read(inputs["input_ids"], inputs["labels"]))
-        theirs = made.target.model(**inputs, use_cache=False).loss
+        loss = learner.base_loss(learner.read(inputs["input_ids"], inputs["labels"]))
+        theirs = learner.target.model(**inputs, use_cache=False).loss
     torch.testing.assert_close(loss, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -164,9 +164,9 @@ def test_the_published_weights_are_those_of_the_config_or_the_method_of_training
     assert LORA.heads_weight(0.3) == 0.2
     assert DISTILLED.heads_weight(1.0) == 0.01
     assert DISTILLED.heads_weight(0.0) == 0.0
-    given = JointTraining(base="lora", heads_coefficient=0.4, scheduler="linear", lr_multiplier=2)
-    assert given.heads_weight(0.5) == 0.2
-    settings = (given, LORA, JointTraining())
+    typed = JointTraining(base="lora", heads_coefficient=0.4, scheduler="linear", lr_multiplier=2)
+    assert typed.heads_weight(0.5) == 0.2
+    settings = (typed, LORA, JointTraining())
     assert [joint.effective_lr_multiplier for joint in settings] == [2, 4, 1]
 
 
@@ -189,10 +189,10 @@ def test_what_does_not_go_together_is_refused(changes: dict[str, Any], text: str
 
 @pytest.mark.parametrize("joint", [JointTraining(lr_multiplier=3.0), LORA, WHOLE])
 def test_heads_have_a_learning_rate_of_their_own(joint: JointTraining, tmp_path: Path) -> None:
-    made = learner(joint)
-    given = arguments(tmp_path, learning_rate=1e-3, weight_decay=0.1)
-    optimizer = LearnerTrainer(made, given, [{}]).create_optimizer()  # type: ignore[list-item, arg-type]
-    heads = {id(weight) for weight in made.heads.parameters()}
+    learner = make_learner(joint)
+    settings = arguments(tmp_path, learning_rate=1e-3, weight_decay=0.1)
+    optimizer = LearnerTrainer(learner, settings, [{}]).create_optimizer()  # type: ignore[list-item, arg-type]
+    heads = {id(weight) for weight in learner.heads.parameters()}
     rates: dict[bool, set[float]] = {True: set(), False: set()}
     seen = []
     for group in optimizer.param_groups:
@@ -202,60 +202,60 @@ def test_heads_have_a_learning_rate_of_their_own(joint: JointTraining, tmp_path:
             seen.append(id(weight))
     assert rates[True] == {1e-3 * joint.effective_lr_multiplier}
     assert rates[False] == (set() if joint.base == "frozen" else {1e-3})
-    assert sorted(seen) == sorted(map(id, made.parameters()))
+    assert sorted(seen) == sorted(map(id, learner.parameters()))
 
 
 def test_the_divergence_is_nothing_at_the_start_and_so_is_its_gradient() -> None:
-    made = learner(DISTILLED)
-    made.train()
+    learner = make_learner(DISTILLED)
+    learner.train()
     inputs = batch()
-    loss = made.divergence(made.read(inputs["input_ids"], inputs["labels"]))
+    loss = learner.divergence(learner.read(inputs["input_ids"], inputs["labels"]))
     loss.backward()
     assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
-    gradients = [weight.grad for weight in made.trained_base.weights]
+    gradients = [weight.grad for weight in learner.trained_base.weights]
     assert all(gradient is not None for gradient in gradients)
     assert max(float(gradient.abs().max()) for gradient in gradients) < 1e-4
-    made(**batch())[0].backward()  # the heads' loss counts nothing yet
-    assert max(float(weight.grad.abs().max()) for weight in made.trained_base.weights) < 1e-4
+    learner(**batch())[0].backward()  # the heads' loss counts nothing yet
+    assert max(float(weight.grad.abs().max()) for weight in learner.trained_base.weights) < 1e-4
 
 
 def test_the_divergence_counts_learned_places_only() -> None:
-    made = learner(DISTILLED)
-    made.progress = 1.0
-    made.joint = JointTraining(base="lora", self_distillation=True, heads_coefficient=50.0)
-    step(made)
-    step(made)
-    made.eval()
+    learner = make_learner(DISTILLED)
+    learner.progress = 1.0
+    learner.joint = JointTraining(base="lora", self_distillation=True, heads_coefficient=50.0)
+    step(learner)
+    step(learner)
+    learner.eval()
     inputs = batch()
     learned = inputs["labels"][:, 1:] != -100
     with torch.no_grad():
-        said = made.target.model(inputs["input_ids"], use_cache=False).logits[:, :-1]
-        with made.trained_base.without_adapters():
-            meant = made.target.model(inputs["input_ids"], use_cache=False).logits[:, :-1]
-        p, q = meant.log_softmax(-1), said.log_softmax(-1)
+        adapted = learner.target.model(inputs["input_ids"], use_cache=False).logits[:, :-1]
+        with learner.trained_base.without_adapters():
+            original = learner.target.model(inputs["input_ids"], use_cache=False).logits[:, :-1]
+        p, q = original.log_softmax(-1), adapted.log_softmax(-1)
         expected = (p.exp() * (p - q)).sum(-1)[learned].mean()
-        found = made.divergence(made.read(inputs["input_ids"], inputs["labels"]))
-    assert float(found) > 1e-3
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+        divergence = learner.divergence(learner.read(inputs["input_ids"], inputs["labels"]))
+    assert float(divergence) > 1e-3
+    torch.testing.assert_close(divergence, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_a_batch_with_nothing_to_learn_costs_nothing() -> None:
     for joint in (LORA, DISTILLED):
-        made = learner(joint)
+        learner = make_learner(joint)
         inputs = batch()
         inputs["labels"] = torch.full_like(inputs["labels"], -100)
-        loss, _ = made(**inputs)
+        loss, _ = learner(**inputs)
         loss.backward()
         assert float(loss.detach()) == 0
 
 
 @pytest.mark.parametrize("joint", [LORA, DISTILLED, WHOLE])
 def test_going_on_from_a_checkpoint_changes_nothing(joint: JointTraining, tmp_path: Path) -> None:
-    _, whole = learn(tmp_path / "a", job(joint=joint))
+    _, uninterrupted = learn(tmp_path / "a", job(joint=joint))
     at_three = str(tmp_path / "a" / "checkpoint-3")
     _, later = learn(tmp_path / "b", job(joint=joint), resume_from_checkpoint=at_three)
-    assert later.losses == {step: whole.losses[step] for step in (4, 5, 6)}
-    logged = [entry for entry in whole.all if "base_loss" in entry]
+    assert later.losses == {step: uninterrupted.losses[step] for step in (4, 5, 6)}
+    logged = [entry for entry in uninterrupted.all if "base_loss" in entry]
     assert len(logged) == 6
     for entry in logged:
         weighed = entry["base_loss"] + entry["heads_weight"] * entry["heads_loss"]
@@ -264,26 +264,26 @@ def test_going_on_from_a_checkpoint_changes_nothing(joint: JointTraining, tmp_pa
 
 def test_a_finished_training_only_writes_its_results_again(tmp_path: Path) -> None:
     learn(tmp_path, job(joint=LORA))
-    place = tmp_path / "adapter" / "adapter_model.safetensors"
-    before = read_tensors(place)
-    place.unlink()
+    adapter = tmp_path / "adapter" / "adapter_model.safetensors"
+    before = read_tensors(adapter)
+    adapter.unlink()
     learn(tmp_path, job(joint=LORA), resume_from_checkpoint="true")
-    assert not moved(before, read_tensors(place))
+    assert not moved(before, read_tensors(adapter))
 
 
 def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
     joint = JointTraining(base="lora", rank=4, dropout=0.0)
-    _, whole = learn(tmp_path / "a", job(joint=joint), per_device_train_batch_size=4)
+    _, at_once = learn(tmp_path / "a", job(joint=joint), per_device_train_batch_size=4)
     sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     _, parts = learn(tmp_path / "b", job(joint=joint), **sizes)
-    assert parts.losses == pytest.approx(whole.losses, rel=1e-3)
+    assert parts.losses == pytest.approx(at_once.losses, rel=1e-3)
 
 
 def test_activations_computed_twice_change_nothing(tmp_path: Path) -> None:
-    _, kept = learn(tmp_path / "a", job(joint=LORA), max_steps=2)
+    _, once = learn(tmp_path / "a", job(joint=LORA), max_steps=2)
     again = {"activation_checkpointing": True}
     _, twice = learn(tmp_path / "b", job(joint=LORA), max_steps=2, **again)
-    assert twice.losses == pytest.approx(kept.losses, rel=1e-4)
+    assert twice.losses == pytest.approx(once.losses, rel=1e-4)
     learn(tmp_path / "c", job(), max_steps=1, **again)
 
 
@@ -331,8 +331,8 @@ def test_a_whole_base_is_computed_and_written_in_16_bit_and_learns_in_32(tmp_pat
     done, log = learn(tmp_path, job(joint=WHOLE, loading=loading, target_labels=True), bf16=True)
     saved = read_tensors(tmp_path / "base" / "model.safetensors")
     assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}
-    kept = read_tensors(tmp_path / "checkpoint-6" / "model.safetensors")
-    assert {weight.dtype for weight in kept.values()} == {torch.float32}
+    checkpoint = read_tensors(tmp_path / "checkpoint-6" / "model.safetensors")
+    assert {weight.dtype for weight in checkpoint.values()} == {torch.float32}
     before = load_model(str(folder.llama()), FLOAT32).target.model.state_dict()
     assert not torch.equal(before["lm_head.weight"].bfloat16(), saved["lm_head.weight"])
     assert all(math.isfinite(loss) for loss in log.losses.values())
@@ -356,34 +356,34 @@ def dense(model: Any) -> None:
     for name, layer in list(model.named_modules()):
         if isinstance(layer, Linear4bit):
             one_each = torch.eye(layer.in_features, dtype=torch.bfloat16)
-            made = torch.nn.Linear(layer.in_features, layer.out_features, bias=False)
-            made.weight = torch.nn.Parameter(layer(one_each).T.detach().clone(), False)
+            linear = torch.nn.Linear(layer.in_features, layer.out_features, bias=False)
+            linear.weight = torch.nn.Parameter(layer(one_each).T.detach().clone(), False)
             parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, made)
+            setattr(model.get_submodule(parent), last, linear)
 
 
 def test_gradients_on_a_4_bit_base_are_those_of_its_weights() -> None:
     pytest.importorskip("bitsandbytes")
     loading = ModelOptions(dtype="bfloat16", quantisation="4bit", device="cpu")
-    asked = job(joint=JointTraining(base="lora", rank=4, dropout=0.0), loading=loading)
-    loaded = asked.load()
-    target, made = loaded.target, asked.learner(loaded)
+    training_job = job(joint=JointTraining(base="lora", rank=4, dropout=0.0), loading=loading)
+    loaded = training_job.load()
+    target, learner = loaded.target, training_job.learner(loaded)
     torch.manual_seed(1)
-    found = []
+    gradients = []
     adapters = [(n, w) for n, w in target.model.named_parameters() if "lora_" in n]
     for name, weight in adapters:
         if "lora_B" in name:
             weight.data.copy_(0.02 * torch.randn_like(weight))
     with torch.no_grad():
-        made.eval()(**batch())  # at which bitsandbytes would pack the weights
+        learner.eval()(**batch())  # at which bitsandbytes would pack the weights
     for change in (lambda model: None, dense):
         change(target.model)
-        made.train()
-        made.zero_grad()
-        made(**batch())[0].backward()
-        found.append([weight.grad.flatten().clone() for _, weight in adapters])
+        learner.train()
+        learner.zero_grad()
+        learner(**batch())[0].backward()
+        gradients.append([weight.grad.flatten().clone() for _, weight in adapters])
     assert len(adapters) == 2 * (2 * 7 + 1)
-    for (name, _), one, other in zip(adapters, *found, strict=True):
+    for (name, _), one, other in zip(adapters, *gradients, strict=True):
         assert float(torch.cosine_similarity(one, other, dim=0)) > 0.99, name
 
 
@@ -430,28 +430,30 @@ PUBLISHED = {
 }
 
 
-def asked(tmp_path: Path, *more: object, **changes: object) -> JointTraining:
-    """Return how a base is trained by a config file and what was typed."""
+def parsed_joint(tmp_path: Path, *more: object, **changes: object) -> JointTraining:
+    """Return the joint training that a config file and typed settings describe."""
     from nfox.cli.train.arguments import parse
 
     config = tmp_path / "config.yaml"
     config.write_text("\n".join(f"{k}: {json.dumps(v)}" for k, v in (PUBLISHED | changes).items()))
     needed = ["--model_name_or_path", "x", "--data_path", "y", "--output_dir", str(tmp_path)]
-    found, *_ = parse(METHOD, [str(config), *needed, *map(str, more)], "")
-    return found.joint
+    training_job, *_ = parse(METHOD, [str(config), *needed, *map(str, more)], "")
+    return training_job.joint
 
 
 def test_published_keys_are_read(tmp_path: Path) -> None:
-    second = asked(tmp_path)
+    second = parsed_joint(tmp_path)
     assert second == JointTraining("lora", False, 0.2, "constant", 4.0, 4, 16, 0.05)
-    first = asked(tmp_path, f"--{METHOD}_only_heads", True)
+    first = parsed_joint(tmp_path, f"--{METHOD}_only_heads", True)
     assert (first.base, first.effective_lr_multiplier) == ("frozen", 4.0)
-    itself = asked(tmp_path, **{f"{METHOD}_self_distillation": True, f"{METHOD}_scheduler": None})
+    itself = parsed_joint(
+        tmp_path, **{f"{METHOD}_self_distillation": True, f"{METHOD}_scheduler": None}
+    )
     assert (itself.self_distillation, itself.effective_schedule) == (True, "sine")
-    whole = asked(tmp_path, "--full_weights", True, adapter=None, load_in_4bit=False)
+    whole = parsed_joint(tmp_path, "--full_weights", True, adapter=None, load_in_4bit=False)
     assert whole.base == "whole"
-    assert asked(tmp_path, adapter=None).base == "frozen"
-    assert asked(tmp_path, f"--{METHOD}_only_heads", False, adapter=None).base == "lora"
+    assert parsed_joint(tmp_path, adapter=None).base == "frozen"
+    assert parsed_joint(tmp_path, f"--{METHOD}_only_heads", False, adapter=None).base == "lora"
 
 
 def test_the_decay_has_its_published_name(tmp_path: Path) -> None:
@@ -460,8 +462,8 @@ def test_the_decay_has_its_published_name(tmp_path: Path) -> None:
     configs = {m: heads_class(m).heads_class.Config for m in METHODS}
     method = next(m for m in METHODS if "decay" in configs[m].model_fields)
     needed = ["--model_name_or_path", "x", "--data_path", "y", "--output_dir", str(tmp_path)]
-    found, *_ = parse(method, [*needed, f"--{method}_decay_coefficient", "0.7"], "")
-    assert found.config["decay"] == 0.7
+    training_job, *_ = parse(method, [*needed, f"--{method}_decay_coefficient", "0.7"], "")
+    assert training_job.config["decay"] == 0.7
 
 
 @pytest.mark.parametrize(
@@ -477,5 +479,5 @@ def test_the_decay_has_its_published_name(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_done_is_said(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        asked(tmp_path, **changes)
+        parsed_joint(tmp_path, **changes)
     assert text in f"{caught.value.message} {caught.value.hint}"

@@ -34,7 +34,7 @@ def conversation(*questions: str, system: str | None = None) -> list[Message]:
     return turns
 
 
-ASKED = ConversationDataset(
+DATASET = ConversationDataset(
     [conversation("the fox", "and the dog?"), conversation("quick", system="Be brief."),
      conversation("brown fox jumps")]
 )  # fmt: skip
@@ -46,9 +46,9 @@ class Echo(Answerer):
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def answer(self, asked: Sequence[Sequence[Message]]) -> Answers:
-        self.seen.append(len(asked))
-        last = [messages[-1].content for messages in asked]
+    def answer(self, conversations: Sequence[Sequence[Message]]) -> Answers:
+        self.seen.append(len(conversations))
+        last = [messages[-1].content for messages in conversations]
         return ["no" if "refuse" in q else Message("assistant", q.upper()) for q in last]
 
 
@@ -67,12 +67,12 @@ def test_a_batch_gives_what_the_chat_gives(family: str, tmp_path: Path) -> None:
         settings=Settings(max_new_tokens=12),
     )
     done = self_distill(
-        ASKED, LocalAnswerer(chat.model, chat.template, 12), tmp_path / "own.jsonl", batch=3
+        DATASET, LocalAnswerer(chat.model, chat.template, 12), tmp_path / "own.jsonl", batch=3
     )
     assert done.counts["kept"] == 3
     for number, messages in lines(tmp_path / "own.jsonl").items():
         expected: list[Message] = []
-        for turn in ASKED.conversations[int(number)]:
+        for turn in DATASET.conversations[int(number)]:
             if turn.role == "assistant":
                 reply = chat.answer(expected)
                 turn = Message("assistant", reply.text.strip(), tuple(reply.ids))
@@ -81,7 +81,7 @@ def test_a_batch_gives_what_the_chat_gives(family: str, tmp_path: Path) -> None:
 
 
 def test_what_was_written_can_be_trained_on(tmp_path: Path) -> None:
-    self_distill(ASKED, Echo(), tmp_path / "own.jsonl")
+    self_distill(DATASET, Echo(), tmp_path / "own.jsonl")
     again = read_conversations(str(tmp_path / "own.jsonl"))
     assert len(again.conversations) == 3
     assert again.cut == again.malformed == 0
@@ -89,9 +89,9 @@ def test_what_was_written_can_be_trained_on(tmp_path: Path) -> None:
 
 def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
-    self_distill(ConversationDataset(ASKED.conversations[:2]), Echo(), out)
+    self_distill(ConversationDataset(DATASET.conversations[:2]), Echo(), out)
     before, echo = out.read_text(), Echo()
-    counts = self_distill(ASKED, echo, out).counts
+    counts = self_distill(DATASET, echo, out).counts
     assert (counts["kept"], counts["before"]) == (1, 2)
     assert echo.seen == [1]
     assert out.read_text().startswith(before)
@@ -101,16 +101,16 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_several_processes_share_the_work(tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
     for rank in range(2):
-        self_distill(ASKED, Echo(), out, share=WorkShare(rank, 2))
+        self_distill(DATASET, Echo(), out, share=WorkShare(rank, 2))
     assert sorted(lines(out)) == ["0", "1", "2"]
     assert len(out.read_text().splitlines()) == 3
 
 
 def test_what_fails_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
-    asked = ConversationDataset(
+    dataset = ConversationDataset(
         [conversation("refuse"), conversation("fine", "refuse", "never asked"), conversation("ok")]
     )
-    counts = self_distill(asked, Echo(), tmp_path / "own.jsonl", batch=2).counts
+    counts = self_distill(dataset, Echo(), tmp_path / "own.jsonl", batch=2).counts
     assert (counts["kept"], counts["cut"], counts["failed"]) == (1, 1, 1)
     assert lines(tmp_path / "own.jsonl")["1"] == [
         {"role": "user", "content": "fine"},
@@ -120,8 +120,10 @@ def test_what_fails_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_cut(tmp_path: Path) -> None:
     chat = load(str(folder.llama(context=64)), method="none")
-    asked = ConversationDataset([conversation("fox", "dog " * 60), conversation("fox " * 60)])
-    done = self_distill(asked, LocalAnswerer(chat.model, chat.template, 12), tmp_path / "own.jsonl")
+    dataset = ConversationDataset([conversation("fox", "dog " * 60), conversation("fox " * 60)])
+    done = self_distill(
+        dataset, LocalAnswerer(chat.model, chat.template, 12), tmp_path / "own.jsonl"
+    )
     assert (done.counts["cut"], done.counts["failed"]) == (1, 1)
     assert "64 is the context" in done.last_error
 
@@ -140,10 +142,10 @@ def test_what_the_template_refuses_costs_that_conversation_only(tmp_path: Path) 
 
     chat, out = load(str(folder.llama()), method="none"), tmp_path / "own.jsonl"
     template = Template("strict", "here", render).with_end(chat.model.tokenizer)
-    asked = ConversationDataset(
+    dataset = ConversationDataset(
         [conversation("bad fox"), conversation("fox"), conversation("a", "bad")]
     )
-    done = self_distill(asked, LocalAnswerer(chat.model, template, 4), out)
+    done = self_distill(dataset, LocalAnswerer(chat.model, template, 4), out)
     assert (done.counts["kept"], done.counts["cut"], done.counts["failed"]) == (1, 1, 1)
     assert "no bad words" in done.last_error
     assert sorted(lines(out)) == ["1", "2"]
@@ -153,17 +155,17 @@ def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     out = tmp_path / "diary.txt"
     out.write_text("dear diary\n")
     with pytest.raises(UsageError, match="line 1"):
-        self_distill(ASKED, Echo(), out)
+        self_distill(DATASET, Echo(), out)
     assert out.read_text() == "dear diary\n"
 
 
 def test_a_line_that_was_not_finished_is_written_anew(tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
-    self_distill(ASKED, Echo(), out)
-    whole = lines(out)
+    self_distill(DATASET, Echo(), out)
+    complete = lines(out)
     out.write_text(out.read_text()[:-20])
-    assert self_distill(ASKED, Echo(), out).counts["kept"] == 1
-    assert lines(out) == whole
+    assert self_distill(DATASET, Echo(), out).counts["kept"] == 1
+    assert lines(out) == complete
 
 
 def test_a_file_without_a_line_break_is_not_emptied(tmp_path: Path) -> None:
@@ -192,20 +194,20 @@ def server() -> Iterator[str]:
 
         def log_message(self, *args: object) -> None: ...
 
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{made.server_port}/v1/chat/completions"
-    made.shutdown()
-    made.server_close()
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http_server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http_server.server_port}/v1/chat/completions"
+    http_server.shutdown()
+    http_server.server_close()
 
 
 def test_a_server_can_answer_too(tmp_path: Path, server: str) -> None:
-    asked = parse_records(
+    dataset = parse_records(
         {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "x"}]}
         for text in ("fine", "refuse", "odd", "good")
     )
-    made = ApiAnswerer(server, "m", 9, concurrency=3, wait=0)
-    counts = self_distill(asked, made, tmp_path / "own.jsonl", batch=4).counts
+    answerer = ApiAnswerer(server, "m", 9, concurrency=3, wait=0)
+    counts = self_distill(dataset, answerer, tmp_path / "own.jsonl", batch=4).counts
     assert (counts["kept"], counts["failed"]) == (2, 2)
 
 
@@ -216,10 +218,10 @@ def test_a_busy_server_is_asked_again(server: str) -> None:
 
 
 def test_what_a_server_says_against_a_question_is_the_reason(server: str) -> None:
-    said = ApiAnswerer(server, "m", 9, wait=0).answer(
+    answers = ApiAnswerer(server, "m", 9, wait=0).answer(
         [conversation(q)[:1] for q in ("refuse", "long")]
     )
-    assert [str(reason)[:8] for reason in said] == ["HTTP 500", "HTTP 400"]
+    assert [str(reason)[:8] for reason in answers] == ["HTTP 500", "HTTP 400"]
 
 
 def test_a_server_that_wants_another_key_ends_it(server: str) -> None:
@@ -236,17 +238,17 @@ def test_what_is_no_address_is_one_line(url: str) -> None:
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     """Another process goes on behind them."""
     out = tmp_path / "own.jsonl"
-    self_distill(ConversationDataset(ASKED.conversations[:1]), Echo(), out)
+    self_distill(ConversationDataset(DATASET.conversations[:1]), Echo(), out)
     before = out.read_bytes()
     with room(len(before) + 9), pytest.raises(OSError, match="too large"):
-        self_distill(ASKED, Echo(), out)
+        self_distill(DATASET, Echo(), out)
     assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize("torn", ['{"id": "1", "mess', '{"id": "' + "x" * (1 << 18), ""])
 def test_lines_stay_whole_behind_one_that_a_killed_process_left(torn: str, tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
-    self_distill(ConversationDataset(ASKED.conversations[:1]), Echo(), out)
+    self_distill(ConversationDataset(DATASET.conversations[:1]), Echo(), out)
     before = out.read_text()
     for start in (before, ""):
         out.write_text(start + torn)
@@ -257,4 +259,4 @@ def test_lines_stay_whole_behind_one_that_a_killed_process_left(torn: str, tmp_p
 
 def test_nobody_at_the_address_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(NfoxError, match="nobody answers"):
-        self_distill(ASKED, ApiAnswerer("http://127.0.0.1:9/v1", "m"), tmp_path / "own.jsonl")
+        self_distill(DATASET, ApiAnswerer("http://127.0.0.1:9/v1", "m"), tmp_path / "own.jsonl")

@@ -22,7 +22,7 @@ from nfox.files.hub import HubOptions
 from nfox.heads.base import IGNORE, TextBatch, measure_accuracy
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
-from nfox.train import run as job_module
+from nfox.train import run as run_module
 from nfox.train.checkpoints import checkpoints, resume_point, training_disk_full
 from nfox.train.data.rows import collate
 from nfox.train.dry_run import dry_run
@@ -50,7 +50,7 @@ def test_padded_batches_have_the_states_that_the_cache_has(family: str) -> None:
         torch.testing.assert_close(row[: len(text)], past.hidden, rtol=1e-4, atol=1e-5)
 
 
-def test_the_targets_own_labels_are_what_it_says_there() -> None:
+def test_target_labels_are_the_targets_greedy_tokens() -> None:
     target = tiny.target()
     tokens = [*tiny.PROMPT, *tiny.slow("llama", tiny.PROMPT, 12)]
     wrong = torch.tensor([[(token + 1) % tiny.VOCABULARY for token in tokens]])
@@ -64,19 +64,23 @@ def test_the_targets_own_labels_are_what_it_says_there() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("own", [False, True])
-def test_trained_heads_are_used_from_their_folder(method: str, own: bool, tmp_path: Path) -> None:
-    done, log = learn(tmp_path, job(method, target_labels=own), max_steps=40, save_steps=40)
+@pytest.mark.parametrize("target_labels", [False, True])
+def test_trained_heads_are_used_from_their_folder(
+    method: str, target_labels: bool, tmp_path: Path
+) -> None:
+    result, log = learn(
+        tmp_path, job(method, target_labels=target_labels), max_steps=40, save_steps=40
+    )
     losses = list(log.losses.values())
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
-    made = drafters.method(method)
-    assert issubclass(made, HeadsDrafter)
+    drafter = drafters.method(method)
+    assert issubclass(drafter, HeadsDrafter)
     target = load_model(str(folder.llama()), FLOAT32).target
-    heads, about = made.load_heads(LoadedModel("x", target), str(tmp_path), HubOptions())
-    assert done.metrics is not None
-    assert about.accuracy == [[round(x, 4) for x in row] for row in done.metrics.accuracy]
-    assert about.training["steps"] == 40
-    assert about.training["tokens"] > 40
+    heads, info = drafter.load_heads(LoadedModel("x", target), str(tmp_path), HubOptions())
+    assert result.metrics is not None
+    assert info.accuracy == [[round(x, 4) for x in row] for row in result.metrics.accuracy]
+    assert info.training["steps"] == 40
+    assert info.training["tokens"] > 40
     assert heads.config.num_heads == 2
 
 
@@ -87,11 +91,11 @@ def test_what_the_loss_reports_is_logged(tmp_path: Path) -> None:
 
 
 def test_going_on_from_a_checkpoint_changes_nothing(tmp_path: Path) -> None:
-    _, whole = learn(tmp_path / "a")
+    _, uninterrupted = learn(tmp_path / "a")
     at_three = str(tmp_path / "a" / "checkpoint-3")
     _, later = learn(tmp_path / "b", resume_from_checkpoint=at_three)
     assert list(later.losses) == [4, 5, 6]
-    assert later.losses == {step: whole.losses[step] for step in (4, 5, 6)}
+    assert later.losses == {step: uninterrupted.losses[step] for step in (4, 5, 6)}
     for name, weight in weights(tmp_path / "a").items():
         assert torch.equal(weights(tmp_path / "b")[name], weight)
 
@@ -120,22 +124,22 @@ def test_a_checkpoint_holds_the_heads_and_not_the_target(tmp_path: Path) -> None
 
 def test_evaluating_changes_nothing(tmp_path: Path) -> None:
     _, plain = learn(tmp_path / "a")
-    seen = job(eval_data=str(data()))
-    _, watched = learn(tmp_path / "b", seen, eval_strategy="steps", eval_steps=2)
+    evaluated = job(eval_data=str(data()))
+    _, watched = learn(tmp_path / "b", evaluated, eval_strategy="steps", eval_steps=2)
     assert watched.losses == plain.losses
-    found = [entry for entry in watched.all if "eval_loss" in entry]
-    assert len(found) == 3
-    assert all(entry["eval_tau"] >= 1 for entry in found)
+    evaluations = [entry for entry in watched.all if "eval_loss" in entry]
+    assert len(evaluations) == 3
+    assert all(entry["eval_tau"] >= 1 for entry in evaluations)
 
 
 def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
-    _, whole = learn(tmp_path / "a", per_device_train_batch_size=4)
+    _, at_once = learn(tmp_path / "a", per_device_train_batch_size=4)
     sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     _, parts = learn(tmp_path / "b", **sizes)
-    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+    assert parts.losses == pytest.approx(at_once.losses, rel=1e-4)
 
 
-def in_two(out: Path, method: str = METHOD, **more: Any) -> list[str]:
+def in_two(out: Path, method: str = METHOD, **changes: Any) -> list[str]:
     """What is typed for a training of three steps in two processes."""
     settings: dict[str, Any] = {
         "model_name_or_path": folder.llama(),
@@ -151,7 +155,7 @@ def in_two(out: Path, method: str = METHOD, **more: Any) -> list[str]:
         "logging_steps": 1,
         "bf16": False,
         "use_cpu": True,
-        **more,
+        **changes,
     }
     return [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
 
@@ -159,23 +163,23 @@ def in_two(out: Path, method: str = METHOD, **more: Any) -> list[str]:
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     two_processes.train(METHOD, *in_two(tmp_path / "two"))
     two = two_processes.losses(tmp_path / "two" / "checkpoint-3")
-    seen = job(eval_data=str(data()))
-    one, log = learn(tmp_path / "one", seen, per_device_train_batch_size=4, max_steps=3)
+    evaluated = job(eval_data=str(data()))
+    result, log = learn(tmp_path / "one", evaluated, per_device_train_batch_size=4, max_steps=3)
     assert two == pytest.approx(log.losses, rel=1e-4)
-    said = json.loads((tmp_path / "two" / "drafter.json").read_text())
-    assert one.metrics is not None
-    for ours, theirs in zip(one.metrics.accuracy, said["accuracy"], strict=True):
+    info = json.loads((tmp_path / "two" / "drafter.json").read_text())
+    assert result.metrics is not None
+    for ours, theirs in zip(result.metrics.accuracy, info["accuracy"], strict=True):
         assert theirs == pytest.approx(ours, abs=0.02)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_weights_spread_over_two_processes_learn_the_same_and_go_on(
+def test_weights_sharded_over_two_processes_learn_the_same_and_go_on(
     method: str, tmp_path: Path
 ) -> None:
     """FSDP: what is measured, written and resumed is whole."""
-    asked = ["--fsdp", "full_shard"]
+    fsdp = ["--fsdp", "full_shard"]
     typed = in_two(tmp_path / "sharded", method, save_steps=2)
-    two_processes.train(method, *typed, *asked, sharded=True)
+    two_processes.train(method, *typed, *fsdp, sharded=True)
     last = tmp_path / "sharded" / "checkpoint-3"
     sharded = two_processes.losses(last)
     _, log = learn(tmp_path / "one", job(method), per_device_train_batch_size=4, max_steps=3)
@@ -183,7 +187,7 @@ def test_weights_spread_over_two_processes_learn_the_same_and_go_on(
     for name, weight in weights(tmp_path / "sharded").items():
         torch.testing.assert_close(weight, weights(tmp_path / "one")[name], rtol=0, atol=2e-2)
     shutil.rmtree(last)
-    two_processes.train(method, *typed, *asked, "--resume_from_checkpoint", "true", sharded=True)
+    two_processes.train(method, *typed, *fsdp, "--resume_from_checkpoint", "true", sharded=True)
     assert two_processes.losses(last) == sharded
 
 
@@ -197,14 +201,14 @@ def test_batches_with_nothing_to_learn_leave_the_heads_alone(tmp_path: Path) -> 
 
 
 def test_stopping_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
-    _, whole = learn(tmp_path / "a")
-    asked = iter([False, True, True])
-    done = train(job(), arguments(tmp_path / "b"), stop=lambda: next(asked))
-    assert done.stopped
-    assert done.folder == tmp_path / "b" / "checkpoint-2"
+    _, uninterrupted = learn(tmp_path / "a")
+    answers = iter([False, True, True])
+    result = train(job(), arguments(tmp_path / "b"), stop=lambda: next(answers))
+    assert result.stopped
+    assert result.folder == tmp_path / "b" / "checkpoint-2"
     assert not (tmp_path / "b" / "heads.safetensors").exists()
     _, later = learn(tmp_path / "b", resume_from_checkpoint="true")
-    assert later.losses == {step: whole.losses[step] for step in (3, 4, 5, 6)}
+    assert later.losses == {step: uninterrupted.losses[step] for step in (3, 4, 5, 6)}
 
 
 def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
@@ -254,10 +258,10 @@ def test_measuring_says_what_is_proposed() -> None:
     text = [*tiny.PROMPT, *tiny.slow("llama", tiny.PROMPT, 12)]
     learner = HeadsLearner(tiny.make(METHOD).heads, target)  # type: ignore[attr-defined]
     rows: Any = [{"input_ids": text, "labels": text}]
-    found = learner.measure(rows, width=tiny.VOCABULARY)
-    assert all(len(row) == tiny.VOCABULARY for row in found.accuracy)
-    assert found.label_count == len(text)
-    assert found.tau() >= found.tau(2) >= 1
+    accuracy = learner.measure(rows, width=tiny.VOCABULARY)
+    assert all(len(row) == tiny.VOCABULARY for row in accuracy.accuracy)
+    assert accuracy.label_count == len(text)
+    assert accuracy.tau() >= accuracy.tau(2) >= 1
 
 
 @pytest.mark.parametrize("kind", ["t5", "mamba"])
@@ -285,32 +289,39 @@ def test_sizes_that_nothing_has_are_refused_before_the_base_is_loaded(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("own", [False, True])
-def test_guesses_are_compared_with_the_data_whatever_is_learned(method: str, own: bool) -> None:
+@pytest.mark.parametrize("target_labels", [False, True])
+def test_guesses_are_compared_with_the_data_whatever_is_learned(
+    method: str, target_labels: bool
+) -> None:
     target = tiny.target()
     heads: Any = tiny.make(method).heads  # type: ignore[attr-defined]
     ids = torch.tensor([[7 * i % 61 for i in range(20)]])
-    learner = HeadsLearner(heads, target, target_labels=own)
+    learner = HeadsLearner(heads, target, target_labels=target_labels)
     _, data = HeadsLearner(heads, target)(ids, torch.ones_like(ids), ids)
     _, numbers = learner(ids, torch.ones_like(ids), ids)
-    said = {name for name in data if "_top" in name and "_base" not in name}
-    assert said
-    assert {name: numbers[name] for name in said} == {name: data[name] for name in said}
-    assert "head1_base_top1" in numbers or not own
-    if own and "head1_top5" in numbers:  # its numbers are of the very guesses that are proposed
+    names = {name for name in data if "_top" in name and "_base" not in name}
+    assert names
+    assert {name: numbers[name] for name in names} == {name: data[name] for name in names}
+    assert "head1_base_top1" in numbers or not target_labels
+    if (
+        target_labels and "head1_top5" in numbers
+    ):  # its numbers are of the very guesses that are proposed
         right = measure_accuracy(
             heads, target, [learner.with_target_labels(learner.read(ids, ids))], 5
         )
         for depth, row in enumerate(right, 1):
             for rank in range(1, 6):
-                found = numbers[f"head{depth}_base_top{rank}"]
-                assert found == pytest.approx(sum(row[:rank]), abs=2e-3)
+                logged = numbers[f"head{depth}_base_top{rank}"]
+                assert logged == pytest.approx(sum(row[:rank]), abs=2e-3)
 
 
-def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
-    made = {"config": {"num_heads": 2}, "joint": JointTraining(base="lora", rank=4)}  # with dropout
-    asked = job(**made)
-    learner = asked.learner(asked.load())
+def test_a_dry_run_leaves_no_trace(tmp_path: Path) -> None:
+    fields = {
+        "config": {"num_heads": 2},
+        "joint": JointTraining(base="lora", rank=4),
+    }  # with dropout
+    training_job = job(**fields)
+    learner = training_job.learner(training_job.load())
     learner.eval()
     rows: Any = [{"input_ids": [*range(20, 40)], "labels": [*range(20, 40)]}] * 3
     before = {name: weight.clone() for name, weight in learner.state_dict().items()}
@@ -327,20 +338,20 @@ def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("going_on", [False, True])
-def test_the_time_is_told_before_the_first_step_and_changes_nothing(
+def test_the_time_is_logged_before_the_first_step_and_changes_nothing(
     going_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, whole = learn(tmp_path / "a")
+    _, uninterrupted = learn(tmp_path / "a")
     point = str(tmp_path / "a" / "checkpoint-3") if going_on else None
-    told: list[str] = []
-    asked = arguments(tmp_path / "b", resume_from_checkpoint=point)
-    train(job(), asked, log=told.append, stop=lambda: bool(told.append("step")))
-    tried = next(at for at, line in enumerate(told) if "one batch was tried" in line)
-    assert tried < told.index("step")
-    assert f"for {3 if going_on else 6} steps" in told[tried]
-    monkeypatch.setattr(job_module, "dry_run", lambda *_: (0.0, 0))
+    lines: list[str] = []
+    settings = arguments(tmp_path / "b", resume_from_checkpoint=point)
+    train(job(), settings, log=lines.append, stop=lambda: bool(lines.append("step")))
+    position = next(index for index, line in enumerate(lines) if "one batch was tried" in line)
+    assert position < lines.index("step")
+    assert f"for {3 if going_on else 6} steps" in lines[position]
+    monkeypatch.setattr(run_module, "dry_run", lambda *_: (0.0, 0))
     _, plain = learn(tmp_path / "c", resume_from_checkpoint=point)
-    assert plain.losses == {n: loss for n, loss in whole.losses.items() if n > 3 * going_on}
+    assert plain.losses == {n: loss for n, loss in uninterrupted.losses.items() if n > 3 * going_on}
 
 
 def test_heads_beside_their_base_are_found_there(tmp_path: Path) -> None:
