@@ -68,7 +68,7 @@ def distill(model: ModelArguments, arguments: DistillArguments) -> None:
     from nfox.train.data.self_distillation import self_distill
 
     dataset = read_conversations(data, replies=False)
-    digest = provenance.digest(dataset.conversations)
+    digest = provenance.questions_digest(dataset.conversations)
     inputs = _answer_inputs(model, arguments, digest)
     limited = replace(dataset, conversations=dataset.conversations[: arguments.limit])
     provenance.check(out, inputs, data)  # before a model is loaded

@@ -178,15 +178,15 @@ def _trajectory_inputs(
     model: ModelArguments, arguments: TrajectoryArguments, conversations: list[list[Message]]
 ) -> dict[str, Any]:
     """Return all that the trajectories depend on, which must be the same to resume a file."""
-    from nfox.files.provenance import digest
+    from nfox.files.provenance import questions_digest
 
     # The digest leaves replies out; where they are labels, they are what is written.
     labels = [
         [replace(message, role="label") for message in messages] for messages in conversations
     ]
     return {
-        "questions": digest(conversations),
-        "labels": digest(labels) if arguments.use_labels else None,
+        "questions": questions_digest(conversations),
+        "labels": questions_digest(labels) if arguments.use_labels else None,
         "max_prompt_chars": arguments.max_prompt_chars,
         "n": arguments.n,
         "max_new_seq_len": arguments.max_new_seq_len,

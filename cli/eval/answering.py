@@ -72,14 +72,14 @@ class Answering:
         from nfox.batch import remaining
         from nfox.files import provenance
         from nfox.files.atomic import reporting_full_disk
-        from nfox.files.jsonl import WorkShare, append, finished_ids
+        from nfox.files.jsonl import WorkShare, append_lines, finished_ids
         from nfox.text.messages import Message
 
         questions = [
             [Message("user", "".join([*(m.content for m in prompt.opening), *prompt.questions]))]
             for prompt in prompts
         ]
-        facts = self.facts(questions=provenance.digest(questions), **more)
+        facts = self.facts(questions=provenance.questions_digest(questions), **more)
         provenance.check(out, facts, data)
         if todo := remaining(prompts[:limit], finished_ids(out)):
             with reporting_full_disk(
@@ -87,7 +87,7 @@ class Answering:
             ):
                 run = {"command": command_line(), "data": data}
                 provenance.begin(out, run | facts, WorkShare())
-                self._ask(todo, partial(append, out))
+                self._ask(todo, partial(append_lines, out))
         lines = {line["id"]: line for line in self._judged_anew(out)}
         return [lines[prompt.id] for prompt in prompts[:limit]]
 

@@ -186,9 +186,9 @@ def _tasks(data: str, kind: str, expected: set[str]) -> list[Mapping[str, Any]]:
     Raises:
         UsageError: if a record is of another kind, or if there is none.
     """
-    from nfox.files.records import records
+    from nfox.files.records import read_records
 
-    tasks = list(records(data))
+    tasks = list(read_records(data))
     layout = f"expected {{{', '.join(sorted(expected))}}}"
     for place, task in enumerate(tasks, 1):
         if not isinstance(task, Mapping) or not expected <= task.keys():

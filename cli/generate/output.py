@@ -15,7 +15,7 @@ from nfox.batch import Answered, put_in_order
 from nfox.errors import NfoxError
 from nfox.files import provenance
 from nfox.files.atomic import reporting_full_disk
-from nfox.files.jsonl import append
+from nfox.files.jsonl import append_lines
 
 from ..display.progress import progress_bar
 from ..engine_arguments import EngineArguments
@@ -58,7 +58,7 @@ def add_answers(
     Returns:
         How many of all prompts were refused; 0 in all processes but the first.
     """
-    if provenance.beside(out).is_file():
+    if provenance.provenance_file(out).is_file():
         provenance.check(out, options, "the prompts")
     answered = Answered(out, prompts)
     before = len(prompts) - len(answered.missing)
@@ -119,7 +119,7 @@ def _answer_missing(
             _count_new(answered, on_done)
             return prompt_id in answered.missing
 
-        append(out, line, is_missing)
+        append_lines(out, line, is_missing)
 
     missing = (prompt for prompt in todo if prompt.id in answered.missing)
     answer_all(engine, missing, add_line, on_done=partial(_count_new, answered, on_done))

@@ -1,1 +1,1 @@
-"""Files: of the hub, of JSON lines, whole or not at all, with their provenance."""
+"""Reading and writing files: of the hub, of JSON lines, complete or not there, with provenance."""

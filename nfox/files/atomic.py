@@ -32,14 +32,16 @@ UNREADABLE = (
     AttributeError,
     EOFError,
 )
-"""What torch and safetensors raise over a file that is not whole, or not theirs."""
+"""What torch and safetensors raise over a file that was cut, or has another format."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, or a PyTorch one without unpickling code.
+    """Return the tensors of a safetensors file, or of a PyTorch file, by their names.
+
+    No code that a PyTorch file holds is run.
 
     Raises:
-        ModelError: if it is truncated or something else.
+        ModelError: if the file cannot be read, was cut, or has another format.
     """
     try:
         if path.suffix == ".safetensors":
@@ -49,34 +51,39 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except UNREADABLE as error:
         # What the libraries say is for programmers, and several lines long.
-        why = f"{path.stat().st_size:,} bytes" if path.exists() else "no such file"
-        why = str(error.strerror) if isinstance(error, PermissionError) else why
+        reason = f"{path.stat().st_size:,} bytes" if path.exists() else "no such file"
+        reason = str(error.strerror) if isinstance(error, PermissionError) else reason
         raise ModelError(
-            f"{path}: not a whole checkpoint of weights ({why})", "copy it again"
+            f"{path}: not a whole checkpoint of weights ({reason})", "copy it again"
         ) from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file; it is complete before it has its name."""
-    with _complete(path) as part:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part)
+    """Write tensors by their names to a safetensors file, which is complete or not there."""
+    with _complete_file(path) as part:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part
+        )
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file; it is complete before it has its name."""
-    with _complete(path) as part:
+    """Write a text file in UTF-8, which is complete or not there."""
+    with _complete_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def copy(source: Path, path: Path) -> None:
-    """Copy a file; it is complete before it has its name."""
-    with _complete(path) as part:
+    """Copy a file; the copy is complete or not there."""
+    with _complete_file(path) as part:
         shutil.copyfile(source, part)
 
 
 @contextmanager
-def _complete(path: Path) -> Iterator[Path]:
-    """Give another name to write to; what was not written whole, on a full disk, goes."""
+def _complete_file(path: Path) -> Iterator[Path]:
+    """Yield another path to write to, which becomes `path` once all is written.
+
+    Where writing fails, as on a full disk, the part that was written is removed.
+    """
     part = path.with_name(f"{path.name}.part")
     try:
         yield part
@@ -86,38 +93,38 @@ def _complete(path: Path) -> Iterator[Path]:
 
 
 class DiskFullError(NfoxError):
-    """A file could not be written because the disk, or what a person may have of it, is full."""
+    """A file could not be written: the disk is full, or the person's quota of it is used up."""
 
 
 @contextmanager
-def reporting_full_disk(path: Path, kept: str, hint: str) -> Iterator[None]:
+def reporting_full_disk(path: Path, preserved: str, hint: str) -> Iterator[None]:
     """Turn what libraries raise on a full disk into one line.
 
     Args:
-        path: the file or folder that is written to.
-        kept: what is not lost.
-        hint: what the person can do.
+        path: the file or folder that is written to within this context.
+        preserved: a clause that says what is not lost.
+        hint: a sentence that says what the person can do.
 
     Raises:
-        DiskFullError: instead of what they raise; other errors go on as they are.
+        DiskFullError: in place of the libraries' errors for a full disk; other errors pass.
     """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        if getattr(error, "errno", None) not in _FULL and not any(
-            phrase in str(error) for phrase in _FULL_PHRASES
+        if getattr(error, "errno", None) not in _DISK_FULL_CODES and not any(
+            phrase in str(error) for phrase in _DISK_FULL_PHRASES
         ):
             raise
-        raise DiskFullError(f"{path}: the disk is full; {kept}", hint) from error
+        raise DiskFullError(f"{path}: the disk is full; {preserved}", hint) from error
 
 
-_FULL = {  # of the disk, of what a person may have of it, of what a file may be
+_DISK_FULL_CODES = {  # no space, a quota that is used up, a file that is too large
     code
     for name in ("ENOSPC", "EDQUOT", "EFBIG")
     if (code := getattr(errno, name, None)) is not None
 }
-_FULL_PHRASES = (
-    *map(os.strerror, sorted(_FULL)),
+_DISK_FULL_PHRASES = (
+    *map(os.strerror, sorted(_DISK_FULL_CODES)),
     "unexpected pos",  # torch.save, which does not say why it could write no more
     "PytorchStreamWriter failed writing",
 )

@@ -25,10 +25,8 @@ class HubOptions:
     offline: bool = False
 
 
-_MODEL = "model.safetensors"
-
-
-_BESIDE = (
+_WEIGHTS = "model.safetensors"
+_OTHER_FILES = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.model",
@@ -45,7 +43,7 @@ def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
     Args:
         location: a folder or a hub id.
         name: the name of the file.
-        hub: how it is fetched.
+        hub: how files are fetched from the hub.
 
     Raises:
         ModelError: if the hub cannot be reached.
@@ -57,6 +55,7 @@ def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
 
 
 def _download(repository: str, name: str, hub: HubOptions) -> Path | None:
+    """Return the path of a file of a repository in the local cache; None if there is none."""
     import huggingface_hub
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -90,14 +89,19 @@ def _download(repository: str, name: str, hub: HubOptions) -> Path | None:
 
 
 def model_files(location: str, hub: HubOptions) -> dict[str, Path]:
-    """Return the paths of a language model's files by name: config, weights, and tokenizer if any.
+    """Return the paths of the files of a language model by their names: the config, the weights,
+    and those of the tokenizer that there are.
+
+    Args:
+        location: a folder or a hub id.
+        hub: how files are fetched from the hub.
 
     Raises:
-        ModelError: if a file of weights is missing.
+        ModelError: if a file of weights is missing, or the hub cannot be reached.
     """
-    index = file_of(location, f"{_MODEL}.index.json", hub)
-    shards = sorted(set(read_json(index)["weight_map"].values())) if index else [_MODEL]
-    names = ["config.json", *([f"{_MODEL}.index.json"] if index else []), *shards, *_BESIDE]
+    index = file_of(location, f"{_WEIGHTS}.index.json", hub)
+    shards = sorted(set(read_json(index)["weight_map"].values())) if index else [_WEIGHTS]
+    names = ["config.json", *([f"{_WEIGHTS}.index.json"] if index else []), *shards, *_OTHER_FILES]
     paths = {name: file_of(location, name, hub) for name in names}
     missing = next((name for name in shards if paths[name] is None), None)
     if missing:
@@ -106,10 +110,10 @@ def model_files(location: str, hub: HubOptions) -> dict[str, Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Return the JSON object that a file holds.
 
     Raises:
-        ModelError: if the file is not one.
+        ModelError: if the file cannot be read, or holds no JSON object.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -18,40 +18,41 @@ from nfox.errors import UsageError
 
 @dataclass(frozen=True)
 class WorkShare:
-    """Which part of the work is this process's: every `size`-th piece, from `rank` on.
+    """The share of the work that is this process's: every `size`-th item, from item `rank` on.
 
     Args:
-        rank: of this process.
-        size: how many there are.
+        rank: the number of this process, from 0.
+        size: the number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     def of(self, count: int) -> range:
-        """Return the numbers of this process's pieces, of so many in all."""
+        """Return the indices of this process's items, of `count` items in all."""
         return range(self.rank, count, self.size)
 
 
 def locked(out: Path) -> FileLock:
-    """Return what keeps other processes from a file and its provenance meanwhile."""
+    """Return a lock that keeps other processes from a file and from its provenance."""
     return FileLock(f"{out}.lock")
 
 
-def append(out: Path, lines: str, wanted: Callable[[], bool] = lambda: True) -> None:
-    """Add lines, all of them or nothing; several processes may do so at once.
+def append_lines(out: Path, lines: str, wanted: Callable[[], bool] = lambda: True) -> None:
+    """Add lines to a file, all of them or none; several processes may do so at once.
 
-    A part of a line at the end of the file, left by a process that was killed, goes.
+    A part of a line at the end of the file, left by a process that was killed, is cut off.
 
     Args:
         out: the file.
-        lines: each with its end.
-        wanted: asked when nobody else can add any: whether they are still to be added.
+        lines: the lines, each with its newline.
+        wanted: returns whether the lines are still to be added; it is called while no other
+            process can add any.
     """
     with locked(out):
         if not wanted():
             return
-        size = _whole(out) if out.exists() else 0
+        size = _cut_partial_line(out) if out.exists() else 0
         try:
             with out.open("a", encoding="utf-8") as file:
                 file.write(lines)
@@ -61,40 +62,41 @@ def append(out: Path, lines: str, wanted: Callable[[], bool] = lambda: True) -> 
             raise
 
 
-def _whole(out: Path) -> int:
-    """Cut off what stands behind the last end of a line; return how many bytes are left."""
+def _cut_partial_line(out: Path) -> int:
+    """Cut off the text after the last newline of a file; return the number of bytes left."""
     with out.open("rb+") as file:
         size = end = file.seek(0, os.SEEK_END)
-        step, found = 1, -1  # nearly always the last byte says it all
-        while end and found < 0:
+        step, newline = 1, -1  # nearly always the last byte says it all
+        while end and newline < 0:
             start = max(0, end - step)
             file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            end, step = start + found + 1 if found >= 0 else start, 1 << 16
+            newline = file.read(end - start).rfind(b"\n")
+            end, step = start + newline + 1 if newline >= 0 else start, 1 << 16
         if end < size:
             file.truncate(end)
         return end
 
 
 def finished_ids(path: Path) -> set[str]:
-    """Return the ids that an output file already has; cut off a line that was not finished.
+    """Return the ids of the lines that an output file has; cut off a line that is not finished.
 
     Raises:
-        UsageError: if it is not an output of ours.
+        UsageError: if the file is not an output of nfox.
     """
     if not path.exists():
         return set()
     data = path.read_bytes()
-    *whole, rest = data.split(b"\n")
-    ids = {_id(path, number, line) for number, line in enumerate(whole, 1) if line.strip()}
+    *lines, rest = data.split(b"\n")
+    ids = {_line_id(path, number, line) for number, line in enumerate(lines, 1) if line.strip()}
     if rest and not rest.startswith(b"{"):
-        _id(path, len(whole) + 1, rest)  # not what we began to write: it must not be lost
+        _line_id(path, len(lines) + 1, rest)  # not what we began to write: it must not be lost
     if rest:
         os.truncate(path, len(data) - len(rest))  # needs no room on a disk that is full
     return ids
 
 
-def _id(path: Path, number: int, line: bytes) -> str:
+def _line_id(path: Path, number: int, line: bytes) -> str:
+    """Return the id of a line; its number is for the error."""
     try:
         return str(json.loads(line)["id"])
     except (ValueError, KeyError, TypeError) as error:

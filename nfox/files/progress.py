@@ -51,7 +51,7 @@ def reporting(progress: ProgressCallback) -> Iterator[type[tqdm]]:
     """
 
     class Bar(tqdm):
-        """Counts, and draws nothing."""
+        """A bar that counts and draws nothing."""
 
         monitor_interval = 0  # no thread is needed to redraw it
 

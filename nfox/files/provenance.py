@@ -1,7 +1,7 @@
-"""Where distilled data come from: a file beside them, which also says what may be added to them.
+"""The provenance of a data file: a file beside it, which also says what may be added to the data.
 
-Lines are known by the number of their question, so only the same questions, answered in the same
-way, can be gone on with.
+A line is known by the number of its question, so a data file can be continued only with the same
+questions, answered in the same way.
 """
 
 from __future__ import annotations
@@ -20,59 +20,62 @@ from nfox.files.jsonl import WorkShare, finished_ids, locked
 from nfox.text.messages import Message
 
 Facts = dict[str, Any]
-_LINELESS = "without_lines"
-_TOLD = ("command", "data", "read")  # for the person to know; the same may be said in other words
+_WITHOUT_LINES = "without_lines"
+_INFORMATIVE = ("command", "data", "read")  # for the person; the same may be put in other words
 
 
-def beside(out: Path) -> Path:
-    """Return the file that says where another one comes from."""
+def provenance_file(out: Path) -> Path:
+    """Return the path of the file with the provenance of a data file."""
     return out.with_name(f"{out.name}.provenance.json")
 
 
-def digest(conversations: Sequence[Sequence[Message]]) -> str:
-    """Return what tells the questions of one dataset from those of another."""
-    found = hashlib.sha256()
+def questions_digest(conversations: Sequence[Sequence[Message]]) -> str:
+    """Return a digest that tells the questions of one dataset from those of another."""
+    digest = hashlib.sha256()
     for messages in conversations:
         turns = [(m.role, m.content) for m in messages if m.role != "assistant"]
-        found.update(json.dumps(turns).encode())
-    return found.hexdigest()
+        digest.update(json.dumps(turns).encode())
+    return digest.hexdigest()
 
 
 def check(out: Path, asked: Mapping[str, Any], data: str) -> None:
-    """See whether a file can be gone on with.
+    """Check that a data file can be continued.
 
     Args:
-        out: the file; it may be absent or empty.
-        asked: what must be as it was when the file was begun; "questions" is their digest.
-        data: name of the questions.
+        out: the data file; it may be absent or empty.
+        asked: the facts that must be as they were when the file was begun; "questions" is the
+            digest of the questions.
+        data: the name of the questions.
 
     Raises:
-        UsageError: if it was made in another way, or nobody knows how, or it is a folder.
+        UsageError: if the file was made in another way or in an unknown one, or is a folder.
     """
     if out.is_dir():
         raise UsageError(
             f"{out} is a folder", f"name a file, such as --out {out / 'conversations.jsonl'}"
         )
     with locked(out):
-        known = finished_ids(out)
-    if not known:
+        ids = finished_ids(out)
+    if not ids:
         return
-    if not beside(out).is_file():
+    if not provenance_file(out).is_file():
         raise UsageError(
-            f"{out} has {len(known)} conversations, but no {beside(out).name} says how they were "
-            "made",
+            f"{out} has {len(ids)} conversations, but no {provenance_file(out).name} says how they "
+            "were made",
             "choose another --out",
         )
-    stored = read_json(beside(out))
-    odd = [name for name, value in asked.items() if stored.get(name) != value]
-    if odd:
-        said = [_difference(name, stored, {**asked, "data": data}) for name in odd]
+    stored = read_json(provenance_file(out))
+    different = [name for name, value in asked.items() if stored.get(name) != value]
+    if different:
+        differences = [_difference(name, stored, {**asked, "data": data}) for name in different]
         raise UsageError(
-            f"{out} was begun with {', '.join(said)}", "choose another --out, or ask for the same"
+            f"{out} was begun with {', '.join(differences)}",
+            "choose another --out, or ask for the same",
         )
 
 
 def _difference(name: str, stored: Facts, asked: Facts) -> str:
+    """Return in words how the stored value of a fact differs from the one that is asked for."""
     if name == "questions" and stored.get("data") == asked["data"]:
         return f"another content of {asked['data']}"
     name = "data" if name == "questions" else name
@@ -80,74 +83,80 @@ def _difference(name: str, stored: Facts, asked: Facts) -> str:
 
 
 def begin(out: Path, facts: Facts, share: WorkShare) -> None:
-    """Write down where a file comes from, before there is any of it.
+    """Write the provenance of a data file, before the file has any line.
 
     Args:
-        out: the file.
-        facts: what to say, with what `check` compares.
-        share: this process's.
+        out: the data file.
+        facts: the facts to write, among them those that `check` compares.
+        share: the share of this process.
     """
     with locked(out):
         shares: Facts = {}
-        stored = read_json(beside(out)) if out.exists() and beside(out).is_file() else {}
+        stored = _stored(out) if out.exists() else {}
         if finished_ids(out):
             same = stored.get("processes") == share.size
             shares = dict(stored.get("shares", {})) if same else {}
         shares.pop(str(share.rank), None)
         # A file without lines may be begun in another way: what gave none may give some then.
-        asked = {name: value for name, value in facts.items() if name not in _TOLD}
-        if _LINELESS in stored and all(stored.get(name) == asked[name] for name in asked):
-            facts = facts | {_LINELESS: stored[_LINELESS]}
+        asked = {name: value for name, value in facts.items() if name not in _INFORMATIVE}
+        if _WITHOUT_LINES in stored and all(stored.get(name) == asked[name] for name in asked):
+            facts = facts | {_WITHOUT_LINES: stored[_WITHOUT_LINES]}
         _write(out, facts | {"processes": share.size}, shares)
 
 
-def lineless(out: Path) -> set[str]:
-    """Return the names of the conversations which, as was found before, give no line."""
+def names_without_line(out: Path) -> set[str]:
+    """Return the names of the conversations that are known to give no line."""
     with locked(out):
-        known = read_json(beside(out)) if beside(out).is_file() else {}
-    return set(known.get(_LINELESS, []))
+        stored = _stored(out)
+    return set(stored.get(_WITHOUT_LINES, []))
 
 
-def add_lineless(out: Path, name: str) -> None:
-    """Remember that a conversation gives no line, so that it is not asked again.
+def add_name_without_line(out: Path, name: str) -> None:
+    """Record that a conversation gives no line, so that it is not asked again.
 
     Args:
-        out: the file; without a provenance beside it nothing is remembered.
-        name: of the conversation.
+        out: the data file; without a provenance beside it nothing is recorded.
+        name: the name of the conversation.
     """
     with locked(out):
-        if not beside(out).is_file():
+        if not provenance_file(out).is_file():
             return
-        out.touch()  # where the file is gone, so is what is remembered of it
-        stored = read_json(beside(out))
-        stored[_LINELESS] = [*stored.get(_LINELESS, []), name]
+        out.touch()  # where the file is gone, so is what is recorded of it
+        stored = read_json(provenance_file(out))
+        stored[_WITHOUT_LINES] = [*stored.get(_WITHOUT_LINES, []), name]
         _write(out, stored, stored["shares"])
 
 
 def finish(
     out: Path, share: WorkShare, counts: Mapping[str, int], seconds: float
 ) -> Counter[str] | None:
-    """Add what came of a process's share; return what came of all, once all are finished.
+    """Add the counts of a process's share to the provenance.
 
     Args:
-        out: the file.
-        share: this process's.
+        out: the data file.
+        share: the share of this process.
         counts: see `nfox.train.data.self_distillation.DistillCounts`.
         seconds: it took.
     """
     with locked(out):
-        stored = read_json(beside(out))
-        own = {"counts": dict(counts), "seconds": round(seconds)}
-        shares = stored["shares"] | {str(share.rank): own}
+        stored = read_json(provenance_file(out))
+        result = {"counts": dict(counts), "seconds": round(seconds)}
+        shares = stored["shares"] | {str(share.rank): result}
         total = _write(out, stored, shares)
     return total if len(shares) == share.size else None
 
 
 def _write(out: Path, facts: Facts, shares: Facts) -> Counter[str]:
+    """Write facts, and the counts of all shares; return the sum of these."""
     total: Counter[str] = Counter()
-    for one in shares.values():
-        total.update(one["counts"])
-    seconds = max((one["seconds"] for one in shares.values()), default=0)
-    said = facts | {"counts": dict(total), "seconds": seconds, "shares": shares}
-    write_text(beside(out), json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    for result in shares.values():
+        total.update(result["counts"])
+    seconds = max((result["seconds"] for result in shares.values()), default=0)
+    facts = facts | {"counts": dict(total), "seconds": seconds, "shares": shares}
+    write_text(provenance_file(out), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     return total
+
+
+def _stored(out: Path) -> Facts:
+    """Return the provenance of a data file; an empty one if there is none."""
+    return read_json(provenance_file(out)) if provenance_file(out).is_file() else {}

@@ -18,23 +18,23 @@ _GZIP = b"\x1f\x8b"  # what begins so is gzipped, whatever its name
 _LAYOUT = "expected a list of records, or a record on each line"
 
 
-def records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
-    """Return the records of a dataset, None for a line that is no JSON.
+def read_records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
+    """Return the records of a dataset, with None for a line that is not JSON.
 
     Args:
-        data_path: a JSON file (a list), a file of JSON lines, either of them gzipped or not, the
-            http address of one, or a dataset's id on the hub, its configuration after an @ if it
-            has several, its split after a colon (else "train").
-        cache_dir: where a download from the hub is kept; None is the hub's own folder.
+        data_path: a file with a JSON list, or with a JSON record on each line, gzipped or not; the
+            http address of such a file; or the id of a dataset on the hub, with its configuration
+            after an @ if it has several, and its split after a colon ("train" without).
+        cache_dir: the folder where downloads from the hub are kept; None is the hub's own folder.
 
     Raises:
-        UsageError: if there is nothing of that name, or it is no JSON.
+        UsageError: if there is no such dataset, or it is not JSON.
         NfoxError: if it cannot be fetched.
     """
     if data_path.startswith(("http://", "https://")):
-        return _parsed(_fetched(data_path), data_path)
+        return _parse(_fetch(data_path), data_path)
     path = Path(data_path).expanduser()
-    return _parsed(_read(path), data_path) if path.exists() else _hub(data_path, cache_dir)
+    return _parse(_read(path), data_path) if path.exists() else _read_dataset(data_path, cache_dir)
 
 
 def _read(path: Path) -> bytes:
@@ -46,7 +46,7 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"{path}: not readable: {error}") from error
 
 
-def _fetched(address: str) -> bytes:
+def _fetch(address: str) -> bytes:
     try:
         return httpx.get(address, follow_redirects=True, timeout=60).raise_for_status().content
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -56,22 +56,23 @@ def _fetched(address: str) -> bytes:
         ) from error
 
 
-def _parsed(data: bytes, data_path: str) -> Iterable[Any]:
-    """Return a list's records, one record, or one on each line (None where not)."""
+def _parse(data: bytes, data_path: str) -> Iterable[Any]:
+    """Return the records of a JSON list, a JSON object, or JSON lines."""
     try:
         text = (gzip.decompress(data) if data.startswith(_GZIP) else data).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UsageError(f"{data_path}: not readable as text: {error}") from error
     if not text.lstrip().startswith("["):
-        return _lines(text)
+        return _parse_lines(text)
     try:
-        found: list[Any] = json.loads(text)
+        records: list[Any] = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"{data_path}: not JSON: {error}", _LAYOUT) from error
-    return found
+    return records
 
 
-def _lines(text: str) -> Iterator[Any]:
+def _parse_lines(text: str) -> Iterator[Any]:
+    """Yield the record of a text, or of each of its lines; None for a line that is not JSON."""
     try:
         yield json.loads(text)  # one record over several lines
         return
@@ -85,7 +86,7 @@ def _lines(text: str) -> Iterator[Any]:
                 yield None
 
 
-def _hub(data_path: str, cache_dir: str | None) -> Iterable[Any]:
+def _read_dataset(data_path: str, cache_dir: str | None) -> Iterable[Any]:
     """Return the records of a dataset on the hub."""
     named, _, split = data_path.partition(":")
     name, _, configuration = named.partition("@")
@@ -99,7 +100,7 @@ def _hub(data_path: str, cache_dir: str | None) -> Iterable[Any]:
     import datasets
 
     try:
-        found: Iterable[Any] = datasets.load_dataset(
+        records: Iterable[Any] = datasets.load_dataset(
             name, *filter(None, [configuration]), split=split or "train", cache_dir=cache_dir
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -107,4 +108,4 @@ def _hub(data_path: str, cache_dir: str | None) -> Iterable[Any]:
         raise NfoxError(
             f"cannot read {data_path} from the hub: {line}", "check the id and the network"
         ) from error
-    return found
+    return records

@@ -1,4 +1,4 @@
-"""On what a model runs, and in which dtype."""
+"""The device that a model runs on, and its dtype."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from nfox.errors import UsageError
 
 
 def best_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
+    """Return the first GPU, or the CPU of a machine without one."""
     if torch.cuda.is_available():
         return torch.device("cuda", 0)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device of a name; the best one for None.
+    """Return the device of a name such as "cuda:1"; for None the best one.
 
     Raises:
-        UsageError: if there is no such device here.
+        UsageError: if this machine has no such device.
     """
     if name is None:
         return best_device()
@@ -38,17 +38,24 @@ def choose_device(name: str | None) -> torch.device:
 
 def cpu_computes_bfloat16() -> bool:
     """Whether the CPU has bfloat16 arithmetic (AVX512-BF16 or AMX on x86, BF16 on Arm)."""
-    flags = Path("/proc/cpuinfo")
-    text = flags.read_text(encoding="utf-8", errors="replace") if flags.is_file() else ""
-    words = set(text.split())
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+    file = Path("/proc/cpuinfo")
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    return bool(set(text.split()) & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype | Literal["auto"]:
-    """Return the dtype for a name of `DTYPES`; "auto" is the checkpoint's own."""
+    """Return the dtype of weights and activations.
+
+    Args:
+        name: one of `DTYPES`.
+        device: the device that computes with them.
+
+    Returns:
+        The dtype, or "auto" for the checkpoint's own.
+    """
     if name != "auto":
-        found: torch.dtype = getattr(torch, name)
-        return found
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
     if device.type == "cpu":
         return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
     return "auto"

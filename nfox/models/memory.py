@@ -1,4 +1,4 @@
-"""Whether a model will fit, asked before it is loaded."""
+"""Whether a model fits into memory, estimated before it is loaded."""
 
 from __future__ import annotations
 
@@ -14,50 +14,55 @@ from nfox.files.hub import read_json
 from nfox.models.devices import choose_device, choose_dtype
 from nfox.models.options import ModelOptions
 
-_BYTES = {"4bit": 0.6, "8bit": 1.1}  # per weight, with scales and what stays in 16 bit
+_QUANTISED_BYTES = {"4bit": 0.6, "8bit": 1.1}  # per weight, with scales and what stays in 16 bit
 
 
 def weight_bytes(name: str, options: ModelOptions) -> int:
-    """Estimate the bytes that the weights of a local folder take once loaded; 0 if unknown.
+    """Return an estimate of the bytes that the weights of a model take once loaded.
 
     Args:
-        name: a folder, or a hub id, of which nothing is known before it is downloaded.
-        options: dtype and quantisation change the size.
+        name: the folder of the model; for a hub id, of which nothing is known before it is
+            downloaded, the estimate is 0.
+        options: how the model is loaded; its dtype and quantisation change the size.
     """
     folder = Path(name)
-    kinds = ("*.safetensors", "*.bin", "*.pt")
-    files = next((found for kind in kinds if (found := list(folder.glob(kind)))), [])
+    patterns = ("*.safetensors", "*.bin", "*.pt")
+    files = next((files for pattern in patterns if (files := list(folder.glob(pattern)))), [])
     if not files:
         return 0
-    stored = sum(file.stat().st_size for file in files)
+    stored_bytes = sum(file.stat().st_size for file in files)
     path = folder / "config.json"
     config = read_json(path) if path.is_file() else {"dtype": "bfloat16"}  # heads are kept in it
     if "quantization_config" in config:
-        return stored
-    saved = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
-    per_weight = float(saved.itemsize)
+        return stored_bytes
+    stored_dtype = getattr(
+        torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32
+    )
+    weights = stored_bytes / float(stored_dtype.itemsize)
     if options.quantisation:
-        return int(stored / per_weight * _BYTES[options.quantisation])
+        return int(weights * _QUANTISED_BYTES[options.quantisation])
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
-    wanted = saved if isinstance(dtype, str) else dtype
-    return int(stored / per_weight * wanted.itemsize)
+    return int(weights * (stored_dtype if isinstance(dtype, str) else dtype).itemsize)
 
 
-def in_use(device: torch.device) -> int:
-    """Return the bytes that the process has, on a GPU the most of its tensors since a reset."""
+def memory_in_use(device: torch.device) -> int:
+    """Return the bytes of memory that the process uses.
+
+    On a GPU these are the most bytes of its tensors since torch's peak statistics were reset.
+    """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return int(psutil.Process().memory_info().rss)
 
 
 def cache_bytes(config: dict[str, Any], tokens: int, itemsize: int) -> int:
-    """Return the bytes of keys, values and last hidden states for so many tokens.
+    """Return the bytes of the keys, values and last hidden states of a context.
 
     Args:
-        config: of the model, as read from config.json.
-        tokens: of context.
-        itemsize: bytes per number.
+        config: the config of the model, as read from config.json.
+        tokens: the number of tokens in the context.
+        itemsize: the bytes of one number.
     """
     width = config.get("hidden_size") or config.get("d_model") or config.get("n_embd") or 0
     layers = config.get("num_hidden_layers") or config.get("n_layer") or 0
@@ -68,7 +73,7 @@ def cache_bytes(config: dict[str, Any], tokens: int, itemsize: int) -> int:
 
 
 def free_bytes(options: ModelOptions) -> int:
-    """Return the free memory of the device the model goes to (of all GPUs for a device map)."""
+    """Return the bytes of free memory on the device of a model, on all GPUs for a device map."""
     device = choose_device(options.device)
     if device.type == "cuda":
         count = torch.cuda.device_count() if options.device_map else 1
@@ -78,17 +83,17 @@ def free_bytes(options: ModelOptions) -> int:
 
 
 def check_memory(models: Sequence[tuple[str, ModelOptions]], context: int) -> None:
-    """Refuse what cannot fit, before minutes are spent on loading it.
+    """Refuse models that cannot fit, before minutes are spent on loading them.
 
     Args:
-        models: the target first, then what else is loaded beside it.
-        context: tokens that the target's cache should hold.
+        models: the folder or hub id of each model and how it is loaded, the target first.
+        context: the number of tokens that the target's cache should hold.
 
     Raises:
         NfoxError: if weights and cache together are larger than the free memory.
     """
     name, options = models[0]
-    weights = [weight_bytes(model, given) for model, given in models]
+    weights = [weight_bytes(model, loading) for model, loading in models]
     config = Path(name) / "config.json"
     cache = cache_bytes(read_json(config), context, 2) if config.is_file() else 0
     free = free_bytes(options)

@@ -64,7 +64,7 @@ class Job(ABC):
     Args:
         method: the name of the method that is trained for, as `nfox train` takes it.
         model: the folder or hub id of the base or target.
-        data: the file or hub dataset to learn from, see `nfox.files.records.records`.
+        data: the file or hub dataset to learn from, see `nfox.files.records.read_records`.
         eval_data: the file or hub dataset to measure on.
         loading: how the model is loaded.
         max_length: the maximum number of tokens of a row.

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from nfox.batch import Answered, BatchPrompt, put_in_order
 from nfox.cli.app import app
 from nfox.cli.generate import output as command
-from nfox.files.jsonl import append
+from nfox.files.jsonl import append_lines
 
 PROMPTS = tuple(BatchPrompt(f"p{number}", number, (), ("hello",)) for number in range(9))
 
@@ -41,7 +41,7 @@ def test_answers_come_into_the_order_of_the_prompts(seed: int, tmp_path: Path) -
     queues = [others, *([prompt.id for prompt in prompts[rank::3]] for rank in range(3))]
     queues = [list(queue) for queue in queues]
     while any(queues):
-        append(out, line(numbers.choice([queue for queue in queues if queue]).pop(0)))
+        append_lines(out, line(numbers.choice([queue for queue in queues if queue]).pop(0)))
     before = sorted(out.read_text().splitlines())
     put_in_order(out, prompts)
     assert ids(out) == [*others, *(prompt.id for prompt in prompts)]
@@ -57,7 +57,7 @@ def test_a_growing_file_is_read_line_by_line(tmp_path: Path) -> None:
     answered = Answered(out, PROMPTS[:4])
     assert (answered.missing, answered.refused) == ({"p0", "p2", "p3"}, 0)
     assert answered.look() == 0
-    append(out, line("p2", text="a\u2028b") + line("p0", error="too long"))
+    append_lines(out, line("p2", text="a\u2028b") + line("p0", error="too long"))
     assert (answered.look(), answered.missing, answered.refused) == (2, {"p3"}, 1)
     with out.open("a") as file:
         file.write('{"id": "p3"')
@@ -159,7 +159,7 @@ def test_a_file_that_another_run_put_in_order_is_read_anew(tmp_path: Path) -> No
     out = tmp_path / "out.jsonl"
     out.write_text(line("p2", text="a long answer") + line("p1"))
     answered = Answered(out, PROMPTS)
-    append(out, line("p0") + line("p3", text="another long answer"))
+    append_lines(out, line("p0") + line("p3", text="another long answer"))
     put_in_order(out, PROMPTS)
     assert answered.look() == 2
     assert answered.missing == {prompt.id for prompt in PROMPTS[4:]}

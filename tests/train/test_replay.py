@@ -15,7 +15,7 @@ from full_disk import room
 
 from nfox import load
 from nfox.errors import NfoxError, UsageError
-from nfox.files.jsonl import WorkShare, append, finished_ids
+from nfox.files.jsonl import WorkShare, append_lines, finished_ids
 from nfox.models.options import ModelOptions
 from nfox.reply import Settings
 from nfox.text.messages import Message
@@ -252,8 +252,8 @@ def test_lines_stay_whole_behind_one_that_a_killed_process_left(torn: str, tmp_p
     before = out.read_text()
     for start in (before, ""):
         out.write_text(start + torn)
-        append(out, '{"id": "2"}\n')
-        append(out, '{"id": "3"}\n')
+        append_lines(out, '{"id": "2"}\n')
+        append_lines(out, '{"id": "3"}\n')
         assert out.read_text() == start + '{"id": "2"}\n{"id": "3"}\n'
 
 

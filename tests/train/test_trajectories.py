@@ -26,7 +26,7 @@ from nfox import load
 from nfox.cli.app import app
 from nfox.cli.data.trajectories import answerable
 from nfox.errors import UsageError
-from nfox.files.jsonl import WorkShare, append
+from nfox.files.jsonl import WorkShare, append_lines
 from nfox.models.prompt import stop_ids_of
 from nfox.reply import Settings
 from nfox.text.messages import Message
@@ -211,7 +211,7 @@ def test_blocks_of_an_unfinished_answer_are_dropped_wherever_they_stand(tmp_path
     collect(CONVERSATIONS, collector(), out)
     lines = out.read_text().splitlines(keepends=True)
     out.write_text("".join(lines[:5]) + lines[5][:20])
-    append(out, "".join(lines[6:]))
+    append_lines(out, "".join(lines[6:]))
     before = {json.loads(line)["id"] for line in out.read_text().splitlines()}
     assert before == {"0/0", "0/1", "0", "1/0", "1/1", "2/0", "2/1", "2"}
     done = collect(CONVERSATIONS, collector(), out)

@@ -10,7 +10,7 @@ from typing import Any
 
 from nfox.errors import UsageError
 from nfox.eval.bench.trials import Task
-from nfox.files.records import records
+from nfox.files.records import read_records
 from nfox.train.data import tasks as task_data
 from nfox.train.data.conversations import parse_records
 
@@ -144,7 +144,7 @@ def _read(source: str, databases: task_data.DatabaseSchemas) -> TaskList:
         )
     tasks: list[Task] = []
     skipped = 0
-    for number, record in enumerate(records(location)):
+    for number, record in enumerate(read_records(location)):
         turns = _turns(record, databases)
         if not turns:
             skipped += 1

@@ -15,7 +15,7 @@ from nfox.engine import Engine
 from nfox.errors import ContextError, NfoxError, UsageError
 from nfox.eval.bench.entrants import Entrant, SimulatedEntrant
 from nfox.eval.bench.runner import REPLIES_PER_TASK, Runner
-from nfox.models.memory import in_use
+from nfox.models.memory import memory_in_use
 from nfox.reply import Settings
 from nfox.text.messages import Message
 
@@ -180,7 +180,7 @@ class Bench:
             messages.append(reply.message())
         if entrant == self.entrants[0]:
             self.plain_texts[task] = texts
-        return replace(trial, memory=in_use(device), too_long=too_long)
+        return replace(trial, memory=memory_in_use(device), too_long=too_long)
 
     def close(self) -> None:
         """Close all runners."""

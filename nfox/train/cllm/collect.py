@@ -14,8 +14,8 @@ import torch
 
 from nfox.errors import NfoxError
 from nfox.files.atomic import write_text
-from nfox.files.jsonl import WorkShare, append, finished_ids, locked
-from nfox.files.provenance import add_lineless, lineless
+from nfox.files.jsonl import WorkShare, append_lines, finished_ids, locked
+from nfox.files.provenance import add_name_without_line, names_without_line
 from nfox.text.messages import Message
 from nfox.train.cllm.collector import Collector
 
@@ -57,7 +57,7 @@ def collect(
     share = share or WorkShare()
     with locked(out):
         written = drop_unfinished(out)
-    repetitive = lineless(out)
+    repetitive = names_without_line(out)
     result = CollectCounts()
     for number in share.of(len(conversations)):
         if str(number) in written:
@@ -89,7 +89,7 @@ def _collect_one(
     result.counts["repetitive"] += not trajectories
     result.counts["trajectories"] += len(trajectories)
     if not trajectories:
-        add_lineless(out, str(number))
+        add_name_without_line(out, str(number))
         return
     # The last line has the id of the conversation: where it stands, so do the others.
     ids = [*(f"{number}/{index}" for index in range(len(trajectories) - 1)), str(number)]
@@ -97,7 +97,7 @@ def _collect_one(
         json.dumps({"id": line_id, **trajectory.record()})
         for line_id, trajectory in zip(ids, trajectories, strict=True)
     ]
-    append(out, "\n".join(lines) + "\n")
+    append_lines(out, "\n".join(lines) + "\n")
 
 
 def drop_unfinished(out: Path) -> set[str]:

@@ -12,7 +12,7 @@ from itertools import groupby, takewhile
 from typing import Any
 
 from nfox.errors import UsageError
-from nfox.files.records import records
+from nfox.files.records import read_records
 from nfox.text.messages import Message
 
 LAYOUT = (
@@ -81,14 +81,14 @@ def read_trajectories(data_path: str, cache_dir: str | None = None) -> Iterator[
     """Read trajectories, ours (JSON lines) or published ones (a JSON list).
 
     Args:
-        data_path: the file or hub dataset, see `nfox.files.records.records`.
+        data_path: the file or hub dataset, see `nfox.files.records.read_records`.
         cache_dir: the folder of downloads from the hub.
 
     Raises:
         UsageError: if there is no such dataset, or a record has another layout.
     """
     number = 0
-    for number, record in enumerate(records(data_path, cache_dir), 1):
+    for number, record in enumerate(read_records(data_path, cache_dir), 1):
         try:
             yield _parse(record)
         except (TypeError, ValueError, LookupError) as error:

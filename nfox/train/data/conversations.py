@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nfox.errors import UsageError
-from nfox.files.records import records
+from nfox.files.records import read_records
 from nfox.text.messages import Message
 
 LAYOUTS = (
@@ -71,14 +71,14 @@ def read_conversations(
     """Read the conversations of a file or hub dataset.
 
     Args:
-        data_path: the file or hub dataset, see `nfox.files.records.records`.
+        data_path: the file or hub dataset, see `nfox.files.records.read_records`.
         cache_dir: the folder of downloads from the hub.
         replies: whether replies are needed; without them the user's messages alone are read.
 
     Raises:
         UsageError: if there is no such dataset, or no conversation in it.
     """
-    dataset = parse_records(records(data_path, cache_dir), replies=replies)
+    dataset = parse_records(read_records(data_path, cache_dir), replies=replies)
     return require_conversations(data_path, dataset, replies=replies)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nfox.errors import UsageError
-from nfox.files.records import records
+from nfox.files.records import read_records
 from nfox.train.data.conversations import (
     LAYOUTS,
     ConversationDataset,
@@ -42,7 +42,7 @@ def read_tasks(
     """Read conversations and tasks; a task becomes a conversation of its question and its answer.
 
     Args:
-        data_path: the file or hub dataset, see `nfox.files.records.records`.
+        data_path: the file or hub dataset, see `nfox.files.records.read_records`.
         schemas: the schemas of Spider's databases: its tables.json, or the folder of its SQLite
             files.
         cache_dir: the folder of downloads from the hub.
@@ -52,7 +52,7 @@ def read_tasks(
         UsageError: if there is no such dataset, no conversation in it, or no schema of a database
             that it names.
     """
-    conversations = _conversations(records(data_path, cache_dir), schemas)
+    conversations = _conversations(read_records(data_path, cache_dir), schemas)
     dataset = parse_records(conversations, replies=replies)
     layouts = f"{TASKS}, or {LAYOUTS}"
     return require_conversations(data_path, dataset, replies=replies, layouts=layouts)
