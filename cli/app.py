@@ -1,17 +1,14 @@
 """The command `nfox`: a chat, unless a subcommand says otherwise.
 
-A group of subcommands is a package beside this module, whose `register` adds them; whatever is slow
-to import, a command imports when it runs.
+A command or a group of them is a package or module beside this one, whose `register` adds them;
+whatever is slow to import, a command imports when it runs.
 """
 
 from __future__ import annotations
 
 import typer
 
-from . import bench, data, eval, export, generate, methods, serve, train
-from .engine_arguments import EngineArguments
-from .options.dataclass_options import grouped, refuse_stray_options
-from .options.groups import DisplayArguments, SessionArguments
+from . import bench, chat, data, eval, export, generate, methods, serve, train
 
 _PUBLISHED_NAMES = {
     "target-model-name": "model",
@@ -39,25 +36,5 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-@grouped
-def chat(
-    context: typer.Context,
-    engine_arguments: EngineArguments,
-    display: DisplayArguments,
-    session: SessionArguments,
-) -> None:
-    """Chat with a language model that answers faster by speculation, and shows it.
-
-    Without a prompt and at a terminal: a chat; /help says what can be typed there.
-    """
-    if context.invoked_subcommand is not None:
-        refuse_stray_options(context)
-        return
-    from .chat.start import run
-
-    run(engine_arguments, display, session)
-
-
-for group in (generate, serve, methods, data, train, eval, bench, export):
+for group in (chat, generate, serve, methods, data, train, eval, bench, export):
     group.register(app)

@@ -5,23 +5,31 @@ from __future__ import annotations
 import sys
 import time
 
+import typer
+
 from nfox.errors import UsageError
 
 from ..engine_arguments import EngineArguments
+from ..options.dataclass_options import refuse_stray_options
 from ..options.groups import DisplayArguments, SessionArguments
 from .saved_files import last_file
 
 _STDIN = "-"
 
 
-def run(
-    engine_arguments: EngineArguments, display: DisplayArguments, session: SessionArguments
+def chat(
+    context: typer.Context,
+    engine_arguments: EngineArguments,
+    display: DisplayArguments,
+    session: SessionArguments,
 ) -> None:
-    """Check the options, load the model, and start the chat or write the answer they ask for.
+    """Chat with a language model that answers faster by speculation, and shows it.
 
-    Raises:
-        NfoxError: if options do not go together, or something is missing.
+    Without a prompt and at a terminal: a chat; /help says what can be typed there.
     """
+    if context.invoked_subcommand is not None:
+        refuse_stray_options(context)
+        return
     engine_arguments.check()
     programmatic = display.style == "programmatic"
     prompt = None if programmatic else _prompt(session)
