@@ -36,16 +36,16 @@ def run(*arguments: object) -> Result:
 
 
 def train(out: Path, *more: object, **changes: object) -> Result:
-    given = {"model_name_or_path": folder.llama(), "data_path": training.data()}
-    settings = {**given, "output_dir": out, f"{METHOD}_num_heads": 2, **SMALL, **changes}
+    needed = {"model_name_or_path": folder.llama(), "data_path": training.data()}
+    settings = {**needed, "output_dir": out, f"{METHOD}_num_heads": 2, **SMALL, **changes}
     typed = [part for name, value in settings.items() for part in (f"--{name}", value)]
     return run("train", METHOD, *typed, *more)
 
 
-def said(out: Path) -> Any:
-    found = checkpoint.read_info(str(out))
-    assert found is not None
-    return found
+def heads_info(out: Path) -> Any:
+    info = checkpoint.read_info(str(out))
+    assert info is not None
+    return info
 
 
 def test_heads_are_trained_measured_and_written(tmp_path: Path) -> None:
@@ -57,11 +57,11 @@ def test_heads_are_trained_measured_and_written(tmp_path: Path) -> None:
     assert "top-1" in done.stdout
     assert "tau" in done.stdout
     assert f"--method {METHOD}" in done.stdout
-    about = said(tmp_path / "out")
-    assert about.training["learning_rate"] == 1e-3
-    assert f"train {METHOD}" in about.training["command"]
-    assert about.training["tokens"] > 0
-    assert about.config["num_heads"] == 2
+    info = heads_info(tmp_path / "out")
+    assert info.training["learning_rate"] == 1e-3
+    assert f"train {METHOD}" in info.training["command"]
+    assert info.training["tokens"] > 0
+    assert info.config["num_heads"] == 2
     answered = run("generate", "hello", "--model", folder.llama(), "--heads", tmp_path / "out",
                    "--max-new-tokens", 4, "--dtype", "float32", "--method", METHOD)  # fmt: skip
     assert json.loads(answered.stdout)["spec"]["method"] == METHOD
@@ -77,8 +77,8 @@ def test_the_names_of_published_commands_are_understood(tmp_path: Path) -> None:
         "--max_steps", 1, "--use_cpu", "--bf16", "False", "--model-max-length", 128,
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
-    about = said(tmp_path / "out")
-    assert (about.config["num_heads"], about.training["max_length"]) == (3, 128)
+    info = heads_info(tmp_path / "out")
+    assert (info.config["num_heads"], info.training["max_length"]) == (3, 128)
 
 
 @pytest.mark.parametrize("kind", ["yaml", "json"])
@@ -99,7 +99,7 @@ def test_a_file_holds_the_same_names_and_typed_ones_win(kind: str, tmp_path: Pat
     config.write_text(json.dumps(settings) if kind == "json" else "\n".join(lines))
     done = run("train", METHOD, config, "--max_steps", 1)
     assert done.exit_code == 0, done.stderr
-    assert said(tmp_path / "out").training["steps"] == 1
+    assert heads_info(tmp_path / "out").training["steps"] == 1
 
 
 def parsed(*words: object, method: str = METHOD) -> tuple[HeadsJob, Any, list[str]]:
@@ -217,11 +217,11 @@ def test_a_published_config_is_read_as_it_is(tmp_path: Path) -> None:
     assert (args.per_device_train_batch_size, args.num_train_epochs) == (2, 2)
     assert (args.optim, args.lr_scheduler_type) == ("adamw_bnb_8bit", "cosine")
     assert (args.activation_checkpointing, args.warmup_steps) == (True, 40)
-    said = " ".join(notes)
+    report = " ".join(notes)
     for name in ("base_model_config", "val_set_size", "sample_packing", "flash_attention",
                  "special_tokens", "eval_steps"):  # fmt: skip
-        assert said.count(f"--{name}") == 1
-    assert "--strict" not in said  # it is off
+        assert report.count(f"--{name}") == 1
+    assert "--strict" not in report  # it is off
     changed = YAML.replace("type: sharegpt", "type: sharegpt\n    conversation: chatml")
     config.write_text(changed)
     assert parsed(config)[0].template == "chatml"
@@ -303,14 +303,14 @@ def test_the_command_printed_after_a_quantised_training_quantises(
 
 
 @pytest.mark.parametrize("method", training.METHODS)
-def test_labels_that_are_not_the_papers_are_told(method: str, tmp_path: Path) -> None:
+def test_labels_that_are_not_the_papers_are_reported(method: str, tmp_path: Path) -> None:
     from nfox.train.heads.job import heads_class
 
-    told: list[str] = []
-    for own in (False, True):
-        asked = training.job(method, target_labels=own)
-        begin(asked, training.arguments(tmp_path, max_steps=1), log=told.append)
-    count = sum("--labels target" in line for line in told)
+    lines: list[str] = []
+    for target_labels in (False, True):
+        job = training.job(method, target_labels=target_labels)
+        begin(job, training.arguments(tmp_path, max_steps=1), log=lines.append)
+    count = sum("--labels target" in line for line in lines)
     assert count == heads_class(method).heads_class.learns_target_labels
 
 
@@ -335,8 +335,8 @@ def test_what_is_not_used_is_said(tmp_path: Path) -> None:
 
 
 def test_downloads_are_kept_where_it_is_said(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    settings = {"model_name_or_path": "someone/model", "cache_dir": kept, "bf16": False,
+    cache = tmp_path / "kept"
+    settings = {"model_name_or_path": "someone/model", "cache_dir": cache, "bf16": False,
                 "data_path": training.data(), "output_dir": tmp_path / "out", "max_steps": 1,
                 "use_cpu": True, "save_strategy": "no", f"{METHOD}_num_heads": 2}  # fmt: skip
     typed = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
@@ -349,8 +349,8 @@ def test_downloads_are_kept_where_it_is_said(tmp_path: Path) -> None:
             text=True,
         )
     assert done.returncode == 0, done.stderr
-    found = {path.name for path in kept.rglob("snapshots/*/*")}
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= found
+    files = {path.name for path in cache.rglob("snapshots/*/*")}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
     assert not list((tmp_path / "home").rglob("*.safetensors"))
 
 
@@ -380,9 +380,9 @@ def test_mistakes_are_one_line_and_a_code(arguments: list[str], code: int, text:
 def test_help_says_what_there_is() -> None:
     assert "METHOD" in run("train").stdout
     assert "--model_name_or_path" in run("train", "--help").stdout
-    whole = run("train", METHOD, "--help").stdout
+    text = run("train", METHOD, "--help").stdout
     for name in ("--data_path", f"--{METHOD}_num_heads", "--gradient_accumulation_steps"):
-        assert name in whole
+        assert name in text
 
 
 def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -391,10 +391,10 @@ def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     read, written = os.pipe()
     process = programs.start("train", METHOD, *settings, *more, stderr=written)
     os.close(written)
-    with os.fdopen(read) as told:
-        next(line for line in told if "step 2 of" in line)
+    with os.fdopen(read) as stderr:
+        next(line for line in stderr if "step 2 of" in line)
         process.send_signal(signal.SIGINT)
-        rest = told.read()
+        rest = stderr.read()
     assert process.wait(120) == 130, rest
     assert "--resume_from_checkpoint true" in rest
     assert len(list(tmp_path.glob("checkpoint-*/trainer_state.json"))) == 1
@@ -434,23 +434,23 @@ def test_an_interrupt_in_the_middle_of_a_line_is_told_behind_it() -> None:
 def test_heads_are_measured_and_the_best_tree_found(method: str, tmp_path: Path) -> None:
     job = training.job(method, target_labels=True)
     training.learn(tmp_path / "heads", job, max_steps=60, save_steps=99)
-    given = ("--model", folder.llama(), "--method", method, "--dtype", "float32", "--limit", 5)
-    place = ("--heads", tmp_path / "heads", "--data", training.data())
+    engine = ("--model", folder.llama(), "--method", method, "--dtype", "float32", "--limit", 5)
+    heads_options = ("--heads", tmp_path / "heads", "--data", training.data())
     written = ("--out", tmp_path / "out.json", "--picture", tmp_path / "out.svg")
-    done = run("eval", "heads", *given, *place, "--nodes", 7, *written)
+    done = run("eval", "heads", *engine, *heads_options, "--nodes", 7, *written)
     assert done.exit_code == 0, done.stderr
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert found["conversations"] == 5
-    assert len(found["tree"]) <= 7
-    assert len(found["accuracy"]) == 2
-    assert found["accuracy"][0][0] > 0.1
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert (result["conversations"], result["places"] > 0) == (5, True)
+    assert len(result["tree"]) <= 7
+    assert len(result["accuracy"]) == 2
+    assert result["accuracy"][0][0] > 0.1
     assert "largest tree: 7 nodes" in done.stdout
     assert "\x1b" not in done.stdout
-    assert done.stdout.count("rank ") == len(found["tree"])
+    assert done.stdout.count("rank ") == len(result["tree"])
     ElementTree.parse(tmp_path / "out.svg")
-    answered = run("generate", "hello", *given[:-2], *place[:2], "--tree", tmp_path / "out.json",
-                   "--max-new-tokens", 4)  # fmt: skip
-    nothing_pays = not found["tree"]  # on a busy machine
+    tree = ("--tree", tmp_path / "out.json", "--max-new-tokens", 4)
+    answered = run("generate", "hello", *engine[:-2], *heads_options[:2], *tree)
+    nothing_pays = not result["tree"]  # on a busy machine
     assert answered.exit_code == (2 if nothing_pays else 0), answered.stderr
 
 

@@ -27,22 +27,22 @@ def write(path: Path, questions: Sequence[str] = QUESTIONS) -> Path:
     return path
 
 
-def distill(asked: Path, written: Path, **options: Any) -> Result:
-    given = {"model": folder.llama(), "max-new-tokens": 4, "data": asked, "out": written}
-    chosen = {name: value for name, value in (given | options).items() if value is not None}
-    named = [f"--{name}={value}" for name, value in chosen.items()]
+def distill(data_file: Path, written: Path, **options: Any) -> Result:
+    settings = {"model": folder.llama(), "max-new-tokens": 4, "data": data_file, "out": written}
+    words = {name: value for name, value in (settings | options).items() if value is not None}
+    named = [f"--{name}={value}" for name, value in words.items()]
     return CliRunner().invoke(app, ["data", "distill", *named])
 
 
 def provenance(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out.parent / f"{out.name}.provenance.json").read_text())
-    return found
+    facts: dict[str, Any] = json.loads((out.parent / f"{out.name}.provenance.json").read_text())
+    return facts
 
 
-def refused(done: Result, said: str, code: int) -> None:
+def refused(done: Result, fault: str, code: int) -> None:
     assert done.exit_code == code, done.stderr
     errors = done.stderr[done.stderr.index("nfox: error") :]
-    assert said in errors
+    assert fault in errors
     assert len(errors.strip().splitlines()) <= 2
 
 
@@ -69,11 +69,11 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
 def test_a_file_is_gone_on_with_by_what_began_it_only(tmp_path: Path) -> None:
     data, out = write(tmp_path / "data.json"), tmp_path / "own.jsonl"
     assert distill(data, out, limit=2).exit_code == 0
-    lines, said = out.read_text(), provenance(out)
+    lines, facts = out.read_text(), provenance(out)
     for change, difference in CHANGES:
         other = write(tmp_path / "other.json", change["data"]) if "data" in change else data
         refused(distill(other, out, **change | {"data": other}), difference, 2)
-        assert (out.read_text(), provenance(out)) == (lines, said)
+        assert (out.read_text(), provenance(out)) == (lines, facts)
     assert distill(data.rename(tmp_path / "moved.json"), out).exit_code == 0
     assert out.read_text().startswith(lines)
     assert provenance(out)["counts"] == {"before": 2, "kept": 2}
@@ -103,20 +103,22 @@ def test_nothing_answered_is_an_error_with_its_reason(tmp_path: Path) -> None:
 def test_a_servers_model_is_its_own_and_its_key_is_not_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ApiAnswerer, "answer", lambda self, asked: ["HTTP 500"] * len(asked))
+    monkeypatch.setattr(
+        ApiAnswerer, "answer", lambda self, conversations: ["HTTP 500"] * len(conversations)
+    )
     monkeypatch.setattr("sys.argv", ["nfox", "data", "distill", "--api-key", "hush"])
     data, out, url = write(tmp_path / "data.json"), tmp_path / "own.jsonl", "http://here/v1"
     done = distill(data, out, model=None, url=url, **{"api-key": "hush"})
     refused(done, "HTTP 500", 1)
-    said = provenance(out)
-    assert (said["model"], said["url"]) == (None, url)
-    assert "hush" not in json.dumps(said)
+    facts = provenance(out)
+    assert (facts["model"], facts["url"]) == (None, url)
+    assert "hush" not in json.dumps(facts)
 
 
 def test_where_it_comes_from_is_known_from_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(self: ApiAnswerer, asked: Any) -> Any:
+    def stopped(self: ApiAnswerer, conversations: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ApiAnswerer, "answer", stopped)
@@ -141,13 +143,13 @@ def test_the_counts_are_those_of_all_processes(
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     data, out = write(tmp_path / "data.json"), tmp_path / "own.jsonl"
     assert distill(data, out, limit=2).exit_code == 0
-    lines, said = out.read_bytes(), provenance(out)
+    lines, facts = out.read_bytes(), provenance(out)
     for size in (len(lines) + 5, 5):
         with room(size):
             done = distill(data, out)
         refused(done, f"{out}: the disk is full", 1)
         assert out.read_bytes() == lines
-        assert provenance(out)["questions"] == said["questions"]
+        assert provenance(out)["questions"] == facts["questions"]
     assert distill(data, out).exit_code == 0
     assert len(out.read_text().splitlines()) == 4
 

@@ -236,6 +236,7 @@ def test_learning_raises_alpha_and_what_is_written_drafts(kind: str, tmp_path: P
     assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
     record = json.loads((tmp_path / "training.json").read_text())
     assert (record["method"], record["training"]["divergence"]) == ("draft", kind)
+    assert {"first_choice", "keep_choices"} <= record["training"].keys()
     assert record["training"]["alpha"] == done.metrics.values()["alpha"]
     assert "of a forward" in done.advice[0]
 
