@@ -28,7 +28,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from starlette.types import ASGIApp
 
-_SECONDS = 60.0  # a request may take
+_TIMEOUT = 60.0  # seconds that a request may take
 _POSTS = ("/v1/chat/completions", "/v1/completions", "/predict", "/load_model")
 _VALID: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {
@@ -57,19 +57,19 @@ _ROLES = ("system", "developer", "user", "assistant")
 
 @dataclass
 class Outcome:
-    """What came of it.
+    """How odd requests were answered.
 
     Args:
-        statuses: how often each was answered.
-        wrong: requests that were not answered as they must be, and how.
+        statuses: the number of answers by their HTTP status.
+        wrong: a line for each request that was not answered as it must be.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
 
-class _Asker:
-    """Sends requests to an application, and looks at what it answers."""
+class _Sender:
+    """Sends requests to an application, and checks its answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         # An error that the application lets through is one of the server.
@@ -77,29 +77,28 @@ class _Asker:
         self.outcome = Outcome()
 
     def send(self, method: str, path: str, content: bytes, headers: dict[str, str]) -> None:
-        """Send a request; note what is not as it must be."""
-        asked = f"{method} {path} {content[:300]!r} {headers}"
+        """Send a request, and note an answer that is not as it must be."""
+        request = f"{method} {path} {content[:300]!r} {headers}"
         try:
             answer = asyncio.run(self._answer(method, path, content, headers))
         except TimeoutError:
-            self.outcome.wrong.append(f"no answer to {asked}")
+            self.outcome.wrong.append(f"no answer to {request}")
             return
         except (httpx.InvalidURL, UnicodeError):  # the client would not send it
             return
         self.outcome.statuses[answer.status_code] += 1
-        said = _complaint(answer)
-        if said:
-            self.outcome.wrong.append(f"{said}: {asked}")
+        if complaint := _complaint(answer):
+            self.outcome.wrong.append(f"{complaint}: {request}")
 
     def send_case(self, case: Any) -> None:
         """Send a request of schemathesis."""
-        sent = case.as_transport_kwargs(base_url="http://localhost")
+        fields = case.as_transport_kwargs(base_url="http://localhost")
         request = httpx.Request(
-            sent["method"],
-            sent["url"],
-            params=sent.get("params"),
-            json=sent.get("json"),
-            content=_bytes(sent.get("data")),
+            fields["method"],
+            fields["url"],
+            params=fields.get("params"),
+            json=fields.get("json"),
+            content=_bytes(fields.get("data")),
         )
         path = request.url.raw_path.decode()
         self.send(request.method, path, request.read(), dict(request.headers))
@@ -108,43 +107,44 @@ class _Asker:
         self, method: str, path: str, content: bytes, headers: dict[str, str]
     ) -> httpx.Response:
         async with (
-            asyncio.timeout(_SECONDS),
+            asyncio.timeout(_TIMEOUT),
             httpx.AsyncClient(transport=self._transport, base_url="http://localhost") as http,
         ):
             return await http.request(method, path, content=content, headers=headers)
 
 
 def _complaint(answer: httpx.Response) -> str:
+    """Return why an answer is not as it must be; "" if it is."""
     if answer.status_code >= 500:
         return f"HTTP {answer.status_code} {answer.text[:200]}"
     if answer.status_code < 400:
         return "an error in a stream" if 'data: {"error"' in answer.text else ""
     try:
-        said = answer.json()["error"]["message"]
+        message = answer.json()["error"]["message"]
     except (ValueError, LookupError, TypeError):
         return f"HTTP {answer.status_code} without a word: {answer.text[:200]}"
-    return "" if said or answer.request.method == "HEAD" else f"HTTP {answer.status_code}, empty"
+    return "" if message or answer.request.method == "HEAD" else f"HTTP {answer.status_code}, empty"
 
 
 def fuzz(app: ASGIApp, count: int, seed: int = 0) -> Outcome:
     """Send odd requests to an application.
 
     Args:
-        app: the server's.
-        count: how many, at least.
-        seed: of what they are.
+        app: the server's application.
+        count: the number of requests, at least.
+        seed: of the requests.
     """
-    asker = _Asker(app)
-    _by_schema(asker, app, count // 2, seed)
-    _by_changes(asker, count - sum(asker.outcome.statuses.values()), seed)
-    return asker.outcome
+    sender = _Sender(app)
+    _by_schema(sender, app, count // 2, seed)
+    _by_changes(sender, count - sum(sender.outcome.statuses.values()), seed)
+    return sender.outcome
 
 
-def _by_schema(asker: _Asker, app: ASGIApp, count: int, seed: int) -> None:
-    """Send what schemathesis makes of the schema, valid and not."""
+def _by_schema(sender: _Sender, app: ASGIApp, count: int, seed: int) -> None:
+    """Send requests that schemathesis makes of the schema, valid and not."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    found = [each.ok() for each in schema.get_all_operations()]
-    operations = [operation for operation in found if operation.body or operation.path_parameters]
+    described = [each.ok() for each in schema.get_all_operations()]
+    operations = [each for each in described if each.body or each.path_parameters]
     modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
     each = -(-count // (len(operations) * len(modes)))
     quick = settings(
@@ -158,14 +158,14 @@ def _by_schema(asker: _Asker, app: ASGIApp, count: int, seed: int) -> None:
         for mode in modes:
             cases = operation.as_strategy(generation_mode=mode)
             if mode is GenerationMode.POSITIVE:
-                cases = cases.map(_known)
-            send = seeded(seed)(quick(given(case=cases)(lambda case: asker.send_case(case))))
+                cases = cases.map(_with_known_model)
+            send = seeded(seed)(quick(given(case=cases)(lambda case: sender.send_case(case))))
             with suppress(Unsatisfiable):  # some can be given nothing wrong
                 send()
 
 
-def _known(case: Any) -> Any:
-    """Let a request name a model that there is, which no schema tells."""
+def _with_known_model(case: Any) -> Any:
+    """Return a request that names a model which the server has: no schema tells its name."""
     if isinstance(case.body, dict):
         case.body = {**case.body, "model": "default", "method": None}
     return case
@@ -175,8 +175,8 @@ def _bytes(data: Any) -> bytes | None:
     return data if isinstance(data, bytes | None) else str(data).encode(errors="replace")
 
 
-def _by_changes(asker: _Asker, count: int, seed: int) -> None:
-    """Send valid requests of which something was changed."""
+def _by_changes(sender: _Sender, count: int, seed: int) -> None:
+    """Send valid requests in which values, turns or bytes were changed."""
     numbers = random.Random(seed)
     for _ in range(count):
         path = numbers.choice(_POSTS)
@@ -187,7 +187,7 @@ def _by_changes(asker: _Asker, count: int, seed: int) -> None:
         for _ in range(numbers.choice((0, 0, 1, 3))):
             content[numbers.randrange(len(content))] = numbers.randrange(256)
         kind = numbers.choice(("application/json",) * 9 + ("text/plain",))
-        asker.send("POST", path, bytes(content), {"content-type": kind})
+        sender.send("POST", path, bytes(content), {"content-type": kind})
 
 
 def _change(body: dict[str, Any], numbers: random.Random) -> None:
@@ -195,9 +195,9 @@ def _change(body: dict[str, Any], numbers: random.Random) -> None:
     turns, chance = body.get("messages"), numbers.random()
     if isinstance(turns, list) and chance < 0.4:
         roles = numbers.choices(_ROLES, k=numbers.randint(1, 6))
-        text = [numbers.choice(("", " ", "hi", "@reply1;")) for _ in roles]
+        texts = [numbers.choice(("", " ", "hi", "@reply1;")) for _ in roles]
         body["messages"] = [
-            {"role": role, "content": said} for role, said in zip(roles, text, strict=True)
+            {"role": role, "content": text} for role, text in zip(roles, texts, strict=True)
         ]
     elif (
         isinstance(turns, list) and turns and isinstance(turns[-1], dict) and numbers.random() < 0.3
@@ -208,7 +208,7 @@ def _change(body: dict[str, Any], numbers: random.Random) -> None:
 
 
 def _tiny(folder: str) -> str:
-    """Save a small random model with the embedded one's tokenizer: what it says does not matter."""
+    """Save a small random model with the embedded one's tokenizer; return its folder."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     from nfox.demo import TARGET
@@ -228,7 +228,7 @@ def _tiny(folder: str) -> str:
 
 
 def main() -> None:
-    """Run it."""
+    """Start a server in this process, send it odd requests, and print how they were answered."""
     from nfox import load
     from nfox.serve.app import make_app
     from nfox.serve.metrics import Metrics

@@ -4,9 +4,9 @@
 
 Starts `nfox serve` with the embedded model in float32 and asks it for as long as it was told: whole
 replies and streams, greedy and sampled, by every method, one turn or two, clients that hang up and
-requests that are wrong. What is expected is decoded here before, plainly. The server's memory is
-looked at every second, or more often in less than a minute; after warm-up (a fifth of the time) it
-must stay where it is.
+requests that are wrong. The expected replies are decoded here before, plainly. The server's memory
+is measured every second, or more often in a run of less than a minute; after warm-up (a fifth of
+the time) it must not grow.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from nfox.drafters import plain
 
 Messages = tuple[dict[str, str], ...]
 _TOKENS = 24
-_LOOKS = 50  # at the memory, at the least
+_MEASUREMENTS = 50  # of the memory, at the least
 _QUESTIONS = (
     "Hello, who are you?",
     "Tell me a joke.",
@@ -56,13 +56,13 @@ _WRONG: tuple[bytes, ...] = (
 
 @dataclass(frozen=True)
 class Ask:
-    """A request and what must come of it.
+    """A request and the reply that it must have.
 
     Args:
-        messages: of it.
+        messages: of the request.
         sampling: fields of the request.
         text: of the reply.
-        before: the turn before, whose reply is asked for first: a server that has not said it
+        before: the turn before, whose reply is asked for first: a server that has not given it
             itself can only tokenise its text anew.
     """
 
@@ -74,14 +74,14 @@ class Ask:
 
 @dataclass
 class Report:
-    """What came of it.
+    """What clients and the server's memory showed.
 
     Args:
         counts: of requests, by kind.
-        wrong: what was not as it must be, in words.
-        tokens: written.
+        wrong: a line for each answer that was not as it must be.
+        tokens: that the server wrote.
         waits: seconds until the first token of each stream.
-        memory: bytes of the server, from look to look.
+        memory: bytes that the server used, one measurement after the other.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -91,8 +91,8 @@ class Report:
     memory: list[int] = field(default_factory=list)
 
     def growth(self) -> float:
-        """Return by how much the server's memory grew after warm-up: the last fifth's median over
-        that of the second.
+        """Return the share by which the server's memory grew after warm-up: from the median of the
+        second fifth of the measurements to that of the last.
         """
         size = max(1, len(self.memory) // 5)
         after, last = self.memory[size : 2 * size], self.memory[-size:]
@@ -100,20 +100,20 @@ class Report:
 
 
 def expectations(engine: Engine, questions: Sequence[str] = _QUESTIONS) -> list[Ask]:
-    """Return requests with their replies: each question alone, sampled too, and a second turn."""
+    """Return requests with their replies: each question, sampled too, and a second turn."""
     asks: list[Ask] = []
     for number, question in enumerate(questions):
-        session, messages = Conversation(engine), list[dict[str, str]]()
+        conversation, messages = Conversation(engine), list[dict[str, str]]()
         engine.use_settings(Settings(max_new_tokens=_TOKENS))
         before = None
         for turn in (question, "And then?"):
-            for _ in session.send(turn):
+            for _ in conversation.send(turn):
                 pass
             messages.append({"role": "user", "content": turn})
-            said = session.messages[-1].content
-            before = Ask(tuple(messages), {"temperature": 0}, said, before)
+            text = conversation.messages[-1].content
+            before = Ask(tuple(messages), {"temperature": 0}, text, before)
             asks.append(before)
-            messages.append({"role": "assistant", "content": said})
+            messages.append({"role": "assistant", "content": text})
         sampling = Sampling(temperature=0.8, seed=number)
         settings = Settings(sampling=sampling, max_new_tokens=_TOKENS)
         reply = engine.answer(engine.request(question, settings, number=0))
@@ -123,14 +123,14 @@ def expectations(engine: Engine, questions: Sequence[str] = _QUESTIONS) -> list[
 
 
 class Client:
-    """One of many: asks, one thing after the other, and compares.
+    """One of many clients: sends one request after the other, and compares the replies.
 
     Args:
-        http: of all.
-        asks: what can be asked.
-        methods: that can be asked for.
-        report: where it is noted.
-        seed: of what it asks.
+        http: the connection of all clients.
+        asks: the requests that it chooses from.
+        methods: that it chooses from.
+        report: of all clients.
+        seed: of its choices.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Client:
         self._name = str(seed)
 
     async def ask_until(self, end: float) -> None:
-        """Ask until a time of the event loop."""
+        """Send requests until a time of the event loop."""
         kinds = {"whole": 40, "stream": 50, "hang up": 5, "wrong": 5}
         while asyncio.get_running_loop().time() < end:
             (kind,) = self._random.choices([*kinds], [*kinds.values()])
@@ -173,8 +173,8 @@ class Client:
             answer = await self._http.post("/chat/completions", json=body)
             if self._status(answer.status_code, answer.text):
                 data = answer.json()
-                said = data["choices"][0]["message"]["content"]
-                self._compare(ask, said, data["usage"]["speculation"]["runs"], body)
+                text = data["choices"][0]["message"]["content"]
+                self._compare(ask, text, data["usage"]["speculation"]["runs"], body)
                 self._report.tokens += data["usage"]["completion_tokens"]
         else:
             await self._stream(ask, body, hang_up=kind == "hang up")
@@ -204,9 +204,9 @@ class Client:
                     return
                 usage = data.get("usage")
                 for choice in data["choices"]:
-                    if said := choice["delta"].get("content"):
+                    if piece := choice["delta"].get("content"):
                         self._report.waits += [] if text else [time.perf_counter() - begin]
-                        text += said
+                        text += piece
                         runs += data["speculation"]["runs"]
                 if hang_up and text:
                     return
@@ -218,45 +218,45 @@ class Client:
             self._report.wrong.append(f"HTTP {status}: {text}")
         return status == httpx.codes.OK
 
-    def _compare(self, ask: Ask, said: str, runs: list[Any], body: dict[str, Any]) -> None:
-        if said != ask.text or sum(length for length, _ in runs) != len(said):
-            self._report.wrong.append(f"{body}: {said!r} instead of {ask.text!r}, {runs}")
+    def _compare(self, ask: Ask, text: str, runs: list[Any], body: dict[str, Any]) -> None:
+        if text != ask.text or sum(length for length, _ in runs) != len(text):
+            self._report.wrong.append(f"{body}: {text!r} instead of {ask.text!r}, {runs}")
 
 
 async def press(
     url: str, pid: int, asks: Sequence[Ask], *, clients: int, seconds: float, seed: int = 0
 ) -> Report:
-    """Let many clients ask a server, and watch it.
+    """Let many clients send requests to a server, and measure its memory meanwhile.
 
     Args:
-        url: of its API.
-        pid: of its process.
-        asks: what they ask, and what must come of it.
-        clients: how many.
-        seconds: for how long they begin new requests.
-        seed: of what they ask.
+        url: of the server's API.
+        pid: of the server's process.
+        asks: requests, and the replies that they must have.
+        clients: the number of clients.
+        seconds: the time in which clients begin new requests.
+        seed: of their choices.
     """
     report, process = Report(), psutil.Process(pid)
     end = asyncio.get_running_loop().time() + seconds
-    many = httpx.Limits(max_connections=2 * clients)
-    async with httpx.AsyncClient(base_url=url, timeout=600, limits=many) as http:
+    limits = httpx.Limits(max_connections=2 * clients)
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as http:
         listed = (await http.get("/models")).json()["data"]
         methods = [model["id"].rpartition(":")[2] for model in listed[1:]]
 
         async def watch() -> None:
             while True:
                 report.memory.append(process.memory_info().rss)
-                await asyncio.sleep(min(1, seconds / _LOOKS))
+                await asyncio.sleep(min(1, seconds / _MEASUREMENTS))
 
         watching = asyncio.create_task(watch())
-        own = [Client(http, asks, methods, report, seed * 10_000 + n) for n in range(clients)]
-        await asyncio.gather(*(client.ask_until(end) for client in own))
+        each = [Client(http, asks, methods, report, seed * 10_000 + n) for n in range(clients)]
+        await asyncio.gather(*(client.ask_until(end) for client in each))
         watching.cancel()
     return report
 
 
 def main() -> None:
-    """Run it, and write what came of it."""
+    """Start a server, press it, and write a summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=10)
@@ -289,11 +289,11 @@ def main() -> None:
 
 
 def _address(server: subprocess.Popen[bytes], log: IO[str]) -> str:
-    """Return the URL that a server says, once it has begun."""
+    """Return the URL that a server logs, once it has started."""
     while server.poll() is None:
         log.seek(0)
-        if found := re.search(r" at (http://[^;]+)(?s:.*)models:", log.read()):
-            return found[1]
+        if started := re.search(r" at (http://[^;]+)(?s:.*)models:", log.read()):
+            return started[1]
         time.sleep(0.1)
     raise SystemExit("the server ended before it began")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -57,11 +58,11 @@ def in_nf4(model: torch.nn.Module) -> None:
     """Put the linear layers in 4 bit, all but the LM head, as loading a checkpoint does."""
     import bitsandbytes as bnb
 
-    found = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
-    for name, layer in found:
-        if name == "lm_head":
+    modules = dict(model.named_modules())
+    for name, layer in modules.items():
+        if not isinstance(layer, torch.nn.Linear) or name == "lm_head":
             continue
-        made = bnb.nn.Linear4bit(
+        quantised = bnb.nn.Linear4bit(
             layer.in_features,
             layer.out_features,
             bias=False,
@@ -69,9 +70,10 @@ def in_nf4(model: torch.nn.Module) -> None:
             quant_type="nf4",
         )
         device = layer.weight.device
-        made.weight = bnb.nn.Params4bit(layer.weight.data.cpu(), quant_type="nf4").to(device)
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, made)
+        weight = bnb.nn.Params4bit(layer.weight.data.cpu(), quant_type="nf4")
+        quantised.weight = weight.to(device)
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, quantised)
 
 
 def medusa(target: TransformersTarget) -> Medusa:
@@ -86,9 +88,9 @@ def medusa(target: TransformersTarget) -> Medusa:
 
 
 def steps(target: TransformersTarget, drafter: Drafter, context: int, count: int) -> list[Step]:
-    """Decode after a random prompt, and leave out the first steps, which warm up."""
+    """Return steps of decoding after a random prompt, without the first ones, which warm up."""
     prompt = torch.randint(3, target.vocabulary_size, (context,)).tolist()
-    made = generate(
+    decoding = generate(
         target,
         drafter,
         Prompt(tuple(prompt)),
@@ -96,8 +98,7 @@ def steps(target: TransformersTarget, drafter: Drafter, context: int, count: int
         rule=make_rule(),
         limits=Limits(8 * count),
     )
-    found = [step for step, _ in zip(made, range(count + 5), strict=False)]
-    return found[5:]
+    return list(islice(decoding, 5, count + 5))
 
 
 def measure(
@@ -108,11 +109,11 @@ def measure(
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
-    made = steps(target, drafter, context, count)
-    line: dict[str, Any] = {"step": 1e3 * median(step.times.total for step in made)}
+    measured = steps(target, drafter, context, count)
+    line: dict[str, Any] = {"step": 1e3 * median(step.times.total for step in measured)}
     for part in PARTS:
-        line[part] = 1e3 * median(getattr(step.times, part) for step in made)
-    line["nodes"] = len(made[-1].tree)
+        line[part] = 1e3 * median(getattr(step.times, part) for step in measured)
+    line["nodes"] = len(measured[-1].tree)
     line["wall"] = time.perf_counter() - start
     line["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
     return {key: round(value, 3) if value is not None else None for key, value in line.items()}

@@ -138,7 +138,6 @@ LONG = {
     "nfox/drafters/medusa.py": "a method is one file",
     "nfox/drafters/spec.py": "a method is one file",
     "nfox/engine.py": "one class: a reply from its request to its last step",
-    "nfox/eval/peers/llama_cpp.py": "a peer is one file",
     "nfox/files/progress.py:reporting": "a class of bars around its callback",
     "nfox/loader.py:load": "most of it says what its keywords mean: it is the front door",
     "nfox/models/transformers_target.py": "one class with one subject: what a target is asked",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 from nfox.eval.bench.compare import Change
 from nfox.eval.bench.figures import ALL
@@ -12,7 +12,7 @@ from nfox.eval.bench.noise import Interval
 
 from .table import console, table
 
-_Place = tuple[str, str, str]  # of a row: method, category, target
+_Key = tuple[str, str, str]  # of a row: method, category, target
 _FIGURES = {
     "speedup": ("speed-up", ".2f"),
     "efficiency": ("efficiency", ".2f"),
@@ -22,7 +22,7 @@ _FIGURES = {
     "tokens_per_second": ("tok/s", ".2f"),
     "peak_memory_mb": ("MB", ".0f"),
 }
-"""What they are called, and how they are written."""
+"""The label of each figure, and the format of its values."""
 
 
 def print_changes(both: Sequence[Change]) -> None:
@@ -31,26 +31,26 @@ def print_changes(both: Sequence[Change]) -> None:
     Args:
         both: rows that both results have.
     """
-    speeds, others = {}, {}
+    speedups, others = {}, {}
     for change in both:
         speedup, *rest = change.figures
-        beyond = [one for one in rest if one.verdict in ("higher", "lower")]
-        words = [change.verdict, *(f"{_label(one.name)} {one.verdict}" for one in beyond)]
-        place = (change.method, change.category, change.target)
-        speeds[place] = [_arrow(speedup.name, speedup.old, speedup.new), ", ".join(words)]
-        others[place] = [_arrow(one.name, _point(one.old), _point(one.new)) for one in rest]
+        beyond = [figure for figure in rest if figure.verdict in ("higher", "lower")]
+        verdicts = [change.verdict, *(f"{_label(each.name)} {each.verdict}" for each in beyond)]
+        key = (change.method, change.category, change.target)
+        speedups[key] = [_arrow(speedup.name, speedup.old, speedup.new), ", ".join(verdicts)]
+        others[key] = [_arrow(each.name, _point(each.old), _point(each.new)) for each in rest]
     names = [figure.name for change in both[:1] for figure in change.figures[1:]]
-    _print_table(["speed-up", "verdict"], speeds)
+    _print_table(["speed-up", "verdict"], speedups)
     _print_table([_label(name) for name in names], others)
 
 
 def print_checks(checks: Sequence[Check]) -> None:
     """Print one row for each method and category, with all of its ratios."""
     ratios = list(dict.fromkeys(check.ratio for check in checks))
-    cells: dict[_Place, list[str]] = {}
+    cells: dict[_Key, list[str]] = {}
     for check in checks:
-        place = (check.method, check.category, check.target)
-        row = cells.setdefault(place, [""] * len(ratios) + ["holds"])
+        key = (check.method, check.category, check.target)
+        row = cells.setdefault(key, [""] * len(ratios) + ["holds"])
         was, now = (check.was, check.now) if check.ratio == "speedup" else (
             _point(check.was), _point(check.now))  # fmt: skip
         row[ratios.index(check.ratio)] = _arrow(check.ratio, was, now)
@@ -65,24 +65,24 @@ def row_name(row: Change | Check) -> str:
 
 
 def complaint(check: Check) -> str:
-    """Say how much worse a ratio is."""
+    """Return a sentence on a ratio that is worse than noise allows."""
     ratio = check.ratio
-    now = "cannot be seen" if check.now is None else f"is {_shown(ratio, check.now)}"
+    now = "cannot be seen" if check.now is None else f"is {_with_bounds(ratio, check.now)}"
     bound = "at most" if ratio == "overhead" else "at least"
     return (
-        f"{row_name(check)}: {_label(ratio)} {now}, was {_shown(ratio, check.was)}; "
+        f"{row_name(check)}: {_label(ratio)} {now}, was {_with_bounds(ratio, check.was)}; "
         f"noise allows {bound} {_written(ratio, check.limit)}"
     )
 
 
-def _print_table(columns: Sequence[str], rows: dict[_Place, list[str]]) -> None:
+def _print_table(columns: Sequence[str], rows: dict[_Key, list[str]]) -> None:
     """Print a table; the category and the target stand in it where there are several."""
     if not rows:
         return
-    named = [part for part in (1, 2) if len({place[part] for place in rows}) > 1]
-    grid = table("", *(("", "category", "target")[part] for part in named), *columns)
-    for place, cells in rows.items():
-        grid.add_row(place[0], *(place[part] for part in named), *cells)
+    several = [part for part in (1, 2) if len({key[part] for key in rows}) > 1]
+    grid = table("", *(("", "category", "target")[part] for part in several), *columns)
+    for key, cells in rows.items():
+        grid.add_row(key[0], *(key[part] for part in several), *cells)
     out = console()
     out.print(grid)
     out.print()
@@ -93,22 +93,21 @@ def _label(name: str) -> str:
 
 
 def _point(interval: Interval | None) -> Interval | None:
+    """Return an interval without its bounds."""
     return interval and replace(interval, low=interval.value, high=interval.value)
 
 
 def _arrow(name: str, was: Interval | None, now: Interval | None) -> str:
     if was is None and now is None:
         return ""
-    return f"{_shown(name, was)} -> {_shown(name, now)}"
+    return f"{_with_bounds(name, was)} -> {_with_bounds(name, now)}"
 
 
-def _shown(name: str, interval: Interval | None) -> str:
-    """Write a figure, with its bounds if it has any."""
+def _with_bounds(name: str, interval: Interval | None) -> str:
+    """Return a figure as text, with its bounds if it has any."""
     if interval is None:
         return "?"
-    value, low, high = (
-        _written(name, one) for one in (interval.value, interval.low, interval.high)
-    )
+    value, low, high = (_written(name, number) for number in astuple(interval))
     return value if interval.low == interval.high else f"{value} ({low}-{high})"
 
 

@@ -318,7 +318,7 @@ def test_a_full_context_is_the_end(chat: Engine, peer: LlamaCpp) -> None:
 def test_room_is_made_where_it_is_needed(
     chat: Engine, peer: LlamaCpp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nfox.eval.peers.llama_cpp._FIRST", 16)
+    monkeypatch.setattr("nfox.eval.peers.llama_cpp._FIRST_CONTEXT", 16)
     small = LlamaCpp.build(chat)
     for prompt, size in ([5, 6, 7], 16), ([5, 6, 7] * 100, 512), ([5, 6, 7], 512):
         assert answered(small, prompt, Sampling(), 10) == answered(peer, prompt, Sampling(), 10)

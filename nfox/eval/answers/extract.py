@@ -1,5 +1,5 @@
-"""What an answer says: the number that GSM8K asks for, the code and the SQL that the public
-evaluation programs of HumanEval and Spider read. Nothing here runs what a model wrote.
+"""What is taken out of an answer: the number that GSM8K asks for, the code and the SQL that the
+public evaluation programs of HumanEval and Spider read. Nothing here runs what a model wrote.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _SQL = re.compile(
 _EMPTY_LINE = re.compile(r"\n[^\S\n]*\n")
 
 FUNCTION_ENDS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-"""What ends a function that a model writes on (Chen et al. 2021, arXiv 2107.03374, section 2)."""
+"""Strings that end a function which a model continues (Chen et al. 2021, arXiv 2107.03374, section
+2)."""
 SHOT_ENDS = ("\nQuestion:",)
-"""What ends an answer after examples."""
+"""Strings that end an answer where examples stand before the question."""
 NO_SQL = "SELECT"
-"""Stands for an answer without SQL: none either, but no empty line, which the evaluator skips."""
+"""The line of an answer without SQL: it is no query either, but the evaluator skips empty lines."""
 
 
 def final_answer(text: str) -> str | None:
@@ -48,28 +49,33 @@ def final_answer(text: str) -> str | None:
 
 
 def _numbers(text: str) -> list[str]:
-    found = (match for match in _NUMBER.finditer(text) if match["digits"])
-    return [_normalised(match["digits"], bool(match["sign"])) for match in found]
+    matches = (match for match in _NUMBER.finditer(text) if match["digits"])
+    return [_normalised(match["digits"], bool(match["sign"])) for match in matches]
 
 
 def _normalised(digits: str, negative: bool) -> str:
-    """Write a number in one way: no commas, no zeros at either end that say nothing."""
-    whole, _, part = digits.replace(",", "").partition(".")
-    whole, part = whole.lstrip("0") or "0", part.rstrip("0")
-    plain = f"{whole}.{part}" if part else whole
-    return f"-{plain}" if negative and plain != "0" else plain
+    """Return the one way to write a number: without commas, and without needless zeros."""
+    integer, _, fraction = digits.replace(",", "").partition(".")
+    integer, fraction = integer.lstrip("0") or "0", fraction.rstrip("0")
+    absolute = f"{integer}.{fraction}" if fraction else integer
+    return f"-{absolute}" if negative and absolute != "0" else absolute
 
 
 def few_shot(examples: Sequence[tuple[str, str]], question: str) -> str:
-    """Return a question after others and their answers, as text; alone it stays as it is."""
+    """Return a prompt of examples and a question; without examples, the question as it is.
+
+    Args:
+        examples: questions with their answers.
+        question: the question to answer.
+    """
     if not examples:
         return question
-    shown = [f"Question: {asked}\nAnswer: {answer}" for asked, answer in examples]
-    return "\n\n".join([*shown, f"Question: {question}\nAnswer:"])
+    solved = [f"Question: {example}\nAnswer: {answer}" for example, answer in examples]
+    return "\n\n".join([*solved, f"Question: {question}\nAnswer:"])
 
 
 def whole_function(reply: str, name: str) -> str:
-    """Return what the HumanEval harness is to put behind a prompt for a chat model's reply.
+    """Return the completion that the HumanEval harness puts behind a prompt, from a chat's reply.
 
     A prompt ends with the function's docstring, which is body enough: a reply that defines the
     function again replaces it. One that gives the body alone goes on from there.
@@ -92,7 +98,7 @@ def sql_line(reply: str) -> str:
     """Return the first SQL statement of a reply on one line, as Spider's evaluator reads it.
 
     It begins at SELECT or WITH, and ends at a semicolon, with its fences or, where it has none, at
-    an empty line. Comments go, since they would hide what follows on the line.
+    an empty line. Comments are left out, since they would hide what follows on the line.
     """
     blocks = (block for block in reply.split("```")[1::2] if _begin(block) is not None)
     fenced = next(blocks, None) if _begin(reply) else None  # at 0 it begins before any fence
@@ -116,18 +122,18 @@ def sql_line(reply: str) -> str:
 
 def _begin(text: str) -> int | None:
     """Return where the first SQL statement of a text begins."""
-    found = (match.start() for match in _STATEMENT.finditer(text) if not match["comment"])
-    return next(found, None)
+    starts = (match.start() for match in _STATEMENT.finditer(text) if not match["comment"])
+    return next(starts, None)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What answering took.
+    """How fast questions were answered.
 
     Args:
-        tokens: emitted.
-        steps: forwards of the target.
-        seconds: of these, without reading the prompts.
+        tokens: the tokens that were emitted.
+        steps: the target's forwards after prefill.
+        seconds: of the steps.
     """
 
     tokens: int
@@ -136,7 +142,7 @@ class Speed:
 
     @classmethod
     def of(cls, lines: Sequence[Mapping[str, Any]]) -> Speed:
-        """Add up lines of `nfox.batch.answer`; those that were refused took nothing."""
+        """Return the sums over lines of `nfox.batch.answer`, without those that were refused."""
         done = [line for line in lines if "error" not in line]
         return cls(
             sum(line["timings"]["predicted_n"] for line in done),
@@ -152,7 +158,7 @@ class Speed:
 
 
 def share(right: int, count: int) -> str:
-    """Say how many are right, with the standard error of the share."""
-    part = right / count
-    error = (part * (1 - part) / count) ** 0.5
-    return f"{right} of {count} right, {part:.1%} ± {error:.1%}"
+    """Return in words how many answers are right, with the standard error of their share."""
+    accuracy = right / count
+    error = (accuracy * (1 - accuracy) / count) ** 0.5
+    return f"{right} of {count} right, {accuracy:.1%} ± {error:.1%}"

@@ -7,7 +7,7 @@ from importlib import import_module
 from nfox.errors import UsageError
 from nfox.eval.peers.base import Peer
 
-_WHERE = {
+_CLASSES = {
     "hf": "hf.Generate",
     "hf-assisted": "hf.Assisted",
     "hf-lookup": "hf.Lookup",
@@ -17,7 +17,7 @@ _WHERE = {
 
 def names() -> list[str]:
     """Return the names of all peers."""
-    return list(_WHERE)
+    return list(_CLASSES)
 
 
 def peer(name: str) -> type[Peer]:
@@ -26,8 +26,8 @@ def peer(name: str) -> type[Peer]:
     Raises:
         UsageError: if there is no such peer.
     """
-    if name not in _WHERE:
+    if name not in _CLASSES:
         raise UsageError(f"there is no peer {name!r}", f"one of {', '.join(names())}")
-    module, _, made = _WHERE[name].partition(".")
-    found: type[Peer] = getattr(import_module(f"{__name__}.{module}"), made)
-    return found
+    module, _, class_name = _CLASSES[name].partition(".")
+    chosen: type[Peer] = getattr(import_module(f"{__name__}.{module}"), class_name)
+    return chosen

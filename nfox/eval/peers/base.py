@@ -14,10 +14,10 @@ from nfox.reply_stream import agree
 from nfox.text.stream import TextStream
 
 OnTokens = Callable[[Sequence[int]], None]
-"""Called with new tokens as soon as they are there."""
+"""Called with the token ids of a forward as soon as they are known."""
 
 Block = tuple[float, Sequence[int]]
-"""When tokens were there, in seconds, and which."""
+"""The seconds after which the token ids of a forward were known, and the ids."""
 
 
 class Peer(ABC):
@@ -32,10 +32,10 @@ class Peer(ABC):
     @classmethod
     @abstractmethod
     def build(cls, engine: Engine) -> Self:
-        """Make one for a chat's model.
+        """Return the peer for an engine's model.
 
         Raises:
-            ModelError: if it cannot answer for this model, or is not installed.
+            ModelError: if it cannot run this model, or is not installed.
         """
 
     @abstractmethod
@@ -52,18 +52,18 @@ class Peer(ABC):
         """
 
     def begin(self) -> None:  # noqa: B027 - most keep nothing of a conversation
-        """Forget the conversation before."""
+        """Begin another conversation, with nothing read."""
 
     def describe(self) -> str:
-        """Say in a few words what it runs with."""
+        """Return in a few words what it runs with."""
         return ""
 
     def close(self) -> None:  # noqa: B027 - most leave nothing behind
-        """Take away what it made."""
+        """Remove what it wrote, and free its memory."""
 
 
 def answer(peer: Peer, engine: Engine, request: Request) -> Reply:
-    """Have a peer answer a request, and count as for nfox's own replies.
+    """Return a peer's reply to a request, with the statistics of nfox's own replies.
 
     Of a peer's forwards only their tokens are seen. The first ones come with the prompt's forward,
     which is no step: steps, tokens and seconds of the stats are those after it.
@@ -74,8 +74,8 @@ def answer(peer: Peer, engine: Engine, request: Request) -> Reply:
         request: what is asked.
     """
     prompt, settings = request.prompt, request.settings
-    most = min(settings.max_new_tokens, engine.max_context - len(prompt.ids) + 1)
-    limits = Limits(most, engine.max_context, engine.stop_ids)
+    max_tokens = min(settings.max_new_tokens, engine.max_context - len(prompt.ids) + 1)
+    limits = Limits(max_tokens, engine.max_context, engine.stop_ids)
     blocks: list[Block] = []
     start = time.perf_counter()
 
@@ -94,10 +94,17 @@ def answer(peer: Peer, engine: Engine, request: Request) -> Reply:
 
 
 def _count(reply: Reply, blocks: Sequence[Block], text: TextStream, limits: Limits) -> None:
-    """Add blocks of tokens to a reply; what stands behind its end counts nowhere."""
+    """Add blocks of tokens to a reply and its statistics, as far as the reply's end.
+
+    Args:
+        reply: without tokens yet.
+        blocks: the tokens of each forward; those of the prompt's forward first.
+        text: takes the tokens, and stops at a stop string.
+        limits: the most tokens, and the tokens that end the reply.
+    """
     stats, before = reply.stats, 0.0
     finish: Finish | None = None
-    for place, (moment, tokens) in enumerate(blocks):
+    for index, (moment, tokens) in enumerate(blocks):
         count = 0
         for token in tokens:
             count += 1
@@ -105,11 +112,11 @@ def _count(reply: Reply, blocks: Sequence[Block], text: TextStream, limits: Limi
                 finish = "stop"
                 break
             reply.ids.append(token)
-            text.push(token, "bonus", place)
+            text.push(token, "bonus", index)
             if text.stopped or len(reply.ids) == limits.max_tokens:
                 finish = "stop" if text.stopped else "length"
                 break
-        if place:
+        if index:
             stats.steps += 1
             stats.tokens += count
             stats.lengths.append(count)

@@ -1,7 +1,7 @@
 """A loaded checkpoint as a GGUF file: the same weights, in the same dtype, for llama.cpp.
 
-The file has no vocabulary: ids go in and ids come out, and llama.cpp takes a model without one. So
-there is nothing to be said about tokenizers, of which it knows some and not others.
+The file has no vocabulary: token ids go in and come out, and llama.cpp loads a model without one.
+So the tokenizer need not be one of those that llama.cpp knows.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _ARCHITECTURES = {
     "Qwen2ForCausalLM": "QWEN2",
     "Qwen3ForCausalLM": "QWEN3",
 }
-"""Classes of transformers whose sums llama.cpp does too, and what it calls them."""
+"""Classes of transformers that llama.cpp computes alike, and its names of their architectures."""
 
 _DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 _ROTATIONS = ("default", "linear", "llama3")
-"""Kinds of rotary embedding that are fixed frequencies and nothing else."""
+"""Kinds of rotary embedding that consist of fixed frequencies alone."""
 
 
 def package(name: str, install: str) -> Any:
@@ -36,35 +36,35 @@ def package(name: str, install: str) -> Any:
 
     Args:
         name: of the module.
-        install: what pip is told.
+        install: the package's name for pip.
 
     Raises:
-        ModelError: if it is not there, or does not start.
+        ModelError: if it is not installed, or does not start.
     """
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
         raise ModelError(f"{install} is not installed", f"pip install {install}") from error
     except (ImportError, OSError, RuntimeError) as error:
-        said = str(error).partition("\n")[0]
-        raise ModelError(f"{install} does not start: {said}", f"pip install {install}") from error
+        line = str(error).partition("\n")[0]
+        raise ModelError(f"{install} does not start: {line}", f"pip install {install}") from error
 
 
-def kind(dtype: torch.dtype) -> Any:
-    """Return the number that GGUF and llama.cpp have for a dtype of a model that `write` takes."""
+def ggml_type(dtype: torch.dtype) -> Any:
+    """Return the number of a dtype in GGUF and llama.cpp."""
     return package("gguf", "gguf").GGMLQuantizationType[_DTYPES[dtype]]
 
 
 def write(model: LoadedModel, path: Path) -> None:
-    """Write a model as GGUF; of the tensors one at a time is copied.
+    """Write a model as GGUF; one tensor at a time is copied.
 
     Args:
         model: a Llama, Mistral, Qwen 2 or Qwen 3 that is not quantised.
         path: of the file.
 
     Raises:
-        ModelError: for a model that llama.cpp does not compute alike, or without package gguf.
-        NfoxError: if it cannot be written, as on a full disk.
+        ModelError: for a model that llama.cpp does not compute alike, or without the package gguf.
+        NfoxError: if the file cannot be written, as on a full disk.
     """
     target = model.target
     _check(target)
@@ -72,17 +72,17 @@ def write(model: LoadedModel, path: Path) -> None:
     arch = gguf.MODEL_ARCH[_ARCHITECTURES[type(target.model).__name__]]
     tensors = list(_tensors(target, arch, gguf))
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
-    _describe(target, writer)
+    _write_facts(target, writer)
     for name, tensor, _ in tensors:
         dtype = _dtype(tensor)
         size = tensor.numel() * dtype.itemsize
-        writer.add_tensor_info(name, tensor.shape, None, size, raw_dtype=kind(dtype))
+        writer.add_tensor_info(name, tensor.shape, None, size, raw_dtype=ggml_type(dtype))
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for _, tensor, heads in tensors:
-            writer.write_tensor_data(_numbers(tensor, heads))
+            writer.write_tensor_data(_as_numpy(tensor, heads))
         end = writer.fout[0].tell()
         writer.close()
         if path.stat().st_size < end:  # numpy does not look whether its last bytes were written
@@ -97,15 +97,15 @@ def write(model: LoadedModel, path: Path) -> None:
 
 
 def _check(target: TransformersTarget) -> None:
-    """Refuse what llama.cpp would not compute, or would compute otherwise.
+    """Refuse a model that llama.cpp would not compute, or would compute otherwise.
 
     Raises:
-        ModelError: with what it is.
+        ModelError: with the first difference.
     """
-    kind = type(target.model).__name__
-    if kind not in _ARCHITECTURES:
+    model_class = type(target.model).__name__
+    if model_class not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
-        raise ModelError(f"a {kind} cannot be written as GGUF here", f"what can: {known}")
+        raise ModelError(f"a {model_class} cannot be written as GGUF here", f"what can: {known}")
     if getattr(target.config, "quantization_config", None) is not None:
         raise ModelError(
             "quantised weights cannot be written as GGUF: llama.cpp quantises otherwise",
@@ -116,40 +116,40 @@ def _check(target: TransformersTarget) -> None:
             raise ModelError(f"{name} is not in memory, so it cannot be written as GGUF")
         if tensor.dtype not in _DTYPES:
             raise ModelError(f"GGUF has no counterpart of {tensor.dtype}", "try --dtype float32")
-    other = next(_otherwise(target), None)
-    if other:
-        raise ModelError(f"llama.cpp computes this model otherwise: it has {other}")
+    difference = next(_differences(target), None)
+    if difference:
+        raise ModelError(f"llama.cpp computes this model otherwise: it has {difference}")
 
 
-def _otherwise(target: TransformersTarget) -> Iterator[str]:
-    """Yield what llama.cpp would not do as the model does."""
+def _differences(target: TransformersTarget) -> Iterator[str]:
+    """Yield the parts of a model that llama.cpp would compute otherwise."""
     config = target.config
     if config.hidden_act != "silu":
         yield f"activation {config.hidden_act}"
     window, kinds = (getattr(config, name, None) for name in ("sliding_window", "layer_types"))
     if window and window < target.max_context and set(kinds or ()) != {"full_attention"}:
         yield f"a sliding window of {window} tokens"
-    kind = _rotation(target)
-    scaled = kind != "default" and _ARCHITECTURES[type(target.model).__name__] != "LLAMA"
-    if kind not in _ROTATIONS or scaled:
-        yield f"rotary embedding {kind}"
+    rotation = _rotation(target)
+    scaled = rotation != "default" and _ARCHITECTURES[type(target.model).__name__] != "LLAMA"
+    if rotation not in _ROTATIONS or scaled:
+        yield f"rotary embedding {rotation}"
 
 
-def _describe(target: TransformersTarget, writer: Any) -> None:
-    """Write everything but the weights."""
+def _write_facts(target: TransformersTarget, writer: Any) -> None:
+    """Write the sizes of a model and the facts of its layers."""
     config = target.config
-    head = _head_dim(config)
+    head_dim = _head_dim(config)
     writer.add_context_length(target.max_context)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(head)
-    writer.add_value_length(head)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_rope_dimension_count(head)
+    writer.add_rope_dimension_count(head_dim)
     writer.add_vocab_size(target.vocabulary_size)
     writer.add_tokenizer_model("no_vocab")
 
@@ -171,19 +171,20 @@ def _tensors(target: TransformersTarget, arch: Any, gguf: Any) -> Iterator[tuple
         name = gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.ROPE_FREQS]
         yield f"{name}.weight", factors, 0
     for name, tensor in target.model.named_parameters():  # tied weights come once
-        found = names.get_type_and_name(name, try_suffixes=(".weight", ".bias"))
-        if found is None:
+        known = names.get_type_and_name(name, try_suffixes=(".weight", ".bias"))
+        if known is None:
             raise ModelError(f"GGUF has no name for {name}")
-        yield found[1], tensor.detach(), heads.get(found[0], 0)
+        tensor_type, gguf_name = known
+        yield gguf_name, tensor.detach(), heads.get(tensor_type, 0)
 
 
 def _rope_factors(target: TransformersTarget) -> Tensor | None:
-    """Return [D / 2] what plain frequencies are divided by; None where they are plain."""
+    """Return the divisors of the plain frequencies, [D / 2]; None where frequencies are plain."""
     if _rotation(target) == "default":
         return None
-    found: Tensor = target.model.model.rotary_emb.inv_freq.float().cpu()
+    frequencies: Tensor = target.model.model.rotary_emb.inv_freq.float().cpu()
     dim, base = _head_dim(target.config), target.config.rope_parameters["rope_theta"]
-    factors: Tensor = 1.0 / base ** (torch.arange(0, dim, 2).float() / dim) / found
+    factors: Tensor = 1.0 / base ** (torch.arange(0, dim, 2).float() / dim) / frequencies
     return factors
 
 
@@ -198,17 +199,17 @@ def _head_dim(config: Any) -> int:
 
 
 def _dtype(tensor: Tensor) -> torch.dtype:
-    """Return what a tensor is written in: norms and biases are float32 in every GGUF."""
+    """Return the dtype that a tensor is written in: norms and biases are float32 in every GGUF."""
     return torch.float32 if tensor.dim() == 1 else tensor.dtype
 
 
-def _numbers(tensor: Tensor, heads: int) -> Any:
-    """Return a tensor as numpy writes it.
+def _as_numpy(tensor: Tensor, heads: int) -> Any:
+    """Return a tensor as an array of numpy, in the order of rows and the dtype of the file.
 
     Args:
         tensor: as the model has it.
-        heads: of queries or keys that are rotated: in pairs of the two halves of a head by
-            transformers, in pairs of neighbours by llama.cpp, so the halves are interleaved. 0
+        heads: the number of heads, for queries or keys whose rows are to be interleaved:
+            transformers rotates pairs of the two halves of a head, llama.cpp pairs of neighbours. 0
             leaves rows where they are, as Qwen's.
     """
     if heads:

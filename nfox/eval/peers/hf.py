@@ -1,6 +1,6 @@
 """`generate` of transformers: plain, with a draft model (assisted generation), with prompt lookup.
 
-The model is the very one that nfox runs, attention and dtype included.
+It runs the model object that nfox runs, with the same attention and dtype.
 """
 
 from __future__ import annotations
@@ -22,41 +22,45 @@ from nfox.eval.peers.base import OnTokens, Peer
 from nfox.reply import Settings
 
 _CONFIDENCE = "assistant_confidence_threshold"
-_LOOKUP = 10  # tokens, the value in transformers' documentation; it has no default
+_LOOKUP_TOKENS = 10  # the value in transformers' documentation; it has no default
 
 
 class Generate(Peer):
     """Plain decoding.
 
     Args:
-        model: the target's.
-        more: arguments of `generate`.
+        model: the target's model of transformers.
+        arguments: more arguments of `generate`.
     """
 
     name: ClassVar[str] = "hf"
 
-    def __init__(self, model: Any, **more: Any) -> None:
+    def __init__(self, model: Any, **arguments: Any) -> None:
         self.model = model
-        self.more = more
+        self.arguments = arguments
 
     @override
     @classmethod
     def build(cls, engine: Engine) -> Self:
-        return cls._tried(engine)
+        return cls._checked(engine)
 
     @classmethod
-    def _tried(cls, engine: Engine, **more: Any) -> Self:
-        """Make one, and see whether it gives a token."""
-        made = cls(engine.model.target.model, **more)
+    def _checked(cls, engine: Engine, **arguments: Any) -> Self:
+        """Return a peer that has generated a token.
+
+        Raises:
+            ModelError: if transformers does not generate with this model and these arguments.
+        """
+        generate = cls(engine.model.target.model, **arguments)
         prompt = Prompt((0,))
         if engine.model.target.is_encoder_decoder:
             prompt = Prompt((engine.model.target.decoder_start_token,), (0,))
         try:
-            made.answer(prompt, engine.settings, Limits(1), lambda tokens: None)
+            generate.answer(prompt, engine.settings, Limits(1), lambda tokens: None)
         except (ValueError, TypeError, RuntimeError) as error:
-            said = (str(error) or type(error).__name__).splitlines()[0]
-            raise ModelError(f"transformers does not generate so: {said}") from error
-        return made
+            line = (str(error) or type(error).__name__).splitlines()[0]
+            raise ModelError(f"transformers does not generate so: {line}") from error
+        return generate
 
     @override
     @torch.inference_mode()
@@ -69,20 +73,23 @@ class Generate(Peer):
             decoder_ids = torch.tensor([list(prompt.ids)], device=self.model.device)
             inputs["decoder_input_ids"] = decoder_ids
         config = _config(settings, limits)
-        own = self.model.generation_config
+        models_config = self.model.generation_config
         # What a config leaves open is taken from the model's own: penalties, beams and the like.
         self.model.generation_config = GenerationConfig(
-            decoder_start_token_id=own.decoder_start_token_id
+            decoder_start_token_id=models_config.decoder_start_token_id
         )
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices):
                 torch.manual_seed(settings.sampling.seed)
                 self.model.generate(
-                    **inputs, generation_config=config, streamer=_Streamer(on_tokens), **self.more
+                    **inputs,
+                    generation_config=config,
+                    streamer=_Streamer(on_tokens),
+                    **self.arguments,
                 )
         finally:
-            self.model.generation_config = own
+            self.model.generation_config = models_config
 
     @override
     def describe(self) -> str:
@@ -98,22 +105,27 @@ class Assisted(Generate):
     @override
     @classmethod
     def build(cls, engine: Engine) -> Self:
-        """Without a draft model it says what `spec` would say."""
+        """Return the peer for an engine's model.
+
+        Raises:
+            ModelError: as method `spec` does, if there is no draft model.
+        """
         drafter = engine.make(Speculative.__module__.rpartition(".")[2])  # named as its file
         assert isinstance(drafter, Speculative)
-        return cls._tried(engine, assistant_model=drafter.draft.model)
+        return cls._checked(engine, assistant_model=drafter.draft.model)
 
     @override
     def describe(self) -> str:
         # What a model's own config leaves open, `generate` fills in from these.
-        usual = GenerationConfig._get_default_generation_params()
-        own = self.more["assistant_model"].generation_config
+        defaults = GenerationConfig._get_default_generation_params()
+        config = self.arguments["assistant_model"].generation_config
         names = ("num_assistant_tokens", "num_assistant_tokens_schedule", _CONFIDENCE)
-        most, schedule, confidence = (
-            usual[name] if getattr(own, name) is None else getattr(own, name) for name in names
+        values = {name: getattr(config, name) for name in names}
+        max_tokens, schedule, confidence = (
+            defaults[name] if value is None else value for name, value in values.items()
         )
         return (
-            f"assisted {super().describe()}, {most} tokens at most ({schedule}), "
+            f"assisted {super().describe()}, {max_tokens} tokens at most ({schedule}), "
             f"while it is sure by {confidence}"
         )
 
@@ -126,43 +138,46 @@ class Lookup(Generate):
     @override
     @classmethod
     def build(cls, engine: Engine) -> Self:
-        return cls._tried(engine, prompt_lookup_num_tokens=_LOOKUP)
+        return cls._checked(engine, prompt_lookup_num_tokens=_LOOKUP_TOKENS)
 
     @override
     def describe(self) -> str:
-        return f"prompt lookup in {super().describe()}, {_LOOKUP} tokens, n-grams of 2 at most"
+        return (
+            f"prompt lookup in {super().describe()}, {_LOOKUP_TOKENS} tokens, n-grams of 2 at most"
+        )
 
 
 def _config(settings: Settings, limits: Limits) -> GenerationConfig:
-    ends = sorted(limits.stop_ids)
-    drawn = settings.sampling
-    chosen: dict[str, Any] = {"do_sample": not drawn.greedy}
-    if not drawn.greedy:
+    """Return the config that asks `generate` for what the settings ask of nfox."""
+    stop_ids = sorted(limits.stop_ids)
+    sampling = settings.sampling
+    options: dict[str, Any] = {"do_sample": not sampling.greedy}
+    if not sampling.greedy:
         names = ("temperature", "top_k", "top_p")
-        chosen |= {name: getattr(drawn, name) for name in names}
-        chosen["min_p"] = drawn.min_p or None
+        options |= {name: getattr(sampling, name) for name in names}
+        options["min_p"] = sampling.min_p or None
     return GenerationConfig(
         max_new_tokens=limits.max_tokens,
-        eos_token_id=ends or None,
-        pad_token_id=ends[0] if ends else 0,
-        repetition_penalty=drawn.repetition_penalty,
+        eos_token_id=stop_ids or None,
+        pad_token_id=stop_ids[0] if stop_ids else 0,
+        repetition_penalty=sampling.repetition_penalty,
         use_cache=True,
-        **chosen,
+        **options,
     )
 
 
 class _Streamer(BaseStreamer):  # type: ignore[misc]
-    """Passes new tokens on; what comes first is the prompt."""
+    """Hands new tokens on; the first call of `generate` hands over the prompt."""
 
     def __init__(self, on_tokens: OnTokens) -> None:
-        self._tell = on_tokens
-        self._begun = False
+        self._on_tokens = on_tokens
+        self._after_prompt = False
 
     def put(self, value: Tensor) -> None:
-        """Take tokens."""
-        if self._begun:
-            self._tell(value.flatten().tolist())
-        self._begun = True
+        """Hand tokens on, but for the prompt."""
+        if self._after_prompt:
+            self._on_tokens(value.flatten().tolist())
+        self._after_prompt = True
 
     def end(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: no token is held back."""

@@ -1,4 +1,4 @@
-"""How plots of a benchmark look: colours, lettering, layout, and the files they become.
+"""What plots of a benchmark share: colours, lettering, layout, and the files they become.
 
 Colours are those of Okabe and Ito, which colour-blind people tell apart too.
 """
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 BLUE, ORANGE, GREY, INK = "#0072B2", "#E69F00", "#999999", "#222222"
-TIMES = "times the speed of plain decoding"
-TAU = "tau: tokens that a step gives"
+SPEEDUP_LABEL = "times the speed of plain decoding"
+TAU_LABEL = "tau: tokens that a step gives"
 
 _OF_KIND = dict(zip(KINDS, ((BLUE, "-"), (ORANGE, "--"), (GREY, ":")), strict=True))
 _LINES = (INK, BLUE, "#D55E00", "#009E73", "#CC79A7", "#56B4E9", ORANGE)
@@ -46,7 +46,7 @@ _STYLE = {
 
 
 def check() -> None:
-    """Find out whether plots can be drawn.
+    """Check that plots can be drawn.
 
     Raises:
         UsageError: if matplotlib is not installed.
@@ -56,10 +56,10 @@ def check() -> None:
 
 
 def style(salt: str = "") -> AbstractContextManager[None]:
-    """Draw the same every time, whatever the person's own settings of matplotlib are.
+    """Return a context in which matplotlib draws the same whatever the person's own settings are.
 
     Args:
-        salt: of the ids in an SVG.
+        salt: makes the ids in an SVG differ from those in others.
     """
     import matplotlib.style
 
@@ -67,26 +67,26 @@ def style(salt: str = "") -> AbstractContextManager[None]:
 
 
 def image(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
-    """Return a plot as a file; the same bytes for the same result.
+    """Return the bytes of a plot's file: the same bytes for the same result.
 
     Args:
         figure: a plot, whose label is its name.
-        kind: of file.
+        kind: the format of the file.
     """
-    unsaid = ("Creator", "Date", "Format", "Type") if kind == "svg" else ("Software",)
-    paper = BytesIO()
+    omitted = ("Creator", "Date", "Format", "Type") if kind == "svg" else ("Software",)
+    file = BytesIO()
     with style(f"nfox {figure.get_label()}"):  # plots on one page have ids of their own
-        figure.savefig(paper, format=kind, dpi=150, metadata=dict.fromkeys(unsaid))
-    return paper.getvalue()
+        figure.savefig(file, format=kind, dpi=150, metadata=dict.fromkeys(omitted))
+    return file.getvalue()
 
 
-def paper(names: Iterable[str], width: float, height: float) -> Figure:
-    """Return a figure with room for names beside it.
+def empty_figure(names: Iterable[str], width: float, height: float) -> Figure:
+    """Return an empty figure with room for names beside its axes.
 
     Args:
-        names: that stand beside what is drawn.
-        width: of what is drawn, in inches.
-        height: in inches.
+        names: that stand beside the axes.
+        width: of the axes, in inches.
+        height: of the figure, in inches.
     """
     from matplotlib.figure import Figure
 
@@ -95,8 +95,8 @@ def paper(names: Iterable[str], width: float, height: float) -> Figure:
 
 
 def bars(names: Sequence[str]) -> tuple[Figure, Axes]:
-    """Return a figure with a name for each bar, the first one on top."""
-    figure = paper(names, 6, 1.1 + height(names))
+    """Return a figure, and its axes with a name for each horizontal bar, the first one on top."""
+    figure = empty_figure(names, 6, 1.1 + height(names))
     axes = figure.subplots()
     name_bars(axes, names)
     return figure, axes
@@ -110,13 +110,13 @@ def name_bars(axes: Axes, names: Sequence[str]) -> None:
 
 
 def height(names: Collection[str]) -> float:
-    """Return how high bars are that have these names, in inches."""
+    """Return the height in inches of horizontal bars that have these names."""
     lines = max(wrapped(name).count("\n") + 1 for name in names)
     return len(names) * (0.12 + 0.19 * lines)
 
 
 def wrapped(name: str) -> str:
-    """Fold a long name, between options where possible."""
+    """Return a name broken into lines, between options where possible."""
     foldable = name.replace(":", ":\f")
     return "\n".join(textwrap.wrap(foldable, _WIDEST, replace_whitespace=False)).replace("\f", "")
 
@@ -137,23 +137,27 @@ def name_kinds(figure: Figure, result: BenchResult, rows: Iterable[Row]) -> None
         figure.legend(handles=patches, loc="outside upper center", ncols=len(patches))
 
 
-def folded(handles: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
-    """Return what stands in a legend: what is drawn, and its names."""
+def legend_entries(handles: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
+    """Return the handles and the labels of a legend.
+
+    Args:
+        handles: what is drawn, by name.
+    """
     return list(handles.values()), [wrapped(name) for name in handles]
 
 
 def legend(figure: Figure, handles: Mapping[str, Any], *, above: bool = False) -> None:
-    """Name what is drawn: at the right, or above it.
+    """Add a legend at the right of a figure, or above it.
 
     Args:
-        figure: that it is drawn in.
+        figure: the figure.
         handles: what is drawn, by name.
-        above: in one line.
+        above: above it, in one line.
     """
     if above:
-        figure.legend(*folded(handles), loc="outside upper center", ncols=len(handles))
+        figure.legend(*legend_entries(handles), loc="outside upper center", ncols=len(handles))
     else:
-        figure.legend(*folded(handles), loc="outside right upper")
+        figure.legend(*legend_entries(handles), loc="outside right upper")
 
 
 def points(pairs: Iterable[tuple[float, float | None]]) -> list[tuple[float, float]]:
@@ -171,13 +175,13 @@ def draw(axes: Axes, result: BenchResult, curves: Curves) -> dict[str, Any]:
     for name, curve in curves.items():
         if not curve:
             continue
-        place, of_kind = order.index(name), result.kind(name)
+        place, kind = order.index(name), result.kind(name)
         (drawn[name],) = axes.plot(
             *zip(*curve, strict=True),
             color=_LINES[place % len(_LINES)],
             marker=_MARKERS[place % len(_MARKERS)],
-            linestyle=_OF_KIND[of_kind][1],
-            markerfacecolor=None if of_kind == "method" else "white",
+            linestyle=_OF_KIND[kind][1],
+            markerfacecolor=None if kind == "method" else "white",
             label=name,
         )
     return drawn

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from nfox.drafters import plain
 from nfox.eval.bench.figures import Row
 from nfox.eval.bench.result import BenchResult, swept
-from nfox.eval.report import plot_style as drawing
-from nfox.eval.report.plot_style import BLUE, GREY, INK, ORANGE, TAU, TIMES
+from nfox.eval.report import plot_style
+from nfox.eval.report.plot_style import BLUE, GREY, INK, ORANGE, SPEEDUP_LABEL, TAU_LABEL
 from nfox.eval.report.sweep_plots import context, sweep, temperature
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def plots(result: BenchResult) -> dict[str, Figure]:
     Raises:
         UsageError: if matplotlib is not installed.
     """
-    drawing.check()
-    with drawing.style():
+    plot_style.check()
+    with plot_style.style():
         drawn = {name: plot.draw(result) for name, plot in PLOTS.items()}
         figures = {name: figure for name, figure in drawn.items() if figure is not None}
         for name, figure in figures.items():
@@ -57,7 +57,7 @@ def speedup(result: BenchResult) -> Figure | None:
     rows = [row for row in _others(result) if row.speedup is not None]
     if not rows:
         return None
-    figure, axes = drawing.bars([row.method for row in rows])
+    figure, axes = plot_style.bars([row.method for row in rows])
     across = axes.get_yaxis_transform()
     values = [row.speedup or 0.0 for row in rows]
     errors = []
@@ -72,13 +72,13 @@ def speedup(result: BenchResult) -> Figure | None:
     axes.barh(
         range(len(rows)),
         values,
-        color=drawing.colors(result, rows),
+        color=plot_style.colors(result, rows),
         xerr=list(zip(*errors, strict=True)),
         error_kw={"ecolor": INK, "capsize": 3, "elinewidth": 1},
     )
     axes.axvline(1, color=INK, linewidth=1)
-    axes.set_xlabel(f"{TIMES} (line: 1), with its 95 % interval")
-    drawing.name_kinds(figure, result, rows)
+    axes.set_xlabel(f"{SPEEDUP_LABEL} (line: 1), with its 95 % interval")
+    plot_style.name_kinds(figure, result, rows)
     return figure
 
 
@@ -91,37 +91,37 @@ def tau_by_category(result: BenchResult) -> Figure | None:
     names = [row.method for row in rows]
     columns = min(len(kinds), 4)
     lines = -(-len(kinds) // columns)
-    height = 0.8 + lines * (0.5 + drawing.height(names))
-    figure = drawing.paper(names, 2.3 * columns, height)
+    height = 0.8 + lines * (0.5 + plot_style.height(names))
+    figure = plot_style.empty_figure(names, 2.3 * columns, height)
     panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
     for kind, axes in zip(kinds, panels, strict=False):
         taus = {row.method: row.tau or 0.0 for row in result.of_category(kind)}
         values = [taus.get(name, 0.0) for name in names]
-        drawn = axes.barh(range(len(names)), values, color=drawing.colors(result, rows))
+        drawn = axes.barh(range(len(names)), values, color=plot_style.colors(result, rows))
         axes.bar_label(drawn, [f"{value:.2f}" if value else "" for value in values], padding=3)
-        axes.set_title(drawing.wrapped(kind))
+        axes.set_title(plot_style.wrapped(kind))
         axes.grid(False, axis="y")
     for spare in panels[len(kinds) :]:
         spare.set_axis_off()
-    drawing.name_bars(panels[0], names)
+    plot_style.name_bars(panels[0], names)
     panels[0].margins(x=0.2)
-    figure.supxlabel(TAU, fontsize=10)
-    drawing.name_kinds(figure, result, rows)
+    figure.supxlabel(TAU_LABEL, fontsize=10)
+    plot_style.name_kinds(figure, result, rows)
     return figure
 
 
 def acceptance(result: BenchResult) -> Figure | None:
     """Draw how often guesses are accepted, by how far ahead they are."""
     curves = {
-        row.method: drawing.points(enumerate(row.accept_by_depth or (), 1))
+        row.method: plot_style.points(enumerate(row.accept_by_depth or (), 1))
         for row in result.of_category()
     }
     deepest = max(map(len, curves.values()))
     if not deepest:
         return None
-    figure = drawing.paper(curves, 5.2, 3.6)
+    figure = plot_style.empty_figure(curves, 5.2, 3.6)
     axes = figure.subplots()
-    drawing.legend(figure, drawing.draw(axes, result, curves))
+    plot_style.legend(figure, plot_style.draw(axes, result, curves))
     axes.set_ylim(-0.03, 1.03)
     axes.set_xticks(range(1, deepest + 1, -(-deepest // 16)))
     axes.set_xlabel("depth: how many tokens ahead")
@@ -134,7 +134,7 @@ def step_time(result: BenchResult) -> Figure | None:
     times = [(row.method, row.time) for row in result.of_category() if row.time]
     if not times:
         return None
-    figure, axes = drawing.bars([method for method, _ in times])
+    figure, axes = plot_style.bars([method for method, _ in times])
     ends = [0.0] * len(times)
     bars = {}
     parts = [(time.draft or 0.0, time.target or 0.0, time.loop) for _, time in times]
@@ -144,7 +144,7 @@ def step_time(result: BenchResult) -> Figure | None:
     axes.bar_label(drawn, [f"{end:.1f}" for end in ends], padding=4)
     axes.margins(x=0.09)
     axes.set_xlabel("milliseconds of a step, which gives tau tokens")
-    drawing.legend(figure, bars, above=True)
+    plot_style.legend(figure, bars, above=True)
     return figure
 
 
@@ -153,7 +153,7 @@ def simulated(result: BenchResult) -> Figure | None:
     rows = [row for row in result.simulation if row.speedup]
     if not rows:
         return None
-    figure, axes = drawing.bars([row.method for row in rows])
+    figure, axes = plot_style.bars([row.method for row in rows])
     places = range(len(rows))
     measured = [row.speedup or math.nan for row in rows]
     foretold = [row.expected_speedup or math.nan for row in rows]
@@ -167,8 +167,8 @@ def simulated(result: BenchResult) -> Figure | None:
         drawn = axes.plot(values, places, marker, color=color, markersize=8, label=label)
         (marks[label],) = drawn
     axes.axvline(1, color=INK, linewidth=1)
-    axes.set_xlabel(f"{TIMES} (line: 1)")
-    drawing.legend(figure, marks, above=True)
+    axes.set_xlabel(f"{SPEEDUP_LABEL} (line: 1)")
+    plot_style.legend(figure, marks, above=True)
     return figure
 
 

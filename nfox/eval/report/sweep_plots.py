@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 from nfox.drafters import plain
 from nfox.eval.bench.figures import Row
 from nfox.eval.bench.result import BenchResult, swept
-from nfox.eval.report.plot_style import INK, TAU, TIMES, draw, folded, legend, paper, points
+from nfox.eval.report.plot_style import (
+    INK,
+    SPEEDUP_LABEL,
+    TAU_LABEL,
+    draw,
+    empty_figure,
+    legend,
+    legend_entries,
+    points,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +45,7 @@ def temperature(result: BenchResult) -> Figure | None:
         _ticks(axes)
         axes.axhline(1, color=INK, linewidth=1, zorder=1)
         axes.set_xlabel("temperature")
-        axes.set_ylabel(TIMES)
+        axes.set_ylabel(SPEEDUP_LABEL)
     return figure
 
 
@@ -46,8 +55,8 @@ def sweep(result: BenchResult) -> Figure | None:
     if not options:
         return None
     names = {name for groups in options.values() for name in groups}
-    figure = paper(names, 8, 3.2 * len(options))
-    shown = {"speedup": TIMES, "tau": TAU}
+    figure = empty_figure(names, 8, 3.2 * len(options))
+    shown = {"speedup": SPEEDUP_LABEL, "tau": TAU_LABEL}
     grid = figure.subplots(len(options), len(shown), squeeze=False)
     for line, (option, groups) in zip(grid, options.items(), strict=True):
         for axes, (metric, label) in zip(line, shown.items(), strict=True):
@@ -60,7 +69,7 @@ def sweep(result: BenchResult) -> Figure | None:
             axes.set_xlabel(option)
             axes.set_ylabel(label)
         line[0].axhline(1, color=INK, linewidth=1, zorder=1)
-        line[-1].legend(*folded(handles), loc="center left", bbox_to_anchor=(1, 0.5))
+        line[-1].legend(*legend_entries(handles), loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -83,7 +92,7 @@ def _over(result: BenchResult, swept_over: str, metric: str, without: str = "") 
                 curves.setdefault(row.method, []).extend(point)
     if len(values) < 2 or not any(curves.values()):
         return None
-    figure = paper(curves, 5.2, 3.8)
+    figure = empty_figure(curves, 5.2, 3.8)
     legend(figure, draw(figure.subplots(), result, curves))
     return figure
 
