@@ -18,6 +18,7 @@ from nfox.decoding.cache import KVCache
 from nfox.decoding.costs import Costs
 from nfox.decoding.generate import Limits, Prompt, generate
 from nfox.drafters.common.method import DrafterInputs, DrafterSpec, Method
+from nfox.engine_summary import EngineSummary
 from nfox.errors import UsageError
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
@@ -260,6 +261,21 @@ class Engine:
             UsageError: if there is nothing to answer.
         """
         return encode_prompt(self.model, self.template, messages)
+
+    def summary(self) -> EngineSummary:
+        """Return which model answers, by which method and template, and where."""
+        return EngineSummary(
+            model=self.model.name,
+            adapter=self.model.adapter,
+            method=self.method,
+            why=self.why,
+            drafter=self.drafter.describe(),
+            template=self.template.name,
+            dtype=str(self.model.target.dtype).removeprefix("torch."),
+            device=str(self.model.target.device),
+            max_context=self.max_context,
+            lossless=self.settings.lossless,
+        )
 
     def close(self) -> None:
         """Free the memory of the models and caches. The engine answers nothing after it."""

@@ -28,7 +28,7 @@ ROWS = [
     ["models"],
     ["heads", "export"],
     ["drafters"],
-    ["reply"],
+    ["reply", "engine_summary"],
     ["reply_stream"],
     ["engine"],
     ["loader", "conversation", "batch"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nfox.errors import NfoxError
@@ -34,22 +35,8 @@ def write(event: Event) -> None:
 
 def start(engine: Engine) -> Event:
     """Return the first event, which says what model and method answer."""
-    target = engine.model.target
-    return {
-        "event": "start",
-        "schema": SCHEMA,
-        "version": __version__,
-        "model": engine.model.name,
-        "adapter": engine.model.adapter,
-        "method": engine.method,
-        "why": engine.why,
-        "drafter": engine.drafter.describe(),
-        "template": engine.template.name,
-        "dtype": str(target.dtype).removeprefix("torch."),
-        "device": str(target.device),
-        "max_context": engine.max_context,
-        "lossless": engine.settings.lossless,
-    }
+    head = {"event": "start", "schema": SCHEMA, "version": __version__}
+    return head | asdict(engine.summary())
 
 
 def reply(stream: ReplyStream, *, steps: bool) -> Iterator[Event]:

@@ -46,17 +46,16 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
         loading_seconds: how long loading took.
         verbose: add what a forward pass costs by its number of tokens.
     """
-    target, dot = engine.model.target, screen.symbols.dot
-    parameters, adapter = target.model.num_parameters(), engine.model.adapter
+    summary, target, dot = engine.summary(), engine.model.target, screen.symbols.dot
+    adapter = f" with {summary.adapter}" if summary.adapter else ""
     parts = (
         f"nfox {__version__}",
-        engine.method,
+        summary.method,
         exactness(engine),
-        f"{model_name(engine)}{f' with {adapter}' if adapter else ''}, "
-        f"{_rounded(parameters)} parameters",
-        f"{str(target.dtype).removeprefix('torch.')} {', '.join(target.devices)}",
+        f"{model_name(engine)}{adapter}, {_rounded(target.model.num_parameters())} parameters",
+        f"{summary.dtype} {', '.join(target.devices)}",
         f"takes {target.proposals}",
-        f"template {engine.template.name}",
+        f"template {summary.template}",
         f"loaded in {loading_seconds:.1f} s",
     )
     line = Text(dot.join(parts))
@@ -94,10 +93,11 @@ def method_line(engine: Engine) -> str:
 
     The model's path is left out of it, but for its last folder.
     """
-    line = f"{engine.method}: {engine.why}"
-    if description := engine.drafter.describe():
-        line += f"; {description}"
-    return line.replace(f"{engine.model.name}/", "").replace(engine.model.name, model_name(engine))
+    summary = engine.summary()
+    line = f"{summary.method}: {summary.why}"
+    if summary.drafter:
+        line += f"; {summary.drafter}"
+    return line.replace(f"{summary.model}/", "").replace(summary.model, model_name(engine))
 
 
 def adapter_hint(engine: Engine) -> str:

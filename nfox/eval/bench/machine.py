@@ -34,7 +34,7 @@ def this_machine(engine: Engine, command: str) -> Machine:
         threads=torch.get_num_threads(),
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
         system=f"{platform.system()} {platform.machine()}",
-        dtype=str(target.dtype).removeprefix("torch."),
+        dtype=engine.summary().dtype,
         costs=str(engine.costs) if engine.costs else None,
         nfox=__version__,
         commit=_commit(),
