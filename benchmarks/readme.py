@@ -2,11 +2,12 @@
 
     python benchmarks/readme.py --sgd sgd/dev.json --gsm8k gsm8k/test.jsonl
 
-It runs `nfox bench`, keeps what that found in docs/benchmark/ with the plot that the README shows,
-and writes the table between the marks in the README; then once more over lengths of the context,
-for the plot that docs/benchmark.md shows. The pages and all other plots lie in build/benchmark/.
-The files are named from the project's folder; without them prompts are fetched from where they were
-published. Leave the machine alone meanwhile. `--table` makes the table anew from what was kept.
+It runs `nfox bench`, keeps its result in docs/benchmark/ with the plot that the README shows, and
+writes the table between the marks in the README; then it runs once more over lengths of the
+context, for the plot that docs/benchmark.md shows. The pages and all other plots lie in
+build/benchmark/. The files are named from the project's folder; without them prompts are fetched
+from where they were published. Leave the machine alone meanwhile. `--table` makes the table anew
+from the kept result.
 """
 
 from __future__ import annotations
@@ -109,15 +110,15 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="of what was kept")
     arguments = parser.parse_args()
     if not arguments.table:
-        given = {"sgd": arguments.sgd, "gsm8k": arguments.gsm8k}
-        prompts = ",".join(f"{name}={file}" if file else name for name, file in given.items())
+        files = {"sgd": arguments.sgd, "gsm8k": arguments.gsm8k}
+        prompts = ",".join(f"{name}={file}" if file else name for name, file in files.items())
         run(prompts, arguments.limit, arguments.rounds)
         run_contexts(prompts)
-    made = table(read(KEPT, BenchResult))
+    markdown = table(read(KEPT, BenchResult))
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{BEGIN}\n{markdown}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

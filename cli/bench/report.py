@@ -48,14 +48,14 @@ def report(arguments: ReportArguments) -> None:
 
 
 def check_report(html: Path | None, plots: Path | None) -> None:
-    """Find what keeps a report from being written, before there is anything to report.
+    """Check that a report can be written, before there is anything to report.
 
     Args:
         html: where the page goes, if anywhere.
         plots: the folder of the plots, if they are wanted; it may have to be made.
 
     Raises:
-        UsageError: if there is no such place, or plots cannot be drawn.
+        UsageError: if it cannot be written there, or plots cannot be drawn.
     """
     check_out(html, "page")
     check_folder(plots, "plots")
@@ -66,15 +66,15 @@ def check_report(html: Path | None, plots: Path | None) -> None:
 
 
 def write_report(
-    result: BenchResult, html: Path | None, plots: Path | None, kept: str = _SHOWN
+    result: BenchResult, html: Path | None, plots: Path | None, not_lost: str = _SHOWN
 ) -> None:
-    """Write a page and plots, and say so.
+    """Write a page and plots, and print where they are.
 
     Args:
         result: of a benchmark.
         html: where the page goes, if anywhere.
         plots: the folder of the plots, if they are wanted.
-        kept: what is not lost if it fails.
+        not_lost: what is not lost if that fails, for the error.
 
     Raises:
         NfoxError: if something cannot be written, as on a full disk.
@@ -82,13 +82,13 @@ def write_report(
     if html is not None:
         from nfox.eval.report.page import page
 
-        write_out(html, page(result), kept)
+        write_out(html, page(result), not_lost)
         print(f"page written to {html}")
     if plots is not None:
-        _write_plots(result, plots, kept)
+        _write_plots(result, plots, not_lost)
 
 
-def _write_plots(result: BenchResult, folder: Path, kept: str) -> None:
+def _write_plots(result: BenchResult, folder: Path, not_lost: str) -> None:
     from nfox.eval.report.plot_style import image
     from nfox.eval.report.plots import plots
 
@@ -96,8 +96,8 @@ def _write_plots(result: BenchResult, folder: Path, kept: str) -> None:
     if not figures:
         print("no plots: there is nothing to compare")
         return
-    make_folder(folder, kept)
+    make_folder(folder, not_lost)
     for name, figure in figures.items():
-        write_out(folder / f"{name}.svg", image(figure, "svg"), kept)
-        write_out(folder / f"{name}.png", image(figure, "png"), kept)
+        write_out(folder / f"{name}.svg", image(figure, "svg"), not_lost)
+        write_out(folder / f"{name}.png", image(figure, "png"), not_lost)
     print(f"plots written to {folder}, each as .svg and .png: {', '.join(figures)}")

@@ -91,9 +91,16 @@ def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
 
 
 def _answers(
-    engine: Engine, kept: Sequence[Sequence[Message]], arguments: JacobiArguments
+    engine: Engine, conversations: Sequence[Sequence[Message]], arguments: JacobiArguments
 ) -> tuple[list[list[Block]], int]:
-    """Answer the first question of every record; return the blocks, and how many did not fit."""
+    """Answer the first question of every conversation.
+
+    Returns:
+        The blocks of each answer, and the number of questions that do not fit into the context.
+
+    Raises:
+        ContextError: if none fits.
+    """
     from rich.console import Console
     from rich.progress import track
 
@@ -103,20 +110,21 @@ def _answers(
 
     console = Console(stderr=True)
     bar: dict[str, Any] = {"console": console, "disable": not console.is_terminal}
-    found: list[list[Block]] = []
+    answers: list[list[Block]] = []
     limits = Limits(arguments.max_new_tokens, engine.max_context, engine.stop_ids)
-    for number, messages in enumerate(track(kept, "records", **bar)):
+    for number, messages in enumerate(track(conversations, "records", **bar)):
         prompt = engine.encode(first_question(messages))
         try:
             blocks = decode_answer(engine.model.target, prompt, arguments.n, limits, seed=number)
         except ContextError:
             continue
-        found.append(blocks)
-    if not found:
+        answers.append(blocks)
+    if not answers:
         raise ContextError(
-            f"none of {len(kept)} questions fits into the context of {engine.max_context} tokens"
+            f"none of {len(conversations)} questions fits into the context of "
+            f"{engine.max_context} tokens"
         )
-    return found, len(kept) - len(found)
+    return answers, len(conversations) - len(answers)
 
 
 def picture(

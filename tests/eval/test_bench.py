@@ -39,10 +39,10 @@ PLAIN_ONE = MethodEntrant.parse(PLAIN)
 
 def stats(lengths: list[int], *, seconds: float, **more: Any) -> Stats:
     """Of a reply whose steps gave so many tokens each."""
-    made = Stats(steps=len(lengths), tokens=sum(lengths), lengths=lengths, seconds=seconds)
+    reply = Stats(steps=len(lengths), tokens=sum(lengths), lengths=lengths, seconds=seconds)
     for name, value in more.items():
-        setattr(made, name, value)
-    return made
+        setattr(reply, name, value)
+    return reply
 
 
 def trial(who: str, task: int, turn: int, *replies: Stats, ids: Any = None, **more: Any) -> Trial:
@@ -158,7 +158,7 @@ def test_what_says_nothing_of_speed_is_not_in_the_bounds() -> None:
 
 
 @pytest.fixture(scope="module")
-def chat() -> Engine:
+def engine() -> Engine:
     loading = ModelOptions(dtype="float32", offline=True)
     return load(str(folder.llama()), loading=loading, settings=Settings(max_new_tokens=12))
 
@@ -169,14 +169,14 @@ TASKS = [
 ]
 
 
-def bench(chat: Engine, *methods: str) -> Bench:
-    return Bench(chat, [MethodEntrant.parse(name) for name in (PLAIN, *methods)], TASKS)
+def bench(engine: Engine, *methods: str) -> Bench:
+    return Bench(engine, [MethodEntrant.parse(name) for name in (PLAIN, *methods)], TASKS)
 
 
-def test_rounds_are_interleaved_and_conversations_are_equal(chat: Engine) -> None:
+def test_rounds_are_interleaved_and_conversations_are_equal(engine: Engine) -> None:
     told: list[tuple[int, int]] = []
-    made = bench(chat, "jacobi:window=3", "lookup")
-    trials = list(made.rounds(2, 1, lambda *done: told.append(done)))
+    benchmark = bench(engine, "jacobi:window=3", "lookup")
+    trials = list(benchmark.rounds(2, 1, lambda *done: told.append(done)))
     order = [(one.round, one.task) for one in trials]
     assert order == [(turn, task) for turn in (0, 1) for task in (0, 1) for _ in range(3)]
     who = (PLAIN, "jacobi:window=3", "lookup")
@@ -188,7 +188,7 @@ def test_rounds_are_interleaved_and_conversations_are_equal(chat: Engine) -> Non
     for one in trials:
         base = next(t for t in trials if t.task == one.task and t.entrant == PLAIN)
         assert one.replies == base.replies  # in float32
-        assert first_divergence(made, one, base) is None
+        assert first_divergence(benchmark, one, base) is None
         assert len(one.replies) == len(TASKS[one.task].turns)
         assert one.memory > 0
         assert all(reply.tokens > 0 for reply in one.stats)
@@ -242,18 +242,20 @@ def test_the_speed_of_a_simulation_by_hand() -> None:
     assert found.expected_tau_cut == pytest.approx(6 / expected_steps(0.5, 1, 6))
 
 
-def test_a_simulation_goes_through_the_engine(chat: Engine) -> None:
+def test_a_simulation_goes_through_the_engine(engine: Engine) -> None:
     """Always wrong, always right, and in between, without changing one token."""
-    stops, settings = chat.stop_ids, chat.settings
-    chat.stop_ids, chat.settings = frozenset(), Settings(max_new_tokens=120)
+    stops, settings = engine.stop_ids, engine.settings
+    engine.stop_ids, engine.settings = frozenset(), Settings(max_new_tokens=120)
     rates = [(0.0, 4), (1.0, 4), (1.0, 1), (0.7, 2)]
     try:
-        made = Bench(chat, [PLAIN_ONE, *(SimulatedEntrant.of(*rate) for rate in rates)], TASKS)
-        found = rows("tiny", trials := list(made.rounds(1, 0)), ["a", "a"])
+        benchmark = Bench(
+            engine, [PLAIN_ONE, *(SimulatedEntrant.of(*rate) for rate in rates)], TASKS
+        )
+        found = rows("tiny", trials := list(benchmark.rounds(1, 0)), ["a", "a"])
     finally:
-        chat.stop_ids, chat.settings = stops, settings
-    assert divergences(made, trials) == []
-    wrong, right, single, between = simulation(made.entrants, trials, found, None)
+        engine.stop_ids, engine.settings = stops, settings
+    assert divergences(benchmark, trials) == []
+    wrong, right, single, between = simulation(benchmark.entrants, trials, found, None)
     assert wrong.tau == wrong.expected_tau == 1
     assert (right.tau, right.expected_tau) == (5, 5)
     assert (single.tau, single.expected_tau) == (2, 2)
@@ -261,70 +263,71 @@ def test_a_simulation_goes_through_the_engine(chat: Engine) -> None:
     assert between.expected_tau_cut < between.expected_tau  # replies end inside of a step
 
 
-def test_near_ties_do_not_end_a_simulation(chat: Engine) -> None:
+def test_near_ties_do_not_end_a_simulation(engine: Engine) -> None:
     """Its text is the plain one by decree, whatever the logits of a wide forward say."""
-    made = Bench(chat, [PLAIN_ONE, SimulatedEntrant.of(1.0, 3)], TASKS)
-    made.run_trial(PLAIN_ONE, 0, 0)
-    known = [[*ids[:-2], 200, 201] for ids in made.plain_texts[0]]  # not what the model would say
-    made.plain_texts[0] = known
-    held = made.run_trial(made.entrants[1], 0, 0)
+    benchmark = Bench(engine, [PLAIN_ONE, SimulatedEntrant.of(1.0, 3)], TASKS)
+    benchmark.run_trial(PLAIN_ONE, 0, 0)
+    # Not what the model would say.
+    known = [[*ids[:-2], 200, 201] for ids in benchmark.plain_texts[0]]
+    benchmark.plain_texts[0] = known
+    held = benchmark.run_trial(benchmark.entrants[1], 0, 0)
     assert held.replies[0][-2:] == [200, 201]
     assert held.stats[0].tau == 4
 
 
 @contextmanager
-def known_beyond_its_end(chat: Engine, **settings: Any) -> Iterator[tuple[Bench, list[int]]]:
+def known_beyond_its_end(engine: Engine, **settings: Any) -> Iterator[tuple[Bench, list[int]]]:
     """Yield a benchmark whose simulated drafter, of gamma 4, is always right, and knows what would
     follow a reply's end; and the plain reply with that.
     """
-    stops, before = chat.stop_ids, chat.settings
-    chat.stop_ids = frozenset()
-    made = Bench(chat, [PLAIN_ONE, SimulatedEntrant.of(1.0, 4)], TASKS)
-    (whole,) = made.run_trial(PLAIN_ONE, 0, 0).replies
-    made.settings = Settings(**settings)
+    stops, before = engine.stop_ids, engine.settings
+    engine.stop_ids = frozenset()
+    benchmark = Bench(engine, [PLAIN_ONE, SimulatedEntrant.of(1.0, 4)], TASKS)
+    (plain_ids,) = benchmark.run_trial(PLAIN_ONE, 0, 0).replies
+    benchmark.settings = Settings(**settings)
     try:
-        yield made, whole
+        yield benchmark, plain_ids
     finally:
-        chat.stop_ids, chat.settings = stops, before
+        engine.stop_ids, engine.settings = stops, before
 
 
-def held(made: Bench) -> tuple[Stats, Row]:
-    """Hold the first task plainly and simulated; return the latter's stats and row."""
-    known = made.plain_texts[0]
-    trials = [made.run_trial(PLAIN_ONE, 0, 0)]
-    made.plain_texts[0] = known
-    trials.append(made.run_trial(made.entrants[1], 0, 0))
-    return trials[1].stats[0], one_row(rows("tiny", trials, ["a"]), made.entrants[1].name)
+def simulated_trial(benchmark: Bench) -> tuple[Stats, Row]:
+    """Run the first task plainly and simulated; return the latter's stats and row."""
+    known = benchmark.plain_texts[0]
+    trials = [benchmark.run_trial(PLAIN_ONE, 0, 0)]
+    benchmark.plain_texts[0] = known
+    trials.append(benchmark.run_trial(benchmark.entrants[1], 0, 0))
+    return trials[1].stats[0], one_row(rows("tiny", trials, ["a"]), benchmark.entrants[1].name)
 
 
-def test_an_end_inside_a_block_is_the_last_token_that_counts(chat: Engine) -> None:
-    with known_beyond_its_end(chat, max_new_tokens=12) as (made, whole):
-        place = next(place for place in (5, 6, 7, 8) if whole.index(whole[place]) == place)
-        chat.stop_ids = frozenset({whole[place]})
-        stats, row = held(made)
+def test_an_end_inside_a_block_is_the_last_token_that_counts(engine: Engine) -> None:
+    with known_beyond_its_end(engine, max_new_tokens=12) as (benchmark, plain_ids):
+        place = next(place for place in (5, 6, 7, 8) if plain_ids.index(plain_ids[place]) == place)
+        engine.stop_ids = frozenset({plain_ids[place]})
+        stats, row = simulated_trial(benchmark)
     assert stats.lengths == [5, place - 4]  # of a block of five
     assert (row.tokens, row.steps, row.tau) == (place + 1, 2, (place + 1) / 2)
     assert row.nodes == 4  # drafted, whatever became of it
     assert row.identical == 1
 
 
-def test_a_reply_that_is_cut_counts_what_it_has(chat: Engine) -> None:
-    with known_beyond_its_end(chat, max_new_tokens=7) as (made, _):
-        stats, row = held(made)
+def test_a_reply_that_is_cut_counts_what_it_has(engine: Engine) -> None:
+    with known_beyond_its_end(engine, max_new_tokens=7) as (benchmark, _):
+        stats, row = simulated_trial(benchmark)
     assert (stats.lengths, row.tau, row.accept_by_depth) == ([5, 2], 3.5, [1, 1, 1, 1])
 
 
-def test_a_reply_of_one_token(chat: Engine) -> None:
-    with known_beyond_its_end(chat, max_new_tokens=1) as (made, _):
-        stats, row = held(made)
+def test_a_reply_of_one_token(engine: Engine) -> None:
+    with known_beyond_its_end(engine, max_new_tokens=1) as (benchmark, _):
+        stats, row = simulated_trial(benchmark)
     assert (row.tokens, row.steps, row.tau, row.nodes) == (1, 1, 1, 0)
     assert row.ttft_ms == pytest.approx(1e3 * (stats.prefill_seconds + stats.seconds))
     assert row.accept_by_depth == []
 
 
-def test_a_method_that_drafts_nothing_has_the_figures_of_plain_decoding(chat: Engine) -> None:
-    made = bench(chat, "jacobi:window=0:pool=0")
-    row = rows("tiny", list(made.rounds(1, 0)), ["a", "b"])[1]
+def test_a_method_that_drafts_nothing_has_the_figures_of_plain_decoding(engine: Engine) -> None:
+    benchmark = bench(engine, "jacobi:window=0:pool=0")
+    row = rows("tiny", list(benchmark.rounds(1, 0)), ["a", "b"])[1]
     assert (row.tau, row.nodes, row.accept_by_depth) == (1, 0, [])
     assert row.identical == 1
 
@@ -333,72 +336,72 @@ def test_a_method_that_drafts_nothing_has_the_figures_of_plain_decoding(chat: En
     "sampling",
     [Sampling(), Sampling(repetition_penalty=1.5), Sampling(temperature=1.5, top_k=200, seed=3)],
 )
-def test_the_gap_is_of_what_a_token_was_chosen_by(chat: Engine, sampling: Sampling) -> None:
+def test_the_gap_is_of_what_a_token_was_chosen_by(engine: Engine, sampling: Sampling) -> None:
     """The plain token is the largest by logits with penalties and noise, whatever the others."""
-    chat.settings, before = Settings(max_new_tokens=12, sampling=sampling), chat.settings
+    engine.settings, before = Settings(max_new_tokens=12, sampling=sampling), engine.settings
     try:
-        made = bench(chat)
-        (base,) = (one for one in made.rounds(1, 0) if one.task == 1)
+        benchmark = bench(engine)
+        (base,) = (one for one in benchmark.rounds(1, 0) if one.task == 1)
         gaps = []
         for other in range(1, 200, 7):
             ids = [list(reply) for reply in base.replies]
             ids[1][2] = (ids[1][2] + other) % 300
-            found = first_divergence(made, Trial("x", 1, 0, ids, [], 0), base)
+            found = first_divergence(benchmark, Trial("x", 1, 0, ids, [], 0), base)
             assert found is not None
             gaps.append(found.gap)
     finally:
-        chat.settings = before
+        engine.settings = before
     assert min(gaps) > 0
     if sampling.greedy and sampling.repetition_penalty == 1:  # by hand
         said = [Message("user", TASKS[1].turns[0])]
-        text = chat.model.tokenizer.decode(base.replies[0], skip_special_tokens=True)
+        text = engine.model.tokenizer.decode(base.replies[0], skip_special_tokens=True)
         said += [Message("assistant", text, tuple(base.replies[0]))]
-        prompt = chat.encode([*said, Message("user", TASKS[1].turns[1])]).ids
+        prompt = engine.encode([*said, Message("user", TASKS[1].turns[1])]).ids
         with torch.inference_mode():
             ids = torch.tensor([[*prompt, *base.replies[1][:2]]])
-            logits = chat.model.target.model(ids).logits[0, -1]
+            logits = engine.model.target.model(ids).logits[0, -1]
         own = base.replies[1][2]
         assert gaps[0] == pytest.approx(float(logits[own] - logits[(own + 1) % 300]), abs=1e-4)
 
 
-def test_where_replies_part_is_found_with_its_gap(chat: Engine) -> None:
-    made = bench(chat)
-    (base,) = (one for one in made.rounds(1, 0) if one.task == 1)
+def test_where_replies_part_is_found_with_its_gap(engine: Engine) -> None:
+    benchmark = bench(engine)
+    (base,) = (one for one in benchmark.rounds(1, 0) if one.task == 1)
     changed = [list(ids) for ids in base.replies]
     changed[1][2] = (changed[1][2] + 1) % 300
-    found = first_divergence(made, Trial("x", 1, 0, changed, [], 0), base)
+    found = first_divergence(benchmark, Trial("x", 1, 0, changed, [], 0), base)
     assert found is not None
     assert (found.reply, found.token) == (1, 2)
     assert found.gap > 0  # the plain one is the likeliest
     cut = [*base.replies[:2], base.replies[2][:5]]
-    found = first_divergence(made, Trial("x", 1, 0, cut, [], 0), base)
+    found = first_divergence(benchmark, Trial("x", 1, 0, cut, [], 0), base)
     assert found is not None
     assert (found.reply, found.token) == (2, 5)
 
 
 def test_every_conversation_begins_with_nothing_read() -> None:
     """Neither the target nor what a method keeps of its own knows a prompt from before."""
-    chat = load(
+    engine = load(
         str(folder.llama()), draft_model=str(folder.llama(1)), settings=Settings(max_new_tokens=8),
         loading=ModelOptions(dtype="float32", offline=True),
     )  # fmt: skip
-    made = Bench(chat, [PLAIN_ONE, MethodEntrant.parse("spec:gamma=2")], TASKS[:1])
-    runner = made.runners["spec:gamma=2"]
+    benchmark = Bench(engine, [PLAIN_ONE, MethodEntrant.parse("spec:gamma=2")], TASKS[:1])
+    runner = benchmark.runners["spec:gamma=2"]
     assert isinstance(runner, MethodRunner)
     assert isinstance(runner.drafter, Speculative)
     for turn in range(2):
         runner.begin(())
         assert not runner.drafter.cache.tokens
         assert not runner.cache.tokens
-        held = made.run_trial(made.entrants[1], 0, turn)
+        held = benchmark.run_trial(benchmark.entrants[1], 0, turn)
         assert held.stats[0].cached_tokens == 0
         assert runner.drafter.cache.tokens
 
 
-def test_a_conversation_beyond_the_context_is_counted(chat: Engine) -> None:
+def test_a_conversation_beyond_the_context_is_counted(engine: Engine) -> None:
     long = Task("long", "a", ("the fox", "lazy dog " * 400, "over"))
-    made = Bench(chat, [MethodEntrant.parse(PLAIN)], [long])
-    (found,) = made.rounds(1, 0)
+    benchmark = Bench(engine, [MethodEntrant.parse(PLAIN)], [long])
+    (found,) = benchmark.rounds(1, 0)
     assert found.too_long
     assert len(found.replies) == 1
     assert one_row(rows("tiny", [found], ["a"]), PLAIN).too_long == 1

@@ -34,7 +34,7 @@ def loaded(**more: object) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def chat() -> Engine:
+def engine() -> Engine:
     return loaded(draft_model=str(folder.llama(1)))
 
 
@@ -48,7 +48,7 @@ class Scripted(Peer):
         self.limit = 0
 
     @classmethod
-    def build(cls, chat: Engine) -> Self:
+    def build(cls, engine: Engine) -> Self:
         return cls()
 
     def answer(
@@ -66,60 +66,60 @@ class Scripted(Peer):
 ASKED = [Message("user", "the fox")]
 
 
-def test_what_comes_with_the_prompt_is_no_step(chat: Engine) -> None:
-    reply = answer(Scripted([70, 71], [72], [73, 74, 75]), chat, chat.request(ASKED))
+def test_what_comes_with_the_prompt_is_no_step(engine: Engine) -> None:
+    reply = answer(Scripted([70, 71], [72], [73, 74, 75]), engine, engine.request(ASKED))
     assert reply.ids == [70, 71, 72, 73, 74, 75]
     assert (reply.stats.steps, reply.stats.tokens, reply.stats.lengths) == (2, 4, [1, 3])
     assert reply.stats.first_token_seconds == reply.stats.prefill_seconds > 0
-    assert reply.text == chat.model.tokenizer.decode(reply.ids)
-    one = answer(Scripted([70]), chat, chat.request(ASKED))
+    assert reply.text == engine.model.tokenizer.decode(reply.ids)
+    one = answer(Scripted([70]), engine, engine.request(ASKED))
     assert (one.ids, one.stats.steps, one.stats.tau) == ([70], 0, 0)
-    assert answer(Scripted(), chat, chat.request(ASKED)).ids == []
+    assert answer(Scripted(), engine, engine.request(ASKED)).ids == []
 
 
-def test_a_stop_token_inside_a_block_ends_the_reply(chat: Engine) -> None:
-    end = next(iter(chat.stop_ids))
-    reply = answer(Scripted([70], [71, end, 72], [73]), chat, chat.request(ASKED))
+def test_a_stop_token_inside_a_block_ends_the_reply(engine: Engine) -> None:
+    end = next(iter(engine.stop_ids))
+    reply = answer(Scripted([70], [71, end, 72], [73]), engine, engine.request(ASKED))
     assert (reply.ids, reply.finish) == ([70, 71], "stop")
     # The stop token was emitted, and what follows was not: as nfox counts its own.
     assert (reply.stats.steps, reply.stats.tokens, reply.stats.lengths) == (1, 2, [2])
 
 
-def test_a_reply_is_cut_at_its_limit_and_at_a_stop_string(chat: Engine) -> None:
+def test_a_reply_is_cut_at_its_limit_and_at_a_stop_string(engine: Engine) -> None:
     peer = Scripted([70] * 8, [71] * 8)
-    reply = answer(peer, chat, chat.request(ASKED))
+    reply = answer(peer, engine, engine.request(ASKED))
     assert peer.limit == 12
     assert (len(reply.ids), reply.finish, reply.stats.lengths) == (12, "length", [4])
-    ids = chat.model.tokenizer("one two three", add_special_tokens=False).input_ids
-    chat.settings = Settings(max_new_tokens=50, stop=(" two",))
+    ids = engine.model.tokenizer("one two three", add_special_tokens=False).input_ids
+    engine.settings = Settings(max_new_tokens=50, stop=(" two",))
     try:
-        reply = answer(Scripted(ids[:1], ids[1:]), chat, chat.request(ASKED))
+        reply = answer(Scripted(ids[:1], ids[1:]), engine, engine.request(ASKED))
     finally:
-        chat.settings = Settings(max_new_tokens=12)
+        engine.settings = Settings(max_new_tokens=12)
     assert (reply.text, reply.finish) == ("one", "stop")
-    assert chat.model.tokenizer.decode(reply.ids) == "one"
+    assert engine.model.tokenizer.decode(reply.ids) == "one"
 
 
-def test_a_context_that_is_full_ends_a_reply_or_refuses_the_prompt(chat: Engine) -> None:
+def test_a_context_that_is_full_ends_a_reply_or_refuses_the_prompt(engine: Engine) -> None:
     peer = Scripted([70])
-    left = chat.max_context - len(chat.encode(ASKED).ids)
-    chat.max_context -= left - 4
+    left = engine.max_context - len(engine.encode(ASKED).ids)
+    engine.max_context -= left - 4
     try:
-        answer(peer, chat, chat.request(ASKED))
+        answer(peer, engine, engine.request(ASKED))
         assert peer.limit == 5  # the last token need not be read
-        chat.max_context -= 5
+        engine.max_context -= 5
         with pytest.raises(ContextError, match="context holds"):
-            answer(peer, chat, chat.request(ASKED))
+            answer(peer, engine, engine.request(ASKED))
     finally:
-        chat.max_context = chat.model.target.max_context
+        engine.max_context = engine.model.target.max_context
 
 
 @pytest.mark.parametrize("name", ["hf", "hf-assisted", "hf-lookup"])
-def test_transformers_says_the_same_in_the_same_run(chat: Engine, name: str) -> None:
-    made = Bench(chat, [PLAIN, PeerEntrant(name)], TASKS)
-    trials = list(made.rounds(1, 0))
-    assert made.missing == {}
-    _, row = rows("tiny", trials, ["a", "a"], divergences(made, trials), {name})
+def test_transformers_says_the_same_in_the_same_run(engine: Engine, name: str) -> None:
+    benchmark = Bench(engine, [PLAIN, PeerEntrant(name)], TASKS)
+    trials = list(benchmark.rounds(1, 0))
+    assert benchmark.missing == {}
+    _, row = rows("tiny", trials, ["a", "a"], divergences(benchmark, trials), {name})
     assert row.identical == 1
     assert row.steps > 0
     assert row.tau >= 1
@@ -130,7 +130,7 @@ def test_transformers_says_the_same_in_the_same_run(chat: Engine, name: str) -> 
         # All but the first token of each of three replies, and stop tokens.
         said = sum(len(ids) for trial in trials if trial.entrant == name for ids in trial.replies)
         assert said - 3 <= row.tokens <= said
-    assert "transformers" in made.runners[name].describe()
+    assert "transformers" in benchmark.runners[name].describe()
 
 
 def test_the_speed_of_a_peer_is_counted_after_its_first_tokens() -> None:
@@ -150,54 +150,54 @@ def test_what_a_models_own_config_asks_for_is_not_plain_decoding() -> None:
     other = loaded()
     own = other.model.target.model.generation_config
     own.no_repeat_ngram_size, own.num_beams, own.min_new_tokens = 2, 3, 9
-    made = Bench(other, [PLAIN, PeerEntrant("hf"), PeerEntrant("hf-lookup")], TASKS)
-    trials = list(made.rounds(1, 0))
-    assert not made.missing
+    benchmark = Bench(other, [PLAIN, PeerEntrant("hf"), PeerEntrant("hf-lookup")], TASKS)
+    trials = list(benchmark.rounds(1, 0))
+    assert not benchmark.missing
     assert [row.identical for row in rows("tiny", trials, ["a", "a"])] == [1, 1, 1]
     assert other.model.target.model.generation_config is own
 
 
-def test_one_seed_gives_a_peer_one_text(chat: Engine) -> None:
-    chat.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, seed=5))
+def test_one_seed_gives_a_peer_one_text(engine: Engine) -> None:
+    engine.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, seed=5))
     try:
-        made = Bench(chat, [PLAIN, PeerEntrant("hf")], TASKS[:1])
-        first, again = (made.run_trial(made.entrants[1], 0, 0).replies for _ in range(2))
+        benchmark = Bench(engine, [PLAIN, PeerEntrant("hf")], TASKS[:1])
+        first, again = (benchmark.run_trial(benchmark.entrants[1], 0, 0).replies for _ in range(2))
         assert first == again
     finally:
-        chat.settings = Settings(max_new_tokens=12)
+        engine.settings = Settings(max_new_tokens=12)
 
 
 def test_a_model_that_a_peer_cannot_run_leaves_the_peer_out() -> None:
     loading = ModelOptions(dtype="float32", offline=True)
     mamba = load(str(folder.mamba()), loading=loading, settings=Settings(max_new_tokens=8))
-    made = Bench(mamba, [PLAIN, PeerEntrant("hf"), PeerEntrant("hf-lookup")], TASKS[:1])
-    assert "transformers does not generate so" in made.missing["hf-lookup"]
-    trials = list(made.rounds(1, 0))
+    benchmark = Bench(mamba, [PLAIN, PeerEntrant("hf"), PeerEntrant("hf-lookup")], TASKS[:1])
+    assert "transformers does not generate so" in benchmark.missing["hf-lookup"]
+    trials = list(benchmark.rounds(1, 0))
     assert rows("tiny", trials, ["a"])[1].identical == 1
 
 
-def test_drawn_tokens_are_others_and_not_looked_into(chat: Engine) -> None:
-    chat.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, top_k=50))
+def test_drawn_tokens_are_others_and_not_looked_into(engine: Engine) -> None:
+    engine.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, top_k=50))
     try:
-        made = Bench(chat, [PLAIN, PeerEntrant("hf")], TASKS[:1])
-        trials = list(made.rounds(1, 0))
-        assert divergences(made, trials) == []
+        benchmark = Bench(engine, [PLAIN, PeerEntrant("hf")], TASKS[:1])
+        trials = list(benchmark.rounds(1, 0))
+        assert divergences(benchmark, trials) == []
     finally:
-        chat.settings = Settings(max_new_tokens=12)
+        engine.settings = Settings(max_new_tokens=12)
 
 
 def test_an_encoder_decoder_has_peers_too() -> None:
     loading = ModelOptions(dtype="float32", offline=True)
     t5 = load(str(folder.t5()), loading=loading, settings=Settings(max_new_tokens=8))
-    made = Bench(t5, [PLAIN, PeerEntrant("hf")], TASKS)
-    trials = list(made.rounds(1, 0))
+    benchmark = Bench(t5, [PLAIN, PeerEntrant("hf")], TASKS)
+    trials = list(benchmark.rounds(1, 0))
     assert rows("tiny", trials, ["a", "a"])[1].identical == 1
 
 
 def test_who_lacks_something_is_left_out_and_said_to_be() -> None:
-    made = Bench(loaded(), [PLAIN, PeerEntrant("hf-assisted"), PeerEntrant("hf")], TASKS)
-    assert [one.name for one in made.entrants] == [PLAIN.name, "hf"]
-    assert "draft model" in made.missing["hf-assisted"]
+    benchmark = Bench(loaded(), [PLAIN, PeerEntrant("hf-assisted"), PeerEntrant("hf")], TASKS)
+    assert [one.name for one in benchmark.entrants] == [PLAIN.name, "hf"]
+    assert "draft model" in benchmark.missing["hf-assisted"]
 
 
 def test_there_is_no_other_peer() -> None:

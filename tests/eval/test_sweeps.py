@@ -17,7 +17,7 @@ PLAIN = MethodEntrant.parse(plain())
 
 
 @pytest.fixture(scope="module")
-def chat() -> Engine:
+def engine() -> Engine:
     loading = ModelOptions(dtype="float32", offline=True)
     return load(str(folder.llama()), loading=loading, settings=Settings(max_new_tokens=12))
 
@@ -47,24 +47,24 @@ def test_gamma_is_one_of_simulated_drafters_too() -> None:
     assert len({one.name for one in found}) == 3
 
 
-def test_a_temperature_becomes_a_category_of_tasks(chat: Engine) -> None:
+def test_a_temperature_becomes_a_category_of_tasks(engine: Engine) -> None:
     sweep = Sweep.parse("temperature=0,0.7")
     assert sweep.entrants([PLAIN]) == [PLAIN]
-    tasks, left_out = sweep.tasks(TASKS, chat)
+    tasks, left_out = sweep.tasks(TASKS, engine)
     assert left_out == 0
     assert [task.category for task in tasks] == ["temperature 0"] * 2 + ["temperature 0.7"] * 2
     assert len({task.id for task in tasks}) == 4
-    made = Bench(chat, [PLAIN, MethodEntrant.parse("lookup")], tasks)
-    trials = list(made.rounds(1, 0))
-    assert divergences(made, trials) == []  # at each temperature the same text, whoever drafts
+    benchmark = Bench(engine, [PLAIN, MethodEntrant.parse("lookup")], tasks)
+    trials = list(benchmark.rounds(1, 0))
+    assert divergences(benchmark, trials) == []  # at each temperature the same text, whoever drafts
     said = {tasks[trial.task].id: trial.replies for trial in trials}
     assert said["one, temperature 0"] != said["one, temperature 0.7"]
-    assert chat.settings.sampling.temperature == 0  # as before
+    assert engine.settings.sampling.temperature == 0  # as before
 
 
-def test_a_context_is_filled_up_with_other_prompts(chat: Engine) -> None:
-    tasks, left_out = Sweep.parse("context=16,100,limit").tasks(TASKS, chat)
-    lengths = {task.id: len(chat.request(task.turns[0]).prompt.ids) for task in tasks}
+def test_a_context_is_filled_up_with_other_prompts(engine: Engine) -> None:
+    tasks, left_out = Sweep.parse("context=16,100,limit").tasks(TASKS, engine)
+    lengths = {task.id: len(engine.request(task.turns[0]).prompt.ids) for task in tasks}
     assert left_out + len(tasks) == 6
     assert left_out == sum("context 16" not in task.category for task in TASKS)  # they are longer
     for name, task in zip(lengths, tasks, strict=True):
@@ -82,17 +82,17 @@ def test_what_is_no_sweep_is_refused(text: str) -> None:
         Sweep.parse(text)
 
 
-def test_values_that_do_not_fit_are_refused(chat: Engine) -> None:
+def test_values_that_do_not_fit_are_refused(engine: Engine) -> None:
     entrants = [PLAIN, MethodEntrant.parse("lookup")]
     with pytest.raises(UsageError, match="no method that is compared"):
         Sweep.parse("window=1").entrants(entrants)
     with pytest.raises(UsageError, match="ngram=x"):
         Sweep.parse("ngram=x").entrants(entrants)
     with pytest.raises(UsageError, match="no temperature"):
-        Sweep.parse("temperature=warm").tasks(TASKS, chat)
+        Sweep.parse("temperature=warm").tasks(TASKS, engine)
     with pytest.raises(UsageError, match="-1"):
-        Sweep.parse("temperature=-1").tasks(TASKS, chat)
+        Sweep.parse("temperature=-1").tasks(TASKS, engine)
     with pytest.raises(UsageError, match="no number of tokens"):
-        Sweep.parse("context=long").tasks(TASKS, chat)
+        Sweep.parse("context=long").tasks(TASKS, engine)
     with pytest.raises(UsageError, match="holds 512 tokens, 12 of them for the reply"):
-        Sweep.parse("context=501").tasks(TASKS, chat)
+        Sweep.parse("context=501").tasks(TASKS, engine)

@@ -196,13 +196,13 @@ def rankings(old: BenchResult, new: BenchResult) -> Rankings:
     )  # fmt: skip
     alike, close = 0, 0
     contrary: list[tuple[str, str]] = []
-    for one, other in combinations([key for key in before if key in after], 2):
-        if one[0] != other[0]:
+    for pair in combinations([key for key in before if key in after], 2):
+        first, second = sorted(pair, key=lambda key: -before[key].value)
+        if first[0] != second[0]:  # of two targets
             continue
-        if not all(speedups[one].disjoint(speedups[other]) for speedups in (before, after)):
+        if not all(speedups[first].disjoint(speedups[second]) for speedups in (before, after)):
             close += 1
             continue
-        first, second = sorted((one, other), key=lambda key: -before[key].value)
         if after[first].value > after[second].value:
             alike += 1
         else:

@@ -98,12 +98,12 @@ def read(
     tasks: list[Task] = []
     skipped = 0
     for source in filter(None, map(str.strip, sources.split(","))):
-        found = _demo() if source == "demo" else _read(source, databases)
-        if not found.tasks:
+        listed = _demo() if source == "demo" else _read(source, databases)
+        if not listed.tasks:
             raise UsageError(f"{source}: nothing to ask in it", f"expected {LAYOUTS}")
-        limited = found.tasks if limit is None else _of_all_categories(found.tasks, limit)
+        limited = listed.tasks if limit is None else _of_all_categories(listed.tasks, limit)
         tasks += [replace(task, turns=task.turns[:turns]) for task in limited]
-        skipped += found.skipped
+        skipped += listed.skipped
     if not tasks:
         raise UsageError("no prompts", f"name a file, or some of demo, {', '.join(SOURCES)}")
     return TaskList(tasks, skipped)
