@@ -1,4 +1,4 @@
-"""Many prompts from a file, one JSON line each, resumable by id."""
+"""Prompts from a file of JSON lines, and their answers in another, which resumes by the ids."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SEEDS = 1024  # replies a prompt may use, so that its noise does not depend on 
 
 @dataclass(frozen=True)
 class BatchPrompt:
-    """One line of a prompts file.
+    """The prompt of one line of a prompts file.
 
     Args:
-        id: names it in the output.
-        index: its place in the file; with the seed it fixes the noise.
-        opening: messages before the first question.
-        questions: asked one after the other, in one conversation; without any the opening is
-            continued, which then ends with an assistant's.
+        id: the name of the prompt in the output.
+        index: the index of the line in the file; with the seed it fixes the noise.
+        opening: the messages before the first question.
+        questions: the questions, asked one after the other in one conversation. Without any, the
+            opening ends with a reply, which is continued.
     """
 
     id: str
@@ -39,23 +39,23 @@ class BatchPrompt:
 
 
 def parse_prompt(text: str, index: int, where: str = "the prompts") -> BatchPrompt:
-    """Read one line of JSON.
+    """Return the prompt of one JSON line.
 
     Args:
-        text: of the line.
-        index: of the line, from 0; the id of a line without one.
-        where: for errors.
+        text: the text of the line.
+        index: the index of the line, from 0; it is the id of a line without one.
+        where: the name of the file, for errors.
 
     Raises:
-        UsageError: if it is in none of the three layouts.
+        UsageError: if the line has none of the three layouts.
     """
-    place = f"{where}, line {index + 1}"
+    location = f"{where}, line {index + 1}"
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{place}: not JSON: {error}", f"expected {_LAYOUTS}") from error
+        raise UsageError(f"{location}: not JSON: {error}", f"expected {_LAYOUTS}") from error
     if not isinstance(row, dict):
-        raise UsageError(f"{place}: not a JSON object", f"expected {_LAYOUTS}")
+        raise UsageError(f"{location}: not a JSON object", f"expected {_LAYOUTS}")
     name = str(row.get("id", row.get("question_id", index)))
     if isinstance(row.get("prompt"), str):
         return BatchPrompt(name, index, (), (row["prompt"],))
@@ -65,20 +65,28 @@ def parse_prompt(text: str, index: int, where: str = "the prompts") -> BatchProm
     messages = row.get("messages")
     if isinstance(messages, list) and messages:
         try:
-            read = tuple(Message(m["role"], str(m["content"])) for m in messages)
+            opening = tuple(Message(m["role"], str(m["content"])) for m in messages)
         except (KeyError, TypeError) as error:
-            raise UsageError(f"{place}: a message lacks {error}", f"expected {_LAYOUTS}") from error
-        if read[-1].role == "user":
-            return BatchPrompt(name, index, read[:-1], (read[-1].content,))
-        raise UsageError(f"{place}: the last message must be the user's, not {read[-1].role}'s")
-    raise UsageError(f"{place}: none of the layouts", f"expected {_LAYOUTS}")
+            raise UsageError(
+                f"{location}: a message lacks {error}", f"expected {_LAYOUTS}"
+            ) from error
+        if opening[-1].role == "user":
+            return BatchPrompt(name, index, opening[:-1], (opening[-1].content,))
+        raise UsageError(
+            f"{location}: the last message must be the user's, not {opening[-1].role}'s"
+        )
+    raise UsageError(f"{location}: none of the layouts", f"expected {_LAYOUTS}")
 
 
 def parse_prompts(lines: Iterable[str], where: str) -> list[BatchPrompt]:
-    """Read JSON lines; empty ones are skipped.
+    """Return the prompts of JSON lines, without those of empty lines.
+
+    Args:
+        lines: the lines of the file.
+        where: the name of the file, for errors.
 
     Raises:
-        UsageError: if a line is wrong, or an id stands twice.
+        UsageError: if a line has none of the layouts, or two lines have the same id.
     """
     numbered = enumerate(lines)
     prompts = [parse_prompt(line, index, where) for index, line in numbered if line.strip()]
@@ -91,10 +99,10 @@ def parse_prompts(lines: Iterable[str], where: str) -> list[BatchPrompt]:
 
 
 def answer(engine: Engine, prompt: BatchPrompt) -> dict[str, Any]:
-    """Ask a prompt's questions one after the other and return the line to write.
+    """Ask the questions of a prompt one after the other; return the line to write.
 
-    A question that cannot be asked, because it is too long, becomes a line with an `error`; its
-    `turns` are the answers before it.
+    Where a question cannot be asked, as it is too long, the line has an `error`, and its `turns`
+    are the answers to the questions before.
     """
     messages: list[Message] = list(prompt.opening)
     replies: list[Reply] = []
@@ -104,16 +112,17 @@ def answer(engine: Engine, prompt: BatchPrompt) -> dict[str, Any]:
         try:
             reply = engine.answer(engine.request(messages, number=number))
         except NfoxError as error:
-            refused = {"text": "", "tokens": [], "finish_reason": "error", "error": error.message}
-            return {"id": prompt.id, **refused, "turns": [_line(reply) for reply in replies]}
+            failure = {"text": "", "tokens": [], "finish_reason": "error", "error": error.message}
+            return {"id": prompt.id, **failure, "turns": [_reply_fields(r) for r in replies]}
         replies.append(reply)
         messages.append(reply.message())
-    lines = [_line(reply) for reply in replies]
-    several = {"turns": lines} if len(lines) > 1 else {}
-    return {"id": prompt.id, **lines[-1], **several}
+    answers = [_reply_fields(reply) for reply in replies]
+    turns_field = {"turns": answers} if len(answers) > 1 else {}
+    return {"id": prompt.id, **answers[-1], **turns_field}
 
 
-def _line(reply: Reply) -> dict[str, Any]:
+def _reply_fields(reply: Reply) -> dict[str, Any]:
+    """Return a reply as the fields of a JSON line."""
     return {
         "text": reply.text,
         "tokens": reply.ids,
@@ -123,19 +132,19 @@ def _line(reply: Reply) -> dict[str, Any]:
     }
 
 
-class Answered:
-    """Which prompts a file has answers to, while processes add to it.
+class AnswerCounter:
+    """Counts the prompts that a file has answers to, while processes add to it.
 
     Args:
-        out: the file; a line that was not finished is cut off.
-        prompts: all that there are.
+        out: the file; a line that is not finished is cut off.
+        prompts: all prompts.
 
     Attributes:
-        missing: ids without an answer, as of the last look.
-        refused: how many answers are errors.
+        missing: the ids of the prompts without an answer, as of the last `update`.
+        refused: the number of answers that are errors.
 
     Raises:
-        UsageError: if the file is not an output of ours.
+        UsageError: if the file is not an output of nfox.
     """
 
     def __init__(self, out: Path, prompts: Sequence[BatchPrompt]) -> None:
@@ -144,46 +153,47 @@ class Answered:
         self._out, self._end, self._inode = out, 0, 0
         with locked(out):
             finished_ids(out)
-        self.look()
+        self.update()
 
-    def look(self) -> int:
-        """Read on in the file; return how many more prompts have been answered."""
+    def update(self) -> int:
+        """Read the lines that were added to the file; return the number of new answers."""
         if not self._out.exists():
             return 0
         with self._out.open("rb") as file:
             inode = os.fstat(file.fileno()).st_ino
-            if inode != self._inode:  # put in order by another run: it begins anew
+            if inode != self._inode:  # sorted by another run: it begins anew
                 self._inode, self._end = inode, 0
             file.seek(self._end)
-            read = file.read()
-        whole = read[: read.rfind(b"\n") + 1]
-        self._end += len(whole)
-        before = len(self.missing)
-        for line in map(json.loads, filter(bytes.strip, whole.split(b"\n"))):
+            added = file.read()
+        finished = added[: added.rfind(b"\n") + 1]
+        self._end += len(finished)
+        missing_before = len(self.missing)
+        for line in map(json.loads, filter(bytes.strip, finished.split(b"\n"))):
             if str(line["id"]) in self.missing:
                 self.missing.remove(str(line["id"]))
                 self.refused += "error" in line
-        return before - len(self.missing)
+        return missing_before - len(self.missing)
 
 
-def put_in_order(out: Path, prompts: Sequence[BatchPrompt]) -> None:
-    """Bring the answers in a file into the order of the prompts, others' before them; of several
-    with one id the first stays.
+def sort_answers(out: Path, prompts: Sequence[BatchPrompt]) -> None:
+    """Sort the answers in a file by the order of their prompts.
+
+    Answers to other prompts come first. Of several answers with one id the first stays.
     """
     with locked(out):
         lines = out.read_text(encoding="utf-8").split("\n")[:-1] if out.exists() else []
-        place = {prompt.id: number for number, prompt in enumerate(prompts)}
-        first = {_id(line): line for line in reversed(lines) if line.strip()}
-        kept = [line for line in lines if line.strip() and first[_id(line)] is line]
-        ordered = sorted(kept, key=lambda line: place.get(_id(line), -1))
+        ranks = {prompt.id: rank for rank, prompt in enumerate(prompts)}
+        first = {_line_id(line): line for line in reversed(lines) if line.strip()}
+        unique = [line for line in lines if line.strip() and first[_line_id(line)] is line]
+        ordered = sorted(unique, key=lambda line: ranks.get(_line_id(line), -1))
         if ordered != lines:
             write_text(out.resolve(), "".join(f"{line}\n" for line in ordered))  # a link stays one
 
 
-def _id(line: str) -> str:
+def _line_id(line: str) -> str:
     return str(json.loads(line)["id"])
 
 
-def remaining(prompts: Sequence[BatchPrompt], done: set[str]) -> list[BatchPrompt]:
-    """Return the prompts that have not been answered yet, in order."""
-    return [prompt for prompt in prompts if prompt.id not in done]
+def remaining(prompts: Sequence[BatchPrompt], answered: set[str]) -> list[BatchPrompt]:
+    """Return the prompts whose ids are not among those that have been answered, in order."""
+    return [prompt for prompt in prompts if prompt.id not in answered]

@@ -1,7 +1,7 @@
-"""A conversation: messages over several turns, kept whatever happens to a reply.
+"""A conversation: messages over several turns, which stay consistent however a reply ends.
 
-The state is the list of messages. The cache follows it by itself, through the longest common prefix
-of token ids, so undo, regenerate and edit need no care here.
+Its state is the list of messages. The cache follows them by the longest common prefix of token ids,
+so undoing, regenerating and editing need no care here.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Conversation:
     """Messages and the `Engine` that answers them.
 
     Args:
-        engine: answers.
-        system: the system message, or None for the template's own.
-        history: False forgets everything after each reply.
+        engine: the engine that answers.
+        system: the system message; None is the template's own.
+        history: whether a question is asked together with the turns before it.
 
     Attributes:
-        messages: all turns so far, the system message first if there is one.
-        last: the stream of the last reply, or of the one on its way; None before the first.
+        messages: all messages so far, the system message first if there is one.
+        last: the stream of the last reply, finished or not; None before the first.
     """
 
     def __init__(self, engine: Engine, *, system: str | None = None, history: bool = True) -> None:
@@ -40,13 +40,13 @@ class Conversation:
         self.history = history
         self.messages: list[Message] = []
         self.last: ReplyStream | None = None
-        self._ended: list[Message] = []  # the replies that the model itself ended
+        self._complete_replies: list[Message] = []  # those that the model itself ended
         if system is not None:
             self.system = system
 
     @property
     def system(self) -> str | None:
-        """The system message; setting it keeps the turns."""
+        """The system message, or None. Setting it leaves the other messages as they are."""
         first = self.messages[:1]
         return first[0].content if first and first[0].role == "system" else None
 
@@ -61,88 +61,94 @@ class Conversation:
         return [message for message in self.messages if message.role != "system"]
 
     def send(self, text: str) -> ReplyStream:
-        """Say something; return the stream of the reply, which joins the messages when it ends.
+        """Ask a question; return the stream of the reply, which joins the messages at its end.
 
-        However it ends, cancelled or closed, what was said of it is kept. Where nothing was said,
-        the question is taken back, so that it can be asked again.
+        A stream that is cancelled or closed leaves the part of the reply that there is. If there is
+        none, the question is taken back, so that it can be asked again.
 
         Raises:
             NfoxError: if the question cannot be answered; it is taken back.
         """
-        before = list(self.messages)
+        messages_before = list(self.messages)
         if not self.history:
             self.reset()
         self.messages.append(Message("user", text))
-        return self._answer(before)
+        return self._answer(messages_before)
 
     def regenerate(self) -> ReplyStream:
-        """Answer the last question again; above temperature 0 with other random numbers.
+        """Answer the last question again; return the stream of the new reply.
+
+        Above temperature 0 the random numbers are other ones.
 
         Raises:
-            UsageError: if there is none.
+            UsageError: if there is no question.
         """
-        before = list(self.messages)
+        messages_before = list(self.messages)
         if self.messages and self.messages[-1].role == "assistant":
             self.messages.pop()
         if not self.turns:
-            self.messages = before
+            self.messages = messages_before
             raise UsageError("there is nothing to answer again yet")
-        return self._answer(before)
+        return self._answer(messages_before)
 
     def go_on(self) -> ReplyStream:
-        """Go on with the last reply where it was cut, from the same tokens.
+        """Continue the last reply where it was cut; return the stream of the continuation.
 
         Raises:
-            UsageError: if it was not cut, or its tokens are not known.
+            UsageError: if the reply was not cut, or only its text is known.
         """
         last = self.messages[-1] if self.turns else None
         if last is None or last.role != "assistant":
             raise UsageError("there is no reply to go on with yet")
-        if any(last is ended for ended in self._ended):
+        if any(last is reply for reply in self._complete_replies):
             raise UsageError("the last reply came to its end")
         if last.ids is None:
             raise UsageError("the last reply is known as text only, not by its tokens")
         return self._answer(list(self.messages))
 
-    def _answer(self, before: list[Message]) -> ReplyStream:
-        """Return the stream of a reply; `before` is what stands again if nothing is said."""
-        asked = list(self.messages)
+    def _answer(self, messages_before: list[Message]) -> ReplyStream:
+        """Return the stream of a reply to the messages.
+
+        Args:
+            messages_before: the messages to return to if the reply stays empty.
+        """
+        prompt = list(self.messages)
         try:
-            stream = self.engine.stream(asked)
+            stream = self.engine.stream(prompt)
         except BaseException:
-            self.messages = before
+            self.messages = messages_before
             raise
-        self.last = stream.wrapped(self._keeping(stream, asked, before))
+        self.last = stream.wrapped(self._recorded(stream, prompt, messages_before))
         return self.last
 
-    def _keeping(
-        self, stream: ReplyStream, asked: list[Message], before: list[Message]
+    def _recorded(
+        self, stream: ReplyStream, prompt: list[Message], messages_before: list[Message]
     ) -> Generator[Update]:
-        """Yield what a stream yields; at its end add the reply to the messages."""
+        """Yield the updates of a stream; at its end add the reply to the messages."""
         try:
             with closing(stream):
                 yield from stream.updates()
         finally:
             reply = stream.reply
-            if self.messages == asked:  # nobody has changed the conversation meanwhile
-                said = reply.ids or reply.text or reply.finish != "interrupt"
-                self.messages = self._with(asked, reply) if said else before
-                self._ended += self.messages[-1:] if reply.finish == "stop" else []
+            if self.messages == prompt:  # nobody has changed the conversation meanwhile
+                answered = reply.ids or reply.text or reply.finish != "interrupt"
+                self.messages = self._with_reply(prompt, reply) if answered else messages_before
+                self._complete_replies += self.messages[-1:] if reply.finish == "stop" else []
 
-    def _with(self, asked: list[Message], reply: Reply) -> list[Message]:
-        """Return the messages and the reply to them, which goes on with the last if that is one."""
-        begun = asked[-1]
+    def _with_reply(self, prompt: list[Message], reply: Reply) -> list[Message]:
+        """Return messages and the reply to them; if the last message is a reply, joined with it."""
+        begun = prompt[-1]
         if begun.role != "assistant" or begun.ids is None:
-            return [*asked, reply.message()]
+            return [*prompt, reply.message()]
         if reply.text and not reply.ids:  # cut inside a token: known as text only
-            return [*asked[:-1], Message("assistant", begun.content + reply.text)]
+            return [*prompt[:-1], Message("assistant", begun.content + reply.text)]
         ids = (*begun.ids, *reply.ids)
-        # Spelled anew: the cut may have been inside a character.
+        # All ids are decoded anew: the cut may have been inside a character.
         text = decode_text(self.engine.model.tokenizer, ids).removeprefix(" ")
-        return [*asked[:-1], Message("assistant", text, ids)]
+        return [*prompt[:-1], Message("assistant", text, ids)]
 
     def undo(self) -> str | None:
-        """Take back the last exchange; return the question, or None if there is none."""
+        """Take back the last question and its reply; return the question, None if there is none."""
         if self.turns and self.messages[-1].role == "assistant":
             self.messages.pop()
         if self.turns and self.messages[-1].role == "user":
@@ -150,12 +156,12 @@ class Conversation:
         return None
 
     def reset(self) -> None:
-        """Forget all turns; the system message stays."""
-        self._ended.clear()
+        """Remove all messages but the system message."""
+        self._complete_replies.clear()
         self.messages = [message for message in self.messages if message.role == "system"]
 
     def save(self, path: Path) -> None:
-        """Write the conversation as JSON, token ids included.
+        """Write the conversation to a JSON file, with the token ids of replies.
 
         Raises:
             NfoxError: if the file cannot be written.
@@ -172,13 +178,13 @@ class Conversation:
             raise NfoxError(f"cannot write {path}: {error.strerror}") from error
 
     def load(self, path: Path) -> None:
-        """Read a conversation: our own, a list of role and content, or FastChat's.
+        """Replace the messages by those of a JSON file.
 
-        Token ids are kept if they were made with this model. On an error the present conversation
-        stays as it is.
+        The file holds a saved conversation, a list of messages with "role" and "content", or a
+        conversation of FastChat. Token ids are read if the conversation was with this model.
 
         Raises:
-            NfoxError: if the file is not readable as one of these.
+            NfoxError: if the file has none of these layouts; the messages stay as they are.
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -186,9 +192,9 @@ class Conversation:
             raise NfoxError(f"cannot read {path}: {error.strerror}") from error
         except ValueError as error:
             raise NfoxError(f"{path} is not JSON: {error}") from error
-        same = isinstance(data, dict) and data.get("model") == self.engine.model.name
+        same_model = isinstance(data, dict) and data.get("model") == self.engine.model.name
         try:
-            self.messages = _messages(data, keep_ids=same)
+            self.messages = _from_json(data, keep_ids=same_model)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise NfoxError(
                 f"{path} is not a conversation: expected {{'messages': [{{'role', 'content'}}]}}, "
@@ -197,16 +203,17 @@ class Conversation:
 
 
 def _to_json(message: Message) -> dict[str, Any]:
+    """Return a message as a JSON object, with its token ids if they are known."""
     ids = {} if message.ids is None else {"ids": list(message.ids)}
     return {"role": message.role, "content": message.content, **ids}
 
 
-def _messages(data: Any, *, keep_ids: bool) -> list[Message]:
-    """Turn any of the layouts that `Conversation.load` reads into messages."""
+def _from_json(data: Any, *, keep_ids: bool) -> list[Message]:
+    """Return the messages of any of the layouts that `Conversation.load` reads."""
     if isinstance(data, dict) and "roles" in data:  # FastChat: [[role, text], ...]
-        named = dict(zip(data["roles"], ("user", "assistant"), strict=True))
+        roles = dict(zip(data["roles"], ("user", "assistant"), strict=True))
         turns = data["messages"][data.get("offset", 0) :]
-        rows = [{"role": named[role], "content": text} for role, text in turns if text is not None]
+        rows = [{"role": roles[role], "content": text} for role, text in turns if text is not None]
         if data.get("system_message"):
             rows.insert(0, {"role": "system", "content": data["system_message"]})
     else:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfox.batch import Answered, put_in_order
+from nfox.batch import AnswerCounter, sort_answers
 from nfox.errors import NfoxError
 from nfox.files import provenance
 from nfox.files.atomic import reporting_full_disk
@@ -60,21 +60,21 @@ def add_answers(
     """
     if provenance.provenance_file(out).is_file():
         provenance.check(out, options, "the prompts")
-    answered = Answered(out, prompts)
-    before = len(prompts) - len(answered.missing)
-    _answer_share(out, prompts, share, load, options, answered)
+    answers = AnswerCounter(out, prompts)
+    before = len(prompts) - len(answers.missing)
+    _answer_share(out, prompts, share, load, options, answers)
     if share.rank > 0:
         return 0
     if before == len(prompts):
         print("nfox: all prompts are answered already", file=sys.stderr)
-        return answered.refused
+        return answers.refused
     processes = f", by {share.size} processes" if share.size > 1 else ""
     print(
         f"nfox: {len(prompts)} prompts, {before} of them answered before, "
-        f"{answered.refused} refused{processes}; {out}",
+        f"{answers.refused} refused{processes}; {out}",
         file=sys.stderr,
     )
-    return answered.refused
+    return answers.refused
 
 
 def _answer_share(
@@ -83,31 +83,31 @@ def _answer_share(
     share: WorkShare,
     load: Callable[[], Engine],
     options: dict[str, Any],
-    answered: Answered,
+    answers: AnswerCounter,
 ) -> None:
     """Add the missing answers of this process; in the first one, wait for those of the others."""
     first, begin = share.rank == 0, time.time()
-    todo = [prompts[n] for n in share.of(len(prompts)) if prompts[n].id in answered.missing]
+    todo = [prompts[n] for n in share.of(len(prompts)) if prompts[n].id in answers.missing]
     engine = load() if todo else None
-    show = first and bool(answered.missing)
+    show = first and bool(answers.missing)
     with (
         reporting_full_disk(out, "what was written is whole", "free some space; the same goes on"),
-        progress_bar("prompts", len(answered.missing), wanted=show) as on_done,
+        progress_bar("prompts", len(answers.missing), wanted=show) as on_done,
     ):
         provenance.begin(out, {"command": command_line(), **options}, share)
         if engine is not None:
-            _answer_missing(engine, todo, out, answered, on_done)
+            _answer_missing(engine, todo, out, answers, on_done)
         provenance.finish(out, share, {"prompts": len(todo)}, time.time() - begin)
         if first:
-            _wait_for_others(answered, on_done)
-            put_in_order(out, prompts)
+            _wait_for_others(answers, on_done)
+            sort_answers(out, prompts)
 
 
 def _answer_missing(
     engine: Engine,
     todo: Sequence[BatchPrompt],
     out: Path,
-    answered: Answered,
+    answers: AnswerCounter,
     on_done: Callable[[int], None],
 ) -> None:
     """Answer prompts, but for those that another run answers meanwhile."""
@@ -116,23 +116,23 @@ def _answer_missing(
         prompt_id = str(json.loads(line)["id"])
 
         def is_missing() -> bool:
-            _count_new(answered, on_done)
-            return prompt_id in answered.missing
+            _count_new(answers, on_done)
+            return prompt_id in answers.missing
 
         append_lines(out, line, is_missing)
 
-    missing = (prompt for prompt in todo if prompt.id in answered.missing)
-    answer_all(engine, missing, add_line, on_done=partial(_count_new, answered, on_done))
+    missing = (prompt for prompt in todo if prompt.id in answers.missing)
+    answer_all(engine, missing, add_line, on_done=partial(_count_new, answers, on_done))
 
 
-def _count_new(answered: Answered, on_done: Callable[[int], None]) -> int:
+def _count_new(answers: AnswerCounter, on_done: Callable[[int], None]) -> int:
     """Report and return how many prompts have been answered since the last call, by any process."""
-    count = answered.look()
+    count = answers.update()
     on_done(count)
     return count
 
 
-def _wait_for_others(answered: Answered, on_done: Callable[[int], None]) -> None:
+def _wait_for_others(answers: AnswerCounter, on_done: Callable[[int], None]) -> None:
     """Wait until other processes have answered all prompts.
 
     Raises:
@@ -140,13 +140,13 @@ def _wait_for_others(answered: Answered, on_done: Callable[[int], None]) -> None
             these may have been started without one, and one may hang.
     """
     last_answer = time.monotonic()
-    while answered.missing:
+    while answers.missing:
         time.sleep(_PAUSE)
-        if _count_new(answered, on_done):
+        if _count_new(answers, on_done):
             last_answer = time.monotonic()
         elif time.monotonic() - last_answer > _PATIENCE:
             raise NfoxError(
-                f"{len(answered.missing)} prompts of other processes have no answer yet, and for "
+                f"{len(answers.missing)} prompts of other processes have no answer yet, and for "
                 f"{_PATIENCE // 60} minutes none has come",
                 "see what became of them; the same command goes on",
             )

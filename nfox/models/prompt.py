@@ -1,4 +1,4 @@
-"""From messages to the token ids that a model goes on from, and those that end its reply."""
+"""The token ids of a prompt for a model, and those that end its reply."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from nfox.text.template import Template
 
 
 def encode_prompt(model: LoadedModel, template: Template, messages: Sequence[Message]) -> Prompt:
-    """Return the token ids that answering a conversation begins with.
+    """Return the prompt from which the reply to a conversation is decoded.
 
     Args:
         model: the target and its tokenizer.
-        template: renders the messages; for an encoder-decoder model it is not used.
-        messages: the conversation; one that ends with an assistant's message is continued there.
+        template: the template of the conversation; an encoder-decoder model does not use it.
+        messages: the conversation; if its last message is a reply, this reply is continued.
 
     Raises:
-        UsageError: if there is nothing to answer, or the template refuses the conversation.
+        UsageError: if an encoder-decoder model is given a reply without its question.
+        NfoxError: if the template refuses the conversation.
     """
     continued = messages[-1].role == "assistant"
     if not model.target.is_encoder_decoder:
@@ -38,8 +39,11 @@ def encode_prompt(model: LoadedModel, template: Template, messages: Sequence[Mes
 
 
 def stop_ids_of(model: LoadedModel, template: Template) -> frozenset[int]:
-    """Return all tokens that end a reply: of the generation config, the tokenizer, the template."""
+    """Return the ids of the tokens that end a reply: those that the model's generation config, its
+    tokenizer and the template name.
+    """
     configured = model.target.model.generation_config.eos_token_id
-    listed = configured if isinstance(configured, list) else [configured]
-    own = getattr(model.tokenizer, "eos_token_id", None)
-    return frozenset(token for token in (*listed, own, *template.stop_ids) if token is not None)
+    of_model = configured if isinstance(configured, list) else [configured]
+    of_tokenizer = getattr(model.tokenizer, "eos_token_id", None)
+    ids = (*of_model, of_tokenizer, *template.stop_ids)
+    return frozenset(token for token in ids if token is not None)

@@ -1,4 +1,4 @@
-"""Keys and values as transformers' models write and read them, in one buffer for each layer."""
+"""The KV cache of a model of transformers: one buffer of keys and values for each layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from nfox.decoding.cache import KVCache, with_capacity
 
 
 class _Layer(CacheLayerMixin):
-    """One layer's keys and values [1, H, capacity, D]; their owner knows how many rows count."""
+    """The keys and values [1, H, capacity, D] of one layer.
+
+    Args:
+        owner: the cache of all layers, which knows how many rows are committed.
+    """
 
     is_sliding = False
     keys: Tensor | None
@@ -26,12 +30,12 @@ class _Layer(CacheLayerMixin):
         self.owner = owner
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to prepare: memory comes with the first update."""
+        """Do nothing: the first update allocates the memory."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write rows after the committed ones; return the committed and the new rows."""
+        """Write keys and values [1, H, N, D] after the committed rows; return all of these rows."""
         start = len(self.owner.tokens)
         end = start + key_states.shape[-2]
         self.keys = with_capacity(self.keys, key_states, end, -2)
@@ -45,7 +49,7 @@ class _Layer(CacheLayerMixin):
         return len(self.owner.tokens)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return how many rows a query of this length sees at most, and where they start."""
+        """Return the most rows that a query of this length sees, and the first of them."""
         return len(self.owner.tokens) + query_length, 0
 
     def get_max_length(self) -> int:
@@ -59,13 +63,13 @@ class TransformersCache(KVCache):
     Keys and values of layers with a sliding window are kept in full; the window is in the mask.
 
     Args:
-        config: of the model.
-        rollback: False for recurrent states, which are kept by transformers' own cache.
+        config: the config of the model.
+        rollback: False for recurrent states, which transformers' own cache holds.
 
     Attributes:
-        past: what the model is handed as its cache.
-        encoded: the token ids that the encoder has read, and its states [1, T, D]; None before it
-            has read any.
+        past: the object that the model takes as its cache.
+        encoded: the token ids that the encoder has read, and its states [1, T, D]; None before the
+            encoder has read any.
     """
 
     def __init__(self, config: PreTrainedConfig, *, rollback: bool = True) -> None:
@@ -107,11 +111,11 @@ class TransformersCache(KVCache):
         caches = [self.past]
         if isinstance(self.past, EncoderDecoderCache):
             caches = [self.past.self_attention_cache, self.past.cross_attention_cache]
-        parts = [
-            part for cache in caches for layer in cache.layers for part in vars(layer).values()
+        states = [
+            state for cache in caches for layer in cache.layers for state in vars(layer).values()
         ]
         encoded = self.encoded[1] if self.encoded else None
-        tensors = [part for part in (*parts, self._hidden, encoded) if isinstance(part, Tensor)]
+        tensors = [x for x in (*states, self._hidden, encoded) if isinstance(x, Tensor)]
         return sum(tensor.nbytes for tensor in tensors)
 
     @override
@@ -126,19 +130,19 @@ class TransformersCache(KVCache):
 
 
 def past_of(cache: KVCache) -> Cache:
-    """Return what a model of transformers is handed as its cache.
+    """Return the object that a model of transformers takes as its cache.
 
     Raises:
         TypeError: if the cache belongs to another kind of target.
     """
-    return of_transformers(cache).past
+    return as_transformers_cache(cache).past
 
 
-def of_transformers(cache: KVCache) -> TransformersCache:
-    """Return the cache itself, known to be one of transformers' models.
+def as_transformers_cache(cache: KVCache) -> TransformersCache:
+    """Return a cache under its type, that of a model of transformers.
 
     Raises:
-        TypeError: if it belongs to another kind of target.
+        TypeError: if the cache belongs to another kind of target.
     """
     if not isinstance(cache, TransformersCache):
         raise TypeError(f"expected the cache of a transformers model, got {type(cache).__name__}")

@@ -22,24 +22,24 @@ from nfox.decoding.target import CHUNK, Proposals, Target
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import Mask, tree_mask, within_window
 from nfox.errors import ModelError
-from nfox.models.transformers_cache import TransformersCache, of_transformers, past_of
+from nfox.models.transformers_cache import TransformersCache, as_transformers_cache, past_of
 
 log = logging.getLogger(__name__)
 
 CACHE_NAMES = ("cache", "past_key_values", "cache_params")
-"""What models call their cache: since transformers 5.24, before it, and Mamba before it."""
+"""The names of a forward's cache: since transformers 5.24, before it, and of Mamba before it."""
 
 
 class TransformersTarget(Target):
     """A causal or an encoder-decoder language model of transformers.
 
     Args:
-        model: in evaluation mode, on its device or devices.
+        model: the model of transformers, in evaluation mode, on its device or devices.
 
     Attributes:
         model: the model of transformers.
-        config: of the model, or of its text part where it has several.
-        forward_parameters: the names of what the model's forward takes.
+        config: the config of the model, or of its text decoder where it has several parts.
+        forward_parameters: the names of the parameters of the model's forward.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -82,11 +82,11 @@ class TransformersTarget(Target):
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """The devices of its weights, from the first to the last layer; of a model that is split
-        perhaps also "disk".
+        """The names of the devices of the weights, from the first layer to the last; "disk" is one
+        where a model that is split finds no room in memory.
         """
-        places = getattr(self.model, "hf_device_map", {"": self.device}).values()
-        names = (place if place == "disk" else str(torch.device(place)) for place in places)
+        devices = getattr(self.model, "hf_device_map", {"": self.device}).values()
+        names = (device if device == "disk" else str(torch.device(device)) for device in devices)
         return tuple(dict.fromkeys(names))
 
     @property
@@ -153,7 +153,7 @@ class TransformersTarget(Target):
     @cached_property
     @override
     def can_unembed(self) -> bool:
-        """Whether `unembed` gives this model's own logits, found by a probe on one token."""
+        """Whether `unembed` gives the logits that the model itself gives, found on one token."""
         cache = self.new_cache()
         cache.reuse([0], (0,) if self.is_encoder_decoder else None)
         logits, hidden = self.score(TokenTree.chain(0), cache)
@@ -163,10 +163,10 @@ class TransformersTarget(Target):
     @cached_property
     @override
     def proposals(self) -> Proposals:
-        """What this model scores rightly in one forward, found by a probe on a few tokens."""
-        if not self._scores_rightly(_chain_probe):
+        """The proposals that the model scores correctly in one forward, found on a few tokens."""
+        if not self._scores_correctly(_CHAIN_PROBE):
             return "nothing"
-        trees = not self.is_encoder_decoder and self._scores_rightly(_tree_probe)
+        trees = not self.is_encoder_decoder and self._scores_correctly(_TREE_PROBE)
         return "trees" if trees else "chains"
 
     @override
@@ -204,8 +204,8 @@ class TransformersTarget(Target):
         cache.extend(tokens, hidden[0].to(self.output_device))
 
     def _wait(self) -> None:
-        """Wait until a GPU has done all that was begun, so that time is counted where it is spent;
-        whoever looks at the logits would wait for it all the same.
+        """Wait for the kernels of a GPU, so that their time is counted where it is spent. Reading
+        the logits would wait for them all the same.
         """
         if self.output_device.type == "cuda":
             torch.cuda.synchronize(self.output_device)
@@ -233,6 +233,11 @@ class TransformersTarget(Target):
         return logits.to(self.output_device, wide)  # a split model gives them where ids came in
 
     def _cache_input(self, cache: KVCache) -> dict[str, Any]:
+        """Return the cache by the name that the model's forward has for it.
+
+        Raises:
+            ModelError: if the forward takes no cache.
+        """
         name = next((name for name in CACHE_NAMES if name in self.forward_parameters), None)
         if name is None:  # most models ignore what they do not know, and would forget everything
             raise ModelError(
@@ -243,15 +248,15 @@ class TransformersTarget(Target):
         return {name: past_of(cache)}
 
     def _encode(self, cache: KVCache) -> BaseModelOutput:
-        """Run the encoder over the cache's encoder ids, once: its states stay with the cache."""
-        own, encoder_ids = of_transformers(cache), cache.encoder_ids or ()
-        if own.encoded is None or own.encoded[0] != encoder_ids:
+        """Return the encoder's states of the cache's encoder ids; the cache keeps them."""
+        typed_cache, encoder_ids = as_transformers_cache(cache), cache.encoder_ids or ()
+        if typed_cache.encoded is None or typed_cache.encoded[0] != encoder_ids:
             ids = torch.tensor([list(encoder_ids)], device=self.device)
-            own.encoded = encoder_ids, self.model.get_encoder()(ids).last_hidden_state
-        return BaseModelOutput(last_hidden_state=own.encoded[1])
+            typed_cache.encoded = encoder_ids, self.model.get_encoder()(ids).last_hidden_state
+        return BaseModelOutput(last_hidden_state=typed_cache.encoded[1])
 
     def _mask_inputs(self, mask: Mask) -> dict[str, Any]:
-        """Return a mask as the model takes it, additive masks [B, 1, N, K], with position ids."""
+        """Return the attention mask [B, 1, N, K] and the position ids as the model takes them."""
         masks: Any = self._as_input(mask.additive)
         window = getattr(self.config, "sliding_window", None)
         kinds = set(getattr(self.config, "layer_types", None) or ())
@@ -269,8 +274,10 @@ class TransformersTarget(Target):
         return additive[:, None].to(self.device)
 
     @torch.inference_mode()
-    def _scores_rightly(self, probe: _Probe) -> bool:
-        """Whether a tree scored at once gives the logits of its path, scored token by token."""
+    def _scores_correctly(self, probe: _Probe) -> bool:
+        """Return whether a tree that is scored in one forward gives the same logits at the end of a
+        path as the tokens of this path, scored one by one.
+        """
         parents, last_node = probe
         tokens = [(7 * i + 3) % self.vocabulary_size for i in range(len(parents) + 4)]
         tree = TokenTree(tuple(tokens[4:]), parents)
@@ -282,7 +289,7 @@ class TransformersTarget(Target):
             inputs = {} if tree.is_chain else self._mask_inputs(tree_mask(tree, 4, self.dtype))
             ids = torch.tensor([tree.tokens], device=self.device)
             at_once = self._forward(ids, cache, **inputs)
-            expected = self._one_by_one(
+            expected = self._score_one_by_one(
                 [tree.tokens[node] for node in tree.path_to(last_node)], cache
             )
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
@@ -297,8 +304,8 @@ class TransformersTarget(Target):
         difference = (at_once[last_node] - expected).abs().max() / expected.std().clamp_min(1e-9)
         return bool(difference < (0.25 if coarse else 1e-3))
 
-    def _one_by_one(self, tokens: Sequence[int], cache: KVCache) -> Tensor:
-        """Return [V] logits after the last of `tokens`, each scored by itself."""
+    def _score_one_by_one(self, tokens: Sequence[int], cache: KVCache) -> Tensor:
+        """Return the logits [V] after the last of the tokens, with one forward for each token."""
         logits = torch.empty(0)
         for token in tokens:
             ids = torch.tensor([[token]], device=self.device)
@@ -308,9 +315,10 @@ class TransformersTarget(Target):
 
 
 def _execution_device(layer: Any) -> torch.device:
-    """Return the device where a layer computes. Of a model that is split, a layer's weights may lie
-    on the disk, or in the memory of the CPU beside a GPU; accelerate's hook brings them when it is
-    run.
+    """Return the device on which a layer computes.
+
+    The weights of a layer of a split model may lie on the disk, or in the CPU's memory for a layer
+    that computes on a GPU; accelerate's hook brings them when the layer is run.
     """
     hook = getattr(layer, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
@@ -321,5 +329,5 @@ _Probe = tuple[tuple[int, ...], int]
 
 # A chain, compared at its end; and a long branch with a short one after it, whose last node stands
 # 13 places further than its position says: what ignores mask or positions is far off there.
-_chain_probe: _Probe = (tuple(range(-1, 5)), 5)
-_tree_probe: _Probe = ((*range(-1, 13), 0, 14), 15)
+_CHAIN_PROBE: _Probe = (tuple(range(-1, 5)), 5)
+_TREE_PROBE: _Probe = ((*range(-1, 13), 0, 14), 15)

@@ -16,7 +16,7 @@ import two_processes
 from click.testing import Result
 from typer.testing import CliRunner
 
-from nfox.batch import Answered, BatchPrompt, put_in_order
+from nfox.batch import AnswerCounter, BatchPrompt, sort_answers
 from nfox.cli.app import app
 from nfox.cli.generate import output as command
 from nfox.files.jsonl import append_lines
@@ -43,29 +43,29 @@ def test_answers_come_into_the_order_of_the_prompts(seed: int, tmp_path: Path) -
     while any(queues):
         append_lines(out, line(numbers.choice([queue for queue in queues if queue]).pop(0)))
     before = sorted(out.read_text().splitlines())
-    put_in_order(out, prompts)
+    sort_answers(out, prompts)
     assert ids(out) == [*others, *(prompt.id for prompt in prompts)]
     assert sorted(out.read_text().splitlines()) == before
     written = out.stat().st_ino
-    put_in_order(out, prompts)
+    sort_answers(out, prompts)
     assert out.stat().st_ino == written  # what is in order is left alone
 
 
 def test_a_growing_file_is_read_line_by_line(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text(line("other") + line("p1") + '{"id": "p2", "te')  # killed in a line
-    answered = Answered(out, PROMPTS[:4])
-    assert (answered.missing, answered.refused) == ({"p0", "p2", "p3"}, 0)
-    assert answered.look() == 0
+    answers = AnswerCounter(out, PROMPTS[:4])
+    assert (answers.missing, answers.refused) == ({"p0", "p2", "p3"}, 0)
+    assert answers.update() == 0
     append_lines(out, line("p2", text="a\u2028b") + line("p0", error="too long"))
-    assert (answered.look(), answered.missing, answered.refused) == (2, {"p3"}, 1)
+    assert (answers.update(), answers.missing, answers.refused) == (2, {"p3"}, 1)
     with out.open("a") as file:
         file.write('{"id": "p3"')
         file.flush()
-        assert answered.look() == 0
+        assert answers.update() == 0
         file.write("}\n")
-    assert (answered.look(), answered.missing) == (1, set())
-    assert Answered(tmp_path / "absent", PROMPTS).missing == {prompt.id for prompt in PROMPTS}
+    assert (answers.update(), answers.missing) == (1, set())
+    assert AnswerCounter(tmp_path / "absent", PROMPTS).missing == {prompt.id for prompt in PROMPTS}
 
 
 def asked(place: Path, texts: Sequence[str]) -> Path:
@@ -158,17 +158,17 @@ def test_two_runs_on_one_file_share_it(tmp_path: Path) -> None:
 def test_a_file_that_another_run_put_in_order_is_read_anew(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text(line("p2", text="a long answer") + line("p1"))
-    answered = Answered(out, PROMPTS)
+    answers = AnswerCounter(out, PROMPTS)
     append_lines(out, line("p0") + line("p3", text="another long answer"))
-    put_in_order(out, PROMPTS)
-    assert answered.look() == 2
-    assert answered.missing == {prompt.id for prompt in PROMPTS[4:]}
+    sort_answers(out, PROMPTS)
+    assert answers.update() == 2
+    assert answers.missing == {prompt.id for prompt in PROMPTS[4:]}
 
 
 def test_what_stands_twice_is_put_right(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text(line("p1", n=1) + line("p0") + line("p1", n=2))
-    put_in_order(out, PROMPTS)
+    sort_answers(out, PROMPTS)
     assert out.read_text() == line("p0") + line("p1", n=1)
 
 

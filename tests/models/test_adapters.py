@@ -32,22 +32,22 @@ ASKED = [Message("user", "the quick brown fox")]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model with two adapters beside it."""
-    made = shutil.copytree(folder.llama(), tmp_path_factory.mktemp("models") / "model")
+    base = shutil.copytree(folder.llama(), tmp_path_factory.mktemp("models") / "model")
     for seed, name in enumerate(("cllm", "other")):
         torch.manual_seed(seed)
         config = LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
-        adapted = get_peft_model(load_model(str(made), FLOAT32).target.model, config)
-        adapted.save_pretrained(made / "nfox" / "adapters" / name)
-    return str(made)
+        adapted = get_peft_model(load_model(str(base), FLOAT32).target.model, config)
+        adapted.save_pretrained(base / "nfox" / "adapters" / name)
+    return str(base)
 
 
 def logits(loaded: LoadedModel) -> Tensor:
     with torch.no_grad():
-        found: Tensor = loaded.target.model(torch.tensor([[5, 6, 7]])).logits
-    return found
+        logits: Tensor = loaded.target.model(torch.tensor([[5, 6, 7]])).logits
+    return logits
 
 
-def chat(
+def load_engine(
     model: str,
     adapter: str | None = None,
     method: str = "jacobi",
@@ -57,18 +57,18 @@ def chat(
     return load(model, method=method, loading=loading, settings=Settings(max_new_tokens=24))
 
 
-def answer(chat: Engine) -> list[int]:
-    return chat.answer(ASKED).ids
+def answer(engine: Engine) -> list[int]:
+    return engine.answer(ASKED).ids
 
 
 def test_it_is_merged(model: str) -> None:
     from peft import PeftModel
 
-    place = str(Path(model, "nfox", "adapters", "other"))
-    unmerged = PeftModel.from_pretrained(load_model(model, FLOAT32).target.model, place)
+    location = str(Path(model, "nfox", "adapters", "other"))
+    unmerged = PeftModel.from_pretrained(load_model(model, FLOAT32).target.model, location)
     expected = unmerged(torch.tensor([[5, 6, 7]])).logits
-    merged = load_model(model, replace(FLOAT32, adapter=place))
-    assert merged.adapter == place
+    merged = load_model(model, replace(FLOAT32, adapter=location))
+    assert merged.adapter == location
     assert not any("lora" in name for name, _ in merged.target.model.named_parameters())
     torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=1e-4)
     assert (logits(merged) - logits(load_model(model, FLOAT32))).abs().max() > 0.01
@@ -97,8 +97,8 @@ def test_on_a_quantised_base_nothing_of_it_is_rounded_away(
     moved = (expected - logits(load_model(model, four))).abs().max()
     # 8 bit is not exact: outliers are looked for in all that is read at once.
     assert apart < (1e-3 if bits == "4bit" else 0.1 * moved) < 1 < moved
-    assert bits == "8bit" or answer(chat(model, str(tmp_path), "jacobi", bits)) == answer(
-        chat(model, str(tmp_path), "none", bits)
+    assert bits == "8bit" or answer(load_engine(model, str(tmp_path), "jacobi", bits)) == answer(
+        load_engine(model, str(tmp_path), "none", bits)
     )
 
 
@@ -128,9 +128,9 @@ def test_a_folder_without_an_adapter_is_refused(model: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("method", ["none", "jacobi", "lookup"])
 def test_changed_in_mid_conversation_it_is_as_if_loaded_with_it(model: str, method: str) -> None:
-    texts = {name: answer(chat(model, name, "none")) for name in (None, "cllm", "other")}
+    texts = {name: answer(load_engine(model, name, "none")) for name in (None, "cllm", "other")}
     assert len(set(map(tuple, texts.values()))) == 3
-    changing = chat(model, None, method)
+    changing = load_engine(model, None, method)
     for name in (None, "cllm", "other", None, "cllm"):
         changing.adapt(name)
         assert changing.cache.tokens == []  # what the other target has read is worth nothing
@@ -139,32 +139,32 @@ def test_changed_in_mid_conversation_it_is_as_if_loaded_with_it(model: str, meth
 
 
 def test_what_fails_changes_nothing(model: str, tmp_path: Path) -> None:
-    talking = chat(model, "cllm")
-    expected, before = answer(talking), vars(talking).copy()
+    engine = load_engine(model, "cllm")
+    expected, before = answer(engine), vars(engine).copy()
     wrong = tmp_path / "wrong"
     shutil.copytree(adapters.location(model, "other"), wrong)
     (wrong / "adapter_model.safetensors").write_bytes(b"nothing")
     for name in ("absent", str(wrong)):
         with pytest.raises(ModelError):
-            talking.adapt(name)
-        assert vars(talking) == before
-    assert answer(talking) == expected
-    alone = Engine(talking.model, talking.template)
+            engine.adapt(name)
+        assert vars(engine) == before
+    assert answer(engine) == expected
+    alone = Engine(engine.model, engine.template)
     with pytest.raises(UsageError, match="not loaded by name"):
         alone.adapt("other")
 
 
 def test_the_options_of_the_method_stay(model: str) -> None:
-    talking = chat(model)
-    talking.use("jacobi", {"window": "3", "pool": "0"})
-    talking.adapt("cllm")
-    assert talking.drafter.describe() == "window 3"
+    engine = load_engine(model)
+    engine.use("jacobi", {"window": "3", "pool": "0"})
+    engine.adapt("cllm")
+    assert engine.drafter.describe() == "window 3"
 
 
 def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     display = DisplayArguments()
-    app = ChatApp(Conversation(chat(model)), make_screen(display, file), display)
+    app = ChatApp(Conversation(load_engine(model)), make_screen(display, file), display)
     app.notes = Console(file=file, width=200, highlight=False)
 
     def do(text: str) -> str:
@@ -179,7 +179,7 @@ def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "* cllm" in do("/adapter cllm")
     assert len(app.conversation.turns) == 2, "the conversation stays"
     do("/regen")
-    assert app.conversation.last.reply.ids == answer(chat(model, "cllm"))
+    assert app.conversation.last.reply.ids == answer(load_engine(model, "cllm"))
     with pytest.raises(ModelError):
         do("/adapter absent")
     assert "* none" in do("/adapter none")
@@ -187,17 +187,17 @@ def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_jacobi_says_that_a_cllm_is_there(model: str) -> None:
-    said = "--adapter cllm"
-    plain, adapted = chat(model), chat(model, "cllm")
-    assert said in adapter_hint(plain)
+    hint = "--adapter cllm"
+    plain, adapted = load_engine(model), load_engine(model, "cllm")
+    assert hint in adapter_hint(plain)
     assert (
         adapter_hint(adapted)
-        == adapter_hint(chat(model, None, "none"))
-        == adapter_hint(chat(str(folder.llama())))
+        == adapter_hint(load_engine(model, None, "none"))
+        == adapter_hint(load_engine(str(folder.llama())))
         == ""
     )
-    for talking in (plain, adapted):
+    for engine in (plain, adapted):
         file = io.StringIO()
-        print_header(talking, make_screen(DisplayArguments(), file), 0.0, verbose=False)
-        assert (said in file.getvalue()) is (talking is plain)
-        assert ("with cllm" in file.getvalue()) is (talking is adapted)
+        print_header(engine, make_screen(DisplayArguments(), file), 0.0, verbose=False)
+        assert (hint in file.getvalue()) is (engine is plain)
+        assert ("with cllm" in file.getvalue()) is (engine is adapted)

@@ -93,20 +93,20 @@ def test_unknown_methods_and_options() -> None:
 
 
 def test_the_best_method_whose_weights_are_there(tmp_path: Path) -> None:
-    chat = load(str(folder.llama()), loading=OFFLINE)
-    assert not drafters.method(chat.method).needs
-    assert "found" in chat.why
+    engine = load(str(folder.llama()), loading=OFFLINE)
+    assert not drafters.method(engine.method).needs
+    assert "found" in engine.why
     model = copy(tmp_path, folder.llama())
     shutil.copytree(folder.llama(layers=1, seed=1), model / "nfox" / "spec")
-    chat = load(str(model), loading=OFFLINE)
-    assert drafters.method(chat.method).needs
-    assert str(model) in chat.why
+    engine = load(str(model), loading=OFFLINE)
+    assert drafters.method(engine.method).needs
+    assert str(model) in engine.why
 
 
 def test_the_embedded_model_speculates() -> None:
-    chat = load()
-    assert drafters.method(chat.method).needs  # its draft model is found beside it
-    assert chat.drafter.describe()
+    engine = load()
+    assert drafters.method(engine.method).needs  # its draft model is found beside it
+    assert engine.drafter.describe()
 
 
 def test_a_device_that_is_not_there_is_one_line() -> None:
@@ -135,8 +135,8 @@ def test_heads_that_no_method_reads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("quantisation", ["4bit", "8bit"])
 def test_quantised_models_answer(quantisation: str) -> None:
     options = ModelOptions(quantisation=quantisation, device="cpu")
-    chat = load(str(folder.llama()), loading=options)
-    assert chat.answer("hi").text
+    engine = load(str(folder.llama()), loading=options)
+    assert engine.answer("hi").text
 
 
 def test_quantisation_needs_its_library_and_an_unquantised_model(
@@ -183,10 +183,10 @@ def test_memory_is_asked_before_loading(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_device_map_and_a_context_limit() -> None:
     options = ModelOptions(dtype="float32", device_map="auto", max_memory={"cpu": "1GiB"})
-    chat = load(str(folder.llama()), loading=options, max_context=64)
-    assert chat.max_context == 64
+    engine = load(str(folder.llama()), loading=options, max_context=64)
+    assert engine.max_context == 64
     with pytest.raises(NfoxError) as error:
-        chat.answer("x" * 200)
+        engine.answer("x" * 200)
     assert error.value.code == 4
     assert isinstance(error.value, NfoxError)
     assert not isinstance(error.value, ModelError)

@@ -21,8 +21,7 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from peft import LoraConfig, get_peft_model
 from typer.testing import CliRunner
 
-from nfox import Engine, ModelOptions, drafters, load
-from nfox import loader as compose
+from nfox import Engine, ModelOptions, drafters, load, loader
 from nfox.cli.app import app
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.tree import TokenTree
@@ -107,7 +106,7 @@ def test_the_draft_model_goes_where_the_target_ends(monkeypatch: pytest.MonkeyPa
         given[name] = options
         return load_model(name, options, *more)
 
-    monkeypatch.setattr(compose, "load_model", note)
+    monkeypatch.setattr(loader, "load_model", note)
     target, draft = str(folder.llama()), str(folder.llama(layers=1, seed=1))
     for options, device in ((split(), "cpu"), (ModelOptions("float32"), None)):
         load(target, draft_model=draft, loading=options)
