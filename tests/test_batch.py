@@ -21,7 +21,7 @@ LINES = [
 ]
 
 
-def chat(seed: int = 0) -> Engine:
+def load_engine(seed: int = 0) -> Engine:
     settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, seed=seed))
     return load(str(folder.llama()), loading=ModelOptions(dtype="float32"), settings=settings)
 
@@ -29,8 +29,8 @@ def chat(seed: int = 0) -> Engine:
 def test_the_three_layouts() -> None:
     prompts = parse_prompts(LINES, "x")
     assert [p.id for p in prompts] == ["a", "b", "7"]
-    talk = chat()
-    lines = [answer(talk, prompt) for prompt in prompts]
+    engine = load_engine()
+    lines = [answer(engine, prompt) for prompt in prompts]
     assert [set(line) >= {"id", "text", "tokens", "timings", "spec"} for line in lines]
     assert len(lines[2]["turns"]) == 2
     assert lines[2]["text"] == lines[2]["turns"][1]["text"]
@@ -61,11 +61,11 @@ def test_wrong_lines_say_where(line: str) -> None:
 
 def test_an_answer_does_not_depend_on_the_prompts_before_it() -> None:
     prompts = parse_prompts(LINES, "x")
-    together = chat()
+    together = load_engine()
     lines = [answer(together, prompt)["tokens"] for prompt in prompts]
-    alone = [answer(chat(), prompt)["tokens"] for prompt in prompts]
+    alone = [answer(load_engine(), prompt)["tokens"] for prompt in prompts]
     assert lines == alone
-    assert lines != [answer(chat(seed=1), prompt)["tokens"] for prompt in prompts]
+    assert lines != [answer(load_engine(seed=1), prompt)["tokens"] for prompt in prompts]
 
 
 def test_it_goes_on_where_it_was_killed(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_it_goes_on_where_it_was_killed(tmp_path: Path) -> None:
 
 def test_an_error_in_a_later_turn_keeps_the_answers_before_it() -> None:
     turns = {"id": "t", "turns": ["one", "two", "x " * 999]}
-    line = answer(chat(), parse_prompt(json.dumps(turns), 0))
+    line = answer(load_engine(), parse_prompt(json.dumps(turns), 0))
     assert line["finish_reason"] == "error"
     assert len(line["turns"]) == 2
 
@@ -97,6 +97,6 @@ def test_line_numbers_count_empty_lines_and_texts_keep_their_separators() -> Non
 
 
 def test_what_is_too_long_is_written_down() -> None:
-    line = answer(chat(), parse_prompt(json.dumps({"id": "l", "prompt": "x " * 999}), 0))
+    line = answer(load_engine(), parse_prompt(json.dumps({"id": "l", "prompt": "x " * 999}), 0))
     assert line["finish_reason"] == "error"
     assert "tokens" in line["error"]

@@ -249,11 +249,14 @@ class TransformersTarget(Target):
 
     def _encode(self, cache: KVCache) -> BaseModelOutput:
         """Return the encoder's states of the cache's encoder ids; the cache keeps them."""
-        typed_cache, encoder_ids = as_transformers_cache(cache), cache.encoder_ids or ()
-        if typed_cache.encoded is None or typed_cache.encoded[0] != encoder_ids:
+        transformers_cache, encoder_ids = as_transformers_cache(cache), cache.encoder_ids or ()
+        if transformers_cache.encoded is None or transformers_cache.encoded[0] != encoder_ids:
             ids = torch.tensor([list(encoder_ids)], device=self.device)
-            typed_cache.encoded = encoder_ids, self.model.get_encoder()(ids).last_hidden_state
-        return BaseModelOutput(last_hidden_state=typed_cache.encoded[1])
+            transformers_cache.encoded = (
+                encoder_ids,
+                self.model.get_encoder()(ids).last_hidden_state,
+            )
+        return BaseModelOutput(last_hidden_state=transformers_cache.encoded[1])
 
     def _mask_inputs(self, mask: Mask) -> dict[str, Any]:
         """Return the attention mask [B, 1, N, K] and the position ids as the model takes them."""

@@ -28,29 +28,29 @@ ROOT = Path(__file__).parents[2]
 LOAD = """
 import json
 from nfox.models.loading import ModelOptions, load_model
-for name in ("whole", "parts"):
+for name in ("single", "parts"):
     for offline in (False, False, True):
-        told = []
+        reports = []
         options = ModelOptions(dtype="float32", offline=offline)
-        load_model(f"someone/{name}", options, lambda *progress: told.append(progress))
-        print(json.dumps(told))
+        load_model(f"someone/{name}", options, lambda *progress: reports.append(progress))
+        print(json.dumps(reports))
 """
 
 
-def sharded(place: Path) -> Path:
+def sharded(copy: Path) -> Path:
     """Save a model in several files of weights."""
-    shutil.copytree(folder.llama(), place)
-    (place / "model.safetensors").unlink()
+    shutil.copytree(folder.llama(), copy)
+    (copy / "model.safetensors").unlink()
     model = AutoModelForCausalLM.from_pretrained(folder.llama())
-    model.save_pretrained(place, max_shard_size="60KB")
-    assert len(list(place.glob("model-*.safetensors"))) > 3
-    return place
+    model.save_pretrained(copy, max_shard_size="60KB")
+    assert len(list(copy.glob("model-*.safetensors"))) > 3
+    return copy
 
 
 def fetch(endpoint: str, home: Path) -> tuple[list[list[list[object]]], str]:
     """Load each model thrice in a new process: from the hub, again, and offline.
 
-    Returns what was told each time, and what was printed.
+    Returns what was reported each time, and what was printed.
     """
     hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
     shown = {"TQDM_POSITION": "-1"}  # the hub's own bars, as if stderr were a terminal
@@ -60,20 +60,20 @@ def fetch(endpoint: str, home: Path) -> tuple[list[list[list[object]]], str]:
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
-def test_a_download_is_told_byte_by_byte_to_its_end(tmp_path: Path) -> None:
-    whole, parts = folder.llama(), sharded(tmp_path / "source")
-    with fake_hub.hub(whole=whole, parts=parts) as endpoint:
+def test_a_download_is_reported_byte_by_byte_to_its_end(tmp_path: Path) -> None:
+    single, parts = folder.llama(), sharded(tmp_path / "source")
+    with fake_hub.hub(single=single, parts=parts) as endpoint:
         loads, printed = fetch(endpoint, tmp_path / "home")
     assert (len(loads), printed) == (6, "")
-    assert_told(loads[:3], whole)
-    assert_told(loads[3:], parts)
+    assert_reported(loads[:3], single)
+    assert_reported(loads[3:], parts)
 
 
-def assert_told(loads: list[list[list[object]]], source: Path) -> None:
-    """Check what was told of a folder: of its download, of its weights, and nothing twice."""
+def assert_reported(loads: list[list[list[object]]], source: Path) -> None:
+    """Check what was reported of a folder: of its download, of its weights, and nothing twice."""
     size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
-    kinds = [what for what, _, _ in loads[0]]
-    assert kinds == sorted(kinds)  # all bytes are there before the first weight is read
+    units = [unit for unit, _, _ in loads[0]]
+    assert units == sorted(units)  # all bytes are there before the first weight is read
     received = [row[1:] for row in loads[0] if row[0] == "bytes"]
     assert received == sorted(received)
     assert received[-1] == [size, size]
@@ -85,16 +85,16 @@ def assert_told(loads: list[list[list[object]]], source: Path) -> None:
 def test_weights_of_a_local_folder_are_counted_and_nothing_is_printed(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    name, told = str(folder.llama()), []
+    name, reports = str(folder.llama()), []
     capfd.readouterr()
-    load_model(name, ModelOptions(), lambda *progress: told.append(progress))
-    assert told == [("weights", n, len(told)) for n in range(1, len(told) + 1)]
+    load_model(name, ModelOptions(), lambda *progress: reports.append(progress))
+    assert reports == [("weights", n, len(reports)) for n in range(1, len(reports) + 1)]
     assert capfd.readouterr() == ("", "")
 
 
 def test_files_that_come_at_once_are_added_up() -> None:
-    told: list[tuple[str, int, int]] = []
-    with reporting(lambda *progress: told.append(progress)) as bars:
+    reports: list[tuple[str, int, int]] = []
+    with reporting(lambda *progress: reports.append(progress)) as bars:
         bar = bars(total=0, unit="B", name="huggingface_hub.snapshot_download")
         bar.total = 8000
         parts = [lambda: [bar.update(1) for _ in range(1000)] for _ in range(8)]
@@ -106,7 +106,7 @@ def test_files_that_come_at_once_are_added_up() -> None:
         with bars(total=3, desc="Fetching 3 files") as files:  # which are no bytes
             files.update(1)
         bars(total=9, unit="B", name="huggingface_hub.xet_get.transfer").update(9)
-    assert told == [("bytes", n, 8000) for n in range(1, 8001)]
+    assert reports == [("bytes", n, 8000) for n in range(1, 8001)]
 
 
 def test_the_hook_goes_when_loading_ends_or_fails() -> None:
@@ -131,17 +131,17 @@ def test_the_display_shows_what_is_done_and_goes(monkeypatch: pytest.MonkeyPatch
         "3.4 kB": ("bytes", 3400, 0),
         "7 of 21 weights": ("weights", 7, 21),
     }
-    with loading_display(True) as told:
-        told.stage("loading [a/model]")
+    with loading_display(True) as progress:
+        progress.stage("loading [a/model]")
         for shown, step in steps.items():
-            told.amount(*step)
+            progress.amount(*step)
             wait_for(screen, shown)
-        told.stage("measuring")
+        progress.stage("measuring")
         wait_for(screen, "measuring")
         assert "21 weights" not in screen.getvalue().rpartition("measuring")[2]
     assert "loading [a/model]" in screen.getvalue()
-    told.amount("weights", 1, 2)  # a draft model that is loaded in mid-conversation
-    told.stage("late")
+    progress.amount("weights", 1, 2)  # a draft model that is loaded in mid-conversation
+    progress.stage("late")
     assert "late" not in screen.getvalue()
 
 
@@ -155,22 +155,22 @@ def wait_for(screen: Tty, text: str) -> None:
 def test_nothing_is_shown_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Tty()
     monkeypatch.setattr("sys.stderr", screen)
-    with loading_display(False) as told:
-        told.stage("loading")
-        told.amount("bytes", 1, 2)
+    with loading_display(False) as progress:
+        progress.stage("loading")
+        progress.amount("bytes", 1, 2)
     assert screen.getvalue() == ""
 
 
 def test_loading_tells_of_the_model_and_of_its_draft_model() -> None:
-    told: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
     stages: list[str] = []
     load(
         str(folder.llama()),
         draft_model=str(folder.llama(layers=1, seed=1)),
         loading=ModelOptions(dtype="float32"),
-        progress=LoadProgress(stages.append, lambda *amount: told.append(amount)),
+        progress=LoadProgress(stages.append, lambda *amount: reports.append(amount)),
     )
-    ends = [total for what, done, total in told if (what, done) == ("weights", total)]
+    ends = [total for what, done, total in reports if (what, done) == ("weights", total)]
     assert len(ends) == 2 and ends[0] > ends[1] > 0
     assert [stage for stage in stages if stage.startswith("loading")] == [
         f"loading {folder.llama()}",

@@ -202,9 +202,9 @@ def test_the_next_flag_is_a_character_of_its_own() -> None:
 def stopped_reference(text: str, stops: list[str]) -> str:
     """Cut where, letter by letter, the first stop string is complete (the longest of several)."""
     for end in range(len(text) + 1):
-        found = [stop for stop in stops if text[:end].endswith(stop)]
-        if found:
-            return text[: end - len(max(found, key=len))]
+        complete = [stop for stop in stops if text[:end].endswith(stop)]
+        if complete:
+            return text[: end - len(max(complete, key=len))]
     return text
 
 
@@ -249,14 +249,14 @@ def test_stop_strings_cut_random_text_wherever_its_tokens_end(kind: str) -> None
 @pytest.mark.parametrize("text", [" Hello world", "  two", "none", " ", "", "\n a"])
 def test_one_space_in_front_can_be_left_out(kind: str, text: str) -> None:
     tokenizer, ids = make(kind), encode(kind, text)
-    whole, trimmed = TextStream(tokenizer), TextStream(tokenizer, trim=True)
+    untrimmed, trimmed = TextStream(tokenizer), TextStream(tokenizer, trim=True)
     pieces = []
     for id in ids:
-        whole.push(id, "bonus", 0)
+        untrimmed.push(id, "bonus", 0)
         pieces += trimmed.push(id, "bonus", 0)
-    whole.finish()
+    untrimmed.finish()
     pieces += trimmed.finish()
-    assert trimmed.text == whole.text.removeprefix(" ")
+    assert trimmed.text == untrimmed.text.removeprefix(" ")
     assert "".join(piece.text for piece in pieces) == trimmed.text
     assert all(piece.text for piece in pieces)
 

@@ -383,11 +383,11 @@ def test_what_ends_a_reply_stops_generation() -> None:
 def test_a_model_without_template_is_looked_up_and_never_guessed(model: str, name: str) -> None:
     if name:
         assert resolve(make("byte-level"), None, model_name=model).name == name
-        own = make("byte-level", TURNS_TEMPLATE)
+        tokenizer = make("byte-level", TURNS_TEMPLATE)
         trained_otherwise = name.startswith("cllm-")  # and its tokenizer is its target's
         taken = name if trained_otherwise else "tokenizer"
-        assert resolve(own, None, model_name=model).name == taken
-        assert resolve(own, "plain", model_name=model).name == "plain"
+        assert resolve(tokenizer, None, model_name=model).name == taken
+        assert resolve(tokenizer, "plain", model_name=model).name == "plain"
     else:
         with pytest.raises(ModelError, match="no chat template") as caught:
             resolve(make("byte-level"), None, model_name=model)
