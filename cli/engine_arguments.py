@@ -14,7 +14,7 @@ from nfox.errors import ModelError, UsageError
 from nfox.models.options import ModelOptions
 
 from .display.progress import loading_display
-from .options.groups import GenerationArguments, MethodArguments, ModelArguments
+from .options.engine import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
     from nfox.decoding.sampling import Sampling

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .options.groups import ModelArguments
+from .options.engine import ModelArguments
 
 EMBEDDED = "embedded"
 """The name of the embedded model in files and for requests."""

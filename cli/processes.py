@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nfox.errors import UsageError
 
-from .options.groups import ModelArguments
+from .options.engine import ModelArguments
 
 if TYPE_CHECKING:
     from nfox.files.jsonl import WorkShare

@@ -141,7 +141,6 @@ LONG = {
     "nfox/files/progress.py:reporting": "a class of bars around its callback",
     "nfox/loader.py:load": "most of it says what its keywords mean: it is the front door",
     "nfox/models/transformers_target.py": "one class with one subject: what a target is asked",
-    "cli/options/groups.py": "all options that commands share",
 }
 """Files and functions that are longer than others may be, each with the reason."""
 

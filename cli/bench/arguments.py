@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..options.dataclass_options import option
-from ..options.groups import Accept
+from ..options.engine import Accept
 
 _WHO, _WHAT, _OUT = "Who", "Prompts and rounds", "Results"
 

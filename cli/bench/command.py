@@ -10,7 +10,7 @@ import typer
 
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import refuse_stray_options
-from ..options.groups import GenerationArguments, ModelArguments
+from ..options.engine import GenerationArguments, ModelArguments
 from ..output_files import check_folder, check_out
 from .arguments import BenchArguments, ResultArguments
 from .explain import print_definitions

@@ -15,7 +15,7 @@ from nfox.errors import ModelError, UsageError
 
 from ..engine_arguments import EngineArguments
 from ..facts import model_facts
-from ..options.groups import GenerationArguments, MethodArguments, ModelArguments
+from ..options.engine import GenerationArguments, MethodArguments, ModelArguments
 
 if TYPE_CHECKING:
     from nfox.eval.bench.entrants import Entrant

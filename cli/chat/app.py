@@ -20,7 +20,7 @@ from ..display.reply_view import ReplyView
 from ..display.steps import StepRecord, StepRecorder, print_steps
 from ..display.theme import Screen
 from ..errors import print_error
-from ..options.groups import DisplayArguments
+from ..options.chat import DisplayArguments
 from .interrupt import interruptible
 from .saved_files import rescue_file, save_last
 

@@ -16,7 +16,7 @@ from nfox.errors import NfoxError, UsageError
 from ..display.header import adapter_hint, exactness
 from ..display.theme import make_screen
 from ..errors import INTERRUPTED
-from ..options.groups import DisplayArguments
+from ..options.chat import DisplayArguments
 from . import events
 from .app import ChatApp
 from .interrupt import interruptible

@@ -13,7 +13,7 @@ from nfox.errors import NfoxError
 from ..display.header import print_header, print_legend
 from ..display.theme import make_screen
 from ..errors import print_error
-from ..options.groups import DisplayArguments, SessionArguments
+from ..options.chat import DisplayArguments, SessionArguments
 from .app import ChatApp
 from .commands import registry as commands
 from .input import Reader, make_reader

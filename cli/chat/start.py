@@ -10,8 +10,8 @@ import typer
 from nfox.errors import UsageError
 
 from ..engine_arguments import EngineArguments
+from ..options.chat import DisplayArguments, SessionArguments
 from ..options.dataclass_options import refuse_stray_options
-from ..options.groups import DisplayArguments, SessionArguments
 from .saved_files import last_file
 
 _STDIN = "-"

@@ -14,7 +14,7 @@ from nfox.errors import NfoxError, UsageError
 from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..options.dataclass_options import option
-from ..options.groups import ModelArguments
+from ..options.engine import ModelArguments
 from ..processes import own_share, split_over_gpus
 from .gather import OnDone, gather
 

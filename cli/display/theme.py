@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 from rich.console import Console
 from rich.style import Style
 
-from ..options.groups import DisplayArguments
+from ..options.chat import DisplayArguments
 
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source

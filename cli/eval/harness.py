@@ -16,7 +16,7 @@ from nfox.errors import UsageError
 
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
-from ..options.groups import ModelArguments
+from ..options.engine import ModelArguments
 from ..output_files import check_out, write_out
 from .answering import Answering, Line, report, required
 

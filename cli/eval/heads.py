@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from nfox.errors import UsageError
 
 from ..engine_arguments import EngineArguments
+from ..options.chat import DisplayArguments
 from ..options.dataclass_options import option
-from ..options.groups import DisplayArguments, MethodArguments, ModelArguments
+from ..options.engine import MethodArguments, ModelArguments
 from .results import report_left_out, save_result
 
 if TYPE_CHECKING:

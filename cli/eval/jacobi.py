@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from nfox.errors import ContextError, UsageError
 
 from ..engine_arguments import EngineArguments
+from ..options.chat import DisplayArguments
 from ..options.dataclass_options import option
-from ..options.groups import DisplayArguments, ModelArguments
+from ..options.engine import ModelArguments
 from .results import report_left_out, save_result
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
-from ..options.groups import ModelArguments
+from ..options.engine import ModelArguments
 from .answering import required
 from .results import report_left_out
 

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_type_hints
 
 import cli_model
 import programs
@@ -21,7 +21,13 @@ from typer.testing import CliRunner, Result
 import nfox
 from nfox.cli.app import app
 from nfox.cli.chat import events
-from nfox.cli.options import groups as options
+from nfox.cli.options.chat import DisplayArguments, SessionArguments
+from nfox.cli.options.engine import (
+    Accept,
+    GenerationArguments,
+    MethodArguments,
+    ModelArguments,
+)
 from nfox.decoding.rules import RULES
 from nfox.drafters import method, names
 from nfox.text.pieces import sanitize
@@ -88,19 +94,18 @@ def test_help_is_light_and_complete() -> None:
 def test_no_option_is_without_an_environment_variable() -> None:
     without = {"prompt", "resume", "version", "no_color"}
     for group in (
-        options.ModelArguments,
-        options.MethodArguments,
-        options.GenerationArguments,
-        options.DisplayArguments,
-        options.SessionArguments,
+        ModelArguments,
+        MethodArguments,
+        GenerationArguments,
+        DisplayArguments,
+        SessionArguments,
     ):
-        for field in fields(group):
-            declared = eval(str(field.type), vars(options)).__metadata__[0]
-            assert (declared.envvar is None) == (field.name in without), field.name
+        for name, hint in get_type_hints(group, include_extras=True).items():
+            assert (hint.__metadata__[0].envvar is None) == (name in without), name
 
 
 def test_choices_are_those_of_the_engine() -> None:
-    assert options.Accept.__args__ == RULES  # type: ignore[attr-defined]
+    assert Accept.__args__ == RULES  # type: ignore[attr-defined]
 
 
 def test_version_and_templates() -> None:

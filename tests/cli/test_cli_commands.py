@@ -27,7 +27,7 @@ from nfox.cli.chat.repl import chat_loop
 from nfox.cli.display.header import print_header
 from nfox.cli.display.theme import make_screen
 from nfox.cli.errors import error_boundary
-from nfox.cli.options.groups import DisplayArguments, SessionArguments
+from nfox.cli.options.chat import DisplayArguments, SessionArguments
 from nfox.decoding.costs import Costs
 from nfox.drafters import names
 from nfox.drafters.common.method import DrafterSpec

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
-from nfox.cli.options.groups import CLLM_TEMPLATES, ModelArguments
+from nfox.cli.options.engine import CLLM_TEMPLATES, ModelArguments
 from nfox.errors import UsageError
 from nfox.text.resolve import resolve
 

@@ -18,7 +18,7 @@ from nfox.cli.display.jacobi_picture import trajectory_picture
 from nfox.cli.display.pictures import draw, save
 from nfox.cli.display.theme import ASCII, Symbols, make_screen
 from nfox.cli.eval.jacobi import representative_block
-from nfox.cli.options.groups import DisplayArguments
+from nfox.cli.options.chat import DisplayArguments
 from nfox.train.cllm.blocks import Block
 
 STATES = ((9, 9, 3, 9), (1, 9, 9, 4), (1, 2, 9, 4), (1, 2, 3, 4))

@@ -15,7 +15,7 @@ from rich.text import Text
 from nfox.cli.display.head_pictures import accuracy_bars, accuracy_table, stacked_bar, tree_picture
 from nfox.cli.display.pictures import check_file, draw, save
 from nfox.cli.display.theme import ASCII, Symbols, make_screen
-from nfox.cli.options.groups import DisplayArguments
+from nfox.cli.options.chat import DisplayArguments
 from nfox.cli.output_files import check_out, write_out
 from nfox.decoding import published_trees, tree_shapes
 from nfox.errors import NfoxError, UsageError

@@ -19,7 +19,7 @@ from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry as commands
 from nfox.cli.display.header import adapter_hint, print_header
 from nfox.cli.display.theme import make_screen
-from nfox.cli.options.groups import DisplayArguments
+from nfox.cli.options.chat import DisplayArguments
 from nfox.errors import ModelError, UsageError
 from nfox.models import adapters
 from nfox.models.loading import load_model

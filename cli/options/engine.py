@@ -1,4 +1,4 @@
-"""The options of the command line, in the groups of its help text.
+"""The options that say which engine answers, in the groups of the help text.
 
 Nothing here may import torch, nor anything that does: help must be instant.
 """
@@ -9,17 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Literal
 
-import typer
-
 from nfox.drafters import names
 from nfox.errors import UsageError
 from nfox.models.options import Quantisation, choose_quantisation
-from nfox.version import __version__
 
 from .dataclass_options import option, split_variable
 
-_model, _method, _generation, _display, _session = (
-    partial(option, panel) for panel in ("Model", "Method", "Generation", "Display", "Session")
+_model, _method, _generation = (
+    partial(option, panel) for panel in ("Model", "Method", "Generation")
 )
 Text = str | None
 Switch = bool
@@ -27,10 +24,6 @@ DType = Literal["auto", "float32", "float16", "bfloat16"]
 DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Accept = Literal["exact", "rejection", "typical"]
-Style = Literal["rich", "simple", "programmatic"]
-Color = Literal["auto", "always", "never"]
-Provenance = Literal["auto", "off", "color", "underline", "brackets"]
-Theme = Literal["auto", "dark", "light"]
 CllmType = Literal["spider", "python", "gsm8k", "sharegpt"]
 
 CLLM_TEMPLATES: dict[CllmType, str] = {
@@ -186,68 +179,3 @@ class GenerationArguments:
         int,
         _generation("Of a reply.", "--max-new-tokens", "-M", min=1),
     ] = 512
-
-
-@dataclass(frozen=True)
-class DisplayArguments:
-    """How replies are drawn."""
-
-    style: Annotated[
-        Style, _display("simple: plain lines; programmatic: JSONL in and out.", "--style")
-    ] = "rich"
-    provenance: Annotated[
-        Provenance, _display("How drafted tokens are marked.", "--provenance")
-    ] = "auto"
-    color: Annotated[Color, _display("NO_COLOR is respected.", "--color")] = "auto"
-    no_color: Annotated[Switch, _display("As --color never.", "--no-color", envvar=None)] = False
-    theme: Annotated[Theme, _display("The terminal's background.", "--theme")] = "auto"
-    ascii: Annotated[Switch, _display("No symbols beyond ASCII.", "--ascii")] = False
-    live: Annotated[Switch, _display("A status line during the reply.", "--live/--no-live")] = True
-    stats: Annotated[Switch, _display("A footer after the reply.", "--stats/--no-stats")] = True
-    fold_thinking: Annotated[
-        Switch, _display("Hide what is inside <think>.", "--fold-thinking")
-    ] = False
-    verbose: Annotated[
-        int,
-        _display(
-            "-v: every step; -vv: probabilities and trees.",
-            "--verbose",
-            "-v",
-            count=True,
-            metavar="",
-            show_default=False,
-        ),
-    ] = 0
-    quiet: Annotated[Switch, _display("Replies and errors only.", "--quiet", "-q")] = False
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"nfox {__version__}")
-        raise typer.Exit
-
-
-@dataclass(frozen=True)
-class SessionArguments:
-    """Where questions come from and where replies go."""
-
-    prompt: Annotated[
-        Text, _session("Answer this and exit; - reads stdin.", "--prompt", "-p", envvar=None)
-    ] = None
-    as_json: Annotated[Switch, _session("Events as JSON lines.", "--json")] = False
-    multiline: Annotated[
-        Switch, _session("Enter makes a new line, Esc Enter sends.", "--multiline")
-    ] = False
-    no_history: Annotated[Switch, _session("Each prompt starts fresh.", "--no-history")] = False
-    no_input_history: Annotated[
-        Switch, _session("Keep neither input nor talk in files.", "--no-input-history")
-    ] = False
-    resume: Annotated[
-        Switch, _session("Go on with the last conversation.", "--resume", envvar=None)
-    ] = False
-    version: Annotated[
-        Switch,
-        _session(
-            "Show the version.", "--version", "-V", envvar=None, callback=_version, is_eager=True
-        ),
-    ] = False

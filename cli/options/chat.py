@@ -1,0 +1,89 @@
+"""The options of the chat: how replies are drawn, where questions come from, what is kept.
+
+Nothing here may import torch, nor anything that does: help must be instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import typer
+
+from nfox.version import __version__
+
+from .dataclass_options import option
+
+_display, _session = partial(option, "Display"), partial(option, "Session")
+Text = str | None
+Switch = bool
+Style = Literal["rich", "simple", "programmatic"]
+Color = Literal["auto", "always", "never"]
+Provenance = Literal["auto", "off", "color", "underline", "brackets"]
+Theme = Literal["auto", "dark", "light"]
+
+
+@dataclass(frozen=True)
+class DisplayArguments:
+    """How replies are drawn."""
+
+    style: Annotated[
+        Style, _display("simple: plain lines; programmatic: JSONL in and out.", "--style")
+    ] = "rich"
+    provenance: Annotated[
+        Provenance, _display("How drafted tokens are marked.", "--provenance")
+    ] = "auto"
+    color: Annotated[Color, _display("NO_COLOR is respected.", "--color")] = "auto"
+    no_color: Annotated[Switch, _display("As --color never.", "--no-color", envvar=None)] = False
+    theme: Annotated[Theme, _display("The terminal's background.", "--theme")] = "auto"
+    ascii: Annotated[Switch, _display("No symbols beyond ASCII.", "--ascii")] = False
+    live: Annotated[Switch, _display("A status line during the reply.", "--live/--no-live")] = True
+    stats: Annotated[Switch, _display("A footer after the reply.", "--stats/--no-stats")] = True
+    fold_thinking: Annotated[
+        Switch, _display("Hide what is inside <think>.", "--fold-thinking")
+    ] = False
+    verbose: Annotated[
+        int,
+        _display(
+            "-v: every step; -vv: probabilities and trees.",
+            "--verbose",
+            "-v",
+            count=True,
+            metavar="",
+            show_default=False,
+        ),
+    ] = 0
+    quiet: Annotated[Switch, _display("Replies and errors only.", "--quiet", "-q")] = False
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"nfox {__version__}")
+        raise typer.Exit
+
+
+@dataclass(frozen=True)
+class SessionArguments:
+    """Where questions come from and where replies go."""
+
+    prompt: Annotated[
+        Text, _session("Answer this and exit; - reads stdin.", "--prompt", "-p", envvar=None)
+    ] = None
+    as_json: Annotated[Switch, _session("Events as JSON lines.", "--json")] = False
+    multiline: Annotated[
+        Switch, _session("Enter makes a new line, Esc Enter sends.", "--multiline")
+    ] = False
+    no_history: Annotated[Switch, _session("Each prompt starts fresh.", "--no-history")] = False
+    no_input_history: Annotated[
+        Switch, _session("Keep neither input nor talk in files.", "--no-input-history")
+    ] = False
+    resume: Annotated[
+        Switch, _session("Go on with the last conversation.", "--resume", envvar=None)
+    ] = False
+    version: Annotated[
+        Switch,
+        _session(
+            "Show the version.", "--version", "-V", envvar=None, callback=_version, is_eager=True
+        ),
+    ] = False
