@@ -33,7 +33,7 @@ import httpx
 import psutil
 
 from nfox import Conversation, Engine, ModelOptions, Sampling, Settings, __version__, load
-from nfox.drafters import plain
+from nfox.drafters import plain_method
 
 Messages = tuple[dict[str, str], ...]
 _TOKENS = 24
@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    asks = expectations(load(method=plain(), loading=ModelOptions(dtype="float32")))
+    asks = expectations(load(method=plain_method(), loading=ModelOptions(dtype="float32")))
     command = [sys.executable, "-m", "nfox.cli", "serve", "--port", "0", "--dtype", "float32"]
     with TemporaryFile("w+") as log, subprocess.Popen(command, stderr=log) as server:
         try:

@@ -2,7 +2,7 @@
 
     python benchmarks/steps.py --shape 7b --dtypes bfloat16,nf4 --contexts 2048,8192
 
-Plain steps, and steps with Medusa heads and a published tree of 64 nodes. Random weights accept
+Autoregressive steps, and steps with Medusa heads and a published tree of 64 nodes. Random weights accept
 nothing, so a step is a forward; what speculation gains on top is tau, which real heads decide. The
 last line on stdout is JSON.
 """
@@ -24,7 +24,7 @@ from nfox.decoding.drafter import Drafter
 from nfox.decoding.generate import Limits, Prompt, Step, generate
 from nfox.decoding.rules import make_rule
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
-from nfox.drafters.none import METHOD as Plain
+from nfox.drafters.none import Autoregressive
 from nfox.models.devices import best_device
 from nfox.models.transformers_target import TransformersTarget
 
@@ -130,7 +130,7 @@ def main() -> None:
     device, rows = best_device(), []
     for dtype in arguments.dtypes.split(","):
         target = make_target(arguments.shape, dtype, device)
-        drafters = {"none": Plain(), "medusa": medusa(target)}
+        drafters = {"none": Autoregressive(), "medusa": medusa(target)}
         for context in map(int, arguments.contexts.split(",")):
             for name, drafter in drafters.items():
                 line = measure(target, drafter, context, arguments.steps)

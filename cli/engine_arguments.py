@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nfox.drafters import names, plain
+from nfox.drafters import method_names, plain_method
 from nfox.errors import ModelError, UsageError
 from nfox.models.options import ModelOptions
 
@@ -39,7 +39,7 @@ class EngineArguments:
     @classmethod
     def without_drafter(cls, model: ModelArguments) -> EngineArguments:
         """Return the options of an engine whose model decodes token by token."""
-        return cls(model, MethodArguments(plain()))
+        return cls(model, MethodArguments(plain_method()))
 
     def check(self) -> None:
         """Check the options as far as that needs neither a model nor torch.
@@ -48,9 +48,9 @@ class EngineArguments:
             NfoxError: for the first mistake.
         """
         method = self.method
-        if method.method is not None and method.method not in names():
+        if method.method is not None and method.method not in method_names():
             raise UsageError(
-                f"unknown method {method.method!r}", f"available: {', '.join(names())}"
+                f"unknown method {method.method!r}", f"available: {', '.join(method_names())}"
             )
         _method_options(method)
         _model_options(self.model)

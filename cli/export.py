@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nfox import export as engines
 from nfox.errors import NfoxError, UsageError
+from nfox.export import engine_names, find_format
 
 from .options.dataclass_options import grouped, option
 
 if TYPE_CHECKING:
     from nfox.drafters.common.method import Method, SavedWeights
-    from nfox.export.formats import ExportFormat, Written
+    from nfox.export.formats import ExportedFiles, ExportFormat
     from nfox.files.hub import HubOptions
     from nfox.heads.checkpoint import HeadsInfo
 
@@ -30,7 +30,7 @@ class ExportArguments:
         str,
         typer.Argument(
             help="Whose layout: a method's, as published for its heads, or another engine's: "
-            f"{', '.join(engines.names())}."
+            f"{', '.join(engine_names())}."
         ),
     ]
     weights: Annotated[
@@ -59,7 +59,7 @@ def export(arguments: ExportArguments) -> None:
     from nfox.files.atomic import reporting_full_disk
     from nfox.files.hub import HubOptions
 
-    hub, export_format = HubOptions(), engines.find(arguments.layout)
+    hub, export_format = HubOptions(), find_format(arguments.layout)
     method, info = _inspect(arguments, export_format, hub)
     base = _base(arguments, info)
     if name:
@@ -71,9 +71,9 @@ def export(arguments: ExportArguments) -> None:
         info = info.model_copy(update={"base": base})
         weights = SavedWeights(arguments.weights, info, base_location, hub)
         written = _write(method, export_format, weights, out)
-    print("\n".join((f"written to {out}", *written.lines)))
+    print("\n".join((f"written to {out}", *written.instructions)))
     if name:
-        _push(out, written.files, name, private=arguments.private)
+        _push(out, written.names, name, private=arguments.private)
 
 
 def _inspect(
@@ -84,15 +84,16 @@ def _inspect(
     Raises:
         UsageError: if no method knows them, or they cannot be written in that layout.
     """
-    from nfox import drafters
+    from nfox.drafters import method_class, method_names
     from nfox.drafters.common.heads import HeadsDrafter
 
     layout, location = arguments.layout, arguments.weights
-    if export_format is None and layout not in drafters.names():
-        heads = [n for n in drafters.names() if issubclass(drafters.method(n), HeadsDrafter)]
-        known = ", ".join(heads + engines.names())
+    classes = {name: method_class(name) for name in method_names()}
+    if export_format is None and layout not in classes:
+        heads = [name for name, method in classes.items() if issubclass(method, HeadsDrafter)]
+        known = ", ".join(heads + engine_names())
         raise UsageError(f"unknown layout {layout!r}", f"available: {known}")
-    methods = [drafters.method(name) for name in (drafters.names() if export_format else [layout])]
+    methods = [*classes.values()] if export_format else [classes[layout]]
     if export_format is None and not issubclass(methods[0], HeadsDrafter):
         raise UsageError(f"{layout} has no heads to export")
     for method in methods:
@@ -101,10 +102,12 @@ def _inspect(
     else:
         wanted = "weights of any method" if export_format else f"{layout} heads"
         raise UsageError(
-            f"{location} holds no {wanted}", export_format.instead if export_format else ""
+            f"{location} holds no {wanted}", export_format.hint if export_format else ""
         )
-    if export_format and method.exchange_type not in export_format.layouts:
-        raise UsageError(f"{layout} cannot use weights of {method.method()}", export_format.instead)
+    if export_format and method.exchange_type not in export_format.writers:
+        raise UsageError(
+            f"{layout} cannot use weights of {method.method_name()}", export_format.hint
+        )
     if export_format and arguments.out and arguments.out.resolve() == Path(location).resolve():
         raise UsageError("--out is the folder of the weights themselves", "name another")
     return method, info
@@ -136,15 +139,15 @@ def _base(arguments: ExportArguments, info: HeadsInfo) -> str:
 
 def _write(
     method: type[Method], export_format: ExportFormat | None, weights: SavedWeights, out: Path
-) -> Written:
+) -> ExportedFiles:
     """Write weights in the layout of an engine, or in the published one of their method."""
     from nfox.drafters.common.heads import HeadsDrafter
-    from nfox.export.formats import Written
+    from nfox.export.formats import ExportedFiles
 
     if export_format and method.exchange_type:
-        return export_format.layouts[method.exchange_type](method.to_exchange(weights), out)
+        return export_format.writers[method.exchange_type](method.to_exchange(weights), out)
     assert issubclass(method, HeadsDrafter)
-    return Written(method.export(weights, out), [])
+    return ExportedFiles(method.export(weights, out), [])
 
 
 def _trained_with_adapter(info: HeadsInfo) -> bool:

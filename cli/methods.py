@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nfox.drafters import method, names
+from nfox.drafters import method_class, method_names
 
 from .options.dataclass_options import grouped, option
 
@@ -37,7 +37,7 @@ def methods(arguments: MethodsArguments) -> None:
 
     model = arguments.model or str(TARGET)
     sources = WeightSources(arguments.draft_model, arguments.heads)
-    rows = [_row(name, model, method(name).locate(model, sources)) for name in names()]
+    rows = [_row(name, model, method_class(name).locate(model, sources)) for name in method_names()]
     if arguments.as_json:
         print(json.dumps({"model": model, "methods": rows}, ensure_ascii=False, indent=1))
         return
@@ -64,17 +64,17 @@ def _lines(row: dict[str, Any]) -> list[str]:
 
 def _row(name: str, model: str, weights: str | None) -> dict[str, Any]:
     """Return what is said of a method for a model, as --json prints it."""
-    method_class = method(name)
+    drafter_class = method_class(name)
     return {
         "name": name,
-        "summary": method_class.summary,
-        "needs": method_class.needs,
-        "ready": not method_class.needs or weights is not None,
+        "summary": drafter_class.summary,
+        "needs": drafter_class.needs,
+        "ready": not drafter_class.needs or weights is not None,
         "weights": weights,
-        "published": method_class.published(model),
+        "published": drafter_class.published(model),
         "options": {
             field.name: {"default": field.default, "help": field.metadata["help"]}
-            for field in fields(method_class.options)
+            for field in fields(drafter_class.options)
         },
     }
 

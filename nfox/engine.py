@@ -111,9 +111,11 @@ class Engine:
         Raises:
             NfoxError: if the method is unknown, does not fit, or lacks what it needs.
         """
-        chosen = (method, "as asked for") if method else drafters.best(self.model, self.sources)
-        self.drafter = self.make(chosen[0], options)
-        self.method, self.why = chosen
+        why = "as asked for"
+        if not method:
+            method, why = drafters.choose_method(self.model, self.sources)
+        self.drafter = self.make(method, options)
+        self.method, self.why = method, why
         self._options = dict(options or {})
 
     def make(self, method: str, options: Mapping[str, str] | None = None) -> Method:
@@ -126,7 +128,7 @@ class Engine:
         Raises:
             NfoxError: if the method is unknown, does not fit, or lacks what it needs.
         """
-        return drafters.build(method, dict(options or {}), self._inputs, self.sources)
+        return drafters.build_drafter(method, dict(options or {}), self._inputs, self.sources)
 
     def adapt(self, adapter: str | None) -> None:
         """Change the target's adapter, which makes another target of it: the cache starts anew.
@@ -143,7 +145,7 @@ class Engine:
         if self._loader is None:
             raise UsageError("this model was not loaded by name, so it cannot be loaded again")
         inputs = replace(self._inputs, model=self._loader.target(adapter))
-        self.drafter = drafters.build(self.method, self._options, inputs, self.sources)
+        self.drafter = drafters.build_drafter(self.method, self._options, inputs, self.sources)
         self.model, self._inputs = inputs.model, inputs
         self.cache = self.model.target.new_cache()
 
@@ -214,7 +216,7 @@ class Engine:
         else:
             request = self.request(messages, self.settings.changed(**changes))
         drafter = drafter or self.drafter
-        reply, stop = Reply(drafter.method()), threading.Event()
+        reply, stop = Reply(drafter.method_name()), threading.Event()
         updates = self._updates(
             request,
             reply,

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nfox.decoding.costs import measure_costs
-from nfox.drafters import method as method_class
-from nfox.drafters import names
+from nfox.drafters import method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
 from nfox.errors import ModelError
@@ -124,7 +123,7 @@ class _Loader:
     ) -> None:
         """Refuse what will not fit: the target, and the weights of the methods that may be used."""
         self.progress.stage(f"checking memory for {self.name}")
-        methods = [method] if method else names()
+        methods = [method] if method else method_names()
         weights = {method_class(name).locate(self.name, sources) for name in methods}
         others = [(location, self.draft_loading) for location in weights if location]
         context = min(max_context or _LEAST_CONTEXT, _LEAST_CONTEXT)
@@ -153,7 +152,7 @@ class _Loader:
 
 def _check_heads(heads: str, model: str, sources: WeightSources) -> None:
     """Refuse what no method can read, before a model is loaded for it."""
-    if heads in [method_class(name).locate(model, sources) for name in names()]:
+    if heads in [method_class(name).locate(model, sources) for name in method_names()]:
         return
     if heads.startswith((".", "/")) and not Path(heads).is_dir():
         raise ModelError(f"--heads {heads}: no such folder", "check the path")

@@ -22,7 +22,7 @@ from nfox import (
 from nfox.errors import ContextError, ModelError, UsageError
 
 FLOAT64 = ModelOptions(dtype="float32")
-READY = drafters.names()
+READY = drafters.method_names()
 
 
 def load_engine(**settings: object) -> Engine:
@@ -59,7 +59,7 @@ def test_pieces_are_the_reply_and_its_ids() -> None:
     )
 
 
-@pytest.mark.parametrize("name", drafters.names())
+@pytest.mark.parametrize("name", drafters.method_names())
 def test_a_conversation_says_what_a_fresh_one_does(name: str) -> None:
     engine, fresh = load_engine(), load_engine()
     engine.use(name)
@@ -83,7 +83,7 @@ def test_later_turns_read_only_what_is_new() -> None:
 def test_a_change_of_method_keeps_the_cache() -> None:
     engine = load_engine()
     conversation = Conversation(engine)
-    for name in drafters.names():
+    for name in drafters.method_names():
         engine.use(name)
         before = len(engine.cache.tokens)
         say(conversation, "go on")
@@ -335,7 +335,7 @@ def test_a_recurrent_model_gets_plain_decoding() -> None:
     say(conversation, "hello")
     say(conversation, "again")
     assert conversation.last.reply.stats.cached_tokens > 0
-    other = next(name for name in drafters.names() if drafters.method(name).drafts)
+    other = next(name for name in drafters.method_names() if drafters.method_class(name).drafts)
     with pytest.raises(ModelError):
         engine.use(other)
 

@@ -13,8 +13,8 @@ from nfox import Engine, ModelOptions, Settings, drafters, load
 from nfox.demo import TARGET
 from nfox.drafters.common.heads import HeadsDrafter
 
-METHODS = [name for name in drafters.names() if drafters.method(name).drafts]
-HEADS = [name for name in METHODS if issubclass(drafters.method(name), HeadsDrafter)]
+METHODS = [name for name in drafters.method_names() if drafters.method_class(name).drafts]
+HEADS = [name for name in METHODS if issubclass(drafters.method_class(name), HeadsDrafter)]
 TRAINED = [name for name in METHODS if (TARGET / "nfox" / name).is_dir()]
 LARGE = {"tree": "mc_sim_7b_63", "gamma": "4"}
 QUESTIONS = ("I want to find a restaurant in San Jose.", "What is 12 + 30?", "Count to 9.")
@@ -33,7 +33,7 @@ def chat() -> Engine:
 def answer(method: str, question: str) -> tuple[list[int], float]:
     """The tokens of a reply, and tau."""
     made = chat()
-    options = {field.name for field in dataclasses.fields(drafters.method(method).options)}
+    options = {field.name for field in dataclasses.fields(drafters.method_class(method).options)}
     # As much as is allowed, whatever it costs: here it is about what is said.
     made.use(method, {name: value for name, value in LARGE.items() if name in options})
     reply = made.answer(question, cache=made.model.target.new_cache())

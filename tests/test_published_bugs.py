@@ -24,7 +24,7 @@ from nfox.drafters.spec import Speculative
 from nfox.reply import Settings
 
 METHODS = tiny.methods("llama")
-HEADS = [name for name in METHODS if issubclass(drafters.method(name), HeadsDrafter)]
+HEADS = [name for name in METHODS if issubclass(drafters.method_class(name), HeadsDrafter)]
 RIGHT = tiny.slow("llama", PROMPT, 24)
 
 

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfox.drafters import names as method_names
-from nfox.drafters import plain, ready
+from nfox.drafters import method_names, plain_method, ready_methods
 from nfox.errors import ModelError, UsageError
 
 from ..engine_arguments import EngineArguments
@@ -49,9 +48,9 @@ def prepare(
         print(
             f"nfox: {listed.skipped} records are no JSON or ask nothing: left out", file=sys.stderr
         )
-    method = MethodArguments(plain(), accept=arguments.accept)
+    method = MethodArguments(plain_method(), accept=arguments.accept)
     engine = EngineArguments(model, method, generation).load()
-    entrants = _entrants(arguments, sweeps, ready(engine.model.name, engine.sources))
+    entrants = _entrants(arguments, sweeps, ready_methods(engine.model.name, engine.sources))
     tasks = listed.tasks
     for sweep in sweeps:
         tasks, left_out = sweep.tasks(tasks, engine)
@@ -62,7 +61,7 @@ def prepare(
     bench = Bench(engine, entrants, tasks)
     if bench.missing and len(bench.entrants) == 1:
         name, why = next(iter(bench.missing.items()))
-        raise ModelError(f"there is nothing to compare with {plain()}: {name}: {why}")
+        raise ModelError(f"there is nothing to compare with {plain_method()}: {name}: {why}")
     return bench
 
 
@@ -94,7 +93,7 @@ def _entrants(
     entrants += [PeerEntrant(name) for name in programs]
     for sweep in sweeps:
         entrants = sweep.entrants(entrants)
-    entrants = [MethodEntrant.parse(plain()), *entrants]
+    entrants = [MethodEntrant.parse(plain_method()), *entrants]
     return list({entrant.name: entrant for entrant in entrants}.values())
 
 

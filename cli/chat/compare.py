@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nfox.decoding.cache import common_prefix
-from nfox.drafters import plain
+from nfox.drafters import plain_method
 from nfox.errors import UsageError
 
 from .interrupt import interruptible
@@ -30,7 +30,7 @@ def compare(app: ChatApp, request: Request, reply: Reply) -> str:
     Raises:
         UsageError: if the last reply was itself decoded without drafting.
     """
-    engine, baseline = app.engine, plain()
+    engine, baseline = app.engine, plain_method()
     if reply.method == baseline:
         raise UsageError("the last reply was plain decoding itself", "/method chooses another")
     app.say(f"answering once more with {baseline} {app.screen.symbols.ellipsis}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from nfox.drafters import method
+from nfox.drafters import method_class
 from nfox.models.adapters import available
 from nfox.version import __version__
 
@@ -102,7 +102,7 @@ def method_line(engine: Engine) -> str:
 
 def adapter_hint(engine: Engine) -> str:
     """Return a line about an adapter that would make the method faster, or "" if there is none."""
-    adapter = method(engine.method).adapter
+    adapter = method_class(engine.method).adapter
     if engine.model.adapter or adapter not in available(engine.model.name):
         return ""
     return f"for {engine.method} there is an adapter of this model: --adapter {adapter} (/adapter)"

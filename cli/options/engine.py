@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Literal
 
-from nfox.drafters import names
+from nfox.drafters import method_names
 from nfox.errors import UsageError
 from nfox.models.options import Quantisation, choose_quantisation
 
@@ -116,7 +116,7 @@ class MethodArguments:
     """Which method drafts, with which options, and which rule accepts."""
 
     method: Annotated[
-        Text, _method(f"{' | '.join(names())} \\[default: the best one ready]", "--method")
+        Text, _method(f"{' | '.join(method_names())} \\[default: the best one ready]", "--method")
     ] = None
     options: Annotated[
         list[str],

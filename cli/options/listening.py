@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from nfox.drafters import names
+from nfox.drafters import method_names
 from nfox.errors import UsageError
 
 from .dataclass_options import option, split_variable
@@ -35,7 +35,7 @@ class AddressArguments:
 
     def __post_init__(self) -> None:
         name = self.served_model_name
-        if name is not None and (not name or name.rpartition(":")[2] in names()):
+        if name is not None and (not name or name.rpartition(":")[2] in method_names()):
             raise UsageError(
                 f"--served-model-name {name!r} is no name for a model",
                 "NAME:METHOD is what requests choose a method by",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from nfox.drafters import plain, ready
+from nfox.drafters import plain_method, ready_methods
 from nfox.errors import UsageError
 from nfox.serve.metrics import Metrics
 from nfox.serve.middleware import RequestGuard
@@ -67,16 +67,16 @@ def load_served(
 def _methods(engine: Engine, allowed: list[str]) -> list[str]:
     """Return the methods that requests may name: the allowed ones, all of which must be ready."""
     if engine.model.target.proposals == "nothing":
-        ready_methods = [plain()]
+        ready = [plain_method()]
     else:
-        ready_methods = sorted({*ready(engine.model.name, engine.sources), engine.method})
-    not_ready = sorted(set(allowed) - set(ready_methods))
+        ready = sorted({*ready_methods(engine.model.name, engine.sources), engine.method})
+    not_ready = sorted(set(allowed) - set(ready))
     if not_ready:
         raise UsageError(
             f"--allow-method {not_ready[0]} is not ready for this model",
-            f"these are: {', '.join(ready_methods)}",
+            f"these are: {', '.join(ready)}",
         )
-    return [name for name in ready_methods if name in allowed or not allowed]
+    return [name for name in ready if name in allowed or not allowed]
 
 
 def _served_name(engine: Engine) -> str:

@@ -1,5 +1,6 @@
-"""Methods, one file each. A method's name is its file's name; files are listed, not imported, so
-that help texts need no torch."""
+"""Drafting methods, one file each. The name of a method is that of its file; files are listed, not
+imported, so that help texts need no torch. What methods share is in the package `common`.
+"""
 
 from __future__ import annotations
 
@@ -15,48 +16,56 @@ if TYPE_CHECKING:
     from nfox.models.options import LoadedModel
 
 
-def names() -> list[str]:
-    """Return the names of all methods."""
+def method_names() -> list[str]:
+    """Return the names of all methods: those of the modules in this folder, but not of packages."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
-def method(name: str) -> type[Method]:
+def method_class(name: str) -> type[Method]:
     """Return the drafter class of a method.
 
     Raises:
         UsageError: if there is no such method.
     """
-    if name not in names():
-        raise UsageError(f"unknown method {name!r}", f"available: {', '.join(names())}")
+    if name not in method_names():
+        raise UsageError(f"unknown method {name!r}", f"available: {', '.join(method_names())}")
     drafter_class: type[Method] = import_module(f"{__name__}.{name}").METHOD
     return drafter_class
 
 
-def plain() -> str:
+def plain_method() -> str:
     """Return the name of the method that drafts nothing."""
-    return next(name for name in names() if not method(name).drafts)
+    return next(name for name in method_names() if not method_class(name).drafts)
 
 
-def ready(model: str, sources: WeightSources) -> list[str]:
-    """Return the methods whose needs are met for a model.
+def ready_methods(model: str, sources: WeightSources) -> list[str]:
+    """Return the names of the methods whose needs are met for a model.
 
     Args:
-        model: folder or hub id.
+        model: the target's folder or hub id.
         sources: where the person said that weights are.
     """
-    methods = {name: method(name) for name in names()}
-    return [name for name, kind in methods.items() if not kind.needs or kind.locate(model, sources)]
+    classes = {name: method_class(name) for name in method_names()}
+    return [
+        name
+        for name, drafter_class in classes.items()
+        if not drafter_class.needs or drafter_class.locate(model, sources)
+    ]
 
 
-def options_for(name: str, values: dict[str, str]) -> Options:
-    """Make the options of a method from texts, as given by `-o name=value`.
+def parse_options(name: str, values: dict[str, str]) -> Options:
+    """Return the options of a method from texts, as given by `-o name=value`.
+
+    Args:
+        name: of the method.
+        values: the texts, by the names of the options.
 
     Raises:
-        UsageError: for an option the method does not have, or a value that does not fit it.
+        UsageError: for an option that the method does not have, or a value that does not fit it.
     """
     from pydantic import TypeAdapter, ValidationError
 
-    options_class = method(name).options
+    options_class = method_class(name).options
     known: dict[str, Any] = options_class.__dataclass_fields__
     for key in values:
         if key not in known:
@@ -69,45 +78,49 @@ def options_for(name: str, values: dict[str, str]) -> Options:
         raise UsageError(f"-o {first['loc'][0]}={first['input']}: {first['msg']}") from None
 
 
-def best(model: LoadedModel, sources: WeightSources) -> tuple[str, str]:
-    """Return the best method whose needs are met for a model, and why it is this one.
+def choose_method(model: LoadedModel, sources: WeightSources) -> tuple[str, str]:
+    """Return the name of the best method whose needs are met for a model, and why it is this one.
 
     Args:
         model: the target.
         sources: where the person said that weights are.
     """
     if model.target.proposals == "nothing":
-        return plain(), "this model's state cannot be rolled back, so nothing can be drafted"
-    chosen = max(ready(model.name, sources), key=lambda name: method(name).rank)
-    weights = method(chosen).locate(model.name, sources)
+        reason = "this model's state cannot be rolled back, so nothing can be drafted"
+        return plain_method(), reason
+    names = ready_methods(model.name, sources)
+    best = max(names, key=lambda name: method_class(name).rank)
+    weights = method_class(best).locate(model.name, sources)
     if weights:
-        return chosen, f"its weights are in {weights}"
-    return chosen, "no draft model and no heads were found for this model"
+        return best, f"its weights are in {weights}"
+    return best, "no draft model and no heads were found for this model"
 
 
-def build(
+def build_drafter(
     name: str, options: dict[str, str], inputs: DrafterInputs, sources: WeightSources
 ) -> Method:
-    """Make the drafter of a method for a target.
+    """Return the drafter of a method for a target.
 
     Args:
         name: of the method.
         options: of the method, as texts.
-        inputs: the target and what was measured; its weights are found here.
+        inputs: the target and what was measured; the method's weights are found here.
         sources: where the person said that weights are.
 
     Raises:
         NfoxError: if the method is unknown, does not fit the target, or lacks what it needs.
     """
-    kind, model = method(name), inputs.model
-    chosen = options_for(name, options)
-    if kind.drafts and model.target.proposals == "nothing":
+    drafter_class, model = method_class(name), inputs.model
+    parsed_options = parse_options(name, options)
+    if drafter_class.drafts and model.target.proposals == "nothing":
         raise ModelError(
             f"{model.name} keeps a recurrent state that cannot be rolled back, so method {name} "
             "cannot be used with it",
             "leave --method out",
         )
-    weights = kind.locate(model.name, sources) or kind.published(model.name)
-    if kind.needs and weights is None:
-        raise ModelError(f"method {name} needs {kind.needs}", kind.hint(model.name))
-    return kind.build(replace(inputs, weights=weights), chosen)
+    weights = drafter_class.locate(model.name, sources) or drafter_class.published(model.name)
+    if drafter_class.needs and weights is None:
+        raise ModelError(
+            f"method {name} needs {drafter_class.needs}", drafter_class.hint(model.name)
+        )
+    return drafter_class.build(replace(inputs, weights=weights), parsed_options)

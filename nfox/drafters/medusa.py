@@ -174,7 +174,7 @@ class Medusa(HeadsDrafter):
             return info
         sizes = _sizes(cls.read_weights(location, hub), location)
         base = str(config.get("base_model_name_or_path") or location)
-        return checkpoint.HeadsInfo(method=cls.method(), base=base, config=sizes)
+        return checkpoint.HeadsInfo(method=cls.method_name(), base=base, config=sizes)
 
     @override
     @classmethod
@@ -202,9 +202,8 @@ class Medusa(HeadsDrafter):
             for head in heads.heads
         ]
         if heads.config.own_vocabulary:
-            return ParallelHeads(
-                cls.method(), weights.info.base, blocks, [head[-1].weight for head in heads.heads]
-            )
+            matrices = [head[-1].weight for head in heads.heads]
+            return ParallelHeads(cls.method_name(), weights.info.base, blocks, matrices)
         lm_head = base.target.model.get_output_embeddings()
         if getattr(lm_head, "bias", None) is not None:
             raise ModelError(
@@ -212,7 +211,7 @@ class Medusa(HeadsDrafter):
                 "no place",
                 "train heads with --medusa_own_vocabulary True",
             )
-        return ParallelHeads(cls.method(), weights.info.base, blocks, [lm_head.weight])
+        return ParallelHeads(cls.method_name(), weights.info.base, blocks, [lm_head.weight])
 
     @override
     @classmethod

@@ -1,4 +1,4 @@
-"""Plain autoregressive decoding: no guess. The baseline, and the reference of every test."""
+"""Plain autoregressive decoding: nothing is drafted. The baseline, and the reference of tests."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Speculative(Method):
             return None
         training = _read_json_file(location, checkpoint.TRAINING_FILE, hub)
         base = str(training.get("base", ""))
-        return checkpoint.HeadsInfo(method=cls.method(), base=base, config=config)
+        return checkpoint.HeadsInfo(method=cls.method_name(), base=base, config=config)
 
     @override
     @classmethod

@@ -1,5 +1,6 @@
-"""Other engines, one file each, with the layouts that they read. An engine's name is its file's
-name; files are listed, not imported, so that help texts need no torch."""
+"""Other engines, one file each, with the layouts that they read. The name of an engine is that of
+its file; files are listed, not imported, so that help texts need no torch.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +12,16 @@ if TYPE_CHECKING:
     from nfox.export.formats import ExportFormat
 
 
-def names() -> list[str]:
+def engine_names() -> list[str]:
     """Return the names of all engines."""
     return sorted(
         module.name for module in pkgutil.iter_modules(__path__) if module.name != "formats"
     )
 
 
-def find(name: str) -> ExportFormat | None:
-    """Return the engine of a name; None if there is none of that name."""
-    if name not in names():
+def find_format(name: str) -> ExportFormat | None:
+    """Return the export format of an engine; None if there is no engine of that name."""
+    if name not in engine_names():
         return None
-    found: ExportFormat = import_module(f"{__name__}.{name}").FORMAT
-    return found
+    export_format: ExportFormat = import_module(f"{__name__}.{name}").FORMAT
+    return export_format

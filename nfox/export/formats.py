@@ -16,13 +16,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ParallelHeads:
-    """Heads that guess every place from one hidden state, each without knowing the others' guesses.
+    """Heads that all guess from one hidden state, so that none knows the others' guesses.
 
     Args:
-        name: of their method, as it was published.
-        base: name of the model that they belong to.
-        blocks: [K][L] weight [D, D] and bias [D] of the blocks z + SiLU(A z + b).
-        matrices: [V, D] each: K of them, or one that all heads end in.
+        name: the name of their method, as it was published.
+        base: the name of the model that they were trained on.
+        blocks: [K][L] the weight [D, D] and bias [D] of the blocks z + SiLU(A z + b) of each head.
+        matrices: the vocabulary matrices [V, D], one for each of the K heads or one for all.
     """
 
     name: str
@@ -33,14 +33,14 @@ class ParallelHeads:
 
 @dataclass(frozen=True)
 class DraftModel:
-    """A small language model that guesses for a larger one.
+    """A small language model that drafts for a larger one, its base.
 
     Args:
-        base: name of the larger one.
-        files: of its folder, by name: config, weights, tokenizer.
-        config: what its `config.json` says.
-        base_config: what that of the larger one says; {} if it cannot be read here.
-        gamma: tokens that it drafts in every step.
+        base: the name of the larger model.
+        files: the files of the draft model's folder, by name: config, weights, tokenizer.
+        config: its `config.json`.
+        base_config: the larger model's `config.json`; {} if it cannot be read here.
+        gamma: the tokens that it drafts in every step.
     """
 
     base: str
@@ -51,32 +51,36 @@ class DraftModel:
 
 
 @dataclass(frozen=True)
-class Written:
-    """What was written.
+class ExportedFiles:
+    """The files that were written for an engine.
 
     Args:
-        files: their names.
-        lines: for the person: how the engine is started with them, and what must be known.
+        names: the names of the files.
+        instructions: lines for the person: how the engine is started with the files, and what must
+            be known about them.
     """
 
-    files: list[str]
-    lines: list[str]
+    names: list[str]
+    instructions: list[str]
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """An engine that can use weights of some kinds.
+    """The layouts in which an engine reads weights.
 
     Args:
-        layouts: by kind, what writes it into a folder.
-        instead: what to do with weights of other kinds.
+        writers: by the form of the weights, `ParallelHeads` or `DraftModel`: the function that
+            writes them into a folder.
+        hint: what the person can do with weights of other forms.
     """
 
-    layouts: Mapping[type, Callable[[Any, Path], Written]]
-    instead: str
+    writers: Mapping[type, Callable[[Any, Path], ExportedFiles]]
+    hint: str
 
 
-def tokens(config: Mapping[str, Any]) -> int | None:
-    """Return the size of the vocabulary that a `config.json` names, at the top or for its text."""
+def vocabulary_size(config: Mapping[str, Any]) -> int | None:
+    """Return the size of the vocabulary that a `config.json` names, at its top or in the part about
+    the text model; None if it names none.
+    """
     size = config.get("text_config", config).get("vocab_size")
     return None if size is None else int(size)

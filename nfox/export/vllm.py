@@ -15,23 +15,34 @@ from typing import Any
 from torch import Tensor
 
 from nfox.errors import UsageError
-from nfox.export.formats import DraftModel, ExportFormat, ParallelHeads, Written, tokens
+from nfox.export.formats import (
+    DraftModel,
+    ExportedFiles,
+    ExportFormat,
+    ParallelHeads,
+    vocabulary_size,
+)
 from nfox.files.atomic import copy, write_tensors, write_text
 
 # A path with one of these in it is taken for another method, whatever the method that was named.
-_TELLING = ("eagle-", "eagle3", "dflash", "dspark")
+_RESERVED = ("eagle-", "eagle3", "dflash", "dspark")
 
 
-def write_heads(heads: ParallelHeads, folder: Path) -> Written:
-    """Write `config.json` and `model.safetensors`; a matrix that all heads end in is there once."""
-    command = _command(heads.base, heads.name, folder, len(heads.blocks))
-    words, size = heads.matrices[0].shape
+def write_heads(heads: ParallelHeads, folder: Path) -> ExportedFiles:
+    """Write `config.json` and `model.safetensors` for vLLM's Medusa; a matrix that all heads end in
+    is written once.
+
+    Raises:
+        UsageError: if vLLM would misread the folder's name.
+    """
+    command = _start_command(heads.base, heads.name, folder, len(heads.blocks))
+    vocab_size, hidden_size = heads.matrices[0].shape
     config = {
         "architectures": ["MedusaModel"],
         "model_type": heads.name,
-        "hidden_size": size,
-        "vocab_size": words,
-        "truncated_vocab_size": words,  # less needs a token_map
+        "hidden_size": hidden_size,
+        "vocab_size": vocab_size,
+        "truncated_vocab_size": vocab_size,  # less needs a token_map
         "num_heads": len(heads.blocks),
         "num_hidden_layers": len(heads.blocks[0]),
         "medusa_fc_bias": True,  # without it the biases are left out silently
@@ -39,35 +50,36 @@ def write_heads(heads: ParallelHeads, folder: Path) -> Written:
         "logit_scale": 1.0,  # only the likeliest token is drafted, which no scale changes
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / "model.safetensors", dict(_named(heads)))
+    write_tensors(folder / "model.safetensors", dict(_named_weights(heads)))
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    lines = [command, "for vLLM up to 0.32 (pip install 'vllm<0.33'): 0.33 dropped Medusa heads"]
-    return Written(["config.json", "model.safetensors"], lines)
+    note = "for vLLM up to 0.32 (pip install 'vllm<0.33'): 0.33 dropped Medusa heads"
+    return ExportedFiles(["config.json", "model.safetensors"], [command, note])
 
 
-def write_draft(draft: DraftModel, folder: Path) -> Written:
-    """Copy the model's files.
+def write_draft(draft: DraftModel, folder: Path) -> ExportedFiles:
+    """Copy a draft model's files into a folder.
 
     Raises:
-        UsageError: if vLLM would refuse it.
+        UsageError: if vLLM would refuse the model, or misread the folder's name.
     """
-    command = _command(draft.base, "draft_model", folder, draft.gamma)
+    command = _start_command(draft.base, "draft_model", folder, draft.gamma)
     if draft.config.get("is_encoder_decoder"):
         raise UsageError("vLLM takes decoder-only draft models, this is an encoder-decoder")
-    ours, theirs = tokens(draft.config), tokens(draft.base_config)
-    if None not in (ours, theirs) and ours != theirs:
+    size, base_size = vocabulary_size(draft.config), vocabulary_size(draft.base_config)
+    if None not in (size, base_size) and size != base_size:
         raise UsageError(
-            f"the draft model has {ours} tokens, {draft.base} has {theirs}: vLLM wants as many",
+            f"the draft model has {size} tokens, {draft.base} has {base_size}: vLLM wants as many",
             "train one with --hidden, which has the base's tokens: nfox train draft",
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in draft.files.items():
         copy(path, folder / name)
-    missing = f"the config of {draft.base} is not here: vLLM checks that both have as many tokens"
-    return Written(list(draft.files), [command] if theirs else [command, missing])
+    note = f"the config of {draft.base} is not here: vLLM checks that both have as many tokens"
+    return ExportedFiles(list(draft.files), [command] if base_size else [command, note])
 
 
-def _named(heads: ParallelHeads) -> Iterator[tuple[str, Tensor]]:
+def _named_weights(heads: ParallelHeads) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of heads with the names that vLLM reads them by."""
     for k, blocks in enumerate(heads.blocks):
         for layer, (weight, bias) in enumerate(blocks):
             yield f"blocks.{k}.layers.{layer}.weight", weight
@@ -78,24 +90,30 @@ def _named(heads: ParallelHeads) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"lm_heads.{k}.weight", matrix) for k, matrix in enumerate(heads.matrices))
 
 
-def _command(base: str, method: str, folder: Path, gamma: int) -> str:
-    """Return how the server is started.
+def _start_command(base: str, method: str, folder: Path, gamma: int) -> str:
+    """Return the command that starts vLLM's server with what was written.
+
+    Args:
+        base: the name of the target.
+        method: vLLM's name of the method.
+        folder: where the files are.
+        gamma: the tokens to draft in every step.
 
     Raises:
-        UsageError: if the folder's name would mislead it.
+        UsageError: if vLLM would misread the folder's name.
     """
-    telling = next((part for part in _TELLING if part in str(folder).lower()), None)
-    if telling:
+    reserved = next((part for part in _RESERVED if part in str(folder).lower()), None)
+    if reserved:
         raise UsageError(
-            f"vLLM takes a path with {telling!r} in it for another method: {folder}",
+            f"vLLM takes a path with {reserved!r} in it for another method: {folder}",
             "choose another --out",
         )
-    what: dict[str, Any] = {
+    config: dict[str, Any] = {
         "method": method,
         "model": str(folder),
         "num_speculative_tokens": gamma,
     }
-    return shlex.join(["vllm", "serve", base, "--speculative-config", json.dumps(what)])
+    return shlex.join(["vllm", "serve", base, "--speculative-config", json.dumps(config)])
 
 
 FORMAT = ExportFormat(

@@ -45,7 +45,7 @@ class HeadsInfo(BaseModel, extra="forbid"):
 
 
 def read_info(location: str, hub: HubOptions | None = None) -> HeadsInfo | None:
-    """Read `drafter.json` of a folder or hub repository; None if there is none.
+    """Return what `drafter.json` of a folder or hub repository says; None if there is none.
 
     Args:
         location: a folder or a hub id.
@@ -61,8 +61,8 @@ def read_info(location: str, hub: HubOptions | None = None) -> HeadsInfo | None:
         return HeadsInfo.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ModelError(f"{path}: {where}: {first['msg']}", "write it anew by training") from error
+        field = ".".join(map(str, first["loc"]))
+        raise ModelError(f"{path}: {field}: {first['msg']}", "write it anew by training") from error
 
 
 def base_of(location: str, hub: HubOptions | None = None) -> str | None:
@@ -75,8 +75,8 @@ def base_of(location: str, hub: HubOptions | None = None) -> str | None:
     hub = hub or HubOptions()
     path = file_of(location, "config.json", hub)
     config = read_json(path) if path else {}
-    local = Path(location).is_dir()
-    if config.get("architectures") and not (local and "base_model_name_or_path" in config):
+    is_folder = Path(location).is_dir()
+    if config.get("architectures") and not (is_folder and "base_model_name_or_path" in config):
         return None
     if any(Path(location).glob("model*.safetensors")):
         return None
@@ -89,8 +89,12 @@ def base_of(location: str, hub: HubOptions | None = None) -> str | None:
     return str(base) if base else None
 
 
-def read(location: str, hub: HubOptions | None = None) -> dict[str, Tensor]:
-    """Read the weights of heads, `heads.safetensors`, of a folder or hub repository.
+def read_weights(location: str, hub: HubOptions | None = None) -> dict[str, Tensor]:
+    """Return the weights, by name, in `heads.safetensors` of a folder or hub repository.
+
+    Args:
+        location: a folder or a hub id.
+        hub: how files are fetched.
 
     Raises:
         ModelError: if they are not there or not whole.
@@ -103,43 +107,52 @@ def read(location: str, hub: HubOptions | None = None) -> dict[str, Tensor]:
     return read_tensors(path)
 
 
-def write(folder: Path, info: HeadsInfo, tensors: Mapping[str, Tensor]) -> None:
-    """Write heads into a folder, their weights in bfloat16; a file appears when it is complete."""
+def write(folder: Path, info: HeadsInfo, weights: Mapping[str, Tensor]) -> None:
+    """Write heads into a folder; each file appears when it is complete.
+
+    Args:
+        folder: made if it is not there.
+        info: for `drafter.json`.
+        weights: by name, for `heads.safetensors`; they are written in bfloat16.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS_FILE, {k: v.to(torch.bfloat16) for k, v in tensors.items()})
+    in_16_bit = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
+    write_tensors(folder / WEIGHTS_FILE, in_16_bit)
     text = json.dumps(info.model_dump(), indent=2, ensure_ascii=False)
     write_text(folder / INFO_FILE, _rows_on_lines(text) + "\n")
 
 
 def _rows_on_lines(text: str) -> str:
-    """Put rows of numbers on one line each."""
-    return re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
+    """Return a JSON text in which every list of numbers is on one line."""
+    numbers = re.compile(r"\[\s+([-\d.,\s]+?)\s+\]")
+    return numbers.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], location: str) -> None:
-    """Load weights into a module: all that it has, and nothing else.
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], location: str) -> None:
+    """Load the weights of a module, which must be all that it has, and nothing else.
 
     Args:
         module: the heads.
-        tensors: the weights by name.
+        weights: by name.
         location: where the weights were read, for the error.
 
     Raises:
         ModelError: if names or shapes do not fit.
     """
     expected = {name: weight.shape for name, weight in module.state_dict().items()}
-    shapes = {name: weight.shape for name, weight in tensors.items()}
+    shapes = {name: weight.shape for name, weight in weights.items()}
     if expected != shapes:
-        odd = sorted(expected.keys() ^ shapes.keys()) or [
+        differing = sorted(expected.keys() ^ shapes.keys()) or [
             name for name in expected if expected[name] != shapes[name]
         ]
+        name = differing[0]
         raise ModelError(
-            f"{location}: these heads are not what their config says: {odd[0]} is "
-            f"{_shape(shapes.get(odd[0]))}, expected {_shape(expected.get(odd[0]))}",
+            f"{location}: these heads are not what their config says: {name} is "
+            f"{_format_shape(shapes.get(name))}, expected {_format_shape(expected.get(name))}",
             "copy or train them again",
         )
-    module.load_state_dict(dict(tensors))
+    module.load_state_dict(dict(weights))
 
 
-def _shape(shape: Any) -> str:
+def _format_shape(shape: Any) -> str:
     return "missing" if shape is None else "x".join(map(str, shape))

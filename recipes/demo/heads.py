@@ -73,5 +73,5 @@ def publish(work: Path, target: Path, folder: Path) -> None:
     info = checkpoint.read_info(str(work))
     training = {key: without_folders(value) for key, value in info.training.items()}
     published = info.model_copy(update={"base": target.as_posix(), "training": training})
-    checkpoint.write(folder, published, checkpoint.read(str(work)))
+    checkpoint.write(folder, published, checkpoint.read_weights(str(work)))
     (folder / checkpoint.WEIGHTS_FILE).chmod(0o644)

@@ -13,12 +13,12 @@ from full_disk import room
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
-from nfox.drafters import names, plain
+from nfox.drafters import method_names, plain_method
 from nfox.eval.bench.figures import EXPLAIN, PEERS
 from nfox.eval.bench.journal import trials_file
 from nfox.eval.bench.trials import Bench, Trial
 
-PLAIN = plain()
+PLAIN = plain_method()
 PUBLISHED = Path(__file__).parent.parent.parent / "docs" / "benchmark" / "embedded.json"
 
 
@@ -64,7 +64,7 @@ def test_all_are_the_methods_that_are_ready() -> None:
     done = run(*QUICK)
     assert done.exit_code == 0, done.stderr
     said = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
-    ready = [name for name in names() if name in said]
+    ready = [name for name in method_names() if name in said]
     assert set(ready) == {PLAIN, "jacobi", "lookup"}
 
 

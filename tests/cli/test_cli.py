@@ -29,7 +29,7 @@ from nfox.cli.options.engine import (
     ModelArguments,
 )
 from nfox.decoding.rules import RULES
-from nfox.drafters import method, names
+from nfox.drafters import method_class, method_names
 from nfox.text.pieces import sanitize
 from nfox.text.resolve import available
 
@@ -87,7 +87,7 @@ def test_help_is_light_and_complete() -> None:
     help = done.stdout.decode()
     for panel in ("Model", "Method", "Generation", "Display", "Session", "Commands"):
         assert f"─ {panel} ─" in help
-    for name in names():
+    for name in method_names():
         assert name in help
 
 
@@ -155,7 +155,7 @@ def test_a_pipe_and_a_prompt_are_joined(model: str) -> None:
 
 
 def test_every_method_gives_the_same_answer(model: str) -> None:
-    free = [name for name in names() if not method(name).needs]
+    free = [name for name in method_names() if not method_class(name).needs]
     draft = ["--method", "spec", "--draft-model", model]
     answers = [ask(model, "-p", "hello", "--method", name).stdout for name in free]
     answers.append(ask(model, "-p", "hello", *draft, "--gamma", "3").stdout)

@@ -29,7 +29,7 @@ from nfox.cli.display.theme import make_screen
 from nfox.cli.errors import error_boundary
 from nfox.cli.options.chat import DisplayArguments, SessionArguments
 from nfox.decoding.costs import Costs
-from nfox.drafters import names
+from nfox.drafters import method_names
 from nfox.drafters.common.method import DrafterSpec
 from nfox.engine import Engine
 from nfox.errors import ContextError, NfoxError, UsageError
@@ -93,7 +93,7 @@ def test_completion(app: ChatApp) -> None:
     assert list(commands.complete(app, "/reg")) == ["/regen"]
     assert list(commands.complete(app, "/load t")) == ["talk.json"]
     assert list(commands.complete(app, "/set temp")) == ["temperature="]
-    assert set(commands.complete(app, "/method ")) == {*names(), "auto"}
+    assert set(commands.complete(app, "/method ")) == {*method_names(), "auto"}
     assert not list(commands.complete(app, "hello /"))
     assert not list(commands.complete(app, "/no such"))
 

@@ -71,7 +71,7 @@ def test_without_prompts_nothing_is_loaded() -> None:
 
 def test_every_method_writes_the_same_greedy_text() -> None:
     texts = set()
-    for name in drafters.names():
+    for name in drafters.method_names():
         result = run("generate", "hello", "--method", name, "--model", str(folder.equipped()))
         row = lines(result.stdout)[0]
         assert row["spec"]["method"] == name
@@ -99,7 +99,7 @@ def test_mistakes_are_one_line_and_a_code(arguments: list[str], code: int, said:
 
 def test_methods_says_what_is_needed_and_what_was_found() -> None:
     found = json.loads(run("methods", "--json").stdout)["methods"]
-    assert [row["name"] for row in found] == drafters.names()
+    assert [row["name"] for row in found] == drafters.method_names()
     assert all(row["ready"] is not bool(row["needs"]) for row in found)
     given = json.loads(run("methods", "--json", "--model", str(folder.equipped())).stdout)[
         "methods"
@@ -113,8 +113,8 @@ def test_methods_says_what_is_needed_and_what_was_found() -> None:
 
 def test_a_tree_is_named_or_refused() -> None:
     model = ("--model", str(folder.equipped()))
-    for method in drafters.names():
-        if "tree" not in drafters.method(method).options.__dataclass_fields__:
+    for method in drafters.method_names():
+        if "tree" not in drafters.method_class(method).options.__dataclass_fields__:
             continue
         wrong = run("generate", "hello", *model, "--method", method, "--tree", "oak")
         assert (wrong.exit_code, "no tree 'oak'" in wrong.stderr) == (2, True)

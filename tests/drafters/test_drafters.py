@@ -24,7 +24,7 @@ from nfox.drafters.lookup import Lookup
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.models.options import LoadedModel
 
-NAMES = drafters.names()
+NAMES = drafters.method_names()
 
 
 class Watched(Drafter):
@@ -71,7 +71,7 @@ def test_every_method_keeps_to_the_contract(family: str, method: str, accept: st
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_says_what_it_is(name: str) -> None:
-    found = drafters.method(name)
+    found = drafters.method_class(name)
     assert issubclass(found, Drafter)
     assert found.summary
     assert "\n" not in found.summary + found.needs
@@ -105,13 +105,13 @@ def test_methods_are_found_by_their_files_without_torch() -> None:
 
 def test_an_unknown_method_or_option_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match="unknown method 'medussa'") as caught:
-        drafters.method("medussa")
+        drafters.method_class("medussa")
     assert all(name in caught.value.hint for name in NAMES)
     with pytest.raises(UsageError, match="no option 'gama'") as caught:
-        drafters.options_for("lookup", {"gama": "3"})
+        drafters.parse_options("lookup", {"gama": "3"})
     assert "gamma" in caught.value.hint
     with pytest.raises(UsageError, match="has no option 'gamma'") as caught:
-        drafters.options_for("none", {"gamma": "3"})
+        drafters.parse_options("none", {"gamma": "3"})
     assert caught.value.hint == "it has no options"
 
 
@@ -130,30 +130,30 @@ def test_an_unknown_method_or_option_is_refused_by_name() -> None:
 )
 def test_values_out_of_bounds_are_refused(name: str, values: dict[str, str]) -> None:
     with pytest.raises(UsageError):
-        drafters.options_for(name, values)
+        drafters.parse_options(name, values)
 
 
 def test_options_are_read_from_text() -> None:
-    assert dataclasses.asdict(drafters.options_for("lookup", {"gamma": "4", "ngram": "2"})) == {
+    assert dataclasses.asdict(drafters.parse_options("lookup", {"gamma": "4", "ngram": "2"})) == {
         "gamma": 4,
         "ngram": 2,
     }
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if drafters.method(n).needs])
+@pytest.mark.parametrize("name", [n for n in NAMES if drafters.method_class(n).needs])
 def test_what_a_method_needs_is_named_when_it_is_missing(name: str) -> None:
     parts = DrafterInputs(LoadedModel("the target", tiny.target()))
     with pytest.raises(ModelError, match=f"method {name} needs"):
-        drafters.build(name, {}, parts, WeightSources())
+        drafters.build_drafter(name, {}, parts, WeightSources())
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if drafters.method(n).drafts])
+@pytest.mark.parametrize("name", [n for n in NAMES if drafters.method_class(n).drafts])
 def test_a_recurrent_target_cannot_be_drafted_for(name: str) -> None:
     model = LoadedModel("a mamba", tiny.target("mamba"))
     with pytest.raises(ModelError, match="recurrent state"):
-        drafters.build(name, {}, DrafterInputs(model), WeightSources())
-    chosen, why = drafters.best(model, WeightSources("x", "y"))
-    assert not drafters.method(chosen).drafts
+        drafters.build_drafter(name, {}, DrafterInputs(model), WeightSources())
+    chosen, why = drafters.choose_method(model, WeightSources("x", "y"))
+    assert not drafters.method_class(chosen).drafts
     assert "rolled back" in why
 
 
@@ -165,7 +165,7 @@ def test_the_draft_length_is_the_given_one_or_as_many_as_pay() -> None:
     assert DrafterInputs(model, flat).draft_length(None, 8) == 8
     assert DrafterInputs(model, steep).draft_length(5, 8) == 5
     for name in ("lookup", "jacobi"):
-        drafter = drafters.build(name, {}, DrafterInputs(model, steep), WeightSources())
+        drafter = drafters.build_drafter(name, {}, DrafterInputs(model, steep), WeightSources())
         assert len(drafter.propose(context([1, 1, 1, 1], 1))) == 1
 
 

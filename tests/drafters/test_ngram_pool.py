@@ -145,7 +145,7 @@ def test_a_reply_can_be_seen_twice_and_the_memory_is_bounded() -> None:
 
 def build(costs: Costs | None, **options: str) -> Drafter:
     parts = DrafterInputs(LoadedModel("the target", tiny.target()), costs)
-    return drafters.build("jacobi", options, parts, WeightSources())
+    return drafters.build_drafter("jacobi", options, parts, WeightSources())
 
 
 def test_nodes_of_the_pool_are_counted_where_the_window_is_chosen() -> None:
@@ -163,4 +163,4 @@ def test_nodes_of_the_pool_are_counted_where_the_window_is_chosen() -> None:
 @pytest.mark.parametrize("values", [{"pool": "-1"}, {"ngram": "0"}])
 def test_a_pool_out_of_bounds_is_refused(values: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="jacobi needs"):
-        drafters.options_for("jacobi", values)
+        drafters.parse_options("jacobi", values)

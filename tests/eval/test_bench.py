@@ -20,7 +20,7 @@ from nfox.decoding.rules import Greedy
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.stats import Stats
 from nfox.decoding.verify import verify
-from nfox.drafters import plain
+from nfox.drafters import plain_method
 from nfox.drafters.spec import Speculative
 from nfox.errors import UsageError
 from nfox.eval.bench.divergence import Divergence, divergences, first_divergence
@@ -33,7 +33,7 @@ from nfox.eval.bench.simulation import expected_steps, simulation
 from nfox.eval.bench.tasks import read
 from nfox.eval.bench.trials import Bench, Task, Trial
 
-PLAIN = plain()
+PLAIN = plain_method()
 PLAIN_ONE = MethodEntrant.parse(PLAIN)
 
 

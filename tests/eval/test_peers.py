@@ -12,7 +12,7 @@ from nfox import Engine, Message, ModelOptions, Settings, load
 from nfox.decoding.generate import Limits, Prompt
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.stats import Stats
-from nfox.drafters import plain
+from nfox.drafters import plain_method
 from nfox.errors import ContextError, UsageError
 from nfox.eval import peers
 from nfox.eval.bench.divergence import divergences
@@ -21,7 +21,7 @@ from nfox.eval.bench.metrics import rows
 from nfox.eval.bench.trials import Bench, Task, Trial
 from nfox.eval.peers.base import Peer, answer
 
-PLAIN = MethodEntrant.parse(plain())
+PLAIN = MethodEntrant.parse(plain_method())
 TASKS = [
     Task("one", "a", ("the quick brown fox",)),
     Task("two", "a", ("over the lazy", "dog, and again")),

@@ -6,14 +6,14 @@ import folder
 import pytest
 
 from nfox import Engine, ModelOptions, Settings, load
-from nfox.drafters import plain
+from nfox.drafters import plain_method
 from nfox.errors import UsageError
 from nfox.eval.bench.divergence import divergences
 from nfox.eval.bench.entrants import MethodEntrant, PeerEntrant, SimulatedEntrant
 from nfox.eval.bench.sweeps import Sweep
 from nfox.eval.bench.trials import Bench, Task
 
-PLAIN = MethodEntrant.parse(plain())
+PLAIN = MethodEntrant.parse(plain_method())
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ from nfox.models.options import LoadedModel
 
 OTHERS = [
     name
-    for name in drafters.names()
-    if name != "medusa" and issubclass(drafters.method(name), HeadsDrafter)
+    for name in drafters.method_names()
+    if name != "medusa" and issubclass(drafters.method_class(name), HeadsDrafter)
 ]
 
 # What vLLM 0.32.0 reads of the config of Medusa heads: the arguments of MedusaConfig.__init__ in

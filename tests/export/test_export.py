@@ -28,8 +28,8 @@ from nfox.models.options import LoadedModel, ModelOptions
 
 OTHERS = [
     name
-    for name in drafters.names()
-    if name != "medusa" and issubclass(drafters.method(name), HeadsDrafter)
+    for name in drafters.method_names()
+    if name != "medusa" and issubclass(drafters.method_class(name), HeadsDrafter)
 ]
 
 
@@ -84,7 +84,7 @@ def test_heads_without_a_published_layout_keep_their_own(method: str, tmp_path: 
     was, now = checkpoint.read_info(str(heads)), checkpoint.read_info(str(out))
     assert was is not None
     assert now == was.model_copy(update={"base": "some/base"})
-    one, other = checkpoint.read(str(heads)), checkpoint.read(str(out))
+    one, other = checkpoint.read_weights(str(heads)), checkpoint.read_weights(str(out))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -14,7 +14,7 @@ import torch
 from training import FLOAT32, job, learn
 
 from nfox.heads import checkpoint
-from nfox.heads.compatibility import KEY, _alike, fingerprint
+from nfox.heads.compatibility import FINGERPRINT_KEY, _is_close, fingerprint
 from nfox.loader import load
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
@@ -26,8 +26,8 @@ from nfox.train.heads.joint_training import JointTraining
 def test_a_base_in_another_dtype_is_the_same(family: str, dtype: torch.dtype) -> None:
     own = fingerprint(tiny.target(family))
     assert len(own) == 16
-    assert _alike(own, fingerprint(tiny.recast(family, dtype)))
-    assert not _alike(own, fingerprint(tiny.draft(family)))
+    assert _is_close(own, fingerprint(tiny.recast(family, dtype)))
+    assert not _is_close(own, fingerprint(tiny.draft(family)))
 
 
 def test_heads_say_when_their_base_is_another_one(
@@ -45,7 +45,7 @@ def test_heads_say_when_their_base_is_another_one(
     assert str(folder.llama()) in caplog.text
     about = tmp_path / "heads" / checkpoint.INFO_FILE
     said = json.loads(about.read_text())
-    said["training"].pop(KEY)  # as older versions wrote it
+    said["training"].pop(FINGERPRINT_KEY)  # as older versions wrote it
     about.write_text(json.dumps(said))
     caplog.clear()
     load(str(other), loading=FLOAT32, heads=place)

@@ -26,14 +26,15 @@ from nfox.heads import checkpoint
 from nfox.heads.base import IGNORE, TextBatch, measure_accuracy
 from nfox.models.options import LoadedModel
 
-METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
+CLASSES = {name: drafters.method_class(name) for name in drafters.method_names()}
+METHODS = [name for name, method in CLASSES.items() if issubclass(method, HeadsDrafter)]
 TREES = [name for name in tiny.DECODERS if tiny.FAMILIES[name].proposals == "trees"]
 
 pytestmark = pytest.mark.parametrize("method", METHODS)
 
 
 def found(method: str) -> type[HeadsDrafter]:
-    made = drafters.method(method)
+    made = drafters.method_class(method)
     assert issubclass(made, HeadsDrafter)
     return made
 
@@ -201,7 +202,7 @@ def test_a_target_that_takes_chains_gets_chains(method: str) -> None:
 def test_missing_heads_name_the_command_that_trains_them(method: str) -> None:
     parts = DrafterInputs(LoadedModel("some/model", tiny.target()))
     with pytest.raises(ModelError) as caught:
-        drafters.build(method, {}, parts, WeightSources())
+        drafters.build_drafter(method, {}, parts, WeightSources())
     assert f"nfox train {method}" in str(caught.value.hint)
 
 

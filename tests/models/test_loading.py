@@ -84,9 +84,9 @@ def test_a_draft_model_with_another_tokenizer_is_refused_by_name() -> None:
 def test_unknown_methods_and_options() -> None:
     name = str(folder.llama())
     assert isinstance(refused(name, method="magic"), UsageError)
-    needy = next(n for n in drafters.names() if drafters.method(n).needs)
-    assert drafters.method(needy).needs in refused(name, method=needy).message
-    free = next(n for n in drafters.names() if drafters.method(n).rank == 1)
+    needy = next(n for n in drafters.method_names() if drafters.method_class(n).needs)
+    assert drafters.method_class(needy).needs in refused(name, method=needy).message
+    free = next(n for n in drafters.method_names() if drafters.method_class(n).rank == 1)
     assert "no option" in refused(name, method=free, options={"colour": "red"}).message
     assert "gamma" in refused(name, method=free, options={"gamma": "many"}).message
     assert isinstance(refused(name, method=free, options={"gamma": "-1"}), UsageError)
@@ -94,18 +94,18 @@ def test_unknown_methods_and_options() -> None:
 
 def test_the_best_method_whose_weights_are_there(tmp_path: Path) -> None:
     engine = load(str(folder.llama()), loading=OFFLINE)
-    assert not drafters.method(engine.method).needs
+    assert not drafters.method_class(engine.method).needs
     assert "found" in engine.why
     model = copy(tmp_path, folder.llama())
     shutil.copytree(folder.llama(layers=1, seed=1), model / "nfox" / "spec")
     engine = load(str(model), loading=OFFLINE)
-    assert drafters.method(engine.method).needs
+    assert drafters.method_class(engine.method).needs
     assert str(model) in engine.why
 
 
 def test_the_embedded_model_speculates() -> None:
     engine = load()
-    assert drafters.method(engine.method).needs  # its draft model is found beside it
+    assert drafters.method_class(engine.method).needs  # its draft model is found beside it
     assert engine.drafter.describe()
 
 

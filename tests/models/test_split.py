@@ -56,7 +56,7 @@ def test_layers_that_find_no_room_stay_on_the_disk() -> None:
         assert set(absent) == kinds
 
 
-@pytest.mark.parametrize("method", drafters.names())
+@pytest.mark.parametrize("method", drafters.method_names())
 @pytest.mark.parametrize("maximum", ["0KB", "250KB"])  # nothing, and the embeddings
 def test_every_method_says_what_it_says_in_one_place(method: str, maximum: str) -> None:
     name = folder.equipped()
@@ -176,7 +176,7 @@ def test_the_command_line_splits(kind: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("method", drafters.names())
+@pytest.mark.parametrize("method", drafters.method_names())
 def test_on_gpus_every_method_says_what_it_says_on_one(method: str) -> None:
     name, last = folder.equipped(), "1" if torch.cuda.device_count() > 1 else "cpu"
     limits = {"0": "300KB", last: "1GiB"}

@@ -161,7 +161,9 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
 
 
 def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat: FastChat) -> None:
-    conversation = Conversation(load_tiny(folder.equipped(**ENDLESS), method=drafters.plain()))
+    conversation = Conversation(
+        load_tiny(folder.equipped(**ENDLESS), method=drafters.plain_method())
+    )
     for _ in conversation.send(QUESTION[0]["content"]):
         pass
     expected = conversation.messages[-1].content.replace("\ufffd", "")  # FastChat takes these out

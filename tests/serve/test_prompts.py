@@ -36,7 +36,7 @@ def test_replies_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monke
 
 
 def test_a_continued_reply_is_recalled_with_the_tokens_of_both_parts() -> None:
-    engine = load_tiny(method=drafters.plain())
+    engine = load_tiny(method=drafters.plain_method())
     prompts, ids = PromptEncoder(engine), list[int]()
     for letter in "the fox":  # no tokenizer divides it so
         ids += engine.model.tokenizer(letter, add_special_tokens=False).input_ids

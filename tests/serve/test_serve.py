@@ -63,12 +63,12 @@ def gone_on(engine: Engine, ids: list[int], settings: Settings) -> str:
 
 def plain_text(sampling: Sampling | None = None, limit: int = 24, reply: int = 0) -> str:
     """Return the text of plain decoding's reply to `QUESTION`."""
-    engine = load_tiny(method=drafters.plain())
+    engine = load_tiny(method=drafters.plain_method())
     settings = Settings(sampling=sampling or Sampling(), max_new_tokens=limit)
     return engine.answer(engine.request(QUESTION, settings, number=reply)).text
 
 
-@pytest.mark.parametrize("method", drafters.names())
+@pytest.mark.parametrize("method", drafters.method_names())
 @pytest.mark.parametrize("temperature", [0, 0.9])
 def test_every_method_says_what_plain_decoding_says(
     http: TestClient, method: str, temperature: float
@@ -118,7 +118,7 @@ def test_a_stream_has_the_whole_reply_and_where_it_came_from(http: TestClient) -
 
 
 def test_a_conversation_is_read_once_and_goes_on_as_in_the_chat(served: ServedModel) -> None:
-    http, conversation = client(served), Conversation(load_tiny(method=drafters.plain()))
+    http, conversation = client(served), Conversation(load_tiny(method=drafters.plain_method()))
     messages: list[dict[str, str]] = []
     before = 0
     for question in ("hello", "and then?", "ünïcode 😀"):
@@ -134,7 +134,7 @@ def test_a_conversation_is_read_once_and_goes_on_as_in_the_chat(served: ServedMo
 
 def test_conversations_at_once_do_not_disturb_each_other(served: ServedModel) -> None:
     http = client(served)
-    conversations = [Conversation(load_tiny(method=drafters.plain())) for _ in range(2)]
+    conversations = [Conversation(load_tiny(method=drafters.plain_method())) for _ in range(2)]
     talks: list[list[dict[str, str]]] = [[], []]
     for turn in ("hello", "more", "and more"):
         for index, (conversation, messages) in enumerate(zip(conversations, talks, strict=True)):
@@ -159,7 +159,7 @@ def test_a_reply_that_is_begun_is_gone_on_with(http: TestClient) -> None:
 
 
 def test_log_probabilities_are_those_of_one_forward_over_the_text(http: TestClient) -> None:
-    engine = load_tiny(method=drafters.plain())
+    engine = load_tiny(method=drafters.plain_method())
     asked = {"logprobs": True, "top_logprobs": 3, "temperature": 0.8, "seed": 1}
     whole = ask(http, **asked)
     told = whole["choices"][0]["logprobs"]["content"]
@@ -181,7 +181,7 @@ def test_log_probabilities_are_those_of_one_forward_over_the_text(http: TestClie
 
 
 def test_texts_and_token_ids_are_gone_on_with(http: TestClient) -> None:
-    engine = load_tiny(method=drafters.plain())
+    engine = load_tiny(method=drafters.plain_method())
     ids = list(engine.model.tokenizer("the quick").input_ids)
     expected = gone_on(engine, ids, Settings(max_new_tokens=24))
     for prompt in ("the quick", ["the quick"], ids, [ids]):
@@ -248,7 +248,7 @@ def test_log_probabilities_reach_to_a_stop_string_inside_a_token(http: TestClien
 
 def test_predict_gives_the_prompt_and_what_follows_as_one_string(http: TestClient) -> None:
     response = http.post("/predict", json={"prompt": "the quick", "seed": 4})
-    engine = load_tiny(method=drafters.plain())
+    engine = load_tiny(method=drafters.plain_method())
     sampling = Sampling(temperature=1.0, top_k=10, top_p=0.9, seed=4)
     ids = engine.model.tokenizer("the quick").input_ids
     text = gone_on(engine, ids, Settings(sampling=sampling, max_new_tokens=40))
@@ -280,7 +280,7 @@ def test_parts_and_the_developers_role_are_read(http: TestClient) -> None:
 
 def test_models_are_listed_with_their_methods(http: TestClient) -> None:
     listed = [model["id"] for model in http.get("/v1/models").json()["data"]]
-    assert listed == [NAME, *(f"{NAME}:{method}" for method in drafters.names())]
+    assert listed == [NAME, *(f"{NAME}:{method}" for method in drafters.method_names())]
     assert http.get(f"/v1/models/{listed[1]}").json()["id"] == listed[1]
     assert http.get("/v1/models/other").status_code == 404
 
@@ -478,7 +478,7 @@ def test_an_unexpected_error_ends_its_request_and_not_the_server(
 def test_a_method_that_cannot_be_loaded_is_told_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    served = serve(load_tiny(method=drafters.plain()))
+    served = serve(load_tiny(method=drafters.plain_method()))
     http = client(served)
 
     def make(name: str) -> None:
@@ -517,7 +517,7 @@ def slowly(served: ServedModel, seconds: float) -> list[int]:
 
 
 def test_who_waits_too_long_is_told_and_who_comes_late_finds_the_queue_full() -> None:
-    served = serve(load_tiny(method=drafters.plain()), seconds=0.5, queue=1)
+    served = serve(load_tiny(method=drafters.plain_method()), seconds=0.5, queue=1)
     slowly(served, 1.2)
     http = client(served)
 
@@ -538,7 +538,7 @@ def test_who_waits_too_long_is_told_and_who_comes_late_finds_the_queue_full() ->
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_client_that_hangs_up_stops_its_generation(streamed: bool) -> None:
     long = Settings(max_new_tokens=400)
-    served = serve(load_tiny(method=drafters.plain(), settings=long))
+    served = serve(load_tiny(method=drafters.plain_method(), settings=long))
     steps = slowly(served, 0.01)
     body = json.dumps({"messages": QUESTION, "stream": streamed}).encode()
 
@@ -576,7 +576,7 @@ def test_a_client_that_hangs_up_stops_its_generation(streamed: bool) -> None:
 
 def test_who_is_served_when_the_server_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     long = Settings(max_new_tokens=400)
-    served = serve(load_tiny(method=drafters.plain(), settings=long))
+    served = serve(load_tiny(method=drafters.plain_method(), settings=long))
     steps, http = slowly(served, 0.02), client(served)
 
     async def together() -> list[Any]:
@@ -613,13 +613,13 @@ def test_a_request_that_leaves_the_queue_while_the_server_ends_is_told(
         return work
 
     monkeypatch.setattr(FairQueue, "get", get_and_stop)
-    served = serve(load_tiny(method=drafters.plain()))
+    served = serve(load_tiny(method=drafters.plain_method()))
     told = client(served).post(CHAT, json={"messages": QUESTION})
     assert (told.status_code, told.json()["error"]["code"]) == (503, "stopping")
 
 
 def test_a_question_with_many_replies_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = serve(load_tiny(method=drafters.plain()))
+    served = serve(load_tiny(method=drafters.plain_method()))
     engine, rendered = served.worker.engine, list[Any]()
     encode = engine.encode
 
@@ -688,7 +688,7 @@ def test_other_kinds_of_models_are_served_over_turns(make: Any) -> None:
     engine = load_tiny(make(), template="plain")
     http, fresh = (
         client(serve(engine)),
-        load_tiny(make(), template="plain", method=drafters.plain()),
+        load_tiny(make(), template="plain", method=drafters.plain_method()),
     )
     messages: list[dict[str, str]] = []
     for question in ("hello", "more"):

@@ -19,7 +19,9 @@ import load
 
 
 def test_many_clients_get_every_token_once(tmp_path: Path) -> None:
-    asks = load.expectations(load_tiny(method=drafters.plain()), ["hello", "the fox", "äöü 😀"])
+    asks = load.expectations(
+        load_tiny(method=drafters.plain_method()), ["hello", "the fox", "äöü 😀"]
+    )
     model = ("--model", str(folder.equipped()), "--cache-memory", "4MiB")
     with servers.nfox(tmp_path, "serve", *model, *TINY) as server:
         # By this seed there is every kind among the clients' first requests.

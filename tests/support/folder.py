@@ -124,8 +124,8 @@ def equipped(**options: Any) -> Path:
     place = Path(mkdtemp(prefix="nfox-test-")) / "model"
     shutil.copytree(llama(**options), place)
     shutil.copytree(llama(layers=1, seed=1), place / "nfox" / "spec")
-    for name in drafters.names():
-        method = drafters.method(name)
+    for name in drafters.method_names():
+        method = drafters.method_class(name)
         if issubclass(method, HeadsDrafter):
             write_heads(place / "nfox" / name, method, base="the tiny Llama")
     return place
@@ -137,7 +137,7 @@ def write_heads(place: Path, method: type[HeadsDrafter], base: str) -> None:
     config = method.heads_class.Config(hidden_size=64, vocab_size=320, num_heads=3)
     heads = method.heads_class(config)
     about = HeadsInfo(
-        method=method.method(),
+        method=method.method_name(),
         base=base,
         config=config.model_dump(),
         accuracy=[[0.6, 0.2, 0.1]] * 3,

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
 from nfox import Engine, ModelOptions, Settings, load
-from nfox.drafters import ready
+from nfox.drafters import ready_methods
 from nfox.serve.app import make_app
 from nfox.serve.metrics import Metrics
 from nfox.serve.middleware import RequestGuard
@@ -36,7 +36,7 @@ def serve(engine: Engine | None = None, **limits: Any) -> ServedModel:
     engine, metrics = engine or load_tiny(), Metrics()
     methods = [engine.method]
     if engine.model.target.proposals != "nothing":
-        methods = ready(engine.model.name, engine.sources)
+        methods = ready_methods(engine.model.name, engine.sources)
     worker = Worker(engine, methods, WorkerLimits(**limits), metrics.count_reply)
     metrics.observe(worker)
     return ServedModel(NAME, worker, metrics)

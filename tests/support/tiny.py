@@ -185,7 +185,7 @@ def theirs(
 @once
 def heads_folder(method: str, name: str = "llama", **sizes: int) -> Path:
     """Save random heads for the target of a family; the accuracies said are made up."""
-    made, found = target(name), drafters.method(method).heads_class
+    made, found = target(name), drafters.method_class(method).heads_class
     sizes = {"hidden_size": made.hidden_size, "vocab_size": made.vocabulary_size} | sizes
     config = found.Config(**{"num_heads": 3} | sizes)
     torch.manual_seed(3)
@@ -202,7 +202,7 @@ def heads_folder(method: str, name: str = "llama", **sizes: int) -> Path:
 
 def make(method: str, name: str = "llama", **options: Any) -> Drafter:
     """Build a method for the target of a family from tiny parts."""
-    found = drafters.method(method)
+    found = drafters.method_class(method)
     heads = issubclass(found, HeadsDrafter)
     parts = DrafterInputs(
         LoadedModel("the target", target(name)),
@@ -214,9 +214,9 @@ def make(method: str, name: str = "llama", **options: Any) -> Drafter:
 
 def methods(family: str) -> list[str]:
     """Return the methods that the target of a family can be decoded with."""
-    names = drafters.names()
+    names = drafters.method_names()
     if FAMILIES[family].proposals == "nothing":
-        return [name for name in names if not drafters.method(name).drafts]
+        return [name for name in names if not drafters.method_class(name).drafts]
     return names
 
 

@@ -20,7 +20,8 @@ from nfox.train.heads.job import HeadsJob
 from nfox.train.job import TrainingResult
 from nfox.train.run import train
 
-METHODS = [name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)]
+CLASSES = {name: drafters.method_class(name) for name in drafters.method_names()}
+METHODS = [name for name, method in CLASSES.items() if issubclass(method, HeadsDrafter)]
 METHOD = METHODS[-1]
 FLOAT32 = ModelOptions(dtype="float32", device="cpu")
 

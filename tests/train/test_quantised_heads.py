@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.parametrize("method", METHODS),
 ]
 
-NONE = drafters.method("none")
+NONE = drafters.method_class("none")
 PROMPT = [0, *range(70, 90), 5, 9, 2]
 LAYERS = {"4bit": ("Linear4bit", torch.uint8), "8bit": ("Linear8bitLt", torch.int8)}
 
@@ -105,7 +105,7 @@ def test_the_heads_are_written_in_16_bit_and_say_what_base_they_saw(
     method: str, quantisation: str
 ) -> None:
     place = str(trained(method, quantisation).folder)
-    assert {weight.dtype for weight in checkpoint.read(place).values()} == {torch.bfloat16}
+    assert {weight.dtype for weight in checkpoint.read_weights(place).values()} == {torch.bfloat16}
     about = checkpoint.read_info(place)
     assert about is not None
     assert about.training["quantisation"] == quantisation

@@ -73,7 +73,7 @@ def test_trained_heads_are_used_from_their_folder(
     )
     losses = list(log.losses.values())
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
-    drafter = drafters.method(method)
+    drafter = drafters.method_class(method)
     assert issubclass(drafter, HeadsDrafter)
     target = load_model(str(folder.llama()), FLOAT32).target
     heads, info = drafter.load_heads(LoadedModel("x", target), str(tmp_path), HubOptions())
@@ -271,7 +271,7 @@ def test_models_that_no_heads_draft_for_are_refused(kind: str, tmp_path: Path) -
 
 
 def test_methods_without_heads_and_wrong_sizes_are_refused(tmp_path: Path) -> None:
-    other = next(name for name in drafters.names() if name not in METHODS)
+    other = next(name for name in drafters.method_names() if name not in METHODS)
     with pytest.raises(UsageError, match="no heads to train"):
         learn(tmp_path, job(other))
     with pytest.raises(UsageError, match=f"--{METHOD}_num_heads"):
@@ -360,4 +360,6 @@ def test_heads_beside_their_base_are_found_there(tmp_path: Path) -> None:
     learn(base / "nfox" / METHOD, job(model=str(base)), max_steps=1)
     from nfox.drafters.common.method import WeightSources
 
-    assert drafters.method(METHOD).locate(str(base), WeightSources()) == str(base / "nfox" / METHOD)
+    assert drafters.method_class(METHOD).locate(str(base), WeightSources()) == str(
+        base / "nfox" / METHOD
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from nfox.drafters import method, names
+from nfox.drafters import method_class, method_names
 from nfox.errors import UsageError
 from nfox.models import adapters
 from nfox.text.resolve import available, resolve
@@ -90,7 +90,7 @@ def _format(value: Any) -> str:
     )
 
 
-@command("/method", usage="[NAME [OPTION=VALUE]]", completions=lambda app: (*names(), _BEST))
+@command("/method", usage="[NAME [OPTION=VALUE]]", completions=lambda app: (*method_names(), _BEST))
 def use_method(app: ChatApp, argument: str) -> None:
     """Show or change the method."""
     engine = app.engine
@@ -103,9 +103,9 @@ def use_method(app: ChatApp, argument: str) -> None:
         for line in filter(None, (method_line(engine), adapter_hint(engine))):
             app.say(line)
         return
-    for name in names():
+    for name in method_names():
         mark = "*" if name == engine.method else " "
-        app.say(f"{mark} {name.ljust(10)} {method(name).summary}")
+        app.say(f"{mark} {name.ljust(10)} {method_class(name).summary}")
     app.say(f"in use: {engine.method}, {engine.why}")
 
 

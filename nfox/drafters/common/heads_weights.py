@@ -43,7 +43,7 @@ class HeadsMethod(Method):
         Methods with published layouts of their own look for these as well.
         """
         info = checkpoint.read_info(location, hub)
-        return info if info and info.method == cls.method() else None
+        return info if info and info.method == cls.method_name() else None
 
     @classmethod
     def read_weights(cls, location: str, hub: HubOptions) -> dict[str, Tensor]:
@@ -52,14 +52,14 @@ class HeadsMethod(Method):
         Raises:
             ModelError: if they are not there or not whole.
         """
-        return checkpoint.read(location, hub)
+        return checkpoint.read_weights(location, hub)
 
     @override
     @classmethod
     def locate(cls, model: str, sources: WeightSources) -> str | None:
         if sources.heads is not None:
             return sources.heads if cls.inspect(sources.heads, sources.hub) else None
-        return weights_beside(model, cls.method())
+        return weights_beside(model, cls.method_name())
 
     @override
     @classmethod
@@ -103,7 +103,7 @@ class HeadsMethod(Method):
         """
         info, target = cls.inspect(location, hub), model.target
         if info is None:
-            raise ModelError(f"{location} holds no {cls.method()} heads", cls.hint(model.name))
+            raise ModelError(f"{location} holds no {cls.method_name()} heads", cls.hint(model.name))
         config = cls._fitting_config(model, location, info)
         with torch.device("meta"):
             heads = cls.heads_class(config)
@@ -145,6 +145,6 @@ class HeadsMethod(Method):
     def hint(cls, model: str) -> str:
         """Return the command that trains heads of this method for a model."""
         return (
-            f"train them: nfox train {cls.method()} --model_name_or_path {model} "
+            f"train them: nfox train {cls.method_name()} --model_name_or_path {model} "
             "--data_path conversations.json --output_dir FOLDER, then --heads FOLDER"
         )

@@ -1,4 +1,4 @@
-"""What a method is besides a drafter: what it needs, where its weights are, how it is built."""
+"""A method: a drafter with what a person must know to choose it, its weights and its options."""
 
 from __future__ import annotations
 
@@ -103,22 +103,24 @@ class DrafterInputs:
 
     def draft_length(
         self,
-        asked: int | None,
-        most: int,
-        seconds_per_token: float = 0.0,
+        requested: int | None,
+        max_length: int,
+        draft_seconds: float = 0.0,
         other_nodes: int = 0,
     ) -> int:
         """Return how many tokens to draft in a chain.
 
         Args:
-            asked: the number that the person asked for, which is taken as it is.
-            most: where none was asked for, the most tokens; fewer are drafted where that is faster.
-            seconds_per_token: what drafting one token takes.
+            requested: the number that the person asked for, which is taken as it is.
+            max_length: the most tokens where none was asked for; fewer where that is faster.
+            draft_seconds: what drafting one token takes.
             other_nodes: nodes of the tree beside the chain.
         """
-        if asked is not None:
-            return asked
-        return self.costs.best_gamma(most, seconds_per_token, other_nodes) if self.costs else most
+        if requested is not None:
+            return requested
+        if self.costs is None:
+            return max_length
+        return self.costs.best_gamma(max_length, draft_seconds, other_nodes)
 
 
 class Method(Drafter):
@@ -145,7 +147,7 @@ class Method(Drafter):
     exchange_type: ClassVar[type | None] = None
 
     @classmethod
-    def method(cls) -> str:
+    def method_name(cls) -> str:
         """Return the method's name, which is the name of its file."""
         return cls.__module__.rpartition(".")[2]
 
@@ -185,7 +187,7 @@ class Method(Drafter):
         Raises:
             ModelError: if the weights, or the base, are not whole or of another shape.
         """
-        raise TypeError(f"weights of {cls.method()} have no form for other engines")
+        raise TypeError(f"weights of {cls.method_name()} have no form for other engines")
 
     @classmethod
     @abstractmethod

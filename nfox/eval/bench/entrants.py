@@ -85,7 +85,7 @@ class MethodEntrant(Entrant):
         method, *pairs = text.strip().split(":")
         partitioned = (pair.partition("=") for pair in pairs)
         options = {name: value for name, _, value in partitioned}
-        drafters.options_for(method, options)
+        drafters.parse_options(method, options)
         return cls(text.strip(), method, options)
 
     @override
@@ -94,7 +94,7 @@ class MethodEntrant(Entrant):
 
     @override
     def varied(self, option: str, values: Sequence[str]) -> list[Entrant]:
-        known = drafters.method(self.method).options.__dataclass_fields__
+        known = drafters.method_class(self.method).options.__dataclass_fields__
         if option not in known or option in self.options:
             return []
         return [MethodEntrant.parse(f"{self.name}:{option}={value}") for value in values]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nfox.decoding.stats import Stats
-from nfox.drafters import plain
+from nfox.drafters import plain_method
 from nfox.eval.bench.divergence import Divergence
 from nfox.eval.bench.figures import ALL, Key, Row, StepTime
 from nfox.eval.bench.trials import Trial
@@ -39,7 +39,7 @@ def rows(
     kinds = list(dict.fromkeys(categories[trial.task] for trial in trials))
     for category in [ALL, *kinds] if len(kinds) > 1 else [ALL]:
         tasks = {task for task, kind in enumerate(categories) if category in (ALL, kind)}
-        plain_trials = [t for t in trials if t.entrant == plain() and t.task in tasks]
+        plain_trials = [t for t in trials if t.entrant == plain_method() and t.task in tasks]
         for entrant in entrants:
             own_trials = [t for t in trials if t.entrant == entrant and t.task in tasks]
             gaps = (d.gap for d in divergences if d.entrant == entrant and d.task in tasks)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nfox.drafters import plain
+from nfox.drafters import plain_method
 from nfox.eval.bench.figures import Row
 from nfox.eval.bench.result import BenchResult, swept
 from nfox.eval.report import plot_style
@@ -174,7 +174,7 @@ def simulated(result: BenchResult) -> Figure | None:
 
 def _others(result: BenchResult) -> list[Row]:
     """Return the rows of all tasks, without that of plain decoding."""
-    return [row for row in result.of_category() if row.method != plain()]
+    return [row for row in result.of_category() if row.method != plain_method()]
 
 
 PLOTS = {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from nfox.drafters import plain
+from nfox.drafters import plain_method
 from nfox.eval.bench.figures import Row
 from nfox.eval.bench.result import BenchResult, swept
 from nfox.eval.report.plot_style import (
@@ -39,7 +39,7 @@ def context(result: BenchResult) -> Figure | None:
 
 def temperature(result: BenchResult) -> Figure | None:
     """Draw the speed-up of every entrant over the temperature."""
-    figure = _over(result, "temperature", "speedup", without=plain())
+    figure = _over(result, "temperature", "speedup", without=plain_method())
     if figure is not None:
         (axes,) = figure.axes
         _ticks(axes)

@@ -14,8 +14,8 @@ from nfox import drafters
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.errors import ModelError, UsageError
 from nfox.heads import checkpoint
-from nfox.heads import compatibility as fingerprint
 from nfox.heads.base import Heads, HeadsConfig
+from nfox.heads.compatibility import FINGERPRINT_KEY, fingerprint
 from nfox.models.options import LoadedModel
 from nfox.models.transformers_target import TransformersTarget
 from nfox.train.heads.base_model import ADAPTER_FOLDER, BASE_FOLDER
@@ -114,7 +114,7 @@ class HeadsJob(Job):
             "labels": "target" if self.target_labels else "data",
             "heads": self.heads,
             "joint": self.joint.record(),
-            fingerprint.KEY: fingerprint.fingerprint(learner.target),
+            FINGERPRINT_KEY: fingerprint(learner.target),
         }
         base_folder = Path(trainer.args.output_dir, BASE_FOLDER)
         return checkpoint.HeadsInfo(
@@ -137,11 +137,10 @@ def heads_class(method: str) -> type[HeadsDrafter]:
     Raises:
         UsageError: if there is no such method, or it has no heads.
     """
-    drafter = drafters.method(method)
+    drafter = drafters.method_class(method)
     if not issubclass(drafter, HeadsDrafter):
-        with_heads = [
-            name for name in drafters.names() if issubclass(drafters.method(name), HeadsDrafter)
-        ]
+        classes = {name: drafters.method_class(name) for name in drafters.method_names()}
+        with_heads = [name for name, other in classes.items() if issubclass(other, HeadsDrafter)]
         hint = f"methods with: {', '.join(with_heads)}"
         raise UsageError(f"{method} has no heads to train", hint)
     return drafter
