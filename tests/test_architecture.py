@@ -214,7 +214,7 @@ def test_every_module_says_what_it_is_for() -> None:
     [
         "import nfox",
         "import nfox.errors, nfox.decoding.tree",
-        "import nfox.drafters as d; d.names()",
+        "import nfox.drafters as d; d.method_names()",
     ],
 )
 def test_importing_takes_no_torch(code: str) -> None:

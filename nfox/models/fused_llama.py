@@ -1,15 +1,12 @@
 """A forward over a few tokens of a Llama-shaped model, without what transformers wraps around it.
 
 A small draft model's forward is calls, not arithmetic: of a two layer model's time on a CPU about
-half is spent between the sums. Here are the same sums alone: one product for queries, keys and
+half is spent between the products. Here are the same products alone: one for queries, keys and
 values, one for both halves of the MLP, and no modules around them. Long texts are read by
 transformers all the same.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,60 +15,38 @@ from torch.nn import functional
 from nfox.decoding.cache import KVCache
 from nfox.decoding.target import Score
 from nfox.decoding.tree import TokenTree
+from nfox.models.fused_weights import LayerWeights, weight_and_bias
 from nfox.models.transformers_cache import past_of
 from nfox.models.transformers_target import TransformersTarget
+
+_MAX_WIDTH = 8
+"""The most tokens of a forward here. Beyond, arithmetic counts, and the model reuses its masks."""
 
 _SMALL = 2**18
 """Weights of a product up to which, on a CPU, float32 takes a quarter of the time of 16 bit."""
 
-_CLOSE = {torch.bfloat16: 0.25, torch.float16: 0.25}  # of the logits' deviation; as in `Target`
+_TOLERANCE = {torch.bfloat16: 0.25, torch.float16: 0.25}
+"""By dtype, how far logits may differ from the model's, in their standard deviations."""
 
 
 def fused_score(draft: TransformersTarget) -> Score:
-    """Return what scores chains as `draft.score` does, in less time where the model's shape is
-    known and it agrees with the model itself on a few tokens.
+    """Return a function that scores chains as `draft.score` does: in less time where the model has
+    a known shape and both agree on a few tokens, and `draft.score` itself otherwise.
 
     Weights that are used together are moved together in memory; the model keeps working on them.
     """
     try:
-        made = FusedLlama(draft)
+        fused = FusedLlama(draft)
     except (AttributeError, TypeError):  # some other shape
         return draft.score
-    return made.score if made.agrees() else draft.score
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """The weights of one layer, as they are multiplied with.
-
-    Args:
-        norms: before attention and before the MLP.
-        qkv: queries, keys and values, and their bias.
-        head_norms: of queries and keys (Qwen 3); None for none.
-        out: of the attention.
-        both: gate and up.
-        down: of the MLP.
-    """
-
-    norms: tuple[Tensor, Tensor]
-    qkv: tuple[Tensor, Tensor | None]
-    head_norms: tuple[Tensor, Tensor] | None
-    out: tuple[Tensor, Tensor | None]
-    both: tuple[Tensor, Tensor | None]
-    down: tuple[Tensor, Tensor | None]
-
-    def to(self, dtype: torch.dtype) -> _Layer:
-        """Return a copy in another dtype."""
-        pairs: dict[str, Any] = {
-            field.name: tuple(None if part is None else part.to(dtype) for part in pair)
-            for field in fields(self)
-            if (pair := getattr(self, field.name)) is not None
-        }
-        return replace(self, **pairs)
+    return fused.score if fused.matches_model() else draft.score
 
 
 class FusedLlama:
-    """A decoder of Llama's shape: Llama, Mistral, Qwen 2 and 3, and what only bears other names.
+    """A decoder of Llama's shape: Llama, Mistral, Qwen 2 and 3, and others with their layers.
+
+    Args:
+        draft: the model, whose weights and cache are used.
 
     Raises:
         AttributeError: if the model has another shape.
@@ -79,143 +54,138 @@ class FusedLlama:
     """
 
     def __init__(self, draft: TransformersTarget) -> None:
-        body, config = draft.model.model, draft.config
+        decoder, config = draft.model.model, draft.config
         self.draft = draft
-        self.body = body
-        self.eps = float(config.rms_norm_eps)
-        self.size = int(
+        self.decoder = decoder
+        self.norm_eps = float(config.rms_norm_eps)
+        self.head_dim = int(
             getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         )
-        self.heads = int(config.num_attention_heads)
-        self.groups = int(config.num_key_value_heads)
+        self.num_heads = int(config.num_attention_heads)
+        self.num_key_heads = int(config.num_key_value_heads)
         if {weight.device for weight in draft.model.parameters()} != {draft.device}:
             raise TypeError("not on one device")
         if config.hidden_act != "silu" or getattr(config, "sliding_window", None):
             raise TypeError("another activation or attention")
-        if body.rotary_emb.rope_type in ("dynamic", "longrope"):
-            raise TypeError("positions that turn otherwise in a long text")
-        small = config.hidden_size * config.intermediate_size <= _SMALL
-        on_cpu = draft.device.type == "cpu"
-        self.dtype = torch.float32 if small and on_cpu and draft.dtype in _CLOSE else draft.dtype
-        self.layers = [self._layer(layer) for layer in body.layers]
-        self.embed: nn.Module = body.embed_tokens
-        self.norm: Tensor = body.norm.weight
-        self.last = _plain(draft.model.lm_head)
-        self._cos = self._sin = torch.empty(0)
+        if decoder.rotary_emb.rope_type in ("dynamic", "longrope"):
+            raise TypeError("rotary positions that depend on the length of the text")
+        is_small = config.hidden_size * config.intermediate_size <= _SMALL
+        widen = is_small and draft.device.type == "cpu" and draft.dtype in _TOLERANCE
+        self.dtype = torch.float32 if widen else draft.dtype
+        weights = [LayerWeights.of(layer) for layer in decoder.layers]
+        self.layers = [layer.to(self.dtype) for layer in weights] if widen else weights
+        self.embed: nn.Module = decoder.embed_tokens
+        self.norm: Tensor = decoder.norm.weight
+        self.lm_head = weight_and_bias(draft.model.lm_head)
+        self._cosines = self._sines = torch.empty(0)  # [T, head_dim]
 
-    def _layer(self, layer: Any) -> _Layer:
-        attention, mlp = layer.self_attn, layer.mlp
-        normed = hasattr(attention, "q_norm")
-        made = _Layer(
-            (layer.input_layernorm.weight, layer.post_attention_layernorm.weight),
-            _joined(attention.q_proj, attention.k_proj, attention.v_proj),
-            (attention.q_norm.weight, attention.k_norm.weight) if normed else None,
-            _plain(attention.o_proj),
-            _joined(mlp.gate_proj, mlp.up_proj),
-            _plain(mlp.down_proj),
-        )
-        return made if self.dtype == self.draft.dtype else made.to(self.dtype)
-
-    def _turns(self, length: int) -> None:
-        """Have the rotary tables [length, D] ready; the sines' first half is negative, so that the
-        halves of a state need only change places.
+    def _rotary(self, start: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return the cosines and sines [count, 1, head_dim] of the rotations at positions from
+        `start` on. The first half of the sines is negated, so that the halves of a state need only
+        change places.
         """
-        if len(self._cos) < length:
-            places = torch.arange(2 * length, device=self.norm.device)[None]
-            cos, sin = self.body.rotary_emb(self.norm, places)
-            self._cos, self._sin = cos[0].to(self.dtype), sin[0].to(self.dtype, copy=True)
-            self._sin[:, : self.size // 2] *= -1
+        if len(self._cosines) < start + count:
+            positions = torch.arange(2 * (start + count), device=self.norm.device)[None]
+            cosines, sines = self.decoder.rotary_emb(self.norm, positions)
+            self._cosines = cosines[0].to(self.dtype)
+            self._sines = sines[0].to(self.dtype, copy=True)
+            self._sines[:, : self.head_dim // 2] *= -1
+        rows = slice(start, start + count)
+        return self._cosines[rows, None], self._sines[rows, None]
 
     @torch.inference_mode()
     def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
-        """Do what `Target.score` does, for chains."""
-        base, count = len(cache.tokens), len(tree)
-        if count > 8:  # arithmetic counts there, and the model's own masks are made once
+        """Return the logits [N, V] and hidden states [N, D] that `draft.score` returns for a chain.
+
+        Args:
+            tree: a chain of N nodes.
+            cache: what has been read before, of `draft.new_cache()`.
+        """
+        past, count = len(cache.tokens), len(tree)
+        if count > _MAX_WIDTH:
             return self.draft.score(tree, cache)
         cache.begin()
-        self._turns(base + count)
-        turns = self._cos[base : base + count, None], self._sin[base : base + count, None]
+        rotary = self._rotary(past, count)
         ids = torch.tensor(tree.tokens, device=self.norm.device)
-        seen = None
+        mask = None
         if count > 1:
-            ones = torch.ones(count, base + count, dtype=torch.bool, device=ids.device)
-            seen = ones.tril(base)
+            everything = torch.ones(count, past + count, dtype=torch.bool, device=ids.device)
+            mask = everything.tril(past)
         states = self.embed(ids).to(self.dtype)
         for index, layer in enumerate(self.layers):
-            states = self._read(layer, index, states, turns, seen, cache)
+            states = self._run_layer(layer, index, states, rotary, mask, cache)
         states = states.to(self.draft.dtype)
-        hidden = functional.rms_norm(states, self.norm.shape, self.norm, self.eps)
-        logits = functional.linear(hidden, *self.last)
+        hidden = functional.rms_norm(states, self.norm.shape, self.norm, self.norm_eps)
+        logits = functional.linear(hidden, *self.lm_head)
         return logits.to(torch.promote_types(logits.dtype, torch.float32)), hidden
 
-    def _read(
+    def _run_layer(
         self,
-        layer: _Layer,
+        layer: LayerWeights,
         index: int,
         states: Tensor,
-        turns: tuple[Tensor, Tensor],
-        seen: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None,
         cache: KVCache,
     ) -> Tensor:
-        """Return what a layer makes of states [N, D]."""
-        first, second = layer.norms
-        normed = functional.rms_norm(states, first.shape, first, self.eps)
-        heads = functional.linear(normed, *layer.qkv).view(len(states), -1, self.size)
-        asking = self.heads + self.groups  # queries and keys, which turn
-        turned = heads[:, :asking]
-        if layer.head_norms:
-            parts = torch.split(turned, [self.heads, self.groups], 1)
-            both = zip(parts, layer.head_norms, strict=True)
-            turned = torch.cat(
-                [functional.rms_norm(x, weight.shape, weight, self.eps) for x, weight in both], 1
-            )
-        cos, sin = turns
-        turned = torch.addcmul(turned * cos, turned.roll(self.size // 2, -1), sin)
-        kept = self.draft.dtype  # of the cache
-        turned = turned.to(kept).transpose(0, 1)[None]
-        queries, keys = torch.split(turned, [self.heads, self.groups], 1)
-        values = heads[:, asking:].to(kept).transpose(0, 1)[None]
-        keys, values = past_of(cache).update(keys, values, index)
-        gathered = functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=seen, enable_gqa=self.groups < self.heads
-        )
-        gathered = gathered[0].transpose(0, 1).reshape(len(states), -1).to(self.dtype)
-        states = states + functional.linear(gathered, *layer.out)
-        normed = functional.rms_norm(states, second.shape, second, self.eps)
-        gate, up = functional.linear(normed, *layer.both).chunk(2, -1)
+        """Return the states [N, D] that leave a layer.
+
+        Args:
+            layer: its weights.
+            index: its number, by which its keys and values lie in the cache.
+            states: [N, D] that enter it.
+            rotary: cosines and sines [N, 1, head_dim].
+            mask: [N, T] bool, True at what is attended to; None for everything.
+            cache: where keys and values are added.
+        """
+        attention_norm, mlp_norm = layer.norms
+        normed = functional.rms_norm(states, attention_norm.shape, attention_norm, self.norm_eps)
+        attended = self._attend(layer, index, normed, rotary, mask, cache)
+        states = states + functional.linear(attended, *layer.out)
+        normed = functional.rms_norm(states, mlp_norm.shape, mlp_norm, self.norm_eps)
+        gate, up = functional.linear(normed, *layer.gate_up).chunk(2, -1)
         return states + functional.linear(functional.silu(gate) * up, *layer.down)
 
+    def _attend(
+        self,
+        layer: LayerWeights,
+        index: int,
+        normed: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: KVCache,
+    ) -> Tensor:
+        """Return [N, heads * head_dim] the values that the states gather; see `_run_layer`."""
+        heads = functional.linear(normed, *layer.qkv).view(len(normed), -1, self.head_dim)
+        counts = [self.num_heads, self.num_key_heads]
+        queries_keys, values = heads[:, : sum(counts)], heads[:, sum(counts) :]
+        if layer.head_norms:
+            parts = zip(torch.split(queries_keys, counts, 1), layer.head_norms, strict=True)
+            normed_parts = [functional.rms_norm(x, w.shape, w, self.norm_eps) for x, w in parts]
+            queries_keys = torch.cat(normed_parts, 1)
+        cosines, sines = rotary
+        swapped = queries_keys.roll(self.head_dim // 2, -1)
+        rotated = torch.addcmul(queries_keys * cosines, swapped, sines)
+        dtype = self.draft.dtype  # of the cache
+        queries, keys = torch.split(rotated.to(dtype).transpose(0, 1)[None], counts, 1)
+        values = values.to(dtype).transpose(0, 1)[None]
+        keys, values = past_of(cache).update(keys, values, index)
+        attended = functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, enable_gqa=self.num_key_heads < self.num_heads
+        )
+        return attended[0].transpose(0, 1).reshape(len(normed), -1).to(self.dtype)
+
     @torch.inference_mode()
-    def agrees(self) -> bool:
-        """Whether the model itself says the same of a few tokens."""
+    def matches_model(self) -> bool:
+        """Return whether the logits of a few tokens are those of the model itself."""
         cache = self.draft.new_cache()
-        text = [(7 * i + 3) % self.draft.vocabulary_size for i in range(8)]
-        self.draft.read(text[:5], cache)
-        tree = TokenTree.chain(text[5], text[6:])
+        tokens = [(7 * i + 3) % self.draft.vocabulary_size for i in range(8)]
+        self.draft.read(tokens[:5], cache)
+        tree = TokenTree.chain(tokens[5], tokens[6:])
         expected, _ = self.draft.score(tree, cache)
         try:
-            found, _ = self.score(tree, cache)
+            logits, _ = self.score(tree, cache)
         except RuntimeError:  # sizes that do not fit together as expected
             return False
-        apart = (found - expected).abs().max() / expected.std().clamp_min(1e-9)
-        return bool(apart < _CLOSE.get(self.draft.dtype, 1e-3))
-
-
-def _plain(linear: Any) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias of a layer that does nothing but multiply and add."""
-    if type(linear) is not nn.Linear:
-        raise TypeError(f"{type(linear).__name__} is no plain layer")
-    return linear.weight, linear.bias
-
-
-def _joined(*linears: Any) -> tuple[Tensor, Tensor | None]:
-    """Return several layers' weights and biases as one, of which they become parts."""
-    parts = [_plain(linear) for linear in linears]
-    weight = torch.cat([weight for weight, _ in parts])
-    rows = [len(part) for part, _ in parts]
-    for linear, part in zip(linears, torch.split(weight, rows), strict=True):
-        linear.weight = nn.Parameter(part, requires_grad=False)
-    biases = [bias for _, bias in parts if bias is not None]
-    if len(biases) not in (0, len(parts)):
-        raise TypeError("a bias for some of them only")
-    return weight, torch.cat(biases) if biases else None
+        difference = (logits - expected).abs().max() / expected.std().clamp_min(1e-9)
+        return bool(difference < _TOLERANCE.get(self.draft.dtype, 1e-3))
