@@ -2,7 +2,7 @@
 
     python benchmarks/steps.py --shape 7b --dtypes bfloat16,nf4 --contexts 2048,8192
 
-Autoregressive steps, and steps with Medusa heads and a published tree of 64 nodes. Random weights accept
+Plain steps, and steps with Medusa heads and a published tree of 64 nodes. Random weights accept
 nothing, so a step is a forward; what speculation gains on top is tau, which real heads decide. The
 last line on stdout is JSON.
 """
