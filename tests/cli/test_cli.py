@@ -9,19 +9,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, BinaryIO, get_type_hints
 
 import cli_model
+import click
 import programs
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import nfox
 from nfox.cli.app import app
 from nfox.cli.chat import events
+from nfox.cli.engine_arguments import EngineArguments
 from nfox.cli.options.chat import DisplayArguments, SessionArguments
+from nfox.cli.options.dataclass_options import grouped
 from nfox.cli.options.engine import (
     Accept,
     GenerationArguments,
@@ -102,6 +107,36 @@ def test_no_option_is_without_an_environment_variable() -> None:
     ):
         for name, hint in get_type_hints(group, include_extras=True).items():
             assert (hint.__metadata__[0].envvar is None) == (name in without), name
+
+
+def test_a_group_of_options_may_consist_of_groups() -> None:
+    received: list[EngineArguments] = []
+
+    def command(engine_arguments: EngineArguments) -> None:
+        received.append(engine_arguments)
+
+    typed = grouped(command)
+    parameters = signature(typed).parameters
+    groups = (ModelArguments, MethodArguments, GenerationArguments)
+    names = [field.name for group in groups for field in fields(group)]
+    assert list(parameters) == [*names, "debug"]
+    values = {name: parameter.default for name, parameter in parameters.items()}
+    typed(**values | {"model": "some", "gamma": 3})
+    assert received == [EngineArguments(ModelArguments("some"), MethodArguments(gamma=3))]
+
+
+def test_every_command_shows_tracebacks_if_asked() -> None:
+    def commands(command: click.Command) -> Iterator[click.Command]:
+        yield command
+        for inner in getattr(command, "commands", {}).values():
+            yield from commands(inner)
+
+    without = {
+        command.name
+        for command in commands(get_command(app))
+        if "debug" not in {parameter.name for parameter in command.params}
+    }
+    assert without == {"data", "eval", "train"}  # two groups; train reads its own arguments
 
 
 def test_choices_are_those_of_the_engine() -> None:
