@@ -132,7 +132,6 @@ LONG = {
     "nfox/decoding/generate.py:generate": "the loop: its steps and their order are to be seen at "
     "once, and a third of it says what it takes",
     "nfox/decoding/rules.py": "all acceptance rules, each of which is read beside the others",
-    "nfox/decoding/rules.py:make_rule": "one line for each option of each rule, and its bounds",
     "nfox/drafters/chimera.py": "a method is one file",
     "nfox/drafters/ctc.py": "a method is one file",
     "nfox/drafters/medusa.py": "a method is one file",

@@ -227,7 +227,20 @@ def make_rule(
     Raises:
         UsageError: for an unknown name, or a number out of its range.
     """
+    _check_options(accept, lenience, epsilon, delta)
     sampling = sampling or Sampling()
+    if sampling.greedy:
+        return Greedy(sampling)
+    noise = GumbelNoise(sampling.seed, reply)
+    if accept == Rejection.name:
+        seed = (sampling.seed * 1_000_003 + reply + 1) % 2**63
+        return Rejection(sampling, torch.Generator().manual_seed(seed), lenience)
+    if accept == Typical.name:
+        return Typical(sampling, noise, epsilon, delta)
+    return SampleAndMatch(sampling, noise)
+
+
+def _check_options(accept: str, lenience: float, epsilon: float, delta: float) -> None:
     if accept not in RULES:
         raise UsageError(f"unknown acceptance rule {accept!r}", f"choose from {', '.join(RULES)}")
     if not 0 < lenience <= 1:
@@ -238,15 +251,6 @@ def make_rule(
         raise UsageError(
             f"epsilon must be above 0 and at most 1, delta above 0: {epsilon}, {delta}"
         )
-    if sampling.greedy:
-        return Greedy(sampling)
-    noise = GumbelNoise(sampling.seed, reply)
-    if accept == Rejection.name:
-        seed = (sampling.seed * 1_000_003 + reply + 1) % 2**63
-        return Rejection(sampling, torch.Generator().manual_seed(seed), lenience)
-    if accept == Typical.name:
-        return Typical(sampling, noise, epsilon, delta)
-    return SampleAndMatch(sampling, noise)
 
 
 RULES = ("exact", "rejection", "typical")

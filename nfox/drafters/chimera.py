@@ -158,12 +158,10 @@ class ChimeraHeads(Heads):
         _, *past = encoder.project_qkv(text.hidden, rotary[:, :length])
         drafts: list[Sequence[Tensor]] = []  # keys and values of the states predicted so far
         for depth in range(1, self.config.num_heads + 1):
-            encoded, rotary_here = (
-                self.grams(trigrams, target),
-                rotary[:, (positions + depth)[:, None]],
-            )
-            queries, *own = encoder.project_qkv(encoded, rotary_here)
-            draft = [torch.stack(parts, dim=-2) for parts in zip(*drafts, own, strict=True)]
+            encoded = self.grams(trigrams, target)
+            rotary_here = rotary[:, (positions + depth)[:, None]]
+            queries, *newest = encoder.project_qkv(encoded, rotary_here)
+            draft = [torch.stack(parts, dim=-2) for parts in zip(*drafts, newest, strict=True)]
             attended = draft_attention(queries[..., None, :], positions[:, None], past, draft)
             predicted = self.norm(encoder.after_attention(encoded, attended))
             logits = self.logits(depth - 1, hidden, predicted[needed], target)

@@ -26,7 +26,7 @@ from nfox.cli.train.interrupt import Interrupt
 from nfox.errors import UsageError
 from nfox.heads import checkpoint
 from nfox.train.heads.job import HeadsJob
-from nfox.train.run import train as begin
+from nfox.train.run import train as run_training
 
 SMALL = {"max_steps": 2, "use_cpu": True, "bf16": False, "logging_steps": 1, "save_steps": 99}
 
@@ -268,10 +268,10 @@ def test_data_to_measure_on_are_measured_on_as_training_goes(tmp_path: Path) -> 
 def test_a_report_to_what_is_not_there_names_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nfox.cli.train import reporting as train_reports
+    from nfox.cli.train import reporting
 
     needed = [*NEEDED, "--output_dir", tmp_path]
-    monkeypatch.setattr(train_reports, "get_available_reporting_integrations", lambda: ["wandb"])
+    monkeypatch.setattr(reporting, "get_available_reporting_integrations", lambda: ["wandb"])
     parsed(*needed, "--report_to", "wandb")
     for name, package in (("tensorboard", "tensorboard"), ("comet_ml", "comet-ml")):
         with pytest.raises(UsageError, match=f"needs {package}") as caught:
@@ -309,7 +309,7 @@ def test_labels_that_are_not_the_papers_are_reported(method: str, tmp_path: Path
     lines: list[str] = []
     for target_labels in (False, True):
         job = training.job(method, target_labels=target_labels)
-        begin(job, training.arguments(tmp_path, max_steps=1), log=lines.append)
+        run_training(job, training.arguments(tmp_path, max_steps=1), log=lines.append)
     count = sum("--labels target" in line for line in lines)
     assert count == heads_class(method).heads_class.learns_target_labels
 
@@ -320,7 +320,7 @@ def test_sharding_by_the_launcher_is_refused_too(
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     job, args, _ = parsed(*NEEDED, "--output_dir", tmp_path)
     with pytest.raises(UsageError, match="a GPU each"):
-        begin(replace(job, model=str(folder.llama()), data=str(training.data())), args)
+        run_training(replace(job, model=str(folder.llama()), data=str(training.data())), args)
 
 
 def test_a_models_config_is_no_config_of_heads() -> None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from nfox.batch import AnswerCounter, BatchPrompt, sort_answers
 from nfox.cli.app import app
-from nfox.cli.generate import output as command
+from nfox.cli.generate import output
 from nfox.files.jsonl import append_lines
 
 PROMPTS = tuple(BatchPrompt(f"p{number}", number, (), ("hello",)) for number in range(9))
@@ -135,7 +135,7 @@ def test_the_first_process_speaks_for_all(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, out = asked(tmp_path, ["hello", "and", "you"]), tmp_path / "out.jsonl"
-    monkeypatch.setattr(command, "_PATIENCE", 0)
+    monkeypatch.setattr(output, "_PATIENCE", 0)
     alone = process(0, arguments(prompts, out), monkeypatch)
     assert alone.exit_code == 1
     assert "1 prompts of other processes have no answer" in alone.stderr

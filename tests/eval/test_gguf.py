@@ -28,7 +28,7 @@ from nfox.drafters.common.method import DrafterSpec
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError
 from nfox.eval.peers import base
-from nfox.eval.peers import gguf as written
+from nfox.eval.peers import gguf as nfox_gguf
 from nfox.eval.peers.llama_cpp import LlamaCpp
 from nfox.loader import load
 from nfox.models.options import LoadedModel, ModelOptions
@@ -116,7 +116,7 @@ def renamed(name: str) -> str:
 def test_every_tensor_comes_back(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     loaded = model(name)
     loaded.target.model.to(dtype)
-    written.write(loaded, tmp_path / "m.gguf")
+    nfox_gguf.write(loaded, tmp_path / "m.gguf")
     _, found = read(tmp_path / "m.gguf")
     own = dict(loaded.target.model.named_parameters())
     assert ("lm_head.weight" in own) == (name != "tied")
@@ -138,7 +138,7 @@ def test_rows_of_halves_become_neighbours(tmp_path: Path) -> None:
     layer = loaded.target.model.model.layers[0].self_attn
     layer.q_proj.weight.data = rows.clone()
     layer.k_proj.weight.data = rows[:8].clone()  # 2 heads
-    written.write(loaded, tmp_path / "m.gguf")
+    nfox_gguf.write(loaded, tmp_path / "m.gguf")
     _, found = read(tmp_path / "m.gguf")
     keys = numbers(found["blk.0.attn_k.weight"])[:, 0].tolist()
     assert keys == [0, 2, 1, 3, 4, 6, 5, 7]
@@ -152,7 +152,7 @@ def test_rows_of_halves_become_neighbours(tmp_path: Path) -> None:
 )
 def test_the_metadata_are_the_models(name: str, arch: str, head: int, tmp_path: Path) -> None:
     loaded = model(name)
-    written.write(loaded, tmp_path / "m.gguf")
+    nfox_gguf.write(loaded, tmp_path / "m.gguf")
     said, _ = read(tmp_path / "m.gguf")
     own = {key.removeprefix(f"{arch}."): value for key, value in said.items() if arch in key}
     epsilon = {"rope.freq_base": 10000.0, "attention.layer_norm_rms_epsilon": 1e-6}
@@ -168,7 +168,7 @@ def test_the_metadata_are_the_models(name: str, arch: str, head: int, tmp_path: 
 
 
 def test_llama_3_says_by_what_frequencies_are_divided(tmp_path: Path) -> None:
-    written.write(model("llama3"), tmp_path / "m.gguf")
+    nfox_gguf.write(model("llama3"), tmp_path / "m.gguf")
     _, found = read(tmp_path / "m.gguf")
     # Frequencies 1 and 0.01: wavelengths 6.3 and 628. Longer than 16 / 1 is divided by 4; between
     # 16 / 4 and 16, (16 / 6.3 - 1) / (4 - 1) = 0.5155 of it stays, the rest is divided.
@@ -180,7 +180,7 @@ def test_llama_3_says_by_what_frequencies_are_divided(tmp_path: Path) -> None:
 def test_what_llama_cpp_does_otherwise_is_refused(tmp_path: Path) -> None:
     def refused(loaded: LoadedModel, said: str) -> None:
         with pytest.raises(ModelError, match=said) as caught:
-            written.write(loaded, tmp_path / "m.gguf")
+            nfox_gguf.write(loaded, tmp_path / "m.gguf")
         assert "\n" not in caught.value.message
         assert not (tmp_path / "m.gguf").exists()
 
@@ -204,14 +204,14 @@ def test_what_llama_cpp_does_otherwise_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     with full_disk.room(4096), pytest.raises(NfoxError, match=r"m\.gguf was not written"):
-        written.write(model("llama"), tmp_path / "m.gguf")
+        nfox_gguf.write(model("llama"), tmp_path / "m.gguf")
     with pytest.raises(NfoxError, match="No such file"):
-        written.write(model("llama"), tmp_path / "nowhere" / "m.gguf")
+        nfox_gguf.write(model("llama"), tmp_path / "nowhere" / "m.gguf")
 
 
 def test_a_missing_package_is_one_line() -> None:
     with pytest.raises(ModelError, match="one-more is not installed") as caught:
-        written.package("one_more_module", "one-more")
+        nfox_gguf.package("one_more_module", "one-more")
     assert caught.value.hint == "pip install one-more"
 
 
