@@ -29,7 +29,16 @@ with nfox.load() as engine:  # the embedded model; or a folder, or a hub id
 """
 ORDER = [
     *("load", "Engine", "ReplyStream", "Reply", "Piece", "Conversation"),
-    *("Message", "Settings", "Sampling", "Request", "Update", "ModelOptions", "NfoxError"),
+    *(
+        "Message",
+        "Settings",
+        "Sampling",
+        "Request",
+        "Exchange",
+        "Update",
+        "ModelOptions",
+        "NfoxError",
+    ),
 ]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nfox.errors import NfoxError
     from nfox.loader import load
     from nfox.models.options import ModelOptions
-    from nfox.reply import Reply, Request, Settings, Update
+    from nfox.reply import Exchange, Reply, Request, Settings, Update
     from nfox.reply_stream import ReplyStream
     from nfox.text.messages import Message
     from nfox.text.pieces import Piece
@@ -28,6 +28,7 @@ if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "cli").is_dir():
 _HOMES = {
     "Conversation": "conversation",
     "Engine": "engine",
+    "Exchange": "reply",
     "Message": "text.messages",
     "ModelOptions": "models.options",
     "NfoxError": "errors",
@@ -47,6 +48,7 @@ _FORMER_NAMES = {"Chat": "Engine", "Session": "Conversation"}
 __all__ = [
     "Conversation",
     "Engine",
+    "Exchange",
     "Message",
     "ModelOptions",
     "NfoxError",

@@ -17,7 +17,9 @@ from nfox.reply import Reply
 from nfox.text.messages import Message
 
 _LAYOUTS = '{"id", "prompt"}, {"id", "messages": [{"role", "content"}]} or {"id", "turns": [text]}'
-_SEEDS = 1024  # replies a prompt may use, so that its noise does not depend on other prompts
+_NUMBERS_PER_PROMPT = (
+    1024  # replies a prompt may use, so that its noise does not depend on other prompts
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def answer(engine: Engine, prompt: BatchPrompt) -> dict[str, Any]:
     messages: list[Message] = list(prompt.opening)
     replies: list[Reply] = []
     turns = [[Message("user", question)] for question in prompt.questions] or [[]]
-    for number, turn in enumerate(turns, prompt.index * _SEEDS):
+    for number, turn in enumerate(turns, prompt.index * _NUMBERS_PER_PROMPT):
         messages += turn
         try:
             reply = engine.answer(engine.request(messages, number=number))

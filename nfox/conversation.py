@@ -7,14 +7,13 @@ so undoing, regenerating and editing need no care here.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
-from contextlib import closing
+import weakref
 from pathlib import Path
 from typing import Any
 
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
-from nfox.reply import Reply, Update
+from nfox.reply import Exchange, Reply
 from nfox.reply_stream import ReplyStream
 from nfox.text.messages import Message
 from nfox.text.stream import decode_text
@@ -32,14 +31,15 @@ class Conversation:
 
     Attributes:
         messages: all messages so far, the system message first if there is one.
-        last: the stream of the last reply, finished or not; None before the first.
+        last: the last reply, ended or not, with its request; None before the first.
     """
 
     def __init__(self, engine: Engine, *, system: str | None = None, history: bool = True) -> None:
         self.engine = engine
         self.history = history
         self.messages: list[Message] = []
-        self.last: ReplyStream | None = None
+        self.last: Exchange | None = None
+        self._stream: weakref.ref[ReplyStream] | None = None  # of the last reply
         self._complete_replies: list[Message] = []  # those that the model itself ended
         if system is not None:
             self.system = system
@@ -63,12 +63,13 @@ class Conversation:
     def send(self, text: str) -> ReplyStream:
         """Ask a question; return the stream of the reply, which joins the messages at its end.
 
-        A stream that is cancelled or closed leaves the part of the reply that there is. If there is
-        none, the question is taken back, so that it can be asked again.
+        A stream that is cancelled, closed or lost leaves the part of the reply that there is. If
+        there is none, the question is taken back, so that it can be asked again.
 
         Raises:
             NfoxError: if the question cannot be answered; it is taken back.
         """
+        self._end_last()
         messages_before = list(self.messages)
         if not self.history:
             self.reset()
@@ -83,6 +84,7 @@ class Conversation:
         Raises:
             UsageError: if there is no question.
         """
+        self._end_last()
         messages_before = list(self.messages)
         if self.messages and self.messages[-1].role == "assistant":
             self.messages.pop()
@@ -97,6 +99,7 @@ class Conversation:
         Raises:
             UsageError: if the reply was not cut, or only its text is known.
         """
+        self._end_last()
         last = self.messages[-1] if self.turns else None
         if last is None or last.role != "assistant":
             raise UsageError("there is no reply to go on with yet")
@@ -107,33 +110,29 @@ class Conversation:
         return self._answer(list(self.messages))
 
     def _answer(self, messages_before: list[Message]) -> ReplyStream:
-        """Return the stream of a reply to the messages.
-
-        Args:
-            messages_before: the messages to return to if the reply stays empty.
-        """
+        """Return the stream of a reply; if it stays empty, the messages become `messages_before`."""
         prompt = list(self.messages)
+
+        def record(reply: Reply) -> None:
+            if self.messages != prompt:  # somebody has changed the conversation meanwhile
+                return
+            answered = reply.ids or reply.text or reply.finish != "interrupt"
+            self.messages = self._with_reply(prompt, reply) if answered else messages_before
+            self._complete_replies += self.messages[-1:] if reply.finish == "stop" else []
+
         try:
-            stream = self.engine.stream(prompt)
+            stream = self.engine.stream(prompt, on_end=record)
         except BaseException:
             self.messages = messages_before
             raise
-        self.last = stream.wrapped(self._recorded(stream, prompt, messages_before))
-        return self.last
+        self.last = Exchange(stream.request, stream.reply, self.engine.model.adapter)
+        self._stream = weakref.ref(stream)
+        return stream
 
-    def _recorded(
-        self, stream: ReplyStream, prompt: list[Message], messages_before: list[Message]
-    ) -> Generator[Update]:
-        """Yield the updates of a stream; at its end add the reply to the messages."""
-        try:
-            with closing(stream):
-                yield from stream.updates()
-        finally:
-            reply = stream.reply
-            if self.messages == prompt:  # nobody has changed the conversation meanwhile
-                answered = reply.ids or reply.text or reply.finish != "interrupt"
-                self.messages = self._with_reply(prompt, reply) if answered else messages_before
-                self._complete_replies += self.messages[-1:] if reply.finish == "stop" else []
+    def _end_last(self) -> None:
+        """End a reply that nobody has read to its end: what there is of it joins the messages."""
+        if self._stream and (stream := self._stream()):
+            stream.close()
 
     def _with_reply(self, prompt: list[Message], reply: Reply) -> list[Message]:
         """Return messages and the reply to them; if the last message is a reply, joined with it."""

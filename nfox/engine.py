@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -24,12 +24,17 @@ from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
 from nfox.models.prompt import encode_prompt, stop_ids_of
 from nfox.reply import Reply, Request, Settings, Update
-from nfox.reply_stream import ReplyStream, timed, to_updates
+from nfox.reply_stream import ReplyStream
+from nfox.reply_text import timed, to_updates
 from nfox.text.messages import Message, Messages, as_messages
 from nfox.text.template import Template
 
 _FREED = ("model", "drafter", "cache", "_inputs", "_loader")
 """What `Engine.close` gives back: all that holds weights or cached states."""
+
+
+class _Closed(UsageError, AttributeError):
+    """A closed engine has no model any more."""
 
 
 class ModelLoader(Protocol):
@@ -65,7 +70,7 @@ class Engine:
         stop_ids: all tokens that end a reply.
         method: the name of the method in use.
         why: why it is this one, in a few words.
-        drafter: the method's drafter.
+        drafter: the method's drafter; a `Method` is a `Drafter` that says what it needs.
         sources: where the person said that weights are.
         cache: what the target has read.
     """
@@ -192,18 +197,20 @@ class Engine:
         drafter: Method | None = None,
         cache: KVCache | None = None,
         cancelled: Callable[[], bool] | None = None,
+        on_end: Callable[[Reply], None] | None = None,
         **changes: Any,
     ) -> ReplyStream:
         """Answer a conversation; return an iterator over the pieces of the reply's text.
 
-        An engine gives one reply at a time: a second stream is refused until the first is read to
-        its end, or closed.
+        An engine gives one reply at a time: the first step of a second one is refused until the
+        first is read to its end, closed or lost.
 
         Args:
             messages: the conversation as a string, as messages, or as a `Request`.
             drafter: what drafts; by default the engine's method.
             cache: what the target has read; by default the engine's own cache.
             cancelled: asked before every forward; True ends the reply there.
+            on_end: called once, with the reply, when it has ended, in whatever way.
             changes: of the settings for this reply, such as `max_new_tokens=40`, `temperature=0.7`,
                 `seed=1`.
 
@@ -215,16 +222,14 @@ class Engine:
             request = replace(messages, settings=messages.settings.changed(**changes))
         else:
             request = self.request(messages, self.settings.changed(**changes))
-        drafter = drafter or self.drafter
+        drafter, cache = drafter or self.drafter, self.cache if cache is None else cache
         reply, stop = Reply(drafter.method_name()), threading.Event()
-        updates = self._updates(
-            request,
-            reply,
-            drafter,
-            self.cache if cache is None else cache,
-            lambda: stop.is_set() or bool(cancelled and cancelled()),
-        )
-        return ReplyStream(request, reply, updates, stop)
+
+        def over() -> bool:
+            return stop.is_set() or bool(cancelled and cancelled())
+
+        updates = self._updates(request, reply, drafter, cache, over)
+        return ReplyStream(request, reply, self._exclusively(updates), stop, on_end)
 
     def answer(self, messages: Messages | Request, **changes: Any) -> Reply:
         """Answer a conversation; return the whole reply.
@@ -236,7 +241,7 @@ class Engine:
         Raises:
             NfoxError: as `stream` does.
         """
-        return self.stream(messages, **changes).finish()
+        return self.stream(messages, **changes).read_to_end()
 
     def answer_all(self, conversations: Iterable[Messages], **changes: Any) -> list[Reply]:
         """Answer several conversations, one after the other; return their replies.
@@ -244,17 +249,24 @@ class Engine:
         A reply depends on its conversation and its place among them, not on the others.
 
         Args:
-            conversations: each as for `stream`.
+            conversations: each a string or a list of messages.
             changes: of the settings for these replies.
 
         Raises:
             NfoxError: as `stream` does.
         """
+        if isinstance(conversations, str | Message | Mapping):
+            raise UsageError("answer_all takes several conversations", "put this one into a list")
+        several = list(conversations)
+        if any(isinstance(one, Message | Mapping) for one in several):
+            raise UsageError(
+                "answer_all cannot tell whether these are one conversation or several",
+                "write each conversation as a string or as a list of messages",
+            )
         settings = self.settings.changed(**changes)
-        return [
-            self.answer(self.request(messages, settings, number=number))
-            for number, messages in enumerate(conversations)
-        ]
+        # All of them first: what is wrong with the last is told before the first is answered.
+        requests = [self.request(one, settings, number=n) for n, one in enumerate(several)]
+        return [self.answer(request) for request in requests]
 
     def encode(self, messages: list[Message]) -> Prompt:
         """Return the token ids that answering a conversation begins with.
@@ -280,7 +292,9 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Free the memory of the models and caches. The engine answers nothing after it."""
+        """Free the memory of the models and caches, where no stream is open. The engine answers
+        nothing after it.
+        """
         for name in _FREED:
             self.__dict__.pop(name, None)
         gc.collect()
@@ -292,7 +306,7 @@ class Engine:
         def __getattr__(self, name: str) -> Any:
             """Say what was done where a closed engine is used."""
             if name in _FREED:
-                raise UsageError("this engine was closed", "load another one: nfox.load(...)")
+                raise _Closed("this engine was closed", "load another one: nfox.load(...)")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __enter__(self) -> Self:
@@ -308,26 +322,30 @@ class Engine:
         drafter: Method,
         cache: KVCache,
         cancelled: Callable[[], bool],
-    ) -> Generator[Update]:
-        """Decode a reply; yield what every step adds to it."""
+    ) -> Iterator[Update]:
+        """Return what every step will add to a reply, with the engine as it is now."""
+        settings, stop_ids = request.settings, self.stop_ids
+        steps = generate(
+            self.model.target,
+            drafter,
+            request.prompt,
+            cache=cache,
+            rule=settings.rule(request.number),
+            limits=Limits(settings.max_new_tokens, self.max_context, stop_ids),
+            cancelled=cancelled,
+            keep_logits=settings.keep_logits,
+        )
+        steps = timed(steps, request.prompt, cache, reply)
+        return to_updates(steps, self.model.tokenizer, request, reply, stop_ids)
+
+    def _exclusively(self, updates: Iterator[Update]) -> Generator[Update]:
+        """Yield the updates of a reply, while this engine gives no other one."""
         if not self._answering.acquire(blocking=False):
             raise UsageError(
                 "this engine is giving another reply already",
                 "read that stream to its end or close it; answer_all gives several, in turn",
             )
         try:
-            settings, stop_ids = request.settings, self.stop_ids
-            steps = generate(
-                self.model.target,
-                drafter,
-                request.prompt,
-                cache=cache,
-                rule=settings.rule(request.number),
-                limits=Limits(settings.max_new_tokens, self.max_context, stop_ids),
-                cancelled=cancelled,
-                keep_logits=settings.keep_logits,
-            )
-            steps = timed(steps, request.prompt, cache, reply)
-            yield from to_updates(steps, self.model.tokenizer, request, reply, stop_ids)
+            yield from updates
         finally:
             self._answering.release()

@@ -65,8 +65,11 @@ def load(
     sources = WeightSources(draft_model, heads, replace(loading.hub, revision=None))
     if heads:
         _check_heads(heads, name, sources)
-    loader = _Loader(name, loading, draft_loading or loading.for_draft(), progress)
-    loader.check_memory(method, sources, max_context)
+    methods = [method] if method else method_names()
+    weights = {method_class(name_).locate(name, sources) for name_ in methods} - {None}
+    context = min(max_context or _LEAST_CONTEXT, _LEAST_CONTEXT)
+    draft_loading = draft_loading or loading.for_draft()
+    loader = _Loader(name, loading, draft_loading, tuple(filter(None, weights)), context, progress)
     loaded = loader.target(loading.adapter)
     loader = loader.beside(loaded)
     rendered_by = _template(loaded, template, system)
@@ -110,26 +113,22 @@ class _Loader:
         name: folder or hub id of the target.
         loading: how it is loaded.
         draft_loading: how draft models are.
+        weights: folders and hub ids of the methods' weights, for which memory is needed as well.
+        context: tokens of the cache for which memory is needed.
         progress: told how loading goes.
     """
 
     name: str
     loading: ModelOptions
     draft_loading: ModelOptions
+    weights: tuple[str, ...]
+    context: int
     progress: LoadProgress
 
-    def check_memory(
-        self, method: str | None, sources: WeightSources, max_context: int | None
-    ) -> None:
-        """Refuse what will not fit: the target, and the weights of the methods that may be used."""
-        self.progress.stage(f"checking memory for {self.name}")
-        methods = [method] if method else method_names()
-        weights = {method_class(name).locate(self.name, sources) for name in methods}
-        others = [(location, self.draft_loading) for location in weights if location]
-        context = min(max_context or _LEAST_CONTEXT, _LEAST_CONTEXT)
-        check_memory([(self.name, self.loading), *others], context)
-
     def target(self, adapter: str | None) -> LoadedModel:
+        self.progress.stage(f"checking memory for {self.name}")
+        others = [(location, self.draft_loading) for location in self.weights]
+        check_memory([(self.name, self.loading), *others], self.context)
         self.progress.stage(f"loading {self.name}")
         options = replace(self.loading, adapter=adapter)
         return load_model(self.name, options, self.progress.amount)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from typing_extensions import override
@@ -73,13 +74,14 @@ class Settings:
         """Return these settings with some of them changed.
 
         Args:
-            changes: fields of `Settings`, or of its `Sampling`, by name; a single `stop` string is
-                taken as a tuple of one.
+            changes: fields of `Settings`, or of its `Sampling`, by name; None leaves one as it is,
+                and a single `stop` string is taken as a tuple of one.
 
         Raises:
             UsageError: for a name that there is not, or a value of another type or range.
         """
-        changes = {name: _checked(name, value) for name, value in changes.items()}
+        checked = {name: _checked(name, value) for name, value in changes.items()}
+        changes = {name: value for name, value in checked.items() if value is not None}
         drawn = {name: changes.pop(name) for name in SAMPLING_FIELDS & changes.keys()}
         sampling = replace(changes.pop("sampling", self.sampling), **drawn)
         return replace(self, sampling=sampling, **changes)
@@ -96,22 +98,26 @@ _DEFAULTS = {
 
 
 def _checked(name: str, value: Any) -> Any:
-    """Return the value of a setting, known to be of its type."""
+    """Return the value of a setting in its own type; None stays None."""
     if name not in _DEFAULTS:
         known = ", ".join(sorted(_DEFAULTS))
         raise UsageError(f"there is no setting {name!r}", f"it is one of {known}")
     default = _DEFAULTS[name]
+    if value is None or (type(value) is type(default) and not isinstance(default, tuple)):
+        return value
     if isinstance(default, tuple):
         strings = (value,) if isinstance(value, str) else value
         if isinstance(strings, list | tuple) and all(isinstance(text, str) for text in strings):
-            return tuple(strings)
+            return tuple(filter(None, strings))
         raise UsageError(f"{name} must be a string or several, not {value!r}")
-    accepted = (int, float) if isinstance(default, float) else (type(default),)
-    boolean = isinstance(value, bool) and not isinstance(default, bool)
-    if boolean or not isinstance(value, accepted):
-        wanted = "a number" if isinstance(default, float) else f"of type {type(default).__name__}"
-        raise UsageError(f"{name} must be {wanted}, not {value!r}")
-    return float(value) if isinstance(default, float) else value
+    if isinstance(default, bool | str | Sampling) or isinstance(value, bool):
+        raise UsageError(f"{name} must be of type {type(default).__name__}, not {value!r}")
+    if isinstance(default, int) and isinstance(value, Integral):  # also those of numpy
+        return int(value)
+    if isinstance(default, float) and isinstance(value, Real):
+        return float(value)
+    wanted = "a whole number" if isinstance(default, int) else "a number"
+    raise UsageError(f"{name} must be {wanted}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,21 @@ class Request:
     settings: Settings
     number: int = 0
     stop_strings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A reply, complete or not, and what it was asked by.
+
+    Args:
+        request: what was asked for.
+        reply: what came of it so far.
+        adapter: the adapter of the model that answered; None for none.
+    """
+
+    request: Request
+    reply: Reply
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ ROWS = [
     ["heads", "export"],
     ["drafters"],
     ["reply", "engine_summary"],
-    ["reply_stream"],
+    ["reply_stream", "reply_text"],
     ["engine"],
     ["loader", "conversation", "batch"],
     ["train", "serve"],

@@ -95,10 +95,11 @@ def test_cancel_keeps_what_was_said() -> None:
     engine = load_engine()
     conversation = Conversation(engine)
     text = ""
-    for number, update in enumerate(conversation.send("hello").updates()):
+    stream = conversation.send("hello")
+    for number, update in enumerate(stream.updates()):
         text += "".join(piece.text for piece in update.pieces)
         if number == 2:
-            conversation.last.cancel()
+            stream.cancel()
     assert conversation.last.reply.finish == "interrupt"
     assert conversation.messages[-1] == Message(
         "assistant", text, tuple(conversation.last.reply.ids)
@@ -180,9 +181,10 @@ def test_a_reply_that_was_cut_goes_on_to_what_it_would_have_been(name: str) -> N
 def test_a_reply_goes_on_after_an_interrupt_and_is_one_message() -> None:
     engine = load_engine()
     conversation, shown = Conversation(engine), ""
-    for update in conversation.send("hello").updates():
+    stream = conversation.send("hello")
+    for update in stream.updates():
         shown += "".join(piece.text for piece in update.pieces)
-        conversation.last.cancel()
+        stream.cancel()
     for update in conversation.go_on().updates():
         shown += "".join(piece.text for piece in update.pieces)
     assert [m.role for m in conversation.messages] == ["user", "assistant"]
@@ -351,3 +353,24 @@ def test_a_reply_that_ended_stays_ended_when_a_later_one_is_taken_back() -> None
     conversation.undo()
     with pytest.raises(UsageError, match="came to its end"):
         conversation.go_on()
+
+
+def test_a_reply_that_nobody_reads_on_is_part_of_the_conversation() -> None:
+    conversation = Conversation(load_engine())
+    for _ in conversation.send("hello"):
+        break
+    assert [message.role for message in conversation.messages] == ["user", "assistant"]
+    kept = conversation.send("and then?")
+    next(kept)
+    say(conversation, "next")
+    assert [message.role for message in conversation.messages] == ["user", "assistant"] * 3
+    assert conversation.engine.answer("free again").ids
+
+
+def test_a_question_whose_reply_is_not_begun_is_taken_back() -> None:
+    conversation = Conversation(load_engine())
+    conversation.send("never read").close()
+    with conversation.send("nor this"):
+        pass
+    conversation.send("nor this one")
+    assert conversation.messages == []

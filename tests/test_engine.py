@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import dataclasses
 import gc
+import threading
 import weakref
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import folder
+import numpy as np
 import pytest
 
 import nfox
@@ -52,7 +55,7 @@ def test_a_conversation_may_be_written_in_any_form() -> None:
     "wrong",
     [
         7, None, b"hello", [], ["hello"], [7], {"role": "user"}, {"content": "x"}, {},
-        {"role": "fox", "content": "x"}, {"role": "user", "content": 7},
+        {"role": 7, "content": "x"}, {"role": "user", "content": 7},
         [{"role": "user", "content": [{"type": "text", "text": "x"}]}],
         Message("user", None),  # type: ignore[arg-type]
     ],
@@ -118,13 +121,96 @@ def test_a_second_stream_is_refused_until_the_first_has_ended() -> None:
     assert engine().answer("the fox").finish != "interrupt"
 
 
+def test_numbers_of_any_kind_are_taken_and_none_changes_nothing() -> None:
+    numbers = {"max_new_tokens": np.int64(5), "temperature": np.float32(0.5), "top_k": np.int32(3)}
+    settings = Settings().changed(**numbers, seed=None, stop=None)
+    assert (settings.max_new_tokens, settings.sampling.temperature) == (5, 0.5)
+    assert type(settings.max_new_tokens) is type(settings.sampling.top_k) is int
+    assert settings.stop == Settings().changed(stop="").stop == ()
+
+
+@pytest.mark.parametrize("one", ["hello", [{"role": "user", "content": "x"}], Message("user", "x")])
+def test_one_conversation_is_not_taken_for_several(one: Any) -> None:
+    with pytest.raises(UsageError, match=r"several"):
+        engine().answer_all(one)
+
+
+def test_a_prompt_that_is_too_long_is_told_before_others_are_answered() -> None:
+    before = list(engine().cache.tokens)
+    with pytest.raises(ContextError):
+        engine().answer_all(["a question", "x " * 2000])
+    assert engine().cache.tokens == before
+
+
+def test_a_task_that_is_cancelled_ends_its_reply_and_leaves_the_engine_free() -> None:
+    async def cut() -> int:
+        pieces = 0
+
+        async def read() -> None:
+            nonlocal pieces
+            async with engine().stream("hello", max_new_tokens=400) as stream:
+                async for _ in stream:
+                    pieces += 1
+
+        task = asyncio.create_task(read())
+        while not pieces:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return pieces
+
+    assert 0 < asyncio.run(cut()) < 400
+    assert engine().answer("hello").finish != "interrupt"
+
+
+def test_a_stream_is_closed_from_another_thread_after_its_forward() -> None:
+    stream = engine().stream("hello", max_new_tokens=400)
+    next(stream)
+    reader = threading.Thread(target=lambda: list(stream))
+    reader.start()
+    stream.close()
+    reader.join(20)
+    assert not reader.is_alive()
+    assert list(stream) == []
+    assert engine().answer("hello").finish != "interrupt"
+
+
+def test_the_end_of_a_reply_is_told_once_in_whatever_way_it_comes() -> None:
+    ends: list[str] = []
+
+    def stream() -> nfox.ReplyStream:
+        return engine().stream("hello", on_end=lambda reply: ends.append(reply.finish))
+
+    whole = stream().read_to_end().finish
+    never_begun = stream()
+    never_begun.close()
+    never_begun.close()
+    next(stream())
+    for _ in stream().updates():
+        break
+    assert ends == [whole, "interrupt", "interrupt", "interrupt"]
+
+
+def test_what_changes_meanwhile_does_not_change_a_reply_on_its_way() -> None:
+    expected = engine().answer("hello").ids
+    stream = engine().stream("hello")
+    begun = engine().stop_ids
+    try:
+        engine().use_template(dataclasses.replace(engine().template, stop_ids=(expected[2],)))
+        assert stream.read_to_end().ids == expected
+    finally:
+        engine().use_template(dataclasses.replace(engine().template, stop_ids=()))
+    assert engine().stop_ids == begun
+
+
 def test_a_stream_is_cancelled_from_outside() -> None:
     stream = engine().stream("hello")
     next(stream)
     stream.cancel()
-    assert 0 < len(stream.finish().ids) < 24
+    assert 0 < len(stream.read_to_end().ids) < 24
     assert stream.reply.finish == "interrupt"
-    assert engine().stream("hello", cancelled=lambda: True).finish().ids == []
+    assert engine().stream("hello", cancelled=lambda: True).read_to_end().ids == []
 
 
 def test_a_stream_is_iterated_in_an_event_loop() -> None:
@@ -149,6 +235,7 @@ def test_a_with_block_frees_the_model() -> None:
     assert model() is None
     with pytest.raises(UsageError, match="closed"):
         made.answer("hello")
+    assert not hasattr(made, "model")
     made.close()
 
 

@@ -62,7 +62,7 @@ def test_a_conversation_is_loaded_with_its_token_ids_and_goes_on() -> None:
     assert conversation.messages[2].ids == tuple(saved["messages"][2]["ids"])
     conversation.save(Path("again.json"))
     assert json.loads(Path("again.json").read_text()) == saved
-    assert conversation.send("more").finish().ids
+    assert conversation.send("more").read_to_end().ids
 
 
 def test_heads_are_loaded_and_draft() -> None:

@@ -12,27 +12,29 @@ from nfox.errors import UsageError
 from .interrupt import interruptible
 
 if TYPE_CHECKING:
-    from nfox.reply import Reply, Request
+    from nfox.reply import Exchange, Reply
 
     from .app import ChatApp
 
 
-def compare(app: ChatApp, request: Request, reply: Reply) -> str:
+def compare(app: ChatApp, last: Exchange) -> str:
     """Decode the last reply once more without drafting, and return how speed and tokens compare.
 
     The random numbers are the same, and the length at most; the engine's cache stays as it is.
 
     Args:
         app: the app that drew the reply.
-        request: what the reply was asked by.
-        reply: the last reply.
+        last: the last reply, and what it was asked by.
 
     Raises:
-        UsageError: if the last reply was itself decoded without drafting.
+        UsageError: if the last reply was itself decoded without drafting, or by another model.
     """
-    engine, baseline = app.engine, plain_method()
+    engine, request, reply = app.engine, last.request, last.reply
+    baseline = plain_method()
     if reply.method == baseline:
         raise UsageError("the last reply was plain decoding itself", "/method chooses another")
+    if last.adapter != engine.model.adapter:
+        raise UsageError("the last reply was given with another adapter", "/regen answers anew")
     app.say(f"answering once more with {baseline} {app.screen.symbols.ellipsis}")
     settings = replace(request.settings, max_new_tokens=max(reply.stats.tokens, 1))
     stream = engine.stream(
@@ -41,7 +43,7 @@ def compare(app: ChatApp, request: Request, reply: Reply) -> str:
         cache=engine.cache.fork(len(request.prompt.ids) - 1),
     )
     with interruptible(stream):
-        plain_reply = stream.finish()
+        plain_reply = stream.read_to_end()
     if plain_reply.stats.tokens < reply.stats.tokens and plain_reply.finish == "interrupt":
         return "stopped"
     speedup = reply.stats.tokens_per_second / plain_reply.stats.tokens_per_second

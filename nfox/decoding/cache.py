@@ -48,7 +48,7 @@ def with_capacity(buffer: Tensor | None, like: Tensor, length: int, dim: int) ->
     shape = list(like.shape)
     shape[dim] = max(-(-length // _BLOCK) * _BLOCK, 2 * capacity)
     larger = like.new_zeros(shape)
-    if buffer is not None:
+    if buffer is not None and capacity:
         larger.narrow(dim, 0, capacity).copy_(buffer)
     return larger
 
@@ -57,23 +57,25 @@ class KVCache(ABC):
     """The tokens that a target has read in one conversation, and what it remembers of them.
 
     Args:
-        rollback: False for recurrent states (Mamba and hybrids), which cannot forget their last
-            tokens: there `truncate` starts anew.
+        can_roll_back: False for recurrent states (Mamba and hybrids), which cannot forget their
+            last tokens: there `truncate` starts anew.
 
     Attributes:
         tokens: the ids of all committed tokens.
         encoder_ids: the token ids that the encoder reads; None for decoder-only targets.
-        rollback: whether the last tokens can be forgotten.
+        can_roll_back: whether the last tokens can be forgotten.
         reused: how many tokens of the last prompt did not need to be read again.
     """
 
-    def __init__(self, *, rollback: bool = True) -> None:
+    def __init__(self, *, can_roll_back: bool = True) -> None:
         self.tokens: list[int] = []
         self.encoder_ids: tuple[int, ...] | None = None
-        self.rollback = rollback
+        self.can_roll_back = can_roll_back
         self.reused = 0
         self._hidden: Tensor | None = None
-        self._dirty = False  # a forward over a recurrent state began, and has not been committed
+        self._uncommitted_state = (
+            False  # a forward over a recurrent state began, and has not been committed
+        )
 
     @property
     def hidden(self) -> Tensor:
@@ -106,16 +108,16 @@ class KVCache(ABC):
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens (all, where a state cannot be rolled back)."""
-        if not self.rollback and (length < len(self.tokens) or self._dirty):
+        if not self.can_roll_back and (length < len(self.tokens) or self._uncommitted_state):
             length = 0
         del self.tokens[length:]  # first, so that an interrupt leaves no token without its state
         if length == 0:
             self._clear()
-            self._dirty = False
+            self._uncommitted_state = False
 
     def begin(self) -> None:
         """Note that a forward starts; a recurrent state is lost if it is never committed."""
-        self._dirty = not self.rollback
+        self._uncommitted_state = not self.can_roll_back
 
     def extend(self, tokens: Sequence[int], hidden: Tensor) -> None:
         """Commit tokens that were just read, all of them.
@@ -129,7 +131,7 @@ class KVCache(ABC):
             self._hidden = with_capacity(self._hidden, hidden, end, 0)
             self._hidden[start:end] = hidden
         self.tokens += tokens
-        self._dirty = False
+        self._uncommitted_state = False
 
     @torch.inference_mode()
     def commit(self, tree: TokenTree, path: Sequence[int], hidden: Tensor) -> None:

@@ -23,6 +23,8 @@ def encode_prompt(model: LoadedModel, template: Template, messages: Sequence[Mes
         UsageError: if an encoder-decoder model is given a reply without its question.
         NfoxError: if the template refuses the conversation.
     """
+    if not messages:
+        raise UsageError("there is no message to answer")
     continued = messages[-1].role == "assistant"
     if not model.target.is_encoder_decoder:
         return Prompt(tuple(template.encode(model.tokenizer, messages)), continued=continued)

@@ -64,7 +64,7 @@ class TransformersCache(KVCache):
 
     Args:
         config: the config of the model.
-        rollback: False for recurrent states, which transformers' own cache holds.
+        can_roll_back: False for recurrent states, which transformers' own cache holds.
 
     Attributes:
         past: the object that the model takes as its cache.
@@ -72,14 +72,14 @@ class TransformersCache(KVCache):
             encoder has read any.
     """
 
-    def __init__(self, config: PreTrainedConfig, *, rollback: bool = True) -> None:
-        super().__init__(rollback=rollback)
+    def __init__(self, config: PreTrainedConfig, *, can_roll_back: bool = True) -> None:
+        super().__init__(can_roll_back=can_roll_back)
         self.encoded: tuple[tuple[int, ...], Tensor] | None = None
         self._config = config
         self.past = self._new_past()
 
     def _new_past(self) -> Cache:
-        if not self.rollback:
+        if not self.can_roll_back:
             return DynamicCache(config=self._config)
         # The layers are made when a forward first touches them, so no model needs a layer count.
         # They know their owner weakly: a cycle would keep gigabytes until the collector comes by.
@@ -92,13 +92,14 @@ class TransformersCache(KVCache):
     @override
     def _clear(self) -> None:
         # Keys and values of what the encoder read, and a recurrent state, belong to the old past.
-        if self.encoded is not None or not self.rollback:
+        if self.encoded is not None or not self.can_roll_back:
             self.past = self._new_past()
 
     @override
     def fork(self, length: int) -> TransformersCache:
-        twin = TransformersCache(self._config, rollback=self.rollback)
-        if self.rollback and not isinstance(self.past, EncoderDecoderCache):
+        twin = TransformersCache(self._config, can_roll_back=self.can_roll_back)
+        length = min(length, len(self.tokens))
+        if length and self.can_roll_back and not isinstance(self.past, EncoderDecoderCache):
             for index, layer in enumerate(self.past.layers):
                 rows = (states[:, :, :length] for states in (layer.keys, layer.values))
                 twin.past.update(*rows, index)

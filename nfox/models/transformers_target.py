@@ -175,7 +175,7 @@ class TransformersTarget(Target):
 
     @override
     def new_cache(self) -> TransformersCache:
-        return TransformersCache(self.model.config, rollback=self.proposals != "nothing")
+        return TransformersCache(self.model.config, can_roll_back=self.proposals != "nothing")
 
     @override
     def read(
@@ -183,7 +183,7 @@ class TransformersTarget(Target):
     ) -> bool:
         # A recurrent state takes a whole text from the start, or one token more: transformers
         # scans several tokens as if nothing had been before them.
-        chunk = CHUNK if cache.rollback else 1 if cache.tokens else max(len(tokens), 1)
+        chunk = CHUNK if cache.can_roll_back else 1 if cache.tokens else max(len(tokens), 1)
         for start in range(0, len(tokens), chunk):
             if cancelled and cancelled():
                 return False

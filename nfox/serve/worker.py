@@ -224,6 +224,6 @@ class Worker:
 
     def _keep(self, cache: KVCache, prompt: Prompt, reply: Reply) -> None:
         """Add a cache to the pool, without tokens that were accepted behind the reply's end."""
-        if cache.rollback:
+        if cache.can_roll_back:
             cache.truncate(common_prefix(cache.tokens, [*prompt.ids, *reply.ids]))
         self.caches.add(cache)

@@ -28,8 +28,6 @@ class Message:
 Messages = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 """A question as text, one message, or a list of messages; a mapping has "role" and "content"."""
 
-ROLES = ("system", "user", "assistant")
-
 
 def as_messages(messages: Messages) -> list[Message]:
     """Return the messages of a conversation that is written in any of the forms.
@@ -63,10 +61,9 @@ def _as_message(message: Any) -> Message:
         message = Message(message["role"], message["content"])
     if not isinstance(message, Message):
         raise UsageError(f"a message must be {_FORMS}, not {type(message).__name__}")
-    if message.role not in ROLES:
-        raise UsageError(f"there is no role {message.role!r}", f"it is one of {', '.join(ROLES)}")
-    content: Any = message.content
-    if not isinstance(content, str):
-        kind = type(content).__name__
-        raise UsageError(f"the content of a message must be a string, not {kind}")
+    parts: dict[str, Any] = {"role": message.role, "content": message.content}
+    for name, value in parts.items():  # which roles there are is the template's affair
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            raise UsageError(f"the {name} of a message must be a string, not {kind}")
     return message

@@ -327,7 +327,7 @@ def test_the_first_ctrl_c_cancels_and_the_second_raises(engine: Engine) -> None:
     stream = engine.stream("hello")
     with pytest.raises(KeyboardInterrupt), interruptible(stream):
         os.kill(os.getpid(), signal.SIGINT)
-        assert stream.finish().ids == []
+        assert stream.read_to_end().ids == []
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 

@@ -237,3 +237,17 @@ def test_a_cache_goes_when_nobody_needs_it_any_more() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_fork_of_what_has_read_nothing_reads_like_a_new_cache() -> None:
+    target = tiny.target()
+    for cache in (target.new_cache().fork(0), target.new_cache().fork(3)):
+        assert cache.tokens == []
+        target.read(PROMPT, cache)
+        assert torch.equal(cache.hidden, filled_hidden(target))
+
+
+def filled_hidden(target: TransformersTarget) -> Tensor:
+    cache = target.new_cache()
+    target.read(PROMPT, cache)
+    return cache.hidden

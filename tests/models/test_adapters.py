@@ -20,7 +20,7 @@ from nfox.cli.chat.commands import registry as commands
 from nfox.cli.display.header import adapter_hint, print_header
 from nfox.cli.display.theme import make_screen
 from nfox.cli.options.chat import DisplayArguments
-from nfox.errors import ModelError, UsageError
+from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.models import adapters
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel, Quantisation
@@ -177,8 +177,11 @@ def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(commands.complete(app, "/adapter c")) == ["cllm"]
     do("the quick brown fox")
     assert "* cllm" in do("/adapter cllm")
+    with pytest.raises(UsageError, match="another adapter"):
+        do("/compare")
     assert len(app.conversation.turns) == 2, "the conversation stays"
     do("/regen")
+    assert "identical output: yes" in do("/compare")
     assert app.conversation.last.reply.ids == answer(load_engine(model, "cllm"))
     with pytest.raises(ModelError):
         do("/adapter absent")
@@ -201,3 +204,13 @@ def test_jacobi_says_that_a_cllm_is_there(model: str) -> None:
         print_header(engine, make_screen(DisplayArguments(), file), 0.0, verbose=False)
         assert (hint in file.getvalue()) is (engine is plain)
         assert ("with cllm" in file.getvalue()) is (engine is adapted)
+
+
+def test_memory_is_asked_before_another_adapter_is_loaded(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load_engine(model)
+    monkeypatch.setattr("nfox.models.memory.free_bytes", lambda options: 1000)
+    with pytest.raises(NfoxError, match="GiB are free"):
+        engine.adapt("cllm")
+    assert engine.model.adapter is None

@@ -13,13 +13,13 @@ from ..compare import compare
 from .registry import command
 
 if TYPE_CHECKING:
-    from nfox.reply_stream import ReplyStream
+    from nfox.reply import Exchange
 
     from ..app import ChatApp
 
 
-def _last(app: ChatApp) -> ReplyStream:
-    """Return the stream of the last reply; raise UsageError if there is none yet."""
+def _last(app: ChatApp) -> Exchange:
+    """Return the last reply and its request; raise UsageError if there is none yet."""
     last = app.conversation.last
     if last is None or not last.reply.stats.steps:
         raise UsageError("there is no reply yet")
@@ -51,5 +51,4 @@ def steps(app: ChatApp, argument: str) -> None:
 @command("/compare")
 def compare_methods(app: ChatApp, argument: str) -> None:
     """Measure the speed-up: the last reply, plainly decoded."""
-    last = _last(app)
-    app.say(compare(app, last.request, last.reply))
+    app.say(compare(app, _last(app)))

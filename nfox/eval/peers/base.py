@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from nfox.decoding.generate import Limits, Prompt
 from nfox.engine import Engine
 from nfox.reply import Finish, Reply, Request, Settings
-from nfox.reply_stream import agree
+from nfox.reply_text import cut_at_stop
 from nfox.text.stream import TextStream
 
 OnTokens = Callable[[Sequence[int]], None]
@@ -89,7 +89,7 @@ def answer(peer: Peer, engine: Engine, request: Request) -> Reply:
     text = TextStream(engine.model.tokenizer, stops, trim=True)
     _count(reply, blocks, text, limits)
     text.finish()
-    agree(engine.model.tokenizer, reply, text)
+    cut_at_stop(engine.model.tokenizer, reply, text)
     return reply
 
 

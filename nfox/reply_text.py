@@ -1,0 +1,107 @@
+"""From the steps of the loop to the text of a reply."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from nfox.decoding.cache import KVCache
+from nfox.decoding.generate import Prompt, Step
+from nfox.reply import Reply, Request, Update
+from nfox.text.pieces import Piece
+from nfox.text.stream import TextStream, decode_text
+
+
+def to_updates(
+    steps: Iterator[Step], tokenizer: Any, request: Request, reply: Reply, stop_ids: frozenset[int]
+) -> Generator[Update]:
+    """Turn the tokens of a reply's steps into text, and yield what every step adds.
+
+    Args:
+        steps: of the loop.
+        tokenizer: of the target.
+        request: what is asked for.
+        reply: gets the ids, the text and the statistics as they come.
+        stop_ids: tokens that end the reply and are no part of its text.
+    """
+    begun = request.prompt.ids if request.prompt.continued else ()
+    stops = (*request.stop_strings, *request.settings.stop)
+    text = TextStream(tokenizer, stops, begun, trim=not begun)
+    try:
+        for step in steps:
+            pieces = _take(step, reply, text, stop_ids)
+            reply.finish = "stop" if text.stopped else step.finish or "interrupt"
+            yield Update(tuple(pieces), step)
+            if text.stopped:
+                break
+        rest = text.finish()
+        reply.text = text.text
+        if rest:
+            yield Update(tuple(rest), None)
+    finally:
+        text.finish()
+        cut_at_stop(tokenizer, reply, text, begun)
+
+
+def timed(steps: Iterator[Step], prompt: Prompt, cache: KVCache, reply: Reply) -> Iterator[Step]:
+    """Yield the steps of a reply; note in its statistics what reading the prompt took.
+
+    Args:
+        steps: of the loop, which reads the prompt before it yields the first.
+        prompt: what is read.
+        cache: what the target has read.
+        reply: whose statistics they are.
+    """
+    stats = reply.stats
+    stats.prompt_tokens = len(prompt.ids)
+    start = time.perf_counter()
+    for index, step in enumerate(steps):
+        stats.cached_tokens = cache.reused
+        if index == 0:
+            stats.prefill_seconds = time.perf_counter() - start - step.times.total
+        yield step
+    stats.cached_tokens = cache.reused  # also where the reading was cancelled
+
+
+def _take(step: Step, reply: Reply, text: TextStream, stop_ids: frozenset[int]) -> list[Piece]:
+    """Add a step's tokens to the reply; return the text that they complete."""
+    pieces: list[Piece] = []
+    count = 0
+    for token, source in zip(step.tokens, step.sources, strict=True):
+        count += 1
+        if token in stop_ids:
+            break
+        reply.ids.append(token)
+        pieces += text.push(token, source, reply.stats.steps)
+        if text.stopped:
+            break
+    reply.stats.add(step, count)
+    reply.text = text.text
+    return pieces
+
+
+def cut_at_stop(
+    tokenizer: Any, reply: Reply, text: TextStream, begun: tuple[int, ...] = ()
+) -> None:
+    """Make a reply's ids and text agree: a stop string belongs to neither.
+
+    Args:
+        tokenizer: of the model.
+        reply: a reply that has ended.
+        text: the stream of its text.
+        begun: the token ids that the reply goes on from.
+    """
+    reply.text = text.text
+    if not text.stopped:
+        return
+    before = decode_text(tokenizer, begun)
+
+    def spelled_reply() -> str:
+        after = decode_text(tokenizer, [*begun, *reply.ids])[len(before) :]
+        return after if begun else after.removeprefix(" ")
+
+    while reply.ids and len(spelled_reply()) > len(text.text):
+        reply.ids.pop()
+    if spelled_reply() != text.text:
+        reply.ids = []  # the cut is inside a token: the text will be tokenised again
