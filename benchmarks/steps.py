@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nfox.decoding import published_trees
 from nfox.decoding.drafter import Drafter
 from nfox.decoding.generate import Limits, Prompt, Step, generate
 from nfox.decoding.rules import make_rule
+from nfox.drafters.common import published_trees
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.drafters.none import Autoregressive
 from nfox.models.devices import best_device

@@ -110,7 +110,7 @@ class Conversation:
         return self._answer(list(self.messages))
 
     def _answer(self, messages_before: list[Message]) -> ReplyStream:
-        """Return the stream of a reply; if it stays empty, the messages become `messages_before`."""
+        """Return the stream of a reply; if that stays empty, `messages_before` are the messages."""
         prompt = list(self.messages)
 
         def record(reply: Reply) -> None:

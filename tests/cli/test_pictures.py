@@ -17,7 +17,8 @@ from nfox.cli.display.pictures import check_file, draw, save
 from nfox.cli.display.theme import ASCII, Symbols, make_screen
 from nfox.cli.options.chat import DisplayArguments
 from nfox.cli.output_files import check_out, write_out
-from nfox.decoding import published_trees, tree_shapes
+from nfox.decoding import tree_shapes
+from nfox.drafters.common import published_trees
 from nfox.errors import NfoxError, UsageError
 
 ACCURACY = [

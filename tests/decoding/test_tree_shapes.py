@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nfox.decoding import published_trees, tree_shapes
+from nfox.decoding import tree_shapes
 from nfox.decoding.costs import Costs
+from nfox.drafters.common import published_trees
 from nfox.errors import UsageError
 
 ACCURACY = [[0.6, 0.15, 0.05], [0.4, 0.1, 0.05], [0.3, 0.1, 0.02]]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from nfox import drafters
-from nfox.decoding import published_trees
+from nfox.drafters.common import published_trees
 from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.drafters.medusa import Medusa, MedusaConfig, MedusaHeads
 from nfox.errors import ModelError

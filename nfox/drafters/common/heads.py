@@ -14,13 +14,14 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 from typing_extensions import override
 
-from nfox.decoding import published_trees, tree_shapes
+from nfox.decoding import tree_shapes
 from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import NodeBudget, TreeShape
+from nfox.drafters.common import published_trees
 from nfox.drafters.common.heads_weights import HeadsMethod
 from nfox.drafters.common.method import DrafterInputs, Options, option
 from nfox.errors import UsageError
