@@ -1,9 +1,8 @@
 """Shapes of token trees: which ranks of which depth's guesses are tried.
 
 A shape is a list of paths of ranks: (0, 2) is the best guess for the first token, then the third
-best for the second (Medusa, Cai et al. 2024, arXiv 2401.10774, section 3). This module makes the
-shapes that promise the most on this machine; `nfox.drafters.common.published_trees` has the
-published ones.
+best for the second (Medusa, Cai et al. 2024, arXiv 2401.10774, section 3). Here are the ones that
+promise the most on this machine; `nfox.drafters.common.published_trees` has those with a name.
 """
 
 from __future__ import annotations
