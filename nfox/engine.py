@@ -255,8 +255,10 @@ class Engine:
         Raises:
             NfoxError: as `stream` does.
         """
-        if isinstance(conversations, str | Message | Mapping):
-            raise UsageError("answer_all takes several conversations", "put this one into a list")
+        if isinstance(conversations, str | Message | Mapping) or not isinstance(
+            conversations, Iterable
+        ):
+            raise UsageError("answer_all takes several conversations", "put them into a list")
         several = list(conversations)
         if any(isinstance(one, Message | Mapping) for one in several):
             raise UsageError(

@@ -10,7 +10,7 @@ from nfox.decoding.costs import measure_costs
 from nfox.drafters import method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
-from nfox.errors import ModelError
+from nfox.errors import ModelError, UsageError
 from nfox.heads.checkpoint import base_of
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
@@ -59,6 +59,13 @@ def load(
     Raises:
         NfoxError: if anything is missing or does not fit.
     """
+    _check_types(
+        str, model=model, method=method, draft_model=draft_model, heads=heads,
+        base_model=base_model, template=template, system=system,
+    )  # fmt: skip
+    _check_types(int, max_context=max_context)
+    _check_types(ModelOptions, loading=loading, draft_loading=draft_loading)
+    _check_types(Settings, settings=settings)
     progress, loading = progress or LoadProgress(), loading or ModelOptions()
     name, heads = _base_and_heads(model, heads, base_model, loading)
     # Heads and draft models have branches and tags of their own.
@@ -86,6 +93,13 @@ def load(
         system=system,
         loader=loader,
     )
+
+
+def _check_types(expected: type, **arguments: object) -> None:
+    """Refuse arguments that are neither None nor of the expected type."""
+    for name, value in arguments.items():
+        if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
+            raise UsageError(f"{name} must be of type {expected.__name__}, not {value!r}")
 
 
 def _base_and_heads(

@@ -66,6 +66,18 @@ def test_what_is_no_conversation_is_one_clear_line(wrong: Any) -> None:
     assert "\n" not in error.value.message
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": 5}, {"method": 5}, {"template": 5}, {"max_context": "x"}, {"max_context": True},
+        {"settings": {"seed": 1}}, {"loading": "float32"}, {"heads": Path("x")},
+    ],
+)  # fmt: skip
+def test_what_load_cannot_take_is_one_clear_line(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"^{next(iter(wrong))} must be of type"):
+        load(**wrong)
+
+
 def test_settings_are_of_the_call_and_stay_as_they_were() -> None:
     before = engine().settings
     assert len(engine().answer("hello", max_new_tokens=3).ids) == 3
@@ -129,7 +141,9 @@ def test_numbers_of_any_kind_are_taken_and_none_changes_nothing() -> None:
     assert settings.stop == Settings().changed(stop="").stop == ()
 
 
-@pytest.mark.parametrize("one", ["hello", [{"role": "user", "content": "x"}], Message("user", "x")])
+@pytest.mark.parametrize(
+    "one", [None, 7, "hello", [{"role": "user", "content": "x"}], Message("user", "x")]
+)
 def test_one_conversation_is_not_taken_for_several(one: Any) -> None:
     with pytest.raises(UsageError, match=r"several"):
         engine().answer_all(one)
@@ -272,3 +286,4 @@ def test_nobody_assigns_an_engines_fields_from_outside(package: str) -> None:
 def test_the_public_names_are_those_of_the_documentation() -> None:
     for name in ("load", "Engine", "Conversation", "Reply", "ReplyStream", "Request"):
         assert name in nfox.__all__
+    assert set(nfox.__all__) < set(dir(nfox))

@@ -36,7 +36,7 @@ def as_messages(messages: Messages) -> list[Message]:
         messages: the conversation; a string is one message of the user.
 
     Raises:
-        UsageError: if it has none of the forms, or no message, or a message has an unknown role.
+        UsageError: if it has none of the forms, or no message, or a role or content is no string.
     """
     if isinstance(messages, str):
         return [Message("user", messages)]
@@ -60,7 +60,10 @@ def _as_message(message: Any) -> Message:
             )
         message = Message(message["role"], message["content"])
     if not isinstance(message, Message):
-        raise UsageError(f"a message must be {_FORMS}, not {type(message).__name__}")
+        kind = type(message).__name__
+        raise UsageError(
+            f'a message in a list must be {{"role": ..., "content": ...}} or a Message, not {kind}'
+        )
     parts: dict[str, Any] = {"role": message.role, "content": message.content}
     for name, value in parts.items():  # which roles there are is the template's affair
         if not isinstance(value, str):
