@@ -163,6 +163,7 @@ def test_regenerate_and_undo() -> None:
     assert conversation.messages == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READY)
 def test_a_reply_that_was_cut_goes_on_to_what_it_would_have_been(name: str) -> None:
     """Token by token, so also from inside a character, and without reading anything again."""

@@ -19,7 +19,10 @@ TRAINED = [name for name in METHODS if (TARGET / "nfox" / name).is_dir()]
 LARGE = {"tree": "mc_sim_7b_63", "gamma": "4"}
 QUESTIONS = ("I want to find a restaurant in San Jose.", "What is 12 + 30?", "Count to 9.")
 
-pytestmark = pytest.mark.skipif(not TARGET.is_dir(), reason="the embedded model is not there")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not TARGET.is_dir(), reason="the embedded model is not there"),
+]
 
 
 @cache

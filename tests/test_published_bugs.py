@@ -183,6 +183,7 @@ def test_epsilon_and_delta_are_not_swapped_where_nothing_is_said() -> None:
         assert (len(verdict.path) == 2) == accepted
 
 
+@pytest.mark.slow
 def test_typical_acceptance_samples() -> None:
     for method in HEADS:
         texts = set()

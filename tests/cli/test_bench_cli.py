@@ -140,6 +140,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
         yield patched
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_shows_what_there_is_and_goes_on(
     tmp_path: Path, interrupted: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +213,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_gone_on_with(tmp_path: 
     assert json.loads(out.read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_a_profile_is_a_trace_for_each_method(tmp_path: Path) -> None:
     done = run(*QUICK, "--methods", "jacobi:window=2", "--profile", tmp_path / "traces")
     assert done.exit_code == 0, done.stderr

@@ -24,6 +24,8 @@ from terminals import Terminal, bare
 from nfox.cli.display.reply_view import clean
 from nfox.demo import TARGET
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 90  # seconds; a busy machine takes long to import torch
 ENTER, CTRL_C, CTRL_D, CTRL_J = "\r", "\x03", "\x04", "\x0a"

@@ -315,6 +315,7 @@ def test_what_the_models_sampling_means() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_real_pipe_gets_the_answer_alone(model: str) -> None:
     command = [*programs.COMMAND, "-m", model, "--max-new-tokens", "31"]
     done = subprocess.run(
@@ -323,6 +324,7 @@ def test_a_real_pipe_gets_the_answer_alone(model: str) -> None:
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, REPLY + "\n", b"")
 
 
+@pytest.mark.slow
 def test_nobody_reads(model: str) -> None:
     with piped("-m", model, "-p", "hi", "--max-new-tokens", "3000") as (process, out, err):
         assert out.read(10)
@@ -331,6 +333,7 @@ def test_nobody_reads(model: str) -> None:
         assert err.read() == b""
 
 
+@pytest.mark.slow
 def test_interrupted(model: str) -> None:
     with piped("-m", model, "-p", "hi", "--max-new-tokens", "4000") as (process, out, err):
         begin = out.read(10)

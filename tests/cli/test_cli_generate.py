@@ -69,6 +69,7 @@ def test_without_prompts_nothing_is_loaded() -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "nfox: there are no prompts\n")
 
 
+@pytest.mark.slow
 def test_every_method_writes_the_same_greedy_text() -> None:
     texts = set()
     for name in drafters.method_names():

@@ -138,6 +138,7 @@ def test_reasoning_is_dim_or_folded() -> None:
     assert "hm" not in folded and folded.startswith("yes") and "folded" in folded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [20, 60, 120])
 def test_a_long_reply_is_neither_cut_nor_doubled(
     columns: int, monkeypatch: pytest.MonkeyPatch

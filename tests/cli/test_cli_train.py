@@ -281,6 +281,7 @@ def test_a_report_to_what_is_not_there_names_its_package(
         parsed(*needed, "--report_to", "nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 def test_the_command_printed_after_a_quantised_training_quantises(
     bits: int, tmp_path: Path
@@ -302,6 +303,7 @@ def test_the_command_printed_after_a_quantised_training_quantises(
     assert not foreign
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", training.METHODS)
 def test_labels_that_are_not_the_papers_are_reported(method: str, tmp_path: Path) -> None:
     from nfox.train.heads.job import heads_class
@@ -334,6 +336,7 @@ def test_what_is_not_used_is_said(tmp_path: Path) -> None:
     assert done.stderr.count("not used: --outdir (heads and checkpoints go to --output_dir)") == 1
 
 
+@pytest.mark.slow
 def test_downloads_are_kept_where_it_is_said(tmp_path: Path) -> None:
     cache = tmp_path / "kept"
     settings = {"model_name_or_path": "someone/model", "cache_dir": cache, "bf16": False,
@@ -385,6 +388,7 @@ def test_help_says_what_there_is() -> None:
         assert name in text
 
 
+@pytest.mark.slow
 def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     settings = ["--model_name_or_path", folder.llama(), "--data_path", training.data()]
     more = ["--output_dir", tmp_path, "--max_steps", 100000, "--logging_steps", 1, "--use_cpu"]
@@ -430,6 +434,7 @@ def test_an_interrupt_in_the_middle_of_a_line_is_told_behind_it() -> None:
     assert [line.split()[0] for line in terminal.lines] == [b"step", b"stopping"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", training.METHODS)
 def test_heads_are_measured_and_the_best_tree_found(method: str, tmp_path: Path) -> None:
     job = training.job(method, target_labels=True)
@@ -468,6 +473,7 @@ def test_measuring_needs_data_and_heads(arguments: list[str], text: str) -> None
     assert text in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_that_talks_to_both_is_printed(tmp_path: Path) -> None:
     first = train(tmp_path / "one")
     assert first.exit_code == 0, first.stderr

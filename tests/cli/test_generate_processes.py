@@ -99,6 +99,7 @@ def same(one: Path, other: Path) -> bool:
     return bool(found[0] == found[1])
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes_also_after_a_kill(tmp_path: Path) -> None:
     prompts = asked(tmp_path, [f"hello {number}" for number in range(24)])
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
@@ -145,6 +146,7 @@ def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert ids(out) == ["p0", "p1", "p2"]
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_file_share_it(tmp_path: Path) -> None:
     """A launcher that was killed leaves its processes, and the same command is given again."""
     prompts = asked(tmp_path, [f"hello {number}" for number in range(12)])

@@ -60,7 +60,7 @@ def test_equal_to_transformers_bit_by_bit_over_growth() -> None:
     assert cache.tokens == LONG[:start]
 
 
-@pytest.mark.parametrize("family", tiny.DECODERS)
+@pytest.mark.parametrize("family", tiny.sweep(tiny.DECODERS))
 def test_hidden_states_are_the_models_last_ones(family: str) -> None:
     """However they were read: by prefill, in a chain or in a tree, and kept after a commit."""
     target, text = tiny.target(family), list(PROMPT)
@@ -181,6 +181,7 @@ def test_an_error_in_mid_forward_leaves_the_cache_as_it_was(kind: str) -> None:
     assert same(states(cache), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "mamba"])
 def test_an_interrupt_at_any_line_of_a_step(family: str) -> None:
     """What is left is always a true past, or none: what follows is right."""
@@ -195,6 +196,7 @@ def test_an_interrupt_at_any_line_of_a_step(family: str) -> None:
         assert tiny.text(steps) == tiny.slow(family, prompt, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "t5", "mamba"])
 def test_an_interrupt_at_any_line_of_another_prompt(family: str) -> None:
     target, sources = (

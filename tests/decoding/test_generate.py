@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import tiny
@@ -20,17 +21,22 @@ from nfox.drafters.none import Autoregressive
 from nfox.errors import ContextError, UsageError
 from nfox.models.transformers_target import TransformersTarget
 
-CASES = [(family, method) for family in tiny.DECODERS for method in tiny.methods(family)]
-LLAMA = [method for family, method in CASES if family == "llama"]
-# One of each kind of memory: full, with a window, chains only, a recurrent state, and both.
-KINDS = ("llama", "mistral", "bloom", "mamba", "jamba")
-INTERRUPTED = [(family, method) for family, method in CASES if family in KINDS]
+LLAMA = tiny.methods("llama")
+
+
+def cases(*families: str) -> list[Any]:
+    """Return each family with each of its methods."""
+    return [
+        pytest.param(*family.values, method, marks=family.marks)
+        for family in tiny.sweep(families)
+        for method in tiny.methods(*family.values)
+    ]
+
+
+CASES = cases(*tiny.DECODERS)
+INTERRUPTED = cases(*tiny.KINDS)
 # Windows in some layers only, and masks that are added, are undone in their own ways too.
-UNDONE = [
-    (family, method)
-    for family, method in CASES
-    if family in (*KINDS, "mistral-eager", "qwen2-mixed", "gemma3", "mpt")
-]
+UNDONE = cases(*tiny.KINDS, "mistral-eager", "qwen2-mixed", "gemma3", "mpt")
 SHORT = 6  # tokens: several steps of every method
 
 
@@ -38,7 +44,7 @@ def answer(family: str, prompt: Sequence[int], length: int = 24) -> list[int]:
     return tiny.slow(family, tuple(prompt), length)
 
 
-@pytest.mark.parametrize("family", tiny.DECODERS)
+@pytest.mark.parametrize("family", tiny.sweep(tiny.DECODERS))
 def test_reference_is_the_text_of_transformers(family: str) -> None:
     assert answer(family, PROMPT, 40) == tiny.theirs(family, PROMPT, 40)
 
@@ -54,7 +60,7 @@ def test_greedy_text_is_the_targets_over_turns_with_one_cache(family: str, metho
         prompt = (*prompt, *tiny.text(steps), 11 + turn, 4)
 
 
-@pytest.mark.parametrize("family", tiny.DECODERS)
+@pytest.mark.parametrize("family", tiny.sweep(tiny.DECODERS))
 def test_random_trees_do_not_change_the_text(family: str) -> None:
     target, prompt = tiny.target(family), PROMPT
     if target.proposals != "trees":
@@ -149,6 +155,7 @@ def goes_on(family: str, drafter: Drafter, cache: KVCache, number: int) -> None:
     assert tiny.text(steps) == answer(family, prompt, SHORT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), INTERRUPTED)
 def test_an_interrupt_inside_propose(family: str, method: str) -> None:
     drafter, cache = tiny.make(method, family), tiny.target(family).new_cache()
@@ -159,6 +166,7 @@ def test_an_interrupt_inside_propose(family: str, method: str) -> None:
         goes_on(family, drafter, cache, number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), INTERRUPTED)
 def test_an_interrupt_inside_a_forward(
     family: str, method: str, monkeypatch: pytest.MonkeyPatch
@@ -203,6 +211,7 @@ def second_layer(target: TransformersTarget) -> torch.nn.Module:
     return lists[0][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), INTERRUPTED)
 def test_an_interrupt_at_any_line(family: str, method: str) -> None:
     target, drafter = tiny.target(family), tiny.make(method, family)
@@ -227,6 +236,7 @@ def test_a_reply_can_be_abandoned_between_steps(method: str) -> None:
         goes_on("llama", drafter, cache, number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", LLAMA)
 def test_a_stop_token_ends_the_reply_wherever_it_stands(method: str) -> None:
     right = answer("llama", PROMPT)

@@ -128,6 +128,7 @@ def table(sampling: Sampling) -> Tensor:
     return sampling.log_probabilities(P).exp()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_sample_and_match_is_lossless(kind: str) -> None:
     """With plain decoding; that all methods give the same text at one seed is tested below."""
@@ -136,6 +137,7 @@ def test_sample_and_match_is_lossless(kind: str) -> None:
     assert p_value(text, table(sampling)) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -153,6 +155,7 @@ def test_rejection_is_lossless(name: str, kind: str) -> None:
     assert p_value(decode(DRAFTERS[name](), rule), table(sampling)) > 1e-4
 
 
+@pytest.mark.slow
 def test_replies_are_drawn_anew() -> None:
     """The first token of many replies: what differs between them is the reply's number alone."""
     for accept in ("exact", "rejection"):
@@ -166,6 +169,7 @@ def test_replies_are_drawn_anew() -> None:
         assert float(torch.special.gammaincc(freedom, statistic / 2)) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_one_seed_gives_one_text_for_every_method(kind: str) -> None:
     rule = make_rule("exact", SAMPLINGS[kind], reply=5)
@@ -228,6 +232,7 @@ class Same(Scattered):
         return TokenTree.from_paths(context.root, paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accept", "rule", "drafter"),
     [
@@ -256,6 +261,7 @@ def test_lenience_accepts_more_and_is_detected() -> None:
     assert p_value([0, 1, *tiny.text(steps[0.5])], table(sampling)) < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accept", "method"), [("rejection", "spec"), ("exact", "trees")])
 def test_two_tokens_of_a_real_model(accept: str, method: str) -> None:
     """End to end: the joint distribution of the first two tokens of a tiny Llama."""

@@ -13,6 +13,7 @@ from nfox.errors import ModelError
 from nfox.models.transformers_target import TransformersTarget
 
 FAMILIES = list(tiny.FAMILIES)
+TREES = [name for name in FAMILIES if tiny.FAMILIES[name].proposals == "trees"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -35,7 +36,7 @@ def filled(target: TransformersTarget) -> KVCache:
     return cache
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if tiny.FAMILIES[f].proposals == "trees"])
+@pytest.mark.parametrize("family", tiny.sweep(TREES))
 @pytest.mark.parametrize("length", [1, 7, 30])
 def test_every_node_sees_its_own_path_only(family: str, length: int) -> None:
     target = tiny.target(family)

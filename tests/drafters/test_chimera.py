@@ -190,6 +190,7 @@ def test_texts_of_a_batch_do_not_see_each_other() -> None:
         torch.testing.assert_close(both[:, row], predicted_states(made, read(text))[:, 0])
 
 
+@pytest.mark.slow
 def test_who_joins_late_proposes_what_it_would_have_proposed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

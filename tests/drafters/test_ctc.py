@@ -145,6 +145,7 @@ def test_a_narrow_search_says_too_little_and_never_too_much(beam: int) -> None:
             assert len(prefix) == 1 or prefix[:-1] in order[:number]
 
 
+@pytest.mark.slow
 def test_the_search_as_it_is_finds_what_matters() -> None:
     """With the default widths, nearly all of the probability that the best tree has."""
     for seed in range(10):

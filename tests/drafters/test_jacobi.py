@@ -40,6 +40,7 @@ def slowly(name: str, prompt: Sequence[int], opening: State) -> list[State]:
             return states[:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 4, 16])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_state_is_that_of_the_slow_iteration(name: str, n: int) -> None:

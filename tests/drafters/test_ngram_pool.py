@@ -109,6 +109,7 @@ def test_where_only_chains_are_scored_the_better_of_the_two_is_tried() -> None:
     assert tree.tokens[1:] == (9, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "bloom"])
 @pytest.mark.parametrize("temperature", [0.0, 0.3])
 def test_the_pool_changes_no_reply_and_shortens_a_repetitive_one(

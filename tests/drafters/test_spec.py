@@ -133,6 +133,7 @@ def test_it_catches_up_after_an_interrupt() -> None:
         decode(drafter, PROMPT, cache=cache, max_tokens=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [tiny.VOCABULARY - 20, tiny.VOCABULARY + 20])
 @pytest.mark.parametrize("accept", RULES)
 @pytest.mark.parametrize("temperature", [0.0, 2.0])

@@ -198,6 +198,7 @@ def test_rounds_are_interleaved_and_conversations_are_equal(engine: Engine) -> N
     assert {row.identical for row in rows("tiny", trials, ["a", "b"])} == {1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("acceptance", "gamma"), [(0.6, 4), (0.7, 4), (0.8, 4), (0.9, 4), (0.8, 1)]
 )
@@ -242,6 +243,7 @@ def test_the_speed_of_a_simulation_by_hand() -> None:
     assert found.expected_tau_cut == pytest.approx(6 / expected_steps(0.5, 1, 6))
 
 
+@pytest.mark.slow
 def test_a_simulation_goes_through_the_engine(engine: Engine) -> None:
     """Always wrong, always right, and in between, without changing one token."""
     stops, settings = engine.stop_ids, engine.settings

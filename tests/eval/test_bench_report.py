@@ -112,6 +112,7 @@ SIMULATION = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "names"),
     [
@@ -171,6 +172,7 @@ def test_tau_is_drawn_for_every_category_of_its_own() -> None:
     assert [text.get_text() for text in second.texts] == ["7.50", ""]
 
 
+@pytest.mark.slow
 def test_lines_go_through_the_figures() -> None:
     (axes,) = plots(result(plain(), row("spec"), peer("hf")))["acceptance"].axes
     assert lines(axes) == {"spec": [(1, 0.75), (2, 0.5)]}
@@ -251,6 +253,7 @@ def test_long_and_odd_names_are_shown_as_they_are_and_whole() -> None:
     assert all(not text.get_parse_math() for text in legend.get_texts())
 
 
+@pytest.mark.slow
 def test_one_result_gives_one_picture_whatever_a_person_has_set() -> None:
     import matplotlib
 
@@ -427,6 +430,7 @@ def written(folder: Path, made: BenchResult | str) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_the_command_writes_both_and_says_so(tmp_path: Path) -> None:
     made = result(plain(time=None), peer("hf"))
     file, folder = written(tmp_path, made), tmp_path / "plots"

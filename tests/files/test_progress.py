@@ -60,6 +60,7 @@ def fetch(endpoint: str, home: Path) -> tuple[list[list[list[object]]], str]:
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
+@pytest.mark.slow
 def test_a_download_is_reported_byte_by_byte_to_its_end(tmp_path: Path) -> None:
     single, parts = folder.llama(), sharded(tmp_path / "source")
     with fake_hub.hub(single=single, parts=parts) as endpoint:

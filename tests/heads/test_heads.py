@@ -58,7 +58,7 @@ def fresh(method: str, family: str = "llama", **sizes: Any) -> Any:
     return heads
 
 
-@pytest.mark.parametrize("family", TREES)
+@pytest.mark.parametrize("family", tiny.sweep(TREES))
 def test_training_sees_what_proposing_sees(method: str, family: str) -> None:
     """At every place of a text, the guesses made while training are those that are proposed."""
     target, drafter = tiny.target(family), tiny.make(method, family)
@@ -71,6 +71,7 @@ def test_training_sees_what_proposing_sees(method: str, family: str) -> None:
         assert drafter.guess(context, 4).tokens == together[at].tolist(), f"at {at}"
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_frozen_target_stays(method: str) -> None:
     target, heads = tiny.target(), fresh(method)
     before = [weight.clone() for weight in target.model.parameters()]

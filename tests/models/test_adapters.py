@@ -74,6 +74,7 @@ def test_it_is_merged(model: str) -> None:
     assert (logits(merged) - logits(load_model(model, FLOAT32))).abs().max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 def test_on_a_quantised_base_nothing_of_it_is_rounded_away(
     bits: Quantisation, model: str, tmp_path: Path
@@ -126,6 +127,7 @@ def test_a_folder_without_an_adapter_is_refused(model: str, tmp_path: Path) -> N
         load(model, loading=replace(FLOAT32, adapter=str(tmp_path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["none", "jacobi", "lookup"])
 def test_changed_in_mid_conversation_it_is_as_if_loaded_with_it(model: str, method: str) -> None:
     texts = {name: answer(load_engine(model, name, "none")) for name in (None, "cllm", "other")}

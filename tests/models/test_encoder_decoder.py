@@ -27,6 +27,7 @@ def test_greedy_text_is_the_targets_for_one_source_after_another(method: str) ->
         assert tiny.text(steps) == tiny.slow("t5", prompt, 24, source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_encoder_runs_once_per_source(method: str) -> None:
     target, drafter = tiny.target("t5"), tiny.make(method, "t5")
@@ -52,6 +53,7 @@ def test_a_smaller_model_of_the_kind_drafts() -> None:
     hook.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_an_interrupt_at_any_line(method: str) -> None:
     target, drafter = tiny.target("t5"), tiny.make(method, "t5")

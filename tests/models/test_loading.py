@@ -132,6 +132,7 @@ def test_heads_that_no_method_reads(tmp_path: Path) -> None:
     assert "heads" in refused(str(model), heads=str(heads)).message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantisation", ["4bit", "8bit"])
 def test_quantised_models_answer(quantisation: str) -> None:
     options = ModelOptions(quantisation=quantisation, device="cpu")

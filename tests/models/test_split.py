@@ -31,6 +31,8 @@ from nfox.models.loading import load_model
 from nfox.models.transformers_target import TransformersTarget
 from nfox.reply import Settings
 
+pytestmark = pytest.mark.slow
+
 WHOLE = ModelOptions(dtype="float32", device="cpu")
 
 

@@ -130,6 +130,7 @@ def registered(controller: str, api: str, count: int) -> bool:
     return len(found - {""}) == count
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> None:
     url = fastchat.workers[0].url
     generate = f"{url}/worker_generate"
@@ -160,6 +161,7 @@ def test_what_a_worker_cannot_do_is_told_and_it_goes_on(fastchat: FastChat) -> N
     assert long["count"] > 4096, "it is FastChat that says that it does not fit"
 
 
+@pytest.mark.slow
 def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat: FastChat) -> None:
     conversation = Conversation(
         load_tiny(folder.equipped(**ENDLESS), method=drafters.plain_method())
@@ -191,6 +193,7 @@ def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat:
     assert sorted(queue >= 0 for queue in fastchat.queues()) == [False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -68,6 +68,7 @@ def plain_text(sampling: Sampling | None = None, limit: int = 24, reply: int = 0
     return engine.answer(engine.request(QUESTION, settings, number=reply)).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", drafters.method_names())
 @pytest.mark.parametrize("temperature", [0, 0.9])
 def test_every_method_says_what_plain_decoding_says(
@@ -516,6 +517,7 @@ def slowly(served: ServedModel, seconds: float) -> list[int]:
     return noted
 
 
+@pytest.mark.slow
 def test_who_waits_too_long_is_told_and_who_comes_late_finds_the_queue_full() -> None:
     served = serve(load_tiny(method=drafters.plain_method()), seconds=0.5, queue=1)
     slowly(served, 1.2)

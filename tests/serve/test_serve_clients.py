@@ -23,6 +23,8 @@ from programs import ENVIRONMENT
 from servers import TINY, Server
 from serving import QUESTION, chunks
 
+pytestmark = pytest.mark.slow
+
 TEXT = QUESTION[0]["content"]
 ENDLESS = {"context": 4096, "endless": True}
 LONG = {"messages": QUESTION, "stream": True, "max_tokens": 3900, "method": "none"}

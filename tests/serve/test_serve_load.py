@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import folder
+import pytest
 import servers
 from servers import TINY
 from serving import guarded, load_tiny, serve
@@ -16,6 +17,8 @@ from nfox import drafters
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import fuzz
 import load
+
+pytestmark = pytest.mark.slow
 
 
 def test_many_clients_get_every_token_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import copy
 import random
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache as once
@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from torch import Tensor
@@ -114,6 +115,8 @@ FAMILIES = {
     "jamba": Family("Jamba", _small | _jamba, "nothing", torch.float32),
     "t5": Family("T5", _t5, "chains", head="ForConditionalGeneration", seed=1),
 }
+KINDS = ("llama", "mistral", "bloom", "mamba", "jamba")
+"""One of each kind of memory: full, with a window, chains only, a recurrent state, and both."""
 DECODERS = [name for name, family in FAMILIES.items() if family.kind != "T5"]
 
 
@@ -210,6 +213,12 @@ def make(method: str, name: str = "llama", **options: Any) -> Drafter:
         load=lambda weights: LoadedModel(weights, draft(name)),
     )
     return found.build(parts, found.options(**options))
+
+
+def sweep(families: Iterable[str]) -> list[Any]:
+    """Return families as parameters of a test, all slow but for one of each kind of memory."""
+    slow = pytest.mark.slow
+    return [pytest.param(name, marks=() if name in KINDS else slow) for name in families]
 
 
 def methods(family: str) -> list[str]:

@@ -256,6 +256,7 @@ def learn(
 LORA = JointTraining(base="lora", rank=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joint", [WHOLE, LORA])
 def test_going_on_from_a_checkpoint_changes_nothing(joint: JointTraining, tmp_path: Path) -> None:
     _, uninterrupted = learn(tmp_path / "a", job(joint=joint))
@@ -264,6 +265,7 @@ def test_going_on_from_a_checkpoint_changes_nothing(joint: JointTraining, tmp_pa
     assert later.losses == {step: uninterrupted.losses[step] for step in (4, 5, 6)}
 
 
+@pytest.mark.slow
 def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
     _, at_once = learn(tmp_path / "a", per_device_train_batch_size=4)
     sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
@@ -271,6 +273,7 @@ def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
     assert parts.losses == pytest.approx(at_once.losses, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [None, "4bit"])
 @pytest.mark.parametrize("joint", [WHOLE, LORA])
 def test_activations_computed_twice_change_nothing(
@@ -290,6 +293,7 @@ def test_activations_computed_twice_change_nothing(
         assert all(bool(weight.any()) for name, weight in written.items() if "lora_B" in name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joint", [WHOLE, JointTraining(base="lora", rank=8, dropout=0.0)])
 def test_a_batch_that_is_learned_by_heart_is_iterated_faster(
     joint: JointTraining, tmp_path: Path
@@ -320,6 +324,7 @@ def test_a_batch_that_is_learned_by_heart_is_iterated_faster(
     assert about["training"]["consistency"] == pytest.approx(done.metrics.values()["consistency"])
 
 
+@pytest.mark.slow
 def test_a_trained_model_iterates_to_its_own_greedy_text(tmp_path: Path) -> None:
     """In float64, by window and pool, against transformers' own decoding, far beyond its data."""
     joint = JointTraining(base="lora", rank=8, dropout=0.0)
@@ -428,6 +433,7 @@ def test_mistakes_are_one_line(changes: dict[str, Any], text: str, tmp_path: Pat
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     """Also in the second epoch, when other states are drawn."""
     settings = {"learning_rate": 1e-3, "lr_scheduler_type": "linear", "warmup_steps": 0,

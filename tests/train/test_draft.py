@@ -31,6 +31,8 @@ from nfox.train.draft.learner import DraftLearner, collate
 from nfox.train.job import TrainingResult
 from nfox.train.run import train
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("forward", "reverse", "tv")
 TEXTS = [[7 * i % 61 for i in range(20)], [5 * i % 59 for i in range(11)]]
 

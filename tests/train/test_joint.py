@@ -32,6 +32,8 @@ from nfox.train.heads.job import heads_class
 from nfox.train.heads.joint_training import JointTraining, schedule_factor
 from nfox.train.trainer import LearnerTrainer
 
+pytestmark = pytest.mark.slow
+
 LORA = JointTraining(base="lora", rank=4)
 DISTILLED = JointTraining(base="lora", rank=4, self_distillation=True)
 WHOLE = JointTraining(base="whole")

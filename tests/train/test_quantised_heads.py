@@ -26,6 +26,7 @@ from nfox.loader import load
 from nfox.models.transformers_target import TransformersTarget
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
     ),

@@ -15,6 +15,8 @@ from nfox.errors import ModelError, NfoxError
 from nfox.train.checkpoints import checkpoints, training_disk_full
 from nfox.train.heads.joint_training import JointTraining
 
+pytestmark = pytest.mark.slow
+
 FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
 
 

@@ -63,6 +63,7 @@ def test_target_labels_are_the_targets_greedy_tokens() -> None:
     assert set(labels[0, : len(tiny.PROMPT)].tolist()) == {IGNORE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("target_labels", [False, True])
 def test_trained_heads_are_used_from_their_folder(
@@ -122,6 +123,7 @@ def test_a_checkpoint_holds_the_heads_and_not_the_target(tmp_path: Path) -> None
     assert all(name.startswith("heads.") for name in names)
 
 
+@pytest.mark.slow
 def test_evaluating_changes_nothing(tmp_path: Path) -> None:
     _, plain = learn(tmp_path / "a")
     evaluated = job(eval_data=str(data()))
@@ -132,6 +134,7 @@ def test_evaluating_changes_nothing(tmp_path: Path) -> None:
     assert all(entry["eval_tau"] >= 1 for entry in evaluations)
 
 
+@pytest.mark.slow
 def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
     _, at_once = learn(tmp_path / "a", per_device_train_batch_size=4)
     sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
@@ -160,6 +163,7 @@ def in_two(out: Path, method: str = METHOD, **changes: Any) -> list[str]:
     return [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     two_processes.train(METHOD, *in_two(tmp_path / "two"))
     two = two_processes.losses(tmp_path / "two" / "checkpoint-3")
@@ -172,6 +176,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         assert theirs == pytest.approx(ours, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_weights_sharded_over_two_processes_learn_the_same_and_go_on(
     method: str, tmp_path: Path
@@ -200,6 +205,7 @@ def test_batches_with_nothing_to_learn_leave_the_heads_alone(tmp_path: Path) -> 
     assert done.metrics.label_count == 0
 
 
+@pytest.mark.slow
 def test_stopping_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     _, uninterrupted = learn(tmp_path / "a")
     answers = iter([False, True, True])
@@ -211,6 +217,7 @@ def test_stopping_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     assert later.losses == {step: uninterrupted.losses[step] for step in (3, 4, 5, 6)}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +344,7 @@ def test_a_dry_run_leaves_no_trace(tmp_path: Path) -> None:
     assert all(weight.grad is None for weight in learner.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("going_on", [False, True])
 def test_the_time_is_logged_before_the_first_step_and_changes_nothing(
     going_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

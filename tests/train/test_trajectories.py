@@ -409,6 +409,7 @@ def test_long_questions_are_left_out_where_that_is_asked_for(tmp_path: Path) -> 
     assert "max_prompt_chars 7, not None" in refused.stderr
 
 
+@pytest.mark.slow
 def test_what_repeats_itself_is_not_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +438,7 @@ def test_what_repeats_itself_is_not_asked_again(
     assert numbers == [0, 1, 2] * 3
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_lines_of_one(tmp_path: Path) -> None:
     rows = [{"question": f"the fox {number}", "answer": "4"} for number in range(7)]
     one, two = tmp_path / "one", tmp_path / "two"
@@ -451,6 +453,7 @@ def test_two_processes_write_the_lines_of_one(tmp_path: Path) -> None:
     assert sorted(facts["shares"]) == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path: Path) -> None:
     words, out = command(tmp_path, QUESTIONS), tmp_path / "out.jsonl"
     assert run(*words).exit_code == 0
@@ -469,6 +472,7 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path: Path) -> N
     assert out.read_bytes() == complete
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_is_finished_and_the_same_goes_on(tmp_path: Path) -> None:
     rows = [{"question": f"the fox {number}", "answer": "4"} for number in range(5000)]
     words, out = command(tmp_path, rows), tmp_path / "out.jsonl"
