@@ -73,6 +73,7 @@ class ConsistencyLearner(Learner):
         """Return the number of blocks, over which the loss is a mean."""
         return int(inputs["block_count"].sum())
 
+    @override
     def forward(self, **inputs: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a batch, a mean over its blocks, and numbers to log.
 

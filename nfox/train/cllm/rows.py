@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
+from typing_extensions import override
 
 from nfox.decoding.cache import common_prefix
 from nfox.heads.base import IGNORE
@@ -74,6 +75,7 @@ class TrajectoryRows(Dataset[Row]):
     def __len__(self) -> int:
         return len(self._answers)
 
+    @override
     def __getitem__(self, index: int) -> Row:
         answer, numbers = self._answers[index], random.Random(f"{self._epoch}/{index}")
         text = BranchedText(answer.tokens)

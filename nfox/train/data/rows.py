@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
+from typing_extensions import override
 
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.heads.base import IGNORE
@@ -89,6 +90,7 @@ class Rows(Dataset[Row]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @override
     def __getitem__(self, index: int) -> Row:
         item = self._items[index]
         return item if isinstance(item, dict) else self._row(item) or _EMPTY_ROW

@@ -35,6 +35,7 @@ class NumberedRows(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._rows)
 
+    @override
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {**self._rows[index], "number": index}
 
@@ -94,6 +95,7 @@ class DraftLearner(Learner):
     def label_count(self, inputs: Batch) -> int:
         return int((inputs["labels"][:, 1:] != IGNORE).sum())
 
+    @override
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, number: Tensor
     ) -> tuple[Tensor, dict[str, float]]:

@@ -52,6 +52,7 @@ class JointLearner(HeadsLearner):
         self.target.model.train(mode)
         return self
 
+    @override
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute the base's activations in the backward pass instead of keeping them.
 

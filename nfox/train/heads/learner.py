@@ -50,6 +50,7 @@ class HeadsLearner(Learner):
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Do nothing, since a frozen base keeps no activations, and heads have few."""
 
+    @override
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
