@@ -37,6 +37,8 @@ ORDER = [
         "Exchange",
         "Update",
         "ModelOptions",
+        "LoadProgress",
+        "EngineSummary",
         "NfoxError",
     ),
 ]

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from nfox.conversation import Conversation
     from nfox.decoding.sampling import Sampling
     from nfox.engine import Engine
+    from nfox.engine_summary import EngineSummary
     from nfox.errors import NfoxError
     from nfox.loader import load
-    from nfox.models.options import ModelOptions
+    from nfox.models.options import LoadProgress, ModelOptions
     from nfox.reply import Exchange, Reply, Request, Settings, Update
     from nfox.reply_stream import ReplyStream
     from nfox.text.messages import Message
@@ -28,7 +29,9 @@ if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "cli").is_dir():
 _HOMES = {
     "Conversation": "conversation",
     "Engine": "engine",
+    "EngineSummary": "engine_summary",
     "Exchange": "reply",
+    "LoadProgress": "models.options",
     "Message": "text.messages",
     "ModelOptions": "models.options",
     "NfoxError": "errors",
@@ -48,7 +51,9 @@ _FORMER_NAMES = {"Chat": "Engine", "Session": "Conversation"}
 __all__ = [
     "Conversation",
     "Engine",
+    "EngineSummary",
     "Exchange",
+    "LoadProgress",
     "Message",
     "ModelOptions",
     "NfoxError",

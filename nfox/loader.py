@@ -59,24 +59,17 @@ def load(
     Raises:
         NfoxError: if anything is missing or does not fit.
     """
-    _check_types(
-        str, model=model, method=method, draft_model=draft_model, heads=heads,
-        base_model=base_model, template=template, system=system,
-    )  # fmt: skip
-    _check_types(int, max_context=max_context)
-    _check_types(ModelOptions, loading=loading, draft_loading=draft_loading)
-    _check_types(Settings, settings=settings)
+    _check_types(locals())
     progress, loading = progress or LoadProgress(), loading or ModelOptions()
     name, heads = _base_and_heads(model, heads, base_model, loading)
     # Heads and draft models have branches and tags of their own.
     sources = WeightSources(draft_model, heads, replace(loading.hub, revision=None))
     if heads:
         _check_heads(heads, name, sources)
-    methods = [method] if method else method_names()
-    weights = {method_class(name_).locate(name, sources) for name_ in methods} - {None}
+    weights = _weights(name, method, sources)
     context = min(max_context or _LEAST_CONTEXT, _LEAST_CONTEXT)
     draft_loading = draft_loading or loading.for_draft()
-    loader = _Loader(name, loading, draft_loading, tuple(filter(None, weights)), context, progress)
+    loader = _Loader(name, loading, draft_loading, weights, context, progress)
     loaded = loader.target(loading.adapter)
     loader = loader.beside(loaded)
     rendered_by = _template(loaded, template, system)
@@ -95,11 +88,30 @@ def load(
     )
 
 
-def _check_types(expected: type, **arguments: object) -> None:
-    """Refuse arguments that are neither None nor of the expected type."""
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("model", "method", "draft_model", "heads", "base_model"), str),
+    **dict.fromkeys(("template", "system"), str),
+    **dict.fromkeys(("loading", "draft_loading"), ModelOptions),
+    "options": Mapping,
+    "settings": Settings,
+    "max_context": int,
+    "progress": LoadProgress,
+}
+
+
+def _check_types(arguments: Mapping[str, object]) -> None:
+    """Refuse arguments of `load` that are neither None nor of their type."""
     for name, value in arguments.items():
-        if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
-            raise UsageError(f"{name} must be of type {expected.__name__}, not {value!r}")
+        wanted = _TYPES[name]
+        if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
+            raise UsageError(f"{name} must be of type {wanted.__name__}, not {value!r}")
+
+
+def _weights(model: str, method: str | None, sources: WeightSources) -> tuple[str, ...]:
+    """Return the locations of the weights of a method, or of all methods, for a model."""
+    names = [method] if method else method_names()
+    locations = {method_class(name).locate(model, sources) for name in names}
+    return tuple(location for location in locations if location is not None)
 
 
 def _base_and_heads(

@@ -70,7 +70,8 @@ def test_what_is_no_conversation_is_one_clear_line(wrong: Any) -> None:
     "wrong",
     [
         {"model": 5}, {"method": 5}, {"template": 5}, {"max_context": "x"}, {"max_context": True},
-        {"settings": {"seed": 1}}, {"loading": "float32"}, {"heads": Path("x")},
+        {"settings": {"seed": 1}}, {"loading": "float32"}, {"heads": Path("x")}, {"options": "a=1"},
+        {"progress": print},
     ],
 )  # fmt: skip
 def test_what_load_cannot_take_is_one_clear_line(wrong: dict[str, Any]) -> None:
