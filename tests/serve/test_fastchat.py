@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib import import_module
@@ -80,6 +81,15 @@ class FastChat:
     def queues(self) -> list[int]:
         """Return how many requests each worker has, -1 where it is gone."""
         return [status(worker.url) for worker in self.workers]
+
+    def wait_for_busy_worker(self) -> Server:
+        """Return the worker that has a request, as soon as one has."""
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            for worker, queue in zip(self.workers, self.queues(), strict=True):
+                if queue > 0:
+                    return worker
+        raise AssertionError("no worker got the request")
 
 
 def status(url: str) -> int:
@@ -180,10 +190,10 @@ def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat:
 
     long = {"messages": QUESTION, "temperature": 1.0, "max_tokens": 3900, "stream": True}
     stream = fastchat.client.chat.completions.create(model=f"{NAME}:none", **long)
+    # Looked for before a token is read: on a busy machine the worker may end before its reader.
+    busy = fastchat.wait_for_busy_worker()
     iterator = iter(stream)
-    for _ in range(3):
-        next(iterator)
-    busy = next(w for w, queue in zip(fastchat.workers, fastchat.queues(), strict=True) if queue)
+    next(iterator)
     busy.process.kill()
     with pytest.raises((httpx.HTTPError, openai.APIError)):
         for _ in iterator:
