@@ -1,13 +1,20 @@
-"""Settings of the whole suite: one thread per process, no network."""
+"""Settings of the whole suite: one thread per process, no network, no folder left behind."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+if _MAKES_FOLDER := "PYTEST_XDIST_WORKER" not in os.environ:  # which inherit it
+    # For all that tests, and the programs they start, put into temporary folders: models are made
+    # once per process, and torch's launcher leaves its own behind. `tmp_path` is kept as always.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="nfox-tests-")
 
 import programs
 import pytest
@@ -43,3 +50,9 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish() -> None:
     programs.stop()
+
+
+def pytest_unconfigure() -> None:
+    """Remove the folder of the run, once no process of xdist is there any more."""
+    if _MAKES_FOLDER:
+        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
