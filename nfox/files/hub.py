@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nfox.errors import ModelError
+from nfox.files.reading import read_object, refusing
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def model_files(location: str, hub: HubOptions) -> dict[str, Path]:
         ModelError: if a file of weights is missing, or the hub cannot be reached.
     """
     index = file_of(location, f"{_WEIGHTS}.index.json", hub)
-    shards = sorted(set(read_json(index)["weight_map"].values())) if index else [_WEIGHTS]
+    shards = _shards(index) if index else [_WEIGHTS]
     names = ["config.json", *([f"{_WEIGHTS}.index.json"] if index else []), *shards, *_OTHER_FILES]
     paths = {name: file_of(location, name, hub) for name in names}
     missing = next((name for name in shards if paths[name] is None), None)
@@ -109,16 +109,19 @@ def model_files(location: str, hub: HubOptions) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path is not None}
 
 
+def _shards(index: Path) -> list[str]:
+    """Return the names of the files of weights that an index names, which lie beside it."""
+    with refusing(index, '{"weight_map": {TENSOR: FILE}}', ModelError):
+        names = sorted(set(read_json(index)["weight_map"].values()))
+        if any(Path(name).name != name for name in names):
+            raise ValueError("weight_map names files of other folders")
+        return names
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object that a file holds.
+    """Return the JSON object that a file of a model holds, in which an infinity may stand.
 
     Raises:
         ModelError: if the file cannot be read, or holds no JSON object.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ModelError(f"{path}: expected a JSON object, got {type(data).__name__}")
-    return data
+    return read_object(path, error_type=ModelError, non_finite=True)
