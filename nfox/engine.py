@@ -118,7 +118,7 @@ class Engine:
         """
         why = "as asked for"
         if not method:
-            method, why = drafters.choose_method(self.model, self.sources)
+            method, why = drafters.choose_method(self.model, self.sources, options or ())
         self.drafter = self.make(method, options)
         self.method, self.why = method, why
         self._options = dict(options or {})

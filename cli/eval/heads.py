@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from nfox.drafters import method_class, method_names, plain_method, ready_methods
 from nfox.errors import UsageError
 
 from ..engine_arguments import EngineArguments
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from nfox.decoding.tree_shapes import TreeShape
+    from nfox.drafters.common.heads import HeadsDrafter
+    from nfox.engine import Engine
     from nfox.train.metrics import HeadsAccuracy
 
     from ..display.theme import Symbols
@@ -55,16 +59,13 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
 
     check_out(data.out)
     check_file(data.picture)
-    engine = EngineArguments(model, method).load()
+    engine = EngineArguments(model, MethodArguments(method.method or plain_method())).load()
     from nfox.decoding import tree_shapes
-    from nfox.drafters.common.heads import HeadsDrafter
     from nfox.train.data.conversations import read_conversations
     from nfox.train.data.rows import Rows
     from nfox.train.heads.learner import HeadsLearner
 
-    drafter = engine.drafter
-    if not isinstance(drafter, HeadsDrafter):
-        raise UsageError(f"{engine.method} has no heads to measure", "add --heads FOLDER")
+    drafter = _heads_of(engine, method)
     conversations = report_left_out(data.data, read_conversations(data.data))[: data.limit]
     length = min(data.max_length, engine.max_context)
     rows = Rows(conversations, engine.template, engine.model.tokenizer, length)
@@ -84,6 +85,35 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     metrics = {"loss": measured.loss, "accuracy": accuracy, "places": count}
     result = {**names, **sizes, **metrics, **best}
     save_result(result, data.out, drawing, data.picture, title=f"{engine.method} heads")
+
+
+def _heads_of(engine: Engine, arguments: MethodArguments) -> HeadsDrafter:
+    """Return the drafter with the heads that were named, or else with the best ones that lie beside
+    the model.
+
+    Raises:
+        UsageError: if there are none, or another method was asked for.
+    """
+    from nfox.drafters.common.heads import HeadsDrafter
+
+    if arguments.method is None:
+        classes = {name: method_class(name) for name in method_names()}
+        ready = [
+            name
+            for name in ready_methods(engine.model.name, engine.sources)
+            if issubclass(classes[name], HeadsDrafter)
+        ]
+        if not ready:
+            raise UsageError(f"there are no heads for {engine.model.name}", "add --heads FOLDER")
+        engine.use(max(ready, key=lambda name: classes[name].rank))
+        if len(ready) > 1:
+            others = ", ".join(name for name in ready if name != engine.method)
+            print(
+                f"nfox: measured are those of {engine.method}; --method: {others}", file=sys.stderr
+            )
+    if not isinstance(engine.drafter, HeadsDrafter):
+        raise UsageError(f"{engine.method} has no heads to measure", "add --heads FOLDER")
+    return engine.drafter
 
 
 def picture(

@@ -5,9 +5,10 @@ imported, so that help texts need no torch. What methods share is in the package
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nfox.errors import ModelError, UsageError
 
@@ -66,7 +67,7 @@ def parse_options(name: str, values: dict[str, str]) -> Options:
     from pydantic import TypeAdapter, ValidationError
 
     options_class = method_class(name).options
-    known: dict[str, Any] = options_class.__dataclass_fields__
+    known = method_class(name).option_names()
     for key in values:
         if key not in known:
             hint = f"it has: {', '.join(known)}" if known else "it has no options"
@@ -78,22 +79,31 @@ def parse_options(name: str, values: dict[str, str]) -> Options:
         raise UsageError(f"-o {first['loc'][0]}={first['input']}: {first['msg']}") from None
 
 
-def choose_method(model: LoadedModel, sources: WeightSources) -> tuple[str, str]:
-    """Return the name of the best method whose needs are met for a model, and why it is this one.
+def choose_method(
+    model: LoadedModel, sources: WeightSources, options: Iterable[str] = ()
+) -> tuple[str, str]:
+    """Return the name of the best method for a model where none was asked for, and why it is this
+    one. Weights that were named come before those that lie beside the model, and a method that has
+    the options before one that has not.
 
     Args:
         model: the target.
         sources: where the person said that weights are.
+        options: the names of the options that the person set.
     """
     if model.target.proposals == "nothing":
         reason = "this model's state cannot be rolled back, so nothing can be drafted"
         return plain_method(), reason
-    names = ready_methods(model.name, sources)
-    best = max(names, key=lambda name: method_class(name).rank)
-    weights = method_class(best).locate(model.name, sources)
-    if weights:
-        return best, f"its weights are in {weights}"
-    return best, "no draft model and no heads were found for this model"
+    ready = ready_methods(model.name, sources)
+    weights = {name: method_class(name).locate(model.name, sources) for name in ready}
+    named = [name for name in ready if weights[name] in sources.named]
+    wanted = set(options)
+    fitting = [name for name in named or ready if wanted <= {*method_class(name).option_names()}]
+    best = max(fitting or named or ready, key=lambda name: method_class(name).rank)
+    if not weights[best]:
+        return best, "no draft model and no heads were found for this model"
+    others = "".join(f"; {weights[name]}: --method {name}" for name in named if name != best)
+    return best, f"its weights are in {weights[best]}{others}"
 
 
 def build_drafter(

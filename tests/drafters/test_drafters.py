@@ -8,6 +8,7 @@ import sys
 from random import Random
 from typing import Any
 
+import folder
 import pytest
 import tiny
 import torch
@@ -18,6 +19,7 @@ from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Context, Drafter
 from nfox.decoding.rules import RULES, make_rule
 from nfox.decoding.sampling import Sampling
+from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.common.method import DrafterInputs, Options, WeightSources
 from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.lookup import Lookup
@@ -155,6 +157,39 @@ def test_a_recurrent_target_cannot_be_drafted_for(name: str) -> None:
     chosen, why = drafters.choose_method(model, WeightSources("x", "y"))
     assert not drafters.method_class(chosen).drafts
     assert "rolled back" in why
+
+
+def test_weights_that_were_named_come_before_those_that_lie_beside() -> None:
+    model = LoadedModel(str(folder.equipped()), tiny.target())
+    for method in drafters.method_names():
+        if issubclass(drafters.method_class(method), HeadsDrafter):
+            named = WeightSources(heads=tiny.heads_folder(method).as_posix())
+            assert drafters.choose_method(model, named) == (
+                method,
+                f"its weights are in {named.heads}",
+            )
+    both = WeightSources(str(folder.llama(layers=1, seed=1)), str(tiny.heads_folder("medusa")))
+    chosen, why = drafters.choose_method(model, both)
+    assert (chosen, why.count(str(both.draft_model))) == ("spec", 1)
+    assert why.endswith(f"{both.heads}: --method medusa")
+    assert drafters.choose_method(model, WeightSources())[0] == "spec"
+
+
+@pytest.mark.parametrize(
+    ("options", "sources", "chosen"),
+    [
+        (["tree"], {}, "ctc"),  # the best of those with trees; spec, which lies there too, has none
+        (["branches"], {}, "spec"),
+        (["pool"], {}, "jacobi"),
+        (["tree"], {"draft_model": "x"}, "spec"),  # what was named is not left for an option
+        (["nothing has this"], {}, "spec"),
+    ],
+)
+def test_an_option_decides_among_what_lies_beside(
+    options: list[str], sources: dict[str, str], chosen: str
+) -> None:
+    model = LoadedModel(str(folder.equipped()), tiny.target())
+    assert drafters.choose_method(model, WeightSources(**sources), options)[0] == chosen
 
 
 def test_the_draft_length_is_the_given_one_or_as_many_as_pay() -> None:

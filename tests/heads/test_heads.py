@@ -178,9 +178,23 @@ def test_heads_for_another_model_say_for_which(method: str, tmp_path: Path) -> N
         )
 
 
-def test_a_tree_deeper_than_the_heads_is_refused(method: str) -> None:
-    with pytest.raises(UsageError, match="5 deep"):
-        tiny.make(method, tree="eagle_25")
+def test_a_published_tree_is_cut_where_the_heads_end(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    drafter = tiny.make(method, tree="eagle_25")  # 4, 8, 8, 3 and 2 nodes on its levels; 3 heads
+    if method != "ctc":  # which has a tree of its own, with as many nodes
+        assert max(len(path) for path in drafter.shape.paths) == 3
+    assert len(drafter.shape) == 4 + 8 + 8
+    assert "5 deep, the heads draft 3 ahead: 20 of its 25 nodes" in caplog.text
+
+
+def test_a_tree_of_a_file_that_is_deeper_than_the_heads_is_refused(
+    method: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "tree.json"
+    file.write_text("[[0], [0, 0], [0, 0, 0], [0, 0, 0, 0]]")
+    with pytest.raises(UsageError, match="4 deep"):
+        tiny.make(method, tree=str(file))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "bloom"])

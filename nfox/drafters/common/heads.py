@@ -6,6 +6,7 @@ the tree is the same for all methods and is here; `nfox.drafters.common.heads_we
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,8 @@ from nfox.drafters.common import published_trees
 from nfox.drafters.common.heads_weights import HeadsMethod
 from nfox.drafters.common.method import DrafterInputs, Options, option
 from nfox.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 _MAX_WIDTH = 10  # guesses for one position; published trees have no more
 
@@ -119,19 +122,18 @@ class HeadsDrafter(HeadsMethod):
             costs: the seconds of a target forward over so many nodes; None if not measured.
 
         Raises:
-            UsageError: if the tree does not exist, or is deeper than the heads draft.
+            UsageError: if the tree does not exist, or is one of a file that is deeper than the
+                heads draft.
         """
         max_nodes = min(options.nodes, tree_shapes.MAX_NODES - 1)
         depth = self.heads.config.num_heads
         if options.tree not in ("auto", "measured"):
             vocabulary_size = self.target.vocabulary_size
             shape = published_trees.find_shape(options.tree, min(_MAX_WIDTH, vocabulary_size))
+            cut = shape.limited_to(depth, self.max_width)
             if shape.depth > depth:
-                raise UsageError(
-                    f"the tree {options.tree} is {shape.depth} deep, the heads draft {depth} ahead",
-                    "choose a tree that is not deeper, or --tree auto",
-                )
-            self.shape = TreeShape(shape.limited_to(depth, self.max_width).paths[:max_nodes])
+                _report_cut(options.tree, shape, cut)
+            self.shape = TreeShape(cut.paths[:max_nodes])
             return
         draft_seconds = self.measure_draft_seconds() if costs else 0.0
         self.shape = tree_shapes.fastest_shape(
@@ -188,3 +190,18 @@ class HeadsDrafter(HeadsMethod):
         about = "about " if self.budget else ""
         size = f"{self.name}, {about}{len(self.shape)} nodes, {self.shape.depth} deep"
         return size + idle_reason(len(self.shape), is_explicit=self.drafting_disabled)
+
+
+def _report_cut(name: str, shape: TreeShape, cut: TreeShape) -> None:
+    """Warn that a published tree is cut where the heads end; refuse a tree of a file, whose author
+    had other heads in mind.
+    """
+    if name not in published_trees.names():
+        raise UsageError(
+            f"the tree {name} is {shape.depth} deep, the heads draft {cut.depth} ahead",
+            "choose a tree that is not deeper, or --tree auto",
+        )
+    log.warning(
+        "the tree %s is %d deep, the heads draft %d ahead: %d of its %d nodes are used",
+        *(name, shape.depth, cut.depth, len(cut), len(shape)),
+    )

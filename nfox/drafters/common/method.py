@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +39,11 @@ class WeightSources:
     draft_model: str | None = None
     heads: str | None = None
     hub: HubOptions = field(default_factory=HubOptions)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The folders and hub ids that the person named."""
+        return tuple(filter(None, (self.draft_model, self.heads)))
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,11 @@ class Method(Drafter):
     def method_name(cls) -> str:
         """Return the method's name, which is the name of its file."""
         return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Return the names of the options that a person can set, in the order of their fields."""
+        return [field.name for field in fields(cls.options)]
 
     @classmethod
     def locate(cls, model: str, sources: WeightSources) -> str | None:

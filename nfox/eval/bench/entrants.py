@@ -94,7 +94,7 @@ class MethodEntrant(Entrant):
 
     @override
     def varied(self, option: str, values: Sequence[str]) -> list[Entrant]:
-        known = drafters.method_class(self.method).options.__dataclass_fields__
+        known = drafters.method_class(self.method).option_names()
         if option not in known or option in self.options:
             return []
         return [MethodEntrant.parse(f"{self.name}:{option}={value}") for value in values]
