@@ -19,12 +19,12 @@ from nfox.decoding.tree import TokenTree
 _BLOCK = 256  # rows are allocated in multiples of this
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int], start: int = 0) -> int:
+def common_prefix(a: Sequence[object], b: Sequence[object], start: int = 0) -> int:
     """Return how many first elements of `a` and `b` are equal.
 
     Args:
-        a: token ids.
-        b: token ids.
+        a: token ids, or the characters of a text.
+        b: the like.
         start: so many of the first elements are known to be equal and are not compared.
     """
     end = min(len(a), len(b))

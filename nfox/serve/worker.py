@@ -23,7 +23,7 @@ from nfox.reply import Reply, Request
 from nfox.serve.cache_pool import CachePool
 from nfox.serve.errors import DeadlineExceeded, OutOfMemory, ServerStopping
 from nfox.serve.fair_queue import FairQueue
-from nfox.serve.logprobs import TokenLogprob, step_logprobs, visible_count
+from nfox.serve.logprobs import SpelledLogprobs
 from nfox.serve.pending_reply import Delta, Finished, PendingReply, Question, ServeRequest
 from nfox.serve.prompts import PromptEncoder
 
@@ -197,29 +197,27 @@ class Worker:
         Raises:
             DeadlineExceeded: if the request's time passes before its first token.
         """
-        tokenizer, prompt = self.engine.model.tokenizer, request.prompt
-        top_count = pending.request.top_logprobs
-        logprobs: list[TokenLogprob] = []
+        prompt, top_count = request.prompt, pending.request.top_logprobs
+        begun = prompt.ids if prompt.continued else ()
+        logprobs = SpelledLogprobs(self.engine.model.tokenizer, begun, top_count or 0)
         cache = self.caches.take(prompt.ids, prompt.encoder_ids)
         with self.engine.stream(
             request, drafter=drafter, cache=cache, cancelled=pending.abandoned
         ) as stream:
             reply = stream.reply
             for update in stream.updates():
-                added: tuple[TokenLogprob, ...] = ()
-                if top_count is not None and update.step is not None:
-                    count = len(reply.ids) - len(logprobs)
-                    added = step_logprobs(tokenizer, update.step, count, top_count)
-                    logprobs += added
+                if update.step is not None:
+                    logprobs.add(update.step, len(reply.ids) - logprobs.count)
+                added = logprobs.certain(len(reply.text))
                 if update.pieces or added:
                     pending.put(Delta(choice, update.pieces, added))
         if not (reply.stats.steps or choice or pending.cancelled.is_set()):
             raise DeadlineExceeded("its time passed before the first token", "try again later")
         self._keep(cache, prompt, reply)
         self._prompts.remember(pending.request.questions[choice], reply)
-        begun = prompt.ids if prompt.continued else ()
-        count = visible_count(tokenizer, begun, reply, logprobs)
-        pending.put(Finished(choice, reply, tuple(logprobs[:count])))
+        if rest := logprobs.finish(reply):
+            pending.put(Delta(choice, (), rest))
+        pending.put(Finished(choice, reply, tuple(logprobs.told)))
         return reply
 
     def _keep(self, cache: KVCache, prompt: Prompt, reply: Reply) -> None:

@@ -45,7 +45,7 @@ class TextStream:
         context: the token ids before the first pushed one, when a reply is continued: without them
             a SentencePiece tokenizer drops the space before the first word.
         trim: whether to leave out one space at the beginning, which the token of a first word may
-            bring along.
+            bring along. No stop string is found in it.
 
     Attributes:
         text: the text that has been emitted so far.
@@ -123,14 +123,16 @@ class TextStream:
 
     def _emit(self, pieces: list[Piece]) -> list[Piece]:
         """Return pieces, and count their text as emitted."""
-        if self._trim and pieces:
-            self._trim = False
-            pieces = split_pieces(pieces, pieces[0].text.startswith(" "))[1]
         self.text += text_of(pieces)
         return pieces
 
     def _release(self, text: str) -> list[Piece]:
         """Hold new text back; return the pieces that need not be held back any longer."""
+        if self._trim and text:  # before stop strings are looked for: the space is not in the reply
+            self._trim = False
+            text = text.removeprefix(" ")
+            if not text:
+                self._sources.clear()  # that of the space: it has left, to nowhere
         self._held += self._pieces(text)
         held = text_of(self._held)
         # The first to be complete counts, so that the cut does not depend on how text was split.
