@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nfox.characters import has_broken_characters, whole_characters
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.files.atomic import write_text
 from nfox.files.jsonl import finished_ids, locked
+from nfox.files.reading import parse_json, refusing
 from nfox.reply import Reply
 from nfox.text.messages import Message
+from nfox.text.prompts import LAYOUTS, prompt_messages, prompt_name
 
-_LAYOUTS = '{"id", "prompt"}, {"id", "messages": [{"role", "content"}]} or {"id", "turns": [text]}'
 _NUMBERS_PER_PROMPT = (
     1024  # replies a prompt may use, so that its noise does not depend on other prompts
 )
@@ -32,52 +34,37 @@ class BatchPrompt:
         opening: the messages before the first question.
         questions: the questions, asked one after the other in one conversation. Without any, the
             opening ends with a reply, which is continued.
+        refusal: why it is not asked at all; "" where it is.
     """
 
     id: str
     index: int
     opening: tuple[Message, ...]
     questions: tuple[str, ...]
+    refusal: str = ""
 
 
 def parse_prompt(text: str, index: int, where: str = "the prompts") -> BatchPrompt:
     """Return the prompt of one JSON line.
 
     Args:
-        text: the text of the line.
+        text: the text of the line, with "surrogateescape" for bytes that are no UTF-8: such a
+            prompt is refused by itself, and the others are answered.
         index: the index of the line, from 0; it is the id of a line without one.
         where: the name of the file, for errors.
 
     Raises:
-        UsageError: if the line has none of the three layouts.
+        UsageError: if the line has none of the three layouts, or says what would not be asked.
     """
     location = f"{where}, line {index + 1}"
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{location}: not JSON: {error}", f"expected {_LAYOUTS}") from error
-    if not isinstance(row, dict):
-        raise UsageError(f"{location}: not a JSON object", f"expected {_LAYOUTS}")
-    name = str(row.get("id", row.get("question_id", index)))
-    if isinstance(row.get("prompt"), str):
-        return BatchPrompt(name, index, (), (row["prompt"],))
-    turns = row.get("turns")
-    if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
-        return BatchPrompt(name, index, (), tuple(turns))
-    messages = row.get("messages")
-    if isinstance(messages, list) and messages:
-        try:
-            opening = tuple(Message(m["role"], str(m["content"])) for m in messages)
-        except (KeyError, TypeError) as error:
-            raise UsageError(
-                f"{location}: a message lacks {error}", f"expected {_LAYOUTS}"
-            ) from error
-        if opening[-1].role == "user":
-            return BatchPrompt(name, index, opening[:-1], (opening[-1].content,))
-        raise UsageError(
-            f"{location}: the last message must be the user's, not {opening[-1].role}'s"
-        )
-    raise UsageError(f"{location}: none of the layouts", f"expected {_LAYOUTS}")
+    # An escape in JSON is none yet.
+    refusal = f"{location}: not UTF-8" if has_broken_characters(text) else ""
+    row = parse_json(whole_characters(text), location, LAYOUTS)
+    with refusing(location, LAYOUTS):
+        if not isinstance(row, dict):
+            raise ValueError("not a JSON object")
+        name, (opening, questions) = prompt_name(row, index), prompt_messages(row)
+    return BatchPrompt(name, index, opening, questions, refusal)
 
 
 def parse_prompts(lines: Iterable[str], where: str) -> list[BatchPrompt]:
@@ -103,9 +90,11 @@ def parse_prompts(lines: Iterable[str], where: str) -> list[BatchPrompt]:
 def answer(engine: Engine, prompt: BatchPrompt) -> dict[str, Any]:
     """Ask the questions of a prompt one after the other; return the line to write.
 
-    Where a question cannot be asked, as it is too long, the line has an `error`, and its `turns`
-    are the answers to the questions before.
+    Where a question cannot be asked, as it is too long or damaged, the line has an `error`, and its
+    `turns` are the answers to the questions before.
     """
+    if prompt.refusal:
+        return {"id": prompt.id, **_failure(prompt.refusal)}
     messages: list[Message] = list(prompt.opening)
     replies: list[Reply] = []
     turns = [[Message("user", question)] for question in prompt.questions] or [[]]
@@ -114,13 +103,18 @@ def answer(engine: Engine, prompt: BatchPrompt) -> dict[str, Any]:
         try:
             reply = engine.answer(engine.request(messages, number=number))
         except NfoxError as error:
-            failure = {"text": "", "tokens": [], "finish_reason": "error", "error": error.message}
-            return {"id": prompt.id, **failure, "turns": [_reply_fields(r) for r in replies]}
+            turns_before = [_reply_fields(reply) for reply in replies]
+            return {"id": prompt.id, **_failure(error.message), "turns": turns_before}
         replies.append(reply)
         messages.append(reply.message())
     answers = [_reply_fields(reply) for reply in replies]
     turns_field = {"turns": answers} if len(answers) > 1 else {}
     return {"id": prompt.id, **answers[-1], **turns_field}
+
+
+def _failure(error: str) -> dict[str, Any]:
+    """Return an error as the fields of a JSON line."""
+    return {"text": "", "tokens": [], "finish_reason": "error", "error": error}
 
 
 def _reply_fields(reply: Reply) -> dict[str, Any]:

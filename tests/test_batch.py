@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import folder
@@ -12,6 +13,8 @@ from nfox import Engine, ModelOptions, NfoxError, Sampling, Settings, load
 from nfox.batch import answer, parse_prompt, parse_prompts, remaining
 from nfox.errors import UsageError
 from nfox.files.jsonl import finished_ids
+from nfox.serve.schemas import ChatCompletion
+from nfox.text.messages import Message
 
 LINES = [
     json.dumps({"id": "a", "prompt": "hello"}),
@@ -49,6 +52,20 @@ def test_the_three_layouts() -> None:
         '{"turns": []}',
         '{"messages": [{"role": "user"}]}',
         '{"messages": [{"role": "assistant", "content": "a"}]}',
+        '{"messages": [{"role": "user", "content": null}]}',
+        '{"messages": [{"role": "user", "content": 7}]}',
+        '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
+        '{"messages": [{"role": "user", "content": [{"type": "text", "text": null}]}]}',
+        '{"messages": [{"role": "robot", "content": "x"}, {"role": "user", "content": "x"}]}',
+        '{"messages": [{"role": ["user"], "content": "x"}]}',
+        '{"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}',
+        '{"messages": [{"role": "user", "content": "x"}], "tools": [{}]}',
+        '{"messages": [{"role": "user", "content": "x"}], "prompt": "y"}',
+        '{"messages": ["x"]}',
+        '{"prompt": "x", "turns": ["x"]}',
+        '{"prompt": "x", "system": ["be brief"]}',
+        '{"prompt": "x", "id": [1]}',
+        '{"prompt": "x", "id": true}',
     ],
 )
 def test_wrong_lines_say_where(line: str) -> None:
@@ -57,6 +74,53 @@ def test_wrong_lines_say_where(line: str) -> None:
     assert "\n" not in error.value.message
     with pytest.raises(UsageError, match="twice"):
         parse_prompts([LINES[0], LINES[0]], "in")
+
+
+def test_messages_are_read_as_the_server_reads_them() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    messages = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [{"type": "text", "text": "b"}], "tool_calls": None},
+        {"role": "user", "content": parts, "name": "me"},
+    ]
+    prompt = parse_prompt(json.dumps({"messages": messages, "tools": []}), 0)
+    body = ChatCompletion.model_validate({"messages": messages})
+    served = [turn.to_message() for turn in body.messages]
+    assert [*prompt.opening, Message("user", *prompt.questions)] == served
+    assert prompt.opening[0] == Message("system", "be brief")
+    assert prompt.questions == ("one\ntwo",)
+
+
+def test_a_system_message_beside_the_prompt_is_asked_with_it() -> None:
+    for asked in (
+        {"prompt": "x"},
+        {"turns": ["x"]},
+        {"messages": [{"role": "user", "content": "x"}]},
+    ):
+        prompt = parse_prompt(json.dumps(asked | {"system": "be brief", "turn": 3}), 0)
+        assert (prompt.opening, prompt.questions) == ((Message("system", "be brief"),), ("x",))
+        assert parse_prompt(json.dumps(asked | {"system": None}), 0).opening == ()
+
+
+def test_an_id_that_is_null_is_none() -> None:
+    lines = [json.dumps({"id": None, "prompt": "x", "messages": None}) for _ in range(2)]
+    assert [prompt.id for prompt in parse_prompts(lines, "in")] == ["0", "1"]
+
+
+def test_a_line_with_bytes_that_are_no_text_has_an_error_and_the_others_are_answered() -> None:
+    lines = ['{"id": "a", "prompt": "caf\udce9"}', '{"id": "\\ud800", "prompt": "cut \\ud83d"}']
+    broken, cut = parse_prompts(lines, "in")
+    engine = load_engine()
+    line = answer(engine, broken)
+    assert line == {"id": "a", "text": "", "tokens": [], "finish_reason": "error"} | {
+        "error": "in, line 1: not UTF-8"
+    }
+    line = answer(engine, cut)
+    assert (line["id"], "error" in line) == ("\ufffd", False)
+    assert line == answer(load_engine(), replace(cut, questions=("cut \ufffd",))) | {
+        "timings": line["timings"]
+    }
 
 
 def test_an_answer_does_not_depend_on_the_prompts_before_it() -> None:

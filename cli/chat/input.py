@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from nfox.characters import whole_characters
+
+from ..standard_input import escape_invalid_bytes
 from .saved_files import state_folder
 
 if TYPE_CHECKING:
@@ -36,19 +39,20 @@ def make_reader(complete: Complete, *, plain: bool, multiline: bool, remember: b
     if plain or os.environ.get("TERM") == "dumb" or not sys.stdin.isatty():
         return _read_lines if multiline else _read_line
     session = _session(complete, multiline, _history(remember))
-    return lambda start: session.prompt(default=start)
+    return lambda start: whole_characters(session.prompt(default=start))
 
 
 def _read_line(start: str) -> str:
     """Read a line; an empty one stands for the text that it would have started with."""
-    return input(f"{PROMPT}[{start}] " if start else PROMPT) or start
+    escape_invalid_bytes()
+    return whole_characters(input(f"{PROMPT}[{start}] " if start else PROMPT)) or start
 
 
 def _read_lines(start: str) -> str:
     """Read lines up to an empty one."""
     lines = [_read_line(start)]
     while lines[-1]:
-        lines.append(input(CONTINUED))
+        lines.append(whole_characters(input(CONTINUED)))
     return "\n".join(lines[:-1])
 
 
@@ -116,7 +120,7 @@ def _history(remember: bool) -> History:
         @override
         def store_string(self, string: str) -> None:
             if not string.startswith(" "):
-                super().store_string(string)
+                super().store_string(whole_characters(string))
 
     if not remember:
         return InMemoryHistory()

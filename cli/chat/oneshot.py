@@ -13,6 +13,7 @@ from rich.console import Console
 from nfox.conversation import Conversation
 from nfox.errors import NfoxError, UsageError
 
+from .. import standard_input
 from ..display.header import adapter_hint, exactness
 from ..display.theme import make_screen
 from ..errors import INTERRUPTED
@@ -79,7 +80,7 @@ def serve_lines(engine: Engine, display: DisplayArguments, *, history: bool) -> 
     """
     conversation = Conversation(engine, history=history)
     events.write(events.start(engine))
-    for line in filter(str.strip, sys.stdin):
+    for line in filter(str.strip, standard_input.lines()):
         try:
             _respond(conversation, _parse(line), display)
         except NfoxError as error:

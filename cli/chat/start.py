@@ -9,6 +9,7 @@ import typer
 
 from nfox.errors import UsageError
 
+from .. import standard_input
 from ..engine_arguments import EngineArguments
 from ..options.chat import DisplayArguments, SessionArguments
 from ..options.dataclass_options import refuse_stray_options
@@ -58,7 +59,7 @@ def _prompt(session: SessionArguments) -> str | None:
     """
     texts = [] if session.prompt in (None, _STDIN) else [session.prompt]
     if session.prompt == _STDIN or not sys.stdin.isatty():
-        texts.append(sys.stdin.read().strip("\n"))
+        texts.append(standard_input.read_all().strip("\n"))
     elif not texts:
         return None
     prompt = "\n\n".join(filter(None, texts))

@@ -12,6 +12,7 @@ import typer
 
 from nfox.errors import ContextError, UsageError
 
+from .. import standard_input
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
 from ..processes import own_share, split_over_gpus
@@ -93,13 +94,14 @@ def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
     if from_stdin and files.prompts != "-" and sys.stdin.isatty():
         raise UsageError("no prompts", 'nfox generate "text", --prompts FILE, or a pipe')
     from nfox.batch import BatchPrompt, parse_prompts
+    from nfox.characters import decode_lines
 
     if files.prompts == "-":
-        return parse_prompts(sys.stdin, "stdin")
+        return parse_prompts(standard_input.lines(), standard_input.NAME)
     if files.prompts:
         path = Path(files.prompts)
         if not path.is_file():
             raise UsageError(f"--prompts {path}: no such file")
-        return parse_prompts(path.read_text(encoding="utf-8").split("\n"), str(path))
-    texts = files.texts or [line.strip() for line in sys.stdin if line.strip()]
+        return parse_prompts(decode_lines(path.read_bytes(), path), str(path))
+    texts = files.texts or [line.strip() for line in standard_input.lines() if line.strip()]
     return [BatchPrompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nfox.characters import whole_characters
 from nfox.errors import ModelError, NfoxError
 
 UNREADABLE = (
@@ -67,9 +68,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, which is complete or not there."""
+    """Write a text file in UTF-8, which is complete or not there. It may quote the name of a file
+    that is none: what is no character becomes U+FFFD.
+    """
     with _complete_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(whole_characters(text), encoding="utf-8")
 
 
 def copy(source: Path, path: Path) -> None:

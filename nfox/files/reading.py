@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from nfox.characters import decoding_complaint, whole_characters
 from nfox.errors import NfoxError, UsageError
 
 MAX_BYTES = 1 << 26
@@ -63,7 +64,7 @@ def describe(error: BaseException) -> str:
         first = error.errors()[0]
         text = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     elif isinstance(error, UnicodeDecodeError):
-        text = f"not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}"
+        text = decoding_complaint(error)
     elif isinstance(error, OSError):
         text = error.strerror or str(error)
     elif isinstance(error, KeyError):
@@ -153,8 +154,7 @@ def _parse(text: str, non_finite: bool) -> Any:
     try:
         return from_json(text, allow_inf_nan=non_finite)
     except TypeError:  # Python reads bytes that are no UTF-8 as halves of pairs
-        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return from_json(whole, allow_inf_nan=non_finite)
+        return from_json(whole_characters(text), allow_inf_nan=non_finite)
     except ValueError as error:
         if "hex escape" not in str(error):
             raise

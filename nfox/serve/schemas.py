@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from nfox.text.messages import Message
+from nfox.text.messages import Message, content_text, parse_message, refuse_calls
 
 MAX_CHOICES = 16
 """The largest number of replies to one request."""
@@ -110,7 +110,7 @@ class Part(BaseModel):
 
 
 class Turn(BaseModel):
-    """A message of a conversation."""
+    """A message of a conversation, read as `nfox.text.messages.parse_message` does."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[Part], Field(max_length=MAX_MESSAGES, fail_fast=True)]
@@ -119,19 +119,20 @@ class Turn(BaseModel):
     @classmethod
     def _refuse_unsupported(cls, content: Any) -> Any:
         """Name the part that cannot be read; pydantic would name all types that it tried."""
-        if not isinstance(content, str | list):
-            raise ValueError("expected a text, or a list of parts that are text")
-        for part in content if isinstance(content, list) else ():
-            kind = part.get("type") if isinstance(part, dict) else part
-            if kind != "text":
-                raise ValueError(f"not supported here: {kind!r:.40}; only parts of type text are")
+        content_text(content)
         return content
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_calls(cls, data: Any) -> Any:
+        """Refuse calls of tools, which no template is told of."""
+        if isinstance(data, dict):
+            refuse_calls(data)
+        return data
 
     def to_message(self) -> Message:
         """Return the message that templates render: its parts joined, a developer as the system."""
-        content = self.content
-        text = content if isinstance(content, str) else "\n".join(part.text for part in content)
-        return Message("system" if self.role == "developer" else self.role, text)
+        return parse_message(self.model_dump())
 
 
 class ChatCompletion(CompletionBody):

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nfox.characters import whole_characters
 from nfox.errors import UsageError
+
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+"""The roles of OpenAI's messages, each with the one that templates render it as."""
+
+_CALLS = ("tool_calls", "function_call")
+"""The fields of OpenAI's messages that say something beside the content; they are not supported."""
 
 
 @dataclass(frozen=True)
@@ -15,14 +22,22 @@ class Message:
 
     Args:
         role: "system", "user" or "assistant".
-        content: the text of the turn.
+        content: the text of the turn. What is no character in it becomes U+FFFD.
         ids: the token ids of a reply exactly as they were generated, without the one that stopped
             it; None where only the text is known.
+        supervised: whether a model is trained to say it, where it is a reply; otherwise it is only
+            read.
     """
 
     role: str
     content: str
     ids: tuple[int, ...] | None = None
+    supervised: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("role", "content"):
+            if isinstance(text := getattr(self, name), str):  # whoever reads it checks the type
+                object.__setattr__(self, name, whole_characters(text))
 
 
 Messages = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
@@ -58,7 +73,13 @@ def _as_message(message: Any) -> Message:
                 f"a message has a role and a content, this one has {', '.join(message) or 'none'}",
                 f"messages are {_FORMS}",
             )
-        message = Message(message["role"], message["content"])
+        content = message["content"]
+        if isinstance(content, list):
+            try:
+                content = content_text(content)
+            except ValueError as error:
+                raise UsageError(f"the content of a message: {error}") from error
+        message = Message(message["role"], content)
     if not isinstance(message, Message):
         kind = type(message).__name__
         raise UsageError(
@@ -70,3 +91,49 @@ def _as_message(message: Any) -> Message:
             kind = type(value).__name__
             raise UsageError(f"the {name} of a message must be a string, not {kind}")
     return message
+
+
+def parse_message(item: Any) -> Message:
+    """Return the message of a JSON object as OpenAI's API has it, a developer's as the system's.
+
+    Args:
+        item: the object: a role, and a content that is a text or a list of parts of type text.
+
+    Raises:
+        ValueError: if it is no message, or says what cannot be passed on, such as an image.
+    """
+    if not isinstance(item, Mapping):
+        raise ValueError('expected {"role", "content"}')
+    role = item.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        raise ValueError(f"role: expected {', '.join(ROLES)}, not {role!r:.40}")
+    refuse_calls(item)
+    return Message(ROLES[role], content_text(item.get("content")))
+
+
+def refuse_calls(item: Mapping[str, Any]) -> None:
+    """Raise ValueError for a message that calls a tool: a template would not be told of it."""
+    if call := next((name for name in _CALLS if item.get(name)), None):
+        raise ValueError(f"not supported here: {call}")
+
+
+def content_text(content: Any) -> str:
+    """Return the text of a message's content in JSON.
+
+    Args:
+        content: a text, or a list of parts of type text, which are joined by newlines.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise ValueError("expected a text, or a list of parts that are text")
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else part
+        if kind != "text":
+            raise ValueError(f"not supported here: {kind!r:.40}; only parts of type text are")
+        if not isinstance(part.get("text"), str):
+            raise ValueError("a part of type text has no text")
+    return "\n".join(part["text"] for part in content)

@@ -14,6 +14,7 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nfox.characters import whole_characters
 from nfox.errors import ModelError
 from nfox.text.template import HINT, Template, Turn
 
@@ -65,7 +66,8 @@ def resolve(
         close = ", ".join(difflib.get_close_matches(name, [*available(), "tokenizer"]))
         nearest = f"; did you mean {close}?" if close and name != "tokenizer" else ""
         raise ModelError(f"there is no conversation template {name}{nearest}", HINT)
-    template = template if system is None else replace(template, system=system)
+    if system is not None:
+        template = replace(template, system=whole_characters(system))
     return template.with_end(tokenizer)
 
 

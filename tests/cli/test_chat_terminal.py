@@ -105,8 +105,12 @@ class Program:
 
     def type(self, text: str) -> str:
         """Send a line; return what is there when it is answered."""
+        return self.type_bytes(text.encode())
+
+    def type_bytes(self, line: bytes) -> str:
+        """Send a line that may be no UTF-8; return what is there when it is answered."""
         before = self.text().count("\n>")
-        self.child.send(text + ENTER)
+        os.write(self.child.fileno(), line + ENTER.encode())
         return self.wait(lambda now: now.count("\n>") > before and now.endswith("\n>"))
 
     def saved(self) -> list[dict[str, str]]:
@@ -165,6 +169,8 @@ def test_a_conversation(model: str, start: Callable[..., Program]) -> None:
     assert said[1]["content"] == cli_model.said(41)
     chat.type("/regen")
     assert chat.saved() == said
+    chat.type_bytes(b"caf\xe9")
+    assert chat.saved()[-2]["content"] == "caf\ufffd"
     chat.type("/reset")
     assert chat.saved() == []
     (chat.home / "mine.json").write_text(json.dumps(said))
@@ -269,6 +275,8 @@ def test_plain_lines_for_plain_terminals(model: str, start: Callable[..., Progra
     chat.prompt()
     assert "⟨" in chat.type("the quick brown dog")
     assert "\x1b" not in chat.raw
+    chat.type_bytes(b"caf\xe9 \xed\xa0\x80")
+    assert chat.saved()[2]["content"] == "caf\ufffd \ufffd\ufffd\ufffd"
     chat.child.send(CTRL_D)
     assert chat.end() == 0
 

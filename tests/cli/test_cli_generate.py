@@ -64,6 +64,28 @@ def test_a_file_is_answered_once(tmp_path: Path) -> None:
     assert out.read_text() == before
 
 
+def test_files_of_windows_and_broken_lines_do_not_stop_the_others(tmp_path: Path) -> None:
+    prompts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"id": name, "prompt": "hello"} for name in "abc"]
+    data = "\r\n".join(map(json.dumps, rows)).encode("utf-8-sig")
+    prompts.write_bytes(data.replace(b'"b", "prompt": "hello', b'"b", "prompt": "h\xe9llo'))
+    command = ("generate", "--prompts", str(prompts), "--out", str(out))
+    for _ in range(2):  # when it goes on, too
+        done = run(*command)
+        assert (done.exit_code, "1 of 3 prompts" in done.stderr) == (4, True)
+        a, b, c = lines(out.read_text())
+        assert a["tokens"] == c["tokens"] != []
+        assert b["error"] == f"{prompts}, line 2: not UTF-8"
+    piped = CliRunner().invoke(
+        app, ["generate", "--model", str(folder.llama()), *SMALL], input=data
+    )
+    assert piped.exit_code == 0
+    assert "\ufeff" not in piped.stdout
+    prompts.write_bytes(data.decode("utf-8-sig").encode("utf-16"))
+    refused = run(*command)
+    assert (refused.exit_code, "UTF-16" in refused.stderr) == (2, True)
+
+
 def test_without_prompts_nothing_is_loaded() -> None:
     done = run("generate", "--model", "./absent", stdin="\n")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "nfox: there are no prompts\n")

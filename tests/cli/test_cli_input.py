@@ -1,0 +1,54 @@
+"""Text comes in by arguments and pipes: nothing in it ends a command with a foreign error."""
+
+from __future__ import annotations
+
+import json
+
+import folder
+import pytest
+from typer.testing import CliRunner, Result
+
+from nfox.cli.app import app
+
+
+def ask(*arguments: str, stdin: bytes = b"") -> Result:
+    model = ("--model", str(folder.llama()), "--max-new-tokens", "4", "--dtype", "float32")
+    return CliRunner().invoke(app, [*model, *arguments], input=stdin)
+
+
+def test_what_is_no_character_is_asked_as_the_replacement_character() -> None:
+    expected = ask("-p", "caf\ufffd")
+    assert expected.exit_code == 0
+    for broken in (
+        ask("-p", "caf\udce9"),
+        ask(stdin=b"caf\xe9"),
+        ask(stdin=b"\xef\xbb\xbfcaf\xe9\n"),
+    ):
+        assert (broken.exit_code, broken.stdout) == (0, expected.stdout)
+    assert ask("--system", "caf\udce9", "-p", "x").exit_code == 0
+    assert ask("--json", stdin=b"caf\xe9").exit_code == 0
+
+
+@pytest.mark.parametrize("data", ["hello".encode("utf-16"), b"\x7fELF\x02\x01\x01\0\xff\0"])
+def test_what_is_no_text_is_refused_by_name(data: bytes) -> None:
+    for arguments in ((), ("-p", "-"), ("--style", "programmatic")):
+        refused = ask(*arguments, stdin=data)
+        assert refused.exit_code == 2
+        assert refused.stderr.startswith("nfox: error: stdin: ")
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_line_that_is_broken_does_not_end_the_others() -> None:
+    asked = [
+        b'\xef\xbb\xbf{"role": "user", "content": "caf\xe9"}',
+        b"\xff\xfe\0",
+        json.dumps({"role": "user", "content": "cut \ud83d"}).encode(),
+        json.dumps({"role": "system", "content": "cut \ud83d"}).encode(),
+        b'{"role": "user", "content": "hello"}',
+    ]
+    done = ask("--style", "programmatic", stdin=b"\n".join(asked))
+    events = [json.loads(line)["event"] for line in done.stdout.splitlines()]
+    assert done.exit_code == 0
+    assert [event for event in events if event != "delta"] == [
+        "start", "end", "error", "end", "system", "end",
+    ]  # fmt: skip
