@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from nfox.errors import ModelError, NfoxError
 from nfox.files.progress import ProgressCallback, quiet, reporting
 from nfox.models import adapters
+from nfox.models.checkpoint_keys import check_keys, used_keys
 from nfox.models.options import LoadedModel, ModelOptions
 from nfox.models.pretrained_arguments import hub_arguments, weight_arguments
 from nfox.models.transformers_target import TransformersTarget
@@ -106,7 +107,20 @@ def _load_weights(
     model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with reporting(progress) as bars, ExitStack() as model_resources:
         arguments = weight_arguments(location, config, options, model_resources)
-        model = model_class.from_pretrained(location, tqdm_class=bars, **arguments)
+        # Whatever differs is named below; transformers itself would only say that something does.
+        model, found = model_class.from_pretrained(
+            location,
+            tqdm_class=bars,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **arguments,
+        )
+        check_keys(
+            location,
+            missing=found["missing_keys"],
+            unexpected=used_keys(found["unexpected_keys"], found["missing_keys"], model),
+            mismatched=found["mismatched_keys"],
+        )
         weakref.finalize(model, model_resources.pop_all().close)
     return model
 
