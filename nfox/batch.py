@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from nfox.characters import has_broken_characters, whole_characters
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.files.atomic import write_text
-from nfox.files.jsonl import finished_ids, locked
+from nfox.files.jsonl import finished_ids, line_id, locked, parse_line
 from nfox.files.reading import parse_json, refusing
 from nfox.reply import Reply
 from nfox.text.messages import Message
@@ -164,7 +163,10 @@ class AnswerCounter:
         finished = added[: added.rfind(b"\n") + 1]
         self._end += len(finished)
         missing_before = len(self.missing)
-        for line in map(json.loads, filter(bytes.strip, finished.split(b"\n"))):
+        for number, text in enumerate(finished.split(b"\n"), 1):
+            if not text.strip():
+                continue
+            line = parse_line(self._out, number, text)
             if str(line["id"]) in self.missing:
                 self.missing.remove(str(line["id"]))
                 self.refused += "error" in line
@@ -179,15 +181,13 @@ def sort_answers(out: Path, prompts: Sequence[BatchPrompt]) -> None:
     with locked(out):
         lines = out.read_text(encoding="utf-8").split("\n")[:-1] if out.exists() else []
         ranks = {prompt.id: rank for rank, prompt in enumerate(prompts)}
-        first = {_line_id(line): line for line in reversed(lines) if line.strip()}
-        unique = [line for line in lines if line.strip() and first[_line_id(line)] is line]
-        ordered = sorted(unique, key=lambda line: ranks.get(_line_id(line), -1))
+        first: dict[str, str] = {}
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                first.setdefault(line_id(out, number, line), line)
+        ordered = [first[name] for name in sorted(first, key=lambda name: ranks.get(name, -1))]
         if ordered != lines:
             write_text(out.resolve(), "".join(f"{line}\n" for line in ordered))  # a link stays one
-
-
-def _line_id(line: str) -> str:
-    return str(json.loads(line)["id"])
 
 
 def remaining(prompts: Sequence[BatchPrompt], answered: set[str]) -> list[BatchPrompt]:

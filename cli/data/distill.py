@@ -64,11 +64,12 @@ def distill(model: ModelArguments, arguments: DistillArguments) -> None:
     EngineArguments(model).check()
     share = own_share(model, arguments.gpus_per_process, loads=not arguments.url)
     from nfox.files import provenance
+    from nfox.text.messages import questions_digest
     from nfox.train.data.conversations import read_conversations
     from nfox.train.data.self_distillation import self_distill
 
     dataset = read_conversations(data, replies=False)
-    digest = provenance.questions_digest(dataset.conversations)
+    digest = questions_digest(dataset.conversations)
     inputs = _answer_inputs(model, arguments, digest)
     limited = replace(dataset, conversations=dataset.conversations[: arguments.limit])
     provenance.check(out, inputs, data)  # before a model is loaded

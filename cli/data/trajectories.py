@@ -178,7 +178,7 @@ def _trajectory_inputs(
     model: ModelArguments, arguments: TrajectoryArguments, conversations: list[list[Message]]
 ) -> dict[str, Any]:
     """Return all that the trajectories depend on, which must be the same to resume a file."""
-    from nfox.files.provenance import questions_digest
+    from nfox.text.messages import questions_digest
 
     # The digest leaves replies out; where they are labels, they are what is written.
     labels = [

@@ -73,13 +73,13 @@ class Answering:
         from nfox.files import provenance
         from nfox.files.atomic import reporting_full_disk
         from nfox.files.jsonl import WorkShare, append_lines, finished_ids
-        from nfox.text.messages import Message
+        from nfox.text.messages import Message, questions_digest
 
         questions = [
             [Message("user", "".join([*(m.content for m in prompt.opening), *prompt.questions]))]
             for prompt in prompts
         ]
-        facts = self.facts(questions=provenance.questions_digest(questions), **more)
+        facts = self.facts(questions=questions_digest(questions), **more)
         provenance.check(out, facts, data)
         if todo := remaining(prompts[:limit], finished_ids(out)):
             with reporting_full_disk(
@@ -94,8 +94,9 @@ class Answering:
     def _judged_anew(self, out: Path) -> list[Line]:
         """Read answers and judge them; a file with other judgements is written anew."""
         from nfox.files.atomic import reporting_full_disk, write_text
+        from nfox.files.jsonl import read_lines
 
-        before = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
+        before = read_lines(out)
         lines = [line | self.judge(line) for line in before]
         if lines != before:
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

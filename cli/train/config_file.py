@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nfox.errors import UsageError
+from nfox.files.reading import json_type, parse_json, read_text
+from nfox.files.yaml_reading import parse_yaml
 
 from .published_names import Setting, split
 
@@ -27,28 +29,12 @@ def read_config(location: str) -> dict[str, Any]:
     path = Path(location).expanduser()
     if not path.is_file():
         raise UsageError(f"{location}: no such config file", "settings are written --name value")
-    text = path.read_text(encoding="utf-8")
-    try:
-        settings = json.loads(text) if path.suffix == ".json" else _parse_yaml(text)
-    except ValueError as error:
-        raise UsageError(f"{location}: {' '.join(str(error).split())[:200]}") from error
+    text = read_text(path)
+    parse = parse_json if path.suffix == ".json" else parse_yaml
+    settings = parse(text, location, "names and values")
     if not isinstance(settings, Mapping):
-        raise UsageError(f"{location}: expected names and values, got {type(settings).__name__}")
+        raise UsageError(f"{location}: expected names and values, got {json_type(settings)}")
     return {str(key): value for key, value in settings.items()}
-
-
-def _parse_yaml(text: str) -> Any:
-    """Return the value of a YAML text.
-
-    Raises:
-        ValueError: if the text is no YAML.
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
 
 
 def command_words(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -5,15 +5,15 @@ A line is there whole or not at all, and its "id" says what need not be made aga
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from nfox.errors import UsageError
+from nfox.files.reading import parse_json, refusing
 
 
 @dataclass(frozen=True)
@@ -87,20 +87,49 @@ def finished_ids(path: Path) -> set[str]:
         return set()
     data = path.read_bytes()
     *lines, rest = data.split(b"\n")
-    ids = {_line_id(path, number, line) for number, line in enumerate(lines, 1) if line.strip()}
+    ids = {line_id(path, number, line) for number, line in enumerate(lines, 1) if line.strip()}
     if rest and not rest.startswith(b"{"):
-        _line_id(path, len(lines) + 1, rest)  # not what we began to write: it must not be lost
+        line_id(path, len(lines) + 1, rest)  # not what we began to write: it must not be lost
     if rest:
         os.truncate(path, len(data) - len(rest))  # needs no room on a disk that is full
     return ids
 
 
-def _line_id(path: Path, number: int, line: bytes) -> str:
-    """Return the id of a line; its number is for the error."""
-    try:
-        return str(json.loads(line)["id"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{path} exists and is not an output of this command (line {number}: {error})",
-            "choose another --out",
-        ) from error
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of the lines of an output file.
+
+    Raises:
+        UsageError: if the file is not an output of nfox.
+    """
+    with refusing(path):
+        lines = path.read_bytes().split(b"\n")
+    return [parse_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def line_id(path: Path, number: int, line: bytes | str) -> str:
+    """Return the id of a line of an output file.
+
+    Args:
+        path: the file, for the error.
+        number: the number of the line, from 1, for the error.
+        line: the line.
+
+    Raises:
+        UsageError: if the line is not one that nfox wrote.
+    """
+    return str(parse_line(path, number, line)["id"])
+
+
+def parse_line(path: Path, number: int, line: bytes | str) -> dict[str, Any]:
+    """Return the object of a line of an output file, which has an id; see `line_id`.
+
+    Raises:
+        UsageError: if the line is not one that nfox wrote.
+    """
+    # The border's own words are a reason here: what is wrong is the choice of the file.
+    where = f"{path} exists and is not an output of this command (line {number})"
+    with refusing(where, hint="choose another --out"):
+        value = parse_json(line, where, non_finite=True)
+        if not isinstance(value, dict) or not isinstance(value.get("id"), str | int):
+            raise TypeError('no object with an "id"')
+        return value

@@ -6,36 +6,42 @@ questions, answered in the same way.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from nfox.errors import UsageError
 from nfox.files.atomic import write_text
-from nfox.files.hub import read_json
 from nfox.files.jsonl import WorkShare, finished_ids, locked
-from nfox.text.messages import Message
+from nfox.files.reading import read_object, refusing
 
 Facts = dict[str, Any]
 _WITHOUT_LINES = "without_lines"
 _INFORMATIVE = ("command", "data", "read")  # for the person; the same may be put in other words
 
 
+class _Share(BaseModel, extra="allow", strict=True):
+    """What a process made of its share."""
+
+    counts: dict[str, int]
+    seconds: float
+
+
+class _Provenance(BaseModel, extra="allow", strict=True):
+    """The facts of a provenance that more is made of than a comparison."""
+
+    processes: int | None = None
+    shares: dict[str, _Share] = {}
+    without_lines: list[str] = []
+
+
 def provenance_file(out: Path) -> Path:
     """Return the path of the file with the provenance of a data file."""
     return out.with_name(f"{out.name}.provenance.json")
-
-
-def questions_digest(conversations: Sequence[Sequence[Message]]) -> str:
-    """Return a digest that tells the questions of one dataset from those of another."""
-    digest = hashlib.sha256()
-    for messages in conversations:
-        turns = [(m.role, m.content) for m in messages if m.role != "assistant"]
-        digest.update(json.dumps(turns).encode())
-    return digest.hexdigest()
 
 
 def check(out: Path, asked: Mapping[str, Any], data: str) -> None:
@@ -64,7 +70,7 @@ def check(out: Path, asked: Mapping[str, Any], data: str) -> None:
             "were made",
             "choose another --out",
         )
-    stored = read_json(provenance_file(out))
+    stored = _read(out)
     different = [name for name, value in asked.items() if stored.get(name) != value]
     if different:
         differences = [_difference(name, stored, {**asked, "data": data}) for name in different]
@@ -122,9 +128,9 @@ def add_name_without_line(out: Path, name: str) -> None:
         if not provenance_file(out).is_file():
             return
         out.touch()  # where the file is gone, so is what is recorded of it
-        stored = read_json(provenance_file(out))
+        stored = _read(out)
         stored[_WITHOUT_LINES] = [*stored.get(_WITHOUT_LINES, []), name]
-        _write(out, stored, stored["shares"])
+        _write(out, stored, stored.get("shares", {}))
 
 
 def finish(
@@ -139,9 +145,9 @@ def finish(
         seconds: it took.
     """
     with locked(out):
-        stored = read_json(provenance_file(out))
+        stored = _read(out)
         result = {"counts": dict(counts), "seconds": round(seconds)}
-        shares = stored["shares"] | {str(share.rank): result}
+        shares = stored.get("shares", {}) | {str(share.rank): result}
         total = _write(out, stored, shares)
     return total if len(shares) == share.size else None
 
@@ -159,4 +165,17 @@ def _write(out: Path, facts: Facts, shares: Facts) -> Counter[str]:
 
 def _stored(out: Path) -> Facts:
     """Return the provenance of a data file; an empty one if there is none."""
-    return read_json(provenance_file(out)) if provenance_file(out).is_file() else {}
+    return _read(out) if provenance_file(out).is_file() else {}
+
+
+def _read(out: Path) -> Facts:
+    """Return the provenance of a data file.
+
+    Raises:
+        UsageError: if there is none, or it is not one that nfox wrote.
+    """
+    file = provenance_file(out)
+    with refusing(file, hint=f"choose another --out: it says how {out.name} was made"):
+        facts = read_object(file)
+        _Provenance.model_validate(facts)
+        return facts

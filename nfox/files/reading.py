@@ -37,24 +37,31 @@ _LONE_SURROGATE = re.compile(
 
 @contextmanager
 def refusing(
-    where: str | Path, expected: str = "", error_type: type[NfoxError] = UsageError
+    where: str | Path,
+    expected: str = "",
+    error_type: type[NfoxError] = UsageError,
+    *,
+    hint: str = "",
 ) -> Iterator[None]:
-    """Raise whatever reading raises within this context as one line; errors of nfox pass.
+    """Raise whatever reading raises within this context as one line; errors of nfox pass, with
+    this hint where they have none.
 
     Args:
         where: the file, and the place in it.
-        expected: what should stand there, for the hint.
+        expected: what should stand there; the hint says so.
         error_type: the type of the error, which has the exit code.
+        hint: what to do about it, in place of what was expected.
 
     Raises:
         NfoxError: of `error_type`, in place of any other error.
     """
+    hint = hint or (f"expected {expected}" if expected else "")
     try:
         yield
-    except NfoxError:
+    except NfoxError as error:
+        error.hint = error.hint or hint
         raise
     except Exception as error:  # nobody knows all that a wrong value causes behind its reader
-        hint = f"expected {expected}" if expected else ""
         raise error_type(f"{where}: {describe(error)}", hint) from error
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from nfox.errors import ModelError
 from nfox.files.atomic import read_tensors, write_tensors, write_text
 from nfox.files.hub import HubOptions, file_of, read_json
+from nfox.files.reading import refusing
 
 INFO_FILE = "drafter.json"
 WEIGHTS_FILE = "heads.safetensors"
@@ -57,12 +58,8 @@ def read_info(location: str, hub: HubOptions | None = None) -> HeadsInfo | None:
     path = file_of(location, INFO_FILE, hub or HubOptions())
     if path is None:
         return None
-    try:
+    with refusing(path, error_type=ModelError, hint="write it anew by training"):
         return HeadsInfo.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise ModelError(f"{path}: {field}: {first['msg']}", "write it anew by training") from error
 
 
 def base_of(location: str, hub: HubOptions | None = None) -> str | None:

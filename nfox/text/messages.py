@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,3 +139,12 @@ def content_text(content: Any) -> str:
         if not isinstance(part.get("text"), str):
             raise ValueError("a part of type text has no text")
     return "\n".join(part["text"] for part in content)
+
+
+def questions_digest(conversations: Sequence[Sequence[Message]]) -> str:
+    """Return a digest that tells the questions of one dataset from those of another."""
+    digest = hashlib.sha256()
+    for messages in conversations:
+        turns = [(m.role, m.content) for m in messages if m.role != "assistant"]
+        digest.update(json.dumps(turns).encode())
+    return digest.hexdigest()

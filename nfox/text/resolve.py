@@ -6,7 +6,6 @@ It is one of `conversation_templates/`, one of FastChat's, the tokenizer's own, 
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,8 +13,11 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, Field, NonNegativeInt
+
 from nfox.characters import whole_characters
 from nfox.errors import ModelError
+from nfox.files.reading import parse_json, refusing
 from nfox.text.template import HINT, Template, Turn
 
 if TYPE_CHECKING:
@@ -27,6 +29,20 @@ _METADATA_FIELDS = {"description", "models", "overrides_tokenizer"}
 _COMMON_FIELDS = _METADATA_FIELDS | {"name", "system_message", "stop_str", "stop_token_ids"}
 _JINJA_FIELDS = _COMMON_FIELDS | {"chat_template"}
 _FASTCHAT_FIELDS = _COMMON_FIELDS | {"system_template", "roles", "sep_style", "sep", "sep2"}
+
+
+class _TemplateFields(BaseModel, extra="ignore", strict=True):
+    """The types of the fields of a template's file, of which some may be absent."""
+
+    name: str
+    chat_template: str | list[str] = ""
+    system_message: str | None = None
+    stop_str: str | list[str] | None = None
+    stop_token_ids: list[NonNegativeInt] | None = None
+    system_template: str = ""
+    roles: list[str] = Field(["", ""], min_length=2, max_length=2)
+    sep: str = ""
+    sep2: str | None = None
 
 
 def available() -> list[str]:
@@ -74,7 +90,7 @@ def resolve(
 def _default_name(model_name: str, tokenizer_has_template: bool) -> str:
     """Return the name of the template of a model for which the person names none."""
     for name, file in _bundled_files().items():
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields = parse_json(file.read_bytes(), file.name)
         if tokenizer_has_template and not fields.get("overrides_tokenizer"):
             continue
         patterns = fields.get("models", [])
@@ -124,11 +140,13 @@ def _from_file(tokenizer: Tokenizer, path: Traversable, origin: str) -> Template
 
     The file has either a `chat_template` in Jinja, or the fields of FastChat's `Conversation`.
     """
-    try:
-        fields = {"name": path.name, **json.loads(path.read_text(encoding="utf-8"))}
+    where = f"conversation template {path}"
+    with refusing(where, error_type=ModelError, hint=HINT):
+        fields = {"name": path.name, **parse_json(path.read_bytes(), where, error_type=ModelError)}
         known = _JINJA_FIELDS if "chat_template" in fields else _FASTCHAT_FIELDS
         if unknown := sorted(fields.keys() - known):
             raise ValueError(f"{', '.join(unknown)} unknown; known are {', '.join(sorted(known))}")
+        _TemplateFields.model_validate(fields)
         if "chat_template" in fields:
             render = _jinja_renderer(tokenizer, "".join(fields["chat_template"]))
             stops, ids = _stops(fields.get("stop_str"), fields.get("stop_token_ids"))
@@ -141,8 +159,6 @@ def _from_file(tokenizer: Tokenizer, path: Traversable, origin: str) -> Template
             raise ValueError(f"sep_style {style} is none of {', '.join(styles)}")
         fields = {key: value for key, value in fields.items() if key not in _METADATA_FIELDS}
         return _from_conversation(fastchat.Conversation(sep_style=styles[style], **fields), origin)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"conversation template {path}: {error}", HINT) from error
 
 
 def _from_conversation(conversation: Any, origin: str) -> Template:

@@ -4,7 +4,6 @@ fits, and what a full disk leaves of them.
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from nfox.errors import ModelError, UsageError
 from nfox.files.atomic import UNREADABLE, DiskFullError, reporting_full_disk
+from nfox.files.hub import read_json
 
 _STATE = "trainer_state.json"  # what the Trainer writes last
 WEIGHTS = "model.safetensors"
@@ -37,8 +37,8 @@ def _damaged_file(checkpoint: Path) -> str | None:
     or a kill; None if the checkpoint is complete.
     """
     try:
-        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        read_json(checkpoint / _STATE)
+    except ModelError:
         return _STATE
     for file in sorted(checkpoint.glob("*.safetensors")):
         try:
@@ -162,7 +162,7 @@ def is_finished(checkpoint: Path, max_steps: int, epochs: float) -> bool:
         max_steps: the number of steps to train; 0 or less leaves it to the epochs.
         epochs: the number of epochs to train.
     """
-    state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    state = read_json(checkpoint / _STATE)
     with readable(checkpoint):
         if max_steps > 0:
             return bool(state["global_step"] >= max_steps)

@@ -453,7 +453,7 @@ def test_the_command_writes_both_and_says_so(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("{", "not JSON"),
-        ("\udcff", "not JSON"),
+        ("\udcff", "not UTF-8: byte 0xff at offset 0"),
         ("[1]", "its schema is not said"),
         ("{}", "its schema is not said"),
         ('{"schema": "nfox.bench/9", "rows": [1]}', "nfox.bench/9"),

@@ -425,9 +425,9 @@ def test_a_file_may_be_written_our_way_or_fastchats(tmp_path: Path) -> None:
             '{"name": "x", "roles": ["a", "b"], "sep_style": "TWO"}',
             "TWO is none of ADD_COLON_SINGLE",
         ),
-        ('{"name": "x", "chat_template": 1}', "iterable"),
+        ('{"name": "x", "chat_template": 1}', "chat_template.str: Input should be a valid string"),
         ("[]", "mapping"),
-        ('{"name": ', "Expecting value"),
+        ('{"name": ', "not JSON: EOF while parsing a value at line 1"),
         (None, "No such file"),
     ],
 )

@@ -341,7 +341,7 @@ def test_schemas_that_are_missing_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text("[1]")
     for schemas, fault in [
         (None, "pets"), (tmp_path, "no such database"), (tmp_path / "other.json", "pets"),
-        (tmp_path / "odd.json", "no list of databases"), (tmp_path / "absent", "no list"),
+        (tmp_path / "odd.json", "no list of databases"), (tmp_path / "absent", "No such file"),
     ]:  # fmt: skip
         with pytest.raises(UsageError, match=fault) as caught:
             read_tasks(data, schemas)

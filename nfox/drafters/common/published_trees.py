@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from nfox.decoding.tree_shapes import TreeShape
 from nfox.errors import UsageError
+from nfox.files.reading import read_json, refusing
 
 # "path:children" for every inner node; the paths of one shape share their first ranks.
 _PUBLISHED = {
@@ -30,6 +33,10 @@ _PUBLISHED = {
     "05:1 10:2 20:1 000:1",
     "eagle_25": "r:4 0:3 1:2 2:2 3:1 00:3 01:2 02:2 10:1 000:3 0000:2",
 }
+
+_LAYOUT = 'a JSON list of paths [[0], [0, 0], [1]], or an object that has one as its "tree"'
+_PATHS = TypeAdapter(list[list[Annotated[int, Field(strict=True, ge=0, lt=1 << 20)]]])
+_MAX_PATHS = 1024  # every one is scored in every step
 
 
 def published_shape(name: str) -> TreeShape:
@@ -66,14 +73,15 @@ def find_shape(name: str, max_width: int = 10) -> TreeShape:
             f"there is no tree {name!r}, and no such file",
             f"trees: auto, {', '.join(names())}, or a JSON file of paths [[0], [0, 0], [1]]",
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        items = content["tree"] if isinstance(content, dict) else content
-        paths = {tuple(int(rank) for rank in item) for item in items if item}
-    except KeyError:
-        raise UsageError(f'{name}: no JSON list of paths, nor an object with a "tree"') from None
-    except (ValueError, TypeError, OSError) as error:
-        raise UsageError(f"{name}: not a JSON list of paths: {error}") from error
+    with refusing(name, _LAYOUT):
+        content = read_json(path)
+        if isinstance(content, dict):
+            if "tree" not in content:
+                raise ValueError('no JSON list of paths, nor an object with a "tree"')
+            content = content["tree"]
+        paths = {tuple(item) for item in _PATHS.validate_python(content) if item}
+        if len(paths) > _MAX_PATHS:
+            raise ValueError(f"{len(paths):,} paths; there may be {_MAX_PATHS}")
     return _checked_shape(name, paths, max_width)
 
 

@@ -10,10 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nfox.decoding.stats import Stats
+from pydantic import TypeAdapter
+
 from nfox.errors import UsageError
 from nfox.eval.bench.trials import Trial
 from nfox.files.atomic import reporting_full_disk
+from nfox.files.reading import parse_json, refusing
 
 
 def trials_file(out: Path) -> Path:
@@ -41,14 +43,18 @@ class TrialJournal:
         """
         if not self.path.exists():
             return []
-        try:
-            first, *lines = self.path.read_text(encoding="utf-8").split("\n")
-            facts: dict[str, Any] = json.loads(first)
-            trials = [_from_json(json.loads(line)) for line in lines[:-1] if line]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UsageError(
-                f"{self.path}: not the trials of a benchmark: {error}", "take it away"
-            ) from error
+        where = f"{self.path}: not the trials of a benchmark"
+        with refusing(where, hint="take it away"):
+            first, *lines = self.path.read_bytes().split(b"\n")
+            facts = parse_json(first, f"{where}: line 1", non_finite=True)
+            if not isinstance(facts, dict):
+                raise TypeError("line 1 is no JSON object")
+            # The last is torn, or empty.
+            trials = [
+                _from_json(line, f"{where}: line {number}")
+                for number, line in enumerate(lines[:-1], 2)
+                if line
+            ]
         if facts != self.facts:
             names = sorted(facts.keys() | self.facts.keys())
             differing = [name for name in names if facts.get(name) != self.facts.get(name)]
@@ -88,10 +94,12 @@ def _to_json(trial: Trial) -> dict[str, Any]:
     return fields
 
 
-def _from_json(fields: dict[str, Any]) -> Trial:
-    fields["round"] = fields.pop("turn")
-    fields["stats"] = [Stats(**reply) for reply in fields["stats"]]
-    return Trial(**fields)
+def _from_json(line: bytes, where: str) -> Trial:
+    with refusing(where):
+        fields = parse_json(line, where)
+        fields["round"] = fields.pop("turn")
+        # Strict as JSON is: an object is a reply's numbers, but a text is no number.
+        return TypeAdapter(Trial).validate_json(json.dumps(fields), strict=True)
 
 
 def complete_rounds(trials: Sequence[Trial], entrants: Sequence[str]) -> list[Trial]:

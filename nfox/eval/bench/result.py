@@ -6,15 +6,16 @@ What the models below say is the layout of the files: one definition writes and 
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter
 
-from nfox.errors import UsageError
 from nfox.eval.bench.figures import ALL, DivergenceRow, Record, Row, RowBase, SimulationRow
 from nfox.eval.bench.noise import Interval
+from nfox.files.reading import parse_json, read_text, refusing
 
 KINDS = {"method": "nfox", "peer": "another program", "simulated": "simulated"}
 """The kinds of entrants, as a reader calls them."""
@@ -127,6 +128,15 @@ class BaselineMachine(Record):
     threads: int | None = None
 
 
+def _finite(interval: Interval) -> Interval:
+    if not all(map(math.isfinite, (interval.value, interval.low, interval.high))):
+        raise ValueError("what later results are held against must be finite")
+    return interval
+
+
+_Ratio = Annotated[Interval, AfterValidator(_finite)] | None
+
+
 class BaselineRow(RowBase):
     """Ratios of an entrant over several results: their median, and the widest bounds.
 
@@ -134,10 +144,10 @@ class BaselineRow(RowBase):
         speedup: see `Row`, as for the others.
     """
 
-    speedup: Interval | None
-    efficiency: Interval | None
-    tau: Interval | None
-    overhead: Interval | None
+    speedup: _Ratio
+    efficiency: _Ratio
+    tau: _Ratio
+    overhead: _Ratio
 
 
 class Baseline(File):
@@ -177,20 +187,11 @@ def read(file: Path, *layouts: type[_File]) -> _File:
         UsageError: if it is none of these.
     """
     known = {layout.schema_name: layout for layout in layouts}
-    expected = f"expected JSON of {' or '.join(known)}, as nfox bench writes it"
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text)
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror or error}", expected) from error
-    except ValueError as error:
-        raise UsageError(f"{file}: not JSON: {error}", expected) from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema not in known:
-        raise UsageError(f"{file}: its schema is {schema or 'not said'}", expected)
-    try:
-        return TypeAdapter(known[schema]).validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{file}: {where}: {first['msg']}", expected) from error
+    expected = f"JSON of {' or '.join(known)}, as nfox bench writes it"
+    with refusing(file, expected):
+        text = read_text(file)
+        content = parse_json(text, file, non_finite=True)  # such figures are not known
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if not isinstance(schema, str) or schema not in known:
+            raise ValueError(f"its schema is {schema or 'not said'}")
+        return TypeAdapter(known[schema]).validate_json(text)  # strict as JSON is, not as Python

@@ -14,7 +14,7 @@ import torch
 
 from nfox.errors import NfoxError
 from nfox.files.atomic import write_text
-from nfox.files.jsonl import WorkShare, append_lines, finished_ids, locked
+from nfox.files.jsonl import WorkShare, append_lines, finished_ids, line_id, locked
 from nfox.files.provenance import add_name_without_line, names_without_line
 from nfox.text.messages import Message
 from nfox.train.cllm.collector import Collector
@@ -113,7 +113,12 @@ def drop_unfinished(out: Path) -> set[str]:
     line_ids = finished_ids(out)
     finished = {line_id for line_id in line_ids if "/" not in line_id}
     if {line_id.partition("/")[0] for line_id in line_ids} - finished:
-        with out.open(encoding="utf-8") as lines:
-            kept = [line for line in lines if json.loads(line)["id"].partition("/")[0] in finished]
-        write_text(out.resolve(), "".join(kept))  # a link stays one
+        lines = list(enumerate(out.read_text(encoding="utf-8").split("\n")[:-1], 1))
+        names = {
+            number: line_id(out, number, line).partition("/")[0]
+            for number, line in lines
+            if line.strip()
+        }
+        kept = [line for number, line in lines if names.get(number) in finished]
+        write_text(out.resolve(), "".join(f"{line}\n" for line in kept))  # a link stays one
     return finished

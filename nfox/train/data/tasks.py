@@ -6,14 +6,16 @@ A user's message holds the text that the templates cllm-math, cllm-spider and cl
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter
+
 from nfox.errors import UsageError
+from nfox.files.reading import read_json, refusing
 from nfox.files.records import read_records
 from nfox.train.data.conversations import (
     LAYOUTS,
@@ -144,20 +146,27 @@ class DatabaseSchemas:
 
 def _read_tables_json(path: Path) -> dict[str, Schema]:
     """Return the schema of each database in Spider's tables.json."""
-    try:
-        databases = json.loads(path.read_text(encoding="utf-8"))
-        return {database["db_id"]: _schema(database) for database in databases}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(
-            f"{path}: no list of databases: {type(error).__name__}: {error}",
-            'expected [{"db_id", "table_names_original", "column_names_original"}]',
-        ) from error
+    expected = '[{"db_id", "table_names_original", "column_names_original"}]'
+    with refusing(f"{path}: no list of databases", expected):
+        databases = _DATABASES.validate_python(read_json(path))
+        return {database.db_id: _schema(database) for database in databases}
 
 
-def _schema(database: Mapping[str, Any]) -> Schema:
-    names = database["table_names_original"]
+class _Database(BaseModel):
+    """The fields of a database in Spider's tables.json that are read."""
+
+    db_id: str
+    table_names_original: list[str]
+    column_names_original: list[tuple[int, str]]
+
+
+_DATABASES = TypeAdapter(list[_Database])
+
+
+def _schema(database: _Database) -> Schema:
+    names = database.table_names_original
     schema: Schema = {name: [] for name in names}
-    for table, column in database["column_names_original"]:
+    for table, column in database.column_names_original:
         if table >= 0:  # below it is *, of all tables
             schema[names[table]].append(column)
     return schema
@@ -169,12 +178,13 @@ def _read_sqlite(path: Path) -> Schema:
         raise UsageError(
             f"{path}: no such database", "--schemas tables.json, or the folder of the databases"
         )
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            return {
-                name: [column[1] for column in database.execute(f'PRAGMA table_info("{name}")')]
-                for (name,) in tables.fetchall()
-            }
-    except sqlite3.Error as error:
-        raise UsageError(f"{path}: not readable as an SQLite database: {error}") from error
+    with (
+        refusing(f"{path}: not readable as an SQLite database"),
+        closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database,
+    ):
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        columns = "SELECT name FROM pragma_table_info(?)"
+        return {
+            name: [column for (column,) in database.execute(columns, (name,))]
+            for (name,) in tables.fetchall()
+        }
