@@ -10,6 +10,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from nfox.drafters import method_names
 from nfox.errors import UsageError
+from nfox.serve.origins import as_sent
 
 from .dataclass_options import option, split_variable
 
@@ -75,6 +76,11 @@ class AccessArguments:
     def __post_init__(self) -> None:
         if self.api_key == "":
             raise UsageError("--api-key is empty", "leave it out, or give one")
+        for origin in self.cors:
+            try:
+                as_sent(origin)
+            except UsageError as error:
+                raise UsageError(f"--cors {error.message}", error.hint) from error
 
 
 @dataclass(frozen=True)

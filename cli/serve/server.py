@@ -17,6 +17,7 @@ from nfox.drafters import plain_method, ready_methods
 from nfox.errors import UsageError
 from nfox.serve.metrics import Metrics
 from nfox.serve.middleware import RequestGuard
+from nfox.serve.origins import ANY, as_sent
 from nfox.serve.served_model import ServedModel
 from nfox.serve.server import is_loopback, serve, url
 from nfox.serve.worker import Worker, WorkerLimits
@@ -110,21 +111,31 @@ def serve_app(
         server_arguments.limits,
     )
     hosts = {*_LOOPBACK, address.host, *access.allow_host}
+    origins = [*map(as_sent, access.cors)]
     protected: ASGIApp = RequestGuard(
         app,
         key=access.api_key,
         max_body_bytes=parse_bytes("--max-request-size", limits.max_request_size),
         hosts=hosts if is_loopback(listener) and access.api_key is None else None,
-        origins=access.cors,
+        origins=origins,
     )
-    if access.cors:
-        protected = CORSMiddleware(
-            protected, allow_origins=access.cors, allow_methods=["*"], allow_headers=["*"]
-        )
+    if origins:
+        protected = _with_cors(protected, origins)
     logging.basicConfig(format="nfox: %(message)s")
     # Beside the access log: what was answered, or why it was not.
     logging.getLogger("nfox.serve").setLevel(logging.DEBUG if address.verbose else logging.INFO)
     serve(protected, listener, served.worker, verbose=address.verbose)
+
+
+def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
+    """Let pages of origins read answers, and answer what browsers ask before."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_private_network=ANY not in origins,  # who is let into a network was named
+    )
 
 
 def announce(served: ServedModel, listener: socket, path: str, warning: str) -> None:

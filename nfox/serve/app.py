@@ -30,6 +30,7 @@ _ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         404: "There is no such model",
         408: "The body did not arrive in time",
         413: "The body is too large",
+        415: "The body is not JSON by its type",
         421: "The server is not called by this name",
         429: "Too many requests are waiting",
         503: "Its time passed before anything came of it, or something here was missing",

@@ -1,4 +1,4 @@
-"""The checks before every request: host, origin, key, the body's size and its time of arrival.
+"""The checks before every request: host, origin, key, the body's size, type and time of arrival.
 
 A body is read whole before the application sees its request, so that one that is too large, or
 never ends, costs nothing but its connection.
@@ -9,18 +9,50 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Collection
-from urllib.parse import urlsplit
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nfox.serve.errors import error_body
+from nfox.serve.origins import ANY, normalised_host, parse_origin, requested_origin
 
 OPEN_PATH = "/health"
 """The path that answers without a key, so that programs that watch the process need none."""
 
 _BODY_SECONDS = 30.0  # for a body to arrive
+_LINGER_SECONDS = 2.0  # for the rest of a refused body, so that its sender reads why
+
+
+class _Refused(Exception):
+    """A request is answered here.
+
+    Args:
+        response: the answer.
+        unread: whether there may be more of the body. Nobody reads it, so the connection ends.
+    """
+
+    def __init__(self, response: JSONResponse, *, unread: bool) -> None:
+        super().__init__()
+        self.response = response
+        self.unread = unread
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, and end the connection behind what is left of the body."""
+        if not self.unread:
+            await self.response(scope, receive, send)
+            return
+        headers = [*self.response.raw_headers, (b"connection", b"close")]
+        status, body = self.response.status_code, self.response.body
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        # Where a connection is closed over unread bytes, its peer may lose the answer with it.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while (await receive()).get("more_body"):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
 
 
 class RequestGuard:
@@ -32,7 +64,7 @@ class RequestGuard:
         max_body_bytes: the largest body that is accepted, in bytes.
         hosts: the host names that requests may call the server by, or None for any. A page on the
             web can make a browser ask a server on its own machine, but only under the page's host
-            name, or with the page's origin in the headers.
+            name, or with the page's origin or a mark of another site in the headers.
         origins: the web origins whose pages may ask all the same; "*" stands for all.
     """
 
@@ -48,7 +80,7 @@ class RequestGuard:
         self._app = app
         self._key = None if key is None else key.encode()
         self._max_body_bytes = max_body_bytes
-        self._hosts = None if hosts is None else {_normalised(host) for host in hosts}
+        self._hosts = None if hosts is None else {normalised_host(host) for host in hosts}
         self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,28 +92,44 @@ class RequestGuard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._check_origin(headers) or self._check_host(headers)
+        try:
+            self._check(scope, headers)
+            body = await self._read_body(headers, receive)
+        except _Refused as refused:
+            await refused.answer(scope, receive, send)
+            return
+        if body is not None:
+            await self._app(scope, _replay(body, receive), send)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        """Refuse a request by its headers alone."""
+        refusal = self._check_origin(scope.get("scheme", "http"), headers) or self._check_host(
+            headers
+        )
         if refusal is None and scope["path"] != OPEN_PATH:
             refusal = self._check_key(headers)
-        body = refusal or await self._read_body(headers, receive)
-        if isinstance(body, JSONResponse):
-            await body(scope, receive, send)
-        elif body is not None:
-            await self._app(_with_json_type(scope), _replay(body, receive), send)
+        if refusal is not None:
+            empty = headers.get("content-length", "0") == "0"
+            raise _Refused(refusal, unread=not empty or "transfer-encoding" in headers)
 
-    def _check_origin(self, headers: Headers) -> JSONResponse | None:
+    def _check_origin(self, scheme: str, headers: Headers) -> JSONResponse | None:
         """Return the error for a page of another origin, which a key would let in."""
         origin = headers.get("origin")
-        if self._key is not None or not origin or self._origins & {origin, "*"}:
+        if self._key is not None or self._origins & {origin, ANY}:
             return None
-        if _hostname(origin) == _requested_host(headers):
+        own = requested_origin(scheme, headers.get("host", ""))
+        if origin and (own is None or parse_origin(origin) != own):
+            message = f"pages of {origin} may not ask; --cors {origin} lets them"
+        elif headers.get("sec-fetch-site", "").lower() == "cross-site":  # also without an origin
+            message = "pages of other sites may not ask; --cors ORIGIN lets those of one"
+        else:
             return None
-        message = f"pages of {origin} may not ask; --cors {origin} lets them"
         return JSONResponse(error_body(message, code="foreign_origin"), 403)
 
     def _check_host(self, headers: Headers) -> JSONResponse | None:
         """Return the error for a host name that is not the server's."""
-        if self._hosts is None or _requested_host(headers) in self._hosts:
+        own = requested_origin("http", headers.get("host", ""))
+        if self._hosts is None or (own is not None and own.host in self._hosts):
             return None
         names = " or ".join(sorted(self._hosts))
         message = f"this server is called {names}; --allow-host adds names"
@@ -101,11 +149,15 @@ class RequestGuard:
             {"WWW-Authenticate": "Bearer"},
         )
 
-    async def _read_body(self, headers: Headers, receive: Receive) -> bytes | JSONResponse | None:
-        """Return the body, the error to answer instead, or None if the client has gone."""
+    async def _read_body(self, headers: Headers, receive: Receive) -> bytes | None:
+        """Return the body, or None if the client has gone.
+
+        Raises:
+            _Refused: if it is too large, too slow or not JSON.
+        """
         declared_length = headers.get("content-length", "")
         if declared_length.isdecimal() and int(declared_length) > self._max_body_bytes:
-            return self._too_large()
+            raise self._too_large()
         body = bytearray()
         try:
             async with asyncio.timeout(_BODY_SECONDS):
@@ -115,41 +167,39 @@ class RequestGuard:
                         return None
                     body += message.get("body", b"")
                     if len(body) > self._max_body_bytes:
-                        return self._too_large()
+                        raise self._too_large()
                     if not message.get("more_body"):
-                        return bytes(body)
+                        break
         except TimeoutError:
             text = f"the body did not arrive within {_BODY_SECONDS:.0f} s"
-            return JSONResponse(error_body(text, code="request_timeout"), 408)
+            response = JSONResponse(error_body(text, code="request_timeout"), 408)
+            response.headers["connection"] = "close"
+            raise _Refused(response, unread=False) from None
+        if body and not _is_json(headers.get("content-type", "")):
+            raise self._wrong_type(headers.get("content-type"))
+        return bytes(body)
 
-    def _too_large(self) -> JSONResponse:
+    def _too_large(self) -> _Refused:
         message = f"a request may have {self._max_body_bytes} bytes; --max-request-size sets it"
-        return JSONResponse(error_body(message, code="request_too_large"), 413)
+        response = JSONResponse(error_body(message, code="request_too_large"), 413)
+        return _Refused(response, unread=True)
+
+    def _wrong_type(self, kind: str | None) -> _Refused:
+        message = (
+            "a body needs the header Content-Type: application/json "
+            f"(curl: -H 'Content-Type: application/json'), not {kind or 'none'}"
+        )
+        response = JSONResponse(error_body(message, code="unsupported_media_type"), 415)
+        return _Refused(response, unread=False)
 
 
-def _requested_host(headers: Headers) -> str:
-    """Return the host name that a request calls the server by, without its port."""
-    return _hostname(f"//{headers.get('host', '')}")
-
-
-def _hostname(url: str) -> str:
-    """Return the host name in a URL; the empty string if there is none."""
-    try:
-        return _normalised(urlsplit(url).hostname or "")
-    except ValueError:
-        return ""
-
-
-def _normalised(host: str) -> str:
-    return host.lower().rstrip(".")
-
-
-def _with_json_type(scope: Scope) -> Scope:
-    """Return the scope with JSON as the body's type: `curl -d` calls JSON a form. A page of another
-    origin can send a form without asking first; `RequestGuard` refuses it by its origin.
+def _is_json(content_type: str) -> bool:
+    """Whether a body's type says that it is JSON. Pages of another origin send texts and forms
+    without asking first.
     """
-    others = [header for header in scope["headers"] if header[0] != b"content-type"]
-    return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
+    kind = content_type.partition(";")[0].strip().lower()
+    main, _, sub = kind.partition("/")
+    return main == "application" and (sub == "json" or sub.endswith("+json"))
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -25,6 +25,7 @@ from nfox.decoding.generate import Prompt
 from nfox.errors import ModelError, NfoxError
 from nfox.reply import Request
 from nfox.serve.fair_queue import FairQueue
+from nfox.serve.origins import as_sent
 from nfox.serve.served_model import ServedModel
 from nfox.serve.server import bind
 
@@ -412,12 +413,20 @@ def test_null_is_as_if_it_were_left_out(http: TestClient) -> None:
     )
 
 
-def test_bodies_are_json_whatever_they_are_called(http: TestClient) -> None:
-    """`curl -d` calls them a form."""
+def test_a_body_says_that_it_is_json(http: TestClient) -> None:
+    """A page of another origin sends texts, forms and bodies without a type unasked."""
     body = json.dumps({"messages": QUESTION})
-    for kind in ("application/x-www-form-urlencoded", "text/plain", ""):
-        answer = http.post(CHAT, content=body, headers={"content-type": kind} if kind else {})
+    for kind in ("application/json", "Application/JSON; charset=utf-8", "application/x+json"):
+        answer = http.post(CHAT, content=body, headers={"content-type": kind})
         assert reply_text(answer.json()) == reply_text(ask(http))
+    wrong = ("application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x")
+    for kind in (*wrong, "text/plain; application/json", "application/jsonx", ""):
+        headers = {"content-type": kind} if kind else {}
+        for path in (CHAT, TEXT, "/predict", "/load_model"):
+            answer = http.post(path, content=body, headers=headers)
+            assert answer.status_code == 415
+            assert "Content-Type: application/json" in answer.json()["error"]["message"]
+    assert http.post(CHAT).status_code == 400  # there is no body that lacks a type
 
 
 def test_a_key_is_asked_for_everywhere_but_for_the_health(served: ServedModel) -> None:
@@ -439,6 +448,9 @@ def test_a_body_may_not_be_larger_than_said(served: ServedModel) -> None:
     assert http.post(CHAT, content=long, headers=JSON).status_code == 413
     told = http.post(CHAT, content=iter([long[:900], long[900:]]), headers=JSON)  # no length
     assert (told.status_code, told.json()["error"]["code"]) == (413, "request_too_large")
+    assert told.headers["connection"] == "close"
+    wrong = http.post(CHAT, content=b"{", headers=JSON)
+    assert wrong.status_code == 400 and "connection" not in wrong.headers
 
 
 def test_a_body_that_does_not_arrive_is_not_waited_for(
@@ -482,8 +494,78 @@ def test_pages_of_other_origins_are_refused_unless_they_are_named(
         headers = {"host": "localhost", "origin": origin}
         allowed = "*" in origins or origin in origins
         assert http.get("/health", headers=headers).status_code == (200 if allowed else 403)
-    own = {"host": "localhost", "origin": "http://localhost:5000"}
+    own = {"host": "localhost:5000", "origin": "http://localhost:5000"}
     assert http.get("/health", headers=own).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "same"),
+    [
+        ("localhost:5000", "http://localhost:5000", True),
+        ("LocalHost.:5000", "http://localhost:5000", True),
+        ("localhost", "http://localhost:80", True),
+        ("localhost:80", "http://localhost", True),
+        ("[::1]:5000", "http://[::1]:5000", True),
+        ("localhost:5000", "http://localhost:3000", False),
+        ("localhost:5000", "http://localhost", False),
+        ("localhost:5000", "https://localhost:5000", False),
+        ("localhost:443", "https://localhost", False),
+        ("localhost:5000", "http://127.0.0.1:5000", False),
+        ("localhost:5000", "http://localhost:99999", False),
+        ("localhost:5000", "http://[localhost:5000", False),
+        ("localhost:5000", "localhost:5000", False),
+        ("localhost:x", "http://localhost:x", False),
+        ("", "http://", False),
+    ],
+)
+def test_the_same_origin_is_scheme_host_and_port(
+    served: ServedModel, host: str, origin: str, same: bool
+) -> None:
+    """Another port of this machine is another program, whose pages are not the server's."""
+    answer = client(served).get("/health", headers={"host": host, "origin": origin})
+    assert answer.status_code == (200 if same else 403)
+    assert same or answer.json()["error"]["code"] == "foreign_origin"
+
+
+def test_what_another_site_asks_for_without_an_origin_is_refused(served: ServedModel) -> None:
+    """A picture's address, a link: there a browser says the site alone."""
+    http, page = client(served, origins=["http://page.example"]), "http://page.example"
+    for site, status in (("cross-site", 403), ("Cross-Site", 403), ("same-origin", 200)):
+        assert http.get("/health", headers={"sec-fetch-site": site}).status_code == status
+    assert http.get("/health", headers={"sec-fetch-site": "none"}).status_code == 200
+    named = {"sec-fetch-site": "cross-site", "origin": page}
+    assert http.get("/health", headers=named).status_code == 200
+    own = {"host": "localhost", "origin": "http://localhost", "sec-fetch-site": "cross-site"}
+    assert http.get("/health", headers=own).status_code == 403
+    foreign = {"sec-fetch-site": "cross-site"}
+    for guard in ({"origins": ["*"]}, {"key": "sesame"}):
+        assert client(served, **guard).get("/health", headers=foreign).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://page.example", "https://page.example"),
+        ("HTTPS://Page.Example:443/", "https://page.example"),
+        ("http://localhost:3000/", "http://localhost:3000"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("chrome-extension://abc", "chrome-extension://abc"),
+        ("*", "*"),
+        ("null", "null"),
+    ],
+)
+def test_an_origin_is_named_as_people_write_it(written: str, sent: str) -> None:
+    assert as_sent(written) == sent
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["page.example", "localhost:3000", "http://", "http://a/b", "http://a?b", "", "http://a:b"],
+)
+def test_what_no_page_could_come_from_is_no_origin(text: str) -> None:
+    done = CliRunner().invoke(app, ["serve", "--cors", text])
+    assert done.exit_code == 2
+    assert f"--cors {text!r} is no web origin" in done.stderr
 
 
 def test_an_empty_key_is_no_key(served: ServedModel) -> None:

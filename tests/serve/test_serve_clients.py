@@ -182,6 +182,27 @@ def test_pages_on_the_web_cannot_ask(server: Server) -> None:
     assert simple.status_code == 403
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_after_a_body_that_is_too_large_the_connection_ends(server: Server, declared: bool) -> None:
+    """The answer is read all the same, and what is sent behind it is not taken for a request."""
+    url = httpx.URL(server.url)
+    size = b"content-length: 50000000" if declared else b"transfer-encoding: chunked"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n" + size
+    block = b"x" * 100_000 if declared else b"186a0\r\n" + b"x" * 100_000 + b"\r\n"
+    with socket.create_connection((url.host, url.port), timeout=30) as connection:
+        connection.sendall(head + b"\r\ncontent-type: application/json\r\n\r\n")
+        for _ in range(60):
+            connection.sendall(block)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer
+        while received := connection.recv(65536):
+            answer += received
+        assert answer.count(b"HTTP/1.1") == 1 and b"request_too_large" in answer
+
+
 def refused(*arguments: str, code: int) -> str:
     done = programs.run("serve", *arguments)
     assert done.returncode == code, done.stderr
@@ -222,7 +243,7 @@ def test_the_server_ends_when_it_is_told_to(tmp_path: Path, number: signal.Signa
 
 
 def test_cors_and_keys_are_there_when_asked_for(tmp_path: Path) -> None:
-    asked = ("--cors", "http://page.example", "--api-key", "sesame")
+    asked = ("--cors", "http://page.example/", "--api-key", "sesame")
     with servers.nfox(tmp_path, "serve", "--model", str(folder.llama()), *TINY, *asked) as own:
         preflight = {
             "Origin": "http://page.example",
@@ -231,6 +252,15 @@ def test_cors_and_keys_are_there_when_asked_for(tmp_path: Path) -> None:
         }
         answer = httpx.options(f"{own.url}/v1/models", headers=preflight)
         assert answer.headers["access-control-allow-origin"] == "http://page.example"
+        private = "access-control-allow-private-network"
+        assert private not in answer.headers
+        preflight["Access-Control-Request-Private-Network"] = "true"
+        answer = httpx.options(f"{own.url}/v1/models", headers=preflight)
+        assert (answer.status_code, answer.headers[private]) == (200, "true")
+        preflight["Origin"] = "http://other.example"
+        answer = httpx.options(f"{own.url}/v1/models", headers=preflight)
+        assert answer.status_code == 400
+        assert "access-control-allow-origin" not in answer.headers
         assert httpx.get(f"{own.url}/v1/models").status_code == 401
         client = openai.OpenAI(base_url=f"{own.url}/v1", api_key="sesame")
         assert client.models.list().data
