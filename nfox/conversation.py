@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.reply import Exchange, Reply
 from nfox.reply_stream import ReplyStream
+from nfox.text.conversation_file import read_messages, to_json
 from nfox.text.messages import Message
 from nfox.text.stream import decode_text
-
-FORMAT = "nfox.conversation/1"
 
 
 class Conversation:
@@ -165,12 +164,7 @@ class Conversation:
         Raises:
             NfoxError: if the file cannot be written.
         """
-        data = {
-            "format": FORMAT,
-            "model": self.engine.model.name,
-            "template": self.engine.template.name,
-            "messages": [_to_json(message) for message in self.messages],
-        }
+        data = to_json(self.engine.model.name, self.engine.template.name, self.messages)
         try:
             path.write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
         except OSError as error:
@@ -180,48 +174,21 @@ class Conversation:
         """Replace the messages by those of a JSON file.
 
         The file holds a saved conversation, a list of messages with "role" and "content", or a
-        conversation of FastChat. Token ids are read if the conversation was with this model.
+        conversation of FastChat. Token ids are kept if the conversation was with this model and
+        they spell the text of their reply.
 
         Raises:
             NfoxError: if the file has none of these layouts; the messages stay as they are.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise NfoxError(f"cannot read {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise NfoxError(f"{path} is not JSON: {error}") from error
-        same_model = isinstance(data, dict) and data.get("model") == self.engine.model.name
-        try:
-            self.messages = _from_json(data, keep_ids=same_model)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise NfoxError(
-                f"{path} is not a conversation: expected {{'messages': [{{'role', 'content'}}]}}, "
-                f"a list of these, or FastChat's layout ({error})"
-            ) from error
+        self.messages = read_messages(path, self.engine.model.name, self._spells)
 
-
-def _to_json(message: Message) -> dict[str, Any]:
-    """Return a message as a JSON object, with its token ids if they are known."""
-    ids = {} if message.ids is None else {"ids": list(message.ids)}
-    return {"role": message.role, "content": message.content, **ids}
-
-
-def _from_json(data: Any, *, keep_ids: bool) -> list[Message]:
-    """Return the messages of any of the layouts that `Conversation.load` reads."""
-    if isinstance(data, dict) and "roles" in data:  # FastChat: [[role, text], ...]
-        roles = dict(zip(data["roles"], ("user", "assistant"), strict=True))
-        turns = data["messages"][data.get("offset", 0) :]
-        rows = [{"role": roles[role], "content": text} for role, text in turns if text is not None]
-        if data.get("system_message"):
-            rows.insert(0, {"role": "system", "content": data["system_message"]})
-    else:
-        rows = data["messages"] if isinstance(data, dict) else data
-    messages = []
-    for row in rows:
-        role, content = row["role"], row["content"]
-        if role not in ("system", "user", "assistant") or not isinstance(content, str):
-            raise ValueError(f"role {role!r} with content {content!r:.40}")
-        ids = row.get("ids") if keep_ids else None
-        messages.append(Message(role, content, tuple(map(int, ids)) if ids else None))
-    return messages
+    def _spells(self, ids: Sequence[int], text: str) -> bool:
+        """Return whether token ids are those of a reply with this text, and of nothing else: a
+        token without text may be the beginning of another message.
+        """
+        model = self.engine.model
+        if max(ids) >= model.target.vocabulary_size or self.engine.stop_ids.intersection(ids):
+            return False
+        spelled = decode_text(model.tokenizer, ids)
+        special = set(getattr(model.tokenizer, "all_special_ids", ())).intersection(ids)
+        return not special and text in (spelled, spelled.removeprefix(" "))

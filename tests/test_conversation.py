@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import folder
 import pytest
@@ -296,8 +298,99 @@ def test_load_reads_the_layouts_of_others(tmp_path: Path) -> None:
         assert [m.content for m in conversation.turns] == ["a", "b"]
 
 
+def saved(tmp_path: Path, **changes: object) -> tuple[Conversation, dict[str, Any], Path]:
+    """Return a conversation, the content of the file it was saved in, and the file."""
+    conversation = Conversation(load_engine())
+    say(conversation, "hello 😀")
+    path = tmp_path / "chat.json"
+    conversation.save(path)
+    return conversation, json.loads(path.read_text()), path
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[1", "{}", '{"messages": [{"role": "fox"}]}', "[[1, 2]]", "7"]
+    "change",
+    [
+        lambda ids: [*ids, ids[-1]],
+        lambda ids: ids[1:],
+        lambda ids: ids[::-1],
+        lambda ids: [40, *ids[1:]],
+        lambda ids: [*ids, 10**9],
+        lambda ids: [*ids, 320],
+        lambda ids: [*ids, 2**70],
+        lambda ids: [0, *ids],  # it has no text, but begins another message
+        lambda ids: [*ids, 1],  # it ends a reply
+        lambda ids: [],
+        lambda ids: None,
+    ],
+)
+def test_ids_that_do_not_spell_a_reply_are_left_out_and_its_text_is_read(
+    tmp_path: Path, change: Callable[[list[int]], object]
+) -> None:
+    conversation, data, path = saved(tmp_path)
+    reply = data["messages"][1]
+    reply["ids"] = change(reply["ids"])
+    path.write_text(json.dumps(data))
+    conversation.load(path)
+    assert conversation.messages[1] == Message("assistant", reply["content"])
+    question = [*conversation.messages, Message("user", "and then?")]
+    as_text = [{"role": message.role, "content": message.content} for message in question]
+    prompts = [conversation.engine.request(each).prompt for each in (question, as_text)]
+    assert prompts[0] == prompts[1]
+
+
+def test_ids_of_another_model_or_of_a_question_are_not_read(tmp_path: Path) -> None:
+    conversation, data, path = saved(tmp_path)
+    ids = data["messages"][1]["ids"]
+    path.write_text(json.dumps(data | {"model": "another"}))
+    conversation.load(path)
+    assert [message.ids for message in conversation.messages] == [None, None]
+    data["messages"][0]["ids"] = ids
+    path.write_text(json.dumps(data))
+    conversation.load(path)
+    assert [message.ids for message in conversation.messages] == [None, tuple(ids)]
+
+
+@pytest.mark.parametrize("ids", ["12", [1.0], [True], [-1], [None], ["7"], [[7]], 7, {"7": 7}, 1.5])
+def test_ids_that_are_none_are_refused_with_their_place(tmp_path: Path, ids: object) -> None:
+    conversation, data, path = saved(tmp_path)
+    before = list(conversation.messages)
+    data["messages"][1]["ids"] = ids
+    path.write_text(json.dumps(data))
+    with pytest.raises(NfoxError, match=r"chat.json: not a conversation: message 2: ids") as caught:
+        conversation.load(path)
+    assert "\n" not in caught.value.message
+    assert conversation.messages == before
+
+
+def test_fastchats_roles_may_be_alike_and_its_examples_are_left_out(tmp_path: Path) -> None:
+    conversation, path = Conversation(load_engine()), tmp_path / "chat.json"
+    turns = [["", "x"], ["", "y"], ["", "a"], ["", "b"], ["", None]]
+    path.write_text(json.dumps({"system": "s", "roles": ["", ""], "messages": turns, "offset": 2}))
+    conversation.load(path)
+    assert [(m.role, m.content) for m in conversation.messages] == [
+        ("system", "s"), ("user", "a"), ("assistant", "b"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[1", "{}", '{"messages": [{"role": "fox"}]}', "[[1, 2]]", "7", "null", '"x"'),
+        *("[" * 100_000, '[{"role": "user", "content": NaN}]', '{"messages": {"role": "user"}}'),
+        '[{"role": "user", "content": null}]',
+        '[{"role": "user", "content": 1e999}]',
+        '[{"role": "fox", "content": "a"}]',
+        '[{"role": ["user"], "content": "a"}]',
+        '{"format": "nfox.conversation/2", "messages": []}',
+        '{"roles": ["A"], "messages": []}',
+        '{"roles": ["A", "B"], "messages": [["C", "a"]]}',
+        '{"roles": ["A", "B"], "messages": [["A", ["a", "an image"]]]}',
+        '{"roles": ["A", "B"], "messages": [["A", "a"]], "offset": -1}',
+        '{"roles": ["A", "B"], "messages": [["A", "a"]], "offset": 2}',
+        '{"roles": ["A", "B"], "messages": [["A", "a"]], "offset": 1e400}',
+        '{"roles": [["A"], "B"], "messages": [["A", "a"]]}',
+    ],
+    ids=lambda text: text[:40],
 )
 def test_a_broken_file_changes_nothing(tmp_path: Path, text: str) -> None:
     conversation = Conversation(load_engine())

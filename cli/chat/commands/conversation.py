@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nfox.conversation import FORMAT
-from nfox.errors import UsageError
+from nfox.errors import NfoxError, UsageError
+from nfox.files.reading import read_json
+from nfox.text.conversation_file import FORMAT
 
 from ...display.reply_view import clean
 from ..saved_files import last_file
@@ -112,8 +112,8 @@ def _path(text: str) -> Path:
 def _is_conversation(path: Path) -> bool:
     """Whether a file holds a saved conversation, which may be written over."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data = read_json(path)
+    except NfoxError:
         return False
     return isinstance(data, dict) and data.get("format") == FORMAT
 
