@@ -62,9 +62,9 @@ def decoding_complaint(error: UnicodeDecodeError) -> str:
     return f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, in line {line}"
 
 
-def decode_lines(data: bytes, where: object) -> list[str]:
-    """Return the lines of bytes in UTF-8, without a byte order mark. Bytes that are no UTF-8 are in
-    their lines as halves of surrogate pairs (Python's "surrogateescape").
+def decode_escaped(data: bytes, where: object) -> str:
+    """Return the text of bytes in UTF-8, without a byte order mark. Bytes that are no UTF-8 are in
+    it as halves of surrogate pairs (Python's "surrogateescape").
 
     Args:
         data: the bytes.
@@ -75,7 +75,7 @@ def decode_lines(data: bytes, where: object) -> list[str]:
     """
     text = data.decode("utf-8", "surrogateescape")
     check_escaped(text, where)
-    return text.removeprefix(BOM).split("\n")
+    return text.removeprefix(BOM)
 
 
 def check_escaped(text: str, where: object) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import folder
 import pytest
 
-from nfox.characters import check_escaped, decode, decode_lines, whole_characters
+from nfox.characters import check_escaped, decode, decode_escaped, whole_characters
 from nfox.errors import UsageError
 from nfox.text.messages import Message
 
@@ -59,11 +59,11 @@ def test_what_is_not_utf_8_is_named(data: bytes, said: str) -> None:
         decode(data, "FILE")
 
 
-def test_a_byte_order_mark_is_no_text_and_lines_keep_what_is_no_utf_8() -> None:
+def test_a_byte_order_mark_is_no_text_and_what_is_no_utf_8() -> None:
     assert decode(b"\xef\xbb\xbfhi", "FILE") == "hi"
-    lines = decode_lines(b"\xef\xbb\xbfa\r\n\xff\ncaf\xc3\xa9\xe2\x80\xa8", "FILE")
-    assert lines == ["a\r", "\udcff", "café\u2028"]
+    text = decode_escaped(b"\xef\xbb\xbfa\r\n\xff\ncaf\xc3\xa9", "FILE")
+    assert text == "a\r\n\udcff\ncafé"
     for data in (b"\xff\xfeh\0i\0", b"\xfe\xff\0h", b"\xff\0"):
         with pytest.raises(UsageError, match="FILE"):
-            decode_lines(data, "FILE")
+            decode_escaped(data, "FILE")
     check_escaped("a\0b", "FILE")  # odd, but a text

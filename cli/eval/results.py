@@ -27,7 +27,7 @@ def report_left_out(data: str, dataset: ConversationDataset) -> list[list[Messag
         data: the file or data set, for the message.
         dataset: what was read from it.
     """
-    if _lost(dataset):
+    if _lost(dataset) or dataset.unread:
         print(f"nfox: {data}: {dataset.describe()}", file=sys.stderr)
     return dataset.conversations
 

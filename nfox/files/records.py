@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import json
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,14 +11,17 @@ from typing import Any
 
 import httpx
 
+from nfox.characters import decode, decode_escaped, has_broken_characters
 from nfox.errors import NfoxError, UsageError
+from nfox.files.reading import parse_json
 
 _GZIP = b"\x1f\x8b"  # what begins so is gzipped, whatever its name
 _LAYOUT = "expected a list of records, or a record on each line"
 
 
 def read_records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
-    """Return the records of a dataset, with None for a line that is not JSON.
+    """Return the records of a dataset, with None for a line that is not JSON in UTF-8. An escape in
+    JSON that is half of a surrogate pair is U+FFFD.
 
     Args:
         data_path: a file with a JSON list, or with a JSON record on each line, gzipped or not; the
@@ -28,7 +30,7 @@ def read_records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
         cache_dir: the folder where downloads from the hub are kept; None is the hub's own folder.
 
     Raises:
-        UsageError: if there is no such dataset, or it is not JSON.
+        UsageError: if there is no such dataset, or it is not JSON, or not UTF-8.
         NfoxError: if it cannot be fetched.
     """
     if data_path.startswith(("http://", "https://")):
@@ -59,31 +61,39 @@ def _fetch(address: str) -> bytes:
 def _parse(data: bytes, data_path: str) -> Iterable[Any]:
     """Return the records of a JSON list, a JSON object, or JSON lines."""
     try:
-        text = (gzip.decompress(data) if data.startswith(_GZIP) else data).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UsageError(f"{data_path}: not readable as text: {error}") from error
+        data = gzip.decompress(data) if data.startswith(_GZIP) else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{data_path}: not readable: {error}") from error
+    text = decode_escaped(data, data_path)
     if not text.lstrip().startswith("["):
         return _parse_lines(text)
-    try:
-        records: list[Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{data_path}: not JSON: {error}", _LAYOUT) from error
+    text = decode(data, data_path)  # a part of a list cannot be left out
+    records: list[Any] = parse_json(text, data_path, _LAYOUT, non_finite=True)
     return records
 
 
 def _parse_lines(text: str) -> Iterator[Any]:
-    """Yield the record of a text, or of each of its lines; None for a line that is not JSON."""
-    try:
-        yield json.loads(text)  # one record over several lines
+    """Yield the record of a text, or of each of its lines; None for a line that is not JSON.
+
+    Args:
+        text: the text, with "surrogateescape" for bytes that are no UTF-8.
+    """
+    whole = _parse_line(text)  # one record over several lines
+    if whole is not None:
+        yield whole
         return
-    except json.JSONDecodeError:
-        pass
     for line in text.split("\n"):
         if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                yield None
+            yield _parse_line(line)
+
+
+def _parse_line(text: str) -> Any:
+    if has_broken_characters(text):
+        return None
+    try:
+        return parse_json(text, "", non_finite=True)
+    except UsageError:
+        return None
 
 
 def _read_dataset(data_path: str, cache_dir: str | None) -> Iterable[Any]:

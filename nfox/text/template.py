@@ -31,7 +31,7 @@ class Segment:
         text: the text of the stretch; the texts of all segments, joined, are the conversation.
         message: the index of the message whose reply this is; None for questions and for the text
             of the template.
-        supervised: whether a model is trained to write it: a reply, or the mark that ends one.
+        supervised: whether a model is trained to write it: a supervised reply, or its end mark.
     """
 
     text: str
@@ -75,13 +75,16 @@ class Template:
         """
         continued = generate and [m.role for m in messages[-1:]] == ["assistant"]
         segments: list[Segment] = []
+        learned = True
         for text, message, reply in self._parts(messages, generate and not continued):
             if message is None and continued:
                 break
             end = re.match(rf"\s*{re.escape(self.end)}", text) if self.end and segments else None
             border = end.end() if end else 0
-            segments += [Segment(text[:border], None, True), Segment(text[border:], None, False)]
-            segments += [Segment(reply, message, True)] if message is not None else []
+            segments += [Segment(text[:border], None, learned), Segment(text[border:], None, False)]
+            if message is not None:
+                learned = messages[message].supervised
+                segments += [Segment(reply, message, learned)]
         return [segment for segment in segments if segment.text or segment.message is not None]
 
     def encode(
@@ -137,7 +140,7 @@ class Template:
         for index, group in groupby(self.segments(messages, generate=generate), generated_reply):
             if index is not None:
                 ids += messages[index].ids or ()
-                supervised += [True] * (len(ids) - len(supervised))
+                supervised += [messages[index].supervised] * (len(ids) - len(supervised))
                 continue
             run = list(group)
             text = "".join(segment.text for segment in run)

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -470,3 +471,29 @@ def test_names_cost_neither_torch_nor_transformers() -> None:
         "assert not {'torch', 'transformers', 'fastchat.model'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", OURS)
+def test_a_reply_that_is_not_supervised_is_context_to_its_last_token(name: str, kind: str) -> None:
+    """The ids are the same, and of what is learned exactly that reply and its end are missing."""
+    tokenizer = make(kind)
+    template = resolve(tokenizer, name)
+    messages = talk(random.Random(3), 3, open_end=False)
+    replies = [n for n, message in enumerate(messages) if message.role == "assistant"]
+    for left_out in ([0], [1], [2], [0, 2], [0, 1, 2]):
+        for known in (messages, as_generated(tokenizer, template, messages, generate=False)):
+            ids, supervised = template.encode_supervised(tokenizer, known)
+            runs = [
+                [*run] for flag, run in groupby(range(len(ids)), supervised.__getitem__) if flag
+            ]
+            assert len(runs) == len(replies)
+            expected = [
+                flag and not any(n in runs[i] for i in left_out)
+                for n, flag in enumerate(supervised)
+            ]
+            context = [
+                replace(m, supervised=n not in [replies[i] for i in left_out])
+                for n, m in enumerate(known)
+            ]
+            assert template.encode_supervised(tokenizer, context) == (ids, expected)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nfox.decoding.generate import Limits, Prompt
-from nfox.errors import ContextError, ModelError
+from nfox.errors import ContextError, ModelError, NfoxError
 from nfox.models.options import LoadedModel
 from nfox.models.prompt import stop_ids_of
 from nfox.text.messages import Message
@@ -126,8 +126,14 @@ class Collector:
         return min(-(-self.max_new_seq_len // self.n), fitting)
 
     def _labels(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of the first question and its answer, with the stop token."""
+        """Return the token ids of the first question and its answer, with the stop token.
+
+        Raises:
+            NfoxError: if the answer is not to be learned.
+        """
         opening = first_question(messages)
         answered = [*opening, messages[len(opening)]]
+        if not answered[-1].supervised:
+            raise NfoxError("the dataset's answer has a weight of 0, so it is no label")
         ids, learned = self.template.encode_supervised(self.model.tokenizer, answered)
         return ids[: max(position for position, flag in enumerate(learned) if flag) + 1]

@@ -1,5 +1,5 @@
-"""Conversations to train on, in ShareGPT's layout, the chat layout, or as bare lists of messages
-(as Medusa's create_data.py writes them), from files or from the hub.
+"""Conversations to train on, in the layouts of `nfox.train.data.layouts`, from files or from the
+hub.
 
 A malformed record is left out and counted, so that no training fails on it hours later.
 """
@@ -7,27 +7,17 @@ A malformed record is left out and counted, so that no training fails on it hour
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from nfox.errors import UsageError
 from nfox.files.records import read_records
 from nfox.text.messages import Message
+from nfox.train.data.layouts import LAYOUTS, Record, parse_record
 
-LAYOUTS = (
-    '{"conversations": [{"from": "human", "value": "..."}]}, '
-    '{"messages": [{"role": "user", "content": "..."}]} or [{"role": "user", "content": "..."}]'
-)
-_SPEAKERS = {"USER": "user", "SYSTEM": "assistant"}
-_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-}
+_NAMES = 8  # of what was not read, at most; a broken file may have thousands
 
 
 @dataclass(frozen=True)
@@ -43,6 +33,7 @@ class ConversationDataset:
         unanswered: the number of records that are well formed, but without a reply.
         empty_questions: the number of conversations left out because their first question is empty.
         long_questions: the number of conversations left out because it is too long.
+        unread: what records say and was not read, each name with the number of its records.
     """
 
     conversations: list[list[Message]]
@@ -51,9 +42,12 @@ class ConversationDataset:
     unanswered: int = 0
     empty_questions: int = 0
     long_questions: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
 
     def describe(self) -> str:
-        """Return one line with the number of conversations, and of those that were left out."""
+        """Return one line with the number of conversations, of those that were left out, and of
+        what was not read.
+        """
         counts = [
             (self.cut, "cut to whole turns"),
             (self.unanswered, "without a reply"),
@@ -62,7 +56,10 @@ class ConversationDataset:
             (self.long_questions, "left out with too long a question"),
         ]
         left_out = "".join(f", {count} {reason}" for count, reason in counts if count)
-        return f"{len(self.conversations)} conversations{left_out}"
+        names = [f"{name} ({count})" for name, count in self.unread.most_common(_NAMES)]
+        more = [f"{len(self.unread) - _NAMES} others"] if len(self.unread) > _NAMES else []
+        unread = f"; not read: {', '.join([*names, *more])}" if names else ""
+        return f"{len(self.conversations)} conversations{left_out}{unread}"
 
 
 def read_conversations(
@@ -118,33 +115,39 @@ def parse_records(records: Iterable[Any], *, replies: bool = True) -> Conversati
     """
     conversations: list[list[Message]] = []
     cut = malformed = unanswered = 0
-    for record in records:
-        messages, complete = normalise(record) if replies else _questions(record)
-        if messages:
+    unread: Counter[str] = Counter()
+    for record in map(parse_record, records):
+        messages, complete = (_whole_turns if replies else _questions)(record.turns)
+        unread.update(record.unread)
+        if messages and (not replies or _teaches(messages)):
             conversations.append(messages)
             cut += not complete
-        elif replies and _is_unanswered(record):
+        elif replies and (messages or _is_unanswered(record)):
             unanswered += 1
+            unread.update(["replies of weight 0 alone"] if messages else [])
         else:
             malformed += 1
-    return ConversationDataset(conversations, cut, malformed, unanswered)
+    return ConversationDataset(conversations, cut, malformed, unanswered, unread=unread)
 
 
-def _questions(record: Any) -> tuple[list[Message], bool]:
+def _teaches(messages: Sequence[Message]) -> bool:
+    """Return whether any reply of a conversation is to be learned."""
+    return any(message.role == "assistant" and message.supervised for message in messages)
+
+
+def _questions(turns: Sequence[Message | None]) -> tuple[list[Message], bool]:
     """Return the system message and the user's messages of a record up to the first malformed
     turn, and whether there is no malformed one.
     """
-    turns = _turns(record)
     well_formed = list(itertools.takewhile(lambda turn: turn is not None, turns))
     questions = [turn for turn in well_formed if turn and turn.role == "user"]
     system = [turn for turn in well_formed[:1] if turn and turn.role == "system"]
     return system + questions if questions else [], len(well_formed) == len(turns)
 
 
-def _is_unanswered(record: Any) -> bool:
+def _is_unanswered(record: Record) -> bool:
     """Return whether a record is well formed, but for the reply that it lacks."""
-    turns = _turns(record)
-    return bool(turns) and all(turn and turn.role != "assistant" for turn in turns)
+    return bool(record.turns) and all(turn and turn.role != "assistant" for turn in record.turns)
 
 
 def normalise(record: Any) -> tuple[list[Message], bool]:
@@ -154,8 +157,12 @@ def normalise(record: Any) -> tuple[list[Message], bool]:
     the first one on that is malformed or does not alternate, and questions at the end that have no
     reply.
     """
-    turns = _turns(record)
-    messages = turns[:1] if turns and turns[0] and turns[0].role == "system" else []
+    return _whole_turns(parse_record(record).turns)
+
+
+def _whole_turns(turns: Sequence[Message | None]) -> tuple[list[Message], bool]:
+    """Return the messages that `normalise` keeps, and whether these are all turns."""
+    messages = list(turns[:1]) if turns and turns[0] and turns[0].role == "system" else []
     rest = turns[len(messages) :]
     while rest and (rest[0] is None or rest[0].role != "user"):
         rest = rest[1:]
@@ -166,22 +173,3 @@ def normalise(record: Any) -> tuple[list[Message], bool]:
     while messages and messages[-1] and messages[-1].role != "assistant":
         messages.pop()
     return [turn for turn in messages if turn], len(messages) == len(turns)
-
-
-def _turns(record: Any) -> list[Message | None]:
-    """Return the turns of a record in any layout, None for a malformed turn."""
-    items = record
-    if isinstance(record, dict):
-        items = record.get("conversations") or record.get("messages") or record.get("turns")
-    return [_turn(item) for item in items] if isinstance(items, list) else []
-
-
-def _turn(item: Any) -> Message | None:
-    if not isinstance(item, dict):
-        return None
-    if "utterance" in item:  # the Schema-Guided Dialogue dataset
-        item = {"role": _SPEAKERS.get(str(item.get("speaker"))), "content": item["utterance"]}
-    role, text = item.get("from", item.get("role")), item.get("value", item.get("content"))
-    if not isinstance(text, str) or not isinstance(role, str) or role not in _ROLES:
-        return None
-    return Message(_ROLES[role], text)

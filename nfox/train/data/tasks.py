@@ -18,11 +18,11 @@ from nfox.errors import UsageError
 from nfox.files.reading import read_json, refusing
 from nfox.files.records import read_records
 from nfox.train.data.conversations import (
-    LAYOUTS,
     ConversationDataset,
     parse_records,
     require_conversations,
 )
+from nfox.train.data.layouts import LAYOUTS, has_turns
 
 TASKS = (
     '{"question", "answer"} (GSM8K), {"question", "query", "db_id"} (Spider) '
@@ -64,7 +64,8 @@ def _conversations(records: Iterable[Any], schemas: Path | None) -> Iterable[Any
     """Yield records, those of tasks as lists of messages."""
     databases = DatabaseSchemas(schemas)
     for record in records:
-        pair = _question_and_answer(record, databases) if isinstance(record, Mapping) else None
+        is_task = isinstance(record, Mapping) and not has_turns(record)
+        pair = _question_and_answer(record, databases) if is_task else None
         if pair is None:
             yield record
             continue
@@ -85,14 +86,14 @@ def task_question(record: Any, databases: DatabaseSchemas) -> str | None:
         UsageError: if there is no schema of a database that the record names.
     """
     pair = _question_and_answer(record, databases) if isinstance(record, Mapping) else None
-    return str(pair[0]) if pair else None
+    return pair[0] if pair and isinstance(pair[0], str) else None
 
 
 def _question_and_answer(
     record: Mapping[str, Any], databases: DatabaseSchemas
 ) -> tuple[Any, Any] | None:
     """Return a task's question and answer; None for a record of another kind."""
-    if "db_id" in record and "question" in record:
+    if "db_id" in record and isinstance(record.get("question"), str):
         tables = "".join(
             f"table named {name} with columns {columns}, "
             for name, columns in databases.schema(str(record["db_id"])).items()
