@@ -157,11 +157,16 @@ class _Loader:
         check_memory([(self.name, self.loading), *others], self.context)
         self.progress.stage(f"loading {self.name}")
         options = replace(self.loading, adapter=adapter)
-        return load_model(self.name, options, self.progress.amount)
+        return self._load(self.name, options)
 
     def draft(self, location: str) -> LoadedModel:
         self.progress.stage(f"loading {location}")
-        return load_model(location, self.draft_loading, self.progress.amount)
+        return self._load(location, self.draft_loading)
+
+    def _load(self, location: str, options: ModelOptions) -> LoadedModel:
+        loaded = load_model(location, options, self.progress.amount)
+        loaded.target.fuse()
+        return loaded
 
     def beside(self, loaded: LoadedModel) -> _Loader:
         """Return a loader whose draft models go where a target that is split gives its logits: what

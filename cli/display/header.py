@@ -44,7 +44,7 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
         engine: the engine that was loaded.
         screen: the screen to print on.
         loading_seconds: how long loading took.
-        verbose: add what a forward pass costs by its number of tokens.
+        verbose: add which forward scores, and what it costs by its number of tokens.
     """
     summary, target, dot = engine.summary(), engine.model.target, screen.symbols.dot
     adapter = f" with {summary.adapter}" if summary.adapter else ""
@@ -64,6 +64,8 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
     screen.console.print(Text(method_line(engine), _DIM))
     if hint := adapter_hint(engine):
         screen.console.print(Text(hint, _DIM))
+    if verbose:
+        screen.console.print(Text(f"forward: {target.forward}", _DIM))
     if engine.costs is not None:
         if target.proposals != "nothing" and not engine.costs.speculation_pays:
             warning = "scoring more than one token takes too long here for drafting to pay"

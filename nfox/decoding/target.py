@@ -16,9 +16,6 @@ from torch import Tensor
 from nfox.decoding.cache import KVCache
 from nfox.decoding.tree import TokenTree
 
-Score = Callable[[TokenTree, KVCache], tuple[Tensor, Tensor]]
-"""What `Target.score` does, for a model that is run in another way."""
-
 Proposals = Literal["trees", "chains", "nothing"]
 """What a target can score in one forward: any tree, a chain, or the root alone."""
 

@@ -19,7 +19,7 @@ from typing_extensions import override
 from nfox.decoding.cache import common_prefix
 from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
-from nfox.decoding.target import Score, Target
+from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import MAX_NODES, NodeBudget, TreeShape
 from nfox.decoding.verify import Draw
@@ -37,7 +37,6 @@ from nfox.export.formats import DraftModel
 from nfox.files.hub import HubOptions, file_of, model_files, read_json
 from nfox.heads import checkpoint
 from nfox.models.draft_pairs import check_pair
-from nfox.models.fused_llama import fused_score
 from nfox.models.transformers_target import TransformersTarget
 
 _GAMMA = 4  # tokens of a published chain
@@ -77,7 +76,6 @@ class Speculative(Method):
         budget: what nodes and drafting cost; with it a step drafts on, and tries a guess, while
             that is likely enough to pay. Without it the chain always has `gamma` tokens.
         name: the name of the draft model, for the header.
-        score: how the draft model is run; by default the fastest way that is known for it.
         is_explicit: whether the person chose gamma.
     """
 
@@ -96,7 +94,6 @@ class Speculative(Method):
         budget: NodeBudget | None = None,
         name: str = "",
         *,
-        score: Score | None = None,
         is_explicit: bool = True,
     ) -> None:
         self.draft = draft
@@ -107,7 +104,6 @@ class Speculative(Method):
         self.name = name
         self.is_explicit = is_explicit
         self.cache = draft.new_cache()
-        self._score = score or (fused_score(draft) if gamma else draft.score)
         self._matched = 0  # so many of the cache's tokens are known to be the target's
 
     @override
@@ -140,11 +136,10 @@ class Speculative(Method):
     def build(cls, inputs: DrafterInputs, options: SpecOptions) -> Speculative:
         draft = inputs.load_draft_model()
         check_pair(inputs.model, draft)
-        target, gamma, budget, score = inputs.model.target, options.gamma, None, None
+        target, gamma, budget = inputs.model.target, options.gamma, None
         branches = options.branches or (_MAX_BRANCHES if gamma is None else 1)
         if gamma is None:
-            score = fused_score(draft.target)
-            draft_seconds = _measure_draft_seconds(target, draft.target, score)
+            draft_seconds = _measure_draft_seconds(target, draft.target)
             best_gamma = inputs.draft_length(None, _MAX_GAMMA, draft_seconds)
             budget = _node_budget(inputs.costs, best_gamma, draft_seconds)
             gamma = best_gamma and _MAX_GAMMA  # within the budget each step chooses its own length
@@ -155,7 +150,6 @@ class Speculative(Method):
             branches if target.proposals == "trees" else 1,
             budget,
             draft.name,
-            score=score,
             is_explicit=options.gamma is not None,
         )
 
@@ -171,7 +165,7 @@ class Speculative(Method):
         while len(draws) < length:
             if self.budget and chain_probability < self.budget.min_chance:
                 break
-            logits, hidden = self._score(unread, self.cache)
+            logits, hidden = self.draft.score(unread, self.cache)
             self.cache.commit(unread, range(len(unread)), hidden)
             draw = context.rule.draw(self._fit_logits(logits[-1]), text, self.branches)
             draws.append(draw)
@@ -270,7 +264,7 @@ def _guess_paths(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:
     return sorted(paths, key=lambda path: -path[1])
 
 
-def _measure_draft_seconds(target: Target, draft: Target, score: Score) -> float:
+def _measure_draft_seconds(target: Target, draft: Target) -> float:
     """Return the seconds of drafting one token, timed as when decoding: after a forward of the
     target, which leaves nothing of the draft model in the processor's caches.
     """
@@ -280,7 +274,7 @@ def _measure_draft_seconds(target: Target, draft: Target, score: Score) -> float
     begin = time.perf_counter()
     while not times or (len(times) < 5 and time.perf_counter() - begin < 0.2):
         target.score(root, target_cache)
-        times.append(time_call(partial(score, root, draft_cache), draft.device))
+        times.append(time_call(partial(draft.score, root, draft_cache), draft.device))
     return min(times)
 
 

@@ -123,7 +123,11 @@ DECODERS = [name for name, family in FAMILIES.items() if family.kind != "T5"]
 @once
 def target(name: str = "llama", **changes: Any) -> TransformersTarget:
     """Return the tiny model of a family, with some options of its config changed."""
-    family = FAMILIES[name]
+    return target_of(FAMILIES[name], **changes)
+
+
+def target_of(family: Family, **changes: Any) -> TransformersTarget:
+    """Return a new tiny model of a family, with some options of its config changed."""
     kinds = [f"{family.kind}TextConfig", f"{family.kind}Config"]
     config = next(getattr(transformers, kind) for kind in kinds if hasattr(transformers, kind))
     torch.manual_seed(family.seed)
