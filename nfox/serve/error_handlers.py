@@ -13,11 +13,13 @@ from starlette.exceptions import HTTPException
 
 from nfox.errors import NfoxError
 from nfox.serve.errors import Json, error_body, error_response
+from nfox.serve.fields import is_branch
 from nfox.serve.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_NOT_AN_OBJECT = ("json_invalid", "model_attributes_type", "model_type")  # pydantic's error types
+_NOT_AN_OBJECT = ("model_attributes_type", "model_type")  # pydantic's error types
+_NO_FIELDS = (*_NOT_AN_OBJECT, "missing")
 
 
 def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
@@ -30,8 +32,9 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     async def invalid_body(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        message = first_validation_error(error.errors(), skipped=1)
-        return answer(request, 400, error_body(message, code="invalid_request"))
+        message, parameter = first_validation_error(error.errors(), skipped=1)
+        body = error_body(message, code="invalid_request", parameter=parameter)
+        return answer(request, 400, body)
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -54,16 +57,19 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(Exception, other_error)  # which the log shows as well
 
 
-def first_validation_error(errors: Sequence[Any], skipped: int = 0) -> str:
-    """Return one line for the first error that pydantic found in a body.
+def first_validation_error(errors: Sequence[Any], skipped: int = 0) -> tuple[str, str | None]:
+    """Return one line for the first error that pydantic found in a body, and the field's path.
 
     Args:
         errors: the errors, as pydantic lists them.
-        skipped: the number of names to leave out at the beginning of the field's path.
+        skipped: the number of names to leave out at the beginning of the path.
     """
     first = errors[0]
-    field = ".".join(str(name) for name in first["loc"][skipped:])
-    if first["type"] in _NOT_AN_OBJECT or (first["type"] == "missing" and not field):
-        return "the body is not a JSON object"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {message}" if field else str(message)
+    names = [str(name) for name in first["loc"][skipped:] if not is_branch(name)]
+    field, message = ".".join(names), str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] in _NOT_AN_OBJECT:
+        message = "expected an object"
+    if first["type"] == "json_invalid" or (not field and first["type"] in _NO_FIELDS):
+        return "the body is not a JSON object", None
+    parameter = field or first.get("ctx", {}).get("parameter")
+    return f"{field}: {message}" if field else message, parameter

@@ -28,8 +28,25 @@ class ServerStopping(NfoxError):
         super().__init__("the server is stopping", "ask again when it is back")
 
 
-class UnknownModel(UsageError):
+class WrongParameter(UsageError):
+    """A field of a request has a value that cannot be used.
+
+    Args:
+        parameter: the name of the field.
+        message: what is wrong with it.
+        hint: what to do.
+    """
+
+    def __init__(self, parameter: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.parameter = parameter
+
+
+class UnknownModel(WrongParameter):
     """A request names a model that is not served here."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__("model", message, hint)
 
 
 # The kind of error, its HTTP status code, OpenAI's `type` and OpenAI's `code`. The first row that
@@ -57,15 +74,22 @@ def error_response(error: Exception) -> tuple[int, Json]:
     message = "the server failed over this request; its log says how"
     if isinstance(error, NfoxError):
         message = f"{error.message} ({error.hint})" if error.hint else error.message
-    return status, error_body(message, kind, code)
+    parameter = error.parameter if isinstance(error, WrongParameter) else None
+    return status, error_body(message, kind, code, parameter)
 
 
-def error_body(message: str, kind: str = "invalid_request_error", code: str | None = None) -> Json:
+def error_body(
+    message: str,
+    kind: str = "invalid_request_error",
+    code: str | None = None,
+    parameter: str | None = None,
+) -> Json:
     """Return an error object as OpenAI's API has it.
 
     Args:
         message: one line for the person who reads it.
         kind: OpenAI's `type` of the error.
         code: a short name of the error for programs, or None.
+        parameter: the field of the request that is wrong, or None.
     """
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return {"error": {"message": message, "type": kind, "param": parameter, "code": code}}

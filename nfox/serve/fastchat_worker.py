@@ -200,7 +200,7 @@ def _error_reply(error: Exception) -> Json:
     code = next(code for kind, code in rows if isinstance(error, kind))
     message = error_response(error)[1]["error"]["message"]
     if isinstance(error, ValidationError):
-        message = first_validation_error(error.errors())
+        message, _ = first_validation_error(error.errors())
     elif isinstance(error, ValueError | RecursionError):
         message = f"not JSON: {error}"
     return {"text": message, "error_code": int(code)}

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    field_validator,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from nfox.serve.fields import (
+    MAX_CHOICES,
+    NO_SEED,
+    Probability,
+    Prompts,
+    ShortText,
+    Stop,
+    Text,
+    TokenLimit,
+    text_or_list,
+    union_of,
 )
-
 from nfox.text.messages import Message, content_text, parse_message, refuse_calls
-
-MAX_CHOICES = 16
-"""The largest number of replies to one request."""
 
 MAX_MESSAGES = 512
 """The largest number of messages in a conversation: rendering takes time with its square."""
@@ -39,12 +42,6 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "best_of": (None, 1),
 }
 """The fields that are not supported, each with the values that ask for nothing."""
-
-Text = Annotated[str, StringConstraints(max_length=1 << 24)]
-ShortText = Annotated[str, StringConstraints(max_length=1024)]
-TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
-Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class StreamOptions(BaseModel):
@@ -68,8 +65,8 @@ class RequestBody(BaseModel):
     min_p: Probability | None = None
     repetition_penalty: float | None = Field(None, ge=0.01, le=100, allow_inf_nan=False)
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
-    max_tokens: int | None = Field(None, ge=1, lt=1 << 31)
-    stop: ShortText | Annotated[list[ShortText], Field(max_length=16)] | None = None
+    max_tokens: TokenLimit | None = Field(None, description="-1: as many as there is room for.")
+    stop: Stop | None = None
     user: ShortText | None = Field(None, description="Waits in a line of its own.")
 
     @model_validator(mode="before")
@@ -80,8 +77,15 @@ class RequestBody(BaseModel):
             return data
         for name, harmless in _UNSUPPORTED.items():
             if data.get(name) not in harmless:
-                raise ValueError(f"not supported here: {name}; leave it out")
+                message = "not supported here: {parameter}; leave it out"
+                raise PydanticCustomError("unsupported", message, {"parameter": name})
         return {name: value for name, value in data.items() if value is not None}
+
+    @field_validator("seed")
+    @classmethod
+    def _none_for_any(cls, seed: int | None) -> int | None:
+        """Return the seed, or None where another one is wanted each time."""
+        return None if seed == NO_SEED else seed
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -108,27 +112,36 @@ class Part(BaseModel):
     type: Literal["text"]
     text: Text
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, part: Any) -> Any:
+        content_text([part])
+        return part
+
+
+Parts = Annotated[list[Part], Field(max_length=MAX_MESSAGES, fail_fast=True)]
+
 
 class Turn(BaseModel):
     """A message of a conversation, read as `nfox.text.messages.parse_message` does."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[Part], Field(max_length=MAX_MESSAGES, fail_fast=True)]
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _refuse_unsupported(cls, content: Any) -> Any:
-        """Name the part that cannot be read; pydantic would name all types that it tried."""
-        content_text(content)
-        return content
+    content: Annotated[
+        Annotated[Text, Tag("(text)")] | Annotated[Parts, Tag("(list)")],
+        union_of("a text, or a list of parts that are text", text_or_list),
+    ]
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_calls(cls, data: Any) -> Any:
-        """Refuse calls of tools, which no template is told of."""
-        if isinstance(data, dict):
-            refuse_calls(data)
-        return data
+        """Refuse calls of tools, which no template is told of. Without one, null is the content of
+        an empty reply.
+        """
+        if not isinstance(data, dict):
+            return data
+        refuse_calls(data)
+        empty = data.get("role") == "assistant" and data.get("content") is None
+        return {**data, "content": ""} if empty else data
 
     def to_message(self) -> Message:
         """Return the message that templates render: its parts joined, a developer as the system."""
@@ -139,7 +152,7 @@ class ChatCompletion(CompletionBody):
     """The body of a request to /v1/chat/completions."""
 
     messages: list[Turn] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
-    max_completion_tokens: int | None = Field(None, ge=1, lt=1 << 31)
+    max_completion_tokens: TokenLimit | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     generation_config: Text | None = Field(
@@ -150,12 +163,7 @@ class ChatCompletion(CompletionBody):
 class Completion(CompletionBody):
     """The body of a request to /v1/completions."""
 
-    prompt: (
-        Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)]
-        | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)]
-    )
+    prompt: Prompts
     logprobs: int | None = Field(None, ge=0, le=20)
 
 
@@ -166,14 +174,14 @@ class Prediction(RequestBody):
     temperature: float | None = Field(1.0, ge=0, le=2, allow_inf_nan=False)
     top_k: int | None = Field(10, ge=-1, lt=1 << 31)
     top_p: Probability | None = 0.9
-    max_tokens: int | None = Field(40, ge=1, lt=1 << 31)
+    max_tokens: TokenLimit | None = 40
 
 
 class WorkerGenerateBody(RequestBody):
     """The body of a request to FastChat's /worker_generate and /worker_generate_stream."""
 
     prompt: Text
-    max_new_tokens: int | None = Field(None, ge=1, lt=1 << 31)
+    max_new_tokens: TokenLimit | None = None
 
 
 class ModelName(BaseModel):

@@ -11,14 +11,13 @@ from pydantic import create_model
 from transformers import GenerationConfig
 
 from nfox.decoding.sampling import Sampling
-from nfox.errors import UsageError
 from nfox.models.generation_config import sampling_of
 from nfox.reply import Settings
-from nfox.serve.errors import UnknownModel
+from nfox.serve.errors import UnknownModel, WrongParameter
+from nfox.serve.fields import MAX_CHOICES, NO_LIMIT
 from nfox.serve.metrics import Metrics
 from nfox.serve.pending_reply import Question, ServeRequest
 from nfox.serve.schemas import (
-    MAX_CHOICES,
     ChatCompletion,
     Completion,
     Prediction,
@@ -137,9 +136,11 @@ class ServedModel:
     ) -> ServeRequest:
         if len(questions) > MAX_CHOICES:
             message = f"{len(questions)} replies in one request"
-            raise UsageError(message, f"ask for {MAX_CHOICES} at most: prompts times n")
-        method = self._method(body)
-        settings = _with_body(defaults or self.worker.engine.settings, body)
+            raise WrongParameter("n", message, f"ask for {MAX_CHOICES} at most: prompts times n")
+        method, engine = self._method(body), self.worker.engine
+        if body.max_tokens == NO_LIMIT:
+            body = body.model_copy(update={"max_tokens": engine.max_context})
+        settings = _with_body(defaults or engine.settings, body)
         # A request with a seed of its own draws the same noise whenever it comes. Others draw noise
         # that no other reply had.
         first_number = 0 if body.seed is not None else self._reply_count
@@ -161,7 +162,8 @@ class ServedModel:
             raise UnknownModel(f"there is no model {model} here", f"there are: {names}")
         method = self._methods.get(model)
         if method and body.method and body.method != method:
-            raise UsageError(f"the model {model} and the method {body.method} are two methods")
+            message = f"the model {model} and the method {body.method} are two methods"
+            raise WrongParameter("method", message)
         return body.method or method
 
 
@@ -201,5 +203,6 @@ def _with_generation_config(defaults: Settings, text: str | None) -> Settings:
         limit = config.pop("max_new_tokens", defaults.max_new_tokens)
         sampling = sampling_of(GenerationConfig(**config), seed=defaults.sampling.seed)
     except (ValueError, RecursionError) as error:
-        raise UsageError("generation_config is not one of transformers, in JSON") from error
+        message = "generation_config is not one of transformers, in JSON"
+        raise WrongParameter("generation_config", message) from error
     return replace(defaults, sampling=sampling, max_new_tokens=limit)

@@ -18,10 +18,10 @@ from nfox.decoding.cache import KVCache, common_prefix
 from nfox.decoding.generate import Prompt
 from nfox.drafters.common.method import Method
 from nfox.engine import Engine
-from nfox.errors import NfoxError, UsageError
+from nfox.errors import NfoxError
 from nfox.reply import Reply, Request
 from nfox.serve.cache_pool import CachePool
-from nfox.serve.errors import DeadlineExceeded, OutOfMemory, ServerStopping
+from nfox.serve.errors import DeadlineExceeded, OutOfMemory, ServerStopping, WrongParameter
 from nfox.serve.fair_queue import FairQueue
 from nfox.serve.logprobs import SpelledLogprobs
 from nfox.serve.pending_reply import Delta, Finished, PendingReply, Question, ServeRequest
@@ -95,11 +95,12 @@ class Worker:
         Raises:
             QueueFull: if too many requests are waiting.
             ServerStopping: if the worker has been stopped.
-            UsageError: if the request names a method that requests may not name.
+            WrongParameter: if the request names a method that requests may not name.
         """
         if request.method is not None and request.method not in self.methods:
             available = ", ".join(self.methods)
-            raise UsageError(f"there is no method {request.method} here", f"available: {available}")
+            message = f"there is no method {request.method} here"
+            raise WrongParameter("method", message, f"available: {available}")
         pending = PendingReply(request, self.limits.seconds)
         self._queue.put(request.client, pending)
         return pending

@@ -110,7 +110,10 @@ def parse_message(item: Any) -> Message:
     if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"role: expected {', '.join(ROLES)}, not {role!r:.40}")
     refuse_calls(item)
-    return Message(ROLES[role], content_text(item.get("content")))
+    content = item.get("content")
+    if content is None and role == "assistant":
+        content = ""  # an empty reply, as clients send it back
+    return Message(ROLES[role], content_text(content))
 
 
 def refuse_calls(item: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ from nfox.serve.fair_queue import FairQueue
 from nfox.serve.origins import as_sent
 from nfox.serve.served_model import ServedModel
 from nfox.serve.server import bind
+from nfox.text.messages import parse_message
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
@@ -404,6 +405,83 @@ def test_no_body_is_too_odd(http: TestClient, path: str, content: bytes, status:
     response = http.post(path, content=content, headers=JSON)
     assert response.status_code == status
     assert response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "parameter", "message"),
+    [
+        (TEXT, {"prompt": [1, "x"]}, "prompt.1", "valid integer"),
+        (TEXT, {"prompt": ["x", 1]}, "prompt.1", "valid string"),
+        (TEXT, {"prompt": [[1], ["x"]]}, "prompt.1.0", "valid integer"),
+        (TEXT, {"prompt": [[1], []]}, "prompt.1", "at least 1 item"),
+        (TEXT, {"prompt": {}}, "prompt", "expected a text, token ids, or a list of these"),
+        (CHAT, {"stop": [1]}, "stop.0", "valid string"),
+        (CHAT, {"stop": 1}, "stop", "expected a text, or a list of texts"),
+        (CHAT, {"stop": ["x"] * 17}, "stop", "at most 16 items"),
+        (CHAT, {"stream_options": 3}, "stream_options", "expected an object"),
+        (CHAT, {"messages": ["x"]}, "messages.0", "expected an object"),
+        (CHAT, {"messages": [{"role": "user"}]}, "messages.0.content", "required"),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]},
+            "messages.0.content.0",
+            "no text",
+        ),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": 1}]},
+            "messages.0.content",
+            "expected a text, or a list of parts that are text",
+        ),
+        (CHAT, {"tools": [{}]}, "tools", "not supported here: tools"),
+        (CHAT, {"max_tokens": 0}, "max_tokens", "1 or more, or -1"),
+        (CHAT, {"max_completion_tokens": -2}, "max_completion_tokens", "greater than"),
+        (CHAT, {"model": "x"}, "model", "there is no model x"),
+        (CHAT, {"method": "x"}, "method", "there is no method x"),
+        (TEXT, {"prompt": ["x"] * 9, "n": 2}, "n", "18 replies"),
+        (CHAT, {"generation_config": "{"}, "generation_config", "not one of transformers"),
+    ],
+)
+def test_an_error_names_the_parameter_and_the_branch_that_was_meant(
+    http: TestClient, path: str, body: Any, parameter: str, message: str
+) -> None:
+    given = ({"messages": QUESTION} if path == CHAT else {}) | body
+    answer = http.post(path, json=given)
+    error = answer.json()["error"]
+    assert error["param"] == parameter
+    assert message in error["message"]
+
+
+def test_no_limit_is_as_many_tokens_as_there_is_room_for() -> None:
+    engine = load_tiny(folder.llama(endless=True), max_context=60, method=drafters.plain_method())
+    http = client(serve(engine))
+    prompt = len(engine.request(QUESTION).prompt.ids)
+    for field in ("max_tokens", "max_completion_tokens"):
+        answer = ask(http, **{field: -1})
+        assert answer["usage"]["completion_tokens"] == 60 - prompt + 1
+        assert answer["choices"][0]["finish_reason"] == "length"
+    text = ask(http, TEXT, prompt=[5, 6, 7], max_tokens=-1)
+    assert text["usage"]["completion_tokens"] == 58
+
+
+def test_a_seed_that_stands_for_none_is_none(http: TestClient) -> None:
+    texts = {reply_text(ask(http, temperature=1.5, seed=-1)) for _ in range(3)}
+    assert len(texts) == 3
+
+
+def test_an_assistant_that_said_nothing_said_nothing(http: TestClient) -> None:
+    """Clients send an empty reply back as null, or without its content."""
+    silent = ({"content": ""}, {"content": None}, {}, {"content": None, "tool_calls": []})
+    texts = {
+        reply_text(ask(http, messages=[*QUESTION, {"role": "assistant", **said}, *QUESTION]))
+        for said in silent
+    }
+    assert len(texts) == 1
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}
+    told = http.post(CHAT, json={"messages": [*QUESTION, called, *QUESTION]})
+    assert told.json()["error"]["message"] == "messages.1: not supported here: tool_calls"
+    for said in silent[1:]:
+        assert parse_message({"role": "assistant", **said}).content == ""
 
 
 def test_null_is_as_if_it_were_left_out(http: TestClient) -> None:
