@@ -9,20 +9,12 @@ from __future__ import annotations
 import typer
 
 from . import bench, chat, data, eval, export, generate, methods, serve, train
-
-_PUBLISHED_NAMES = {
-    "target-model-name": "model",
-    "approx-model-name": "draft-model",
-    "input": "prompt",
-    "max-tokens": "max-new-tokens",
-}
-"""Our options by the names that they have in LLMSpeculativeSampling."""
+from .published_commands import read_published_names
 
 
-def _our_name(token: str) -> str:
-    """Return our name of an option that was typed as published programs write it."""
-    name = token.replace("_", "-")
-    return _PUBLISHED_NAMES.get(name, name)
+def _with_hyphens(name: str) -> str:
+    """Return the name of an option as ours are written."""
+    return name.replace("_", "-")
 
 
 app = typer.Typer(
@@ -31,10 +23,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "token_normalize_func": _our_name,
+        "token_normalize_func": _with_hyphens,
     },
 )
 
 
 for group in (chat, generate, serve, methods, data, train, eval, bench, export):
     group.register(app)
+read_published_names(app)

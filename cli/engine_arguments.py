@@ -127,12 +127,12 @@ class EngineArguments:
 
 def _check_template(name: str) -> None:
     """Check that there is a conversation template of that name; `list` prints all and exits."""
-    from nfox.text.resolve import available
+    from nfox.text.resolve import FALLBACKS, available
 
     if name == "list":
         print("\n".join([*available(), "tokenizer"]))
         raise typer.Exit
-    if not name.endswith(".json") and name not in (*available(), "tokenizer"):
+    if not name.endswith(".json") and name not in (*available(), "tokenizer", *FALLBACKS):
         raise ModelError(f"no conversation template {name!r}", "--conv-template list shows them")
 
 

@@ -13,6 +13,7 @@ import typer
 from nfox.errors import NfoxError, UsageError
 from nfox.export import engine_names, find_format
 
+from . import unused
 from .options.dataclass_options import grouped, option
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class ExportArguments:
     private: Annotated[bool, option("Export", "Nobody else sees it there.", "--private")] = False
 
 
-def export(arguments: ExportArguments) -> None:
+def export(context: typer.Context, arguments: ExportArguments) -> None:
     """Write heads or a draft model in the layout of published checkpoints, or of another engine.
 
     Medusa's published layout is other engines' too; heads of methods without one are copied as they
@@ -59,6 +60,8 @@ def export(arguments: ExportArguments) -> None:
     from nfox.files.atomic import reporting_full_disk
     from nfox.files.hub import HubOptions
 
+    if not name:
+        unused.report_typed(context, {"private": "nothing is uploaded without --push-to-hub"})
     hub, export_format = HubOptions(), find_format(arguments.layout)
     method, info = _inspect(arguments, export_format, hub)
     base = _base(arguments, info)

@@ -16,7 +16,7 @@ from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
 from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
 from nfox.reply import Settings
-from nfox.text.resolve import resolve
+from nfox.text.resolve import FALLBACKS, resolve
 from nfox.text.template import Template
 
 _LEAST_CONTEXT = 4096  # tokens of the cache that must find room before anything is loaded
@@ -197,6 +197,6 @@ def _template(loaded: LoadedModel, template: str | None, system: str | None) -> 
         raise ModelError(
             f"{loaded.name} has no tokenizer", "copy the tokenizer's files into the folder"
         )
-    if loaded.target.is_encoder_decoder and template is None:
+    if loaded.target.is_encoder_decoder and template in (None, *FALLBACKS):
         template = "plain"
     return resolve(loaded.tokenizer, template, model_name=loaded.name, system=system)

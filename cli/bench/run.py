@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nfox.drafters import method_names, plain_method, ready_methods
 from nfox.errors import ModelError, UsageError
 
+from .. import unused
 from ..engine_arguments import EngineArguments
 from ..facts import model_facts
 from ..options.engine import GenerationArguments, MethodArguments, ModelArguments
@@ -125,6 +126,21 @@ def _refuse_idle_options(
             f"--accept {arguments.accept} is the same as exact at temperature 0",
             "add --temperature",
         )
+
+
+def idle_options(bench: Bench, arguments: BenchArguments) -> dict[str, str]:
+    """Return the options that change nothing in a benchmark, with the reasons."""
+    from nfox.eval.bench.entrants import MethodEntrant
+    from nfox.eval.bench.sweeps import TEMPERATURE, Sweep
+
+    engine = bench.engine
+    methods = [entrant.method for entrant in bench.entrants if isinstance(entrant, MethodEntrant)]
+    if any(entrant.kind == "peer" for entrant in bench.entrants):
+        methods += ready_methods(engine.model.name, engine.sources)  # a peer may take their weights
+    idle = unused.of_loading(engine) | unused.of_drafting(engine, list(dict.fromkeys(methods)))
+    if all(Sweep.parse(text).name != TEMPERATURE for text in arguments.sweep):
+        idle |= unused.of_sampling(engine)
+    return idle
 
 
 def all_settings(

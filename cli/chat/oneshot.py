@@ -20,6 +20,7 @@ from ..errors import INTERRUPTED
 from ..options.chat import DisplayArguments
 from . import events
 from .app import ChatApp
+from .compare import compare
 from .interrupt import interruptible
 
 if TYPE_CHECKING:
@@ -28,8 +29,17 @@ if TYPE_CHECKING:
     from nfox.reply_stream import ReplyStream
 
 
-def answer_text(engine: Engine, prompt: str, display: DisplayArguments) -> None:
-    """Write the answer to a prompt to stdout, and its numbers to stderr if that is a terminal."""
+def answer_text(
+    engine: Engine, prompt: str, display: DisplayArguments, *, compared: bool = False
+) -> None:
+    """Write the answer to a prompt to stdout, and its numbers to stderr if that is a terminal.
+
+    Args:
+        engine: the engine that answers.
+        prompt: the question.
+        display: how much is shown.
+        compared: whether the answer is then decoded without drafting, and what was gained is said.
+    """
     screen = make_screen(display)
     stats = display.stats and (display.verbose > 0 or sys.stderr.isatty())
     notes = Console(stderr=True, highlight=False, markup=False, no_color=screen.console.no_color)
@@ -41,6 +51,8 @@ def answer_text(engine: Engine, prompt: str, display: DisplayArguments) -> None:
     stream = app.conversation.send(prompt)
     app.show_reply(stream)
     _exit_if_interrupted(stream.reply)
+    if compared and app.conversation.last is not None:
+        app.say(compare(app, app.conversation.last))
 
 
 def answer_json(engine: Engine, prompt: str, display: DisplayArguments) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import fields
 
 import typer
 
 from nfox.errors import UsageError
 
-from .. import standard_input
+from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
 from ..options.chat import DisplayArguments, SessionArguments
 from ..options.dataclass_options import refuse_stray_options
@@ -38,6 +39,9 @@ def chat(
     begin = time.perf_counter()
     engine = engine_arguments.load(quiet=display.quiet)
     loading_seconds = time.perf_counter() - begin
+    if not display.quiet:
+        idle = unused.of_loading(engine) | unused.for_one_reply(engine)
+        unused.report_typed(context, idle | _idle(session, display, prompt))
     # These take torch, which by now was imported with something to see.
     from .oneshot import answer_json, answer_text, serve_lines
     from .repl import chat_loop
@@ -49,7 +53,26 @@ def chat(
     elif session.as_json:
         answer_json(engine, prompt, display)
     else:
-        answer_text(engine, prompt, display)
+        answer_text(engine, prompt, display, compared=session.compare)
+
+
+def _idle(
+    session: SessionArguments, display: DisplayArguments, prompt: str | None
+) -> dict[str, str]:
+    """Return the options of the chat that change nothing of what is asked for, with the reasons."""
+    programmatic = display.style == "programmatic"
+    idle: dict[str, str] = {}
+    if programmatic or session.as_json:
+        drawn = {field.name for field in fields(display)} - {"verbose", "quiet"}
+        drawn -= {"style"} if programmatic else set()
+        idle |= dict.fromkeys((*drawn, "compare"), "lines of JSON are written")
+    elif prompt is None:
+        idle["compare"] = "/compare does it in the chat"
+    if programmatic or prompt is not None:
+        idle["multiline"] = "nothing is typed"
+    if prompt is not None:
+        idle["no_history"] = "one prompt is answered"
+    return idle
 
 
 def _prompt(session: SessionArguments) -> str | None:

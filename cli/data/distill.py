@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from nfox.errors import NfoxError, UsageError
 
+from .. import unused
 from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..options.dataclass_options import option
@@ -52,7 +55,7 @@ class DistillArguments:
     ] = 1
 
 
-def distill(model: ModelArguments, arguments: DistillArguments) -> None:
+def distill(context: typer.Context, model: ModelArguments, arguments: DistillArguments) -> None:
     """Replay the human turns of a dataset through the target, for heads to learn its own words.
 
     Several processes share the work under `accelerate launch -m nfox.cli data distill ...`.
@@ -74,6 +77,7 @@ def distill(model: ModelArguments, arguments: DistillArguments) -> None:
     limited = replace(dataset, conversations=dataset.conversations[: arguments.limit])
     provenance.check(out, inputs, data)  # before a model is loaded
     answerer = _answerer(model, arguments)
+    unused.report_typed(context, _idle(arguments))
     batch = max(arguments.batch, arguments.concurrency) if arguments.url else arguments.batch
     facts = {
         "command": command_line(arguments.api_key),
@@ -87,6 +91,15 @@ def distill(model: ModelArguments, arguments: DistillArguments) -> None:
 
     counts, total = gather(out, facts, share, len(limited.conversations), answer_share)
     _report_errors(counts, total)
+
+
+def _idle(arguments: DistillArguments) -> dict[str, str]:
+    """Return the options that change nothing where a server answers, or where none does."""
+    if not arguments.url:
+        of_server = dict.fromkeys(("concurrency", "api_key"), "no --url names a server")
+        return of_server | dict.fromkeys(unused.DRAFTING, "nothing is drafted here")
+    of_model = {field.name for field in fields(ModelArguments)} - {"model"}
+    return dict.fromkeys((*of_model, "gpus_per_process"), "the server answers")
 
 
 def _report_errors(counts: DistillCounts, total: Counter[str] | None) -> None:

@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from nfox.errors import NfoxError, UsageError
 
+from .. import unused
 from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..options.dataclass_options import option
@@ -21,8 +24,10 @@ from .gather import OnDone, gather
 if TYPE_CHECKING:
     from collections import Counter
 
+    from nfox.engine import Engine
     from nfox.text.messages import Message
     from nfox.train.cllm.collect import CollectCounts
+    from nfox.train.cllm.collector import Collector
     from nfox.train.data.conversations import ConversationDataset
 
 
@@ -82,7 +87,9 @@ class TrajectoryArguments:
     ] = 1
 
 
-def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
+def trajectories(
+    context: typer.Context, model: ModelArguments, arguments: TrajectoryArguments
+) -> None:
     """Collect Jacobi trajectories of the first question of every record, to train a CLLM.
 
     Several processes share the work under `accelerate launch -m nfox.cli data trajectories ...`, or
@@ -96,7 +103,6 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     share = own_share(model, arguments.gpus_per_process)
     from nfox.files import provenance
     from nfox.train.cllm.collect import collect
-    from nfox.train.cllm.collector import Collector
     from nfox.train.data.tasks import read_tasks
 
     dataset = read_tasks(data, arguments.schemas, replies=arguments.use_labels)
@@ -106,7 +112,22 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
     provenance.check(out, inputs, data)  # before a model is loaded
     split = split_over_gpus(model, arguments.gpus_per_process)
     engine = EngineArguments.without_drafter(split).load()
-    collector = Collector(
+    unused.report_typed(context, unused.without_drafter(engine))
+    collector = _collector(engine, arguments)
+    facts = {"command": command_line(), "data": data, "read": dataset.describe(), **inputs}
+
+    def collect_share(on_done: OnDone) -> CollectCounts:
+        return collect(conversations, collector, out, share=share, on_done=on_done)
+
+    counts, total = gather(out, facts, share, len(conversations), collect_share)
+    _report_errors(counts, total)
+
+
+def _collector(engine: Engine, arguments: TrajectoryArguments) -> Collector:
+    """Return the collector of an engine's trajectories, as the options say."""
+    from nfox.train.cllm.collector import Collector
+
+    return Collector(
         engine.model,
         engine.template,
         arguments.n,
@@ -115,13 +136,6 @@ def trajectories(model: ModelArguments, arguments: TrajectoryArguments) -> None:
         arguments.use_labels,
         engine.max_context,
     )
-    facts = {"command": command_line(), "data": data, "read": dataset.describe(), **inputs}
-
-    def collect_share(on_done: OnDone) -> CollectCounts:
-        return collect(conversations, collector, out, share=share, on_done=on_done)
-
-    counts, total = gather(out, facts, share, len(conversations), collect_share)
-    _report_errors(counts, total)
 
 
 def answerable(dataset: ConversationDataset, max_chars: int | None = None) -> ConversationDataset:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from nfox.errors import NfoxError, UsageError
 
+from .. import unused
 from ..display.progress import progress_bar
 from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..generate.answering import answer_all
 
 if TYPE_CHECKING:
+    import typer
+
     from nfox.batch import BatchPrompt
     from nfox.engine import Engine
 
@@ -31,12 +34,14 @@ class Answering:
     """How the questions of an evaluation are answered.
 
     Args:
+        context: of the command.
         arguments: which engine answers.
         prepare: changes the engine for the task, once it is loaded.
         judge: returns what to add to the line of an answer; where answers are read again from a
             file, it judges them anew.
     """
 
+    context: typer.Context
     arguments: EngineArguments
     prepare: Callable[[Engine], None] = lambda engine: None
     judge: Callable[[Line], Line] = lambda line: {}
@@ -108,6 +113,8 @@ class Answering:
 
     def _ask(self, prompts: Sequence[BatchPrompt], write: Callable[[str], object]) -> None:
         engine = self.arguments.load()
+        idle = unused.of_loading(engine) | unused.for_one_reply(engine)
+        unused.report_typed(self.context, idle)
         self.prepare(engine)
         with progress_bar("questions", len(prompts)) as on_done:
             answer_all(engine, prompts, write, self.judge, lambda: on_done(1))

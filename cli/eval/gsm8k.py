@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
+
 from nfox.errors import UsageError
 
+from .. import unused
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
 from ..output_files import check_out
@@ -42,10 +45,14 @@ class Gsm8kArguments:
     ] = None
 
 
-def gsm8k(engine_arguments: EngineArguments, arguments: Gsm8kArguments) -> None:
+def gsm8k(
+    context: typer.Context, engine_arguments: EngineArguments, arguments: Gsm8kArguments
+) -> None:
     """Solve GSM8K's problems: exact match of the number after ####, or else of the last one."""
     check_out(arguments.out, "answers")
     engine_arguments.check()
+    if not arguments.shots:
+        unused.report_typed(context, {"examples": "--shots says how many of them are put before"})
     from nfox.batch import BatchPrompt
     from nfox.eval.answers.extract import SHOT_ENDS, few_shot, final_answer
 
@@ -68,7 +75,7 @@ def gsm8k(engine_arguments: EngineArguments, arguments: Gsm8kArguments) -> None:
         prediction, right = final_answer(line["text"]), gold[line["id"]]
         return {"prediction": prediction, "gold": right, "correct": prediction == right}
 
-    answering = Answering(engine_arguments, prepare, judge)
+    answering = Answering(context, engine_arguments, prepare, judge)
     out, data, limit = arguments.out, arguments.data, arguments.limit
     lines = (
         answering.lines_of(out, prompts, data, limit, shots=arguments.shots)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from nfox.errors import UsageError
 
 from ..engine_arguments import EngineArguments
@@ -56,6 +58,7 @@ class SpiderArguments:
 
 
 def humaneval(
+    context: typer.Context,
     engine_arguments: EngineArguments,
     arguments: HarnessArguments,
     how: HumanEvalArguments,
@@ -71,8 +74,7 @@ def humaneval(
     from nfox.eval.answers.extract import FUNCTION_ENDS, whole_function
     from nfox.text.messages import Message
 
-    expected = {"task_id", "prompt", "entry_point"}
-    problems = _tasks(data, "a problem of HumanEval", expected)
+    problems = _tasks(data, "a problem of HumanEval", {"task_id", "prompt", "entry_point"})
     tasks = {str(task["task_id"]): task for task in problems}
     prompts = [
         BatchPrompt(name, place, (), (task["prompt"],))
@@ -90,7 +92,7 @@ def humaneval(
         entry = str(tasks[line["id"]]["entry_point"])
         return whole_function(line["text"], entry) if how.instruct else line["text"]
 
-    answering = Answering(engine_arguments, prepare)
+    answering = Answering(context, engine_arguments, prepare)
     lines = answering.lines_of(_replies(out), prompts, data, arguments.limit, instruct=how.instruct)
     samples = [{"task_id": line["id"], "completion": completion(line)} for line in lines]
     _write(out, "".join(json.dumps(sample) + "\n" for sample in samples))
@@ -112,6 +114,7 @@ def _without_template(model: ModelArguments) -> ModelArguments:
 
 
 def spider(
+    context: typer.Context,
     engine_arguments: EngineArguments,
     arguments: HarnessArguments,
     more: SpiderArguments,
@@ -135,7 +138,7 @@ def spider(
         BatchPrompt(str(place), place, (), (str(task_question(task, databases)),))
         for place, task in enumerate(_tasks(data, "a question of Spider", {"db_id", "question"}))
     ]
-    answering = Answering(engine_arguments, _hint_at_sql)
+    answering = Answering(context, engine_arguments, _hint_at_sql)
     lines = answering.lines_of(_replies(out), prompts, data, arguments.limit)
     _write(out, "".join(sql_line(line["text"]) + "\n" for line in lines))
     report("spider", lines, f"{len(lines)} queries written to {shlex.quote(str(out))}")

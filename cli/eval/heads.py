@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from nfox.drafters import method_class, method_names, plain_method, ready_methods
 from nfox.errors import UsageError
 
+from .. import unused
 from ..engine_arguments import EngineArguments
 from ..options.chat import DisplayArguments
 from ..options.dataclass_options import option
@@ -49,7 +52,9 @@ class DataArguments:
     ] = None
 
 
-def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -> None:
+def heads(
+    context: typer.Context, model: ModelArguments, method: MethodArguments, data: DataArguments
+) -> None:
     """Measure heads on conversations, against what the target itself says there."""
     if data.data is None:
         raise UsageError("--data is missing", "nfox eval heads --heads FOLDER --data FILE.json")
@@ -66,6 +71,7 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     from nfox.train.heads.learner import HeadsLearner
 
     drafter = _heads_of(engine, method)
+    _report_unused(context, engine, method)
     conversations = report_left_out(data.data, read_conversations(data.data))[: data.limit]
     length = min(data.max_length, engine.max_context)
     rows = Rows(conversations, engine.template, engine.model.tokenizer, length)
@@ -85,6 +91,13 @@ def heads(model: ModelArguments, method: MethodArguments, data: DataArguments) -
     metrics = {"loss": measured.loss, "accuracy": accuracy, "places": count}
     result = {**names, **sizes, **metrics, **best}
     save_result(result, data.out, drawing, data.picture, title=f"{engine.method} heads")
+
+
+def _report_unused(context: typer.Context, engine: Engine, arguments: MethodArguments) -> None:
+    """Print which options change nothing here."""
+    drafting = [field.name for field in fields(arguments) if field.name != "method"]
+    idle = dict.fromkeys((*drafting, *unused.DRAFTING[1:]), "the heads alone are measured")
+    unused.report_typed(context, unused.of_loading(engine) | idle)
 
 
 def _heads_of(engine: Engine, arguments: MethodArguments) -> HeadsDrafter:

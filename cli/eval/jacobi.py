@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from nfox.errors import ContextError, UsageError
 
+from .. import unused
 from ..engine_arguments import EngineArguments
 from ..options.chat import DisplayArguments
 from ..options.dataclass_options import option
@@ -51,7 +54,7 @@ class JacobiArguments:
     ] = None
 
 
-def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
+def jacobi(context: typer.Context, model: ModelArguments, arguments: JacobiArguments) -> None:
     """Measure Jacobi decoding in fixed blocks, as CLLMs are: what iterations give, and how.
 
     The chat's window slides instead, so that no guess is lost at the end of a block.
@@ -72,6 +75,7 @@ def jacobi(model: ModelArguments, arguments: JacobiArguments) -> None:
     questions = read_tasks(arguments.data, arguments.schemas, replies=False)
     conversations = report_left_out(arguments.data, questions)[: arguments.limit]
     engine = engine_arguments.load()
+    unused.report_typed(context, unused.without_drafter(engine))
     answers, refused = _answers(engine, conversations, arguments)
     statistics = summarise(answers, engine.stop_ids)
     names = {"model": engine.model.name, "data": arguments.data, "n": arguments.n}

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
+from .. import unused
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
@@ -30,7 +33,7 @@ class LossArguments:
     ] = 2048
 
 
-def loss(model: ModelArguments, arguments: LossArguments) -> None:
+def loss(context: typer.Context, model: ModelArguments, arguments: LossArguments) -> None:
     """Measure the loss of a model on held-out replies, a mean over their tokens."""
     data = required(arguments.data, "--data", "nfox eval loss --model NAME --data FILE.jsonl")
     engine_arguments = EngineArguments.without_drafter(model)
@@ -41,6 +44,7 @@ def loss(model: ModelArguments, arguments: LossArguments) -> None:
 
     conversations = report_left_out(data, read_tasks(data, arguments.schemas))[: arguments.limit]
     engine = engine_arguments.load()
+    unused.report_typed(context, unused.without_drafter(engine))
     length = min(arguments.max_length, engine.max_context)
     rows = Rows(conversations, engine.template, engine.model.tokenizer, length)
     mean, count = held_out_loss(engine.model.target, rows)

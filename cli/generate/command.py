@@ -12,7 +12,7 @@ import typer
 
 from nfox.errors import ContextError, UsageError
 
-from .. import standard_input
+from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
 from ..processes import own_share, split_over_gpus
@@ -49,7 +49,9 @@ class FileArguments:
     ] = 1
 
 
-def generate(files: FileArguments, engine_arguments: EngineArguments) -> None:
+def generate(
+    context: typer.Context, files: FileArguments, engine_arguments: EngineArguments
+) -> None:
     """Answer prompts from arguments, stdin or a file; one JSON line each. Resumes by id.
 
     Several processes share a file of prompts under `accelerate launch -m nfox.cli generate ...`.
@@ -60,7 +62,9 @@ def generate(files: FileArguments, engine_arguments: EngineArguments) -> None:
 
     def load() -> Engine:
         model = split_over_gpus(engine_arguments.model, files.gpus_per_process)
-        return replace(engine_arguments, model=model).load(quiet=share.rank > 0)
+        engine = replace(engine_arguments, model=model).load(quiet=share.rank > 0)
+        unused.report_typed(context, unused.of_loading(engine) | unused.for_one_reply(engine))
+        return engine
 
     if not prompts:
         print("nfox: there are no prompts", file=sys.stderr)

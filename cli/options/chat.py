@@ -71,6 +71,9 @@ class SessionArguments:
         Text, _session("Answer this and exit; - reads stdin.", "--prompt", "-p", envvar=None)
     ] = None
     as_json: Annotated[Switch, _session("Events as JSON lines.", "--json")] = False
+    compare: Annotated[
+        Switch, _session("After the answer: what drafting gained.", "--compare", "-b")
+    ] = False
     multiline: Annotated[
         Switch, _session("Enter makes a new line, Esc Enter sends.", "--multiline")
     ] = False

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import typer
+
+from .. import unused
 from ..engine_arguments import EngineArguments
 from ..options.listening import ServerArguments
 
 
-def serve(server_arguments: ServerArguments, engine_arguments: EngineArguments) -> None:
+def serve(
+    context: typer.Context, server_arguments: ServerArguments, engine_arguments: EngineArguments
+) -> None:
     """Serve the model: OpenAI's /v1/chat/completions, /v1/completions and /v1/models.
 
     Also /health, /metrics for Prometheus, and /predict. Where a request is silent, the options of
@@ -21,6 +26,9 @@ def serve(server_arguments: ServerArguments, engine_arguments: EngineArguments) 
         from .server import announce, load_served, serve_app
 
         served = load_served(server_arguments, engine_arguments)
+        keyed = "a key lets requests in, whatever the name they come by"
+        idle = {"allow_host": keyed} if access.api_key else {}
+        unused.report_typed(context, unused.of_loading(served.worker.engine) | idle)
         from nfox.serve.app import make_app
 
         warning = "other machines can ask without a key; --api-key KEY sets one"

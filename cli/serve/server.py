@@ -21,6 +21,7 @@ from nfox.serve.origins import ANY, as_sent
 from nfox.serve.served_model import ServedModel
 from nfox.serve.server import is_loopback, serve, url
 from nfox.serve.worker import Worker, WorkerLimits
+from nfox.text.resolve import TOKENIZER_OR_NONE
 
 from ..display.header import exactness, method_line
 from ..engine_arguments import EngineArguments
@@ -46,7 +47,11 @@ def load_served(
     Raises:
         NfoxError: if anything is missing or does not fit.
     """
-    engine, limits = engine_arguments.load(), server_arguments.limits
+    model = engine_arguments.model
+    if model.conv_template is None:  # a model without a template can still continue texts
+        model = replace(model, conv_template=TOKENIZER_OR_NONE)
+    engine = replace(engine_arguments, model=model).load()
+    limits = server_arguments.limits
     if engine_arguments.generation.seed is None:  # or a server would say the same after every start
         sampling = replace(engine.settings.sampling, seed=secrets.randbits(32))
         engine.use_settings(replace(engine.settings, sampling=sampling))

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import typer
+
 from nfox.errors import UsageError
 
+from .. import unused
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
 from ..options.listening import (
@@ -52,6 +55,7 @@ def _is_url(text: str) -> bool:
 
 
 def worker(
+    context: typer.Context,
     worker: WorkerArguments,
     address: AddressArguments,
     limits: LimitArguments,
@@ -76,6 +80,7 @@ def worker(
         from .server import announce, load_served, serve_app
 
         served = load_served(server_arguments, engine_arguments)
+        unused.report_typed(context, unused.of_loading(served.worker.engine))
         from nfox.serve.fastchat_worker import make_worker_app
 
         app = make_worker_app(served, worker.controller, worker_url)

@@ -21,12 +21,13 @@ from nfox.models.devices import best_device, cpu_computes_bfloat16
 from nfox.models.options import ModelOptions, choose_quantisation
 from nfox.train.job import Job
 
+from ..unused import reasons
 from .cllm import ConsistencyKind
 from .config_file import settings_with_files
 from .draft import DraftKind
 from .heads import HeadsKind
 from .kinds import TrainingKind, setting
-from .published_names import join, reasons, translate
+from .published_names import join, translate
 from .reporting import check_reports
 
 _EVAL_STEPS = "0.1"  # transformers takes less than 1 as a share of the steps

@@ -203,14 +203,3 @@ def _dataset_settings(values: Sequence[str]) -> Iterator[Setting]:
     yield "data_path", [str(path)]
     if template:
         yield "conv_template", [str(template)]
-
-
-def reasons(unused: dict[str, str]) -> Iterator[str]:
-    """Yield a line for each reason why settings are not used, with their names.
-
-    Args:
-        unused: the reasons by name of the setting.
-    """
-    for reason in dict.fromkeys(unused.values()):
-        names = ", ".join(f"--{name}" for name in unused if unused[name] == reason)
-        yield f"not used: {names} ({reason})"

@@ -6,6 +6,7 @@ It is one of `conversation_templates/`, one of FastChat's, the tokenizer's own, 
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     from transformers import PreTrainedTokenizerBase as Tokenizer
+
+log = logging.getLogger(__name__)
+
+TOKENIZER_OR_PLAIN = "tokenizer-or-plain"
+"""The name that stands for the model's own template, and where it has none for the text alone."""
+TOKENIZER_OR_NONE = "tokenizer-or-none"
+"""The name that stands for the model's own template, and where it has none for one that refuses
+conversations, so that texts can be continued."""
+FALLBACKS: dict[str, str] = {TOKENIZER_OR_PLAIN: "plain", TOKENIZER_OR_NONE: "none"}
 
 _METADATA_FIELDS = {"description", "models", "overrides_tokenizer"}
 _COMMON_FIELDS = _METADATA_FIELDS | {"name", "system_message", "stop_str", "stop_token_ids"}
@@ -60,7 +70,8 @@ def resolve(
         tokenizer: the tokenizer of the model.
         name: the name of a template that comes with nfox, or else of one of FastChat's; a path
             that ends in .json; or "tokenizer" for the tokenizer's own template. None is the
-            tokenizer's own, or else the one that comes with nfox and lists the model. A template
+            tokenizer's own, or else the one that comes with nfox and lists the model; where there
+            is neither, `TOKENIZER_OR_PLAIN` and `TOKENIZER_OR_NONE` say what is taken. A template
             that lists the model and says that it was not trained with its tokenizer's comes first.
         model_name: the model's name on the hub, for the `models` that templates list.
         system: the system message, in place of the template's.
@@ -68,14 +79,17 @@ def resolve(
     Raises:
         ModelError: if there is no such template, or it cannot be read.
     """
-    if name is None:
-        name = _default_name(model_name, bool(tokenizer.chat_template))
+    if name is None or name in FALLBACKS:
+        fallback = FALLBACKS.get(name or "")
+        name = _default_name(model_name, bool(tokenizer.chat_template), fallback)
     if name in _bundled_files():
         template = _from_file(tokenizer, _bundled_files()[name], "conversation_templates")
     elif name in _fastchat_templates():
         template = _from_conversation(_fastchat_templates()[name].copy(), "fastchat")
     elif name.endswith(".json"):
         template = _from_file(tokenizer, Path(name), name)
+    elif name == "none":
+        return _without_template(model_name)
     elif name == "tokenizer" and tokenizer.chat_template:
         template = Template(name, name, _jinja_renderer(tokenizer, None), adds_bos=False)
     else:
@@ -87,8 +101,19 @@ def resolve(
     return template.with_end(tokenizer)
 
 
-def _default_name(model_name: str, tokenizer_has_template: bool) -> str:
-    """Return the name of the template of a model for which the person names none."""
+def _default_name(
+    model_name: str, tokenizer_has_template: bool, fallback: str | None = None
+) -> str:
+    """Return the name of the template of a model for which the person names none.
+
+    Args:
+        model_name: the model's name.
+        tokenizer_has_template: whether its tokenizer has one of its own.
+        fallback: the template where it has none; None refuses the model.
+
+    Raises:
+        ModelError: if there is none.
+    """
     for name, file in _bundled_files().items():
         fields = parse_json(file.read_bytes(), file.name)
         if tokenizer_has_template and not fields.get("overrides_tokenizer"):
@@ -98,11 +123,24 @@ def _default_name(model_name: str, tokenizer_has_template: bool) -> str:
             return name
     if tokenizer_has_template:
         return "tokenizer"
+    if fallback is not None:
+        told = {"plain": "texts are taken as they are", "none": "it goes on with texts only"}
+        log.warning("%s has no chat template: %s", model_name, told[fallback])
+        return fallback
     raise ModelError(
         f"{model_name or 'the model'} has no chat template: say which one it was trained with",
         f"--conv-template {', '.join(_bundled_files())} (plain: a base model), or one of "
         "FastChat's",
     )
+
+
+def _without_template(model_name: str) -> Template:
+    """Return the template of a model that has none: it refuses all conversations."""
+
+    def refuse(turns: Sequence[Turn], generate: bool) -> str:
+        raise ValueError(f"{model_name} has no chat template; a text can be continued")
+
+    return Template("none", "none", refuse)
 
 
 def _bundled_files() -> dict[str, Traversable]:

@@ -85,6 +85,18 @@ def llama(
     return _save(model, made)
 
 
+def without_template(place: Path, **options: Any) -> Path:
+    """Save the tiny Llama again without a chat template, as base models have none.
+
+    Args:
+        place: the folder to write.
+        options: of `llama`.
+    """
+    shutil.copytree(llama(**options), place)
+    (place / "chat_template.jinja").unlink()
+    return place
+
+
 @cache
 def mamba() -> Path:
     """Save a tiny random Mamba, whose state cannot be rolled back."""

@@ -1,0 +1,123 @@
+"""Options that change nothing where they are typed are said, and what was typed decides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import folder
+import pytest
+import training
+from typer.testing import CliRunner, Result
+
+from nfox import drafters
+from nfox.cli.app import app
+from nfox.cli.unused import reasons
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("heads")
+    folder.write_heads(place, drafters.method_class("medusa"), base=str(folder.equipped()))
+    return place
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def unused(done: Result) -> set[str]:
+    """Return the options that were said to be without effect."""
+    assert done.exit_code == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("nfox: not used: ")]
+    return {name for line in lines for name in line.split(": ")[2].split(" (")[0].split(", ")}
+
+
+_SHORT = ("--max-new-tokens", 2)
+_BLOCK = ("--n", 4, "--max-new-seq-len", 8)
+ASKED = ("-p", "the fox", "-M", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "idle"),
+    [
+        ((), "spec", ""),  # what lies beside the model
+        (("--heads", "HEADS"), "medusa", ""),
+        (("--heads", "HEADS", "--tree", "mc_sim_7b_63"), "medusa", ""),
+        (("--draft-model", "DRAFT"), "spec", ""),
+        (("--heads", "HEADS", "--draft-model", "DRAFT"), "spec", "--heads"),
+        (
+            ("--heads", "HEADS", "--draft-model", "DRAFT", "--method", "medusa"),
+            "medusa",
+            "--draft-model",
+        ),
+        (("--heads", "HEADS", "--method", "lookup"), "lookup", "--heads"),
+        (("--draft-load-in-8bit", "--method", "none"), "none", "--draft-load-in-8bit"),
+        (("--top-p", 0.9, "--seed", 1, "--top-k", 3), "spec", "--top-p --seed --top-k"),
+        (("--top-p", 0.9, "--seed", 1, "-t", 0.7), "spec", ""),
+        (("--accept", "rejection", "--lenience", 0.5), "spec", "--accept --lenience"),
+        (("--revision", "main"), "spec", "--revision"),
+        (("--theme", "dark", "--multiline"), "spec", "--theme --multiline"),
+        (("--compare", "--no-history"), "spec", "--compare --no-history"),
+    ],
+)
+def test_what_was_typed_decides_or_is_said(
+    options: tuple[object, ...], method: str, idle: str, heads: Path
+) -> None:
+    put = {"HEADS": heads, "DRAFT": folder.llama(layers=1, seed=1)}
+    words = (put.get(word, word) for word in options)
+    done = run("--model", folder.equipped(), "--json", *ASKED, *words)
+    assert unused(done) == set(idle.split())
+    assert json.loads(done.stdout.splitlines()[0])["method"] == method
+
+
+def test_the_environment_is_not_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NFOX_SEED", "3")
+    assert unused(run("--model", folder.llama(), *ASKED)) == set()
+
+
+def test_nothing_is_said_where_quiet_was_asked_for() -> None:
+    assert run("--model", folder.llama(), *ASKED, "--seed", 1, "-q").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "idle"),
+    [
+        ("generate hello", ("--max-new-tokens", 2, "--top-k", 3), "--top-k"),
+        ("eval loss", ("--data", "DATA", "--limit", 1, "--heads", "HEADS"), "--heads"),
+        (
+            "eval jacobi",
+            ("--data", "DATA", "--limit", 1, "--draft-model", "DRAFT"),
+            "--draft-model",
+        ),
+        ("eval heads", ("--data", "DATA", "--limit", 1, "--accept", "typical"), "--accept"),
+        (
+            "data trajectories",
+            ("--data", "DATA", "--data-size", 1, "--out", "OUT", "--draft-load-in-4bit", *_BLOCK),
+            "--draft-load-in-4bit",
+        ),
+        (
+            "data distill",
+            ("--data", "DATA", "--limit", 1, "--out", "OUT", "--concurrency", 3, *_SHORT),
+            "--concurrency",
+        ),
+        (
+            "bench",
+            ("--methods", "lookup", "--limit", 1, "--heads", "HEADS", "--seed", 1, *_SHORT),
+            "--heads --seed",
+        ),
+    ],
+)
+def test_every_command_says_it(
+    command: str, options: tuple[object, ...], idle: str, heads: Path, tmp_path: Path
+) -> None:
+    draft, out = folder.llama(layers=1, seed=1), tmp_path / "out.jsonl"
+    put = {"HEADS": heads, "DRAFT": draft, "DATA": training.data(), "OUT": out}
+    words = (put.get(word, word) for word in options)
+    done = run(*command.split(), "--model", folder.equipped(), *words)
+    assert unused(done) == set(idle.split())
+
+
+def test_one_reason_is_said_once() -> None:
+    said = list(reasons({"a": "x", "b": "y", "-c": "x"}))
+    assert said == ["not used: --a, -c (x)", "not used: --b (y)"]
