@@ -25,6 +25,7 @@ from nfox.heads.base import (
     IGNORE,
     Heads,
     HeadsConfig,
+    Size,
     TextBatch,
     cross_entropy,
     hidden_state_scale,
@@ -59,11 +60,11 @@ class ChimeraConfig(HeadsConfig):
 
     num_layers: int = Field(1, ge=1, le=1)
     trigram: bool = True
-    rank: int = Field(0, ge=0)
-    head_dim: int = Field(64, ge=2, multiple_of=2)
-    num_attention_heads: int = Field(0, ge=0)
-    intermediate_size: int = Field(0, ge=0)
-    rope_theta: float = Field(10000.0, gt=0, allow_inf_nan=False)
+    rank: Size = Field(0, ge=0)
+    head_dim: Size = Field(64, ge=2, multiple_of=2)
+    num_attention_heads: Size = Field(0, ge=0)
+    intermediate_size: Size = Field(0, ge=0)
+    rope_theta: float = Field(10000.0, ge=1, allow_inf_nan=False)
     own_vocabulary: bool = False
     ce: float = Field(1.0, ge=0, allow_inf_nan=False)
     hidden_loss: float = Field(0.5, ge=0, allow_inf_nan=False)

@@ -31,6 +31,7 @@ from nfox.heads.base import (
     IGNORE,
     Heads,
     HeadsConfig,
+    Size,
     TextBatch,
     hidden_state_scale,
     select_positions,
@@ -57,10 +58,16 @@ class CTCConfig(HeadsConfig):
             more. They take places * slots * vocabulary * 4 bytes, a few times over.
     """
 
-    slots: int = Field(0, ge=0)
-    head_size: int = Field(64, ge=2, multiple_of=2)
-    intermediate_size: int = Field(0, ge=0)
-    places: int = Field(512, ge=1)
+    slots: Size = Field(0, ge=0)
+    head_size: Size = Field(64, ge=2, multiple_of=2)
+    intermediate_size: Size = Field(0, ge=0)
+    places: Size = Field(512, ge=1)
+
+    @property
+    @override
+    def layer_count(self) -> int:
+        """How many layers are made of these sizes; all slots go through the same ones."""
+        return self.num_layers
 
     @field_validator("slots")
     @classmethod

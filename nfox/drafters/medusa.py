@@ -262,13 +262,15 @@ def _sizes(weights: dict[str, Tensor], location: str) -> dict[str, int | bool]:
         ModelError: if these are not the weights of Medusa heads.
     """
     indices = {tuple(name.split(".")[1:3]) for name in weights}  # of head and layer
-    blocks = [w for name, w in weights.items() if name.endswith(".linear.weight")]
+    blocks = [w for name, w in weights.items() if name.endswith(".linear.weight") and w.dim() == 2]
     matrices = [
         w
         for name, w in weights.items()
         if name.count(".") == 3 and name.endswith(".weight") and w.dim() == 2
     ]
-    if not blocks or any(not (len(i) == 2 and i[0].isdigit() and i[1].isdigit()) for i in indices):
+    if not blocks or any(
+        not (len(i) == 2 and _is_index(i[0]) and _is_index(i[1])) for i in indices
+    ):
         raise ModelError(f"{location}: the weights are not those of Medusa heads")
     num_heads = 1 + max(int(head) for head, _ in indices)
     return {
@@ -278,6 +280,11 @@ def _sizes(weights: dict[str, Tensor], location: str) -> dict[str, int | bool]:
         "own_vocabulary": bool(matrices),
         "vocab_size": matrices[0].shape[0] if matrices else 0,
     }
+
+
+def _is_index(text: str) -> bool:
+    """Return whether a part of a weight's name is the number of a head or of a layer."""
+    return text.isdecimal() and text.isascii() and len(text) < 10
 
 
 METHOD = Medusa

@@ -49,7 +49,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         # Mapped, so that to look at names and shapes costs nothing; the oldest format cannot be.
         mapped = zipfile.is_zipfile(path)
-        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
+        loaded = dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
+        if not all(isinstance(name, str) and torch.is_tensor(loaded[name]) for name in loaded):
+            raise TypeError("holds more than tensors by their names")
+        return loaded
     except UNREADABLE as error:
         # What the libraries say is for programmers, and several lines long.
         reason = f"{path.stat().st_size:,} bytes" if path.exists() else "no such file"

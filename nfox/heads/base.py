@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import BaseModel, Field
@@ -15,6 +15,11 @@ from nfox.decoding.target import Target
 
 IGNORE = -100
 """The label of a token that is not learned."""
+
+
+Size = Annotated[int, Field(le=1 << 20)]
+"""A size of a layer. The file of weights decides how large it may really be; this only keeps the
+bytes of a weight countable."""
 
 
 class HeadsConfig(BaseModel, extra="forbid"):
@@ -27,10 +32,15 @@ class HeadsConfig(BaseModel, extra="forbid"):
         num_layers: the layers of a head's body, or of the draft module.
     """
 
-    hidden_size: int = Field(ge=1)
+    hidden_size: Size = Field(ge=1)
     vocab_size: int = Field(0, ge=0)
-    num_heads: int = Field(4, ge=1)
-    num_layers: int = Field(1, ge=1)
+    num_heads: Size = Field(4, ge=1)
+    num_layers: Size = Field(1, ge=1)
+
+    @property
+    def layer_count(self) -> int:
+        """How many layers are made of these sizes, each with weights of its own."""
+        return self.num_heads * self.num_layers
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,33 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, FiniteFloat, field_validator
 from torch import Tensor, nn
 
 from nfox.errors import ModelError
 from nfox.files.atomic import read_tensors, write_tensors, write_text
 from nfox.files.hub import HubOptions, file_of, read_json
 from nfox.files.reading import refusing
+from nfox.files.tensors import is_finite, name_some
 
 INFO_FILE = "drafter.json"
 WEIGHTS_FILE = "heads.safetensors"
 TRAINING_FILE = "training.json"
 """What a trained model in the same folder was trained for, and how."""
+
+
+Rates = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+"""How often the guess of each rank for one depth was right."""
+
+
+class _TrainingFields(BaseModel, extra="ignore"):
+    """What is read again of a record of training, which is for people otherwise."""
+
+    joint: dict[str, Any] | None = None
+    base_fingerprint: list[FiniteFloat] | None = None
 
 
 class HeadsInfo(BaseModel, extra="forbid"):
@@ -41,8 +53,15 @@ class HeadsInfo(BaseModel, extra="forbid"):
     method: str
     base: str
     config: dict[str, Any]
-    accuracy: list[list[float]] = []
+    accuracy: list[Rates] = []
     training: dict[str, Any] = {}
+
+    @field_validator("training")
+    @classmethod
+    def _readable(cls, training: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a record whose fields that are read again have another type."""
+        _TrainingFields.model_validate(training, strict=True)
+        return training
 
 
 def read_info(location: str, hub: HubOptions | None = None) -> HeadsInfo | None:
@@ -125,30 +144,64 @@ def _rows_on_lines(text: str) -> str:
     return numbers.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
 
 
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], location: str) -> None:
-    """Load the weights of a module, which must be all that it has, and nothing else.
+def check_layer_count(count: int, weights: Mapping[str, Tensor], location: str) -> None:
+    """Refuse heads with more layers than weights, before a layer is made.
 
     Args:
-        module: the heads.
+        count: the layers that their config asks for.
         weights: by name.
         location: where the weights were read, for the error.
 
     Raises:
-        ModelError: if names or shapes do not fit.
+        ModelError: if there are fewer weights than layers.
+    """
+    if count > len(weights):
+        raise ModelError(
+            f"{location}: these heads are not what their config says: it asks for {count:,} "
+            f"layers, and there are {len(weights)} weights",
+            _COPY_AGAIN,
+        )
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], location: str) -> None:
+    """Load the weights of a module, which must be all that it has, and nothing else.
+
+    Args:
+        module: the heads; on the meta device they get memory once it is known that all fits.
+        weights: by name.
+        location: where the weights were read, for the error.
+
+    Raises:
+        ModelError: if names or shapes do not fit, or a weight holds what is no number.
     """
     expected = {name: weight.shape for name, weight in module.state_dict().items()}
     shapes = {name: weight.shape for name, weight in weights.items()}
-    if expected != shapes:
-        differing = sorted(expected.keys() ^ shapes.keys()) or [
-            name for name in expected if expected[name] != shapes[name]
-        ]
-        name = differing[0]
+    differing = [
+        f"{name} is {_format_shape(shapes.get(name))}, expected {_format_shape(expected.get(name))}"
+        for name in expected.keys() | shapes.keys()
+        if expected.get(name) != shapes.get(name)
+    ]
+    if differing:
         raise ModelError(
-            f"{location}: these heads are not what their config says: {name} is "
-            f"{_format_shape(shapes.get(name))}, expected {_format_shape(expected.get(name))}",
-            "copy or train them again",
+            f"{location}: these heads are not what their config says: {name_some(differing)}",
+            _COPY_AGAIN,
         )
+    broken = [
+        name
+        for name, weight in weights.items()
+        if not weight.is_floating_point() or not is_finite(weight)
+    ]
+    if broken:
+        raise ModelError(
+            f"{location}: weights with NaN, infinities or no floats: {name_some(broken)}",
+            _COPY_AGAIN,
+        )
+    if any(weight.is_meta for weight in module.parameters()):
+        module.to_empty(device="cpu")
     module.load_state_dict(dict(weights))
+
+
+_COPY_AGAIN = "copy or train them again"
 
 
 def _format_shape(shape: Any) -> str:

@@ -42,7 +42,7 @@ def mismatch_warning(
         adapter: the adapter that the target was loaded with; None for none.
     """
     if _full_name(model) == _full_name(info.base):
-        joint = info.training.get("joint", {})
+        joint = info.training.get("joint") or {}
         if joint.get("base") != "lora" or adapter:
             return None
         beside = Path(location) / "adapter"

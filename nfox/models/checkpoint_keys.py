@@ -11,9 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from nfox.errors import ModelError
-
-_SHOWN = 3
-"""The most names of a kind in a message."""
+from nfox.files.tensors import name_some
 
 # Buffers that older checkpoints hold and models compute anew; transformers knows most of them.
 _COMPUTED = re.compile(
@@ -54,11 +52,11 @@ def check_keys(
     """
     shapes = [f"{key} {tuple(stored)}, not {tuple(made)}" for key, stored, made in mismatched]
     kinds = {
-        "the weights lack": sorted(missing),
-        "the weights have tensors that the model has no place for:": sorted(unexpected),
-        "the sizes differ from the config's:": sorted(shapes),
+        "the weights lack": missing,
+        "the weights have tensors that the model has no place for:": unexpected,
+        "the sizes differ from the config's:": shapes,
     }
-    found = [f"{what} {_few(names)}" for what, names in kinds.items() if names]
+    found = [f"{what} {name_some(names)}" for what, names in kinds.items() if names]
     if found:
         hint = hint or _hint(missing, unexpected, mismatched)
         raise ModelError(f"{name}: {'; '.join(found)}", hint)
@@ -118,12 +116,6 @@ def _predicts_more(key: str, config: Any) -> bool:
     if not further or not layer:
         return False
     return 0 <= int(layer[1]) - int(text.num_hidden_layers) < int(further)
-
-
-def _few(names: Sequence[str]) -> str:
-    """Return a few names, and how many more there are."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _hint(

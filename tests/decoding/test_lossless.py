@@ -73,11 +73,15 @@ class Siblings(Drafter):
 
 
 def spec(
-    gamma: int, floor: float = 0.0, branches: int = 1, kind: type[Speculative] = Speculative
+    gamma: int,
+    floor: float = 0.0,
+    branches: int = 1,
+    kind: type[Speculative] = Speculative,
+    draft: Table = DRAFT,
 ) -> Speculative:
     """Drafting on costs what a token of this chance is worth."""
     budget = NodeBudget(63, tokens_per_second=1.0, draft_seconds=floor)
-    return kind(DRAFT, SIZE, gamma, branches, budget)  # type: ignore[arg-type]
+    return kind(draft, SIZE, gamma, branches, budget)  # type: ignore[arg-type]
 
 
 DRAFTERS: dict[str, Any] = {
@@ -153,6 +157,17 @@ def test_rejection_is_lossless(name: str, kind: str) -> None:
     sampling = SAMPLINGS[kind]
     rule = make_rule("rejection", sampling)
     assert p_value(decode(DRAFTERS[name](), rule), table(sampling)) > 1e-4
+
+
+@pytest.mark.parametrize("size", [SIZE - 3, SIZE + 3])
+def test_a_draft_with_another_vocabulary_is_lossless(size: int) -> None:
+    """It likes best what the target lacks, or does not know what the target likes."""
+    generator = torch.Generator().manual_seed(size)
+    logits = torch.randn(size, size, size, generator=generator)
+    logits[..., SIZE:] += 2
+    rule = make_rule("rejection", SAMPLINGS["plain"])
+    text = decode(spec(3, draft=Table(logits)), rule, 1200)
+    assert p_value(text, table(SAMPLINGS["plain"])) > 1e-4
 
 
 @pytest.mark.slow

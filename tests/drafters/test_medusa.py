@@ -154,3 +154,25 @@ def test_a_published_config_that_names_fewer_heads_than_are_stored_has_no_say(
         LoadedModel("the target", tiny.target()), str(place), HubOptions()
     )
     assert len(heads.heads) == about.config["num_heads"] == 5
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"1000000000.0.linear.weight": torch.ones(SIZE, SIZE)},
+        {f"{'9' * 5000}.0.linear.weight": torch.ones(SIZE, SIZE)},
+        {"0.1000000000.linear.weight": torch.ones(SIZE, SIZE)},
+        {"\u00b2.0.linear.weight": torch.ones(SIZE, SIZE)},
+        {"0.0.linear.weight": torch.tensor(1.0)},
+        {"0.0.linear.weight": torch.ones(SIZE, SIZE)},  # without its bias
+        {"state_dict": {"0.0.linear.weight": torch.ones(SIZE, SIZE)}},
+        {},
+    ],
+)
+def test_published_weights_that_are_none_are_refused_at_once(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    place = published(tmp_path / "heads", "medusa_lm_head.pt")
+    torch.save(weights, place / "medusa_lm_head.pt")
+    with pytest.raises(ModelError):
+        Medusa.load_heads(LoadedModel("the target", tiny.target()), str(place), HubOptions())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from nfox.decoding.sampling import Sampling
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.errors import ModelError, UsageError
+from nfox.files.atomic import read_tensors, write_tensors
 from nfox.files.hub import HubOptions
 from nfox.heads import checkpoint
 from nfox.heads.base import IGNORE, TextBatch, measure_accuracy
@@ -168,6 +171,89 @@ def test_damaged_heads_are_refused_in_one_line(method: str, damage: str, tmp_pat
             LoadedModel("the target", tiny.target()), str(folder), HubOptions()
         )
     assert "\n" not in str(caught.value)
+
+
+def changed_heads(method: str, folder: Path, **changes: Any) -> Path:
+    """Copy heads, with other fields in the config that they say they have."""
+    shutil.copytree(tiny.heads_folder(method), folder)
+    about = folder / checkpoint.INFO_FILE
+    said = json.loads(about.read_text())
+    about.write_text(json.dumps(said | {"config": said["config"] | changes}))
+    return folder
+
+
+def test_the_weights_decide_before_layers_are_made(method: str, tmp_path: Path) -> None:
+    """Any number in a config is refused at once or leaves the text as it is: nothing is made or
+    filled that the file does not hold.
+    """
+    target = tiny.target()
+    right = tiny.slow("llama", PROMPT, 4)
+    fields = found(method).heads_class.Config.model_fields
+    wrong: list[Any] = [10**9, 10**30, 10**6, 0, 1.5, "7", None]
+    numbers = [name for name, field in fields.items() if field.annotation is not bool]
+    refused = 0
+    for name, value in itertools.product(numbers, wrong):
+        place = changed_heads(method, tmp_path / f"{name}-{wrong.index(value)}", **{name: value})
+        parts = DrafterInputs(LoadedModel("x", target), weights=str(place))
+        try:
+            drafter = found(method).build(parts, found(method).options(nodes=3))
+        except ModelError as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:
+            assert tiny.text(tiny.run(target, drafter, PROMPT, max_tokens=4)) == right
+    assert refused > len(numbers) * len(wrong) / 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "nan", "inf", "integers", "shape"])
+def test_weights_that_are_not_whole_are_named(method: str, damage: str, tmp_path: Path) -> None:
+    folder = changed_heads(method, tmp_path / "heads")
+    file = folder / checkpoint.WEIGHTS_FILE
+    weights = read_tensors(file)
+    name = max(weights)
+    if damage == "missing":
+        del weights[name]
+    elif damage == "unexpected":
+        weights[name := "one.more.weight"] = torch.ones(2)
+    elif damage == "integers":
+        weights[name] = weights[name].to(torch.int32)
+    elif damage == "shape":
+        weights[name] = weights[name].flatten()[:-1]
+    else:
+        weights[name].view(-1)[-1] = float(damage)
+    write_tensors(file, weights)
+    with pytest.raises(ModelError, match=re.escape(name)) as caught:
+        found(method).load_heads(LoadedModel("x", tiny.target()), str(folder), HubOptions())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("accuracy", [[2.0]]),
+        ("accuracy", [[]]),
+        ("accuracy", [[float("nan")]]),
+        ("training", {"base_fingerprint": ["x"]}),
+        ("training", {"base_fingerprint": [[1.0]]}),
+        ("training", {"joint": [1]}),
+        ("base", 5),
+        ("config", []),
+    ],
+)
+def test_what_training_does_not_write_is_refused(
+    method: str, field: str, value: Any, tmp_path: Path
+) -> None:
+    folder = changed_heads(method, tmp_path / "heads")
+    about = folder / checkpoint.INFO_FILE
+    about.write_text(json.dumps(json.loads(about.read_text()) | {field: value}))
+    with pytest.raises(ModelError, match=field):
+        found(method).load_heads(LoadedModel("x", tiny.target()), str(folder), HubOptions())
+
+
+def test_accuracies_deeper_than_the_heads_count_for_nothing(method: str) -> None:
+    drafter = tiny.make(method)
+    drafter.choose_tree(drafter.options(), [[0.5]] * 9, None)
+    assert drafter.shape.depth == drafter.heads.config.num_heads
 
 
 def test_heads_for_another_model_say_for_which(method: str, tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ class HeadsDrafter(HeadsMethod):
         """
         max_nodes = min(options.nodes, tree_shapes.MAX_NODES - 1)
         depth = self.heads.config.num_heads
+        accuracy = accuracy[:depth]
         if options.tree not in ("auto", "measured"):
             vocabulary_size = self.target.vocabulary_size
             shape = published_trees.find_shape(options.tree, min(_MAX_WIDTH, vocabulary_size))

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 from typing_extensions import override
 
 from nfox.drafters.common.method import Method, SavedWeights, WeightSources, weights_beside
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions
+from nfox.files.reading import refusing
 from nfox.heads import checkpoint
 from nfox.heads.base import Heads, HeadsConfig
 from nfox.heads.compatibility import mismatch_warning
@@ -105,10 +105,11 @@ class HeadsMethod(Method):
         if info is None:
             raise ModelError(f"{location} holds no {cls.method_name()} heads", cls.hint(model.name))
         config = cls._fitting_config(model, location, info)
+        weights = cls.read_weights(location, hub)
+        checkpoint.check_layer_count(config.layer_count, weights, location)
         with torch.device("meta"):
             heads = cls.heads_class(config)
-        heads = heads.to_empty(device="cpu")
-        checkpoint.load_weights(heads, cls.read_weights(location, hub), location)
+        checkpoint.load_weights(heads, weights, location)
         warning = mismatch_warning(info, location, model.name, model.target, model.adapter)
         if warning:
             log.warning(warning)
@@ -120,11 +121,8 @@ class HeadsMethod(Method):
     ) -> HeadsConfig:
         """Return the config of heads; refuse heads whose sizes are not those of the target."""
         target = model.target
-        try:
+        with refusing(location, error_type=ModelError, hint="copy it again, or train anew"):
             config = cls.heads_class.Config.model_validate(info.config)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ModelError(f"{location}: {first['loc'][0]}: {first['msg']}") from error
         sizes = (target.hidden_size, target.vocabulary_size)
         if (config.hidden_size, config.vocab_size or sizes[1]) != sizes:
             raise ModelError(
