@@ -26,6 +26,7 @@ from nfox.drafters.common import published_trees
 from nfox.drafters.common.heads_weights import HeadsMethod
 from nfox.drafters.common.method import DrafterInputs, Options, option
 from nfox.errors import UsageError
+from nfox.models.fused_products import PackedProduct, pack_linear_layers
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,8 @@ class HeadsDrafter(HeadsMethod):
     def build(cls, inputs: DrafterInputs, options: HeadsOptions) -> Self:
         location = str(inputs.weights)
         heads, info = cls.load_heads(inputs.model, location, inputs.hub)
+        if PackedProduct.is_available():
+            pack_linear_layers(heads)
         drafter = cls(inputs.model.target, heads, TreeShape(()), location)
         drafter.choose_tree(options, info.accuracy or cls.prior_accuracy, inputs.costs)
         drafter.drafting_disabled = options.nodes == 0
