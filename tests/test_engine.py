@@ -47,7 +47,9 @@ def test_an_answer_is_text_ids_timings_and_statistics() -> None:
 def test_a_conversation_may_be_written_in_any_form() -> None:
     expected = engine().answer("hello").ids
     mapping = {"role": "user", "content": "hello"}
-    for same in (mapping, [mapping], (mapping,), Message("user", "hello"), [Message(**mapping)]):
+    parts = mapping | {"content": [{"type": "text", "text": "hello"}]}
+    message = Message("user", "hello")
+    for same in (mapping, [mapping], (mapping,), message, [message], parts):
         assert engine().answer(same).ids == expected
 
 
@@ -56,7 +58,7 @@ def test_a_conversation_may_be_written_in_any_form() -> None:
     [
         7, None, b"hello", [], ["hello"], [7], {"role": "user"}, {"content": "x"}, {},
         {"role": 7, "content": "x"}, {"role": "user", "content": 7},
-        [{"role": "user", "content": [{"type": "text", "text": "x"}]}],
+        [{"role": "user", "content": [{"type": "image", "image": "x"}]}],
         Message("user", None),  # type: ignore[arg-type]
     ],
 )  # fmt: skip
