@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from nfox.characters import whole_characters
 from nfox.errors import NfoxError, UsageError
 
 _SHOWN = "what was measured stands above"
@@ -78,7 +79,9 @@ def write_out(file: Path, content: str | bytes, not_lost: str = _SHOWN) -> None:
         NfoxError: if it cannot be written, as on a full disk.
     """
     try:
-        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str):
+            content = whole_characters(content).encode()
+        file.write_bytes(content)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise NfoxError(

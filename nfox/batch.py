@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfox.characters import has_broken_characters, whole_characters
+from nfox.characters import BOM, has_broken_characters, whole_characters
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.files.atomic import write_text
@@ -58,7 +58,7 @@ def parse_prompt(text: str, index: int, where: str = "the prompts") -> BatchProm
     location = f"{where}, line {index + 1}"
     # An escape in JSON is none yet.
     refusal = f"{location}: not UTF-8" if has_broken_characters(text) else ""
-    row = parse_json(whole_characters(text), location, LAYOUTS)
+    row = parse_json(whole_characters(text).removeprefix(BOM), location, LAYOUTS)
     with refusing(location, LAYOUTS):
         if not isinstance(row, dict):
             raise ValueError("not a JSON object")

@@ -7,14 +7,11 @@ no character becomes U+FFFD, the replacement character.
 
 from __future__ import annotations
 
-import re
-
 from nfox.errors import UsageError
 
 BOM = "\ufeff"
 """The byte order mark, which Windows writes before texts in UTF-8."""
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -29,7 +26,11 @@ def whole_characters(text: str) -> str:
 
 def has_broken_characters(text: str) -> bool:
     """Return whether a text has halves of surrogate pairs, which no encoding can write."""
-    return not text.isascii() and bool(_SURROGATES.search(text))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def decode(data: bytes, where: object) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from nfox.characters import whole_characters
 from nfox.files.reading import parse_json, refusing
 
 
@@ -55,7 +56,7 @@ def append_lines(out: Path, lines: str, wanted: Callable[[], bool] = lambda: Tru
         size = _cut_partial_line(out) if out.exists() else 0
         try:
             with out.open("a", encoding="utf-8") as file:
-                file.write(lines)
+                file.write(whole_characters(lines))
         except OSError:  # a full disk keeps a part of it, and another process would go on there
             if out.exists():
                 os.truncate(out, size)

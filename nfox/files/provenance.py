@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from nfox.characters import whole_characters
 from nfox.errors import UsageError
 from nfox.files.atomic import write_text
 from nfox.files.jsonl import WorkShare, finished_ids, locked
@@ -71,6 +72,7 @@ def check(out: Path, asked: Mapping[str, Any], data: str) -> None:
             "choose another --out",
         )
     stored = _read(out)
+    asked = _as_written(asked)
     different = [name for name, value in asked.items() if stored.get(name) != value]
     if different:
         differences = [_difference(name, stored, {**asked, "data": data}) for name in different]
@@ -104,7 +106,7 @@ def begin(out: Path, facts: Facts, share: WorkShare) -> None:
             shares = dict(stored.get("shares", {})) if same else {}
         shares.pop(str(share.rank), None)
         # A file without lines may be begun in another way: what gave none may give some then.
-        asked = {name: value for name, value in facts.items() if name not in _INFORMATIVE}
+        asked = _as_written({key: fact for key, fact in facts.items() if key not in _INFORMATIVE})
         if _WITHOUT_LINES in stored and all(stored.get(name) == asked[name] for name in asked):
             facts = facts | {_WITHOUT_LINES: stored[_WITHOUT_LINES]}
         _write(out, facts | {"processes": share.size}, shares)
@@ -150,6 +152,12 @@ def finish(
         shares = stored.get("shares", {}) | {str(share.rank): result}
         total = _write(out, stored, shares)
     return total if len(shares) == share.size else None
+
+
+def _as_written(facts: Mapping[str, Any]) -> Facts:
+    """Return facts as a file has them: a name that is no UTF-8 cannot be written as it is."""
+    written: Facts = json.loads(whole_characters(json.dumps(facts, ensure_ascii=False)))
+    return written
 
 
 def _write(out: Path, facts: Facts, shares: Facts) -> Counter[str]:

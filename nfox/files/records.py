@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from nfox.characters import decode, decode_escaped, has_broken_characters
+from nfox.characters import BOM, decode, decode_escaped, has_broken_characters
 from nfox.errors import NfoxError, UsageError
 from nfox.files.reading import parse_json
 
@@ -91,7 +91,7 @@ def _parse_line(text: str) -> Any:
     if has_broken_characters(text):
         return None
     try:
-        return parse_json(text, "", non_finite=True)
+        return parse_json(text.removeprefix(BOM), "", non_finite=True)
     except UsageError:
         return None
 

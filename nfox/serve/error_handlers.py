@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from nfox.characters import decoding_complaint
 from nfox.errors import NfoxError
 from nfox.serve.errors import Json, error_body, error_response
 from nfox.serve.fields import is_branch
@@ -39,6 +40,8 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         message = str(error.detail)
+        if isinstance(cause := error.__cause__, UnicodeDecodeError):
+            message = f"the body is {decoding_complaint(cause)}"
         if error.status_code == 404:
             message = f"there is no {request.url.path}; /openapi.json lists what is here"
         return answer(request, error.status_code, error_body(message))

@@ -86,6 +86,15 @@ def test_files_of_windows_and_broken_lines_do_not_stop_the_others(tmp_path: Path
     assert (refused.exit_code, "UTF-16" in refused.stderr) == (2, True)
 
 
+def test_it_goes_on_with_options_that_are_no_utf_8(tmp_path: Path) -> None:
+    prompts, out = tmp_path / "in\udcff.jsonl", tmp_path / "out\udcff.jsonl"
+    prompts.write_bytes(b'{"prompt": "hello"}\n{"prompt": "caf\xe9"}')
+    command = ("generate", "--prompts", str(prompts), "--out", str(out), "--stop", "\udcfe")
+    for said in ("2 prompts, 0 of them answered before", "all prompts are answered already"):
+        done = run(*command, "--system", "\udcfd")
+        assert (done.exit_code, said in done.stderr) == (4, True)
+
+
 def test_without_prompts_nothing_is_loaded() -> None:
     done = run("generate", "--model", "./absent", stdin="\n")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "nfox: there are no prompts\n")

@@ -380,6 +380,13 @@ def test_mistakes_are_told(http: TestClient, body: Any, status: int, message: st
 JSON = {"content-type": "application/json"}
 
 
+def test_a_body_of_another_encoding_is_named(http: TestClient) -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "caf\xe9"}]}, ensure_ascii=False)
+    answer = http.post(CHAT, content=body.encode("latin-1"), headers=JSON)
+    assert answer.status_code == 400
+    assert "the body is not UTF-8: byte 0xe9" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("path", "content", "status"),
     [

@@ -41,6 +41,7 @@ def said(content: Any, **fields: Any) -> dict[str, Any]:
         ({"messages": CHAT, "conversations": SHARE}, PAIR),
         ({"messages": CHAT, "conversations": None, "conversation": []}, PAIR),
         ({"messages": CHAT, "prompt": "hi", "prompt_id": "x"}, PAIR),
+        ({"conversation": {"role": ["user", "assistant"], "content": ["hi", "hello"]}}, PAIR),
         ({"messages": CHAT, "chosen": CHAT, "tools": "[]", "functions": None, "images": []}, PAIR),
         ([{"from": "Human", "value": "hi"}, {"from": "ChatGPT ", "value": "hello"}], PAIR),
         ([{"from": "user", "value": "hi"}, {"from": "bing", "value": "hello"}], PAIR),
@@ -80,6 +81,7 @@ def test_it_is_read_as_it_was_meant(record: Any, messages: list[Message]) -> Non
         ({"instruction": "x", "input": "", "output": "y"}, "records with instruction, output"),
         ({"conversation_a": CHAT, "conversation_b": CHAT}, "conversation_a, conversation_b"),
         (None, "not JSON in UTF-8"),
+        ({"conversations": json.dumps(SHARE)}, "records with conversations"),
     ],
 )
 def test_what_cannot_be_read_is_left_out_and_counted_by_name(record: Any, name: str) -> None:
@@ -164,6 +166,10 @@ def test_lines_of_another_encoding_are_counted_and_such_files_are_named(tmp_path
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(said("cut \ud83d")).encode())
     (conversation,) = read_conversations(str(path)).conversations
     assert conversation[1].content == "cut \ufffd"
+    path.write_bytes(
+        2 * (b"\xef\xbb\xbf" + rows[0].encode() + b"\n")
+    )  # two files, one behind the other
+    assert read_conversations(str(path)).conversations == [PAIR, PAIR]
 
 
 def test_a_task_beside_a_conversation_is_that_conversation(tmp_path: Path) -> None:
@@ -174,3 +180,13 @@ def test_a_task_beside_a_conversation_is_that_conversation(tmp_path: Path) -> No
     dataset = read_tasks(str(path))
     assert dataset.conversations == [PAIR] * 3
     assert dataset.unread == {"question": 1, "content null": 1}
+    more = {
+        "question": "hi",
+        "answer": "hello",
+        "system": "be brief",
+        "context": "They meet.",
+        "level": 3,
+    }
+    path.write_text(json.dumps(more))
+    dataset = read_tasks(str(path))
+    assert (dataset.conversations, dataset.unread) == ([[BRIEF, *PAIR]], {"context": 1})

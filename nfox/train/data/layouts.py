@@ -22,6 +22,7 @@ _SYSTEM = ("system", "system_prompt", "system_message")
 _BESIDE = (
     *("prompt", "completion", "response", "instruction", "input", "output", "question", "answer"),
     *("query", "history", "text", "chosen", "rejected", "conversation_a", "conversation_b"),
+    *("context", "choices", "options"),
     *("tools", "functions", "image", "images", "video", "videos", "audio", "audios"),
 )
 """Fields that say something which the turns may not say."""
@@ -67,15 +68,16 @@ def parse_record(record: Any) -> Record:
 
 def has_turns(record: Mapping[str, Any]) -> bool:
     """Return whether an object has turns, in whatever field."""
-    return any(_is_list(record.get(key)) for key in _LISTS)
+    return any(_items(record.get(key)) for key in _LISTS)
 
 
 def _parse_mapping(record: Mapping[str, Any]) -> Record:
     """Return what an object says: its turns, and what stands beside them."""
-    lists = {key: record[key] for key in _LISTS if _is_list(record.get(key))}
+    lists = {key: items for key in _LISTS if (items := _items(record.get(key)))}
     beside = [key for key in _BESIDE if _says(record.get(key))]
     if not lists:
-        return Record([], (f"records with {', '.join(beside)}",) if beside else ())
+        found = [*(key for key in _LISTS if _says(record.get(key))), *beside]
+        return Record([], (f"records with {', '.join(found)}",) if found else ())
     parsed = [_parse_turns(items) for items in lists.values()]
     first = parsed[0]
     if any(other.turns != first.turns for other in parsed[1:]):
@@ -85,8 +87,12 @@ def _parse_mapping(record: Mapping[str, Any]) -> Record:
     return Record(turns, (*first.unread, *lost))
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list) and bool(value)
+def _items(value: Any) -> list[Any]:
+    """Return the turns of a field; `datasets` gives some as an object of lists."""
+    if isinstance(value, Mapping) and value and all(isinstance(v, list) for v in value.values()):
+        columns = [[(key, cell) for cell in cells] for key, cells in value.items()]
+        return list(map(dict, zip(*columns, strict=False)))
+    return value if isinstance(value, list) else []
 
 
 def _says(value: Any) -> bool:

@@ -28,6 +28,7 @@ TASKS = (
     '{"question", "answer"} (GSM8K), {"question", "query", "db_id"} (Spider) '
     'or {"docstring", "code"} (CodeSearchNet)'
 )
+_FIELDS = ("question", "answer", "query")
 _DOCUMENTATION = ("func_documentation_string", "docstring")
 _CODE = ("func_code_string", "whole_func_string", "code")
 Schema = dict[str, list[str]]
@@ -72,7 +73,9 @@ def _conversations(records: Iterable[Any], schemas: Path | None) -> Iterable[Any
         question, answer = pair
         turns = [{"role": "user", "content": question}]
         # Without an answer, as in a test set, it is still a question.
-        yield turns + ([{"role": "assistant", "content": answer}] if answer is not None else [])
+        turns += [{"role": "assistant", "content": answer}] if answer is not None else []
+        beside = {name: value for name, value in record.items() if name not in _FIELDS}
+        yield {**beside, "messages": turns}
 
 
 def task_question(record: Any, databases: DatabaseSchemas) -> str | None:
