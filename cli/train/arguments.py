@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils import is_torch_tf32_available
 from typing_extensions import override
 
 from nfox.errors import UsageError
@@ -132,6 +133,9 @@ def parse(
         typed |= {"eval_strategy": ["steps"], "eval_steps": typed.get("eval_steps", [_EVAL_STEPS])}
     if _is_on(typed.get("fp16")):
         parser.set_defaults(bf16=False)
+    if _is_on(typed.get("tf32")) and not is_torch_tf32_available():
+        unused["tf32"] = "it is of NVIDIA's GPUs from Ampere on, and there is none"
+        del typed["tf32"]
     data, arguments, args = _into_dataclasses(parser, typed)
     _refuse_missing(method, typed)
     check_reports(args.report_to)

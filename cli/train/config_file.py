@@ -66,20 +66,15 @@ def settings_with_files(method: str, words: Sequence[str]) -> Iterator[Setting]:
     for name, values in settings:
         if name in _CONFIG_FILES:
             sizes = _read_sizes(method, values[0] if values else "")
-            yield from split(list(command_words(sizes)))
+            yield from [(name, values)] if sizes is None else split(list(command_words(sizes)))
     yield from ((name, values) for name, values in settings if name not in _CONFIG_FILES)
 
 
-def _read_sizes(method: str, location: str) -> dict[str, Any]:
-    """Return the sizes of heads from a config file of their own, as settings.
-
-    Raises:
-        UsageError: if the file is the config of a model.
+def _read_sizes(method: str, location: str) -> dict[str, Any] | None:
+    """Return the sizes of heads from a config file of their own, as settings; None for the config
+    of a model, as CTC-drafter has it: its draft module is a layer of that model.
     """
     sizes = read_config(location)
     if "architectures" in sizes or "model_type" in sizes:
-        raise UsageError(
-            f"{location} describes a model of transformers, not heads of {method}",
-            f"leave it out; sizes are --{method}_num_heads, ...: `nfox train {method} --help`",
-        )
+        return None
     return {f"{method}_{name}": value for name, value in sizes.items()}

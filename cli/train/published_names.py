@@ -35,7 +35,6 @@ RENAMED = {
     "basepath": "model_name_or_path",
     "bs": "per_device_train_batch_size",
     "lr": "learning_rate",
-    "recover": "resume_from_checkpoint",
     "fixlen": "METHOD_num_heads",  # the labels of its CTC loss
     # Consistency LLM; and our own word
     "target_model_path": "model_name_or_path",
@@ -53,10 +52,17 @@ RENAMED = {
 }
 """Names whose current counterpart takes the same values."""
 
+FORMATTED = {"recover": "resume_from_checkpoint=state_{}"}
+"""Names whose value stands in the current setting; `nfox.train.checkpoints` knows such a state."""
+
+IMPLIED = {"cpdir": "save_strategy=epoch"}
+"""What published programs do without being told, by a name of theirs; what is typed wins."""
+
 _OFF = ("", "false", "none", "null", "0", "0.0")
 _ALL_LINEAR = "down_proj gate_proj k_proj lm_head o_proj q_proj up_proj v_proj"
 
 VALUES = {
+    "recover": {"-1": "resume_from_checkpoint=false"},
     "group_by_length": {"true": "train_sampling_strategy=group_by_length", "false": ""},
     "bf16": {"auto": ""},
     "adapter": {"none": "", "null": "", "": ""},
@@ -101,6 +107,7 @@ _UNUSED = {
     "wandb_entity wandb_watch wandb_run_id wandb_log_model",
     "heads and checkpoints go to --output_dir": "outdir",
     "the CTC loss has no other beside it": "cw",
+    "it describes a model; sizes of heads are the base's, or typed": "configpath heads_config",
     "torch chooses it": "fp16_opt_level fp16_backend half_precision_backend use_reentrant",
     "losses and accuracies are always logged": "METHOD_logging",
     "nfox trains and measures by itself": "do_train do_eval do_predict prediction_loss_only "
@@ -155,8 +162,9 @@ def translate(
     Raises:
         UsageError: for a setting that has no counterpart and would change the result.
     """
-    translated: dict[str, list[str]] = {}
-    unused: dict[str, str] = {}
+    settings = list(settings)
+    implied = [f"--{IMPLIED[name]}" for name, _ in settings if name in IMPLIED]
+    translated, unused = dict(split(implied)), dict[str, str]()
     for typed, values in settings:
         prefixed = typed.startswith(f"{method}_")
         name = METHOD_PREFIX + typed.removeprefix(f"{method}_") if prefixed else typed
@@ -169,6 +177,8 @@ def translate(
             raise UsageError(f"--{typed} {value} is not offered", REFUSED[name])
         elif name in UNUSED:
             current, unused[typed] = {}, UNUSED[name]
+        elif name in FORMATTED and values:
+            current = dict(split([f"--{FORMATTED[name].format(values[0])}"]))
         elif name == "datasets":
             current = dict(_dataset_settings(values))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import logging
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from nfox.characters import BOM, decode, decode_escaped, has_broken_characters
 from nfox.errors import NfoxError, UsageError
 from nfox.files.reading import parse_json
 
+log = logging.getLogger(__name__)
+
+_ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+_NO_RECORDS = (".provenance.json", "dataset_infos.json", "training.json", "tables.json")
 _GZIP = b"\x1f\x8b"  # what begins so is gzipped, whatever its name
 _LAYOUT = "expected a list of records, or a record on each line"
 
@@ -24,9 +29,10 @@ def read_records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
     JSON that is half of a surrogate pair is U+FFFD.
 
     Args:
-        data_path: a file with a JSON list, or with a JSON record on each line, gzipped or not; the
-            http address of such a file; or the id of a dataset on the hub, with its configuration
-            after an @ if it has several, and its split after a colon ("train" without).
+        data_path: a file with a JSON list, or with a JSON record on each line, gzipped or not, or
+            a folder with one such file; the http address of such a file; or the id of a dataset on
+            the hub, with its configuration after an @ if it has several, and its split after a
+            colon ("train" without).
         cache_dir: the folder where downloads from the hub are kept; None is the hub's own folder.
 
     Raises:
@@ -40,12 +46,35 @@ def read_records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
 
 
 def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise UsageError(f"{path}: expected a file, found a folder", "name a JSON or JSONL file")
+    path = _only_file(path) if path.is_dir() else path
     try:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: not readable: {error}") from error
+
+
+def _only_file(folder: Path) -> Path:
+    """Return the only file of records in a folder, as in a clone of a data set's repository.
+
+    Raises:
+        UsageError: if it has none, or several.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.name.endswith(_ENDINGS)]
+    files = [path for path in files if not path.name.endswith(_NO_RECORDS)]
+    names = [str(path.relative_to(folder)) for path in files]
+    if not files and any(folder.rglob("*.ckpt")):
+        raise UsageError(
+            f"{folder} holds hidden states (.ckpt), which are computed anew as training goes",
+            "name the JSON file of the conversations that they were made of",
+        )
+    if len(files) != 1:
+        raise UsageError(
+            f"{folder}: expected a file, or a folder with one; found "
+            f"{f'{len(files)}: ' + ', '.join(names[:5]) if files else 'none'}",
+            "name a JSON or JSONL file",
+        )
+    log.warning("%s: %s is read", folder, names[0])
+    return files[0]
 
 
 def _fetch(address: str) -> bytes:

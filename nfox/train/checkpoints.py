@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from nfox.files.hub import read_json
 
 _STATE = "trainer_state.json"  # what the Trainer writes last
 WEIGHTS = "model.safetensors"
+_SAME_EPOCH = 1e-3
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -55,7 +56,8 @@ def resume_point(requested: str | None, folder: Path) -> Path | None:
 
     Args:
         requested: the value of --resume_from_checkpoint: a checkpoint's folder, a step number,
-            "true" for the newest checkpoint, "false" or None for none.
+            "true" for the newest checkpoint, "false" or None for none; state_N for the one at the
+            end of the epoch N, counted from 0, as CTC-drafter calls it.
         folder: the folder that checkpoints are written to.
 
     Raises:
@@ -72,6 +74,8 @@ def resume_point(requested: str | None, folder: Path) -> Path | None:
                 f"{folder}: no checkpoint to resume from", "leave --resume_from_checkpoint out"
             )
         return available[-1]
+    if epoch := re.fullmatch(r"state_(\d+)", word):
+        return _end_of_epoch(int(epoch[1]), available, folder)
     path = folder / f"checkpoint-{word}" if word.isdigit() else Path(str(requested)).expanduser()
     if not path.is_dir():
         names = ", ".join(checkpoint.name for checkpoint in available) or "none"
@@ -82,6 +86,24 @@ def resume_point(requested: str | None, folder: Path) -> Path | None:
             f"{path} is no whole checkpoint: {damaged} is damaged or missing", _alternative(path)
         )
     return path
+
+
+def _end_of_epoch(number: int, available: Sequence[Path], folder: Path) -> Path | None:
+    """Return the checkpoint at the end of an epoch, counted from 0. Where there is no checkpoint at
+    all, 0 stands for none: published scripts say it for a beginning.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    epochs = {path: float(read_json(path / _STATE).get("epoch") or 0) for path in available}
+    found = [path for path, epoch in epochs.items() if abs(epoch - (number + 1)) < _SAME_EPOCH]
+    if not found and (number or available):
+        names = ", ".join(f"{path.name} after {epoch:g} epochs" for path, epoch in epochs.items())
+        raise UsageError(
+            f"{folder}: no checkpoint of the end of epoch {number}, counted from 0",
+            f"there are: {names or 'none'}; --resume_from_checkpoint true takes the last one",
+        )
+    return found[-1] if found else None
 
 
 def _alternative(checkpoint: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,14 @@ def _log_plan(
     """Log what will be trained on how much data, and whether it goes on from a checkpoint."""
     first, *others = lines
     tokens = "not counted (lazy)" if rows.tokens is None else f"{rows.tokens:,}"
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * len(rows) / batch
+    at_once = args.per_device_train_batch_size * args.world_size
+    batch = at_once * args.gradient_accumulation_steps
+    # As the Trainer counts: the last step of an epoch may have fewer examples.
+    of_an_epoch = ceil(ceil(len(rows) / at_once) / args.gradient_accumulation_steps)
+    steps = args.max_steps if args.max_steps > 0 else ceil(args.num_train_epochs * of_an_epoch)
     log(
-        f"{first}; {len(rows):,} examples, tokens {tokens}; about {steps:,.0f} steps of {batch} "
-        "examples"
+        f"{first}; {len(rows):,} examples, tokens {tokens}; about {steps:,} "
+        f"step{'s' if steps > 1 else ''} of {batch} examples"
     )
     for line in others:
         log(line)

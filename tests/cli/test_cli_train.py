@@ -325,9 +325,40 @@ def test_sharding_by_the_launcher_is_refused_too(
         run_training(replace(job, model=str(folder.llama()), data=str(training.data())), args)
 
 
-def test_a_models_config_is_no_config_of_heads() -> None:
-    with pytest.raises(UsageError, match="describes a model"):
-        parsed("--configpath", folder.llama() / "config.json")
+@pytest.mark.slow
+def test_the_published_line_of_ctc_runs_and_goes_on_from_an_epoch(tmp_path: Path) -> None:
+    """As its page prints it: the config is that of a Llama, the data are a folder."""
+    data = tmp_path / "train_data_vicuna7b"
+    data.mkdir()
+    records = json.loads(training.data().read_text())
+    (data / "data.json").write_text(json.dumps(records[:2]))
+    line = ("train", "ctc", "--tmpdir", data, "--cpdir", tmp_path / "out", "--basepath",
+            folder.llama(), "--configpath", folder.llama() / "config.json", "--bs", 1, "--use_cpu",
+            "--num_train_epochs", 2)  # fmt: skip
+    done = run(*line)
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("not used: --configpath (it describes a model;") == 1
+    assert "about 4 steps of 1 examples" in done.stderr
+    again = run(*line, "--recover", 0)
+    assert again.exit_code == 0, again.stderr
+    assert f"goes on from {tmp_path / 'out' / 'checkpoint-2'}" in again.stderr  # 2 steps an epoch
+    late = run(*line, "--recover", 2)
+    assert late.exit_code == 2
+    assert "checkpoint-2 after 1 epochs, checkpoint-4 after 2 epochs" in late.stderr
+
+
+def test_tf32_is_not_used_where_there_is_none(tmp_path: Path) -> None:
+    typed = [*NEEDED, "--output_dir", tmp_path, "--tf32", "True"]
+    _, args, notes = parsed(*typed)
+    assert args.tf32 is None
+    assert any("--tf32 (it is of NVIDIA" in note for note in notes)
+
+
+def test_half_a_batch_is_a_step(tmp_path: Path) -> None:
+    done = train(tmp_path, "--gradient_accumulation_steps", 64, max_steps=-1, num_train_epochs=1)
+    assert done.exit_code == 0, done.stderr
+    assert re.search(r"about 1 step of \d+ examples", done.stderr)
+    assert re.search(r"step 1 of 1: loss", done.stderr)
 
 
 def test_what_is_not_used_is_said(tmp_path: Path) -> None:

@@ -169,8 +169,32 @@ def test_absent_files_and_folders_are_refused(tmp_path: Path) -> None:
         read_conversations(str(tmp_path / "absent.json"))
     with pytest.raises(UsageError, match="no such file"):
         read_conversations(str(tmp_path / "absent.jsonl.gz"))
-    with pytest.raises(UsageError, match="found a folder"):
+    with pytest.raises(UsageError, match="a folder with one; found none"):
         read_conversations(str(tmp_path))
+
+
+def test_a_folder_stands_for_the_only_file_in_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = tmp_path / "ShareGPT" / "own.jsonl"
+    inner.parent.mkdir()
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    inner.write_text(json.dumps({"conversations": turns}) + "\n")
+    (tmp_path / "README.md").write_text("...")
+    (inner.parent / "own.jsonl.provenance.json").write_text("{}")  # as we leave it beside
+    assert len(read_conversations(str(tmp_path)).conversations) == 1
+    assert "ShareGPT/own.jsonl is read" in caplog.text
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"found 2: ShareGPT/own.jsonl, other.json"):
+        read_conversations(str(tmp_path))
+
+
+def test_the_hidden_states_of_ctc_are_no_conversations(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "data_0.ckpt").write_bytes(b"PK")
+    with pytest.raises(UsageError, match="hidden states") as caught:
+        read_conversations(str(tmp_path))
+    assert "conversations that they were made of" in caught.value.hint
 
 
 def test_a_hub_id_needs_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
