@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nfox.decoding.cache import KVCache
 from nfox.decoding.drafter import Context, Drafter
-from nfox.decoding.target import Target
+from nfox.decoding.target import Target, are_numbers
 from nfox.decoding.tree import Source, TokenTree
 from nfox.decoding.verify import Rule, Verdict, verify
 from nfox.errors import ContextError, UsageError
@@ -146,7 +146,8 @@ def generate(
 
     Raises:
         ContextError: if the prompt does not fit.
-        UsageError: if it is empty.
+        ModelError: if the target computes logits that are no numbers.
+        UsageError: if the prompt is empty.
     """
     max_context = min(limits.max_context or target.max_context, target.max_context)
     prompt.check(max_context)
@@ -163,6 +164,8 @@ def generate(
         tree = drafter.propose(context)
         draft_time = timer.split()
         logits, hidden = target.score(tree, cache)
+        if not are_numbers(logits):
+            raise target.numbers_error()
         target_time = timer.split()
         verdict = verify(tree, logits, rule, cache.tokens)
         verify_time = timer.split()

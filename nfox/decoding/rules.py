@@ -167,9 +167,13 @@ class Rejection(Rule):
 
     @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        """Return one guess, whatever the count, and the q that it was drawn from."""
+        """Return one guess, whatever the count, and the q that it was drawn from; none where the
+        logits are no numbers.
+        """
         logits = self.sampling.penalise(logits, past)
         q = self.sampling.log_probabilities(logits).exp().cpu()
+        if q[0].isnan():  # then all of them are
+            return Draw([], [])
         token = int(torch.multinomial(q, 1, generator=self.generator))
         return Draw([token], [float(q[token])], q)
 

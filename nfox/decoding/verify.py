@@ -87,7 +87,8 @@ class Rule(ABC):
 
     @abstractmethod
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        """Return a draft model's guesses for the token after `past`.
+        """Return a draft model's guesses for the token after `past`; none if its logits are no
+        numbers.
 
         Args:
             logits: [V] of the draft model after `past`.

@@ -168,6 +168,8 @@ class Speculative(Method):
             logits, hidden = self.draft.score(unread, self.cache)
             self.cache.commit(unread, range(len(unread)), hidden)
             draw = context.rule.draw(self._fit_logits(logits[-1]), text, self.branches)
+            if not draw.tokens:
+                break
             draws.append(draw)
             chain_probability *= draw.probabilities[0]
             text.append(draw.tokens[0])

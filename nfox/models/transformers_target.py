@@ -18,11 +18,13 @@ from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
 from nfox.decoding.cache import KVCache
-from nfox.decoding.target import CHUNK, Proposals, Target
+from nfox.decoding.target import CHUNK, Proposals, Target, are_numbers
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import Mask, tree_mask, within_window
 from nfox.errors import ModelError
+from nfox.files.tensors import is_finite
 from nfox.models.fused_decoder import FusedDecoder
+from nfox.models.logits_error import logits_error
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache, past_of
 
 log = logging.getLogger(__name__)
@@ -179,9 +181,14 @@ class TransformersTarget(Target):
     def proposals(self) -> Proposals:
         """The proposals that the model scores correctly in one forward, found on a few tokens."""
         if not self._scores_correctly(_CHAIN_PROBE):
+            self._check_numbers()
             return "nothing"
         trees = not self.is_encoder_decoder and self._scores_correctly(_TREE_PROBE)
         return "trees" if trees else "chains"
+
+    @override
+    def numbers_error(self) -> ModelError:
+        return logits_error(self.model)
 
     @override
     def freeze(self) -> None:
@@ -335,7 +342,7 @@ class TransformersTarget(Target):
         path as the tokens of this path, scored one by one.
         """
         parents, last_node = probe
-        tokens = [(7 * i + 3) % self.vocabulary_size for i in range(len(parents) + 4)]
+        tokens = _probe_tokens(len(parents) + 4, self.vocabulary_size)
         tree = TokenTree(tuple(tokens[4:]), parents)
         cache = TransformersCache(self.model.config)
         cache.encoder_ids = tuple(tokens[:4])
@@ -345,11 +352,11 @@ class TransformersTarget(Target):
             inputs = {} if tree.is_chain else self._mask_inputs(tree_mask(tree, 4, self.dtype))
             ids = torch.tensor([tree.tokens], device=self.device)
             at_once = self._forward(ids, cache, **inputs)
-            expected = self._score_one_by_one(
-                [tree.tokens[node] for node in tree.path_to(last_node)], cache
-            )
-        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-            # Whatever a model raises here, it does not take such proposals.
+            path = [tree.tokens[node] for node in tree.path_to(last_node)]
+            expected = self._score_one_by_one(path, cache)
+            if not expected.isfinite().all():
+                self._check_numbers()
+        except _PROBE_FAILURES as error:
             log.debug("probe of %d nodes: %s", len(tree), error)
             return False
         finally:
@@ -361,6 +368,28 @@ class TransformersTarget(Target):
         """Whether logits that are computed in two ways differ visibly by rounding."""
         is_16_bit = self.dtype in (torch.float16, torch.bfloat16)
         return is_16_bit or hasattr(self.config, "quantization_config")
+
+    @torch.inference_mode()
+    def _check_numbers(self) -> None:
+        """Refuse a model whose logits are no numbers even where nothing is asked of its cache.
+
+        Raises:
+            ModelError: if they are none after a few tokens, read from the start, or if some are
+                -inf because of infinite weights, and not because the model rules tokens out.
+        """
+        tokens = _probe_tokens(9, self.vocabulary_size)
+        cache = TransformersCache(self.model.config, can_roll_back=False)
+        cache.encoder_ids = tuple(tokens)
+        try:
+            self.read(tokens[:-1], cache)
+            logits = self._forward(torch.tensor([tokens[-1:]], device=self.device), cache)
+        except _PROBE_FAILURES as error:
+            log.debug("probe of numbers: %s", error)
+            return
+        finally:
+            self._captured.clear()
+        if not (are_numbers(logits) and is_finite(self.model.get_output_embeddings().weight)):
+            raise self.numbers_error()
 
     def _score_one_by_one(self, tokens: Sequence[int], cache: KVCache) -> Tensor:
         """Return the logits [V] after the last of the tokens, with one forward for each token."""
@@ -385,11 +414,22 @@ def _execution_device(layer: Any) -> torch.device:
 
 def _close(logits: Tensor, expected: Tensor, is_coarse: bool) -> bool:
     """Return whether logits are the expected ones but for rounding: by the root mean square of
-    their differences, in standard deviations of the expected ones.
+    their differences, in standard deviations of the expected ones. A token that is ruled out by
+    -inf is left out.
     """
+    possible = expected.isfinite()
+    logits, expected = logits[possible], expected[possible]
     difference = (logits - expected).square().mean().sqrt() / expected.std().clamp_min(1e-9)
     return bool(difference < (0.1 if is_coarse else 1e-3))
 
+
+def _probe_tokens(count: int, vocabulary_size: int) -> list[int]:
+    """Return different tokens for a probe."""
+    return [(7 * i + 3) % vocabulary_size for i in range(count)]
+
+
+# Whatever a model raises in a probe, it does not take what it was asked.
+_PROBE_FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
 _Probe = tuple[tuple[int, ...], int]
 
