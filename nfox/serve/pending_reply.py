@@ -7,8 +7,9 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
-from nfox.errors import NfoxError
+from nfox.decoding.generate import Prompt
 from nfox.reply import Reply, Settings
 from nfox.serve.errors import DeadlineExceeded
 from nfox.serve.logprobs import TokenLogprob
@@ -52,6 +53,14 @@ class ServeRequest:
     method: str | None = None
     top_logprobs: int | None = None
     client: tuple[str, str] = ("", "")
+
+    @cached_property
+    def size(self) -> int:
+        """The characters and token ids of all questions."""
+        return sum(
+            len(question.text) + len(question.ids) + sum(len(m.content) for m in question.messages)
+            for question in self.questions
+        )
 
 
 @dataclass(frozen=True)
@@ -97,10 +106,14 @@ class PendingReply:
     Args:
         request: the request that is answered.
         seconds: the time that the request may take, waiting in the queue included.
+
+    Attributes:
+        prompts: those of the request's questions, once they were made.
     """
 
     def __init__(self, request: ServeRequest, seconds: float) -> None:
         self.request = request
+        self.prompts: dict[Question, Prompt] | None = None
         self.begin = time.monotonic()
         self._seconds = seconds
         self._items: asyncio.Queue[_Item] = asyncio.Queue()
@@ -114,7 +127,7 @@ class PendingReply:
         self.cancelled.set()
         self._items.put_nowait(None)
 
-    def fail(self, error: NfoxError) -> None:
+    def fail(self, error: Exception) -> None:
         """Stop the decoding, and raise an error where the events are iterated. From any thread."""
         self.cancelled.set()
         self.put(error)
@@ -124,6 +137,12 @@ class PendingReply:
         passed. From any thread.
         """
         return self.cancelled.is_set() or time.monotonic() >= self.begin + self._seconds
+
+    def ready(self) -> bool:
+        """Whether nothing more is to be made before the decoding, if anybody waits for it at all.
+        From any thread.
+        """
+        return self.prompts is not None or self.abandoned()
 
     def put(self, item: _Item) -> None:
         """Add an event, an error that ends the iteration, or None for its end. From any thread."""

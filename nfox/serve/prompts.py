@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
+from typing import Any
 
 from nfox.decoding.generate import Prompt
 from nfox.engine import Engine
-from nfox.errors import UsageError
+from nfox.errors import NfoxError, UsageError
 from nfox.reply import Reply
 from nfox.serve.pending_reply import Question
+from nfox.serve.prompt_bound import PromptBound
 from nfox.text.messages import Message
+from nfox.text.template import Template
 
 _MAX_REPLIES = 4096  # remembered at most; a digest and a few hundred numbers each
 
@@ -52,6 +56,52 @@ class ReplyTokens:
         ]
 
 
+class _Watch:
+    """Ends the rendering of a prompt that nobody waits for, or that does not fit.
+
+    Args:
+        given_up: asked before a template is rendered, which it is several times for one prompt.
+        bound: of the prompt's text.
+    """
+
+    def __init__(self, given_up: Callable[[], bool], bound: PromptBound) -> None:
+        self.error: NfoxError | None = None
+        self._given_up = given_up
+        self._bound = bound
+
+    def render(self, template: Template, turns: Any, generate: bool) -> str:
+        """Return what a template writes.
+
+        Raises:
+            NfoxError: if it was given up, or the text is certain not to fit.
+        """
+        try:
+            if self._given_up():
+                raise NfoxError("nobody waits for this prompt any more")
+            text = template.render(turns, generate)
+            if generate:  # a prompt, which is tokenised as it stands here
+                self._bound.check(Question(text=text))
+        except NfoxError as error:
+            self.error = error
+            raise
+        return text
+
+
+_watch: ContextVar[_Watch | None] = ContextVar("_watch", default=None)  # of this thread's prompt
+
+
+def _watched(template: Template) -> Template:
+    """Return a template that is rendered under the watch of its thread's prompt."""
+
+    def render(turns: Any, generate: bool) -> str:
+        watch = _watch.get()
+        return (
+            watch.render(template, turns, generate) if watch else template.render(turns, generate)
+        )
+
+    return replace(template, render=render)
+
+
 def _prefix_digests(messages: Sequence[Message]) -> Iterator[bytes]:
     """Yield the SHA-256 digest of the messages up to and with each one."""
     digest = hashlib.sha256()
@@ -66,22 +116,39 @@ class PromptEncoder:
     """Turns questions into token ids: earlier replies into those that they were generated as.
 
     Args:
-        engine: has the template, the tokenizer and the model's limits.
+        engine: has the template, which is watched from then on, and the tokenizer.
+
+    Attributes:
+        bound: tells which questions are certain not to fit into the context.
     """
 
     def __init__(self, engine: Engine) -> None:
+        engine.use_template(_watched(engine.template))
+        self.bound = PromptBound(engine)
         self._engine = engine
         self._reply_tokens = ReplyTokens()
 
-    def encode(self, question: Question) -> Prompt:
-        """Return the token ids of a question, whether they fit into the context or not.
+    def encode(self, question: Question, given_up: Callable[[], bool] = lambda: False) -> Prompt:
+        """Return the token ids of a question, unless they are certain not to fit into the context.
+
+        Args:
+            question: what is asked.
+            given_up: asked again and again; True ends the work.
 
         Raises:
             UsageError: if there is no token of a given id, or nothing to answer.
-            NfoxError: if the template refuses the messages.
+            ContextError: if it is certain not to fit into the context.
+            NfoxError: if the template refuses the messages, or it was given up.
         """
         if question.messages:
-            return self._engine.encode(self._reply_tokens.recall(question.messages))
+            watch = _Watch(given_up, self.bound)
+            token = _watch.set(watch)
+            try:
+                return self._engine.encode(self._reply_tokens.recall(question.messages))
+            except NfoxError as error:
+                raise watch.error or error from None  # not in the words of a template's error
+            finally:
+                _watch.reset(token)
         model = self._engine.model
         ids = tuple(question.ids or model.tokenizer(question.text).input_ids)
         size = model.target.vocabulary_size

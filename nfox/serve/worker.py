@@ -1,7 +1,7 @@
 """One worker thread that answers requests one after the other, for any number of clients.
 
 A model decodes one conversation at a time, as fast as it can; what is asked meanwhile waits in a
-fair queue. Everything that runs the model happens in this thread.
+fair queue, where its prompt is made. Everything that runs the model happens in this thread.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from nfox.serve.errors import DeadlineExceeded, OutOfMemory, ServerStopping, Wro
 from nfox.serve.fair_queue import FairQueue
 from nfox.serve.logprobs import SpelledLogprobs
 from nfox.serve.pending_reply import Delta, Finished, PendingReply, Question, ServeRequest
+from nfox.serve.prompt_threads import PromptThreads
 from nfox.serve.prompts import PromptEncoder
 
 log = logging.getLogger(__name__)
@@ -74,8 +75,11 @@ class Worker:
         self._on_reply = on_reply
         self._prompts = PromptEncoder(engine)
         self._drafters: dict[str, Method] = {engine.method: engine.drafter}
-        self._queue: FairQueue[PendingReply] = FairQueue(self.limits.queue, PendingReply.abandoned)
+        self._queue: FairQueue[PendingReply] = FairQueue(
+            self.limits.queue, PendingReply.abandoned, PendingReply.ready
+        )
         self._current: PendingReply | None = None
+        self._threads = PromptThreads(self._queue, self._prompts, engine.max_context)
         self._thread = threading.Thread(target=self._run, name="nfox worker", daemon=True)
         self._thread.start()
 
@@ -95,22 +99,29 @@ class Worker:
         Raises:
             QueueFull: if too many requests are waiting.
             ServerStopping: if the worker has been stopped.
+            ContextError: if a prompt is certain not to fit into the context.
             WrongParameter: if the request names a method that requests may not name.
         """
         if request.method is not None and request.method not in self.methods:
             available = ", ".join(self.methods)
             message = f"there is no method {request.method} here"
             raise WrongParameter("method", message, f"available: {available}")
+        for question in dict.fromkeys(request.questions):
+            self._prompts.bound.check(question)
         pending = PendingReply(request, self.limits.seconds)
         self._queue.put(request.client, pending)
         return pending
 
     def count_tokens(self, question: Question) -> int:
-        """Return the number of tokens that a question has. From any thread.
+        """Return the number of tokens that a question has; of one that is certain not to fit into
+        the context, how many it has at least. From any thread.
 
         Raises:
             NfoxError: if the template refuses it.
         """
+        least = self._prompts.bound.least_tokens(question)
+        if least > self.engine.max_context:
+            return least
         return len(self._prompts.encode(question).ids)
 
     def stop(self) -> None:
@@ -121,10 +132,12 @@ class Worker:
                 pending.fail(ServerStopping())
 
     def join(self, seconds: float) -> None:
-        """Wait until the thread has ended after `stop`, for so many seconds at most: in the middle
-        of a forward it would take the interpreter down with it.
+        """Wait until the threads have ended after `stop`, for so many seconds at most: one in the
+        middle of a forward would take the interpreter down with it.
         """
+        end = time.monotonic() + seconds
         self._thread.join(seconds)
+        self._threads.join(max(0.0, end - time.monotonic()))
 
     def _run(self) -> None:
         while (pending := self._queue.get()) is not None:
@@ -152,11 +165,7 @@ class Worker:
         queue_seconds = time.monotonic() - pending.begin
         drafter = self._drafter(request.method or self.engine.method)
         settings = replace(request.settings, keep_logits=request.top_logprobs is not None)
-        # All of them first: what is wrong with the last is told before the first is answered. Many
-        # replies may answer one question, which is rendered and tokenised once.
-        prompts = {
-            question: self._prompt(question) for question in dict.fromkeys(request.questions)
-        }
+        prompts = pending.prompts or {}
         for choice, question in enumerate(request.questions):
             if pending.cancelled.is_set():
                 return
@@ -178,17 +187,6 @@ class Worker:
         if method not in self._drafters:
             self._drafters[method] = self.engine.make(method)
         return self._drafters[method]
-
-    def _prompt(self, question: Question) -> Prompt:
-        """Return the prompt of a question.
-
-        Raises:
-            ContextError: if it does not fit into the context.
-            UsageError: if it is empty, or has tokens that the model does not know.
-        """
-        prompt = self._prompts.encode(question)
-        prompt.check(self.engine.max_context)
-        return prompt
 
     def _answer(
         self, pending: PendingReply, choice: int, request: Request, drafter: Method
