@@ -194,7 +194,8 @@ def _tasks(data: str, kind: str, expected: set[str]) -> list[Mapping[str, Any]]:
     tasks = list(read_records(data))
     layout = f"expected {{{', '.join(sorted(expected))}}}"
     for place, task in enumerate(tasks, 1):
-        if not isinstance(task, Mapping) or not expected <= task.keys():
+        texts = task if isinstance(task, Mapping) else {}
+        if not all(isinstance(texts.get(key), str) for key in expected):
             raise UsageError(f"{data}, record {place}: not {kind}", layout)
     if not tasks:
         raise UsageError(f"{data} is empty: {kind} is required", layout)

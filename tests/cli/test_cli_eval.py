@@ -172,10 +172,11 @@ def test_humaneval_writes_what_the_harness_reads(tmp_path: Path) -> None:
     done = run(*command, "--instruct")
     assert done.exit_code == 2, "the same file, asked in another way"
     assert "instruct" in done.stderr
-    wrong = write(tmp_path / "wrong.jsonl", {"prompt": "x"})
-    done = run("eval", "humaneval", "--data", wrong, "--out", out)
-    assert done.exit_code == 2
-    assert "not a problem of HumanEval" in done.stderr
+    for other in ({"prompt": "x"}, {**task, "prompt": None}, {**task, "task_id": 3}):
+        wrong = write(tmp_path / "wrong.jsonl", other)
+        done = run("eval", "humaneval", "--data", wrong, "--out", out)
+        assert done.exit_code == 2
+        assert "not a problem of HumanEval" in done.stderr
 
 
 def test_spider_writes_a_line_for_every_question(tmp_path: Path) -> None:

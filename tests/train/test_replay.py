@@ -186,7 +186,8 @@ def server() -> Iterator[str]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             text = body["messages"][-1]["content"]
             assert body["max_tokens"] == 9
-            reply = {"choices": [{"message": {"content": text.upper()}}]}
+            answer = {"parts": [{"type": "text", "text": "PARTS"}], "image": [{"type": "image"}]}
+            reply = {"choices": [{"message": {"content": answer.get(text, text.upper())}}]}
             status = {"refuse": 500, "secret": 401, "long": 400}.get(text, 200)
             self.send_response(busy.pop() if text == "busy" and busy else status)
             self.end_headers()
@@ -209,6 +210,13 @@ def test_a_server_can_answer_too(tmp_path: Path, server: str) -> None:
     answerer = ApiAnswerer(server, "m", 9, concurrency=3, wait=0)
     counts = self_distill(dataset, answerer, tmp_path / "own.jsonl", batch=4).counts
     assert (counts["kept"], counts["failed"]) == (2, 2)
+
+
+def test_the_parts_of_a_servers_reply_are_its_text(server: str) -> None:
+    questions = [conversation(text)[:1] for text in ("parts", "image", "cut \ud83d")]
+    parts, image, cut = ApiAnswerer(server, "m", 9).answer(questions)
+    assert (parts, cut) == (Message("assistant", "PARTS"), Message("assistant", "CUT \ufffd"))
+    assert image == "the server's answer is no chat completion"
 
 
 def test_a_busy_server_is_asked_again(server: str) -> None:

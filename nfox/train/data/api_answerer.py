@@ -13,7 +13,7 @@ import httpx
 from typing_extensions import override
 
 from nfox.errors import NfoxError, UsageError
-from nfox.text.messages import Message
+from nfox.text.messages import Message, content_text
 from nfox.train.data.answerer import EMPTY_REPLY, Answerer, Answers
 
 _RETRIES = 3
@@ -77,7 +77,7 @@ class ApiAnswerer(Answerer):
         }
         try:
             completion = self._post(client, body).raise_for_status().json()
-            text = str(completion["choices"][0]["message"]["content"] or "").strip()
+            text = content_text(completion["choices"][0]["message"]["content"] or "").strip()
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             message = f"--url {self.url}: {error}"
             raise UsageError(message, "expected http://HOST/v1/...") from error

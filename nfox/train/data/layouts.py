@@ -6,6 +6,7 @@ What is not read has a name, by which it is counted: nothing that a record says 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,16 +20,16 @@ LAYOUTS = (
 )
 _LISTS = ("conversations", "messages", "conversation", "turns")
 _SYSTEM = ("system", "system_prompt", "system_message")
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _BESIDE = (
     *("prompt", "completion", "response", "instruction", "input", "output", "question", "answer"),
     *("query", "history", "text", "chosen", "rejected", "conversation_a", "conversation_b"),
-    *("context", "choices", "options"),
+    *("context", "choices", "options", *_THOUGHTS),
     *("tools", "functions", "image", "images", "video", "videos", "audio", "audios"),
 )
 """Fields that say something which the turns may not say."""
 
 _CALLS = ("tool_calls", "function_call")
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _FLAGS = ("loss", "train", "training")
 """Fields by which a turn says whether it is learned, besides its weight."""
 
@@ -133,7 +134,7 @@ def _parse_turns(items: Sequence[Any]) -> Record:
     """Return what a list of turns says."""
     turns: list[Message | None] = []
     unread: dict[str, None] = {}
-    for item in items:
+    for item in itertools.chain.from_iterable(map(_split, items)):
         try:
             turns.append(_parse_turn(item))
             unread.update({name: None for name in _THOUGHTS if _says(item.get(name))})
@@ -141,6 +142,17 @@ def _parse_turns(items: Sequence[Any]) -> Record:
             turns.append(None)
             unread[str(error)] = None
     return Record(turns, tuple(unread))
+
+
+def _split(item: Any) -> list[Any]:
+    """Return the turns of an item: Capybara and XTuner write a question and its reply in one."""
+    if not isinstance(item, Mapping) or item.keys() & {"from", "role"}:
+        return [item]
+    if not {"input", "output"} <= item.keys():
+        return [item]
+    texts = {"system": item.get("system"), "user": item["input"], "assistant": item["output"]}
+    said = [(role, text) for role, text in texts.items() if role != "system" or _says(text)]
+    return [{**item, "role": role, "content": text} for role, text in said]
 
 
 def _parse_turn(item: Any) -> Message:
@@ -189,7 +201,7 @@ def _is_learned(item: Mapping[str, Any], role: str) -> bool:
     read.
     """
     weight = item.get("weight")
-    if role != "assistant" or weight is None:
+    if role != "assistant" or weight is None or weight != weight:  # a table's NaN
         weight = 1
     if not isinstance(weight, int | float) or weight not in (0, 1):
         raise _Malformed(f"weight {weight!s:.30}")
