@@ -17,11 +17,14 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import schemathesis
+import small_model
+from changes import ODD, damage
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis.errors import Unsatisfiable
@@ -47,11 +50,6 @@ _VALID: dict[str, dict[str, Any]] = {
     "/predict": {"prompt": "hello", "max_tokens": 3},
     "/load_model": {"model": "x"},
 }  # fmt: skip
-_ODD: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2**31, 2**63, -(2**64), 10**400, 0.1, 1e308, 1e-308, -0.0, "", "x",
-    "\x00", "\ufffe", "\U0010ffff", "a" * 5000, [], {}, [[]], [None], {"type": "text"}, "</s>",
-    [1, "x"], [-1], [10**6], ["user"] * 40, "\x1b[31m", "@reply0;", "{{ 7 * 7 }}", "{% x %}",
-)  # fmt: skip
 _ROLES = ("system", "developer", "user", "assistant")
 
 
@@ -183,11 +181,11 @@ def _by_changes(sender: _Sender, count: int, seed: int) -> None:
         body = json.loads(json.dumps(_VALID[path]))
         for _ in range(numbers.randint(1, 3)):
             _change(body, numbers)
-        content = bytearray(json.dumps(body).encode())
-        for _ in range(numbers.choice((0, 0, 1, 3))):
-            content[numbers.randrange(len(content))] = numbers.randrange(256)
+        content = json.dumps(body).encode()
+        if numbers.random() < 0.3:
+            content = damage(content, numbers)
         kind = numbers.choice(("application/json",) * 9 + ("text/plain",))
-        sender.send("POST", path, bytes(content), {"content-type": kind})
+        sender.send("POST", path, content, {"content-type": kind})
 
 
 def _change(body: dict[str, Any], numbers: random.Random) -> None:
@@ -202,29 +200,9 @@ def _change(body: dict[str, Any], numbers: random.Random) -> None:
     elif (
         isinstance(turns, list) and turns and isinstance(turns[-1], dict) and numbers.random() < 0.3
     ):
-        turns[-1][numbers.choice(("role", "content", "type"))] = numbers.choice(_ODD)
+        turns[-1][numbers.choice(("role", "content", "type"))] = numbers.choice(ODD)
     else:
-        body[numbers.choice([*body, "tools", "method", "model", "x"])] = numbers.choice(_ODD)
-
-
-def _tiny(folder: str) -> str:
-    """Save a small random model with the embedded one's tokenizer; return its folder."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    from nfox.demo import TARGET
-
-    tokenizer = AutoTokenizer.from_pretrained(TARGET)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+        body[numbers.choice([*body, "tools", "method", "model", "x"])] = numbers.choice(ODD)
 
 
 def main() -> None:
@@ -241,7 +219,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
-        engine = load(_tiny(folder))
+        engine = load(str(small_model.save(Path(folder))))
         served = ServedModel("tiny", Worker(engine, [engine.method]), Metrics())
         app = RequestGuard(make_app(served), key=None, max_body_bytes=1 << 20)
         outcome = fuzz(app, arguments.count, arguments.seed)

@@ -87,7 +87,7 @@ def _difference(name: str, stored: Facts, asked: Facts) -> str:
     if name == "questions" and stored.get("data") == asked["data"]:
         return f"another content of {asked['data']}"
     name = "data" if name == "questions" else name
-    return f"{name} {stored.get(name)}, not {asked[name]}"
+    return f"{name} {str(stored.get(name))[:100]}, not {asked[name]}"
 
 
 def begin(out: Path, facts: Facts, share: WorkShare) -> None:

@@ -46,6 +46,7 @@ class AnswerSet:
         trajectories: the trajectories; those of one answer are put together.
         stop_ids: the tokens that end an answer; what is behind the first one is ignored.
         max_length: the maximum number of tokens of question and answer.
+        vocabulary_size: the number of the model's tokens.
         dataset_answers: take the dataset's own answers as labels.
         local: pair each state with the next one of the iteration, for the local consistency loss;
             else with the fixed point, for the global one.
@@ -58,8 +59,8 @@ class AnswerSet:
         has_labels: whether the trajectories have the dataset's own answers.
 
     Raises:
-        UsageError: if the dataset's answers are to be learned and are not there, or no trajectory
-            is left.
+        UsageError: if the dataset's answers are to be learned and are not there, if a trajectory
+            has tokens that the model has not, or if none is left.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class AnswerSet:
         stop_ids: Collection[int],
         max_length: int,
         *,
+        vocabulary_size: int = 1 << 31,
         dataset_answers: bool = False,
         local: bool = False,
     ) -> None:
         self.left_out, self.n, self.has_labels = 0, 0, False
         self._stop_ids, self._max_length = stop_ids, max_length
+        self._vocabulary_size = vocabulary_size
         self._dataset_answers, self._local = dataset_answers, local
         self._by_text: dict[tuple[str, TokenIds], AnswerBlocks] = {}
         for trajectory in trajectories:
@@ -86,6 +89,7 @@ class AnswerSet:
 
     def _add(self, trajectory: Trajectory) -> None:
         """Add a block to its answer."""
+        self._check_tokens(trajectory)
         start, question_length = len(trajectory.prompt), trajectory.question_length
         block_end = (*trajectory.prompt, *trajectory.states[-1])
         complete = tuple(trajectory.complete)
@@ -111,6 +115,21 @@ class AnswerSet:
             (trajectory.data_id, complete), AnswerBlocks(question_length, tokens, labels)
         )
         answer.blocks.append((start, self._pairs(trajectory, len(tokens) - start)))
+
+    def _check_tokens(self, trajectory: Trajectory) -> None:
+        """Refuse a trajectory of a model with more tokens.
+
+        Raises:
+            UsageError: if it has such tokens.
+        """
+        texts = (trajectory.prompt, *trajectory.states, trajectory.complete, trajectory.labels)
+        last = max(max(text) for text in texts if text)
+        if last >= self._vocabulary_size:
+            raise UsageError(
+                f"the trajectory {trajectory.data_id} has a token {last}, the model's end at "
+                f"{self._vocabulary_size - 1}",
+                "collect trajectories of this model: nfox data trajectories",
+            )
 
     def _until_stop(self, tokens: TokenIds, question_length: int) -> TokenIds:
         """Return tokens up to the first stop token of the answer, at most `max_length`."""

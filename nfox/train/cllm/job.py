@@ -65,6 +65,7 @@ class ConsistencyJob(Job):
             read_trajectories(data_path, self.loading.cache_dir),
             stop_ids_of(loaded, self._template(loaded)),
             min(self.max_length, loaded.target.max_context),
+            vocabulary_size=loaded.target.vocabulary_size,
             dataset_answers=self.dataset_answers,
             local=self.local,
         )

@@ -12,6 +12,7 @@ from itertools import groupby, takewhile
 from typing import Any
 
 from nfox.errors import UsageError
+from nfox.files.reading import refusing
 from nfox.files.records import read_records
 from nfox.text.messages import Message
 
@@ -19,6 +20,7 @@ LAYOUT = (
     '{"data_id", "jacobian_itr_id", "prompt_ids_len", "prompt_ids", "answer_trajectory_ids": '
     '[states][n], "teacher_output_ids", "complete_teacher_output_ids"}'
 )
+_MOST_TOKENS = 1 << 31
 REPEATS = 10
 """The number of equal tokens in a row that make an answer worthless to learn from."""
 
@@ -89,24 +91,15 @@ def read_trajectories(data_path: str, cache_dir: str | None = None) -> Iterator[
     """
     number = 0
     for number, record in enumerate(read_records(data_path, cache_dir), 1):
-        try:
-            yield _parse(record)
-        except (TypeError, ValueError, LookupError) as error:
-            fault = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
-            raise UsageError(
-                f"{data_path}: record {number} is no Jacobi trajectory: {fault}",
-                f"expected {LAYOUT}",
-            ) from error
+        with refusing(f"{data_path}: record {number} is no Jacobi trajectory", LAYOUT):
+            trajectory = _parse(record)
+        yield trajectory
     if not number:
         raise UsageError(f"{data_path}: no trajectory in it", f"expected {LAYOUT}")
 
 
 def _parse(record: Any) -> Trajectory:
-    """Return the trajectory of a JSON record.
-
-    Raises:
-        TypeError, ValueError, LookupError: if the record has another layout.
-    """
+    """Return the trajectory of a JSON record; any error says that it has another layout."""
     if not isinstance(record, Mapping):
         raise TypeError("no JSON object")
     states = [_tokens(state, "answer_trajectory_ids") for state in record["answer_trajectory_ids"]]
@@ -118,15 +111,21 @@ def _parse(record: Any) -> Trajectory:
     if len(output) != len(prompt) + len(states[0]):
         raise ValueError("teacher_output_ids are not as long as prompt_ids and a state")
     labels = record.get("labels_ids")
+    question_length = _tokens([record["prompt_ids_len"]], "prompt_ids_len")[0]
+    augmented = record.get("augmented", 0)
+    if not 0 < question_length <= len(prompt):
+        raise ValueError(f"prompt_ids_len is {question_length}, of {len(prompt)} prompt_ids")
+    if type(augmented) is not int or not 0 <= augmented < len(states):
+        raise ValueError(f"augmented is {augmented!r:.40}, of {len(states)} states")
     return Trajectory(
         data_id,
         int(block.removeprefix("itr_")),
-        _tokens([record["prompt_ids_len"]], "prompt_ids_len")[0],
+        question_length,
         prompt,
         states,
         _tokens(record["complete_teacher_output_ids"], "complete_teacher_output_ids"),
         None if labels is None else _tokens(labels, "labels_ids"),
-        int(record.get("augmented", 0)),
+        augmented,
     )
 
 
@@ -139,6 +138,10 @@ def _tokens(nested: Any, name: str) -> list[int]:
     ids = nested
     while isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], list):
         ids = ids[0]
-    if not isinstance(ids, list) or not ids or not all(type(item) is int for item in ids):
+    if (
+        not isinstance(ids, list)
+        or not ids
+        or not all(type(item) is int and 0 <= item < _MOST_TOKENS for item in ids)
+    ):
         raise ValueError(f"{name} are no list of token ids")
     return ids
