@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pickle
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -21,19 +20,6 @@ from torch import Tensor
 
 from nfox.characters import whole_characters
 from nfox.errors import ModelError, NfoxError
-
-UNREADABLE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    EOFError,
-)
-"""What torch and safetensors raise over a file that was cut, or has another format."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -53,7 +39,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if not all(isinstance(name, str) and torch.is_tensor(loaded[name]) for name in loaded):
             raise TypeError("holds more than tensors by their names")
         return loaded
-    except UNREADABLE as error:
+    except Exception as error:  # of every kind, as the bytes have it
         # What the libraries say is for programmers, and several lines long.
         reason = f"{path.stat().st_size:,} bytes" if path.exists() else "no such file"
         reason = str(error.strerror) if isinstance(error, PermissionError) else reason

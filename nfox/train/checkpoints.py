@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nfox.errors import ModelError, UsageError
-from nfox.files.atomic import UNREADABLE, DiskFullError, reporting_full_disk
+from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.files.atomic import DiskFullError, reporting_full_disk
 from nfox.files.hub import read_json
 
 _STATE = "trainer_state.json"  # what the Trainer writes last
@@ -166,9 +166,9 @@ def readable(checkpoint: Path) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (NfoxError, torch.OutOfMemoryError):
         raise
-    except UNREADABLE as error:
+    except Exception as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise ModelError(
             f"{checkpoint} cannot be gone on from: {line}", _alternative(checkpoint)

@@ -77,6 +77,16 @@ class EntrantRecord(Record):
     settings: str = ""
 
 
+def _counted(settings: dict[str, Any]) -> dict[str, Any]:
+    rounds = settings.get("rounds")
+    if rounds is not None and (type(rounds) is not int or rounds < 1):
+        raise ValueError(f"rounds must be a number of them, not {rounds!r:.40}")
+    return settings
+
+
+_Settings = Annotated[dict[str, Any], AfterValidator(_counted)]
+
+
 class BenchResult(File):
     """Everything that `nfox bench` measured, as `--json` writes it.
 
@@ -93,7 +103,7 @@ class BenchResult(File):
     schema_name: ClassVar[str] = "nfox.bench/1"
 
     machine: Machine
-    settings: dict[str, Any]
+    settings: _Settings
     entrants: dict[str, EntrantRecord] = Field(default_factory=dict)
     missing: dict[str, str] = Field(default_factory=dict)
     rows: Annotated[list[Row], Field(min_length=1)]
@@ -164,13 +174,13 @@ class Baseline(File):
 
     results: int
     machine: BaselineMachine
-    settings: dict[str, Any]
+    settings: _Settings
     rows: Annotated[list[BaselineRow], Field(min_length=1)]
 
 
 def rounds(file: BenchResult | Baseline) -> int:
     """Return how many times every task was run with every entrant."""
-    return int(file.settings.get("rounds") or 1)
+    return file.settings.get("rounds") or 1
 
 
 _File = TypeVar("_File", bound=BenchResult | Baseline)

@@ -134,7 +134,7 @@ class DatabaseSchemas:
         """
         if self.path is None:
             raise UsageError(
-                f"a question about the database {name}, but no tables of databases",
+                f"a question about the database {name[:100]}, but no tables of databases",
                 "--schemas tables.json, or the folder of the databases",
             )
         if self._schemas is None:
@@ -143,7 +143,8 @@ class DatabaseSchemas:
             self._schemas[name] = _read_sqlite(self.path / name / f"{name}.sqlite")
         if name not in self._schemas:
             raise UsageError(
-                f"{self.path} has no database {name}", "name the schemas that belong to the data"
+                f"{self.path} has no database {name[:100]}",
+                "name the schemas that belong to the data",
             )
         return self._schemas[name]
 
