@@ -435,7 +435,7 @@ def _complaint_of(error: NfoxError, folder: Path | None) -> str:
     for text in (error.message, error.hint):
         if "\n" in text or len(text) > 2000:
             return f"not one line: {text[:200]!r}"
-    named = folder is None or str(folder) in error.message + error.hint
+    named = folder is None or str(folder) in error.message + error.hint or error.code == 4
     return "" if named and error.message.strip() else f"which file? {error.message}"
 
 

@@ -79,7 +79,7 @@ class _Parser(HfArgumentParser):
 
     @override
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, "`nfox train METHOD --help` lists the settings")
+        raise UsageError(message[:1000], "`nfox train METHOD --help` lists the settings")
 
 
 def _parser(training: TrainingKind) -> _Parser:
@@ -221,4 +221,4 @@ def _refuse_unknown(parser: _Parser, unknown: Sequence[str]) -> None:
     names = [name for action in parser._actions for name in action.option_strings]
     close = difflib.get_close_matches(unknown[0].partition("=")[0], names, 1)
     hint = f"did you mean {close[0]}?" if close else "`nfox train METHOD --help` lists all settings"
-    raise UsageError(f"unknown setting {unknown[0]}", hint)
+    raise UsageError(f"unknown setting {unknown[0][:100]}", hint)

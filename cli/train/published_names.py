@@ -174,7 +174,7 @@ def translate(
         elif name not in VALUES and name in REFUSED | UNUSED and value in _OFF:
             current = {}
         elif name in REFUSED:
-            raise UsageError(f"--{typed} {value} is not offered", REFUSED[name])
+            raise UsageError(f"--{typed} {value[:100]} is not offered", REFUSED[name])
         elif name in UNUSED:
             current, unused[typed] = {}, UNUSED[name]
         elif name in FORMATTED and values:
