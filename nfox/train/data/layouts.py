@@ -168,9 +168,9 @@ def _parse_turn(item: Any) -> Message:
     name = _one_of(item, "from", "role")
     role = _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
     if name is None:
-        raise _Malformed(f"turns with {', '.join(map(str, item)):.60}, without a role")
+        raise _Malformed(f"turns with {', '.join(map(_short, item))}, without a role")
     if role is None:
-        raise _Malformed(f"role {name!s:.30}")
+        raise _Malformed(f"role {_short(name)}")
     if call := next((field for field in _CALLS if _says(item.get(field))), None):
         raise _Malformed(call)
     return Message(role, _text(_one_of(item, "value", "content")), None, _is_learned(item, role))
@@ -184,6 +184,12 @@ def _one_of(item: Mapping[str, Any], first: str, second: str) -> Any:
     return values[0] if values else None
 
 
+def _short(value: Any) -> str:
+    """Return the beginning of a value in characters that can be shown."""
+    text = str(value)
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:30])
+
+
 def _text(content: Any) -> str:
     """Return the text of a turn's content."""
     try:
@@ -192,7 +198,7 @@ def _text(content: Any) -> str:
         parts = content if isinstance(content, list) else ()
         kinds = [part.get("type") for part in parts if isinstance(part, Mapping)]
         kind = next((kind for kind in kinds if kind != "text"), None)
-        found = f"of type {kind!s:.30}" if kind else "that is no text"
+        found = f"of type {_short(kind)}" if kind else "that is no text"
         raise _Malformed("content null" if content is None else f"content {found}") from None
 
 
@@ -204,5 +210,5 @@ def _is_learned(item: Mapping[str, Any], role: str) -> bool:
     if role != "assistant" or weight is None or weight != weight:  # a table's NaN
         weight = 1
     if not isinstance(weight, int | float) or weight not in (0, 1):
-        raise _Malformed(f"weight {weight!s:.30}")
+        raise _Malformed(f"weight {_short(weight)}")
     return bool(weight) and all(item.get(flag) is not False for flag in _FLAGS)
