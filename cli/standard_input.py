@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from nfox.characters import BOM, check_escaped
+from nfox.characters import BEGINNING, BOM, check_escaped
 
 NAME = "stdin"
 
@@ -21,7 +21,9 @@ def read_all() -> str:
         UsageError: if it is UTF-16, or no text.
     """
     escape_invalid_bytes()
-    text = sys.stdin.read()
+    beginning = sys.stdin.read(BEGINNING)
+    check_escaped(beginning, NAME)  # before gigabytes are read
+    text = beginning + sys.stdin.read()
     check_escaped(text, NAME)
     return text.removeprefix(BOM)
 

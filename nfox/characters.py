@@ -7,7 +7,12 @@ no character becomes U+FFFD, the replacement character.
 
 from __future__ import annotations
 
+import codecs
+
 from nfox.errors import UsageError
+
+BEGINNING = 1 << 16
+"""The number of bytes or characters that tell a text from another file."""
 
 BOM = "\ufeff"
 """The byte order mark, which Windows writes before texts in UTF-8."""
@@ -61,6 +66,21 @@ def decoding_complaint(error: UnicodeDecodeError) -> str:
         return "not a text: it has bytes that are 0"
     line = data.count(b"\n", 0, error.start) + 1
     return f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, in line {line}"
+
+
+def check_beginning(data: bytes, where: object) -> None:
+    """Refuse by its first bytes what is no text at all, as `check_escaped` does, before gigabytes
+    are read.
+
+    Args:
+        data: the first bytes; they may end within a character.
+        where: the name of the file, for the error.
+
+    Raises:
+        UsageError: if it is UTF-16, or no text.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    check_escaped(decoder.decode(data), where)
 
 
 def decode_escaped(data: bytes, where: object) -> str:

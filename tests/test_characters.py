@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import folder
 import pytest
 
-from nfox.characters import check_escaped, decode, decode_escaped, whole_characters
+from nfox.characters import check_beginning, check_escaped, decode, decode_escaped, whole_characters
 from nfox.errors import UsageError
+from nfox.files.reading import read_bytes
 from nfox.text.messages import Message
 
 
@@ -67,3 +69,15 @@ def test_a_byte_order_mark_is_no_text_and_what_is_no_utf_8() -> None:
         with pytest.raises(UsageError, match="FILE"):
             decode_escaped(data, "FILE")
     check_escaped("a\0b", "FILE")  # odd, but a text
+    check_beginning("a\0é".encode()[:-1], "FILE")  # cut within a character
+
+
+def test_a_large_file_that_is_no_text_is_refused_by_its_beginning(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as written:
+        written.write(b"\x88\0\0\0")
+        written.truncate(1 << 40)  # takes no room
+    with pytest.raises(UsageError, match="not a text"):
+        read_bytes(file)
+    with pytest.raises(UsageError, match="directory"):
+        read_bytes(tmp_path)

@@ -99,6 +99,7 @@ def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
         raise UsageError("no prompts", 'nfox generate "text", --prompts FILE, or a pipe')
     from nfox.batch import BatchPrompt, parse_prompts
     from nfox.characters import decode_escaped
+    from nfox.files.reading import read_bytes
 
     if files.prompts == "-":
         return parse_prompts(standard_input.lines(), standard_input.NAME)
@@ -106,6 +107,6 @@ def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
         path = Path(files.prompts)
         if not path.is_file():
             raise UsageError(f"--prompts {path}: no such file")
-        return parse_prompts(decode_escaped(path.read_bytes(), path).split("\n"), str(path))
+        return parse_prompts(decode_escaped(read_bytes(path), path).split("\n"), str(path))
     texts = files.texts or [line.strip() for line in standard_input.lines() if line.strip()]
     return [BatchPrompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]

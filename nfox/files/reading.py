@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from nfox.characters import decoding_complaint, whole_characters
+from nfox.characters import BEGINNING, check_beginning, decoding_complaint, whole_characters
 from nfox.errors import NfoxError, UsageError
 
 MAX_BYTES = 1 << 26
@@ -104,6 +104,23 @@ def read_text(path: Path, expected: str = "", error_type: type[NfoxError] = Usag
         if len(data) > MAX_BYTES:
             raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
         return data.decode("utf-8-sig")
+
+
+def read_bytes(path: Path, *, packed: bytes = b"") -> bytes:
+    """Return the bytes of a text file, however large.
+
+    Args:
+        path: the file.
+        packed: how a file begins that may be no text all the same; b"" for none.
+
+    Raises:
+        UsageError: if the file cannot be read, or its beginning is no text.
+    """
+    with refusing(path), path.open("rb") as file:
+        beginning = file.read(BEGINNING)
+        if not (packed and beginning.startswith(packed)):
+            check_beginning(beginning, path)
+        return beginning + file.read()
 
 
 def read_json(

@@ -14,7 +14,7 @@ import httpx
 
 from nfox.characters import BOM, decode, decode_escaped, has_broken_characters
 from nfox.errors import NfoxError, UsageError
-from nfox.files.reading import parse_json
+from nfox.files.reading import parse_json, read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,7 @@ def read_records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
 
 
 def _read(path: Path) -> bytes:
-    path = _only_file(path) if path.is_dir() else path
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: not readable: {error}") from error
+    return read_bytes(_only_file(path) if path.is_dir() else path, packed=_GZIP)
 
 
 def _only_file(folder: Path) -> Path:
