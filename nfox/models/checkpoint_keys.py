@@ -86,12 +86,17 @@ def used_keys(unexpected: Iterable[str], missing: Collection[str], model: Any) -
         for key in unexpected
         if key not in buffers
         and key not in renamed
-        and not _COMPUTED.search(key)
+        and not is_computed(key)
         and _owner(key, modules) not in beside
         and not _predicts_more(key, model.config)
         # Scales that only other engines use, such as those of a cache, lie beside the weights.
         and not (is_quantised and key.rpartition(".")[2] not in ("weight", "bias"))
     ]
+
+
+def is_computed(key: str) -> bool:
+    """Whether a tensor is a buffer that models compute anew."""
+    return _COMPUTED.search(key) is not None
 
 
 def _paths_of(model: Any, parts: Collection[Any]) -> set[str]:
