@@ -17,6 +17,7 @@ from nfox import drafters
 from nfox.decoding.cache import KVCache
 from nfox.decoding.costs import Costs
 from nfox.decoding.generate import Limits, Prompt, generate
+from nfox.decoding.running_costs import RunningCosts
 from nfox.drafters.common.method import DrafterInputs, DrafterSpec, Method
 from nfox.engine_summary import EngineSummary
 from nfox.errors import UsageError
@@ -29,7 +30,7 @@ from nfox.reply_text import timed, to_updates
 from nfox.text.messages import Message, Messages, as_messages
 from nfox.text.template import Template
 
-_FREED = ("model", "drafter", "cache", "_inputs", "_loader")
+_FREED = ("model", "drafter", "cache", "_inputs", "_loader", "_costs")
 """What `Engine.close` gives back: all that holds weights or cached states."""
 
 
@@ -92,7 +93,7 @@ class Engine:
         self.template = template
         self.settings = settings or Settings()
         self.max_context = min(max_context or model.target.max_context, model.target.max_context)
-        self.costs = costs
+        self._costs = RunningCosts(costs, model.target) if costs else None
         self.system = system
         self.stop_ids = stop_ids_of(model, template)
         self.cache: KVCache = model.target.new_cache()
@@ -105,6 +106,16 @@ class Engine:
         self._replies = 0
         self._answering = threading.Lock()
         self.use(drafting.method, drafting.options)
+
+    @property
+    def costs(self) -> Costs | None:
+        """What target forwards cost now, by their width; None if that was not measured."""
+        return self._costs.now if self._costs else None
+
+    @property
+    def costs_at_load(self) -> Costs | None:
+        """What target forwards cost when the model was loaded; None if that was not measured."""
+        return self._costs.at_load if self._costs else None
 
     def use(self, method: str | None = None, options: Mapping[str, str] | None = None) -> None:
         """Change the method; the cache stays.
@@ -133,7 +144,8 @@ class Engine:
         Raises:
             NfoxError: if the method is unknown, does not fit, or lacks what it needs.
         """
-        return drafters.build_drafter(method, dict(options or {}), self._inputs, self.sources)
+        inputs = replace(self._inputs, costs=self.costs)
+        return drafters.build_drafter(method, dict(options or {}), inputs, self.sources)
 
     def adapt(self, adapter: str | None) -> None:
         """Change the target's adapter, which makes another target of it: the cache starts anew.
@@ -152,6 +164,8 @@ class Engine:
         inputs = replace(self._inputs, model=self._loader.target(adapter))
         self.drafter = drafters.build_drafter(self.method, self._options, inputs, self.sources)
         self.model, self._inputs = inputs.model, inputs
+        if self._costs:
+            self._costs.target = inputs.model.target
         self.cache = self.model.target.new_cache()
 
     def use_template(self, template: Template) -> None:
@@ -229,7 +243,7 @@ class Engine:
             return stop.is_set() or bool(cancelled and cancelled())
 
         updates = self._updates(request, reply, drafter, cache, over)
-        return ReplyStream(request, reply, self._exclusively(updates), stop, on_end)
+        return ReplyStream(request, reply, self._exclusively(updates, drafter), stop, on_end)
 
     def answer(self, messages: Messages | Request, **changes: Any) -> Reply:
         """Answer a conversation; return the whole reply.
@@ -338,16 +352,22 @@ class Engine:
             keep_logits=settings.keep_logits,
         )
         steps = timed(steps, request.prompt, cache, reply)
+        if self._costs:
+            steps = self._costs.observed(steps)
         return to_updates(steps, self.model.tokenizer, request, reply, stop_ids)
 
-    def _exclusively(self, updates: Iterator[Update]) -> Generator[Update]:
-        """Yield the updates of a reply, while this engine gives no other one."""
+    def _exclusively(self, updates: Iterator[Update], drafter: Method) -> Generator[Update]:
+        """Yield the updates of a reply, while this engine gives no other one; before, let what
+        drafts plan anew where the costs are others.
+        """
         if not self._answering.acquire(blocking=False):
             raise UsageError(
                 "this engine is giving another reply already",
                 "read that stream to its end or close it; answer_all gives several, in turn",
             )
         try:
+            if self._costs:
+                self._costs.plan(drafter)
             yield from updates
         finally:
             self._answering.release()

@@ -18,6 +18,9 @@ import pytest
 
 import nfox
 from nfox import Engine, Message, ModelOptions, Settings, load
+from nfox.decoding import running_costs
+from nfox.decoding.costs import WIDTHS, Costs
+from nfox.drafters.common.method import DrafterSpec
 from nfox.errors import ContextError, UsageError
 
 FLOAT32 = ModelOptions(dtype="float32")
@@ -117,6 +120,24 @@ def test_several_are_answered_each_as_alone() -> None:
     for number, question in enumerate(questions):
         request = engine().request(question, engine().settings.changed(**settings), number=number)
         assert engine().answer(request).ids == together[number]
+
+
+def test_costs_that_were_wrong_at_load_are_right_after_a_reply(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flat = Costs(dict.fromkeys(WIDTHS, 1e-6))
+    monkeypatch.setattr(running_costs, "measure_costs", lambda target, time_limit: flat)
+    one = fresh(method="lookup")
+    busy = Costs({n: 9.0 * n for n in WIDTHS})
+    drafting = DrafterSpec("lookup")
+    other = Engine(one.model, one.template, drafting=drafting, settings=one.settings, costs=busy)
+    assert "does not pay" in other.drafter.describe()
+    assert other.answer("hello").ids == one.answer("hello").ids
+    assert other.costs == other.costs_at_load == busy
+    assert other.answer("hello").ids == one.answer("hello").ids
+    assert other.costs and other.costs.forward_seconds(1) < 1
+    assert other.costs_at_load == busy
+    assert "does not pay" not in other.drafter.describe()
 
 
 def test_a_second_stream_is_refused_until_the_first_has_ended() -> None:

@@ -112,6 +112,27 @@ def expected_tau(alpha: float, gamma: int) -> float:
     return gamma + 1.0 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
 
 
+def draft_length(
+    requested: int | None,
+    max_length: int,
+    costs: Costs | None,
+    draft_seconds: float = 0.0,
+    other_nodes: int = 0,
+) -> int:
+    """Return how many tokens to draft in a chain.
+
+    Args:
+        requested: the number that the person asked for, which is taken as it is; None for none.
+        max_length: the most tokens where none was asked for; fewer where that is faster.
+        costs: of the target's forwards; None if they were not measured.
+        draft_seconds: what drafting one token takes.
+        other_nodes: nodes of the tree beside the chain.
+    """
+    if requested is not None:
+        return requested
+    return costs.best_gamma(max_length, draft_seconds, other_nodes) if costs else max_length
+
+
 def idle_reason(draft_length: int, *, is_explicit: bool) -> str:
     """Return in a few words why a method drafts nothing; "" if it drafts something.
 

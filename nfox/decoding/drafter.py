@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nfox.decoding.cache import KVCache
+from nfox.decoding.costs import Costs
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import Rule
 
@@ -61,6 +62,14 @@ class Drafter(ABC):
 
         Args:
             length: how many of the tokens read before are also the beginning of the next prompt.
+        """
+
+    def plan(self, costs: Costs) -> None:  # noqa: B027 - some always draft the same
+        """Choose how much is drafted in a step, as far as the person has not; called between
+        replies.
+
+        Args:
+            costs: the seconds of a target forward over N tokens, as they are now.
         """
 
     def describe(self) -> str:

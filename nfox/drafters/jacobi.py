@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from nfox.decoding.cache import common_prefix
-from nfox.decoding.costs import idle_reason
+from nfox.decoding.costs import Costs, draft_length, idle_reason
 from nfox.decoding.drafter import Context
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.common.method import DrafterInputs, Method, Options, option
@@ -82,6 +82,7 @@ class Jacobi(Method):
         self.branches = branches
         self.takes_trees = takes_trees
         self.is_explicit = is_explicit
+        self._requested = JacobiOptions(window, branches, ngram)
         self._random = random.Random(0)
         self._pool = NgramPool(ngram, max(branches, 1))
         self._trajectories: list[Ngram] = []  # of the root and of every guess in the window
@@ -92,19 +93,19 @@ class Jacobi(Method):
     @override
     @classmethod
     def build(cls, inputs: DrafterInputs, options: JacobiOptions) -> Jacobi:
-        """Return a drafter whose window is as long as pays, with n-grams beside it if both pay."""
         takes_trees = inputs.model.target.proposals == "trees"
-        choices = (_POOL_BRANCHES, 0) if options.pool is None else (options.pool,)
-        window = branches = 0
-        for branches in choices:  # a window may pay alone where both together do not
-            other_nodes = branches * options.ngram if takes_trees else 0
-            window = inputs.draft_length(options.window, _MAX_WINDOW, other_nodes=other_nodes)
-            if window:
-                break
+        window, branches = _window_and_branches(options, inputs.costs, takes_trees)
         is_explicit = options.window is not None or options.pool is not None
-        return cls(
+        drafter = cls(
             window, branches, options.ngram, takes_trees=takes_trees, is_explicit=is_explicit
         )
+        drafter._requested = options
+        return drafter
+
+    @override
+    def plan(self, costs: Costs) -> None:
+        self.window, self.branches = _window_and_branches(self._requested, costs, self.takes_trees)
+        self._pool.max_continuations = max(self.branches, 1)
 
     @override
     def propose(self, context: Context) -> TokenTree:
@@ -180,6 +181,27 @@ class Jacobi(Method):
         pool = f", {where}" if self.branches else ""
         idle = idle_reason(self.window + self.branches, is_explicit=self.is_explicit)
         return f"window {self.window}{pool}{idle}"
+
+
+def _window_and_branches(
+    options: JacobiOptions, costs: Costs | None, takes_trees: bool
+) -> tuple[int, int]:
+    """Return a window that is as long as pays, and how many n-grams are tried beside it, if both
+    pay.
+
+    Args:
+        options: what the person chose.
+        costs: the seconds of a target forward; None if they were not measured.
+        takes_trees: whether n-grams make the forward wider.
+    """
+    choices = (_POOL_BRANCHES, 0) if options.pool is None else (options.pool,)
+    window = branches = 0
+    for branches in choices:  # a window may pay alone where both together do not
+        other_nodes = branches * options.ngram if takes_trees else 0
+        window = draft_length(options.window, _MAX_WINDOW, costs, other_nodes=other_nodes)
+        if window:
+            break
+    return window, branches
 
 
 def _add_text(pool: NgramPool, text: Sequence[int], start: int) -> None:

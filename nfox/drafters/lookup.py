@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from nfox.decoding.costs import idle_reason
+from nfox.decoding.costs import Costs, draft_length, idle_reason
 from nfox.decoding.drafter import Context
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.common.method import DrafterInputs, Method, Options, option
@@ -60,8 +60,13 @@ class Lookup(Method):
     @override
     @classmethod
     def build(cls, inputs: DrafterInputs, options: LookupOptions) -> Lookup:
-        gamma = inputs.draft_length(options.gamma, _MAX_GAMMA)
+        gamma = draft_length(options.gamma, _MAX_GAMMA, inputs.costs)
         return cls(gamma, options.ngram, is_explicit=options.gamma is not None)
+
+    @override
+    def plan(self, costs: Costs) -> None:
+        if not self.is_explicit:
+            self.gamma = costs.best_gamma(_MAX_GAMMA)
 
     @override
     def propose(self, context: Context) -> TokenTree:

@@ -77,6 +77,7 @@ class Speculative(Method):
             that is likely enough to pay. Without it the chain always has `gamma` tokens.
         name: the name of the draft model, for the header.
         is_explicit: whether the person chose gamma.
+        target: the target, after whose forward drafting is timed.
     """
 
     summary = "a small draft model guesses, the target checks (speculative sampling)"
@@ -95,6 +96,7 @@ class Speculative(Method):
         name: str = "",
         *,
         is_explicit: bool = True,
+        target: Target | None = None,
     ) -> None:
         self.draft = draft
         self.vocabulary_size = vocabulary_size
@@ -103,6 +105,7 @@ class Speculative(Method):
         self.budget = budget
         self.name = name
         self.is_explicit = is_explicit
+        self.target = target
         self.cache = draft.new_cache()
         self._matched = 0  # so many of the cache's tokens are known to be the target's
 
@@ -136,22 +139,34 @@ class Speculative(Method):
     def build(cls, inputs: DrafterInputs, options: SpecOptions) -> Speculative:
         draft = inputs.load_draft_model()
         check_pair(inputs.model, draft)
-        target, gamma, budget = inputs.model.target, options.gamma, None
-        branches = options.branches or (_MAX_BRANCHES if gamma is None else 1)
-        if gamma is None:
-            draft_seconds = _measure_draft_seconds(target, draft.target)
-            best_gamma = inputs.draft_length(None, _MAX_GAMMA, draft_seconds)
-            budget = _node_budget(inputs.costs, best_gamma, draft_seconds)
-            gamma = best_gamma and _MAX_GAMMA  # within the budget each step chooses its own length
-        return cls(
+        target, is_explicit = inputs.model.target, options.gamma is not None
+        branches = options.branches or (1 if is_explicit else _MAX_BRANCHES)
+        drafter = cls(
             draft.target,
             target.vocabulary_size,
-            gamma,
+            _MAX_GAMMA if options.gamma is None else options.gamma,
             branches if target.proposals == "trees" else 1,
-            budget,
+            None if is_explicit else NodeBudget(MAX_NODES - 1),
             draft.name,
-            is_explicit=options.gamma is not None,
+            is_explicit=is_explicit,
+            target=target,
         )
+        if inputs.costs:
+            drafter.plan(inputs.costs)
+        return drafter
+
+    @override
+    def plan(self, costs: Costs) -> None:
+        if self.is_explicit or self.target is None:
+            return
+        draft_seconds = _measure_draft_seconds(self.target, self.draft)
+        best_gamma = costs.best_gamma(_MAX_GAMMA, draft_seconds)
+        tokens_per_second = costs.speedup(
+            best_gamma, draft_seconds=draft_seconds
+        ) / costs.forward_seconds(1)
+        self.budget = NodeBudget(MAX_NODES - 1, costs, tokens_per_second, draft_seconds)
+        # Within the budget each step chooses its own length.
+        self.gamma = best_gamma and _MAX_GAMMA
 
     @override
     def propose(self, context: Context) -> TokenTree:
@@ -278,20 +293,6 @@ def _measure_draft_seconds(target: Target, draft: Target) -> float:
         target.score(root, target_cache)
         times.append(time_call(partial(draft.score, root, draft_cache), draft.device))
     return min(times)
-
-
-def _node_budget(costs: Costs | None, gamma: int, draft_seconds: float) -> NodeBudget:
-    """Return what the nodes of a tree cost, and what drafting one more token does.
-
-    Args:
-        costs: the seconds of a target forward over so many nodes; None if not measured.
-        gamma: the draft length with the largest expected speed-up.
-        draft_seconds: what the draft model takes for a token.
-    """
-    if costs is None:
-        return NodeBudget(MAX_NODES - 1)
-    speedup = costs.speedup(gamma, draft_seconds=draft_seconds)
-    return NodeBudget(MAX_NODES - 1, costs, speedup / costs.forward_seconds(1), draft_seconds)
 
 
 METHOD = Speculative

@@ -15,7 +15,7 @@ import torch
 from tiny import PROMPT, context
 
 from nfox import drafters
-from nfox.decoding.costs import Costs
+from nfox.decoding.costs import Costs, draft_length
 from nfox.decoding.drafter import Context, Drafter
 from nfox.decoding.rules import RULES, make_rule
 from nfox.decoding.sampling import Sampling
@@ -195,10 +195,10 @@ def test_an_option_decides_among_what_lies_beside(
 def test_the_draft_length_is_the_given_one_or_as_many_as_pay() -> None:
     model = LoadedModel("the target", tiny.target())
     steep, flat = Costs({1: 1.0, 2: 3.0, 16: 30.0}), Costs({1: 1.0, 32: 1.0})
-    assert DrafterInputs(model).draft_length(None, 8) == 8
-    assert DrafterInputs(model, steep).draft_length(None, 8) == 0
-    assert DrafterInputs(model, flat).draft_length(None, 8) == 8
-    assert DrafterInputs(model, steep).draft_length(5, 8) == 5
+    assert draft_length(None, 8, None) == 8
+    assert draft_length(None, 8, steep) == 0
+    assert draft_length(None, 8, flat) == 8
+    assert draft_length(5, 8, steep) == 5
     for name in ("lookup", "jacobi"):
         drafter = drafters.build_drafter(name, {}, DrafterInputs(model, steep), WeightSources())
         assert len(drafter.propose(context([1, 1, 1, 1], 1))) == 1

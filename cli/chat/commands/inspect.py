@@ -39,6 +39,8 @@ def stats(app: ChatApp, argument: str) -> None:
         app.say(line)
     if app.engine.costs is not None:
         app.say(f"costs     {app.engine.costs}")
+        if app.engine.costs != app.engine.costs_at_load:
+            app.say(f"at load   {app.engine.costs_at_load}")
 
 
 @command("/steps")

@@ -101,6 +101,7 @@ class HeadsDrafter(HeadsMethod):
         self.name = name
         self.budget = budget
         self.drafting_disabled = False
+        self._options, self._accuracy = self.options(), self.prior_accuracy
 
     @override
     @classmethod
@@ -128,6 +129,7 @@ class HeadsDrafter(HeadsMethod):
             UsageError: if the tree does not exist, or is one of a file that is deeper than the
                 heads draft.
         """
+        self._options, self._accuracy = options, accuracy
         max_nodes = min(options.nodes, tree_shapes.MAX_NODES - 1)
         depth = self.heads.config.num_heads
         accuracy = accuracy[:depth]
@@ -150,6 +152,10 @@ class HeadsDrafter(HeadsMethod):
             tokens_per_second = self.shape.expected_tau(accuracy) / step_seconds
             self.budget = NodeBudget(max_nodes, costs, tokens_per_second, draft_seconds / depth)
 
+    @override
+    def plan(self, costs: Costs) -> None:
+        self.choose_tree(self._options, self._accuracy, costs)
+
     @property
     def max_width(self) -> int:
         """The most guesses that are tried for one position: 1 where the target takes chains."""
@@ -167,6 +173,7 @@ class HeadsDrafter(HeadsMethod):
             return min(time_call(propose, self.target.output_device) for _ in range(5))
         finally:
             self.shape, self.budget = shape, budget
+            self.rewind(0)  # it has read the few tokens, not the conversation's
 
     @override
     def propose(self, context: Context) -> TokenTree:

@@ -106,27 +106,6 @@ class DrafterInputs:
             raise ModelError("no draft model was named", "pass --draft-model FOLDER or hub id")
         return self.load(self.weights)
 
-    def draft_length(
-        self,
-        requested: int | None,
-        max_length: int,
-        draft_seconds: float = 0.0,
-        other_nodes: int = 0,
-    ) -> int:
-        """Return how many tokens to draft in a chain.
-
-        Args:
-            requested: the number that the person asked for, which is taken as it is.
-            max_length: the most tokens where none was asked for; fewer where that is faster.
-            draft_seconds: what drafting one token takes.
-            other_nodes: nodes of the tree beside the chain.
-        """
-        if requested is not None:
-            return requested
-        if self.costs is None:
-            return max_length
-        return self.costs.best_gamma(max_length, draft_seconds, other_nodes)
-
 
 class Method(Drafter):
     """A drafter with what a person must know to choose it. One file in `nfox/drafters/`.

@@ -1,0 +1,95 @@
+"""What forwards cost now: measured when a model is loaded, and corrected by the steps that follow.
+
+A machine that is busy while a model is loaded would otherwise decide for a whole conversation how
+much is drafted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+from statistics import median
+from weakref import WeakKeyDictionary
+
+from nfox.decoding.costs import Costs, measure_costs
+from nfox.decoding.drafter import Drafter
+from nfox.decoding.generate import Step
+from nfox.decoding.target import Target
+
+_ENOUGH_STEPS = 4  # of one width, for their least time to be believed: noise only adds to a time
+_TIME_LIMIT = 0.2  # seconds of measuring again
+_CHANGE = 0.15  # by which the ratio t(N)/t(1) of some width must differ for a new plan
+
+
+class RunningCosts:
+    """The costs of a target's forwards, which follow the steps that are made.
+
+    Args:
+        at_load: as they were measured when the model was loaded.
+        target: the model.
+
+    Attributes:
+        at_load: as they were measured when the model was loaded.
+        now: as they are.
+    """
+
+    def __init__(self, at_load: Costs, target: Target) -> None:
+        self.at_load = at_load
+        self.now = at_load
+        self.target = target
+        self._planned_for = WeakKeyDictionary[Drafter, Costs]()
+        self._times: dict[int, list[float]] = {}  # by width, of the steps since the last update
+        self._idle_replies = 0  # in a row, in which no step drafted anything
+
+    def observed(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Yield steps; note what their forwards took."""
+        for step in steps:
+            self._times.setdefault(len(step.tree), []).append(step.times.target)
+            yield step
+
+    def plan(self, drafter: Drafter) -> None:
+        """Let a drafter choose how much it drafts, where forwards cost something else now than when
+        it last chose.
+        """
+        costs = self.update()
+        if differ(costs, self._planned_for.setdefault(drafter, self.at_load)):
+            drafter.plan(costs)
+            self._planned_for[drafter] = costs
+
+    def update(self) -> Costs:
+        """Return the costs after the steps since the last update.
+
+        A width that was used enough is believed, and the others change as it did. Replies in which
+        nothing was drafted say nothing of wide forwards: after 1, 2, 4, 8, ... of them in a row
+        they are measured again, and the faster of both measurements is believed, since steps will
+        correct what is too fast, but never what keeps a method from drafting.
+        """
+        if not self._times:
+            return self.now
+        recent = {n: min(t) for n, t in self._times.items() if len(t) >= _ENOUGH_STEPS}
+        self._idle_replies = self._idle_replies + 1 if set(self._times) == {1} else 0
+        self._times = {}
+        seconds = dict(self.now.seconds)
+        if recent:
+            change = median(time / self.now.forward_seconds(n) for n, time in recent.items())
+            seconds = {n: time * change for n, time in seconds.items()}
+        if self._idle_replies and self._idle_replies.bit_count() == 1:
+            measured = measure_costs(self.target, time_limit=_TIME_LIMIT)
+            seconds = {n: min(time, measured.forward_seconds(n)) for n, time in seconds.items()}
+        seconds |= recent
+        widths = sorted(seconds)  # nothing wider takes less
+        grown = accumulate((seconds[n] for n in widths), max)
+        self.now = Costs(dict(zip(widths, grown, strict=True)))
+        return self.now
+
+
+def differ(costs: Costs, others: Costs) -> bool:
+    """Return whether another plan may pay with other costs: wide forwards take another multiple of
+    the time of a forward over one token, or that time is another one.
+    """
+    first, other_first = costs.forward_seconds(1), others.forward_seconds(1)
+    ratios = [first / other_first] + [
+        costs.forward_seconds(n) / first / (others.forward_seconds(n) / other_first)
+        for n in others.seconds
+    ]
+    return any(not 1 / (1 + _CHANGE) < ratio < 1 + _CHANGE for ratio in ratios)
