@@ -197,7 +197,7 @@ class Engine:
             UsageError: if it is not one, or the template refuses it.
         """
         prompt = self.encode(as_messages(messages))
-        prompt.check(self.max_context)
+        prompt.check(self.max_context, self.model.target.vocabulary_size)
         if number is None:
             number = self._replies
             self._replies += 1

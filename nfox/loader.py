@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +11,18 @@ from nfox.decoding.costs import measure_costs
 from nfox.drafters import method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
-from nfox.errors import ModelError, UsageError
+from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.heads.checkpoint import base_of
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
 from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
+from nfox.models.prompt import UnknownTokenError, encode_prompt
 from nfox.reply import Settings
+from nfox.text.messages import Message
 from nfox.text.resolve import FALLBACKS, resolve
 from nfox.text.template import Template
+
+log = logging.getLogger(__name__)
 
 _LEAST_CONTEXT = 4096  # tokens of the cache that must find room before anything is loaded
 
@@ -199,4 +204,11 @@ def _template(loaded: LoadedModel, template: str | None, system: str | None) -> 
         )
     if loaded.target.is_encoder_decoder and template in (None, *FALLBACKS):
         template = "plain"
-    return resolve(loaded.tokenizer, template, model_name=loaded.name, system=system)
+    resolved = resolve(loaded.tokenizer, template, model_name=loaded.name, system=system)
+    try:
+        encode_prompt(loaded, resolved, [Message("user", "Hello")])
+    except UnknownTokenError as error:  # in every prompt: it cannot be left out
+        raise ModelError(f"{loaded.name}: {error.message}", error.hint) from error
+    except NfoxError as error:  # some templates refuse this question, and not every one
+        log.debug("trial of the template: %s", error.message)
+    return resolved

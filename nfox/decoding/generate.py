@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nfox.decoding.cache import KVCache
 from nfox.decoding.drafter import Context, Drafter
-from nfox.decoding.target import Target, are_numbers
+from nfox.decoding.target import Target, are_numbers, check_tokens
 from nfox.decoding.tree import Source, TokenTree
 from nfox.decoding.verify import Rule, Verdict, verify
 from nfox.errors import ContextError, UsageError
@@ -39,15 +39,16 @@ class Prompt:
     encoder_ids: tuple[int, ...] | None = None
     continued: bool = False
 
-    def check(self, max_context: int) -> None:
+    def check(self, max_context: int, vocabulary_size: int) -> None:
         """Refuse a prompt that cannot be decoded on from.
 
         Args:
             max_context: the number of positions there are.
+            vocabulary_size: the number of tokens that the target knows.
 
         Raises:
             ContextError: if the prompt, or what the encoder reads, does not fit.
-            UsageError: if it is empty.
+            UsageError: if it is empty, or has a token that the target does not know.
         """
         for ids in (self.ids, self.encoder_ids):
             if ids is not None and not ids:
@@ -57,6 +58,7 @@ class Prompt:
                     f"the prompt has {len(ids)} tokens, the context holds {max_context}",
                     "shorten it, or start a new conversation",
                 )
+            check_tokens(ids or (), vocabulary_size)
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,10 @@ def generate(
     Raises:
         ContextError: if the prompt does not fit.
         ModelError: if the target computes logits that are no numbers.
-        UsageError: if the prompt is empty.
+        UsageError: if the prompt is empty, or has a token that the target does not know.
     """
     max_context = min(limits.max_context or target.max_context, target.max_context)
-    prompt.check(max_context)
+    prompt.check(max_context, target.vocabulary_size)
     reused = cache.reuse(prompt.ids, prompt.encoder_ids)
     drafter.rewind(reused)
     if not target.read(prompt.ids[reused:-1], cache, cancelled):

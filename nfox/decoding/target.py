@@ -7,7 +7,7 @@ transformers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nfox.decoding.cache import KVCache
 from nfox.decoding.tree import TokenTree
-from nfox.errors import ModelError
+from nfox.errors import ModelError, UsageError
 
 Proposals = Literal["trees", "chains", "nothing"]
 """What a target can score in one forward: any tree, a chain, or the root alone."""
@@ -32,6 +32,20 @@ def are_numbers(logits: Tensor) -> bool:
     One pass, which takes a tenth of the time of the argmax over the same logits.
     """
     return bool(logits.amax(-1).isfinite().all())
+
+
+def check_tokens(ids: Iterable[int], vocabulary_size: int) -> None:
+    """Refuse token ids that a model has no embedding for.
+
+    Raises:
+        UsageError: if one of them is negative, or not smaller than the size of the vocabulary.
+    """
+    unknown = next((token for token in ids if not 0 <= token < vocabulary_size), None)
+    if unknown is not None:
+        raise UsageError(
+            f"there is no token {unknown}: the model knows {vocabulary_size} tokens",
+            "take ids from this model's own tokenizer",
+        )
 
 
 class Target(ABC):

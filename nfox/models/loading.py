@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from nfox.errors import ModelError, NfoxError
 from nfox.files.progress import ProgressCallback, quiet, reporting
@@ -21,6 +21,7 @@ from nfox.models import adapters
 from nfox.models.checkpoint_keys import check_keys, used_keys
 from nfox.models.options import LoadedModel, ModelOptions
 from nfox.models.pretrained_arguments import hub_arguments, weight_arguments
+from nfox.models.tokenizers import check_tokenizer, load_tokenizer
 from nfox.models.transformers_target import TransformersTarget
 
 
@@ -58,8 +59,10 @@ def load_model(
     except Exception as error:  # nobody knows all that files cause in the libraries
         hint = _hint(name, options)
         raise ModelError(f"cannot load {name}: {_first_line(error)}", hint) from error
-    tokenizer = _load_tokenizer(location, options)
-    return LoadedModel(name, TransformersTarget(model.eval()), tokenizer, options.adapter)
+    target, tokenizer = TransformersTarget(model.eval()), load_tokenizer(location, options)
+    if tokenizer is not None:
+        check_tokenizer(name, tokenizer, target.vocabulary_size)
+    return LoadedModel(name, target, tokenizer, options.adapter)
 
 
 def _checked_location(name: str) -> str:
@@ -106,19 +109,6 @@ def _load_weights(
         )
         weakref.finalize(model, model_resources.pop_all().close)
     return model
-
-
-def _load_tokenizer(location: str, options: ModelOptions) -> Any:
-    """Return the tokenizer of a model; None for a folder that holds none."""
-    folder = Path(location)
-    if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("*vocab*")):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(location, **hub_arguments(options))
-    except Exception as error:
-        raise ModelError(
-            f"cannot load the tokenizer of {location}: {_first_line(error)}"
-        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nfox.decoding.generate import Prompt
-from nfox.errors import UsageError
+from nfox.errors import ModelError, UsageError
 from nfox.models.options import LoadedModel
 from nfox.text.messages import Message
 from nfox.text.template import Template
+
+
+class UnknownTokenError(UsageError):
+    """A prompt with a token of the tokenizer's that the model has no embedding for."""
 
 
 def encode_prompt(model: LoadedModel, template: Template, messages: Sequence[Message]) -> Prompt:
@@ -20,15 +24,38 @@ def encode_prompt(model: LoadedModel, template: Template, messages: Sequence[Mes
         messages: the conversation; if its last message is a reply, this reply is continued.
 
     Raises:
-        UsageError: if an encoder-decoder model is given a reply without its question.
+        UsageError: if an encoder-decoder model is given a reply without its question, or the prompt
+            has a token that the model does not know.
         NfoxError: if the template refuses the conversation.
     """
     if not messages:
         raise UsageError("there is no message to answer")
+    encode = _encode_question if model.target.is_encoder_decoder else _encode_conversation
+    prompt = encode(model, template, messages)
+    size = model.target.vocabulary_size
+    for token in (*prompt.ids, *(prompt.encoder_ids or ())):
+        if token >= size:
+            text = model.tokenizer.convert_ids_to_tokens(token)
+            raise UnknownTokenError(
+                f"the prompt has the token {text!r} ({token}), the model knows {size} tokens only",
+                "leave it out; or the tokenizer is not the model's, or was extended without "
+                "resizing the model (resize_token_embeddings)",
+            )
+    return prompt
+
+
+def _encode_conversation(
+    model: LoadedModel, template: Template, messages: Sequence[Message]
+) -> Prompt:
+    ids = template.encode(model.tokenizer, messages)
+    return Prompt(tuple(ids), continued=messages[-1].role == "assistant")
+
+
+def _encode_question(model: LoadedModel, template: Template, messages: Sequence[Message]) -> Prompt:
+    """Return the prompt of an encoder-decoder model: its encoder reads the last question alone, as
+    the model was trained.
+    """
     continued = messages[-1].role == "assistant"
-    if not model.target.is_encoder_decoder:
-        return Prompt(tuple(template.encode(model.tokenizer, messages)), continued=continued)
-    # An encoder reads the last question alone, as the model was trained.
     if continued and len(messages) == 1:
         raise UsageError("there is no question before the reply", "ask one")
     tokenize, question = model.tokenizer, messages[-2 if continued else -1]
@@ -43,9 +70,17 @@ def encode_prompt(model: LoadedModel, template: Template, messages: Sequence[Mes
 def stop_ids_of(model: LoadedModel, template: Template) -> frozenset[int]:
     """Return the ids of the tokens that end a reply: those that the model's generation config, its
     tokenizer and the template name.
+
+    Raises:
+        ModelError: if the config names something else.
     """
     configured = model.target.model.generation_config.eos_token_id
     of_model = configured if isinstance(configured, list) else [configured]
     of_tokenizer = getattr(model.tokenizer, "eos_token_id", None)
     ids = (*of_model, of_tokenizer, *template.stop_ids)
+    if not all(token is None or type(token) is int for token in ids):
+        raise ModelError(
+            f"{model.name}: eos_token_id is {configured!r}, where a token id or several should be",
+            "mend generation_config.json, or config.json where there is none",
+        )
     return frozenset(token for token in ids if token is not None)

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
 from nfox.decoding.cache import KVCache
-from nfox.decoding.target import CHUNK, Proposals, Target, are_numbers
+from nfox.decoding.target import CHUNK, Proposals, Target, are_numbers, check_tokens
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import Mask, tree_mask, within_window
 from nfox.errors import ModelError
@@ -132,6 +132,7 @@ class TransformersTarget(Target):
         visible: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
+        check_tokens(map(int, ids.aminmax() if ids.numel() else ()), self.vocabulary_size)
         model, inputs = self.model.base_model, dict[str, Any]()
         if visible is not None and positions is not None:
             additive = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)

@@ -24,6 +24,7 @@ class PromptBound:
 
     def __init__(self, engine: Engine) -> None:
         self._max_context = engine.max_context
+        self._vocabulary_size = engine.model.target.vocabulary_size
         self._longest = None  # of an encoder's input the template shows one message
         if not engine.model.target.is_encoder_decoder:
             self._longest = longest_token(engine.model.tokenizer)
@@ -45,10 +46,11 @@ class PromptBound:
 
         Raises:
             ContextError: if it does not fit.
+            UsageError: if it has ids that are no tokens of the model.
         """
         least = self.least_tokens(question)
         if question.ids:
-            Prompt(question.ids).check(self._max_context)
+            Prompt(question.ids).check(self._max_context, self._vocabulary_size)
         elif least > self._max_context:
             raise ContextError(
                 f"the prompt has {least} tokens at the least, the context holds "

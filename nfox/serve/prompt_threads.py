@@ -26,14 +26,20 @@ class PromptThreads:
         queue: the requests that wait.
         encoder: makes prompts of questions.
         max_context: the number of positions there are.
+        vocabulary_size: the number of tokens that the target knows.
     """
 
     def __init__(
-        self, queue: FairQueue[PendingReply], encoder: PromptEncoder, max_context: int
+        self,
+        queue: FairQueue[PendingReply],
+        encoder: PromptEncoder,
+        max_context: int,
+        vocabulary_size: int,
     ) -> None:
         self._queue = queue
         self._encoder = encoder
         self._max_context = max_context
+        self._vocabulary_size = vocabulary_size
         self._threads = [
             threading.Thread(target=self._run, args=[most], name="nfox prompts", daemon=True)
             for most in (_SHORT, *[None] * (_COUNT - 1))
@@ -87,6 +93,6 @@ class PromptThreads:
                         "its time passed before its prompt was read", "try again later"
                     ) from None
                 raise
-            prompt.check(self._max_context)
+            prompt.check(self._max_context, self._vocabulary_size)
             prompts[question] = prompt
         return prompts

@@ -11,7 +11,7 @@ from typing import Any
 
 from nfox.decoding.generate import Prompt
 from nfox.engine import Engine
-from nfox.errors import NfoxError, UsageError
+from nfox.errors import NfoxError
 from nfox.reply import Reply
 from nfox.serve.pending_reply import Question
 from nfox.serve.prompt_bound import PromptBound
@@ -136,7 +136,7 @@ class PromptEncoder:
             given_up: asked again and again; True ends the work.
 
         Raises:
-            UsageError: if there is no token of a given id, or nothing to answer.
+            UsageError: if there is nothing to answer.
             ContextError: if it is certain not to fit into the context.
             NfoxError: if the template refuses the messages, or it was given up.
         """
@@ -151,10 +151,6 @@ class PromptEncoder:
                 _watch.reset(token)
         model = self._engine.model
         ids = tuple(question.ids or model.tokenizer(question.text).input_ids)
-        size = model.target.vocabulary_size
-        unknown = next((token for token in ids if not 0 <= token < size), None)
-        if unknown is not None:
-            raise UsageError(f"there is no token {unknown}", f"the model knows {size}")
         if model.target.is_encoder_decoder:
             return Prompt((model.target.decoder_start_token,), ids)
         return Prompt(ids, continued=True)

@@ -79,7 +79,9 @@ class Worker:
             self.limits.queue, PendingReply.abandoned, PendingReply.ready
         )
         self._current: PendingReply | None = None
-        self._threads = PromptThreads(self._queue, self._prompts, engine.max_context)
+        self._threads = PromptThreads(
+            self._queue, self._prompts, engine.max_context, engine.model.target.vocabulary_size
+        )
         self._thread = threading.Thread(target=self._run, name="nfox worker", daemon=True)
         self._thread.start()
 
