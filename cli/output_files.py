@@ -78,10 +78,12 @@ def write_out(file: Path, content: str | bytes, not_lost: str = _SHOWN) -> None:
     Raises:
         NfoxError: if it cannot be written, as on a full disk.
     """
+    from nfox.files.atomic import write_bytes  # which takes torch
+
     try:
         if isinstance(content, str):
             content = whole_characters(content).encode()
-        file.write_bytes(content)
+        write_bytes(file, content)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise NfoxError(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
+from nfox.files.atomic import write_text
 from nfox.reply import Exchange, Reply
 from nfox.reply_stream import ReplyStream
 from nfox.text.conversation_file import read_messages, to_json
@@ -158,17 +159,23 @@ class Conversation:
         self._complete_replies.clear()
         self.messages = [message for message in self.messages if message.role == "system"]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, private: bool = False) -> None:
         """Write the conversation to a JSON file, with the token ids of replies.
+
+        Args:
+            path: of the file, which is complete or as it was before.
+            private: whether only its owner may read it.
 
         Raises:
             NfoxError: if the file cannot be written.
         """
         data = to_json(self.engine.model.name, self.engine.template.name, self.messages)
         try:
-            path.write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
+            write_text(path, json.dumps(data, ensure_ascii=False, indent=1), private=private)
         except OSError as error:
             raise NfoxError(f"cannot write {path}: {error.strerror}") from error
+        except ValueError as error:  # of a name that no file can have
+            raise NfoxError(f"cannot write {path}: {error}") from error
 
     def load(self, path: Path) -> None:
         """Replace the messages by those of a JSON file.

@@ -2,42 +2,90 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
 from nfox.errors import NfoxError
+from nfox.files.reading import describe
 
 if TYPE_CHECKING:
     from nfox.conversation import Conversation
 
 
+def _state_path() -> Path:
+    return Path(platformdirs.user_state_dir("nfox", appauthor=False))
+
+
 def state_folder() -> Path:
     """Return the folder of these files, which only its owner may read; make it if it is missing."""
-    folder = Path(platformdirs.user_state_dir("nfox", appauthor=False))
+    folder = _state_path()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
 
 
 def last_file() -> Path:
-    """Return the path to which the last conversation is saved."""
-    return state_folder() / "last.json"
+    """Return the path to which the last conversation is saved, whether or not it can be."""
+    return _state_path() / "last.json"
 
 
 def save_last(conversation: Conversation) -> str:
     """Save the conversation as the last one, and return what went wrong, or ""."""
     try:
-        part = last_file().with_suffix(".part")
-        part.touch(mode=0o600)
-        conversation.save(part)
-        part.replace(last_file())  # at every moment there is one whole file
-    except (OSError, NfoxError) as error:
-        return f"the conversation is not kept: {error}"
+        state_folder()
+        conversation.save(last_file(), private=True)
+    except (OSError, ValueError, NfoxError) as error:
+        return describe(error)
     return ""
 
 
-def rescue_file() -> Path:
-    """Return the path of a new file to save a conversation to when the chat ends by an error."""
-    return state_folder() / f"conversation-{time.strftime('%Y%m%d-%H%M%S')}.json"
+def rescue(conversation: Conversation) -> tuple[Path | None, str]:
+    """Save a conversation to a new file, where the last ones are or else among temporary files.
+
+    Returns:
+        The path, None if it could be saved nowhere; and what went wrong last.
+    """
+    name = f"conversation-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.json"
+    wrong = ""
+    for folder in _rescue_folders():
+        try:
+            path = folder() / name
+            conversation.save(path, private=True)
+        except (OSError, ValueError, NfoxError) as error:
+            wrong = describe(error)
+        else:
+            return path, wrong
+    return None, wrong
+
+
+def _rescue_folders() -> Iterator[Callable[[], Path]]:
+    yield state_folder
+    yield lambda: Path(tempfile.gettempdir())
+
+
+class Keeper:
+    """Tells once that something is not kept any longer, and once that it is again.
+
+    Args:
+        what: is kept, with its verb.
+        say: takes a line for the person.
+
+    Attributes:
+        failed: whether the last attempt has failed; the next may do better.
+    """
+
+    def __init__(self, what: str, say: Callable[[str], None]) -> None:
+        self._what = what
+        self._say = say
+        self.failed = False
+
+    def note(self, error: str) -> None:
+        """Take what went wrong at an attempt, or "" if nothing did."""
+        changed, self.failed = self.failed != bool(error), bool(error)
+        if changed:
+            self._say(f"{self._what} not kept: {error}" if error else f"{self._what} kept again")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -56,12 +57,22 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """Write a text file in UTF-8, which is complete or not there. It may quote the name of a file
     that is none: what is no character becomes U+FFFD.
+
+    Args:
+        path: of the file.
+        text: its content.
+        private: whether only its owner may read it.
     """
-    with _complete_file(path) as part:
-        part.write_text(whole_characters(text), encoding="utf-8")
+    write_bytes(path, whole_characters(text).encode(), private=private)
+
+
+def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write a file, which is complete or not there; see `write_text`."""
+    with _complete_file(path, private=private) as part:
+        part.write_bytes(content)
 
 
 def copy(source: Path, path: Path) -> None:
@@ -71,17 +82,63 @@ def copy(source: Path, path: Path) -> None:
 
 
 @contextmanager
-def _complete_file(path: Path) -> Iterator[Path]:
-    """Yield another path to write to, which becomes `path` once all is written.
+def _complete_file(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield another path to write to, which becomes `path` once all is written and on the disk.
 
-    Where writing fails, as on a full disk, the part that was written is removed.
+    Where writing fails, as on a full disk, the part that was written is removed, and what was there
+    before stays. A link stays one. A device or a pipe is written to as it is, and so is a file in a
+    folder that takes no other.
     """
-    part = path.with_name(f"{path.name}.part")
+    path = Path(os.path.realpath(path))
+    part = None if path.exists() and not path.is_file() else _new_part(path, private)
+    if part is None:
+        yield path
+        return
     try:
         yield part
-        part.replace(path)
+        _reach_disk(part)
+        try:
+            part.replace(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # of a file that is mounted on its own
+                raise
+            shutil.copyfile(part, path)
+        _reach_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _new_part(path: Path, private: bool) -> Path | None:
+    """Make an empty file beside another, with its permissions; return None if there may be none
+    but the file itself can be written to.
+
+    Nobody else writes to it: its name was never used before.
+    """
+    mode = 0o600 if private else 0o666
+    part = path.with_name(f".{secrets.token_hex(8)}.part")  # as short for the longest of names
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+    except PermissionError:
+        if os.access(path, os.W_OK):
+            return None
+        raise
+    if path.exists() and not private:
+        with suppress(OSError):
+            shutil.copymode(path, part)
+    return part
+
+
+def _reach_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would outlive a loss of power."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:  # some file systems know no such thing, and Windows not of folders
+        if error.errno in {*_DISK_FULL_CODES, errno.EIO}:  # some tell only now
+            raise
 
 
 class DiskFullError(NfoxError):
