@@ -7,9 +7,23 @@ def main() -> None:
     """Run the command line and exit with its code."""
     import sys
 
-    from .app import app
+    from . import printing, streams
 
-    for stream in (sys.stdout, sys.stderr):
-        # A character that the terminal's encoding lacks becomes "?" instead of an error.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    app()
+    streams.prepare()
+    printing.clean_libraries()
+    from .app import app
+    from .errors import output_failed, print_traceback
+
+    code: str | int | None = 0
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code
+    except Exception as error:
+        code = 0 if isinstance(error, OSError) and streams.finish() else 1
+        if code:
+            print_traceback()
+    # A command that went on all the same, or never knew, has not done what it was to do.
+    if (refusal := streams.finish()) and (not code or isinstance(refusal, BrokenPipeError)):
+        code = output_failed(refusal)
+    sys.exit(code)

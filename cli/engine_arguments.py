@@ -15,6 +15,7 @@ from nfox.models.options import ModelOptions
 
 from .display.progress import loading_display
 from .options.engine import GenerationArguments, MethodArguments, ModelArguments
+from .printing import say
 
 if TYPE_CHECKING:
     from nfox.decoding.sampling import Sampling
@@ -130,7 +131,7 @@ def _check_template(name: str) -> None:
     from nfox.text.resolve import FALLBACKS, available
 
     if name == "list":
-        print("\n".join([*available(), "tokenizer"]))
+        say(*available(), "tokenizer")
         raise typer.Exit
     if not name.endswith(".json") and name not in (*available(), "tokenizer", *FALLBACKS):
         raise ModelError(f"no conversation template {name!r}", "--conv-template list shows them")

@@ -6,30 +6,64 @@ Exit codes: 0 done, 1 runtime error, 2 usage, 3 model, template or weights not f
 
 from __future__ import annotations
 
-import os
 import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 
 import typer
 
 from nfox.errors import NfoxError
 
+from .ending import ending_well
+from .printing import tell
+from .streams import finish, lead_nowhere
+
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+_debugging: ContextVar[bool] = ContextVar("debugging", default=False)
 
 
 def print_error(message: str, hint: str = "") -> None:
     """Print an error, and a hint what to do about it, to stderr."""
-    print(f"nfox: error: {message}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+    with suppress(OSError):  # where stderr takes nothing, the exit code has to do
+        tell(f"nfox: error: {message}", *([f"hint: {hint}"] if hint else []))
+
+
+def print_traceback() -> None:
+    """Print the traceback of the error that is being handled to stderr."""
+    with suppress(OSError):
+        tell(*traceback.format_exc().splitlines())
+
+
+def report(error: Exception) -> None:
+    """Print what went wrong in one line, after which the program goes on; with --debug, print the
+    traceback.
+    """
+    if _debugging.get():
+        print_traceback()
+    elif isinstance(error, NfoxError):
+        print_error(error.message, error.hint)
+    else:
+        print_error(_one_line(error), "--debug shows the traceback")
 
 
 def _one_line(error: Exception) -> str:
     """Return the type and the message of an unexpected error in one line."""
-    text = " ".join(str(error).split())
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = " ".join(text.split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def output_failed(error: OSError) -> int:
+    """Say that stdout takes no more; return the exit code for it."""
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    print_error(f"stdout: {error.strerror}", "what should stand there is lost: lead it elsewhere")
+    return NfoxError.code
 
 
 @contextmanager
@@ -37,28 +71,28 @@ def error_boundary(*, debug: bool) -> Iterator[None]:
     """Turn any error inside the `with` block into a line on stderr and an exit code.
 
     Args:
-        debug: let errors through instead, so that Python prints the traceback.
+        debug: let errors through instead, so that their traceback is printed.
 
     Raises:
         typer.Exit: with the exit code of the error.
     """
+    token = _debugging.set(debug)
     try:
-        yield
+        with ending_well():
+            yield
     except BrokenPipeError:
-        # Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lead_nowhere(sys.stdout)
         raise typer.Exit(BROKEN_PIPE) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except NfoxError as error:
-        if debug:
-            raise
-        print_error(error.message, error.hint)
-        raise typer.Exit(error.code) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
         if debug:
             raise
-        print_error(_one_line(error), "--debug shows the traceback")
-        raise typer.Exit(1) from None
+        if isinstance(error, OSError) and (refusal := finish()):
+            raise typer.Exit(output_failed(refusal)) from None
+        report(error)
+        raise typer.Exit(error.code if isinstance(error, NfoxError) else 1) from None
+    finally:
+        _debugging.reset(token)

@@ -15,6 +15,7 @@ from nfox.export import engine_names, find_format
 
 from . import unused
 from .options.dataclass_options import grouped, option
+from .printing import say
 
 if TYPE_CHECKING:
     from nfox.drafters.common.method import Method, SavedWeights
@@ -74,7 +75,7 @@ def export(context: typer.Context, arguments: ExportArguments) -> None:
         info = info.model_copy(update={"base": base})
         weights = SavedWeights(arguments.weights, info, base_location, hub)
         written = _write(method, export_format, weights, out)
-    print("\n".join((f"written to {out}", *written.instructions)))
+    say(f"written to {out}", *written.instructions)
     if name:
         _push(out, written.names, name, private=arguments.private)
 
@@ -186,7 +187,7 @@ def _push(folder: Path, files: list[str], name: str, *, private: bool) -> None:
     with _hub_errors(f"cannot upload to {name}", hint):
         hub.create_repo(name, private=private, exist_ok=True)
         commit = hub.upload_folder(repo_id=name, folder_path=str(folder), allow_patterns=files)
-    print(commit.repo_url)
+    say(commit.repo_url)
 
 
 @contextmanager

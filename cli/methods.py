@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import typer
 
 from nfox.drafters import method_class, method_names
+from nfox.text.controls import json_text
 
 from .options.dataclass_options import grouped, option
+from .printing import say
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ def methods(arguments: MethodsArguments) -> None:
     sources = WeightSources(arguments.draft_model, arguments.heads)
     rows = [_row(name, model, method_class(name).locate(model, sources)) for name in method_names()]
     if arguments.as_json:
-        print(json.dumps({"model": model, "methods": rows}, ensure_ascii=False, indent=1))
+        say(*json_text({"model": model, "methods": rows}, indent=1).splitlines())
         return
-    from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from .display.console import CleanConsole
+
+    console = CleanConsole(highlight=False)
     for row in rows:
         console.print(Text(f"{row['name']}", style="bold"), Text(row["summary"]))
         for line in _lines(row):

@@ -6,7 +6,6 @@ so undoing, regenerating and editing need no care here.
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ from pathlib import Path
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.files.atomic import write_text
+from nfox.files.reading import describe
 from nfox.reply import Exchange, Reply
 from nfox.reply_stream import ReplyStream
+from nfox.text.controls import json_text
 from nfox.text.conversation_file import read_messages, to_json
 from nfox.text.messages import Message
 from nfox.text.stream import decode_text
@@ -160,22 +161,16 @@ class Conversation:
         self.messages = [message for message in self.messages if message.role == "system"]
 
     def save(self, path: Path, *, private: bool = False) -> None:
-        """Write the conversation to a JSON file, with the token ids of replies.
-
-        Args:
-            path: of the file, which is complete or as it was before.
-            private: whether only its owner may read it.
+        """Write the conversation to a JSON file, which only its owner can read if it is private.
 
         Raises:
             NfoxError: if the file cannot be written.
         """
         data = to_json(self.engine.model.name, self.engine.template.name, self.messages)
         try:
-            write_text(path, json.dumps(data, ensure_ascii=False, indent=1), private=private)
-        except OSError as error:
-            raise NfoxError(f"cannot write {path}: {error.strerror}") from error
-        except ValueError as error:  # of a name that no file can have
-            raise NfoxError(f"cannot write {path}: {error}") from error
+            write_text(path, json_text(data, indent=1), private=private)
+        except (OSError, ValueError) as error:
+            raise NfoxError(f"cannot write {path}: {describe(error)}") from error
 
     def load(self, path: Path) -> None:
         """Replace the messages by those of a JSON file.

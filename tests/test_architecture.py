@@ -205,6 +205,19 @@ def prints(node: ast.AST) -> bool:
     )
 
 
+def test_what_is_printed_or_drawn_is_cleaned() -> None:
+    """Nothing goes around the module that prints and the console that leaves controls out."""
+    printing = {name for name in MODULES if any(map(prints, ast.walk(tree(name))))}
+    assert printing == {"nfox.cli.printing"}
+    made = {
+        (name, node.func.id)
+        for name in MODULES
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert {called for _, called in made if called.endswith("Console")} == {"CleanConsole"}
+
+
 def test_every_module_says_what_it_is_for() -> None:
     assert not [name for name in MODULES if not ast.get_docstring(tree(name))]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ from nfox.errors import NfoxError, UsageError
 from ..errors import print_error
 from ..options.dataclass_options import option
 from ..output_files import check_out, write_out
+from ..printing import say, tell
 
 if TYPE_CHECKING:
     from nfox.eval.bench.compare import Change, Rankings
@@ -96,7 +96,7 @@ def baseline(arguments: BaselineArguments) -> None:
     check_out(arguments.out, "baseline")
     base = baseline.baseline([read(file, BenchResult) for file in arguments.results])
     write_out(arguments.out, base.json_text(), "nothing else was changed")
-    print(f"{len(base.rows)} rows of {base.results} results are in {arguments.out}")
+    say(f"{len(base.rows)} rows of {base.results} results are in {arguments.out}")
 
 
 def _compare(old: BenchResult, new: BenchResult, out: Path | None) -> None:
@@ -110,14 +110,13 @@ def _compare(old: BenchResult, new: BenchResult, out: Path | None) -> None:
         notes.append(f"machines differ: {'; '.join(machine)}; tok/s and MB are not compared")
     compared, ranked = changes(old, new), rankings(old, new)
     print_changes([change for change in compared if change.figures])
-    for note in notes:
-        print(note)
+    say(*notes)
     for change in compared:
         if not change.figures:
-            print(f"{change.verdict.replace('only', 'only in the')} result: {row_name(change)}")
+            say(f"{change.verdict.replace('only', 'only in the')} result: {row_name(change)}")
     for first, second in ranked.contrary:
-        print(f"ranked contrarily: {first} was faster than {second}, and is slower")
-    print(_summary(compared, ranked))
+        say(f"ranked contrarily: {first} was faster than {second}, and is slower")
+    say(_summary(compared, ranked))
     listed = [asdict(change) for change in compared]
     comparison = {"notes": notes, "changes": listed, "rankings": asdict(ranked)}
     _write(out, {"schema": "nfox.bench.compare/1", **comparison})
@@ -150,8 +149,7 @@ def _guard(report: GuardReport, out: Path | None) -> None:
 
     print_checks(report.checks)
     _write(out, {"schema": "nfox.bench.guard/1", **asdict(report)})
-    for note in report.notes:
-        print(f"nfox: {note}", file=sys.stderr)
+    tell(*(f"nfox: {note}" for note in report.notes))
     worse = [check for check in report.checks if check.worse]
     for check in worse:
         print_error(complaint(check))
@@ -163,7 +161,7 @@ def _guard(report: GuardReport, out: Path | None) -> None:
             f"{len(report.missing)} rows are missing",
             "if that is meant, make a new baseline: nfox bench baseline RESULT RESULT --out FILE",
         )
-    print(f"none of {len(report.checks)} ratios is worse than noise allows")
+    say(f"none of {len(report.checks)} ratios is worse than noise allows")
 
 
 def _write(out: Path | None, content: dict[str, Any]) -> None:

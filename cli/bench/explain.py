@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..printing import say
+
 _SHOWN = {
     "tokens_per_second": "tok/s",
     "ttft_ms": "TTFT",
@@ -20,5 +22,5 @@ def print_definitions() -> None:
     width = max(map(len, EXPLAIN))
     for name, meaning in (EXPLAIN | SIMULATED).items():
         shown = f" [{_SHOWN[name]}]" if name in _SHOWN else ""
-        print(f"{name.ljust(width)}  {meaning}{shown}")
-    print(f"\n{PEERS}")
+        say(f"{name.ljust(width)}  {meaning}{shown}")
+    say("", *PEERS.splitlines())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from nfox.text.stream import decode_text
 from ..display.header import model_name
 from ..facts import EMBEDDED, command_line
 from ..output_files import make_folder, write_out
+from ..printing import tell
 from .answers import write_answers
 from .arguments import ResultArguments
 from .report import write_report
@@ -87,10 +87,10 @@ def write_more(
         files = write_answers(
             results.answers, trials, bench.tasks, decode, _short_name(settings), peers
         )
-        print(f"answers of {len(files)} written to {results.answers}", file=sys.stderr)
+        tell(f"answers of {len(files)} written to {results.answers}")
     if results.profile is not None:
         from nfox.eval.bench.profiles import write
 
         make_folder(results.profile)
         files = write(bench, results.profile)
-        print(f"profiles of {len(files)} written to {results.profile}", file=sys.stderr)
+        tell(f"profiles of {len(files)} written to {results.profile}")

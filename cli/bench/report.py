@@ -12,6 +12,7 @@ from nfox.errors import UsageError
 
 from ..options.dataclass_options import option
 from ..output_files import check_folder, check_out, make_folder, write_out
+from ..printing import say
 
 if TYPE_CHECKING:
     from nfox.eval.bench.result import BenchResult
@@ -83,7 +84,7 @@ def write_report(
         from nfox.eval.report.page import page
 
         write_out(html, page(result), not_lost)
-        print(f"page written to {html}")
+        say(f"page written to {html}")
     if plots is not None:
         _write_plots(result, plots, not_lost)
 
@@ -94,10 +95,10 @@ def _write_plots(result: BenchResult, folder: Path, not_lost: str) -> None:
 
     figures = plots(result)
     if not figures:
-        print("no plots: there is nothing to compare")
+        say("no plots: there is nothing to compare")
         return
     make_folder(folder, not_lost)
     for name, figure in figures.items():
         write_out(folder / f"{name}.svg", image(figure, "svg"), not_lost)
         write_out(folder / f"{name}.png", image(figure, "png"), not_lost)
-    print(f"plots written to {folder}, each as .svg and .png: {', '.join(figures)}")
+    say(f"plots written to {folder}, each as .svg and .png: {', '.join(figures)}")

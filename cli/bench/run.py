@@ -16,6 +16,7 @@ from .. import unused
 from ..engine_arguments import EngineArguments
 from ..facts import model_facts
 from ..options.engine import GenerationArguments, MethodArguments, ModelArguments
+from ..printing import tell
 
 if TYPE_CHECKING:
     from nfox.eval.bench.entrants import Entrant
@@ -46,9 +47,7 @@ def prepare(
     _entrants(arguments, sweeps, method_names())  # mistakes are told before a model is loaded
     listed = read(arguments.prompts, arguments.limit, arguments.turns, arguments.schemas)
     if listed.skipped:
-        print(
-            f"nfox: {listed.skipped} records are no JSON or ask nothing: left out", file=sys.stderr
-        )
+        tell(f"nfox: {listed.skipped} records are no JSON or ask nothing: left out")
     method = MethodArguments(plain_method(), accept=arguments.accept)
     engine = EngineArguments(model, method, generation).load()
     entrants = _entrants(arguments, sweeps, ready_methods(engine.model.name, engine.sources))
@@ -56,7 +55,7 @@ def prepare(
     for sweep in sweeps:
         tasks, left_out = sweep.tasks(tasks, engine)
         if left_out:
-            print(f"nfox: {left_out} prompts are longer than that, left out", file=sys.stderr)
+            tell(f"nfox: {left_out} prompts are longer than that, left out")
     if not tasks:
         raise UsageError("all prompts are longer than the contexts that are swept over")
     bench = Bench(engine, entrants, tasks)
@@ -191,7 +190,7 @@ def run_rounds(
     names = [entrant.name for entrant in bench.entrants]
     trials = complete_rounds(journal.read(), names) if journal else []
     if trials:
-        print(f"nfox: going on after {len(trials)} conversations", file=sys.stderr)
+        tell(f"nfox: going on after {len(trials)} conversations")
     finished = {trial.key for trial in trials}
     with journal.writing() if journal else nullcontext() as add:
         try:
@@ -201,12 +200,11 @@ def run_rounds(
                     add(trial)
         except KeyboardInterrupt:
             then = "the same command goes on" if journal else "with --json it could be gone on with"
-            print(f"\nnfox: interrupted after {len(trials)} conversations; {then}", file=sys.stderr)
+            tell("", f"nfox: interrupted after {len(trials)} conversations; {then}")
             return complete_rounds(trials, names), False
     return trials, True
 
 
 def _on_trial(done: int, total: int) -> None:
     if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r{done} of {total} conversations", end=end, file=sys.stderr, flush=True)
+        tell(f"{done} of {total} conversations", end="\n" if done == total else "\r")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,13 +11,15 @@ from nfox.eval.bench.figures import Row, SimulationRow, written
 from nfox.eval.bench.noise import enough
 from nfox.eval.bench.result import BenchResult, rounds
 
+from ..display.console import CleanConsole
+
 _PIPE = 200  # columns where nobody says how many there are; tables take what they need
 
 
-def console() -> Console:
+def console() -> CleanConsole:
     """Return a console for tables: as wide as the terminal, and wide enough in a pipe."""
-    terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=_PIPE)
+    terminal = CleanConsole(highlight=False)
+    return terminal if terminal.is_terminal else CleanConsole(highlight=False, width=_PIPE)
 
 
 def print_table(result: BenchResult) -> None:

@@ -5,7 +5,6 @@ Nothing that goes wrong may lose the conversation.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from rich.style import Style
 from rich.text import Text
 
 from nfox.errors import ContextError, NfoxError
+from nfox.text.controls import json_text, one_line
 
 from ..display.reply_stats import Speed, details, footer, status_row
 from ..display.reply_view import ReplyView
@@ -21,8 +21,9 @@ from ..display.steps import StepRecord, StepRecorder, print_steps
 from ..display.theme import Screen
 from ..errors import print_error
 from ..options.chat import DisplayArguments
+from ..printing import tell
 from .interrupt import interruptible
-from .saved_files import rescue_file, save_last
+from .saved_files import Keeper, rescue, save_last
 
 if TYPE_CHECKING:
     from nfox.conversation import Conversation
@@ -62,6 +63,7 @@ class ChatApp:
         self.screen = screen
         self.display = display
         self.autosave = False
+        self._keeper = Keeper("the conversation is", self.say)
         self.fold = display.fold_thinking
         self.records: list[StepRecord] = []
         settings = replace(self.engine.settings, keep_logits=display.verbose > 1)
@@ -75,7 +77,7 @@ class ChatApp:
 
     def say(self, text: str) -> None:
         """Print a line that is not of a reply."""
-        self.notes.print(Text(text, _DIM))
+        self.notes.print(Text(one_line(text), _DIM))
 
     def send(self, text: str) -> None:
         """Send a message and draw the reply; without one, put the message into the next input."""
@@ -98,10 +100,19 @@ class ChatApp:
         Returns:
             Whether the reply has any token.
         """
-        view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
+        try:
+            self._draw(stream)
+        finally:  # whatever ended it: a part of the reply is part of the conversation
+            self._save()
+        self._print_footer(stream.reply)
+        return bool(self.records)
+
+    def _draw(self, stream: ReplyStream) -> None:
+        """Draw a reply as it grows, and record its steps."""
         recorder, speed = StepRecorder(self.engine.model.tokenizer, self.screen.symbols), Speed()
         # Closed at once, whatever fails: only then is the reply so far part of the conversation.
         with interruptible(stream), stream:
+            view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
             try:
                 view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
                 for update in stream.updates():
@@ -114,9 +125,6 @@ class ChatApp:
             finally:
                 view.close()
         self.records = recorder.records
-        self._print_footer(stream.reply)
-        self._save()
-        return bool(self.records)
 
     def _thinking(self) -> bool:
         """Whether the reply goes on inside <think>, as some templates begin it."""
@@ -147,19 +155,29 @@ class ChatApp:
             self.say(f"the context is {used:.0%} full; /undo and /reset make room")
 
     def _save(self) -> None:
-        """Save the conversation, so that a crash loses nothing; warn once where that fails."""
-        if self.autosave and self.conversation.turns and (error := save_last(self.conversation)):
-            self.autosave = False
-            self.say(error)
+        """Save the conversation, so that a crash loses nothing; say where that fails, and where it
+        works again.
+        """
+        if self.autosave and self.conversation.turns:
+            self._keeper.note(save_last(self.conversation))
+
+    def leave(self) -> None:
+        """Save the conversation somewhere if the last attempt to keep it has failed."""
+        if self._keeper.failed:
+            self._save()
+        if self._keeper.failed:
+            self.rescue()
 
     def rescue(self) -> None:
-        """Save the conversation, if there is any, to a new file, and print its path."""
+        """Save the conversation, if there is any, to a new file, and print its path; where no file
+        can be written, print the conversation.
+        """
         if not self.conversation.turns:
             return
-        try:
-            file = rescue_file()
-            self.conversation.save(file)
-        except (OSError, NfoxError) as error:
-            print_error(f"the conversation could not be saved: {error}")
-        else:
-            print(f"the conversation is in {file}; /load reads it", file=sys.stderr)
+        path, wrong = rescue(self.conversation)
+        if path is not None:
+            tell(f"the conversation is in {path}; /load reads it")
+            return
+        print_error(f"the conversation could not be saved: {wrong}; here it is, as /load reads it")
+        messages = [{"role": m.role, "content": m.content} for m in self.conversation.messages]
+        tell(*json_text(messages, indent=1).splitlines())

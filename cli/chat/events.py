@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nfox.errors import NfoxError
+from nfox.text.controls import json_text
 from nfox.text.pieces import source_runs
 from nfox.version import __version__
 
@@ -19,17 +19,13 @@ if TYPE_CHECKING:
     from nfox.text.pieces import Piece
 
 SCHEMA = "nfox.chat/1"
-# What a terminal could take for a command of its own, should the lines be shown on one.
-_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0x202A, 0x202F))}
-_CONTROLS |= {code: f"\\u{code:04x}" for code in range(0x2066, 0x206A)}
 
 Event = dict[str, Any]
 
 
 def write(event: Event) -> None:
     """Write an event to stdout as one line of JSON, and flush it."""
-    line = json.dumps(event, ensure_ascii=False).translate(_CONTROLS)
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(json_text(event) + "\n")
     sys.stdout.flush()
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
 from nfox.characters import whole_characters
+from nfox.files.reading import describe
 
 from ..standard_input import escape_invalid_bytes
-from .saved_files import state_folder
+from .saved_files import Keeper, history_file, state_folder
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -23,11 +24,29 @@ if TYPE_CHECKING:
 PROMPT, CONTINUED = "> ", "  "
 Reader = Callable[[str], str]
 """Reads one message, given the text that stands in the line at first. EOFError ends the chat."""
+Tell = Callable[[str], None]
+"""Takes a line for the person."""
 Complete = Callable[[str], Iterable[str]]
 """Returns the words to which the end of what was typed can be completed."""
 
 
-def make_reader(complete: Complete, *, plain: bool, multiline: bool, remember: bool) -> Reader:
+def reads_keys(*, plain: bool) -> bool:
+    """Whether messages are read key by key, and not as the lines that a terminal makes of keys.
+
+    Args:
+        plain: whether lines are asked for.
+    """
+    return not (plain or os.environ.get("TERM") == "dumb") and sys.stdin.isatty()
+
+
+def make_reader(
+    complete: Complete,
+    *,
+    plain: bool,
+    multiline: bool,
+    remember: bool,
+    say: Tell = lambda line: None,
+) -> Reader:
     """Return the reader for this terminal.
 
     Args:
@@ -35,11 +54,22 @@ def make_reader(complete: Complete, *, plain: bool, multiline: bool, remember: b
         plain: use input() in any case.
         multiline: whether Enter makes a new line.
         remember: save what was typed in a file, to be called up again.
+        say: is told where what was typed cannot be saved.
     """
-    if plain or os.environ.get("TERM") == "dumb" or not sys.stdin.isatty():
+    if not reads_keys(plain=plain):
         return _read_lines if multiline else _read_line
-    session = _session(complete, multiline, _history(remember))
-    return lambda start: whole_characters(session.prompt(default=start))
+    keeper = Keeper("what is typed is", say)
+    errors: list[str] = []  # of saving what was typed last
+    session = _session(complete, multiline, _history(remember, errors))
+
+    def read(start: str) -> str:
+        errors.clear()
+        text = whole_characters(session.prompt(default=start))
+        if errors:
+            keeper.note(errors[-1])  # now that the line is no longer drawn
+        return text
+
+    return read
 
 
 def _read_line(start: str) -> str:
@@ -111,22 +141,37 @@ def _keys(multiline: bool) -> KeyBindings:
     return keys
 
 
-def _history(remember: bool) -> History:
+def _history(remember: bool, errors: list[str] | None = None) -> History:
+    """Return the history of inputs.
+
+    Args:
+        remember: save it in a file.
+        errors: gets what went wrong, or "", each time that an input was to be saved.
+    """
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     class PrivateHistory(FileHistory):
-        """Leaves out of the file what begins with a space."""
+        """Leaves out of the file what begins with a space; a file that fails costs the file only:
+        what was typed can be called up again, and the next line tries anew.
+        """
+
+        @override
+        def load_history_strings(self) -> Iterable[str]:
+            with suppress(OSError):
+                yield from super().load_history_strings()
 
         @override
         def store_string(self, string: str) -> None:
-            if not string.startswith(" "):
+            if string.startswith(" "):
+                return
+            try:
+                state_folder()
+                history_file().touch(mode=0o600)
                 super().store_string(whole_characters(string))
+                wrong = ""
+            except (OSError, ValueError) as error:
+                wrong = describe(error)
+            if errors is not None:
+                errors.append(wrong)
 
-    if not remember:
-        return InMemoryHistory()
-    try:
-        file = state_folder() / "input_history"
-        Path(file).touch(mode=0o600)
-    except OSError:  # a home that cannot be written to is no reason not to chat
-        return InMemoryHistory()
-    return PrivateHistory(str(file))
+    return PrivateHistory(str(history_file())) if remember else InMemoryHistory()

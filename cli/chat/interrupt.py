@@ -1,4 +1,8 @@
-"""Ctrl-C during a reply ends the reply; a second one ends the program."""
+"""What the keyboard and signals do while nothing is read from them.
+
+Ctrl-C during a reply ends the reply; a second one ends the program. What is typed meanwhile does
+not show in the middle of a text, and is not lost: the next prompt reads it.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,17 @@ if TYPE_CHECKING:
     from nfox.reply_stream import ReplyStream
 
 
+class SecondInterrupt(KeyboardInterrupt):
+    """Ctrl-C while a reply that it has ended already goes on."""
+
+
 @contextmanager
 def interruptible(stream: ReplyStream) -> Iterator[None]:
-    """Make the first Ctrl-C cancel a reply, and the second raise KeyboardInterrupt."""
+    """Make the first Ctrl-C cancel a reply, and the second raise SecondInterrupt.
+
+    Args:
+        stream: the reply on its way.
+    """
     pressed = False
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
@@ -28,17 +40,21 @@ def interruptible(stream: ReplyStream) -> Iterator[None]:
 
     previous_handler = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        with _silent_keyboard():
+        with silent_keyboard():
             yield
+    except KeyboardInterrupt as interrupt:
+        raise SecondInterrupt from interrupt
     finally:
         signal.signal(signal.SIGINT, previous_handler)
 
 
 @contextmanager
-def _silent_keyboard() -> Iterator[None]:
-    """Keep the terminal from showing what is typed during a reply, in the middle of its text.
+def silent_keyboard(*, raw_enter: bool = False) -> Iterator[None]:
+    """Keep the terminal from showing what is typed.
 
-    What was typed is not lost: the next prompt reads it.
+    Args:
+        raw_enter: let Enter stay what a prompt that reads keys takes for Enter; where lines are
+            read, a line would never end with it.
     """
     if not sys.stdin.isatty() or find_spec("termios") is None:  # Windows has no termios
         yield
@@ -47,7 +63,8 @@ def _silent_keyboard() -> Iterator[None]:
 
     attributes = termios.tcgetattr(sys.stdin)
     silent = [*attributes]
-    silent[0] &= ~termios.ICRNL  # Enter stays what the prompt takes for Enter
+    if raw_enter:
+        silent[0] &= ~termios.ICRNL
     silent[3] &= ~termios.ECHO
     termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
     try:

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 from nfox.conversation import Conversation
 from nfox.errors import NfoxError, UsageError
+from nfox.text.controls import json_text
 
 from .. import standard_input
+from ..display.console import CleanConsole
 from ..display.header import adapter_hint, exactness
 from ..display.theme import make_screen
 from ..errors import INTERRUPTED
@@ -42,7 +43,9 @@ def answer_text(
     """
     screen = make_screen(display)
     stats = display.stats and (display.verbose > 0 or sys.stderr.isatty())
-    notes = Console(stderr=True, highlight=False, markup=False, no_color=screen.console.no_color)
+    notes = CleanConsole(
+        stderr=True, highlight=False, markup=False, no_color=screen.console.no_color
+    )
     app = ChatApp(Conversation(engine), screen, replace(display, stats=stats), notes)
     if display.verbose and (warning := exactness(engine)) != "lossless":
         app.say(warning)
@@ -124,5 +127,5 @@ def _respond(conversation: Conversation, data: dict[str, Any], display: DisplayA
     else:
         raise UsageError(
             'expected {"role": "user" or "system", "content": TEXT} or {"cmd": "reset"}',
-            f"got {json.dumps(data)[:200]}",
+            f"got {json_text(data)[:200]}",
         )

@@ -5,18 +5,21 @@ The commands know the app that they work on; only the loop knows both.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nfox.conversation import Conversation
-from nfox.errors import NfoxError
 
 from ..display.header import print_header, print_legend
 from ..display.theme import make_screen
-from ..errors import print_error
+from ..ending import EndedBySignal
+from ..errors import report
 from ..options.chat import DisplayArguments, SessionArguments
 from .app import ChatApp
 from .commands import registry as commands
 from .input import Reader, make_reader
+from .interrupt import SecondInterrupt
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -43,15 +46,20 @@ def chat_loop(
         print_header(engine, screen, loading_seconds, verbose=display.verbose > 0)
         print_legend(engine, screen)
     reader = make_reader(
-        lambda typed: commands.complete(app, typed),
+        partial(_complete, app),
         plain=display.style != "rich",
         multiline=session.multiline,
         remember=not session.no_input_history,
+        say=app.say,
     )
     try:
         if session.resume:
             _handle(app, "/load")
         _loop(app, reader)
+        app.leave()
+    except EndedBySignal:  # what there is of a reply is saved by now, if anything is to be
+        app.leave()
+        raise
     except (KeyboardInterrupt, Exception):
         app.rescue()
         raise
@@ -80,6 +88,18 @@ def _handle(app: ChatApp, text: str) -> bool:
     """Run what was typed, or print why that failed; return whether the chat goes on."""
     try:
         return commands.handle(app, text)
-    except NfoxError as error:
-        print_error(error.message, error.hint)
-        return True
+    except SecondInterrupt:
+        raise
+    except KeyboardInterrupt:
+        app.say("stopped")
+    except Exception as error:  # of whatever kind: it has cost this line, and nothing else
+        report(error)
+    return True
+
+
+def _complete(app: ChatApp, typed: str) -> Iterable[str]:
+    """Return the words to which the end of what was typed can be completed; none if that fails."""
+    try:
+        return commands.complete(app, typed)
+    except Exception:  # nobody has asked for anything
+        return ()

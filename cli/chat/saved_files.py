@@ -34,6 +34,11 @@ def last_file() -> Path:
     return _state_path() / "last.json"
 
 
+def history_file() -> Path:
+    """Return the path to which inputs are saved, whether or not they can be."""
+    return _state_path() / "input_history"
+
+
 def save_last(conversation: Conversation) -> str:
     """Save the conversation as the last one, and return what went wrong, or ""."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import fields
 
 import typer
@@ -14,6 +15,8 @@ from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
 from ..options.chat import DisplayArguments, SessionArguments
 from ..options.dataclass_options import refuse_stray_options
+from .input import reads_keys
+from .interrupt import silent_keyboard
 from .saved_files import last_file
 
 _STDIN = "-"
@@ -36,6 +39,20 @@ def chat(
     programmatic = display.style == "programmatic"
     prompt = None if programmatic else _prompt(session)
     _check_streams(session, prompt, programmatic)
+    # A prompt that reads keys sets the terminal for itself; for all other moments it is set now, or
+    # Enter typed while the model loads would be another key.
+    keys = prompt is None and not programmatic and reads_keys(plain=display.style != "rich")
+    with silent_keyboard(raw_enter=True) if keys else nullcontext():
+        _load_and_answer(context, engine_arguments, display, session, prompt)
+
+
+def _load_and_answer(
+    context: typer.Context,
+    engine_arguments: EngineArguments,
+    display: DisplayArguments,
+    session: SessionArguments,
+    prompt: str | None,
+) -> None:
     begin = time.perf_counter()
     engine = engine_arguments.load(quiet=display.quiet)
     loading_seconds = time.perf_counter() - begin
@@ -46,7 +63,7 @@ def chat(
     from .oneshot import answer_json, answer_text, serve_lines
     from .repl import chat_loop
 
-    if programmatic:
+    if display.style == "programmatic":
         serve_lines(engine, display, history=not session.no_history)
     elif prompt is None:
         chat_loop(engine, loading_seconds, display, session)

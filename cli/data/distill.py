@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,7 @@ from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
+from ..printing import tell
 from ..processes import own_share, split_over_gpus
 from .gather import OnDone, gather
 
@@ -115,7 +115,7 @@ def _report_errors(counts: DistillCounts, total: Counter[str] | None) -> None:
     if total and total["failed"] and not total["kept"] + total["cut"]:
         raise NfoxError(f"no conversation was answered; the last error: {counts.last_error}")
     if counts.last_error:
-        print(f"the last one that was not answered: {counts.last_error}", file=sys.stderr)
+        tell(f"the last one that was not answered: {counts.last_error}")
 
 
 def _answer_inputs(

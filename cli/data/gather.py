@@ -4,13 +4,13 @@ progress bar, keeps a provenance beside the file, and prints the counts at the e
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..display.progress import progress_bar
+from ..printing import tell
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -52,5 +52,5 @@ def gather(
             result = work(on_done)
         total = provenance.finish(out, share, result.counts, time.time() - start)
     counts = ", ".join(f"{n} {name}" for name, n in sorted(result.counts.items()) if n)
-    print(f"{facts['read']}; {counts}; {out}", file=sys.stderr)
+    tell(f"{facts['read']}; {counts}; {out}")
     return result, total

@@ -4,7 +4,6 @@ iteration.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
+from ..printing import tell
 from ..processes import own_share, split_over_gpus
 from .gather import OnDone, gather
 
@@ -185,7 +185,7 @@ def _report_errors(counts: CollectCounts, total: Counter[str] | None) -> None:
             f"{total['repetitive']} answers repeat one token{error}"
         )
     if counts.last_error:
-        print(f"the last one that failed: {counts.last_error}", file=sys.stderr)
+        tell(f"the last one that failed: {counts.last_error}")
 
 
 def _trajectory_inputs(

@@ -11,14 +11,16 @@ from io import StringIO
 from pathlib import Path
 
 from rich.color import Color
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.segment import Segments
 from rich.style import Style
 from rich.theme import Theme
 
 from nfox.errors import UsageError
+from nfox.text.controls import sanitize
 
 from ..output_files import check_out, write_out
+from .console import CleanConsole
 from .theme import PALETTES, Screen
 
 COLORS = ("right", "close", "far")
@@ -46,7 +48,7 @@ def draw(picture: RenderableType, screen: Screen) -> None:
     """Print a picture: cut at the edge of a terminal, plain and whole into a pipe.
 
     Args:
-        picture: what rich draws; its texts must hold no control characters.
+        picture: what rich draws.
         screen: the screen to print it on.
     """
     console, styles = screen.console, screen.styles
@@ -59,14 +61,14 @@ def save(picture: RenderableType, file: Path, title: str = "") -> None:
     """Write a picture to an SVG file that is as wide as the picture, whatever the terminal is.
 
     Args:
-        picture: what rich draws; its texts must hold no control characters.
+        picture: what rich draws.
         file: the path of the SVG.
         title: the title that stands in the SVG.
 
     Raises:
         NfoxError: if it cannot be written.
     """
-    canvas = Console(
+    canvas = CleanConsole(
         record=True,
         file=StringIO(),
         theme=_theme(*PALETTES["dark"]),  # as rich's SVG is
@@ -82,7 +84,7 @@ def save(picture: RenderableType, file: Path, title: str = "") -> None:
     canvas.print(picture)
     # Rich's font would be fetched from the web by whoever looks at the picture.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", canvas.export_svg(title=title), flags=re.DOTALL)
-    write_out(file, svg.replace("Fira Code, monospace", _FONT))
+    write_out(file, sanitize(svg.replace("Fira Code, monospace", _FONT)))
 
 
 def _theme(right: str | Color | None, close: str | Color | None) -> Theme:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nfox.models.options import LoadProgress
+
+from ..printing import tell
 
 NO_PROGRESS = LoadProgress()
 
@@ -24,9 +25,10 @@ def loading_display(wanted: bool) -> Iterator[LoadProgress]:
     if not wanted:
         yield NO_PROGRESS
         return
-    print("loading", end="\r", file=sys.stderr, flush=True)  # importing the display takes a moment
-    from rich.console import Console
+    tell("loading", end="\r")  # importing the display takes a moment
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from .console import CleanConsole
 
     columns = (
         SpinnerColumn(),
@@ -35,7 +37,7 @@ def loading_display(wanted: bool) -> Iterator[LoadProgress]:
         TextColumn("{task.fields[count]}", markup=False),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+    with Progress(*columns, console=CleanConsole(stderr=True), transient=True) as display:
         task = display.add_task("loading", total=None, count="")
 
         def stage(name: str) -> None:
@@ -70,10 +72,11 @@ def progress_bar(what: str, total: int, *, wanted: bool = True) -> Iterator[Call
     Yields:
         A function that is called with how many more are done.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    from .console import CleanConsole
+
+    console = CleanConsole(stderr=True)
     with Progress(console=console, disable=not (wanted and console.is_terminal)) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.style import Style
 
 from ..options.chat import DisplayArguments
+from .console import CleanConsole
 
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source
@@ -86,7 +87,7 @@ def make_screen(display: DisplayArguments, file: IO[str] | None = None) -> Scree
     """
     file = file or sys.stdout
     color = "never" if display.no_color or display.style == "simple" else display.color
-    console = Console(
+    console = CleanConsole(
         file=file,
         force_terminal=True if color == "always" else file.isatty(),
         no_color=True if color == "never" else None,

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfox.errors import NfoxError, UsageError
+from nfox.text.controls import json_text
 
 from .. import unused
 from ..display.progress import progress_bar
 from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..generate.answering import answer_all
+from ..printing import say
 
 if TYPE_CHECKING:
     import typer
@@ -104,7 +106,7 @@ class Answering:
         before = read_lines(out)
         lines = [line | self.judge(line) for line in before]
         if lines != before:
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            text = "".join(json_text(line) + "\n" for line in lines)
             with reporting_full_disk(
                 out, "what was written is whole", "free some space, and go on"
             ):
@@ -137,10 +139,10 @@ def report(name: str, lines: Sequence[Line], result: str) -> None:
     if len(refused) == len(lines):
         raise NfoxError(f"no question was answered; the last error: {refused[-1]['error']}")
     method = next(line["spec"]["method"] for line in lines if "error" not in line)
-    print(f"{name}: {result}")
-    print(f"{method}: {Speed.of(lines)}")
+    say(f"{name}: {result}")
+    say(f"{method}: {Speed.of(lines)}")
     if refused:
-        print(f"{len(refused)} were not answered, the last: {refused[-1]['error']}")
+        say(f"{len(refused)} were not answered, the last: {refused[-1]['error']}")
 
 
 def required(value: Any, name: str, usage: str) -> Any:

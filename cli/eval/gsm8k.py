@@ -15,6 +15,7 @@ from .. import unused
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
 from ..output_files import check_out
+from ..printing import say
 from .answering import Answering, Line, report
 from .results import require_all
 
@@ -91,7 +92,7 @@ def _report(lines: Sequence[Line]) -> None:
     right = sum(line["correct"] for line in lines)
     report("gsm8k", lines, share(right, len(lines)))
     if right < 0.05 * len(lines):
-        print("below 5 % that is noise: compare models by `nfox eval loss`")
+        say("below 5 % that is noise: compare models by `nfox eval loss`")
 
 
 def _problems(data: str) -> list[tuple[str, str]]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
 from ..output_files import check_out, write_out
+from ..printing import tell
 from .answering import Answering, Line, report, required
 
 if TYPE_CHECKING:
@@ -150,10 +150,9 @@ def _hint_at_sql(engine: Engine) -> None:
 
     segments = engine.template.segments([Message("user", "")])
     if "sql" not in "".join(segment.text for segment in segments).lower():
-        print(
+        tell(
             f"nfox: the template {engine.template.name} asks for no SQL, only the question is "
-            "there; --cllm-type spider does, or --system TEXT",
-            file=sys.stderr,
+            "there; --cllm-type spider does, or --system TEXT"
         )
 
 

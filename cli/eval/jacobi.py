@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..engine_arguments import EngineArguments
 from ..options.chat import DisplayArguments
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
+from ..printing import tell
 from .results import report_left_out, save_result
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ def jacobi(context: typer.Context, model: ModelArguments, arguments: JacobiArgum
     )
     draw(folded, screen)
     if refused:
-        print(
-            f"{refused} of {len(conversations)} questions were left out: too long", file=sys.stderr
-        )
+        tell(f"{refused} of {len(conversations)} questions were left out: too long")
     result = {**names, **limits, **asdict(statistics)}
     save_result(result, arguments.out, unfolded, arguments.picture, title="Jacobi iterations")
 
@@ -106,14 +104,15 @@ def _answers(
     Raises:
         ContextError: if none fits.
     """
-    from rich.console import Console
     from rich.progress import track
 
     from nfox.decoding.generate import Limits
     from nfox.train.cllm.statistics import decode_answer
     from nfox.train.cllm.trajectories import first_question
 
-    console = Console(stderr=True)
+    from ..display.console import CleanConsole
+
+    console = CleanConsole(stderr=True)
     bar: dict[str, Any] = {"console": console, "disable": not console.is_terminal}
     answers: list[list[Block]] = []
     limits = Limits(arguments.max_new_tokens, engine.max_context, engine.stop_ids)

@@ -13,6 +13,7 @@ from .. import unused
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
+from ..printing import say
 from .answering import required
 from .results import report_left_out
 
@@ -48,5 +49,5 @@ def loss(context: typer.Context, model: ModelArguments, arguments: LossArguments
     length = min(arguments.max_length, engine.max_context)
     rows = Rows(conversations, engine.template, engine.model.tokenizer, length)
     mean, count = held_out_loss(engine.model.target, rows)
-    print(f"loss {mean:.4f} per token (perplexity {math.exp(mean):.2f})")
-    print(f"over {count} tokens of the replies in {len(rows)} conversations of {data}")
+    say(f"loss {mean:.4f} per token (perplexity {math.exp(mean):.2f})")
+    say(f"over {count} tokens of the replies in {len(rows)} conversations of {data}")

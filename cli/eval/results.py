@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfox.errors import UsageError
+from nfox.text.controls import json_text
 
 from ..output_files import write_out
+from ..printing import say, tell
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,7 +28,7 @@ def report_left_out(data: str, dataset: ConversationDataset) -> list[list[Messag
         dataset: what was read from it.
     """
     if _lost(dataset) or dataset.unread:
-        print(f"nfox: {data}: {dataset.describe()}", file=sys.stderr)
+        tell(f"nfox: {data}: {dataset.describe()}")
     return dataset.conversations
 
 
@@ -75,8 +75,8 @@ def save_result(
     from ..display.pictures import save
 
     if out:
-        write_out(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+        write_out(out, json_text(result, indent=1) + "\n")
     if drawing:
         save(picture, drawing, title)
     for file in filter(None, (out, drawing)):
-        print(f"written to {shlex.quote(str(file))}")
+        say(f"written to {shlex.quote(str(file))}")

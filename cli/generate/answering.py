@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
+
+from nfox.text.controls import json_text
 
 if TYPE_CHECKING:
     from nfox.batch import BatchPrompt
@@ -33,6 +34,6 @@ def answer_all(
     for prompt in prompts:
         line = answer(engine, prompt)
         refused += "error" in line
-        write(json.dumps(line | more(line), ensure_ascii=False) + "\n")
+        write(json_text(line | more(line)) + "\n")
         on_done()
     return refused

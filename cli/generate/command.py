@@ -15,6 +15,7 @@ from nfox.errors import ContextError, UsageError
 from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
+from ..printing import tell
 from ..processes import own_share, split_over_gpus
 from .answering import answer_all
 
@@ -67,7 +68,7 @@ def generate(
         return engine
 
     if not prompts:
-        print("nfox: there are no prompts", file=sys.stderr)
+        tell("nfox: there are no prompts")
         return
     if files.out is not None:
         from .output import add_answers, depends_on

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from nfox.files.jsonl import append_lines
 from ..display.progress import progress_bar
 from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
+from ..printing import tell
 from .answering import answer_all
 
 if TYPE_CHECKING:
@@ -66,13 +66,12 @@ def add_answers(
     if share.rank > 0:
         return 0
     if before == len(prompts):
-        print("nfox: all prompts are answered already", file=sys.stderr)
+        tell("nfox: all prompts are answered already")
         return answers.refused
     processes = f", by {share.size} processes" if share.size > 1 else ""
-    print(
+    tell(
         f"nfox: {len(prompts)} prompts, {before} of them answered before, "
-        f"{answers.refused} refused{processes}; {out}",
-        file=sys.stderr,
+        f"{answers.refused} refused{processes}; {out}"
     )
     return answers.refused
 

@@ -13,6 +13,7 @@ import typer
 
 from nfox.version import __version__
 
+from ..printing import say
 from .dataclass_options import option
 
 _display, _session = partial(option, "Display"), partial(option, "Session")
@@ -59,7 +60,7 @@ class DisplayArguments:
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"nfox {__version__}")
+        say(f"nfox {__version__}")
         raise typer.Exit
 
 

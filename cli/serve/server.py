@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import sys
 from dataclasses import replace
 from pathlib import Path
 from socket import socket
@@ -27,6 +26,7 @@ from ..display.header import exactness, method_line
 from ..engine_arguments import EngineArguments
 from ..facts import EMBEDDED
 from ..options.listening import ServerArguments, parse_bytes
+from ..printing import tell
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -159,5 +159,4 @@ def announce(served: ServedModel, listener: socket, path: str, warning: str) -> 
     ]
     if warning and not is_loopback(listener):
         lines.append(warning)
-    for line in lines:
-        print(f"nfox: {line}", file=sys.stderr, flush=True)
+    tell(*(f"nfox: {line}" for line in lines))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ..errors import INTERRUPTED, error_boundary
+from ..printing import say
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -37,7 +38,7 @@ def train(
     the same names. Several processes: torchrun --nproc_per_node=N -m nfox.cli train ...
     """
     if method in ("", *_HELP):
-        print(context.get_help())
+        say(*context.get_help().splitlines())
         return
     words = [word for word in context.args if word != "--debug"]
     with error_boundary(debug=len(words) < len(context.args)):
@@ -62,14 +63,13 @@ def run(method: str, words: Sequence[str]) -> None:
     from .arguments import help_text, kind, parse
 
     if set(words) & set(_HELP):
-        print(help_text(method))
+        say(*help_text(method).splitlines())
         return
     command = shlex.join(["nfox", "train", method, *words])
     job, args, notes = parse(method, words, command)
     result = _train(job, args, notes, command)
     if args.process_index == 0 and not result.stopped:
-        for line in kind(method).report(job, result):
-            print(line)
+        say(*kind(method).report(job, result))
 
     import torch
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 from typing_extensions import override
+
+from nfox.text.controls import one_line
+
+from ..display.console import CleanConsole
+from ..printing import tell
 
 _SHOWN_METRICS = ("tau", "alpha", "agreement", "forward")
 """The metrics of an evaluation that are displayed beside the loss."""
@@ -23,7 +26,7 @@ class Display(TrainerCallback):
     """
 
     def __init__(self, visible: bool) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = CleanConsole(stderr=True, highlight=False)
         self._visible = visible
         self._stack = ExitStack()
         self._bar = Progress(
@@ -47,9 +50,9 @@ class Display(TrainerCallback):
     def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
         if self._visible and self._bar.disable:
-            print(f"nfox: {line}", file=sys.stderr, flush=True)
+            tell(f"nfox: {line}")
         elif self._visible:
-            self._console.print(f"nfox: {line}", markup=False, soft_wrap=True)
+            self._console.print(one_line(f"nfox: {line}"), markup=False, soft_wrap=True)
 
     @override
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:

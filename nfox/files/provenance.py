@@ -6,7 +6,6 @@ questions, answered in the same way.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from nfox.errors import UsageError
 from nfox.files.atomic import write_text
 from nfox.files.jsonl import WorkShare, finished_ids, locked
 from nfox.files.reading import read_object, refusing
+from nfox.text.controls import json_text
 
 Facts = dict[str, Any]
 _WITHOUT_LINES = "without_lines"
@@ -167,7 +167,7 @@ def _write(out: Path, facts: Facts, shares: Facts) -> Counter[str]:
         total.update(result["counts"])
     seconds = max((result["seconds"] for result in shares.values()), default=0)
     facts = facts | {"counts": dict(total), "seconds": seconds, "shares": shares}
-    write_text(provenance_file(out), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_text(provenance_file(out), json_text(facts, indent=1) + "\n")
     return total
 
 

@@ -6,7 +6,6 @@ itself. Published layouts are read by the method they belong to.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from nfox.files.atomic import read_tensors, write_tensors, write_text
 from nfox.files.hub import HubOptions, file_of, read_json
 from nfox.files.reading import refusing
 from nfox.files.tensors import is_finite, name_some
+from nfox.text.controls import json_text
 
 INFO_FILE = "drafter.json"
 WEIGHTS_FILE = "heads.safetensors"
@@ -134,7 +134,7 @@ def write(folder: Path, info: HeadsInfo, weights: Mapping[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     in_16_bit = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
     write_tensors(folder / WEIGHTS_FILE, in_16_bit)
-    text = json.dumps(info.model_dump(), indent=2, ensure_ascii=False)
+    text = json_text(info.model_dump(), indent=2)
     write_text(folder / INFO_FILE, _rows_on_lines(text) + "\n")
 
 

@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from nfox.decoding.tree import Source
 
 _THINK_TAGS = ("<think>", "</think>")
-_CONTROLS = dict.fromkeys(
-    {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
-    - {ord("\n"), ord("\t")}
-)
 
 
 @dataclass(frozen=True)
@@ -69,16 +65,6 @@ def unfinished_length(text: str, strings: Sequence[str]) -> int:
     """
     lengths = (n for string in strings for n in range(1, len(string)) if text.endswith(string[:n]))
     return max(lengths, default=0)
-
-
-def sanitize(text: str) -> str:
-    r"""Return a text without the characters that would steer a terminal.
-
-    These are all control characters but \n and \t (ESC is one), which move the cursor or send the
-    terminal commands, and bidi overrides and isolates, which reorder the text around them. The
-    marks that Arabic and Hebrew need stay.
-    """
-    return text.translate(_CONTROLS)
 
 
 class ThinkSplitter:

@@ -6,7 +6,6 @@ checkpoints are in transformers' `TrainingArguments`.
 
 from __future__ import annotations
 
-import json
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sized
@@ -21,6 +20,7 @@ from torch.utils.data import Dataset, Subset
 from nfox.files.atomic import write_text
 from nfox.heads.checkpoint import TRAINING_FILE
 from nfox.models.options import LoadedModel, ModelOptions
+from nfox.text.controls import json_text
 from nfox.text.resolve import resolve
 from nfox.train.data.conversations import read_conversations
 from nfox.train.data.rows import Rows
@@ -184,7 +184,7 @@ class Job(ABC):
             training: the facts, of which `training_record` returns those of all jobs.
         """
         record = {"method": self.method, "base": full_name(self.model), "training": training}
-        text = json.dumps(record, indent=2, ensure_ascii=False)
+        text = json_text(record, indent=2)
         write_text(folder / TRAINING_FILE, text + "\n")
 
 

@@ -35,7 +35,7 @@ from nfox.cli.options.engine import (
 )
 from nfox.decoding.rules import RULES
 from nfox.drafters import method_class, method_names
-from nfox.text.pieces import sanitize
+from nfox.text.controls import sanitize
 from nfox.text.resolve import available
 
 ROOT = Path(__file__).parents[2]

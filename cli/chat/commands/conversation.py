@@ -99,14 +99,18 @@ def system(app: ChatApp, argument: str) -> None:
     message = app.conversation.system
     if message is None:
         message = app.engine.template.system
-    app.say(f"system: {clean(message)}" if message else "system: as the template has it")
+    for line in (f"system: {message or 'as the template has it'}").splitlines():
+        app.say(line)
 
 
 def _path(text: str) -> Path:
     """Return the path that was typed; without one, raise UsageError."""
     if not text:
         raise UsageError("which file?", "for example /save talk.json")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{text}: there is no such home", "write the whole path") from None
 
 
 def _is_conversation(path: Path) -> bool:

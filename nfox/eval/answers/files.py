@@ -19,7 +19,6 @@ as `decoding_steps`, one more than `idxs` for each reply.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import uuid
@@ -28,6 +27,7 @@ from typing import Any
 
 from nfox.decoding.stats import Stats
 from nfox.eval.bench.trials import Task, Trial
+from nfox.text.controls import json_text
 
 
 def write(
@@ -61,7 +61,7 @@ def write(
         for task, rounds in sorted(by_task.items()):
             choices = [_choice(trial, decode, peer=entrant in peers) for trial in rounds]
             line = _line(ids[task], name, tasks[task].category, choices)
-            text += json.dumps(line, ensure_ascii=False) + "\n"
+            text += json_text(line) + "\n"
         files[f"{name}.jsonl"] = text
     return files
 

@@ -6,13 +6,13 @@ conversations are answered turn by turn, many at a time: one by one would take h
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nfox.files.jsonl import WorkShare, append_lines, finished_ids, locked
+from nfox.text.controls import json_text
 from nfox.text.messages import Message
 from nfox.train.data.answerer import Answerer
 from nfox.train.data.conversations import ConversationDataset
@@ -104,4 +104,4 @@ def _answer_all(
 
 def _append(out: Path, index: int, messages: Sequence[Message]) -> None:
     turns = [{"role": m.role, "content": m.content} for m in messages]
-    append_lines(out, json.dumps({"id": str(index), "messages": turns}, ensure_ascii=False) + "\n")
+    append_lines(out, json_text({"id": str(index), "messages": turns}) + "\n")

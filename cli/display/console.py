@@ -1,0 +1,26 @@
+"""The console on which everything is drawn: whatever a text holds, none of it steers the terminal.
+
+Rich makes escape sequences of styles, behind this; those that stand in a text do not get there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from typing_extensions import override
+
+from nfox.text.controls import sanitize
+
+
+class CleanConsole(Console):
+    """A rich console that leaves control characters out of texts."""
+
+    @override
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else sanitize(segment.text)
+            yield segment if text is segment.text else segment._replace(text=text)

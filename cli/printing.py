@@ -1,0 +1,51 @@
+"""Lines without styles, on stdout and on stderr: the one place of the program that prints.
+
+What is printed may name files, hold messages of libraries, or come from a model: it passes
+`one_line`, so that none of it steers the terminal, or passes for a line of ours. `display.console`
+does the same for what is drawn, and `clean_libraries` for what libraries log and warn of.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+import warnings
+from typing import Any
+
+from typing_extensions import override
+
+from nfox.text.controls import one_line, sanitize
+
+
+def say(*lines: object, end: str = "\n") -> None:
+    """Print the lines of a result to stdout."""
+    for line in lines:
+        print(one_line(str(line)), end=end)
+
+
+def tell(*lines: object, end: str = "\n") -> None:
+    """Print lines that are no result to stderr at once: where things are, and how far."""
+    for line in lines:
+        print(one_line(str(line)), end=end, file=sys.stderr, flush=True)
+
+
+class _CleanRecord(logging.LogRecord):
+    """A record of a log whose message is one line, whoever logs it: it may quote a request."""
+
+    @override
+    def getMessage(self) -> str:
+        if self.exc_info and self.exc_info[0] and not self.exc_text:  # as a formatter keeps it
+            self.exc_text = sanitize("".join(traceback.format_exception(*self.exc_info)).rstrip())
+        return one_line(super().getMessage())
+
+
+def clean_libraries() -> None:
+    """Let what any library logs or warns of pass `one_line`, too."""
+    logging.setLogRecordFactory(_CleanRecord)
+    written = warnings.formatwarning
+
+    def clean_warning(*words: Any, **more: Any) -> str:
+        return f"{one_line(written(*words, **more).rstrip())}\n"
+
+    warnings.formatwarning = clean_warning
