@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from nfox.controls import json_text
 from nfox.drafters import method_class, method_names
-from nfox.text.controls import json_text
 
 from .options.dataclass_options import grouped, option
 from .printing import say

@@ -15,7 +15,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from nfox.text.controls import one_line, sanitize
+from nfox.controls import one_line, sanitize
 
 
 def say(*lines: object, end: str = "\n") -> None:

@@ -6,7 +6,6 @@ Their words are put into ours before Typer parses them, so that all is as if our
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from typing_extensions import override
 
 from . import unused
+from .printing import tell
 from .published_names import FLAGS, IMPLIED, READ, READ_WITH, UNUSED, VALUES
 
 _PROFILING = "profiling"
@@ -68,10 +68,8 @@ class Reader:
             for word in (rule.option, rule.value(values))
         ]
         if said or implied:
-            print(
-                f"nfox: read as published: {', '.join(filter(None, [*said, shlex.join(implied)]))}",
-                file=sys.stderr,
-            )
+            read = ", ".join(filter(None, [*said, shlex.join(implied)]))
+            tell(f"nfox: read as published: {read}")
         unused.report(idle)
         return [*implied, *ours]  # in front: at the end, they would be another command's
 

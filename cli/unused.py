@@ -5,12 +5,13 @@ never dropped in silence.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfox.drafters import method_class
+
+from .printing import tell
 
 if TYPE_CHECKING:
     import typer
@@ -33,8 +34,7 @@ def report(unused: Mapping[str, str]) -> None:
     """Print these lines on stderr, of several processes in the first."""
     if os.environ.get("RANK", "0") != "0":
         return
-    for line in reasons(unused):
-        print(f"nfox: {line}", file=sys.stderr)
+    tell(*(f"nfox: {line}" for line in reasons(unused)))
 
 
 def report_typed(context: typer.Context, unused: Mapping[str, str]) -> None:

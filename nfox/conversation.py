@@ -10,13 +10,13 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+from nfox.controls import json_text
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.files.atomic import write_text
 from nfox.files.reading import describe
 from nfox.reply import Exchange, Reply
 from nfox.reply_stream import ReplyStream
-from nfox.text.controls import json_text
 from nfox.text.conversation_file import read_messages, to_json
 from nfox.text.messages import Message
 from nfox.text.stream import decode_text
@@ -32,6 +32,7 @@ class Conversation:
 
     Attributes:
         messages: all messages so far, the system message first if there is one.
+        asked: the messages that the last reply was asked by, its question among them.
         last: the last reply, ended or not, with its request; None before the first.
     """
 
@@ -39,6 +40,7 @@ class Conversation:
         self.engine = engine
         self.history = history
         self.messages: list[Message] = []
+        self.asked: list[Message] = []
         self.last: Exchange | None = None
         self._stream: weakref.ref[ReplyStream] | None = None  # of the last reply
         self._complete_replies: list[Message] = []  # those that the model itself ended
@@ -56,29 +58,31 @@ class Conversation:
         turns = self.turns
         self.messages = ([] if text is None else [Message("system", text)]) + turns
 
+    def _opening(self) -> list[Message]:
+        """Return the system message, if there is one, in a list."""
+        return [message for message in self.messages if message.role == "system"]
+
     @property
     def turns(self) -> list[Message]:
         """The messages without the system message."""
         return [message for message in self.messages if message.role != "system"]
 
     def send(self, text: str) -> ReplyStream:
-        """Ask a question; return the stream of the reply, which joins the messages at its end.
+        """Ask a question; return the stream of the reply. Both join the messages at its end.
 
         A stream that is cancelled, closed or lost leaves the part of the reply that there is. If
-        there is none, the question is taken back, so that it can be asked again.
+        there is none, the question does not join either, so that it can be asked again.
 
         Raises:
-            NfoxError: if the question cannot be answered; it is taken back.
+            NfoxError: if the question cannot be answered; the messages stay as they are.
         """
         self._end_last()
-        messages_before = list(self.messages)
-        if not self.history:
-            self.reset()
-        self.messages.append(Message("user", text))
-        return self._answer(messages_before)
+        question = Message("user", text)
+        return self._answer([*self.turns, question] if self.history else [question])
 
     def regenerate(self) -> ReplyStream:
-        """Answer the last question again; return the stream of the new reply.
+        """Answer the last question again; return the stream of the new reply, which replaces the
+        one before at its end, if there is any of it.
 
         Above temperature 0 the random numbers are other ones.
 
@@ -86,13 +90,12 @@ class Conversation:
             UsageError: if there is no question.
         """
         self._end_last()
-        messages_before = list(self.messages)
-        if self.messages and self.messages[-1].role == "assistant":
-            self.messages.pop()
-        if not self.turns:
-            self.messages = messages_before
+        turns = self.turns
+        if turns and turns[-1].role == "assistant":
+            turns.pop()
+        if not turns:
             raise UsageError("there is nothing to answer again yet")
-        return self._answer(messages_before)
+        return self._answer(turns)
 
     def go_on(self) -> ReplyStream:
         """Continue the last reply where it was cut; return the stream of the continuation.
@@ -108,24 +111,21 @@ class Conversation:
             raise UsageError("the last reply came to its end")
         if last.ids is None:
             raise UsageError("the last reply is known as text only, not by its tokens")
-        return self._answer(list(self.messages))
+        return self._answer(self.turns)
 
-    def _answer(self, messages_before: list[Message]) -> ReplyStream:
-        """Return the stream of a reply; if that stays empty, `messages_before` are the messages."""
-        prompt = list(self.messages)
+    def _answer(self, turns: list[Message]) -> ReplyStream:
+        """Return the stream of a reply to turns, which with it replace those that there are."""
+        turns_before = self.turns
 
         def record(reply: Reply) -> None:
-            if self.messages != prompt:  # somebody has changed the conversation meanwhile
+            if self.turns != turns_before:  # somebody has changed the conversation meanwhile
                 return
-            answered = reply.ids or reply.text or reply.finish != "interrupt"
-            self.messages = self._with_reply(prompt, reply) if answered else messages_before
-            self._complete_replies += self.messages[-1:] if reply.finish == "stop" else []
+            if reply.ids or reply.text or reply.finish != "interrupt":
+                self.messages = self._opening() + self._with_reply(turns, reply)
+                self._complete_replies += self.messages[-1:] if reply.finish == "stop" else []
 
-        try:
-            stream = self.engine.stream(prompt, on_end=record)
-        except BaseException:
-            self.messages = messages_before
-            raise
+        self.asked = self._opening() + turns
+        stream = self.engine.stream(self.asked, on_end=record)
         self.last = Exchange(stream.request, stream.reply, self.engine.model.adapter)
         self._stream = weakref.ref(stream)
         return stream
@@ -158,7 +158,7 @@ class Conversation:
     def reset(self) -> None:
         """Remove all messages but the system message."""
         self._complete_replies.clear()
-        self.messages = [message for message in self.messages if message.role == "system"]
+        self.messages = self._opening()
 
     def save(self, path: Path, *, private: bool = False) -> None:
         """Write the conversation to a JSON file, which only its owner can read if it is private.

@@ -100,13 +100,20 @@ class ReplyStream(Iterator[Piece]):
             self._end()
 
     def _end(self) -> None:
-        """Tell once that the reply has ended."""
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end(self.reply)
+        """Tell once that the reply has ended; once more, if the telling is interrupted."""
+        if self._on_end is not None:
+            try:
+                self._on_end(self.reply)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                self._on_end = None
+                raise
+            self._on_end = None
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_stepping"):  # else it was interrupted while it was made
+            self.close()
 
     def __enter__(self) -> Self:
         return self

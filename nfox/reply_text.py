@@ -26,8 +26,12 @@ def to_updates(
         stop_ids: tokens that end the reply and are no part of its text.
     """
     begun = request.prompt.ids if request.prompt.continued else ()
-    stops = (*request.stop_strings, *request.settings.stop)
-    text = TextStream(tokenizer, stops, begun, trim=not begun)
+
+    def new_text() -> TextStream:
+        stops = (*request.stop_strings, *request.settings.stop)
+        return TextStream(tokenizer, stops, begun, trim=not begun)
+
+    text = new_text()
     try:
         for step in steps:
             pieces = _take(step, reply, text, stop_ids)
@@ -39,6 +43,13 @@ def to_updates(
         reply.text = text.text
         if rest:
             yield Update(tuple(rest), None)
+    except GeneratorExit:
+        raise
+    except BaseException:  # it may have been in the middle of a token, which is read anew
+        text = new_text()
+        for token in reply.ids:
+            text.push(token, "bonus", 0)
+        raise
     finally:
         text.finish()
         cut_at_stop(tokenizer, reply, text, begun)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import folder
@@ -468,3 +470,86 @@ def test_a_question_whose_reply_is_not_begun_is_taken_back() -> None:
         pass
     conversation.send("nor this one")
     assert conversation.messages == []
+
+
+def test_nothing_changes_before_there_is_a_reply() -> None:
+    conversation = Conversation(load_engine())
+    say(conversation, "hello")
+    before = list(conversation.messages)
+    for ask in (lambda: conversation.send("again"), conversation.regenerate):
+        stream = ask()
+        assert conversation.messages == before
+        stream.close()
+        assert conversation.messages == before
+    conversation.history = False
+    conversation.send("afresh").close()
+    assert conversation.messages == before
+
+
+def test_what_is_changed_while_a_reply_is_given_costs_no_turn() -> None:
+    conversation = Conversation(load_engine(), system="be brief")
+    waiting = conversation.send("never read")
+    conversation.system = "be polite"
+    say(conversation, "hello")
+    assert [m.role for m in conversation.messages] == ["system", "user", "assistant"]
+    stream = conversation.send("and then?")
+    next(stream)
+    conversation.system = None
+    stream.close()
+    assert [m.role for m in conversation.messages] == ["user", "assistant"] * 2
+    stream = conversation.regenerate()
+    next(stream)
+    conversation.reset()
+    stream.close()
+    waiting.close()
+    assert conversation.messages == []
+
+
+class InterruptAt:
+    """Raises KeyboardInterrupt at the n-th line that is run in the files of a reply."""
+
+    FILES = (
+        "reply_stream.py",
+        "reply_text.py",
+        "stream.py",
+        "pieces.py",
+        "generate.py",
+        "conversation.py",
+    )
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        if not frame.f_code.co_filename.endswith(self.FILES):
+            return None
+        if event == "line" and frame.f_code.co_name != "__del__":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_anywhere_in_a_reply_is_one_and_loses_nothing() -> None:
+    conversation = Conversation(load_engine(max_new_tokens=8, stop=("never",)))
+    whole = say(conversation, "hello")
+    counted = InterruptAt(0)
+    sys.settrace(counted)
+    list(conversation.regenerate())
+    sys.settrace(None)
+    lines = -counted.left
+    for number in range(1, lines, lines // 50):
+        conversation.reset()
+        sys.settrace(InterruptAt(number))
+        try:
+            say(conversation, "hello")
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        said = [message.content for message in conversation.messages]
+        assert said == [] or (said[0] == "hello" and whole.startswith(said[1].rstrip("\ufffd")))
+        assert say(conversation, "hello") == whole or said
+        conversation.reset()
+        assert say(conversation, "hello") == whole

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from nfox.controls import json_text, one_line
 from nfox.errors import ContextError, NfoxError
-from nfox.text.controls import json_text, one_line
 
 from ..display.reply_stats import Speed, details, footer, status_row
 from ..display.reply_view import ReplyView
@@ -128,7 +128,7 @@ class ChatApp:
 
     def _thinking(self) -> bool:
         """Whether the reply goes on inside <think>, as some templates begin it."""
-        messages = self.conversation.messages
+        messages = self.conversation.asked or self.conversation.messages
         try:
             segments = self.engine.template.segments(messages)
         except NfoxError:  # which the reply itself will run into

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from nfox.controls import json_text
 from nfox.errors import NfoxError
-from nfox.text.controls import json_text
 from nfox.text.pieces import source_runs
 from nfox.version import __version__
 

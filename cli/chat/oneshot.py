@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nfox.controls import json_text
 from nfox.conversation import Conversation
 from nfox.errors import NfoxError, UsageError
-from nfox.text.controls import json_text
 
 from .. import standard_input
 from ..display.console import CleanConsole

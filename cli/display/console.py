@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from typing_extensions import override
 
-from nfox.text.controls import sanitize
+from nfox.controls import sanitize
 
 
 class CleanConsole(Console):

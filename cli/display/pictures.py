@@ -16,8 +16,8 @@ from rich.segment import Segments
 from rich.style import Style
 from rich.theme import Theme
 
+from nfox.controls import sanitize
 from nfox.errors import UsageError
-from nfox.text.controls import sanitize
 
 from ..output_files import check_out, write_out
 from .console import CleanConsole

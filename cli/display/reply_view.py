@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from nfox.text.controls import sanitize
+from nfox.controls import sanitize
 from nfox.text.pieces import Piece, ThinkSplitter
 
 from .terminal_writer import TerminalWriter

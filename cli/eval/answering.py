@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nfox.controls import json_text
 from nfox.errors import NfoxError, UsageError
-from nfox.text.controls import json_text
 
 from .. import unused
 from ..display.progress import progress_bar

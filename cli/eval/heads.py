@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,7 @@ from ..engine_arguments import EngineArguments
 from ..options.chat import DisplayArguments
 from ..options.dataclass_options import option
 from ..options.engine import MethodArguments, ModelArguments
+from ..printing import tell
 from .results import report_left_out, save_result
 
 if TYPE_CHECKING:
@@ -121,9 +121,7 @@ def _heads_of(engine: Engine, arguments: MethodArguments) -> HeadsDrafter:
         engine.use(max(ready, key=lambda name: classes[name].rank))
         if len(ready) > 1:
             others = ", ".join(name for name in ready if name != engine.method)
-            print(
-                f"nfox: measured are those of {engine.method}; --method: {others}", file=sys.stderr
-            )
+            tell(f"nfox: measured are those of {engine.method}; --method: {others}")
     if not isinstance(engine.drafter, HeadsDrafter):
         raise UsageError(f"{engine.method} has no heads to measure", "add --heads FOLDER")
     return engine.drafter

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nfox.controls import json_text
 from nfox.errors import UsageError
-from nfox.text.controls import json_text
 
 from ..output_files import write_out
 from ..printing import say, tell

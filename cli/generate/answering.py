@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from nfox.text.controls import json_text
+from nfox.controls import json_text
 
 if TYPE_CHECKING:
     from nfox.batch import BatchPrompt

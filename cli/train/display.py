@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from transformers import TrainerCallback
 from typing_extensions import override
 
-from nfox.text.controls import one_line
+from nfox.controls import one_line
 
 from ..display.console import CleanConsole
 from ..printing import tell

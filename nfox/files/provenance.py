@@ -14,11 +14,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from nfox.characters import whole_characters
+from nfox.controls import json_text
 from nfox.errors import UsageError
 from nfox.files.atomic import write_text
 from nfox.files.jsonl import WorkShare, finished_ids, locked
 from nfox.files.reading import read_object, refusing
-from nfox.text.controls import json_text
 
 Facts = dict[str, Any]
 _WITHOUT_LINES = "without_lines"

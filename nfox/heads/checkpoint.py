@@ -15,12 +15,12 @@ import torch
 from pydantic import BaseModel, Field, FiniteFloat, field_validator
 from torch import Tensor, nn
 
+from nfox.controls import json_text
 from nfox.errors import ModelError
 from nfox.files.atomic import read_tensors, write_tensors, write_text
 from nfox.files.hub import HubOptions, file_of, read_json
 from nfox.files.reading import refusing
 from nfox.files.tensors import is_finite, name_some
-from nfox.text.controls import json_text
 
 INFO_FILE = "drafter.json"
 WEIGHTS_FILE = "heads.safetensors"

@@ -17,10 +17,10 @@ import torch
 import transformers
 from torch.utils.data import Dataset, Subset
 
+from nfox.controls import json_text
 from nfox.files.atomic import write_text
 from nfox.heads.checkpoint import TRAINING_FILE
 from nfox.models.options import LoadedModel, ModelOptions
-from nfox.text.controls import json_text
 from nfox.text.resolve import resolve
 from nfox.train.data.conversations import read_conversations
 from nfox.train.data.rows import Rows

@@ -33,9 +33,9 @@ from nfox.cli.options.engine import (
     MethodArguments,
     ModelArguments,
 )
+from nfox.controls import sanitize
 from nfox.decoding.rules import RULES
 from nfox.drafters import method_class, method_names
-from nfox.text.controls import sanitize
 from nfox.text.resolve import available
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import random
 import pytest
 from spelling import ACCENT, FAMILY, FLAGS, KINDS, STRINGS, THUMB, decode, encode, make
 
-from nfox.text.controls import sanitize
+from nfox.controls import sanitize
 from nfox.text.pieces import Piece, ThinkSplitter
 from nfox.text.stream import TextStream
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +74,7 @@ def go_on(app: ChatApp, argument: str) -> None:
 def save(app: ChatApp, argument: str) -> None:
     """Write the conversation to a JSON file."""
     path = _path(argument)
-    if path.exists() and not _is_conversation(path):
+    if os.path.exists(path) and not _is_conversation(path):  # noqa: PTH110, which raises
         raise UsageError(f"{path} exists and is no conversation", "choose another name")
     app.conversation.save(path)
     app.say(f"saved {_turns(app)} in {path}")

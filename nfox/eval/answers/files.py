@@ -25,9 +25,9 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from nfox.controls import json_text
 from nfox.decoding.stats import Stats
 from nfox.eval.bench.trials import Task, Trial
-from nfox.text.controls import json_text
 
 
 def write(

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nfox.controls import json_text
 from nfox.files.jsonl import WorkShare, append_lines, finished_ids, locked
-from nfox.text.controls import json_text
 from nfox.text.messages import Message
 from nfox.train.data.answerer import Answerer
 from nfox.train.data.conversations import ConversationDataset

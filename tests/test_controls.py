@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nfox.text.controls import json_text, one_line, sanitize
+from nfox.controls import json_text, one_line, sanitize
 
 EVERYTHING = "".join(map(chr, (*range(0x3100), *range(0xD7F0, 0x10020), 0x1F98A, 0x10FFFF)))
 STEERING = {*map(chr, (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F)))} - {"\n", "\t"}
