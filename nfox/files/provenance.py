@@ -6,6 +6,7 @@ questions, answered in the same way.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
