@@ -520,10 +520,17 @@ class InterruptAt:
     def __init__(self, number: int) -> None:
         self.left = number
 
+    @staticmethod
+    def collects(frame: FrameType | None) -> bool:
+        """Whether Python collects an object here, which no exception leaves."""
+        while frame is not None and frame.f_code.co_name != "__del__":
+            frame = frame.f_back
+        return frame is not None
+
     def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
         if not frame.f_code.co_filename.endswith(self.FILES):
             return None
-        if event == "line" and frame.f_code.co_name != "__del__":
+        if event == "line" and not self.collects(frame):
             self.left -= 1
             if self.left == 0:
                 sys.settrace(None)
