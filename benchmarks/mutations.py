@@ -17,7 +17,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -359,16 +359,17 @@ def _messages() -> list[Message]:
     return [Message(turn["role"], turn["content"]) for turn in mutation_samples.TURNS]
 
 
-def fuzz(folder: Path, count: int, seed: int = 0) -> Outcome:
+def fuzz(folder: Path, count: int, seed: int = 0, only: Collection[str] = ()) -> Outcome:
     """Read changed files of all kinds.
 
     Args:
         folder: an empty folder.
         count: the number of files.
         seed: of the changes.
+        only: the names of the kinds; all of them by default.
     """
     outcome, numbers, samples = Outcome(), random.Random(seed), Samples(folder)
-    kinds = samples.kinds()
+    kinds = {name: kind for name, kind in samples.kinds().items() if not only or name in only}
     whole = {name: folder.joinpath(kind.file).read_bytes() for name, kind in kinds.items()}
     for name, kind in kinds.items():  # a sample that is refused as it is would show nothing
         if complaint := _complaint(kind, folder, None):
@@ -475,10 +476,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", action="append", default=[], help="of this kind only")
     arguments = parser.parse_args()
     start = time.perf_counter()
     with TemporaryDirectory() as folder:
-        outcome = fuzz(Path(folder), arguments.count, arguments.seed)
+        outcome = fuzz(Path(folder), arguments.count, arguments.seed, arguments.kind)
     counts = {"accepted": outcome.accepted, "refused": outcome.refused}
     print(json.dumps(counts | {"seconds": round(time.perf_counter() - start)}))
     print("\n".join(outcome.wrong[:200]), file=sys.stderr)

@@ -12,6 +12,7 @@ import typer
 from nfox.controls import json_text
 from nfox.conversation import Conversation
 from nfox.errors import NfoxError, UsageError
+from nfox.files.reading import json_type, parse_json
 
 from .. import standard_input
 from ..display.console import CleanConsole
@@ -104,12 +105,9 @@ def serve_lines(engine: Engine, display: DisplayArguments, *, history: bool) -> 
 
 def _parse(line: str) -> dict[str, Any]:
     """Return the object that a line of JSON holds; raise UsageError if it holds none."""
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"not a line of JSON: {error}") from None
+    data = parse_json(line, "a line of stdin")
     if not isinstance(data, dict):
-        raise UsageError(f"expected a JSON object, got {type(data).__name__}")
+        raise UsageError(f"expected a JSON object, got {json_type(data)}")
     return data
 
 

@@ -8,10 +8,10 @@ silence.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from nfox.errors import UsageError
+from nfox.files.reading import parse_json
 
 from .joint import METHOD_PREFIX
 
@@ -198,8 +198,8 @@ def _dataset_settings(values: Sequence[str]) -> Iterator[Setting]:
             f"datasets: one is learned from, not {len(values)}", "put them into one JSON file"
         )
     try:
-        entry = json.loads(values[0])
-    except ValueError:
+        entry = parse_json(values[0], "datasets")
+    except UsageError:  # the path alone
         entry = values[0]
     entry = dict(entry) if isinstance(entry, dict) else {"path": entry}
     path, template = entry.pop("path", None), entry.pop("conversation", None)

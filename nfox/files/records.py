@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import io
 import logging
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import httpx
 
 from nfox.characters import BOM, decode, decode_escaped, has_broken_characters
 from nfox.errors import NfoxError, UsageError
-from nfox.files.reading import parse_json, read_bytes
+from nfox.files.reading import parse_json, read_bytes, refusing
 
 log = logging.getLogger(__name__)
 
 _ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _NO_RECORDS = (".provenance.json", "dataset_infos.json", "training.json", "tables.json")
 _GZIP = b"\x1f\x8b"  # what begins so is gzipped, whatever its name
+_LEAST_LIMIT, _MOST_PACKED = 1 << 28, 100  # JSON is packed to a tenth, zeros to a thousandth
 _LAYOUT = "expected a list of records, or a record on each line"
 
 
@@ -85,16 +86,28 @@ def _fetch(address: str) -> bytes:
 
 def _parse(data: bytes, data_path: str) -> Iterable[Any]:
     """Return the records of a JSON list, a JSON object, or JSON lines."""
-    try:
-        data = gzip.decompress(data) if data.startswith(_GZIP) else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{data_path}: not readable: {error}") from error
+    if data.startswith(_GZIP):
+        data = _unpack(data, data_path)
     text = decode_escaped(data, data_path)
     if not text.lstrip().startswith("["):
         return _parse_lines(text)
     text = decode(data, data_path)  # a part of a list cannot be left out
     records: list[Any] = parse_json(text, data_path, _LAYOUT, non_finite=True)
     return records
+
+
+def _unpack(data: bytes, data_path: str) -> bytes:
+    """Return gzipped bytes unpacked.
+
+    Raises:
+        UsageError: if they are damaged, or many more than text gives.
+    """
+    limit = _LEAST_LIMIT + _MOST_PACKED * len(data)
+    with refusing(f"{data_path}: not readable", hint=_LAYOUT):
+        unpacked = gzip.GzipFile(fileobj=io.BytesIO(data)).read(limit + 1)
+        if len(unpacked) > limit:
+            raise ValueError(f"{len(data):,} bytes unpack to more than {limit:,}")
+        return unpacked
 
 
 def _parse_lines(text: str) -> Iterator[Any]:

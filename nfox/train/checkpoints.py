@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from nfox.errors import ModelError, NfoxError, UsageError
@@ -45,7 +45,7 @@ def _damaged_file(checkpoint: Path) -> str | None:
         try:
             with safe_open(file, "pt"):
                 pass
-        except (OSError, SafetensorError):
+        except Exception:  # whatever a damaged file causes
             return file.name
     pickled = sorted(file for file in checkpoint.iterdir() if file.suffix in (".pt", ".pth"))
     return next((file.name for file in pickled if not zipfile.is_zipfile(file)), None)

@@ -9,6 +9,8 @@ import torch
 from heads import split, train, without_folders
 from safetensors.torch import load_file, save_file
 
+from nfox.files.hub import read_json
+
 SETTINGS = Path(__file__).with_name("cllm.yaml")
 NAME = "cllm"
 STRENGTH = 5 / 8
@@ -45,10 +47,10 @@ def publish(work: Path, target: Path, folder: Path) -> None:
     adapter = work / "adapter"
     weights = {n: w.to(torch.bfloat16) for n, w in load_file(adapter / WEIGHTS).items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(adapter / CONFIG)
     config["base_model_name_or_path"] = target.as_posix()
     config["lora_alpha"] = round(STRENGTH * config["lora_alpha"])
-    record = json.loads((work / RECORD).read_text(encoding="utf-8"))
+    record = read_json(work / RECORD)
     record["base"] = target.as_posix()
     record["training"]["strength"] = STRENGTH
     record["training"] = {key: without_folders(value) for key, value in record["training"].items()}

@@ -1,6 +1,5 @@
 """Conversations: load the data sets, render with the chat template, pack into rows."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ import torch
 from skills import Turn, conversations
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
+
+from nfox.files.records import read_records
 
 Message = dict[str, str]
 Conversation = list[Message]
@@ -41,7 +42,7 @@ def load_sgd(path: Path | None, split: str = "train") -> list[Conversation]:
     if path is not None:
         return [
             [{"role": ROLES[t["from"]], "content": t["value"]} for t in item["conversations"]]
-            for item in json.loads(path.read_text(encoding="utf-8"))
+            for item in read_records(str(path))
         ]
     from datasets import load_dataset
 
@@ -60,7 +61,7 @@ def load_sgd(path: Path | None, split: str = "train") -> list[Conversation]:
 def load_gsm8k(path: Path | None, split: str = "train") -> list[Conversation]:
     """Return the problems of GSM8K without calculator marks, from JSON lines or the hub's copy."""
     if path is not None:
-        items = [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
+        items = list(read_records(str(path)))
     else:
         from datasets import load_dataset
 

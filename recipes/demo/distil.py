@@ -10,6 +10,8 @@ from generate import greedy
 from heads import split, train
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from nfox.files.jsonl import read_lines
+
 SETTINGS = Path(__file__).with_name("draft.yaml")
 
 
@@ -74,9 +76,7 @@ def train_draft(
 ) -> Path:
     """Distil a draft model from the target, on its own answers and on a mix; return its folder."""
     learn, measure = split(answers)
-    # a reply may hold other line breaks than this one
-    lines = learn.read_text(encoding="utf-8").strip().split("\n")
     file, work = answers.with_name("draft-learn.jsonl"), answers.with_name("draft")
-    _write(file, [*mix, *2 * [json.loads(line)["messages"] for line in lines]])
+    _write(file, [*mix, *2 * [line["messages"] for line in read_lines(learn)]])
     train("draft", [str(SETTINGS), *settings], target, (file, measure), work, resume=resume)
     return work

@@ -22,6 +22,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from nfox.files.hub import read_json
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,7 +57,7 @@ class Clock(TrainerCallback):
 
     def restore(self, checkpoint: Path) -> None:
         """Count the time that had been used up to a checkpoint."""
-        self.spent = json.loads((checkpoint / "clock.json").read_text())["seconds"]
+        self.spent = read_json(checkpoint / "clock.json")["seconds"]
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object

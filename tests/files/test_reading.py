@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -19,6 +20,7 @@ from nfox.files.reading import (
     read_text,
     refusing,
 )
+from nfox.files.records import read_records
 from nfox.files.yaml_reading import parse_yaml
 
 
@@ -205,3 +207,17 @@ def test_other_yaml_is_refused_in_one_line(text: str, reason: str) -> None:
     assert caught.value.message.startswith("F: ")
     assert "\n" not in caught.value.message
     assert caught.value.hint == "expected names and values"
+
+
+def test_records_that_unpack_to_far_more_than_text_does_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nfox.files.records._LEAST_LIMIT", 1 << 16)
+    file = tmp_path / "a.json.gz"
+    file.write_bytes(gzip.compress(b'[{"a": 1}' + b' , {"a": 1}' * 100 + b"]"))
+    assert len(list(read_records(str(file)))) == 101
+    file.write_bytes(gzip.compress(b"[" + b" " * (1 << 22) + b"]"))
+    with pytest.raises(UsageError, match="bytes unpack to more than"):
+        read_records(str(file))
+    with pytest.raises(UsageError, match="/dev/zero"):
+        read_records("/dev/zero")
