@@ -116,11 +116,14 @@ def read_bytes(path: Path, *, packed: bytes = b"") -> bytes:
     Raises:
         UsageError: if the file cannot be read, or its beginning is no text.
     """
-    with refusing(path), path.open("rb") as file:
-        beginning = file.read(BEGINNING)
-        if not (packed and beginning.startswith(packed)):
-            check_beginning(beginning, path)
-        return beginning + file.read()
+    with refusing(path):
+        if path.is_char_device() or path.is_block_device():  # /dev/zero has no end
+            raise ValueError("a device, expected a file")
+        with path.open("rb") as file:
+            beginning = file.read(BEGINNING)
+            if not (packed and beginning.startswith(packed)):
+                check_beginning(beginning, path)
+            return beginning + file.read()
 
 
 def read_json(

@@ -219,5 +219,5 @@ def test_records_that_unpack_to_far_more_than_text_does_are_refused(
     file.write_bytes(gzip.compress(b"[" + b" " * (1 << 22) + b"]"))
     with pytest.raises(UsageError, match="bytes unpack to more than"):
         read_records(str(file))
-    with pytest.raises(UsageError, match="/dev/zero"):
+    with pytest.raises(UsageError, match="/dev/zero: a device"):
         read_records("/dev/zero")
