@@ -29,6 +29,13 @@ def whole_characters(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def cleaned(text: str) -> str:
+    """Return a text that was typed or piped, without a byte order mark at its beginning (that of
+    `"$(cat file)"`), and with U+FFFD for what is no character.
+    """
+    return whole_characters(text).removeprefix(BOM)
+
+
 def has_broken_characters(text: str) -> bool:
     """Return whether a text has halves of surrogate pairs, which no encoding can write."""
     try:

@@ -12,6 +12,7 @@ from nfox.controls import json_text
 from nfox.conversation import Conversation
 from nfox.errors import NfoxError, UsageError
 from nfox.files.reading import json_type, parse_json
+from nfox.text.messages import parse_message
 
 from .. import standard_input
 from ..display.console import CleanConsole
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from nfox.engine import Engine
     from nfox.reply import Reply
     from nfox.reply_stream import ReplyStream
+
+
+_LINES = '{"role": "user" or "system", "content": TEXT} or {"cmd": "reset"}'
 
 
 def answer_text(
@@ -112,17 +116,18 @@ def _parse(line: str) -> dict[str, Any]:
 
 def _respond(conversation: Conversation, data: dict[str, Any], display: DisplayArguments) -> None:
     """Write the events that answer a line of JSON; raise UsageError for a line of another kind."""
-    content = data.get("content")
     if data == {"cmd": "reset"}:
         conversation.reset()
         events.write({"event": "reset"})
-    elif data.get("role") == "system" and isinstance(content, str):
-        conversation.system = content
+        return
+    try:
+        message = parse_message(data)
+    except ValueError as error:
+        raise UsageError(f"expected {_LINES}: {error}", f"got {json_text(data)[:200]}") from error
+    if message.role == "assistant":
+        raise UsageError(f"expected {_LINES}", f"got {json_text(data)[:200]}")
+    if message.role == "system":
+        conversation.system = message.content
         events.write({"event": "system"})
-    elif data.get("role") == "user" and isinstance(content, str):
-        _write_reply(conversation.send(content), display)
     else:
-        raise UsageError(
-            'expected {"role": "user" or "system", "content": TEXT} or {"cmd": "reset"}',
-            f"got {json_text(data)[:200]}",
-        )
+        _write_reply(conversation.send(message.content), display)

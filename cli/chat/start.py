@@ -9,6 +9,7 @@ from dataclasses import fields
 
 import typer
 
+from nfox.characters import cleaned
 from nfox.errors import UsageError
 
 from .. import standard_input, unused
@@ -97,8 +98,9 @@ def _prompt(session: SessionArguments) -> str | None:
 
     A text of --prompt and a text that is piped in are joined.
     """
-    texts = [] if session.prompt in (None, _STDIN) else [session.prompt]
-    if session.prompt == _STDIN or not sys.stdin.isatty():
+    given = session.prompt
+    texts = [] if given is None or given == _STDIN else [cleaned(given)]
+    if given == _STDIN or not sys.stdin.isatty():
         texts.append(standard_input.read_all().strip("\n"))
     elif not texts:
         return None

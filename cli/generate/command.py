@@ -99,7 +99,7 @@ def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
     if from_stdin and files.prompts != "-" and sys.stdin.isatty():
         raise UsageError("no prompts", 'nfox generate "text", --prompts FILE, or a pipe')
     from nfox.batch import BatchPrompt, parse_prompts
-    from nfox.characters import decode_escaped
+    from nfox.characters import cleaned, decode_escaped
     from nfox.files.reading import read_bytes
 
     if files.prompts == "-":
@@ -109,5 +109,6 @@ def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
         if not path.is_file():
             raise UsageError(f"--prompts {path}: no such file")
         return parse_prompts(decode_escaped(read_bytes(path), path).split("\n"), str(path))
-    texts = files.texts or [line.strip() for line in standard_input.lines() if line.strip()]
+    lines = [] if files.texts else [line.strip() for line in standard_input.lines()]
+    texts = map(cleaned, files.texts or filter(None, lines))
     return [BatchPrompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]

@@ -43,7 +43,8 @@ class Message:
 
 
 Messages = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
-"""A question as text, one message, or a list of messages; a mapping has "role" and "content"."""
+"""A question as text, one message, or a list of messages; a mapping has "role" and "content",
+a text or a list of parts of type text."""
 
 
 def as_messages(messages: Messages) -> list[Message]:
@@ -76,11 +77,11 @@ def _as_message(message: Any) -> Message:
                 f"messages are {_FORMS}",
             )
         content = message["content"]
-        if isinstance(content, list):
-            try:
-                content = content_text(content)
-            except ValueError as error:
-                raise UsageError(f"the content of a message: {error}") from error
+        try:
+            refuse_calls(message)
+            content = content_text(content) if isinstance(content, list) else content
+        except ValueError as error:
+            raise UsageError(f"the content of a message: {error}") from error
         message = Message(message["role"], content)
     if not isinstance(message, Message):
         kind = type(message).__name__

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, NonNegativeInt
 
-from nfox.characters import whole_characters
+from nfox.characters import cleaned
 from nfox.errors import ModelError
 from nfox.files.reading import parse_json, refusing
 from nfox.text.template import HINT, Template, Turn
@@ -97,7 +97,7 @@ def resolve(
         nearest = f"; did you mean {close}?" if close and name != "tokenizer" else ""
         raise ModelError(f"there is no conversation template {name}{nearest}", HINT)
     if system is not None:
-        template = replace(template, system=whole_characters(system))
+        template = replace(template, system=cleaned(system))
     return template.with_end(tokenizer)
 
 

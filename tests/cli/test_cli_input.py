@@ -25,7 +25,10 @@ def test_what_is_no_character_is_asked_as_the_replacement_character() -> None:
         ask(stdin=b"\xef\xbb\xbfcaf\xe9\n"),
     ):
         assert (broken.exit_code, broken.stdout) == (0, expected.stdout)
-    assert ask("--system", "caf\udce9", "-p", "x").exit_code == 0
+    assert ask("-p", "\ufeffcaf\udce9").stdout == expected.stdout  # as of "$(cat file)"
+    system = [ask("--system", text, "-p", "x") for text in ("\ufeffcaf\udce9", "caf\ufffd")]
+    assert [said.exit_code for said in system] == [0, 0]
+    assert system[0].stdout == system[1].stdout
     assert ask("--json", stdin=b"caf\xe9").exit_code == 0
 
 
@@ -44,11 +47,15 @@ def test_a_line_that_is_broken_does_not_end_the_others() -> None:
         b"\xff\xfe\0",
         json.dumps({"role": "user", "content": "cut \ud83d"}).encode(),
         json.dumps({"role": "system", "content": "cut \ud83d"}).encode(),
-        b'{"role": "user", "content": "hello"}',
+        b"[" * 100_000,
+        b'{"role": "assistant", "content": "hello"}',
+        b'{"role": "user", "content": null}',
+        b'{"role": "developer", "content": "be brief"}',
+        b'{"role": "user", "content": [{"type": "text", "text": "hello"}]}',
     ]
     done = ask("--style", "programmatic", stdin=b"\n".join(asked))
     events = [json.loads(line)["event"] for line in done.stdout.splitlines()]
     assert done.exit_code == 0
     assert [event for event in events if event != "delta"] == [
-        "start", "end", "error", "end", "system", "end",
+        "start", "end", "error", "end", "system", "error", "error", "error", "system", "end",
     ]  # fmt: skip
