@@ -77,7 +77,7 @@ def test_it_is_read_as_it_was_meant(record: Any, messages: list[Message]) -> Non
         ([CHAT[0], {"from": "observation", "value": "x"}], "role observation"),
         (
             [CHAT[0], {"from": "\x1b]0;\ud800" + "x" * 99, "value": "x"}],
-            "role \ufffd]0;\ufffdxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "role ]0;\ufffdxxxxxxxxxxxxxxxxxxxxxxxxx",
         ),
         ([CHAT[0], {"input": "a", "text": "b"}], "turns with input, text, without a role"),
         ([CHAT[0], {**CHAT[1], "value": "other"}], "value and content that differ"),

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nfox.controls import one_line
 from nfox.text.messages import ROLES, Message, content_text
 
 LAYOUTS = (
@@ -185,9 +186,8 @@ def _one_of(item: Mapping[str, Any], first: str, second: str) -> Any:
 
 
 def _short(value: Any) -> str:
-    """Return the beginning of a value in characters that can be shown."""
-    text = str(value)
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:30])
+    """Return the beginning of a value, in one line that can be shown."""
+    return one_line(str(value)[:30])
 
 
 def _text(content: Any) -> str:
