@@ -89,8 +89,9 @@ def _parse(data: bytes, data_path: str) -> Iterable[Any]:
     if data.startswith(_GZIP):
         data = _unpack(data, data_path)
     text = decode_escaped(data, data_path)
-    if not text.lstrip().startswith("["):
-        return _parse_lines(text)
+    first, _, rest = text.partition("\n")
+    if not text.lstrip().startswith("[") or (rest.strip() and _parse_line(first) is not None):
+        return _parse_lines(text)  # a record may be a list, too
     text = decode(data, data_path)  # a part of a list cannot be left out
     records: list[Any] = parse_json(text, data_path, _LAYOUT, non_finite=True)
     return records

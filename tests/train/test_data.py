@@ -112,6 +112,15 @@ def test_bare_lists_of_messages_are_read() -> None:
     assert dataset.malformed == 1
 
 
+def test_bare_lists_of_messages_stand_on_lines_too(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    line = json.dumps(chat(*GOOD)["messages"]) + "\n"
+    path.write_text(line + line[:30] + "\n" + line)
+    dataset = read_conversations(str(path))
+    assert dataset.conversations == [[Message(*turn) for turn in GOOD]] * 2
+    assert dataset.malformed == 1
+
+
 def test_a_question_without_a_reply_is_counted_as_that() -> None:
     dataset = parse_records([share((U, "hi")), share((S, "be"), (U, "hi")), share(*GOOD), {"a": 1}])
     assert (len(dataset.conversations), dataset.unanswered, dataset.malformed) == (1, 2, 1)
