@@ -28,6 +28,7 @@ from nfox.reply import Reply, Request, Settings, Update
 from nfox.reply_stream import ReplyStream
 from nfox.reply_text import timed, to_updates
 from nfox.text.messages import Message, Messages, as_messages
+from nfox.text.resolve import resolve
 from nfox.text.template import Template
 
 _FREED = ("model", "drafter", "cache", "_inputs", "_loader", "_costs")
@@ -148,7 +149,8 @@ class Engine:
         return drafters.build_drafter(method, dict(options or {}), inputs, self.sources)
 
     def adapt(self, adapter: str | None) -> None:
-        """Change the target's adapter, which makes another target of it: the cache starts anew.
+        """Change the target's adapter, which makes another target of it: the cache starts anew. An
+        adapter may bring a tokenizer of its own, and with it the template.
 
         The target is loaded again: taking an adapter out of rounded weights leaves traces. Both are
         in memory for a moment. Where anything fails, all stays as it was.
@@ -161,12 +163,17 @@ class Engine:
         """
         if self._loader is None:
             raise UsageError("this model was not loaded by name, so it cannot be loaded again")
-        inputs = replace(self._inputs, model=self._loader.target(adapter))
+        model, template = self._loader.target(adapter), self.template
+        if template.origin == "tokenizer":
+            name = None if template.name == "tokenizer" else template.name
+            template = resolve(model.tokenizer, name, model_name=model.name, system=self.system)
+        inputs = replace(self._inputs, model=model)
         self.drafter = drafters.build_drafter(self.method, self._options, inputs, self.sources)
-        self.model, self._inputs = inputs.model, inputs
+        self.model, self._inputs = model, inputs
         if self._costs:
-            self._costs.target = inputs.model.target
-        self.cache = self.model.target.new_cache()
+            self._costs.target = model.target
+        self.cache = model.target.new_cache()
+        self.use_template(template)
 
     def use_template(self, template: Template) -> None:
         """Change the template, and with it what ends a reply."""

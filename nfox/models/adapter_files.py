@@ -34,12 +34,16 @@ class AdapterFiles:
 
     Args:
         name: of the adapter, as the person wrote it, for errors.
+        location: its folder or hub id.
+        hub: how its files are fetched.
         folder: where its files are, also those of a repository of the hub.
         fields: what its config says.
         weights: the tensors by their names.
     """
 
     name: str
+    location: str
+    hub: HubOptions
     folder: Path
     fields: dict[str, Any]
     weights: dict[str, Tensor]
@@ -166,4 +170,4 @@ def find(location: str, name: str, hub: HubOptions) -> AdapterFiles:
             f"adapter {name}: weights with NaN, infinities or no floats: {name_some(broken)}",
             "copy it again; if it was saved so, its training failed",
         )
-    return AdapterFiles(name, path.parent, fields, weights)
+    return AdapterFiles(name, location, hub, path.parent, fields, weights)

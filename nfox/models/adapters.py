@@ -62,8 +62,23 @@ def location(model: str, adapter: str) -> str:
     return adapter
 
 
-def apply(model: Any, base: str, options: ModelOptions) -> Any:
-    """Return a model of transformers with the adapter that the options name.
+def find(base: str, options: ModelOptions) -> AdapterFiles | None:
+    """Return the files of the adapter that the options name; None where they name none.
+
+    Args:
+        base: folder or hub id of the base model.
+        options: the adapter, and how its files are fetched.
+
+    Raises:
+        ModelError: if there is no such adapter, or its files are not whole.
+    """
+    if not options.adapter:
+        return None
+    return adapter_files.find(location(base, options.adapter), options.adapter, options.hub)
+
+
+def apply(model: Any, base: str, files: AdapterFiles) -> Any:
+    """Return a model of transformers with an adapter.
 
     The adapter is merged into the weights: unmerged, a LoRA costs two small products per layer and
     forward. On quantised weights it stays unmerged, because most of it would be rounded away.
@@ -72,21 +87,18 @@ def apply(model: Any, base: str, options: ModelOptions) -> Any:
         model: the base model, which is changed. Its embeddings get as many rows as the adapter
             brings for them.
         base: folder or hub id of the base model.
-        options: the adapter, and how its files are fetched.
+        files: of the adapter.
 
     Raises:
-        ModelError: if there is no such adapter, it is not whole, its weights are those of another
-            model, or it cannot be merged.
+        ModelError: if the adapter is not whole, is that of another model, or cannot be merged.
     """
-    name = str(options.adapter)
     if any(weight.is_meta for weight in model.parameters()):
         raise ModelError(
-            f"the adapter {name} cannot be merged: parts of {base} found no room in memory",
+            f"the {files.title} cannot be merged: parts of {base} found no room in memory",
             "a higher --max-memory, or a merged model",
         )
-    files = adapter_files.find(location(base, name), name, options.hub)
     # What libraries say here is that the base is not whole, or nothing that helps.
-    with warnings.catch_warnings(), _blaming(name):
+    with warnings.catch_warnings(), _blaming(files.title):
         warnings.simplefilter("ignore")
         adapted = _adapt(model, files)
         if getattr(model, "is_quantized", False):
@@ -96,7 +108,7 @@ def apply(model: Any, base: str, options: ModelOptions) -> Any:
 
 
 @contextmanager
-def _blaming(name: str) -> Iterator[None]:
+def _blaming(title: str) -> Iterator[None]:
     """Raise whatever an adapter causes within this context as one line that names it."""
     try:
         yield
@@ -104,7 +116,7 @@ def _blaming(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # nobody knows all that a wrong config causes
         hint = "check that it was saved by peft's save_pretrained, for this model"
-        raise ModelError(f"adapter {name}: {describe(error)}", hint) from error
+        raise ModelError(f"{title}: {describe(error)}", hint) from error
 
 
 def _adapt(model: Any, files: AdapterFiles) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from nfox.errors import ModelError, NfoxError
 from nfox.files.progress import ProgressCallback, quiet, reporting
 from nfox.models import adapters
+from nfox.models.adapter_tokenizer import choose_tokenizer
 from nfox.models.checkpoint_keys import check_keys, used_keys
 from nfox.models.options import LoadedModel, ModelOptions
 from nfox.models.pretrained_arguments import hub_arguments, weight_arguments
@@ -44,11 +47,12 @@ def load_model(
     options = options or ModelOptions()
     quiet()
     location = _checked_location(name)
+    adapter = adapters.find(location, options)
     try:
         config = AutoConfig.from_pretrained(location, **hub_arguments(options))
         model = _load_weights(location, config, options, progress)
-        if options.adapter:
-            model = adapters.apply(model, location, options)
+        if adapter:
+            model = adapters.apply(model, location, adapter)
     except NfoxError:
         raise
     except torch.OutOfMemoryError as error:
@@ -57,12 +61,18 @@ def load_model(
             "try --load-in-4bit, a smaller --max-context, or a smaller model",
         ) from error
     except Exception as error:  # nobody knows all that files cause in the libraries
-        hint = _hint(name, options)
-        raise ModelError(f"cannot load {name}: {_first_line(error)}", hint) from error
+        said = f"cannot load {name}: {_first_line(error)}"
+        raise ModelError(said, _hint(name, options)) from error
     target, tokenizer = TransformersTarget(model.eval()), load_tokenizer(location, options)
-    if tokenizer is not None:
-        check_tokenizer(name, tokenizer, target.vocabulary_size)
+    if adapter:
+        tokenizer = choose_tokenizer(tokenizer, adapter, model, partial(_tokenizer_of, options))
+    check_tokenizer(name, tokenizer, target.vocabulary_size)
     return LoadedModel(name, target, tokenizer, options.adapter)
+
+
+def _tokenizer_of(options: ModelOptions, adapter: str) -> Any:
+    """Return the tokenizer of an adapter's folder or repository, which has branches of its own."""
+    return load_tokenizer(adapter, replace(options, revision=None))
 
 
 def _checked_location(name: str) -> str:

@@ -52,13 +52,15 @@ def check_tokenizer(name: str, tokenizer: Any, vocabulary_size: int) -> None:
 
     Args:
         name: the model, as the person wrote it.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; None if it has none.
         vocabulary_size: the number of tokens that the model has an embedding for.
 
     Raises:
         ModelError: if much of the tokenizer's vocabulary lies beyond the embedding, without what
             was added to it.
     """
+    if tokenizer is None:
+        return
     added = tokenizer.get_added_vocab()
     ids = [token for text, token in tokenizer.get_vocab().items() if text not in added]
     beyond = sum(token >= vocabulary_size for token in ids)

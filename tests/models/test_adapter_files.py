@@ -17,12 +17,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
+from nfox import Engine, load
 from nfox.errors import ModelError
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
+from nfox.text.resolve import resolve
 
+FLOAT32 = ModelOptions(dtype="float32", offline=True)
 IDS = torch.tensor([[5, 6, 7, 9]])
 PREFIX = "base_model.model."
 Weights = dict[str, Tensor]
@@ -255,3 +258,85 @@ def test_what_may_make_another_text_is_said(
     logits_with(folder.llama(), tmp_path / "untrained")
     assert "changes nothing" in caplog.text
     assert caplog.records[0].levelno == logging.WARNING
+
+
+ADDED = ("<|im_start|>", "<|im_end|>")
+CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+
+
+def with_tokenizer(
+    place: Path, *added: str, template: str | None = None, vocabulary: bool = True
+) -> Path:
+    """Put the base's tokenizer beside an adapter, with more tokens or another template."""
+    tokenizer = AutoTokenizer.from_pretrained(folder.llama())
+    tokenizer.add_tokens(list(added), special_tokens=True)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    tokenizer.save_pretrained(place)
+    if not vocabulary:
+        (place / "tokenizer.json").unlink()
+    return place
+
+
+def load_adapted(place: Path, **more: Any) -> Engine:
+    options = ModelOptions(dtype="float32", offline=True, adapter=str(place))
+    return load(str(folder.llama()), loading=options, **more)
+
+
+def test_added_tokens_and_their_template_come_with_the_adapter(tmp_path: Path) -> None:
+    adapt(folder.llama(), tmp_path / "chat", lora(), rows=330)
+    with_tokenizer(tmp_path / "chat", *ADDED, *(f"<{n}>" for n in range(26)), template=CHAT)
+    engine = load_adapted(tmp_path / "chat")
+    tokenizer = engine.model.tokenizer
+    assert engine.model.target.vocabulary_size == 330 > max(tokenizer.get_vocab().values()) > 320
+    prompt = engine.request("hi").prompt.ids
+    assert [tokenizer.decode([prompt[0]]), tokenizer.decode([prompt[-1]])] == list(ADDED)
+    assert engine.answer("hi", max_new_tokens=4).ids
+
+
+def test_a_template_without_a_tokenizer_is_that_of_the_bases(whole: Path, tmp_path: Path) -> None:
+    mine = "{% for m in messages %}Q {{ m.content }} A{% endfor %}"
+    place = shutil.copytree(whole, tmp_path / "adapter")
+    with_tokenizer(place, template=mine, vocabulary=False)
+    engine = load_adapted(place)
+    expected = AutoTokenizer.from_pretrained(folder.llama())("Q hi A").input_ids
+    assert list(engine.request("hi").prompt.ids) == expected
+    (place / "chat_template.jinja").unlink()  # as older versions of transformers saved it
+    named = [{"name": "default", "template": mine}]
+    for stored in (mine, named):
+        (place / "tokenizer_config.json").write_text(json.dumps({"chat_template": stored}))
+        assert list(load_adapted(place).request("hi").prompt.ids) == expected
+
+
+def test_the_template_follows_the_adapter(whole: Path, tmp_path: Path) -> None:
+    mine = "{% for m in messages %}Q {{ m.content }} A{% endfor %}"
+    place = with_tokenizer(Path(shutil.copytree(whole, tmp_path / "adapter")), template=mine)
+    engine = load_adapted(place)
+    own = engine.request("hi").prompt.ids
+    engine.adapt(None)
+    base = engine.request("hi").prompt.ids
+    assert base == load(str(folder.llama()), loading=FLOAT32).request("hi").prompt.ids != own
+    engine.adapt(str(place))
+    assert engine.request("hi").prompt.ids == own
+    engine.use_template(resolve(engine.model.tokenizer, "plain"))
+    plain = engine.request("hi").prompt.ids
+    engine.adapt(None)  # one that was chosen stays
+    assert engine.request("hi").prompt.ids == plain
+
+
+def test_added_tokens_without_an_embedding_are_the_adapters_fault(
+    whole: Path, tmp_path: Path
+) -> None:
+    filler = [f"<{n}>" for n in range(30)]
+    used = shutil.copytree(whole, tmp_path / "used")
+    refuse(with_tokenizer(used, *filler, *ADDED, template=CHAT), "no embedding for them")
+    unused = shutil.copytree(whole, tmp_path / "unused")
+    assert load_adapted(with_tokenizer(unused, *filler)).answer("hi", max_new_tokens=2).ids
+
+
+def test_a_tokenizer_of_another_model_beside_an_adapter_is_refused(
+    whole: Path, tmp_path: Path
+) -> None:
+    place = shutil.copytree(whole, tmp_path / "adapter")
+    other = folder.tokenizer("pack my box with five dozen liquor jugs 0123456789 and more")
+    other.save_pretrained(place)
+    refuse(place, "another than the base's")
