@@ -23,7 +23,7 @@ from nfox.engine_summary import EngineSummary
 from nfox.errors import UsageError
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
-from nfox.models.prompt import encode_prompt, stop_ids_of
+from nfox.models.prompt import encode_prompt, stop_ids_of, stop_tokens
 from nfox.reply import Reply, Request, Settings, Update
 from nfox.reply_stream import ReplyStream
 from nfox.reply_text import timed, to_updates
@@ -347,7 +347,8 @@ class Engine:
         cancelled: Callable[[], bool],
     ) -> Iterator[Update]:
         """Return what every step will add to a reply, with the engine as it is now."""
-        settings, stop_ids = request.settings, self.stop_ids
+        settings = request.settings
+        stop_ids = self.stop_ids | stop_tokens(self.model.tokenizer, settings.stop)
         steps = generate(
             self.model.target,
             drafter,

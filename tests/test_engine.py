@@ -311,3 +311,17 @@ def test_the_public_names_are_those_of_the_documentation() -> None:
     for name in ("load", "Engine", "Conversation", "Reply", "ReplyStream", "Request"):
         assert name in nfox.__all__
     assert set(nfox.__all__) < set(dir(nfox))
+
+
+@pytest.mark.parametrize("method", ["none", "lookup"])
+def test_a_special_token_ends_a_reply_whose_stop_string_it_is(method: str) -> None:
+    """It has no letters in the text, where its name could be found."""
+    own = load(str(folder.llama(endless=True)), loading=FLOAT32, method=method)
+    changes = {"temperature": 2.0, "seed": 0, "max_new_tokens": 40}
+    request = own.request("hello there", own.settings.changed(**changes), number=0)
+    whole = own.answer(request)
+    bos = own.model.tokenizer.bos_token_id
+    at = whole.ids.index(bos)  # by this seed
+    stopped = own.answer(request, stop=["never said", own.model.tokenizer.bos_token])
+    assert (stopped.ids, stopped.finish) == (whole.ids[:at], "stop")
+    assert whole.text.startswith(stopped.text.rstrip("\ufffd"))

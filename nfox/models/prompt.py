@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from nfox.decoding.generate import Prompt
 from nfox.errors import ModelError, UsageError
@@ -84,3 +85,15 @@ def stop_ids_of(model: LoadedModel, template: Template) -> frozenset[int]:
             "mend generation_config.json, or config.json where there is none",
         )
     return frozenset(token for token in ids if token is not None)
+
+
+def stop_tokens(tokenizer: Any, stop: Sequence[str]) -> frozenset[int]:
+    """Return the ids of the added tokens that are one of the stop strings: in the text of a reply a
+    special one has no letters, where its string could be found.
+
+    Args:
+        tokenizer: of the model.
+        stop: strings that end a reply.
+    """
+    added: dict[str, int] = tokenizer.get_added_vocab() if stop else {}
+    return frozenset(added[string] for string in stop if string in added)

@@ -120,6 +120,7 @@ class Part(BaseModel):
 
 
 Parts = Annotated[list[Part], Field(max_length=MAX_MESSAGES, fail_fast=True)]
+_MAX_PARTS = 16 * MAX_MESSAGES  # of all messages: checking them takes the time of everybody
 
 
 class Turn(BaseModel):
@@ -158,6 +159,16 @@ class ChatCompletion(CompletionBody):
     generation_config: Text | None = Field(
         None, description="JSON, as `transformers chat` sends it; what is said beside it wins."
     )
+
+    @field_validator("messages", mode="before")
+    @classmethod
+    def _refuse_many_parts(cls, messages: Any) -> Any:
+        """Refuse more parts than a conversation needs, before each is looked at."""
+        turns = messages if isinstance(messages, list) else ()
+        contents = [turn.get("content") for turn in turns if isinstance(turn, dict)]
+        if sum(len(content) for content in contents if isinstance(content, list)) > _MAX_PARTS:
+            raise ValueError(f"a conversation may have {_MAX_PARTS} parts")
+        return messages
 
 
 class Completion(CompletionBody):

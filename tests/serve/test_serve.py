@@ -366,6 +366,11 @@ def test_models_are_listed_with_their_methods(http: TestClient) -> None:
         ({"messages": QUESTION, "model": f"{NAME}:none", "method": "spec"}, 400, "two methods"),
         ({"messages": [{"role": "user", "content": "a" * 600}]}, 400, "the context holds"),
         ({"messages": QUESTION * 513}, 400, "messages: List should have at most 512 items"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 33}] * 250},
+            400,
+            "messages: a conversation may have 8192 parts",
+        ),
         ({"messages": QUESTION, "generation_config": "{"}, 400, "generation_config is not one"),
     ],
 )
