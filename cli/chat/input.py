@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -13,6 +15,7 @@ from typing_extensions import override
 from nfox.characters import whole_characters
 from nfox.files.reading import describe
 
+from ..printing import say as print_line
 from ..standard_input import escape_invalid_bytes
 from .saved_files import Keeper, history_file, state_folder
 
@@ -61,15 +64,33 @@ def make_reader(
     keeper = Keeper("what is typed is", say)
     errors: list[str] = []  # of saving what was typed last
     session = _session(complete, multiline, _history(remember, errors))
+    early = [] if multiline else _typed_early()
 
     def read(start: str) -> str:
         errors.clear()
-        text = whole_characters(session.prompt(default=start))
+        if early:
+            text = early.pop(0)
+            print_line(f"{PROMPT}{text}")
+            session.history.append_string(text)
+        else:
+            text = whole_characters(session.prompt(default=start))
         if errors:
             keeper.note(errors[-1])  # now that the line is no longer drawn
         return text
 
     return read
+
+
+def _typed_early() -> list[str]:
+    """Return the lines that were typed before the terminal was set for a prompt that reads keys:
+    what it made of their Enter is another key there.
+    """
+    if find_spec("termios") is None:
+        return []
+    typed, file = b"", sys.stdin.fileno()
+    while select.select([file], [], [], 0)[0] and (line := os.read(file, 1 << 12)):
+        typed += line
+    return typed.decode(errors="replace").splitlines()
 
 
 def _read_line(start: str) -> str:

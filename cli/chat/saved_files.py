@@ -44,8 +44,10 @@ def save_last(conversation: Conversation) -> str:
     try:
         state_folder()
         conversation.save(last_file(), private=True)
-    except (OSError, ValueError, NfoxError) as error:
-        return describe(error)
+    except (OSError, ValueError) as error:
+        return f"{_state_path()}: {describe(error)}"
+    except NfoxError as error:
+        return error.message
     return ""
 
 
