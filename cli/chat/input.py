@@ -179,7 +179,8 @@ def _history(remember: bool, errors: list[str] | None = None) -> History:
         @override
         def load_history_strings(self) -> Iterable[str]:
             with suppress(OSError):
-                yield from super().load_history_strings()
+                if history_file().is_file():  # what is none may have no end
+                    yield from super().load_history_strings()
 
         @override
         def store_string(self, string: str) -> None:

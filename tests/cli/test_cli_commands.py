@@ -332,6 +332,18 @@ def test_the_first_ctrl_c_cancels_and_the_second_raises(engine: Engine) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def failing_at_the_second(call: Callable[..., Any], error: BaseException) -> Callable[..., Any]:
+    """Return a function that does what another one does, once, and then raises an error."""
+    calls = itertools.count()
+
+    def called(*arguments: Any) -> Any:
+        if next(calls):
+            raise error
+        return call(*arguments)
+
+    return called
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(KeyboardInterrupt(), 130), (RuntimeError("the roof is on fire"), 1)]
 )
@@ -342,16 +354,13 @@ def test_the_conversation_outlives_the_program(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    typed = iter(["hello", "and then?"])
-    monkeypatch.setattr(repl, "make_reader", lambda *a, **k: lambda start: next(typed))
-    read, prompts = app.engine.model.target.read, itertools.count()
-
-    def failing(*arguments: Any) -> bool:
-        if next(prompts):
-            raise error
-        return read(*arguments)
-
-    monkeypatch.setattr(app.engine.model.target, "read", failing)
+    read: Callable[[str], str] = lambda start: "hello"  # noqa: E731
+    if code == 1:  # nothing can be read any more
+        read = failing_at_the_second(read, error)
+    else:  # a second Ctrl-C
+        target = app.engine.model.target
+        monkeypatch.setattr(target, "read", failing_at_the_second(target.read, error))
+    monkeypatch.setattr(repl, "make_reader", lambda *a, **k: read)
     with pytest.raises(typer.Exit) as left, error_boundary(debug=False):
         chat_loop(app.engine, 0.0, DisplayArguments(), SessionArguments())
     assert left.value.exit_code == code
@@ -359,6 +368,45 @@ def test_the_conversation_outlives_the_program(
     saved = json.loads(file.read_text())["messages"]
     assert saved[1]["content"] == cli_model.said(31)
     assert str(file.name) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_in_a_reply_costs_the_reply_only(
+    debug: bool,
+    app: ChatApp,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target, typed = app.engine.model.target, iter(["hello", "and then?", "/exit"])
+    fire = RuntimeError("the roof\nis on fire")
+    monkeypatch.setattr(target, "read", failing_at_the_second(target.read, fire))
+    monkeypatch.setattr(repl, "make_reader", lambda *a, **k: lambda start: next(typed))
+    with error_boundary(debug=debug):
+        chat_loop(app.engine, 0.0, DisplayArguments(), SessionArguments())
+    told = capsys.readouterr().err
+    assert ("Traceback" in told) is debug
+    assert ("nfox: error: RuntimeError: the roof is on fire\n" in told) is not debug
+    saved = json.loads((Path("state") / "nfox" / "last.json").read_text())["messages"]
+    assert [message["content"] for message in saved] == ["hello", cli_model.said(31)]
+
+
+def test_a_conversation_that_no_file_takes_is_printed(
+    app: ChatApp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    do(app, "hello \x1b[31m")
+    Path("state").touch()
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    app.rescue()
+    error, *lines = capsys.readouterr().err.splitlines()
+    assert "could not be saved" in error and "\x1b" not in "".join(lines)
+    Path("rescued.json").write_text("\n".join(lines))
+    before = contents(app)
+    app.conversation.reset()
+    do(app, "/load rescued.json")
+    assert contents(app) == before
 
 
 def test_what_is_typed_is_remembered_unless_it_begins_with_a_space(

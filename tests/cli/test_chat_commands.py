@@ -1,0 +1,24 @@
+"""Odd commands in a terminal: the benchmark in small."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import cli_model
+import pytest
+from chat_terminal import chatting, fuzz
+
+pytestmark = pytest.mark.slow
+COUNT = 100
+
+
+def test_no_command_ends_the_chat_or_costs_the_conversation(tmp_path: Path) -> None:
+    model = str(cli_model.save(tmp_path / "model"))
+    with chatting(tmp_path, "-m", model, "--max-new-tokens", "9") as chat:
+        state = tmp_path / "state" / "nfox"
+        outcome = fuzz(chat, tmp_path / "work", state, COUNT, look_every=10)
+        chat.process.send_signal(signal.SIGHUP)
+        assert chat.process.wait(60) == -signal.SIGHUP
+    assert outcome.wrong == []
+    assert sum(outcome.counts.values()) == COUNT
