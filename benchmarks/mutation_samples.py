@@ -142,7 +142,14 @@ def _write_heads(folder: Path) -> None:
     config = Medusa.heads_class.Config(hidden_size=32, vocab_size=4096, num_heads=3)
     heads = Medusa.heads_class(config)
     accuracy = [[0.6, 0.2, 0.1]] * 3
-    info = HeadsInfo(method="medusa", base="m", config=config.model_dump(), accuracy=accuracy)
+    training = {"base_fingerprint": [1.0, 2.0], "joint": {"base": "lora"}, "steps": 3}
+    info = HeadsInfo(
+        method="medusa",
+        base="m",
+        config=config.model_dump(),
+        accuracy=accuracy,
+        training=training,
+    )
     write(folder / "heads", info, heads.state_dict())
     (folder / "medusa").mkdir()
     published = {"medusa_num_heads": 2, "medusa_num_layers": 1, "base_model_name_or_path": "m"}
@@ -160,7 +167,9 @@ def _write_adapter(folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder / "model")
-    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", init_lora_weights=False
+    )
     get_peft_model(model, config).save_pretrained(folder / "adapter")
 
 

@@ -12,6 +12,7 @@ from nfox.drafters import method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.files.hub import local_folder
 from nfox.heads.checkpoint import base_of
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
@@ -127,7 +128,7 @@ def _base_and_heads(
 
     name = model or str(TARGET)
     if name.startswith("~"):  # a hub id must not become a path, nor ./model an id
-        name = str(Path(name).expanduser())
+        name = str(local_folder(name) or name)
     base = base_of(name, loading.hub)
     if base is not None:
         return base_model or base, heads or name

@@ -36,6 +36,17 @@ _OTHER_FILES = (
 )
 
 
+def local_folder(name: str) -> Path | None:
+    """Return the folder that the name of a model means; None if there is no such folder, as for a
+    hub id. A file may name anything: what no file system takes is no folder.
+    """
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, of a person who is not there, a NUL
+        return None
+
+
 def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
     """Return the path of a file of a local folder or of a hub repository; None if there is no such
     file. A file of the hub is downloaded unless it is in the local cache.
@@ -48,9 +59,8 @@ def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
     Raises:
         ModelError: if the hub cannot be reached.
     """
-    if Path(location).is_dir():
-        path = Path(location) / name
-        return path if path.is_file() else None
+    if (folder := local_folder(location)) is not None:
+        return folder / name if (folder / name).is_file() else None
     return _download(location, name, hub)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nfox.controls import json_text
 from nfox.errors import ModelError
 from nfox.files.atomic import read_tensors, write_tensors, write_text
-from nfox.files.hub import HubOptions, file_of, read_json
+from nfox.files.hub import HubOptions, file_of, local_folder, read_json
 from nfox.files.reading import refusing
 from nfox.files.tensors import is_finite, name_some
 
@@ -91,10 +91,10 @@ def base_of(location: str, hub: HubOptions | None = None) -> str | None:
     hub = hub or HubOptions()
     path = file_of(location, "config.json", hub)
     config = read_json(path) if path else {}
-    is_folder = Path(location).is_dir()
-    if config.get("architectures") and not (is_folder and "base_model_name_or_path" in config):
+    folder = local_folder(location)
+    if config.get("architectures") and not (folder and "base_model_name_or_path" in config):
         return None
-    if any(Path(location).glob("model*.safetensors")):
+    if folder and any(folder.glob("model*.safetensors")):
         return None
     info = read_info(location, hub)
     if info is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from nfox.decoding.target import Target
+from nfox.files.hub import local_folder
 from nfox.heads.checkpoint import HeadsInfo
 
 FINGERPRINT_KEY = "base_fingerprint"
@@ -59,8 +60,8 @@ def mismatch_warning(
 
 def _full_name(name: str) -> str:
     """Return the resolved path of a folder, and a hub id as it is."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.is_dir() else name
+    folder = local_folder(name)
+    return name if folder is None else str(folder.resolve())
 
 
 def _is_close(expected: list[float], actual: list[float]) -> bool:

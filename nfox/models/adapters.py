@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from nfox.errors import ModelError, NfoxError
+from nfox.files.hub import local_folder
 from nfox.files.reading import describe
 from nfox.models import adapter_files
 from nfox.models.adapter_embeddings import embedding_paths, resize_embeddings, untie_adapted
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def _adapters_folder(model: str) -> Path:
-    return Path(model).expanduser() / "nfox" / "adapters"
+    return (local_folder(model) or Path(model)) / "nfox" / "adapters"
 
 
 def available(model: str) -> list[str]:
@@ -48,8 +49,8 @@ def location(model: str, adapter: str) -> str:
     """
     if adapter in available(model):
         return str(_adapters_folder(model) / adapter)
-    folder = Path(adapter).expanduser()
-    if folder.is_dir():
+    folder = local_folder(adapter)
+    if folder is not None:
         if not (folder / CONFIG_FILE).is_file():
             raise ModelError(f"adapter {adapter}: there is no {CONFIG_FILE} in this folder")
         return str(folder)

@@ -18,7 +18,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from nfox.errors import ModelError, NfoxError
+from nfox.files.hub import local_folder
 from nfox.files.progress import ProgressCallback, quiet, reporting
+from nfox.files.reading import refusing
 from nfox.models import adapters
 from nfox.models.adapter_tokenizer import choose_tokenizer
 from nfox.models.checkpoint_keys import check_keys, used_keys
@@ -81,15 +83,17 @@ def _checked_location(name: str) -> str:
     Raises:
         ModelError: if the name is a path, but not that of a folder with a model.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = local_folder(name)
+    if path is not None:
         if not (path / "config.json").is_file():
             raise ModelError(
                 f"{name}: there is no config.json in this folder",
                 "pass a folder written by save_pretrained, or a hub id like Qwen/Qwen3-0.6B",
             )
         return str(path)
-    if path.exists():
+    with refusing(name, error_type=ModelError, hint="check the path"):
+        is_file = Path(name).expanduser().exists()
+    if is_file:
         raise ModelError(f"{name}: expected a folder, found a file", "pass the folder it lies in")
     if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"{name}: no such folder", "check the path")
@@ -129,7 +133,7 @@ def _first_line(error: BaseException) -> str:
 
 def _hint(name: str, options: ModelOptions) -> str:
     """Return what a person can do about a model that cannot be loaded."""
-    if Path(name).is_dir():
+    if local_folder(name):
         return "check that the folder holds a whole checkpoint"
     if options.offline:
         return "it is not in the local cache: leave --offline out, or pass a folder"
