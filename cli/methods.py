@@ -35,9 +35,10 @@ def methods(arguments: MethodsArguments) -> None:
     """List the methods, what each needs, and which weights were found for the model."""
     from nfox.demo import TARGET
     from nfox.drafters.common.method import WeightSources
+    from nfox.heads.named_model import find_named
 
-    model = arguments.model or str(TARGET)
-    sources = WeightSources(arguments.draft_model, arguments.heads)
+    named = find_named(arguments.model or str(TARGET), heads=arguments.heads)
+    model, sources = named.base, WeightSources(arguments.draft_model, named.heads)
     rows = [_row(name, model, method_class(name).locate(model, sources)) for name in method_names()]
     if arguments.as_json:
         say(*json_text({"model": model, "methods": rows}, indent=1).splitlines())

@@ -66,6 +66,26 @@ def parse_prompt(text: str, index: int, where: str = "the prompts") -> BatchProm
     return BatchPrompt(name, index, opening, questions, refusal)
 
 
+def parse_texts(lines: Iterable[str], where: str) -> list[BatchPrompt]:
+    """Return the prompts of a text file, one on each line, without the empty lines.
+
+    Args:
+        lines: the lines of the file, with "surrogateescape" for bytes that are no UTF-8.
+        where: the name of the file, for errors.
+    """
+    return [
+        BatchPrompt(
+            str(index),
+            index,
+            (),
+            (whole_characters(line.strip()),),
+            f"{where}, line {index + 1}: not UTF-8" if has_broken_characters(line) else "",
+        )
+        for index, line in enumerate(lines)
+        if line.strip()
+    ]
+
+
 def parse_prompts(lines: Iterable[str], where: str) -> list[BatchPrompt]:
     """Return the prompts of JSON lines, without those of empty lines.
 

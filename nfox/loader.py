@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nfox.decoding.costs import measure_costs
+from nfox.demo import TARGET
 from nfox.drafters import method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.files.hub import local_folder
-from nfox.heads.checkpoint import base_of
+from nfox.heads.named_model import find_named
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
 from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
 from nfox.models.prompt import UnknownTokenError, encode_prompt
+from nfox.models.training_folders import option_for
 from nfox.reply import Settings
 from nfox.text.messages import Message
 from nfox.text.resolve import FALLBACKS, resolve
@@ -47,8 +48,8 @@ def load(
     """Load a model, choose a method, and return the engine that answers with them.
 
     Args:
-        model: folder or hub id of a base model, or of heads whose config names the base; None is
-            the embedded model.
+        model: folder or hub id of a base model, of heads or an adapter whose config names the
+            base, or the output folder of a training; None is the embedded model.
         method: name of the method; None takes the best one whose weights are there.
         options: of the method, such as {"gamma": "4"}.
         draft_model: folder or hub id of a draft model.
@@ -67,7 +68,9 @@ def load(
     """
     _check_types(locals())
     progress, loading = progress or LoadProgress(), loading or ModelOptions()
-    name, heads = _base_and_heads(model, heads, base_model, loading)
+    given = {"heads": heads, "adapter": loading.adapter, "base_model": base_model}
+    named = find_named(model or str(TARGET), **given, hub=loading.hub)
+    name, heads, loading = named.base, named.heads, replace(loading, adapter=named.adapter)
     # Heads and draft models have branches and tags of their own.
     sources = WeightSources(draft_model, heads, replace(loading.hub, revision=None))
     if heads:
@@ -118,23 +121,6 @@ def _weights(model: str, method: str | None, sources: WeightSources) -> tuple[st
     names = [method] if method else method_names()
     locations = {method_class(name).locate(model, sources) for name in names}
     return tuple(location for location in locations if location is not None)
-
-
-def _base_and_heads(
-    model: str | None, heads: str | None, base_model: str | None, loading: ModelOptions
-) -> tuple[str, str | None]:
-    """Return the location of the base model, and that of heads if any were named."""
-    from nfox.demo import TARGET
-
-    name = model or str(TARGET)
-    if name.startswith("~"):  # a hub id must not become a path, nor ./model an id
-        name = str(local_folder(name) or name)
-    base = base_of(name, loading.hub)
-    if base is not None:
-        return base_model or base, heads or name
-    if base_model is not None:
-        return base_model, heads or name
-    return name, heads
 
 
 @dataclass(frozen=True)
@@ -190,11 +176,11 @@ def _check_heads(heads: str, model: str, sources: WeightSources) -> None:
     """Refuse what no method can read, before a model is loaded for it."""
     if heads in [method_class(name).locate(model, sources) for name in method_names()]:
         return
-    if heads.startswith((".", "/")) and not Path(heads).is_dir():
+    if heads.startswith((".", "/")) and not Path(heads).exists():
         raise ModelError(f"--heads {heads}: no such folder", "check the path")
     raise ModelError(
         f"{heads} holds no heads that a method of nfox reads",
-        f"an adapter goes with its base: --model {model} --adapter {heads}",
+        option_for(heads) or f"an adapter goes with its base: --model {model} --adapter {heads}",
     )
 
 

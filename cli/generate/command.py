@@ -36,7 +36,7 @@ class FileArguments:
         str | None,
         option(
             "Files",
-            "JSON lines: {id, prompt}, {id, messages} or {id, turns}; - is stdin.",
+            "JSON lines: {id, prompt}, {id, messages} or {id, turns}; a .txt of prompts; -: stdin.",
             "--prompts",
         ),
     ] = None
@@ -98,9 +98,10 @@ def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
         raise UsageError("several processes cannot share stdout", "give --out FILE")
     if from_stdin and files.prompts != "-" and sys.stdin.isatty():
         raise UsageError("no prompts", 'nfox generate "text", --prompts FILE, or a pipe')
-    from nfox.batch import BatchPrompt, parse_prompts
+    from nfox.batch import BatchPrompt, parse_prompts, parse_texts
     from nfox.characters import cleaned, decode_escaped
     from nfox.files.reading import read_bytes
+    from nfox.files.records import TEXT_ENDING
 
     if files.prompts == "-":
         return parse_prompts(standard_input.lines(), standard_input.NAME)
@@ -108,7 +109,8 @@ def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
         path = Path(files.prompts)
         if not path.is_file():
             raise UsageError(f"--prompts {path}: no such file")
-        return parse_prompts(decode_escaped(read_bytes(path), path).split("\n"), str(path))
+        parse = parse_texts if path.suffix == TEXT_ENDING else parse_prompts
+        return parse(decode_escaped(read_bytes(path), path).split("\n"), str(path))
     lines = [] if files.texts else [line.strip() for line in standard_input.lines()]
     texts = map(cleaned, files.texts or filter(None, lines))
     return [BatchPrompt(str(index), index, (), (text,)) for index, text in enumerate(texts)]

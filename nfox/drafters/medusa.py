@@ -22,6 +22,7 @@ from nfox.decoding.target import Target
 from nfox.drafters.common.heads import Guesses, HeadsDrafter
 from nfox.drafters.common.method import SavedWeights
 from nfox.errors import ModelError
+from nfox.export import vllm
 from nfox.export.formats import ParallelHeads
 from nfox.files.atomic import read_tensors, write_tensors, write_text
 from nfox.files.hub import HubOptions, file_of, read_json
@@ -170,7 +171,8 @@ class Medusa(HeadsDrafter):
         info = super().inspect(location, hub)
         path = None if info else file_of(location, "config.json", hub)
         config = read_json(path) if path else {}
-        if "medusa_num_heads" not in config or _published_file(location, hub) is None:
+        known = "medusa_num_heads" in config or vllm.is_heads_config(config)
+        if not known or _published_file(location, hub) is None:
             return info
         sizes = _sizes(cls.read_weights(location, hub), location)
         base = str(config.get("base_model_name_or_path") or location)
@@ -183,6 +185,8 @@ class Medusa(HeadsDrafter):
         if path is None:
             return super().read_weights(location, hub)
         weights = read_tensors(path)
+        if path.name == vllm.WEIGHTS_FILE:
+            weights = vllm.published_names(weights)
         return {f"heads.{name.removeprefix('medusa_head.')}": w for name, w in weights.items()}
 
     @override
@@ -246,7 +250,10 @@ _PUBLISHED_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
 
 def _published_file(location: str, hub: HubOptions) -> Path | None:
     """Return the weights in the published layout; None if a folder or repository has none."""
-    paths = (file_of(location, name, hub) for name in _PUBLISHED_FILES)
+    config = file_of(location, "config.json", hub)
+    of_vllm = config is not None and vllm.is_heads_config(read_json(config))
+    names = [vllm.WEIGHTS_FILE] if of_vllm else _PUBLISHED_FILES
+    paths = (file_of(location, name, hub) for name in names)
     return next((path for path in paths if path is not None), None)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from nfox.export.formats import (
 )
 from nfox.files.atomic import copy, write_tensors, write_text
 
+_ARCHITECTURES = ["MedusaModel"]
+WEIGHTS_FILE = "model.safetensors"
 # A path with one of these in it is taken for another method, whatever the method that was named.
 _RESERVED = ("eagle-", "eagle3", "dflash", "dspark")
 
@@ -38,7 +40,7 @@ def write_heads(heads: ParallelHeads, folder: Path) -> ExportedFiles:
     command = _start_command(heads.base, heads.name, folder, len(heads.blocks))
     vocab_size, hidden_size = heads.matrices[0].shape
     config = {
-        "architectures": ["MedusaModel"],
+        "architectures": _ARCHITECTURES,
         "model_type": heads.name,
         "hidden_size": hidden_size,
         "vocab_size": vocab_size,
@@ -88,6 +90,26 @@ def _named_weights(heads: ParallelHeads) -> Iterator[tuple[str, Tensor]]:
         yield "lm_head.weight", heads.matrices[0]
     else:
         yield from ((f"lm_heads.{k}.weight", matrix) for k, matrix in enumerate(heads.matrices))
+
+
+def is_heads_config(config: Mapping[str, Any]) -> bool:
+    """Return whether a `config.json` is that of heads in this layout."""
+    return config.get("architectures") == _ARCHITECTURES
+
+
+def published_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of heads in this layout by the names that Medusa's have. A matrix that all
+    end in is the base's.
+    """
+    depth = 1 + max((int(name.split(".")[3]) for name in weights if ".layers." in name), default=-1)
+    renamed: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        kind, head, *rest = name.split(".")
+        if kind == "blocks":
+            renamed[f"{head}.{rest[1]}.linear.{rest[2]}"] = weight
+        elif kind == "lm_heads":
+            renamed[f"{head}.{depth}.weight"] = weight
+    return renamed
 
 
 def _start_command(base: str, method: str, folder: Path, gamma: int) -> str:

@@ -47,6 +47,14 @@ def local_folder(name: str) -> Path | None:
         return None
 
 
+def is_local_file(name: str) -> bool:
+    """Return whether the name of a model is that of a file."""
+    try:
+        return Path(name).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
 def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
     """Return the path of a file of a local folder or of a hub repository; None if there is no such
     file. A file of the hub is downloaded unless it is in the local cache.
@@ -61,6 +69,8 @@ def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
     """
     if (folder := local_folder(location)) is not None:
         return folder / name if (folder / name).is_file() else None
+    if is_local_file(location):  # which has no files
+        return None
     return _download(location, name, hub)
 
 

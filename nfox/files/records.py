@@ -18,6 +18,8 @@ from nfox.files.reading import parse_json, read_bytes, refusing
 
 log = logging.getLogger(__name__)
 
+TEXT_ENDING = ".txt"
+"""Of files with a question on each line."""
 _ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _NO_RECORDS = (".provenance.json", "dataset_infos.json", "training.json", "tables.json")
 _GZIP = b"\x1f\x8b"  # what begins so is gzipped, whatever its name
@@ -31,9 +33,9 @@ def read_records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
 
     Args:
         data_path: a file with a JSON list, or with a JSON record on each line, gzipped or not, or
-            a folder with one such file; the http address of such a file; or the id of a dataset on
-            the hub, with its configuration after an @ if it has several, and its split after a
-            colon ("train" without).
+            a folder with one such file; a .txt file with a question on each line; the http address
+            of JSON; or the id of a dataset on the hub, with its configuration after an @ if it has
+            several, and its split after a colon ("train" without).
         cache_dir: the folder where downloads from the hub are kept; None is the hub's own folder.
 
     Raises:
@@ -43,7 +45,9 @@ def read_records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
     if data_path.startswith(("http://", "https://")):
         return _parse(_fetch(data_path), data_path)
     path = Path(data_path).expanduser()
-    return _parse(_read(path), data_path) if path.exists() else _read_dataset(data_path, cache_dir)
+    if not path.exists():
+        return _read_dataset(data_path, cache_dir)
+    return (_texts if path.suffix == TEXT_ENDING else _parse)(_read(path), data_path)
 
 
 def _read(path: Path) -> bytes:
@@ -82,6 +86,18 @@ def _fetch(address: str) -> bytes:
         raise NfoxError(
             f"cannot read {address}: {line}", "check the network, or name a file"
         ) from error
+
+
+def _texts(data: bytes, data_path: str) -> list[Any]:
+    """Return the lines of a text file as records of questions."""
+    lines = decode_escaped(data, data_path).split("\n")
+    return [
+        None
+        if has_broken_characters(line)
+        else {"messages": [{"role": "user", "content": line.strip()}]}
+        for line in lines
+        if line.strip()
+    ]
 
 
 def _parse(data: bytes, data_path: str) -> Iterable[Any]:

@@ -21,8 +21,9 @@ from nfox.files.atomic import read_tensors, write_tensors, write_text
 from nfox.files.hub import HubOptions, file_of, local_folder, read_json
 from nfox.files.reading import refusing
 from nfox.files.tensors import is_finite, name_some
+from nfox.models.training_folders import HEADS_INFO
 
-INFO_FILE = "drafter.json"
+INFO_FILE = HEADS_INFO
 WEIGHTS_FILE = "heads.safetensors"
 TRAINING_FILE = "training.json"
 """What a trained model in the same folder was trained for, and how."""

@@ -24,6 +24,7 @@ from nfox.models.adapter_embeddings import embedding_paths, resize_embeddings, u
 from nfox.models.adapter_files import CONFIG_FILE, AdapterFiles
 from nfox.models.checkpoint_keys import check_keys, is_computed
 from nfox.models.options import ModelOptions
+from nfox.models.training_folders import adapter_in, option_for
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +52,12 @@ def location(model: str, adapter: str) -> str:
         return str(_adapters_folder(model) / adapter)
     folder = local_folder(adapter)
     if folder is not None:
+        if (found := adapter_in(adapter)) is not None:
+            return str(found)
         if not (folder / CONFIG_FILE).is_file():
-            raise ModelError(f"adapter {adapter}: there is no {CONFIG_FILE} in this folder")
+            raise ModelError(
+                f"adapter {adapter}: there is no {CONFIG_FILE} in this folder", option_for(adapter)
+            )
         return str(folder)
     if adapter.count("/") != 1 or adapter.startswith((".", "/", "~")):
         known = ", ".join(available(model))

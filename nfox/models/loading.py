@@ -27,6 +27,7 @@ from nfox.models.checkpoint_keys import check_keys, used_keys
 from nfox.models.options import LoadedModel, ModelOptions
 from nfox.models.pretrained_arguments import hub_arguments, weight_arguments
 from nfox.models.tokenizers import check_tokenizer, load_tokenizer
+from nfox.models.training_folders import base_in, option_for
 from nfox.models.transformers_target import TransformersTarget
 
 
@@ -85,10 +86,12 @@ def _checked_location(name: str) -> str:
     """
     path = local_folder(name)
     if path is not None:
+        path = base_in(name) or path
         if not (path / "config.json").is_file():
             raise ModelError(
                 f"{name}: there is no config.json in this folder",
-                "pass a folder written by save_pretrained, or a hub id like Qwen/Qwen3-0.6B",
+                option_for(name)
+                or "pass a folder written by save_pretrained, or a hub id like Qwen/Qwen3-0.6B",
             )
         return str(path)
     with refusing(name, error_type=ModelError, hint="check the path"):

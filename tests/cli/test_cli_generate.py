@@ -49,6 +49,17 @@ def test_a_reply_reads_alike_in_every_output(tmp_path: Path) -> None:
     assert row["text"] == "The quick brown fox 🦊"
 
 
+def test_a_text_file_has_a_prompt_on_each_line(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeffhello\n\n  and you?\r\n".encode() + b"\xff\n{}")
+    done = run("generate", "--prompts", str(file))
+    told = [(row["id"], row.get("error", "")) for row in lines(done.stdout)]
+    assert told == [("0", ""), ("2", ""), ("3", f"{file}, line 4: not UTF-8"), ("4", "")]
+    first, second, *_ = lines(done.stdout)
+    given = lines(run("generate", "hello", "x", "and you?").stdout)  # the index is in the noise
+    assert [first["tokens"], second["tokens"]] == [given[0]["tokens"], given[2]["tokens"]]
+
+
 def test_a_file_is_answered_once(tmp_path: Path) -> None:
     prompts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [{"id": name, "prompt": f"hello {name}"} for name in "abc"]

@@ -69,6 +69,22 @@ def parameters(config: dict[str, Any]) -> dict[str, list[int]]:
     return made | ({"lm_head.weight": [words, size]} if config["original_lm_head"] else {})
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_what_was_written_for_vllm_is_read_as_what_it_was(own: bool, tmp_path: Path) -> None:
+    base = load_model(str(folder.llama()))
+    config = MedusaConfig(hidden_size=64, vocab_size=320, num_heads=2, own_vocabulary=own)
+    about = HeadsInfo(method="medusa", base=str(folder.llama()), config=config.model_dump())
+    write(tmp_path / "heads", about, MedusaHeads(config).state_dict())
+    words = ["export", "vllm", str(tmp_path / "heads"), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    written, back = (
+        Medusa.load_heads(base, str(tmp_path / place), HubOptions())[0].state_dict()
+        for place in ("heads", "out")
+    )
+    assert written.keys() == back.keys()
+    assert all(torch.equal(written[name], back[name]) for name in written)
+
+
 def logits(config: dict[str, Any], tensors: dict[str, Tensor], hidden: Tensor) -> Tensor:
     """Return [n, K, V]: Medusa.forward and compute_logits of vLLM, in the plainest way."""
     every = []

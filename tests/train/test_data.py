@@ -206,6 +206,15 @@ def test_the_hidden_states_of_ctc_are_no_conversations(tmp_path: Path) -> None:
     assert "conversations that they were made of" in caught.value.hint
 
 
+def test_a_text_file_asks_a_question_on_each_line(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("first?\n\n second? \n")
+    asked = read_conversations(str(tmp_path / "prompts.txt"), replies=False).conversations
+    assert [[message.content for message in messages] for messages in asked] == [
+        ["first?"],
+        ["second?"],
+    ]
+
+
 def test_a_hub_id_needs_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="`datasets` is not installed") as caught:

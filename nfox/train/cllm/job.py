@@ -11,13 +11,13 @@ from typing_extensions import override
 from nfox.errors import ModelError, UsageError
 from nfox.models.options import LoadedModel
 from nfox.models.prompt import stop_ids_of
+from nfox.models.training_folders import ADAPTER_FOLDER, BASE_FOLDER
 from nfox.text.resolve import resolve
 from nfox.text.template import Template
 from nfox.train.cllm.answers import AnswerSet
 from nfox.train.cllm.learner import AR_WEIGHT, ConsistencyLearner
 from nfox.train.cllm.rows import TrajectoryRows
 from nfox.train.cllm.trajectories import read_trajectories
-from nfox.train.heads.base_model import ADAPTER_FOLDER, BASE_FOLDER
 from nfox.train.heads.joint_training import JointTraining
 from nfox.train.job import Job, Log, TrainingResult, parameter_count
 from nfox.train.loading import computation_dtype, load

@@ -13,11 +13,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from nfox.errors import UsageError
+from nfox.models.training_folders import ADAPTER_FOLDER, BASE_FOLDER
 from nfox.models.transformers_target import TransformersTarget
 from nfox.train.heads.joint_training import JointTraining
-
-ADAPTER_FOLDER, BASE_FOLDER = "adapter", "base"
-"""The folders in the output folder: of the adapter in peft's layout, of a wholly trained base."""
 
 
 class TrainedBase:

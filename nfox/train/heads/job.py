@@ -17,8 +17,8 @@ from nfox.heads import checkpoint
 from nfox.heads.base import Heads, HeadsConfig
 from nfox.heads.compatibility import FINGERPRINT_KEY, fingerprint
 from nfox.models.options import LoadedModel
+from nfox.models.training_folders import ADAPTER_FOLDER, BASE_FOLDER
 from nfox.models.transformers_target import TransformersTarget
-from nfox.train.heads.base_model import ADAPTER_FOLDER, BASE_FOLDER
 from nfox.train.heads.joint_learner import JointLearner
 from nfox.train.heads.joint_training import JointTraining
 from nfox.train.heads.learner import HeadsLearner
