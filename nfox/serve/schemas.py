@@ -177,6 +177,12 @@ class Completion(CompletionBody):
     prompt: Prompts
     logprobs: int | None = Field(None, ge=0, le=20)
 
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _none_for_false(cls, logprobs: Any) -> Any:
+        """Return the number, None for the false of chat completions: 0 asks for some."""
+        return None if logprobs is False else logprobs
+
 
 class Prediction(RequestBody):
     """The body of a request to /predict, with the sampling of LLMSpeculativeSampling's server."""

@@ -71,7 +71,10 @@ class ServedModel:
             UnknownModel: if there is no model of that name.
             UsageError: if the fields do not fit together.
         """
-        question = Question(tuple(message.to_message() for message in body.messages))
+        messages = [message.to_message() for message in body.messages]
+        if len(messages) > 1 and (messages[-1].role, messages[-1].content) == ("assistant", ""):
+            messages.pop()  # nothing to go on with: a place for the reply
+        question = Question(tuple(messages))
         top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
         defaults = _with_generation_config(self.worker.engine.settings, body.generation_config)
         if body.max_completion_tokens:

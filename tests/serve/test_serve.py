@@ -476,6 +476,15 @@ def test_no_limit_is_as_many_tokens_as_there_is_room_for() -> None:
     assert text["usage"]["completion_tokens"] == 58
 
 
+def test_log_probabilities_are_there_where_they_are_asked_for(http: TestClient) -> None:
+    for given, there in ((False, False), (None, False), (0, True), (1, True)):
+        answer = ask(http, TEXT, prompt="the", max_tokens=2, logprobs=given)
+        assert (answer["choices"][0]["logprobs"] is not None) == there
+    for given in (False, True):
+        answer = ask(http, max_tokens=2, logprobs=given)
+        assert (answer["choices"][0]["logprobs"] is not None) == given
+
+
 def test_a_seed_that_stands_for_none_is_none(http: TestClient) -> None:
     texts = {reply_text(ask(http, temperature=1.5, seed=-1)) for _ in range(3)}
     assert len(texts) == 3
@@ -489,6 +498,9 @@ def test_an_assistant_that_said_nothing_said_nothing(http: TestClient) -> None:
         for said in silent
     }
     assert len(texts) == 1
+    for said in silent:  # at the end it is where the reply belongs
+        begun = ask(http, messages=[*QUESTION, {"role": "assistant", **said}])
+        assert reply_text(begun) == plain_text()
     called = {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}
     told = http.post(CHAT, json={"messages": [*QUESTION, called, *QUESTION]})
     assert told.json()["error"]["message"] == "messages.1: not supported here: tool_calls"
@@ -717,7 +729,7 @@ def test_a_method_that_cannot_be_loaded_is_told_and_the_others_go_on(
 
 
 def test_a_reply_is_cut_when_its_time_has_passed() -> None:
-    served = serve(load_tiny(settings=Settings(max_new_tokens=400)), seconds=0.3)
+    served = serve(load_tiny(settings=Settings(max_new_tokens=400)), seconds=1.0)
     slowly(served, 0.05)
     answer = ask(client(served))
     assert answer["choices"][0]["finish_reason"] == "length"
