@@ -22,7 +22,7 @@ def main() -> None:
     except Exception as error:
         code = 0 if isinstance(error, OSError) and streams.finish() else 1
         if code:
-            print_traceback()
+            print_traceback(error)
     # A command that went on all the same, or never knew, has not done what it was to do.
     if (refusal := streams.finish()) and (not code or isinstance(refusal, BrokenPipeError)):
         code = output_failed(refusal)

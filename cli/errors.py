@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 runtime error, 2 usage, 3 model, template or weights not f
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -17,7 +16,7 @@ import typer
 from nfox.errors import NfoxError
 
 from .ending import ending_well
-from .printing import tell
+from .printing import tell, traceback_lines
 from .streams import finish, lead_nowhere
 
 INTERRUPTED = 130
@@ -31,10 +30,10 @@ def print_error(message: str, hint: str = "") -> None:
         tell(f"nfox: error: {message}", *([f"hint: {hint}"] if hint else []))
 
 
-def print_traceback() -> None:
-    """Print the traceback of the error that is being handled to stderr."""
+def print_traceback(error: Exception) -> None:
+    """Print the traceback of an error to stderr."""
     with suppress(OSError):
-        tell(*traceback.format_exc().splitlines())
+        tell(*traceback_lines(error))
 
 
 def report(error: Exception) -> None:
@@ -42,7 +41,7 @@ def report(error: Exception) -> None:
     traceback.
     """
     if _debugging.get():
-        print_traceback()
+        print_traceback(error)
     elif isinstance(error, NfoxError):
         print_error(error.message, error.hint)
     else:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 import warnings
+from traceback import format_exception
 from typing import Any
 
 from typing_extensions import override
 
-from nfox.controls import one_line, sanitize
+from nfox.controls import one_line
 
 
 def say(*lines: object, end: str = "\n") -> None:
@@ -30,13 +30,18 @@ def tell(*lines: object, end: str = "\n") -> None:
         print(one_line(str(line)), end=end, file=sys.stderr, flush=True)
 
 
+def traceback_lines(error: BaseException) -> list[str]:
+    """Return the lines of an error's traceback, indented: its message may have lines of its own."""
+    return [f"  {one_line(line)}" for line in "".join(format_exception(error)).splitlines()]
+
+
 class _CleanRecord(logging.LogRecord):
     """A record of a log whose message is one line, whoever logs it: it may quote a request."""
 
     @override
     def getMessage(self) -> str:
-        if self.exc_info and self.exc_info[0] and not self.exc_text:  # as a formatter keeps it
-            self.exc_text = sanitize("".join(traceback.format_exception(*self.exc_info)).rstrip())
+        if self.exc_info and self.exc_info[1] and not self.exc_text:  # as a formatter keeps it
+            self.exc_text = "\n".join(traceback_lines(self.exc_info[1]))
         return one_line(super().getMessage())
 
 

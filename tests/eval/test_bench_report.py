@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import typer
@@ -498,3 +499,17 @@ def test_a_full_disk_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
         with room(4000), pytest.raises(NfoxError, match="stands above"):
             write_report(made, html, folder)
     assert "written" not in capfd.readouterr().out
+
+
+def test_names_with_control_characters_give_a_page_and_plots_that_can_be_read(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    name = "\x1b]52;c;QUJD\x07\ufffeevil\nname<&$x_{$"
+    rows = (plain(target=name), row(name, target=name))
+    made = result(*rows, missing={f"missing {name}": name}, settings={"model": name, "rounds": 3})
+    shown = page(made)
+    assert "]52;c;QUJDevil name&lt;&amp;$x_{$" in shown
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe]", shown)
+    for figure in plots(made).values():
+        assert ElementTree.fromstring(image(figure, "svg")).tag.endswith("svg")
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]

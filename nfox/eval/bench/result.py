@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
+from nfox.controls import one_line
 from nfox.eval.bench.figures import ALL, DivergenceRow, Record, Row, RowBase, SimulationRow
 from nfox.eval.bench.noise import Interval
 from nfox.files.reading import parse_json, read_text, refusing
@@ -123,6 +124,20 @@ class BenchResult(File):
     def of_category(self, category: str = ALL) -> list[Row]:
         """Return the rows of one category, or of all tasks together."""
         return [row for row in self.rows if row.category == category]
+
+    def legible(self) -> BenchResult:
+        """Return the result with what can be drawn, and stand in a page, of its names and texts."""
+        text = json.dumps(_legible(self.model_dump()))
+        return TypeAdapter(BenchResult).validate_json(text)
+
+
+def _legible(value: Any) -> Any:
+    """Return a value as JSON has it, with `one_line` of every text in it."""
+    if isinstance(value, dict):
+        return {_legible(name): _legible(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_legible(inner) for inner in value]
+    return one_line(value) if isinstance(value, str) else value
 
 
 def swept(category: str) -> tuple[str, float] | None:

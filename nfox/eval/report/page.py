@@ -85,6 +85,7 @@ def page(result: BenchResult) -> str:
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     source = Path(__file__).with_name(_TEMPLATE).read_text(encoding="utf-8")
+    result = result.legible()
     rows = result.of_category()
     return environment.from_string(source).render(
         result=result,

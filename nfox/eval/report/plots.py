@@ -42,6 +42,7 @@ def plots(result: BenchResult) -> dict[str, Figure]:
         UsageError: if matplotlib is not installed.
     """
     plot_style.check()
+    result = result.legible()
     with plot_style.style():
         drawn = {name: plot.draw(result) for name, plot in PLOTS.items()}
         figures = {name: figure for name, figure in drawn.items() if figure is not None}
