@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -79,6 +80,31 @@ def copy(source: Path, path: Path) -> None:
     """Copy a file; the copy is complete or not there."""
     with _complete_file(path) as part:
         shutil.copyfile(source, part)
+
+
+@contextmanager
+def complete_files(folder: Path) -> Iterator[Path]:
+    """Yield another folder for files that a library writes, which all go to `folder` once they are
+    written; weights of a model that lie there and are not among them are removed.
+
+    Where writing fails, as on a full disk, nothing in `folder` changes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(".part", ".", folder, ignore_cleanup_errors=True) as name:
+        part = Path(name)
+        yield part
+        files = sorted(part.iterdir())
+        for file in files:
+            _reach_disk(file)
+        for former in folder.glob("model*.safetensors*"):
+            if not (part / former.name).exists():  # shards of another number would be read
+                former.unlink()
+        for file in files:
+            if file.is_dir():
+                shutil.copytree(file, folder / file.name, dirs_exist_ok=True)
+            else:
+                file.replace(folder / file.name)
+        _reach_disk(folder)
 
 
 @contextmanager

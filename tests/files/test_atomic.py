@@ -13,7 +13,7 @@ from full_disk import room
 
 from nfox.errors import NfoxError
 from nfox.files import atomic
-from nfox.files.atomic import write_bytes, write_text
+from nfox.files.atomic import complete_files, write_bytes, write_text
 
 
 def names(folder: Path) -> set[str]:
@@ -144,3 +144,18 @@ def test_a_result_that_cannot_be_written_does_not_cost_the_one_before(tmp_path: 
     with room(100), pytest.raises(NfoxError, match="File too large; what was measured stands"):
         write_out(file, "x" * 10_000)
     assert file.read_text() == "before"
+
+
+def test_files_of_a_library_replace_those_before_all_or_none(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for number in (1, 2):
+        with complete_files(folder) as part:
+            (part / f"model-{number}-of-2.safetensors").write_text("weights")
+            (part / "config.json").write_text(f"{number}")
+    (folder / "training.json").write_text("kept")
+    before = {"model-2-of-2.safetensors", "config.json", "training.json"}
+    assert names(folder) == before
+    with room(100), pytest.raises(OSError, match="File too large"), complete_files(folder) as part:
+        (part / "config.json").write_text("3")
+        (part / "model.safetensors").write_text("x" * 10_000)
+    assert names(folder) == before and (folder / "config.json").read_text() == "2"

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from nfox.decoding import costs
 from nfox.errors import ModelError, UsageError
+from nfox.files.atomic import complete_files
 from nfox.models.draft_pairs import check_pair
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
@@ -147,8 +148,9 @@ class DraftJob(Job):
         if trainer.is_world_process_zero() and isinstance(learner, DraftLearner):
             model = learner.student.model.to(torch.bfloat16)
             model.config.use_cache = True
-            model.save_pretrained(folder)
-            loaded.tokenizer.save_pretrained(folder)
+            with complete_files(folder) as part:
+                model.save_pretrained(part)
+                loaded.tokenizer.save_pretrained(part)
             training = {
                 **self.training_record(trainer, metrics, seconds),
                 **metrics.others,

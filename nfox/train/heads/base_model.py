@@ -13,6 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from nfox.errors import UsageError
+from nfox.files.atomic import complete_files
 from nfox.models.training_folders import ADAPTER_FOLDER, BASE_FOLDER
 from nfox.models.transformers_target import TransformersTarget
 from nfox.train.heads.joint_training import JointTraining
@@ -60,10 +61,12 @@ class TrainedBase:
         """
         if self._adapted is not None:
             # Else peft would add the base's own LM head, which did not change.
-            self._adapted.save_pretrained(folder / ADAPTER_FOLDER, save_embedding_layers=False)
+            with complete_files(folder / ADAPTER_FOLDER) as part:
+                self._adapted.save_pretrained(part, save_embedding_layers=False)
             return
-        self.target.model.to(dtype).save_pretrained(folder / BASE_FOLDER)
-        tokenizer.save_pretrained(folder / BASE_FOLDER)
+        with complete_files(folder / BASE_FOLDER) as part:
+            self.target.model.to(dtype).save_pretrained(part)
+            tokenizer.save_pretrained(part)
 
 
 def keep_unpacked(target: TransformersTarget) -> None:
