@@ -134,10 +134,10 @@ def test_a_signal_at_the_prompt_sets_the_terminal_back(chat: Chat) -> None:
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
 def test_enter_sends_also_before_there_is_a_prompt(term: str, model: str, tmp_path: Path) -> None:
-    words = ("-m", model, "--max-new-tokens", "1500")
+    words = ("-m", model, "--max-new-tokens", "300")
     with chatting(tmp_path, *words, TERM=term) as chat:
         chat.keys(b"typed while it loads\r")
-        time.sleep(1)  # by now it loads, or gives the reply
+        time.sleep(0.5)  # by now it loads, or gives the reply
         chat.keys(b"typed meanwhile\r")
         chat.keys(b"/exit\r")
         with pytest.raises(EOFError):
