@@ -133,7 +133,9 @@ def _check_template(name: str) -> None:
     if name == "list":
         say(*available(), "tokenizer")
         raise typer.Exit
-    if not name.endswith(".json") and name not in (*available(), "tokenizer", *FALLBACKS):
+    if name.endswith(".json") or name.startswith("tokenizer:"):  # it is read once it is needed
+        return
+    if name not in (*available(), "tokenizer", *FALLBACKS):
         raise ModelError(f"no conversation template {name!r}", "--conv-template list shows them")
 
 

@@ -19,7 +19,7 @@ from nfox.reply import Exchange, Reply
 from nfox.reply_stream import ReplyStream
 from nfox.text.conversation_file import read_messages, to_json
 from nfox.text.messages import Message
-from nfox.text.stream import decode_text
+from nfox.text.stream import decode_text, reply_text
 
 
 class Conversation:
@@ -144,7 +144,7 @@ class Conversation:
             return [*prompt[:-1], Message("assistant", begun.content + reply.text)]
         ids = (*begun.ids, *reply.ids)
         # All ids are decoded anew: the cut may have been inside a character.
-        text = decode_text(self.engine.model.tokenizer, ids).removeprefix(" ")
+        text = reply_text(self.engine.model.tokenizer, ids)
         return [*prompt[:-1], Message("assistant", text, ids)]
 
     def undo(self) -> str | None:

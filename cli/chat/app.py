@@ -130,11 +130,11 @@ class ChatApp:
         """Whether the reply goes on inside <think>, as some templates begin it."""
         messages = self.conversation.asked or self.conversation.messages
         try:
-            segments = self.engine.template.segments(messages)
+            text = self.engine.template.text(messages)
         except NfoxError:  # which the reply itself will run into
             return False
         begun = messages[-1].content if messages[-1].role == "assistant" else ""
-        prompt = "".join(segment.text for segment in segments).removesuffix(begun).rstrip()
+        prompt = text.removesuffix(begun).rstrip()
         thought = "<think>" in begun or prompt.endswith("<think>")
         return thought and "</think>" not in begun
 

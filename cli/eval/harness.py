@@ -148,8 +148,7 @@ def _hint_at_sql(engine: Engine) -> None:
     """Print a warning if the template does not ask for SQL: the prompt alone does not."""
     from nfox.text.messages import Message
 
-    segments = engine.template.segments([Message("user", "")])
-    if "sql" not in "".join(segment.text for segment in segments).lower():
+    if "sql" not in engine.template.text([Message("user", "")]).lower():
         tell(
             f"nfox: the template {engine.template.name} asks for no SQL, only the question is "
             "there; --cllm-type spider does, or --system TEXT"

@@ -78,7 +78,7 @@ class ModelArguments:
         Switch, _model("Run code that comes with the model.", "--trust-remote-code")
     ] = False
     conv_template: Annotated[
-        Text, _model("FastChat's name, a .json file, or `list`.", "--conv-template")
+        Text, _model("FastChat's name, a .json file, tokenizer:NAME, or `list`.", "--conv-template")
     ] = None
     cllm_type: Annotated[
         CllmType | None,

@@ -9,7 +9,7 @@ from nfox.decoding.generate import Prompt
 from nfox.errors import ModelError, UsageError
 from nfox.models.options import LoadedModel
 from nfox.text.messages import Message
-from nfox.text.template import Template
+from nfox.text.template import Template, say
 
 
 class UnknownTokenError(UsageError):
@@ -57,6 +57,8 @@ def _encode_question(model: LoadedModel, template: Template, messages: Sequence[
     the model was trained.
     """
     continued = messages[-1].role == "assistant"
+    if template.system or any(message.role == "system" for message in messages):
+        say(f"{model.name} reads the last question alone: the system message is left out")
     if continued and len(messages) == 1:
         raise UsageError("there is no question before the reply", "ask one")
     tokenize, question = model.tokenizer, messages[-2 if continued else -1]

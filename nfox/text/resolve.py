@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module, resources
 from pathlib import Path
@@ -19,7 +19,9 @@ from pydantic import BaseModel, Field, NonNegativeInt
 from nfox.characters import cleaned
 from nfox.errors import ModelError
 from nfox.files.reading import parse_json, refusing
-from nfox.text.template import HINT, Template, Turn
+from nfox.text.rendering import Turn
+from nfox.text.template import HINT, Template, say
+from nfox.text.tokenizer_templates import jinja_renderer, own_source
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -69,10 +71,11 @@ def resolve(
     Args:
         tokenizer: the tokenizer of the model.
         name: the name of a template that comes with nfox, or else of one of FastChat's; a path
-            that ends in .json; or "tokenizer" for the tokenizer's own template. None is the
-            tokenizer's own, or else the one that comes with nfox and lists the model; where there
-            is neither, `TOKENIZER_OR_PLAIN` and `TOKENIZER_OR_NONE` say what is taken. A template
-            that lists the model and says that it was not trained with its tokenizer's comes first.
+            that ends in .json; "tokenizer" for the tokenizer's own template, or "tokenizer:" and
+            the name of one, where it has several. None is the tokenizer's own, or else the one
+            that comes with nfox and lists the model; where there is neither, `TOKENIZER_OR_PLAIN`
+            and `TOKENIZER_OR_NONE` say what is taken. A template that lists the model and says
+            that it was not trained with its tokenizer's comes first.
         model_name: the model's name on the hub, for the `models` that templates list.
         system: the system message, in place of the template's.
 
@@ -82,23 +85,33 @@ def resolve(
     if name is None or name in FALLBACKS:
         fallback = FALLBACKS.get(name or "")
         name = _default_name(model_name, bool(tokenizer.chat_template), fallback)
-    if name in _bundled_files():
-        template = _from_file(tokenizer, _bundled_files()[name], "conversation_templates")
-    elif name in _fastchat_templates():
-        template = _from_conversation(_fastchat_templates()[name].copy(), "fastchat")
-    elif name.endswith(".json"):
-        template = _from_file(tokenizer, Path(name), name)
-    elif name == "none":
+    if name == "none":
         return _without_template(model_name)
-    elif name == "tokenizer" and tokenizer.chat_template:
-        template = Template(name, name, _jinja_renderer(tokenizer, None), adds_bos=False)
-    else:
-        close = ", ".join(difflib.get_close_matches(name, [*available(), "tokenizer"]))
-        nearest = f"; did you mean {close}?" if close and name != "tokenizer" else ""
-        raise ModelError(f"there is no conversation template {name}{nearest}", HINT)
+    template = _named(tokenizer, name)
+    if template.origin != "tokenizer" and tokenizer.chat_template:
+        say(
+            f"the conversation template {template.name} is not the model's own, which its "
+            "tokenizer has: --conv-template tokenizer"
+        )
     if system is not None:
         template = replace(template, system=cleaned(system))
     return template.with_end(tokenizer)
+
+
+def _named(tokenizer: Tokenizer, name: str) -> Template:
+    """Return the template of a name."""
+    if name in _bundled_files():
+        return _from_file(tokenizer, _bundled_files()[name], "conversation_templates")
+    if name in _fastchat_templates():
+        return _from_conversation(_fastchat_templates()[name].copy(), "fastchat")
+    if name.endswith(".json"):
+        return _from_file(tokenizer, Path(name), name)
+    if name.partition(":")[0] == "tokenizer":
+        render = jinja_renderer(tokenizer, own_source(tokenizer, name))
+        return Template(name, "tokenizer", render, adds_bos=False)
+    close = ", ".join(difflib.get_close_matches(name, [*available(), "tokenizer"]))
+    nearest = f"; did you mean {close}?" if close else ""
+    raise ModelError(f"there is no conversation template {name}{nearest}", HINT)
 
 
 def _default_name(
@@ -158,21 +171,6 @@ def _fastchat_templates() -> dict[str, Any]:
     return {name: template for name, template in templates.items() if template.sep_style}
 
 
-def _jinja_renderer(
-    tokenizer: Tokenizer, source: str | None
-) -> Callable[[Sequence[Turn], bool], str]:
-    """Return a function that renders turns by a Jinja source, None for the tokenizer's own."""
-
-    def render(turns: Sequence[Turn], generate: bool) -> str:
-        return str(
-            tokenizer.apply_chat_template(
-                list(turns), chat_template=source, tokenize=False, add_generation_prompt=generate
-            )
-        )
-
-    return render
-
-
 def _from_file(tokenizer: Tokenizer, path: Traversable, origin: str) -> Template:
     """Read a template from a file.
 
@@ -186,7 +184,7 @@ def _from_file(tokenizer: Tokenizer, path: Traversable, origin: str) -> Template
             raise ValueError(f"{', '.join(unknown)} unknown; known are {', '.join(sorted(known))}")
         _TemplateFields.model_validate(fields)
         if "chat_template" in fields:
-            render = _jinja_renderer(tokenizer, "".join(fields["chat_template"]))
+            render = jinja_renderer(tokenizer, "".join(fields["chat_template"]))
             stops, ids = _stops(fields.get("stop_str"), fields.get("stop_token_ids"))
             return Template(
                 fields["name"], origin, render, stops, ids, fields.get("system_message")

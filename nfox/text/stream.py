@@ -33,6 +33,38 @@ def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), **options))
 
 
+def reply_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Return the text of a reply, without the one space that the token of a first word may bring
+    along.
+    """
+    return decode_text(tokenizer, ids).removeprefix(" ")
+
+
+def spelled(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], before: Sequence[int], text: str
+) -> int:
+    """Return how many characters at the beginning of a text the ids spell; 0 if they spell others.
+
+    Args:
+        tokenizer: of the model.
+        ids: the token ids of a reply, special ones included.
+        before: the token ids before them.
+        text: the text that should stand there.
+    """
+
+    def decoded(ids: Sequence[int]) -> str:
+        options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        return str(tokenizer.decode(list(ids), **options))
+
+    before = before[-_CONTEXT:]
+    said = decoded([*before, *ids])[len(decoded(before)) :]
+    if not text.startswith(said) and said.startswith(" "):
+        # Some write a space before every stretch of text, also where none is read.
+        first = tokenizer(said[1:], add_special_tokens=False).input_ids[:1]
+        said = said[1:] if first == list(ids[:1]) else said
+    return len(said) if text.startswith(said) else 0
+
+
 class TextStream:
     """The text of one reply, as its tokens arrive.
 

@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerFast
 from nfox.errors import ModelError, NfoxError
 from nfox.text.messages import Message
 from nfox.text.resolve import available, resolve
+from nfox.text.stream import reply_text
 
 WORDS = ["USER:", "ASSISTANT:", "Hi", "how", "are", "you?", "Fine,", "thanks!", "A", "chat"]
 WORDS += ["[INST]", "user", "assistant", "über", "数", "😀"]
@@ -194,10 +195,11 @@ def test_generated_ids_are_never_tokenised_again(kind: str) -> None:
     tokenizer = make(kind)
     template = resolve(tokenizer, "vicuna_v1.1")
     rng = random.Random(1)
+    begin = tokenizer("ASSISTANT: A", add_special_tokens=False).input_ids[-1:]
     for _ in range(20):
-        ids = tuple(rng.choices(range(3, len(tokenizer)), k=5))
+        ids = (*begin, *rng.choices(range(3, len(tokenizer)), k=5))
         first, second = Message("user", "Hi"), Message("user", "you?")
-        reply = Message("assistant", "what it says does not matter", ids)
+        reply = Message("assistant", reply_text(tokenizer, ids), ids)
         prompt = template.encode(tokenizer, [first])
         encoded = template.encode(tokenizer, [first, reply, second])
         # So the cache of the last turn is a prefix of this one, whatever the model wrote.
@@ -262,28 +264,32 @@ def test_a_text_that_brings_its_own_bos_gets_no_second_one() -> None:
     )
 
 
-def test_a_reply_known_as_text_is_written_as_the_template_does() -> None:
-    """Templates trim, or drop what was thought; a reply's ids they cannot touch."""
+def test_what_a_template_cuts_is_cut_from_replies_as_they_were_generated_too() -> None:
+    """Templates trim, or drop what was thought: the prompt is then the template's own."""
     thinking = TURNS_TEMPLATE.replace("m.content | trim", "m.content.split('</think>')[-1]")
     tokenizer = make("byte-level", thinking)
-    template, text = resolve(tokenizer, None), "<think>so</think>Fine"
-    ids = tuple(tokenizer(text, add_special_tokens=False).input_ids)
-    for reply, expected in ((None, "<a> Fine</s>"), (ids, f"<a>{text}</s>")):
-        messages = [Message("user", "Hi"), Message("assistant", text, reply), Message("user", "?")]
-        decoded = tokenizer.decode(template.encode(tokenizer, messages))
-        assert decoded == f"<s><u>Hi{expected}<u>?<a>"
+    template = resolve(tokenizer, None)
+    for text, expected in (("<think>so</think>Fine", "Fine"), (" Fine", " Fine")):
+        ids = tuple(tokenizer(text, add_special_tokens=False).input_ids)
+        for known in (None, ids):
+            reply = Message("assistant", text, known)
+            messages = [Message("user", "Hi"), reply, Message("user", "?")]
+            decoded = tokenizer.decode(template.encode(tokenizer, messages))
+            assert decoded == f"<s><u>Hi<a> {expected}</s><u>?<a>"
+        # A reply that is continued goes on from what was said.
+        messages = [Message("user", "Hi"), Message("assistant", text, ids)]
+        assert tokenizer.decode(template.encode(tokenizer, messages)) == f"<s><u>Hi<a>{text}"
 
 
-def test_a_reply_known_as_text_may_be_written_in_another_place_than_it_was_asked_for() -> None:
+def test_a_reply_may_be_written_in_another_place_than_it_was_asked_for() -> None:
     """As where thinking is asked for by the prompt and left out of the past."""
     thinking = TURNS_TEMPLATE.replace("{{ '<a>' }}", "{{ '<a><think>' }}")
     tokenizer = make("byte-level", thinking)
     template = resolve(tokenizer, None)
-    ids = tuple(tokenizer("so</think>Hi", add_special_tokens=False).input_ids)
-    for reply, expected in ((None, "<a> Fine</s>"), (ids, "<a><think>so</think>Hi</s>")):
-        messages = [Message("user", "Hi"), Message("assistant", "Fine", reply)]
+    for known in (None, tuple(tokenizer("Fine", add_special_tokens=False).input_ids)):
+        messages = [Message("user", "Hi"), Message("assistant", "Fine", known)]
         decoded = tokenizer.decode(template.encode(tokenizer, messages, generate=False))
-        assert decoded == f"<s><u>Hi{expected}"
+        assert decoded == "<s><u>Hi<a> Fine</s>"
 
 
 def test_a_template_that_answers_to_a_reply_does_not_swallow_or_double_text() -> None:
@@ -300,7 +306,7 @@ def test_a_template_that_answers_to_a_reply_does_not_swallow_or_double_text() ->
 def test_text_after_a_reply_gets_no_space_of_its_own(kind: str) -> None:
     tokenizer = make(kind)
     template = resolve(tokenizer, "raw")
-    reply = Message("assistant", "", (tokenizer.convert_tokens_to_ids("a"),))
+    reply = Message("assistant", "a", (tokenizer.convert_tokens_to_ids("a"),))
     for text in ("ssistant", "\nHi", "."):
         messages = [Message("user", "Hi"), reply, Message("user", text)]
         rest = template.encode(tokenizer, messages)[len(template.encode(tokenizer, messages[:2])) :]

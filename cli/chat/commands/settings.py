@@ -11,6 +11,7 @@ from nfox.drafters import method_class, method_names
 from nfox.errors import UsageError
 from nfox.models import adapters
 from nfox.text.resolve import available, resolve
+from nfox.text.tokenizer_templates import own_names
 
 from ...display.header import adapter_hint, exactness, method_line, model_name, print_legend
 from .registry import command
@@ -132,7 +133,12 @@ def use_adapter(app: ChatApp, argument: str) -> None:
     app.say("  ".join(f"{'*' if name == in_use else ' '} {name}" for name in _adapters(app)))
 
 
-@command("/template", usage="[NAME]", completions=lambda app: available())
+def _templates(app: ChatApp) -> list[str]:
+    """Return the names of all templates, those of the model's tokenizer first."""
+    return [*own_names(app.engine.model.tokenizer), *available()]
+
+
+@command("/template", usage="[NAME]", completions=_templates)
 def use_template(app: ChatApp, argument: str) -> None:
     """Show or change the conversation template."""
     engine = app.engine

@@ -11,6 +11,7 @@ from nfox.decoding.tree import TokenTree
 from nfox.eval.bench.runner import REPLIES_PER_TASK
 from nfox.eval.bench.trials import Bench, Trial
 from nfox.text.messages import Message
+from nfox.text.stream import reply_text
 
 _FAR = 1000.0  # a token that can never be drawn is so much less likely
 
@@ -85,7 +86,7 @@ def _scores(bench: Bench, plain: Trial, reply: int, token: int) -> dict[int, flo
     engine, task = bench.engine, bench.tasks[plain.task]
     messages = list[Message]()
     for turn, ids in zip(task.turns, plain.replies[:reply], strict=False):
-        text = engine.model.tokenizer.decode(ids, skip_special_tokens=True)
+        text = reply_text(engine.model.tokenizer, ids)
         messages += [Message("user", turn), Message("assistant", text, tuple(ids))]
     messages.append(Message("user", task.turns[reply]))
     prompt = engine.encode(messages)

@@ -1,0 +1,60 @@
+"""The chat templates of a tokenizer: one, or several by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nfox.errors import ModelError
+from nfox.text.rendering import Render, Turn
+from nfox.text.template import HINT
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+
+def own_names(tokenizer: Tokenizer) -> list[str]:
+    """Return the names of the tokenizer's own templates, as `resolve` takes them."""
+    own = tokenizer.chat_template
+    if not isinstance(own, dict):
+        return ["tokenizer"] if own else []
+    default = ["tokenizer"] if "default" in own else []
+    return default + [f"tokenizer:{name}" for name in own]
+
+
+def own_source(tokenizer: Tokenizer, name: str) -> str:
+    """Return the tokenizer's template of a name: "tokenizer", or "tokenizer:" and the template's.
+
+    Raises:
+        ModelError: if it has none of that name.
+    """
+    own, which = tokenizer.chat_template, name.partition(":")[2] or "default"
+    if isinstance(own, str) and own:
+        own = {"default": own}
+    if not own:
+        raise ModelError("the tokenizer has no conversation template of its own", HINT)
+    if len(own) == 1 and which == "default":
+        return str(*own.values())
+    if which not in own:
+        raise ModelError(
+            f"the tokenizer has no conversation template {which}",
+            f"choose one of its own: --conv-template {', '.join(own_names(tokenizer))}",
+        )
+    return str(own[which])
+
+
+def jinja_renderer(tokenizer: Tokenizer, source: str) -> Render:
+    """Return a function that renders turns by a Jinja source."""
+
+    def render(turns: Sequence[Turn], generate: bool) -> str:
+        from nfox.text.sandbox import render as render_within_limits
+
+        variables = {
+            **{"tools": None, "documents": None},
+            **tokenizer.special_tokens_map,
+            **{"messages": list(turns), "add_generation_prompt": generate},
+        }
+        size = sum(len(str(turn["content"])) for turn in turns)
+        return render_within_limits(source, variables, size)
+
+    return render

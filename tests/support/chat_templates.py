@@ -1,0 +1,160 @@
+"""Chat templates of the kinds that models come with: what each does with what was said."""
+
+from __future__ import annotations
+
+_CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_ALTERNATING = (
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}"
+    "{% endif %}"
+)
+
+TEMPLATES = {
+    "chatml": _CHATML,
+    "chatml with a default system message": "{% if messages[0].role != 'system' %}"
+    "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{% endif %}" + _CHATML,
+    "chatml with marks for training": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content + '<|im_end|>' }}"
+    "{% endgeneration %}{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+    # Thinking is cut from the replies before the last question, and set anew in those behind it.
+    "qwen 3": """
+{%- if messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- set ns = namespace(searching=true, last_query=messages|length - 1) %}
+{%- for m in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.searching and m.role == 'user' %}
+        {%- set ns.searching = false %}
+        {%- set ns.last_query = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for m in messages %}
+    {%- if m.role == 'user' or (m.role == 'system' and not loop.first) %}
+        {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}
+    {%- elif m.role == 'assistant' %}
+        {%- set content = m.content %}
+        {%- set thought = '' %}
+        {%- if '</think>' in content %}
+            {%- set thought = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1] %}
+            {%- set thought = thought.lstrip('\\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+        {%- endif %}
+        {{- '<|im_start|>assistant\\n' }}
+        {%- if loop.index0 > ns.last_query and (loop.last or thought) %}
+            {{- '<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}
+        {%- else %}
+            {{- content }}
+        {%- endif %}
+        {{- '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}""",
+    # Thinking is asked for, and cut from all replies.
+    "deepseek r1": """
+{%- set ns = namespace(system='') %}
+{%- for m in messages %}{%- if m.role == 'system' %}{%- set ns.system = m.content %}{%- endif %}
+{%- endfor %}{{- bos_token }}{{- ns.system }}
+{%- for m in messages %}
+    {%- if m.role == 'user' %}{{- '<|User|>' + m.content }}{%- endif %}
+    {%- if m.role == 'assistant' %}
+        {%- set content = m.content %}
+        {%- if '</think>' in content %}{%- set content = content.split('</think>')[-1] %}
+        {%- endif %}{{- '<|Assistant|>' + content + eos_token }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|Assistant|><think>\\n' }}{%- endif %}""",
+    # Thinking is always there, be it empty.
+    "glm 4.5": "[gMASK]<sop>{% for m in messages %}{% if m.role == 'user' %}{{ '<|user|>\\n' }}"
+    "{{ m.content }}{% elif m.role == 'assistant' %}{{ '<|assistant|>' }}"
+    "{% set content = m.content.split('</think>')[-1] %}{{ '\\n<think></think>' }}"
+    "{% if content.strip() %}{{ '\\n' + content.strip() }}{% endif %}"
+    "{% else %}{{ '<|system|>\\n' + m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}",
+    "llama 2": "{% if messages[0].role == 'system' %}{% set rest = messages[1:] %}"
+    "{% set system = messages[0].content %}{% else %}{% set rest = messages %}"
+    "{% set system = false %}{% endif %}{% for m in rest %}" + _ALTERNATING + "{% if loop.first "
+    "and system %}{% set content = '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' + m.content %}"
+    "{% else %}{% set content = m.content %}{% endif %}{% if m.role == 'user' %}"
+    "{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% else %}"
+    "{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}",
+    "llama 3": "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + "
+    "'<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
+    "llama 3.2, with the day": "{{ bos_token }}{{ '<|start_header_id|>system<|end_header_id|>\\n\\n"
+    "Today: ' + strftime_now('%d %b %Y') + '\\n\\n' }}{% if messages[0].role == 'system' %}"
+    "{{ messages[0].content | trim }}{% set messages = messages[1:] %}{% endif %}<|eot_id|>"
+    "{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + "
+    "m.content | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
+    # The system message stands in the last question.
+    "mistral 0.3": "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}"
+    "{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}{{ bos_token }}"
+    "{% for m in rest %}" + _ALTERNATING + "{% endfor %}{% for m in rest %}"
+    "{% if m.role == 'user' %}{% if loop.last and system is defined %}"
+    "{{ '[INST] ' + system + '\\n\\n' + m.content + '[/INST]' }}{% else %}"
+    "{{ '[INST] ' + m.content + '[/INST]' }}{% endif %}{% else %}{{ ' ' + m.content + eos_token }}"
+    "{% endif %}{% endfor %}",
+    "gemma": "{{ bos_token }}{% if messages[0].role == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}{% for m in messages %}"
+    + _ALTERNATING
+    + "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + "
+    "'\\n' + m.content | trim + '<end_of_turn>\\n' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<start_of_turn>model\\n' }}{% endif %}",
+    "gemma 3": "{{ bos_token }}{% if messages[0].role == 'system' %}"
+    "{% if messages[0].content is string %}{% set system = messages[0].content + '\\n\\n' %}"
+    "{% else %}{% set system = messages[0].content[0].text + '\\n\\n' %}{% endif %}"
+    "{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}"
+    "{% for m in rest %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + "
+    "'\\n' + (system if loop.first and system is defined else '') }}"
+    "{% if m.content is string %}{{ m.content | trim }}"
+    "{% else %}{% for part in m.content %}{% if part.type == 'text' %}{{ part.text | trim }}"
+    "{% endif %}{% endfor %}{% endif %}{{ '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}",
+    # No branch for a system message: it is dropped in silence.
+    "phi 3": "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
+    "{{ '<|user|>\\n' + m.content + '<|end|>\\n<|assistant|>\\n' }}"
+    "{% elif m.role == 'assistant' %}{{ m.content + '<|end|>\\n' }}{% endif %}{% endfor %}",
+    "zephyr": "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + eos_token + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}",
+    "command r": "{{ bos_token }}{% for m in messages %}{% set who = {'user': 'USER', 'system': "
+    "'SYSTEM', 'assistant': 'CHATBOT'}[m.role] %}{{ '<|START_OF_TURN_TOKEN|><|' + who + '_TOKEN|>' "
+    "+ m.content.strip() + '<|END_OF_TURN_TOKEN|>' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}",
+    "granite": "{% for m in messages %}{{ '<|start_of_role|>' + m.role + '<|end_of_role|>' + "
+    "m.content + '<|end_of_text|>\\n' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_of_role|>assistant<|end_of_role|>' }}{% endif %}",
+    "llama 4": "{{ bos_token }}{% for m in messages %}{{ '<|header_start|>' + m.role + "
+    "'<|header_end|>\\n\\n' }}{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
+    "{% endif %}{{ '<|eot|>' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|header_start|>assistant<|header_end|>\\n\\n' }}{% endif %}",
+    "vicuna": "{% for m in messages %}{% if m.role == 'user' %}{{ 'USER: ' + m.content + ' ' }}"
+    "{% elif m.role == 'assistant' %}{{ 'ASSISTANT: ' + m.content + eos_token }}"
+    "{% else %}{{ m.content + ' ' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}",
+}
+"""Templates by the models they are like. All of them take texts."""
+
+PARTS_ONLY = {
+    "smolvlm": "<|im_start|>{% for m in messages %}{{ m.role | capitalize + ':' }}"
+    "{% for part in m.content %}{% if part['type'] == 'text' %}{{ ' ' + part['text'] }}"
+    "{% elif part['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
+    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
+    "llava": "{% for m in messages %}{% if m.role == 'user' %}[INST] "
+    "{% for part in m.content | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}"
+    "{% endfor %} [/INST]{% elif m.role == 'assistant' %}{{ ' ' + m.content[0]['text'] }}"
+    "{{ eos_token }}{% endif %}{% endfor %}",
+    "questions alone": "{% for m in messages %}{% if m.role == 'user' %}{{ 'Q:' }}"
+    "{% for part in m.content %}{{ part.text }}{% endfor %}{% else %}"
+    "{{ m.role[0] | upper + ':' + m.content }}{% endif %}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}A:{% endif %}",
+}
+"""Templates that read a question as a list of parts, and write nothing of a text."""
