@@ -20,10 +20,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from nfox.errors import ModelError, NfoxError
 from nfox.files.hub import local_folder
 from nfox.files.progress import ProgressCallback, quiet, reporting
-from nfox.files.reading import refusing
+from nfox.files.reading import describe, refusing
 from nfox.models import adapters
 from nfox.models.adapter_tokenizer import choose_tokenizer
+from nfox.models.checkpoint_files import check_files, is_left_over
 from nfox.models.checkpoint_keys import check_keys, used_keys
+from nfox.models.loading_hints import loading_error
 from nfox.models.options import LoadedModel, ModelOptions
 from nfox.models.pretrained_arguments import hub_arguments, weight_arguments
 from nfox.models.tokenizers import check_tokenizer, load_tokenizer
@@ -60,12 +62,11 @@ def load_model(
         raise
     except torch.OutOfMemoryError as error:
         raise NfoxError(
-            f"{name}: out of memory: {_first_line(error)}",
+            f"{name}: out of memory: {describe(error)}",
             "try --load-in-4bit, a smaller --max-context, or a smaller model",
         ) from error
     except Exception as error:  # nobody knows all that files cause in the libraries
-        said = f"cannot load {name}: {_first_line(error)}"
-        raise ModelError(said, _hint(name, options)) from error
+        raise loading_error(name, location, error, options) from error
     target, tokenizer = TransformersTarget(model.eval()), load_tokenizer(location, options)
     if adapter:
         tokenizer = choose_tokenizer(tokenizer, adapter, model, partial(_tokenizer_of, options))
@@ -82,7 +83,7 @@ def _checked_location(name: str) -> str:
     """Return the folder or hub id that transformers loads from.
 
     Raises:
-        ModelError: if the name is a path, but not that of a folder with a model.
+        ModelError: if the name is a path, but not that of a folder with a model that can be built.
     """
     path = local_folder(name)
     if path is not None:
@@ -93,6 +94,7 @@ def _checked_location(name: str) -> str:
                 option_for(name)
                 or "pass a folder written by save_pretrained, or a hub id like Qwen/Qwen3-0.6B",
             )
+        check_files(name, path)
         return str(path)
     with refusing(name, error_type=ModelError, hint="check the path"):
         is_file = Path(name).expanduser().exists()
@@ -108,11 +110,14 @@ def _load_weights(
 ) -> Any:
     """Return a model of transformers with its weights on their devices."""
     model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if is_left_over(getattr(config, "quantization_config", None), Path(location)):
+        del config.quantization_config
     with reporting(progress) as bars, ExitStack() as model_resources:
         arguments = weight_arguments(location, config, options, model_resources)
         # Whatever differs is named below; transformers itself would only say that something does.
         model, found = model_class.from_pretrained(
             location,
+            config=config,
             tqdm_class=bars,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
@@ -126,18 +131,3 @@ def _load_weights(
         )
         weakref.finalize(model, model_resources.pop_all().close)
     return model
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 200 characters of it."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
-
-
-def _hint(name: str, options: ModelOptions) -> str:
-    """Return what a person can do about a model that cannot be loaded."""
-    if local_folder(name):
-        return "check that the folder holds a whole checkpoint"
-    if options.offline:
-        return "it is not in the local cache: leave --offline out, or pass a folder"
-    return "check the id and the network; a gated model needs `hf auth login`"

@@ -11,6 +11,7 @@ import torch
 
 from nfox.errors import NfoxError
 from nfox.files.hub import read_json
+from nfox.models.checkpoint_files import check_files
 from nfox.models.devices import choose_device, choose_dtype
 from nfox.models.options import ModelOptions
 
@@ -35,9 +36,9 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
     config = read_json(path) if path.is_file() else {"dtype": "bfloat16"}  # heads are kept in it
     if "quantization_config" in config:
         return stored_bytes
-    stored_dtype = getattr(
-        torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32
-    )
+    stored_dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
+    if not isinstance(stored_dtype, torch.dtype):
+        stored_dtype = torch.float32
     weights = stored_bytes / float(stored_dtype.itemsize)
     if options.quantisation:
         return int(weights * _QUANTISED_BYTES[options.quantisation])
@@ -64,12 +65,20 @@ def cache_bytes(config: dict[str, Any], tokens: int, itemsize: int) -> int:
         tokens: the number of tokens in the context.
         itemsize: the bytes of one number.
     """
-    width = config.get("hidden_size") or config.get("d_model") or config.get("n_embd") or 0
-    layers = config.get("num_hidden_layers") or config.get("n_layer") or 0
-    heads = config.get("num_attention_heads") or config.get("n_head") or 1
-    shared = config.get("num_key_value_heads") or heads
-    head = config.get("head_dim") or width // heads
+    width = _size(config, "hidden_size", "d_model", "n_embd")
+    layers = _size(config, "num_hidden_layers", "n_layer")
+    heads = _size(config, "num_attention_heads", "n_head") or 1
+    shared = _size(config, "num_key_value_heads") or heads
+    head = _size(config, "head_dim") or width // heads
     return int(tokens * itemsize * (2 * layers * shared * head + width))
+
+
+def _size(config: dict[str, Any], *names: str) -> int:
+    """Return the first of several sizes that a config has; 0 if it has none that is a size. What
+    is wrong with it, loading says.
+    """
+    sizes = (config.get(name) for name in names)
+    return next((size for size in sizes if type(size) is int and size > 0), 0)
 
 
 def free_bytes(options: ModelOptions) -> int:
@@ -93,6 +102,9 @@ def check_memory(models: Sequence[tuple[str, ModelOptions]], context: int) -> No
         NfoxError: if weights and cache together are larger than the free memory.
     """
     name, options = models[0]
+    for location, _ in models:
+        if (Path(location) / "config.json").is_file():
+            check_files(location, Path(location))
     weights = [weight_bytes(model, loading) for model, loading in models]
     config = Path(name) / "config.json"
     cache = cache_bytes(read_json(config), context, 2) if config.is_file() else 0

@@ -33,6 +33,7 @@ def load_tokenizer(location: str, options: ModelOptions) -> Any:
         return None
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **hub_arguments(options))
+        tokenizer("Hello")  # some values of its config are looked at here
     except Exception as error:  # nobody knows all that a wrong value causes behind its reader
         raise ModelError(
             f"cannot load the tokenizer of {location}: {describe(error)}", _HINT

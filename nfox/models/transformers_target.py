@@ -115,7 +115,7 @@ class TransformersTarget(Target):
         relative = self.is_encoder_decoder and not getattr(
             self.config, "max_position_embeddings", None
         )
-        return next((int(n) for n in lengths if n and not relative), 1 << 20)
+        return next((int(n) for n in lengths if n and n > 0 and not relative), 1 << 20)
 
     @property
     @override
