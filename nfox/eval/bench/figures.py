@@ -22,9 +22,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _define(meaning: str) -> Any:
-    """Declare a figure that may be unknown, with its definition."""
-    return Field(default=None, description=meaning)
+def _define(meaning: str, low: float | None = None, high: float | None = None) -> Any:
+    """Declare a figure that may be unknown, with its definition and the bounds of its values."""
+    return Field(default=None, description=meaning, ge=low, le=high)
 
 
 Figure = Annotated[float | None, BeforeValidator(_finite)]
@@ -73,7 +73,9 @@ class RowBase(Record):
     method: str
     category: str
     prompts: int = Field(
-        description="conversations that were held; each counts once, however many rounds there were"
+        ge=0,
+        description="conversations that were held; each counts once, however many rounds there "
+        "were",
     )
 
     @property
@@ -112,7 +114,9 @@ class Row(RowBase):
     )
     identical: Figure = _define(
         "share of conversations whose tokens all equal those of plain decoding in the same round; "
-        "a simulated one is given them"
+        "a simulated one is given them",
+        low=0,
+        high=1,
     )
     accept_by_depth: list[Figure] | None = _define(DEFINITIONS["by depth"])
     peak_memory_mb: Figure = _define(

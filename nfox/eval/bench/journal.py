@@ -46,23 +46,50 @@ class TrialJournal:
         where = f"{self.path}: not the trials of a benchmark"
         with refusing(where, hint="take it away"):
             first, *lines = self.path.read_bytes().split(b"\n")
-            facts = parse_json(first, f"{where}: line 1", non_finite=True)
-            if not isinstance(facts, dict):
-                raise TypeError("line 1 is no JSON object")
+            self._check_facts(parse_json(first, f"{where}: line 1", non_finite=True))
             # The last is torn, or empty.
             trials = [
-                _from_json(line, f"{where}: line {number}")
+                self._trial(line, f"{where}: line {number}")
                 for number, line in enumerate(lines[:-1], 2)
                 if line
             ]
+        return list({trial.key: trial for trial in trials}.values())
+
+    def _check_facts(self, facts: Any) -> None:
+        """Refuse what the first line of another benchmark's trials says.
+
+        Raises:
+            UsageError: if trials depended on something else.
+        """
+        if not isinstance(facts, dict):
+            raise TypeError("line 1 is no JSON object")
         if facts != self.facts:
             names = sorted(facts.keys() | self.facts.keys())
             differing = [name for name in names if facts.get(name) != self.facts.get(name)]
             raise UsageError(
-                f"{self.path} holds trials of a benchmark with other {', '.join(differing)}",
+                f"{self.path} holds trials of a benchmark with other {', '.join(differing)[:200]}",
                 "run that one again to finish it, or delete the file",
             )
-        return list({trial.key: trial for trial in trials}.values())
+
+    def _trial(self, line: bytes, where: str) -> Trial:
+        """Return the trial of a line.
+
+        Raises:
+            UsageError: if it is none, or one of no entrant or task of this benchmark.
+        """
+        with refusing(where):
+            fields = parse_json(line, where)
+            fields["round"] = fields.pop("turn")
+            # Strict as JSON is: an object is a reply's numbers, but a text is no number.
+            trial = TypeAdapter(Trial).validate_json(json.dumps(fields), strict=True)
+            tasks, entrants = self.facts.get("tasks"), self.facts.get("entrants")
+            if tasks is not None and not 0 <= trial.task < len(tasks):
+                raise ValueError(f"there is no task {trial.task}")
+            if entrants is not None and trial.entrant not in entrants:
+                raise ValueError(f"there is no entrant {trial.entrant!r:.40}")
+            if len(trial.replies) != len(trial.stats):
+                raise ValueError(f"{len(trial.replies)} replies, {len(trial.stats)} statistics")
+            return trial
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[Trial], None]]:
@@ -92,14 +119,6 @@ def _to_json(trial: Trial) -> dict[str, Any]:
     fields = asdict(trial)
     fields["turn"] = fields.pop("round")  # its name in files of the first release
     return fields
-
-
-def _from_json(line: bytes, where: str) -> Trial:
-    with refusing(where):
-        fields = parse_json(line, where)
-        fields["round"] = fields.pop("turn")
-        # Strict as JSON is: an object is a reply's numbers, but a text is no number.
-        return TypeAdapter(Trial).validate_json(json.dumps(fields), strict=True)
 
 
 def complete_rounds(trials: Sequence[Trial], entrants: Sequence[str]) -> list[Trial]:

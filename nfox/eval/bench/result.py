@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter, field_validator
 
 from nfox.controls import one_line
 from nfox.eval.bench.figures import ALL, DivergenceRow, Record, Row, RowBase, SimulationRow
@@ -110,6 +110,14 @@ class BenchResult(File):
     rows: Annotated[list[Row], Field(min_length=1)]
     simulation: list[SimulationRow] = Field(default_factory=list)
     divergences: list[DivergenceRow] = Field(default_factory=list)
+
+    @field_validator("rows")
+    @classmethod
+    def _has_all_tasks(cls, rows: list[Row]) -> list[Row]:
+        """Refuse rows of which none is of all tasks together, as every reader takes for granted."""
+        if all(row.category != ALL for row in rows):
+            raise ValueError(f"no row is of the category {ALL!r}")
+        return rows
 
     def kind(self, entrant: str) -> str:
         """Return the kind of an entrant: one of `KINDS`."""
