@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from nfox.errors import ModelError
-from nfox.files.reading import describe
+from nfox.files.reading import describe, refusing
 from nfox.models.options import ModelOptions
 from nfox.models.pretrained_arguments import hub_arguments
 
@@ -43,6 +43,9 @@ def load_tokenizer(location: str, options: ModelOptions) -> Any:
         raise ModelError(
             f"the tokenizer of {location} knows no text: its tokens are missing", _HINT
         )
+    # What its config says is not all looked at before the first text.
+    with refusing(f"the tokenizer of {location}", error_type=ModelError, hint=_HINT):
+        tokenizer("a")
     return tokenizer
 
 
