@@ -19,17 +19,12 @@ def ask(*arguments: str, stdin: bytes = b"") -> Result:
 def test_what_is_no_character_is_asked_as_the_replacement_character() -> None:
     expected = ask("-p", "caf\ufffd")
     assert expected.exit_code == 0
-    for broken in (
-        ask("-p", "caf\udce9"),
-        ask(stdin=b"caf\xe9"),
-        ask(stdin=b"\xef\xbb\xbfcaf\xe9\n"),
-    ):
+    # A byte order mark comes along with "$(cat file)", too.
+    for broken in (ask("-p", "\ufeffcaf\udce9"), ask(stdin=b"\xef\xbb\xbfcaf\xe9\n")):
         assert (broken.exit_code, broken.stdout) == (0, expected.stdout)
-    assert ask("-p", "\ufeffcaf\udce9").stdout == expected.stdout  # as of "$(cat file)"
     system = [ask("--system", text, "-p", "x") for text in ("\ufeffcaf\udce9", "caf\ufffd")]
     assert [said.exit_code for said in system] == [0, 0]
     assert system[0].stdout == system[1].stdout
-    assert ask("--json", stdin=b"caf\xe9").exit_code == 0
 
 
 @pytest.mark.parametrize("data", ["hello".encode("utf-16"), b"\x7fELF\x02\x01\x01\0\xff\0"])
