@@ -101,19 +101,30 @@ class AdapterFiles:
             pattern = self.fields.get(f"{kind}_pattern") or {}
             with refusing(f"{self.title}: {kind}_pattern in {CONFIG_FILE}", error_type=ModelError):
                 numbers |= {f"{kind}_pattern.{part}": value for part, value in pattern.items()}
-        largest = max((max(weight.shape, default=1) for weight in self.weights.values()), default=1)
+        most, largest = self._ranks()
         for name, value in numbers.items():
             if type(value) is not int and not ("alpha" in name and type(value) is float):
                 raise ModelError(
                     f"{self.title}: {name} in {CONFIG_FILE} is {value!r}, expected a number",
                     "copy it again",
                 )
-            if "alpha" not in name and value > largest:
+            if "alpha" not in name and value > most:
                 raise ModelError(
-                    f"{self.title}: {CONFIG_FILE} asks for rank {value}, and no weight is larger "
-                    f"than {largest}",
+                    f"{self.title}: {CONFIG_FILE} asks for rank {value}, and the largest in the "
+                    f"file of weights is {largest}",
                     "copy it again",
                 )
+
+    def _ranks(self) -> tuple[int, int]:
+        """Return the largest rank that a config may name, and the largest that the file can have.
+        A config may have a general one that no layer uses.
+        """
+        shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
+        ranks = [shape[0] for name, shape in shapes.items() if ".lora_A." in name and shape]
+        if ranks:
+            return max(1024, 16 * max(ranks)), max(ranks)
+        largest = max((max(shape, default=1) for shape in shapes.values()), default=1)
+        return largest, largest
 
     @property
     def changes_nothing(self) -> bool:
@@ -153,7 +164,9 @@ def find(location: str, name: str, hub: HubOptions) -> AdapterFiles:
     hub = dataclasses.replace(hub, revision=None)
     config = file_of(location, CONFIG_FILE, hub)
     if config is None:
-        raise ModelError(f"adapter {name}: there is no {CONFIG_FILE}", "check the id")
+        in_cache = " in the local cache" if hub.offline else ""
+        hint = "leave --offline out, or pass a folder" if hub.offline else "check the id"
+        raise ModelError(f"adapter {name}: there is no {CONFIG_FILE}{in_cache}", hint)
     fields = read_object(config, "a config of peft", ModelError)
     paths = (file_of(location, file, hub) for file in _WEIGHTS_FILES)
     path = next((path for path in paths if path is not None), None)

@@ -136,8 +136,13 @@ def _adapt(model: Any, files: AdapterFiles) -> Any:
     config = files.config()
     resize_embeddings(model, files)
     # On the meta device nothing is filled that the file does not hold. Where the first values are
-    # made from those of the base, they change it as well, and must be made.
-    is_plain = config.peft_type == "LORA" and not isinstance(config.init_lora_weights, str)
+    # made from those of the base, they change it as well, and must be made; and bitsandbytes keeps
+    # its weights nowhere else (DoRA on 8 bits).
+    is_plain = (
+        config.peft_type == "LORA"
+        and not isinstance(config.init_lora_weights, str)
+        and not getattr(model, "is_quantized", False)
+    )
     adapted = PeftModel(model, config, low_cpu_mem_usage=is_plain)
     trained_on = config.base_model_name_or_path or "a model that its config does not name"
     hint = f"it was trained on {trained_on}: check that this is that model, and copy it again"

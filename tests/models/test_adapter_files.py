@@ -181,8 +181,8 @@ WRONG_WEIGHTS: dict[str, tuple[Callable[[Weights], Weights], str]] = {
         lambda w: {n: w[n].T if "q_proj.lora_A" in n else w[n] for n in w},
         r"layers.0.self_attn.q_proj.lora_A.weight \(64, 4\), not \(4, 64\)",
     ),
-    "nothing": (lambda w: {}, "no weight is larger"),
-    "empty ones": (lambda w: {n: torch.zeros(0) for n in w}, "no weight is larger"),
+    "nothing": (lambda w: {}, "largest in the file of weights is 1$"),
+    "empty ones": (lambda w: {n: torch.zeros(0) for n in w}, r"\(0,\), not"),
     "NaN": (with_nan, "NaN.*q_proj.lora_B"),
     "integers": (lambda w: {n: w[n].to(torch.int8) for n in w}, "no floats"),
 }

@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, ClassVar
 
 from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Drafter
 from nfox.errors import ModelError
-from nfox.files.hub import HubOptions
+from nfox.files.hub import HubOptions, local_folder
 from nfox.heads.checkpoint import HeadsInfo
 from nfox.models.options import LoadedModel
 
@@ -194,5 +193,6 @@ class Method(Drafter):
 
 def weights_beside(model: str, name: str) -> str | None:
     """Return the folder `<model>/nfox/<name>`; None if there is none."""
-    folder = Path(model) / "nfox" / name
-    return str(folder) if folder.is_dir() else None
+    folder = local_folder(model)
+    beside = folder / "nfox" / name if folder is not None else None
+    return str(beside) if beside is not None and beside.is_dir() else None
