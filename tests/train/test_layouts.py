@@ -70,8 +70,6 @@ def test_it_is_read_as_it_was_meant(record: Any, messages: list[Message]) -> Non
         (said(None), "content null"),
         (said(7), "content that is no text"),
         (said([{"type": "image_url", "image_url": {}}]), "content of type image_url"),
-        (said("hello", weight=0.5), "weight 0.5"),
-        (said("hello", weight="0"), "weight 0"),
         (said("hello", weight=0), "replies of weight 0 alone"),
         ([CHAT[0], {"role": "tool", "content": "x"}], "role tool"),
         ([CHAT[0], {"from": "observation", "value": "x"}], "role observation"),
@@ -124,8 +122,16 @@ def test_other_system_messages_and_thoughts_are_counted_too() -> None:
     assert dataset.unread == {"system beside another one": 1, "reasoning_content": 1}
 
 
+@pytest.mark.parametrize("weight", [0.5, -1, "0", [1]])
+def test_a_weight_of_another_kind_is_counted_and_costs_no_turn(weight: Any) -> None:
+    for replies in (True, False):
+        dataset = parse_records([said("hello", weight=weight)], replies=replies)
+        assert dataset.conversations == [PAIR if replies else PAIR[:1]]
+        assert dataset.describe() == f"1 conversations; not read: weight {weight} (1)"
+
+
 def test_a_broken_file_has_a_short_report() -> None:
-    records = [said("x", weight=n / 100) for n in range(2, 99)]
+    records = [said("x", weight=n) for n in range(2, 99)]
     report = parse_records(records).describe()
     assert "89 others" in report and len(report) < 300
 

@@ -7,7 +7,7 @@ What is not read has a name, by which it is counted: nothing that a record says 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,7 @@ def _parse_turns(items: Sequence[Any]) -> Record:
     for item in itertools.chain.from_iterable(map(_split, items)):
         try:
             turns.append(_parse_turn(item))
-            unread.update({name: None for name in _THOUGHTS if _says(item.get(name))})
+            unread.update(dict.fromkeys(_unread(item)))
         except _Malformed as error:
             turns.append(None)
             unread[str(error)] = None
@@ -174,7 +174,8 @@ def _parse_turn(item: Any) -> Message:
         raise _Malformed(f"role {_short(name)}")
     if call := next((field for field in _CALLS if _says(item.get(field))), None):
         raise _Malformed(call)
-    return Message(role, _text(_one_of(item, "value", "content")), None, _is_learned(item, role))
+    learned = role != "assistant" or _is_learned(item)
+    return Message(role, _text(_one_of(item, "value", "content")), None, learned)
 
 
 def _one_of(item: Mapping[str, Any], first: str, second: str) -> Any:
@@ -202,13 +203,19 @@ def _text(content: Any) -> str:
         raise _Malformed("content null" if content is None else f"content {found}") from None
 
 
-def _is_learned(item: Mapping[str, Any], role: str) -> bool:
-    """Return whether a model is trained on a turn: a reply may have a weight of 0, and is then only
-    read.
-    """
+def _is_learned(item: Mapping[str, Any]) -> bool:
+    """Return whether a model is trained on a reply: one of weight 0 is only read."""
+    return _weight(item) != 0 and all(item.get(flag) is not False for flag in _FLAGS)
+
+
+def _weight(item: Mapping[str, Any]) -> Any:
+    """Return the weight of a turn, 1 where it has none."""
     weight = item.get("weight")
-    if role != "assistant" or weight is None or weight != weight:  # a table's NaN
-        weight = 1
-    if not isinstance(weight, int | float) or weight not in (0, 1):
-        raise _Malformed(f"weight {_short(weight)}")
-    return bool(weight) and all(item.get(flag) is not False for flag in _FLAGS)
+    return 1 if weight is None or weight != weight else weight  # a table's NaN is none
+
+
+def _unread(item: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of what a turn says besides its message."""
+    yield from (name for name in _THOUGHTS if _says(item.get(name)))
+    if (weight := _weight(item)) not in (0, 1):
+        yield f"weight {_short(weight)}"
