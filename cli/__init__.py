@@ -11,6 +11,8 @@ def main() -> None:
 
     streams.prepare()
     printing.clean_libraries()
+    if "--debug" not in sys.argv:
+        printing.silence_libraries()
     from .app import app
     from .errors import output_failed, print_traceback
 

@@ -8,6 +8,7 @@ does the same for what is drawn, and `clean_libraries` for what libraries log an
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from traceback import format_exception
@@ -43,6 +44,26 @@ class _CleanRecord(logging.LogRecord):
         if self.exc_info and self.exc_info[1] and not self.exc_text:  # as a formatter keeps it
             self.exc_text = "\n".join(traceback_lines(self.exc_info[1]))
         return one_line(super().getMessage())
+
+
+class _OurWarnings(logging.Handler):
+    """Prints the warnings of nfox, but not those of the libraries that it uses."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] == "nfox":
+            tell(f"nfox: {record.getMessage()}")
+
+
+def silence_libraries() -> None:
+    """Keep warnings of libraries from the person, who can do nothing about them: those of Python,
+    unless they were asked for by its own options, those that are logged where no log was set up,
+    and those of torch's C++. This is before torch is imported.
+    """
+    if not sys.warnoptions:
+        warnings.showwarning = lambda *words, **more: None
+    logging.lastResort = _OurWarnings(logging.WARNING)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def clean_libraries() -> None:

@@ -75,8 +75,9 @@ def heads(
     conversations = report_left_out(data.data, read_conversations(data.data))[: data.limit]
     length = min(data.max_length, engine.max_context)
     rows = Rows(conversations, engine.template, engine.model.tokenizer, length)
-    seconds = drafter.measure_draft_seconds()  # before the heads become float32
-    measured = HeadsLearner(drafter.heads, engine.model.target).measure(rows)
+    seconds = drafter.measure_draft_seconds()
+    heads, _ = drafter.load_heads(engine.model, drafter.name, engine.sources.hub)  # not packed
+    measured = HeadsLearner(heads, engine.model.target).measure(rows)
     bounds = {"max_nodes": data.nodes, "max_width": drafter.max_width}
     largest = tree_shapes.fastest_shape(measured.accuracy, None, **bounds)
     fastest = tree_shapes.fastest_shape(measured.accuracy, engine.costs, seconds, **bounds)

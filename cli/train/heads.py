@@ -76,7 +76,7 @@ class HeadsKind(TrainingKind):
     @override
     def report(self, job: Any, result: TrainingResult) -> Iterator[str]:
         accuracy: Any = result.metrics
-        yield accuracy_table(accuracy.accuracy)
+        yield from accuracy_table(accuracy.accuracy).splitlines()
         yield f"loss {accuracy.loss:.4f}; tau {accuracy.tau():.2f} to expect of a tree of 63 nodes"
         yield f"written to {result.folder}; try them:"
         yield chat_command(job, result, "--method", job.method, "--heads", str(result.folder), "-v")

@@ -151,8 +151,8 @@ class TransformersTarget(Target):
     @override
     def unembed(self, hidden: Tensor) -> Tensor:
         if self.fused:
-            rows = self.fused.unembedding(hidden.reshape(-1, hidden.shape[-1]))
-            logits = rows.view(*hidden.shape[:-1], -1)
+            rows = hidden.reshape(-1, hidden.shape[-1]).to(self.fused.model_dtype)
+            logits = self.fused.unembedding(rows).view(*hidden.shape[:-1], -1)
         else:
             logits = self.model.get_output_embeddings()(hidden)
             self._captured.clear()

@@ -54,7 +54,7 @@ def test_heads_are_trained_measured_and_written(tmp_path: Path) -> None:
     assert "parameters" in done.stderr
     assert "tokens" in done.stderr
     assert re.search(r"step 2 of 2: loss \d", done.stderr)
-    assert "top-1" in done.stdout
+    assert re.search(r"^depth +top-1.*\n +1 +\d", done.stdout, re.MULTILINE)
     assert "tau" in done.stdout
     assert f"--method {METHOD}" in done.stdout
     info = heads_info(tmp_path / "out")
