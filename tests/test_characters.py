@@ -15,6 +15,7 @@ from nfox.characters import check_beginning, check_escaped, decode, decode_escap
 from nfox.errors import UsageError
 from nfox.files.reading import read_bytes
 from nfox.text.messages import Message
+from nfox.text.resolve import resolve
 
 
 def slowly(text: str) -> Iterator[str]:
@@ -81,3 +82,14 @@ def test_a_large_file_that_is_no_text_is_refused_by_its_beginning(tmp_path: Path
         read_bytes(file)
     with pytest.raises(UsageError, match="directory"):
         read_bytes(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["\ud83d", "{{ '\\ud83d' }}"])
+def test_what_a_template_writes_is_read_by_every_tokenizer(source: str) -> None:
+    tokenizer: Any = folder.tokenizer()
+    asked = [Message("user", "hi")]
+    texts = []
+    for mark in ("\ufffd", source):
+        tokenizer.chat_template = folder.TEMPLATE + mark
+        texts.append(resolve(tokenizer, None).encode(tokenizer, asked))
+    assert texts[0] == texts[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nfox.characters import whole_characters
 from nfox.errors import ModelError
 from nfox.text.rendering import Render, Turn
 from nfox.text.template import HINT
@@ -55,6 +56,6 @@ def jinja_renderer(tokenizer: Tokenizer, source: str) -> Render:
             **{"messages": list(turns), "add_generation_prompt": generate},
         }
         size = sum(len(str(turn["content"])) for turn in turns)
-        return render_within_limits(source, variables, size)
+        return whole_characters(render_within_limits(source, variables, size))
 
     return render
