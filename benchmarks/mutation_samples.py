@@ -107,6 +107,11 @@ def _write_texts(folder: Path) -> None:
             {"id": "b", "prompt": "one two"},
             {"id": "c", "turns": ["one", "two"]},
         ],
+        "spec-bench.jsonl": [
+            {"question_id": 81, "category": "writing", "turns": ["one", "two"]},
+            {"task_id": "HumanEval/1", "prompt": "def f():"},
+            spider,
+        ],
         "trajectories.jsonl": [trajectory, trajectory | {"data_id": "data_1"}],
     }
     for name, values in lines.items():

@@ -120,6 +120,7 @@ class Samples:
             "training lines": Kind("data.jsonl", as_lines, self._training_lines, named=False),
             "tables": Kind("tables.json", as_json, self._tables),
             "trajectories": Kind("trajectories.jsonl", as_lines, self._trajectories),
+            "questions": Kind("spec-bench.jsonl", as_lines, self._questions),
             "tree": Kind("tree.json", as_json, self._tree),
             "template": Kind(
                 "template.json", any_of(change_json, change_source), self._jinja, named=False
@@ -182,6 +183,14 @@ class Samples:
             self.engine.use(method)
             lines.append([answer(self.engine, prompt).get("tokens") for prompt in prompts[:1]])
         return "" if lines[0] == lines[1] else f"not the plain text: {lines}"
+
+    def _questions(self) -> str:
+        from nfox.eval.bench.tasks import read
+
+        source = f"spec-bench={self.folder / 'spec-bench.jsonl'}"
+        tasks = read(source, schemas=self.folder / "tables.json").tasks
+        texts = [text for task in tasks for text in (task.id, task.category, *task.turns)]
+        return "" if all(isinstance(text, str) for text in texts) else f"no texts: {tasks}"
 
     def _training_data(self) -> str:
         from nfox.train.data.conversations import read_conversations

@@ -151,10 +151,10 @@ def _read(source: str, databases: task_data.DatabaseSchemas) -> TaskList:
             continue
         fields = record if isinstance(record, Mapping) else {}
         label = next((fields[key] for key in _NAMES if key in fields), number)
-        category = fields.get("category") or name
+        category = str(fields.get("category") or name)
         if name == SPEC_BENCH and category in _MT_BENCH:
             category = "multi-turn"  # one of its six tasks
-        tasks.append(Task(f"{name}-{number if label is None else label}", str(category), turns))
+        tasks.append(Task(f"{name}-{number if label is None else label}", category, turns))
     return TaskList(tasks, skipped)
 
 
