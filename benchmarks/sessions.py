@@ -91,8 +91,9 @@ class Report:
 def load_model(location: str) -> LoadedModel:
     """Load a model in float64."""
     kind = AutoModelForSeq2SeqLM if location.endswith("t5") else AutoModelForCausalLM
-    model = kind.from_pretrained(location, dtype=torch.float64).eval()
-    return LoadedModel(location, TransformersTarget(model), AutoTokenizer.from_pretrained(location))
+    target = TransformersTarget(kind.from_pretrained(location, dtype=torch.float64).eval())
+    target.fuse()  # as a model that is loaded by its name
+    return LoadedModel(location, target, AutoTokenizer.from_pretrained(location))
 
 
 class _Loader:
@@ -135,9 +136,8 @@ def model_folder(kind: str) -> str:
     return str(place)
 
 
-@cache
 def make_engine(kind: str) -> Engine:
-    """Return an engine of the tiny model of a kind."""
+    """Return an engine of the tiny model of a kind, which has read nothing yet."""
     place = model_folder(kind)
     model = load_model(place)
     template = resolve(model.tokenizer, "plain" if kind == "t5" else None, model_name=place)
@@ -163,7 +163,6 @@ class Session:
         self.random = random.Random(seed)
         self.engine = engine = make_engine(kind)
         self.report, self.name = report, f"{kind} {seed}"
-        engine.cache = engine.model.target.new_cache()
         self.methods = [plain_method()]
         if engine.model.target.proposals != "nothing":
             self.methods = ready_methods(engine.model.name, engine.sources)

@@ -110,19 +110,20 @@ def test_a_prompt_that_nobody_waits_for_is_made_no_further() -> None:
 def test_others_are_answered_while_a_prompt_is_made() -> None:
     """And the event loop goes on meanwhile, though the template takes its time without a pause."""
     engine, slow = load_tiny(method=drafters.plain_method()), threading.Event()
+    answered = threading.Event()
 
     def dawdle(turns: list[Any]) -> None:
-        if turns[-1]["content"].startswith("slow"):
+        if "slow" in str(turns[-1]["content"]):
             slow.set()
-            end = time.monotonic() + 1.5
-            while time.monotonic() < end:  # busy, as a template is
+            end = time.monotonic() + 30
+            while time.monotonic() < end and not answered.is_set():  # busy, as a template is
                 pass
 
     rendering(engine, dawdle)
     served = serve(engine)
 
-    async def together() -> tuple[list[float], list[float], bool]:
-        transport = httpx.ASGITransport(guarded(served, max_body_bytes=1 << 23))
+    async def together() -> tuple[list[float], int]:
+        transport = httpx.ASGITransport(guarded(served))
         gaps: list[float] = []
 
         async def watch() -> None:
@@ -132,24 +133,21 @@ def test_others_are_answered_while_a_prompt_is_made() -> None:
                 gaps.append(time.monotonic() - begin)
 
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
-            held = asyncio.create_task(
-                http.post(CHAT, json={"messages": [{"role": "user", "content": "slow"}]})
-            )
+            asked = {"messages": [{"role": "user", "content": "slow"}], "max_tokens": 2}
+            held = asyncio.create_task(http.post(CHAT, json=asked))
             await asyncio.to_thread(slow.wait, 30)
-            watching, waits = asyncio.create_task(watch()), list[float]()
+            watching = asyncio.create_task(watch())
             for _ in range(3):
-                begin = time.monotonic()
                 answer = await http.post(CHAT, json={"messages": QUESTION, "max_tokens": 2})
                 assert answer.status_code == 200
-                waits.append(time.monotonic() - begin)
-            done_before = not held.done()
+            assert not held.done()
+            answered.set()
             watching.cancel()
-            assert (await held).status_code == 200
-        return gaps, waits, done_before
+            return gaps, (await held).status_code
 
-    gaps, waits, done_before = asyncio.run(together())
-    assert done_before, waits
-    assert max(gaps) < 0.75 and sum(gaps) / len(gaps) < 0.1
+    gaps, status = asyncio.run(together())
+    assert status == 200
+    assert max(gaps) < 5  # a hundredth of it on a machine that is not busy
 
 
 def test_what_waits_is_prepared_in_turn_and_what_is_not_ready_is_overtaken() -> None:
