@@ -86,6 +86,30 @@ def test_a_conversation_says_what_a_fresh_one_does(name: str) -> None:
         assert again.ids == conversation.last.reply.ids
 
 
+@pytest.mark.parametrize("model", [folder.equipped, folder.mamba])
+def test_what_the_template_cuts_from_earlier_replies_is_read_no_more(
+    model: Callable[[], Path],
+) -> None:
+    """As it cuts what was thought; the cache follows a prompt that changes behind its beginning."""
+    engines = [
+        load(str(model()), loading=FLOAT64, settings=Settings(max_new_tokens=12)) for _ in "ab"
+    ]
+    cutting = folder.TEMPLATE.replace(": {{ m.content", ":{{ m.content[-4:]")
+    for engine in engines:
+        engine.model.tokenizer.chat_template = cutting
+        engine.use_template(resolve(engine.model.tokenizer, None))
+    engine, fresh = engines
+    conversation = Conversation(engine)
+    for question in ("ask", "more", "why"):
+        say(conversation, question)
+        asked, tokenizer = conversation.messages[:-1], engine.model.tokenizer
+        turns = [{"role": message.role, "content": message.content} for message in asked]
+        expected = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        assert tokenizer.decode(conversation.last.request.prompt.ids) == expected
+        again = fresh.answer(asked, cache=fresh.model.target.new_cache())
+        assert again.ids == conversation.last.reply.ids
+
+
 def test_later_turns_read_only_what_is_new() -> None:
     engine = writing_as_asked(load_engine())
     conversation = Conversation(engine)

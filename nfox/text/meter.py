@@ -45,7 +45,7 @@ class Meter:
         """Count one step; raise LimitExceeded where the time is over."""
         self._steps += 1
         if self._steps % _STEPS_BETWEEN_LOOKS == 0 and time.thread_time() > self._end:
-            raise LimitExceeded(f"it takes more than {self._seconds:.0f} seconds")
+            raise LimitExceeded(f"it takes more than {self._seconds:.0f} s of processor time")
 
     def allow(self, size: int) -> None:
         """Raise LimitExceeded where a value of so many characters would be too large."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, NonNegativeInt
 from nfox.characters import cleaned
 from nfox.errors import ModelError
 from nfox.files.reading import parse_json, refusing
-from nfox.text.rendering import Turn
+from nfox.text.forms import Turn
 from nfox.text.template import HINT, Template, say
 from nfox.text.tokenizer_templates import jinja_renderer, own_source
 

@@ -17,9 +17,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from nfox.errors import ModelError, NfoxError
+from nfox.text.forms import Render, Turn
 from nfox.text.layout import Layout
 from nfox.text.messages import Message
-from nfox.text.rendering import Render, Rendering, Turn
+from nfox.text.rendering import Rendering
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nfox.characters import whole_characters
 from nfox.errors import ModelError
-from nfox.text.rendering import Render, Turn
+from nfox.text.forms import Render, Turn
 from nfox.text.template import HINT
 
 if TYPE_CHECKING:

@@ -196,6 +196,18 @@ def test_a_template_without_the_question_is_refused(chat_template: str) -> None:
         resolve(tokenizer_of(chat_template), None)
 
 
+@pytest.mark.parametrize(
+    "changed", ["upper", "reverse", "tojson", "replace('7', 'x')", "truncate(4, true, '')", "list"]
+)
+def test_a_question_may_be_written_in_other_words(changed: str) -> None:
+    chat_template = (
+        "{% for m in messages %}{{ m.role ~ (m.content | " + changed + ") }}{% endfor %}"
+    )
+    tokenizer = tokenizer_of(chat_template)
+    messages = [Message("user", "Hi 7 there")]
+    assert resolve(tokenizer, None).text(messages) == applied(tokenizer, messages)
+
+
 def test_a_question_that_is_left_out_for_what_it_says_is_refused() -> None:
     choosy = "{% for m in messages if 'x' not in m.content %}<{{ m.content }}>{% endfor %}"
     template = resolve(tokenizer_of(choosy), None)

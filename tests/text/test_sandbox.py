@@ -175,7 +175,10 @@ def test_the_error_names_the_template_and_what_to_do(
         assert template.text([Message("user", "Hi")])
         with pytest.raises(ModelError) as caught:
             template.text([Message("user", "fox")])
-    assert caught.value.message == "conversation template tokenizer: it takes more than 0 seconds"
+    assert (
+        caught.value.message
+        == "conversation template tokenizer: it takes more than 0 s of processor time"
+    )
     assert "--conv-template" in caught.value.hint
     assert caught.value.code == 3
 
