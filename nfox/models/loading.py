@@ -26,6 +26,7 @@ from nfox.models.adapter_tokenizer import choose_tokenizer
 from nfox.models.checkpoint_files import check_files, is_left_over
 from nfox.models.checkpoint_keys import check_keys, used_keys
 from nfox.models.loading_hints import loading_error
+from nfox.models.logits_error import check_weights
 from nfox.models.options import LoadedModel, ModelOptions
 from nfox.models.pretrained_arguments import hub_arguments, weight_arguments
 from nfox.models.tokenizers import check_tokenizer, load_tokenizer
@@ -71,6 +72,7 @@ def load_model(
     if adapter:
         tokenizer = choose_tokenizer(tokenizer, adapter, model, partial(_tokenizer_of, options))
     check_tokenizer(name, tokenizer, target.vocabulary_size)
+    check_weights(name, model, tokenizer)
     return LoadedModel(name, target, tokenizer, options.adapter)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def check_tokenizer(name: str, tokenizer: Any, vocabulary_size: int) -> None:
     """
     if tokenizer is None:
         return
-    added = tokenizer.get_added_vocab()
+    added = {str(token) for token in _added_tokens(tokenizer)}
     ids = [token for text, token in tokenizer.get_vocab().items() if text not in added]
     beyond = sum(token >= vocabulary_size for token in ids)
     if beyond > _FEW * len(ids):
@@ -78,5 +79,11 @@ def check_tokenizer(name: str, tokenizer: Any, vocabulary_size: int) -> None:
 
 def _spells(tokenizer: Any) -> bool:
     """Whether there are tokens in a tokenizer beside the special ones."""
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special = {str(token) for token in _added_tokens(tokenizer) if token.special}
     return bool(tokenizer.get_vocab().keys() - special - {*tokenizer.all_special_tokens, "▁"})
+
+
+def _added_tokens(tokenizer: Any) -> list[Any]:
+    """Return the tokens that were added to a vocabulary; that of mistral-common takes none."""
+    added = tokenizer.added_tokens_decoder
+    return list(added.values()) if isinstance(added, Mapping) else []

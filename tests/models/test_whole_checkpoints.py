@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -209,3 +210,43 @@ def test_quantised_weights_are_judged_and_kept(tmp_path: Path) -> None:
 
 def test_nothing_to_say_of_what_is_whole() -> None:
     check_keys("model")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", [f"{QUERY}.weight", DOWN, "lm_head.weight"])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, name: str, value: float) -> None:
+    """Attention may take a query that is NaN for one that attends to nothing."""
+
+    def spoil(weights: Weights) -> None:
+        weights[name][3] = value
+
+    error = refused(changed(tmp_path, spoil))
+    assert f"not numbers: {name}" in error.message
+    assert "diverged" in error.hint
+
+
+def test_weights_beyond_float16_are_told_from_those_beyond_all(tmp_path: Path) -> None:
+    half = ModelOptions(offline=True, dtype="float16")
+
+    def enlarge(weights: Weights) -> None:
+        weights[DOWN][3, 5] = 1e5
+
+    model = changed(tmp_path / "large", enlarge)
+    load_model(str(model), ModelOptions(offline=True, dtype="bfloat16"))
+    error = refused(model, half)
+    assert DOWN in error.message
+    assert "float16" in error.message
+    assert "bfloat16" in error.hint
+
+
+def test_padding_of_the_embedding_may_be_anything(tmp_path: Path) -> None:
+    def spoil(weights: Weights) -> None:
+        weights["model.embed_tokens.weight"][319] = math.nan
+
+    load_model(str(changed(tmp_path / "padding", spoil)), OFFLINE)
+
+    def spoil_a_token(weights: Weights) -> None:
+        weights["model.embed_tokens.weight"][200] = math.nan
+
+    error = refused(changed(tmp_path / "token", spoil_a_token))
+    assert "model.embed_tokens.weight" in error.message
