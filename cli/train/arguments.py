@@ -145,6 +145,7 @@ def parse(
     elif args.eval_strategy == "no" and "eval_steps" in typed:
         unused["eval_steps"] = "--eval_strategy steps measures while training"
     job = training.job(arguments, typed, _common_fields(method, data, args, command))
+    unused |= {name: why for name, why in training.idle(job).items() if name in typed}
     return job, args, list(reasons(unused))
 
 

@@ -14,6 +14,7 @@ from nfox.train.cllm.learner import AR_WEIGHT
 from nfox.train.heads.joint_training import JointTraining
 from nfox.train.job import TrainingResult
 
+from .joint import idle_settings
 from .kinds import TrainingKind, chat_command, measured_on, setting
 
 
@@ -73,6 +74,10 @@ class ConsistencyKind(TrainingKind):
             local=consistency.consistency == "local",
             ar_weight=consistency.ar_weight,
         )
+
+    @override
+    def idle(self, job: Any) -> dict[str, str]:
+        return idle_settings(self.method, job.joint)
 
     @override
     def report(self, job: Any, result: TrainingResult) -> Iterator[str]:

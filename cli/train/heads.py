@@ -12,7 +12,7 @@ from nfox.train.heads.job import HeadsJob, heads_class
 from nfox.train.job import TrainingResult
 
 from ..display.head_pictures import accuracy_table
-from .joint import joint_arguments, read_joint
+from .joint import idle_settings, joint_arguments, read_joint
 from .kinds import TrainingKind, chat_command, setting
 
 
@@ -72,6 +72,10 @@ class HeadsKind(TrainingKind):
             },
             joint=read_joint(self.method, joint, in_4bit=in_4bit),
         )
+
+    @override
+    def idle(self, job: Any) -> dict[str, str]:
+        return idle_settings(self.method, job.joint)
 
     @override
     def report(self, job: Any, result: TrainingResult) -> Iterator[str]:

@@ -11,6 +11,7 @@ from nfox.train.heads.joint_training import BaseTraining, JointTraining
 
 from .kinds import setting
 
+LORA_SETTINGS = ("lora_r", "lora_alpha", "lora_dropout")
 METHOD_PREFIX = "METHOD_"
 """The prefix of settings that is replaced by the method's name and an underscore."""
 
@@ -86,6 +87,22 @@ def read_joint(method: str, typed: Any, *, in_4bit: bool) -> JointTraining:
         alpha=arguments.lora_alpha,
         dropout=arguments.lora_dropout,
     )
+
+
+def idle_settings(method: str, joint: JointTraining) -> dict[str, str]:
+    """Return the settings of joint training that change nothing, with the reasons.
+
+    Args:
+        method: the name after `nfox train`.
+        joint: what is trained of the base.
+    """
+    if joint.base == "lora":
+        return {}
+    idle = dict.fromkeys(LORA_SETTINGS, "no adapter is trained; --adapter lora trains one")
+    if joint.base == "frozen":
+        names = ("heads_coefficient", "scheduler")
+        idle |= dict.fromkeys((f"{method}_{name}" for name in names), "the base is not trained")
+    return idle
 
 
 def _base_training(arguments: JointArguments) -> BaseTraining:

@@ -55,6 +55,10 @@ class TrainingKind(ABC):
             UsageError: for settings that cannot work, or not together.
         """
 
+    def idle(self, job: Any) -> dict[str, str]:
+        """Return the settings that change nothing in a job, with the reasons."""
+        return {}
+
     @abstractmethod
     def report(self, job: Any, result: TrainingResult) -> Iterator[str]:
         """Yield lines with the metrics of a training, and the command that uses its result."""

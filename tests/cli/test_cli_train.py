@@ -520,3 +520,14 @@ def test_the_command_that_talks_to_both_is_printed(tmp_path: Path) -> None:
     third = train(tmp_path / "three", full_weights=True)
     assert third.exit_code == 0, third.stderr
     assert f"nfox --model {tmp_path / 'three' / 'base'} --method" in third.stdout
+
+
+def test_settings_of_an_adapter_are_said_where_none_is_trained(tmp_path: Path) -> None:
+    typed = [*NEEDED, "--output_dir", tmp_path, "--lora_r", 8]
+    *_, notes = parsed(*typed, f"--{METHOD}_scheduler", "sine")
+    assert sum("--lora_r (no adapter is trained" in note for note in notes) == 1
+    assert sum(f"--{METHOD}_scheduler (the base is not trained)" in note for note in notes) == 1
+    *_, notes = parsed(*typed, "--adapter", "lora", f"--{METHOD}_scheduler", "sine")
+    assert notes == []
+    *_, notes = parsed(*typed, method="cllm")
+    assert sum("--lora_r" in note for note in notes) == 1
