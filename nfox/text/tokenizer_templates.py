@@ -32,6 +32,9 @@ def own_source(tokenizer: Tokenizer, name: str) -> str:
     own, which = tokenizer.chat_template, name.partition(":")[2] or "default"
     if isinstance(own, str) and own:
         own = {"default": own}
+    sources = own.values() if isinstance(own, dict) else [own or ""]
+    if not all(isinstance(source, str) for source in sources):
+        raise ModelError("the tokenizer's conversation template is no text", HINT)
     if not own:
         raise ModelError("the tokenizer has no conversation template of its own", HINT)
     if len(own) == 1 and which == "default":

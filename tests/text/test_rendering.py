@@ -265,6 +265,10 @@ def test_named_templates_of_a_tokenizer_can_be_chosen(tmp_path: Path) -> None:
     assert "tokenizer:rag, tokenizer:loud" in caught.value.hint
     tokenizer.chat_template = {"loud": shouting}
     assert resolve(tokenizer, None).text(question) == "HI"
+    for wrong in (5, ["x"], {"default": 5}):
+        tokenizer.chat_template = wrong
+        with pytest.raises(ModelError, match="is no text"):
+            resolve(tokenizer, None)
 
 
 def test_a_template_that_refuses_all_forms_says_what_it_said_of_the_plain_one() -> None:

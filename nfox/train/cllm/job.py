@@ -86,8 +86,8 @@ class ConsistencyJob(Job):
         """Return the conversation template, of which only the stop tokens are needed."""
         try:
             return resolve(loaded.tokenizer, self.template, model_name=self.model)
-        except ModelError:  # the model has no template
-            if self.template is not None:
+        except ModelError:
+            if self.template is not None or loaded.tokenizer.chat_template:
                 raise
             return resolve(loaded.tokenizer, "plain")
 
