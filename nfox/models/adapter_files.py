@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 CONFIG_FILE = "adapter_config.json"
 _WEIGHTS_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _NUMBERS = ("r", "init_r", "lora_alpha")
+_SWITCHES = ("use_rslora", "use_dora", "fan_in_fan_out", "lora_bias")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class AdapterFiles:
                 "pass the folder of a LoRA; a newer peft may know more types",
             )
         self._tell_unknown_fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])
-        self._check_numbers()
+        self._check_fields()
         config = PeftConfig.from_pretrained(str(self.folder))
         if config.is_prompt_learning or config.is_adaption_prompt or kind == "XLORA":
             raise ModelError(
@@ -92,10 +93,17 @@ class AdapterFiles:
                 name_some(unknown),
             )
 
-    def _check_numbers(self) -> None:
-        """Refuse what is no number, and ranks that are larger than anything in the file, before
-        memory is asked for.
+    def _check_fields(self) -> None:
+        """Refuse what is no number or no switch, and ranks that are larger than anything in the
+        file, before memory is asked for.
         """
+        for name in _SWITCHES:
+            value = self.fields.get(name)
+            if not isinstance(value, bool | None):
+                raise ModelError(
+                    f"{self.title}: {name} in {CONFIG_FILE} is {value!r}, expected true or false",
+                    "copy it again",
+                )
         numbers = {name: self.fields[name] for name in _NUMBERS if name in self.fields}
         for kind in ("rank", "alpha"):
             pattern = self.fields.get(f"{kind}_pattern") or {}
@@ -128,8 +136,12 @@ class AdapterFiles:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether it is a LoRA as training starts with, one factor of which is 0."""
+        """Whether it is a LoRA as training starts with, one factor of which is 0, or one that
+        counts for nothing.
+        """
         names = {name: re.search(r"\.lora_([AB])\.", name) for name in self.weights}
+        if self.fields.get("lora_alpha") == 0 and not self.fields.get("alpha_pattern"):
+            return all(names.values())
         return all(names.values()) and not any(
             bool(self.weights[name].any())
             for name, part in names.items()

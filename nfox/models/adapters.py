@@ -154,7 +154,7 @@ def _adapt(model: Any, files: AdapterFiles) -> Any:
         hint=hint,
     )
     if files.changes_nothing:
-        log.warning("%s changes nothing: all of its lora_B are zero", files.title)
+        log.warning("%s changes nothing: lora_B, or lora_alpha, is zero", files.title)
     return adapted
 
 

@@ -216,6 +216,8 @@ def refuse(place: Path, said: str) -> None:
         ({"r": 10**9, "init_lora_weights": "pissa"}, "rank 1000000000"),
         ({"rank_pattern": {"q_proj": 10**9}}, "rank 1000000000"),
         ({"rank_pattern": [8]}, "rank_pattern"),
+        ({"use_rslora": "no"}, "use_rslora in adapter_config.json is 'no'"),
+        ({"use_dora": 1}, "use_dora in adapter_config.json is 1"),
         ({"r": "4"}, "r in adapter_config.json is '4'"),
         ({"r": 0}, "positive"),
         ({"lora_alpha": None}, "lora_alpha in adapter_config.json is None"),
@@ -254,10 +256,12 @@ def test_what_may_make_another_text_is_said(
     assert "ignores use_magic" in caplog.text
     adapted = get_peft_model(LlamaForCausalLM.from_pretrained(folder.llama()), lora())
     adapted.save_pretrained(tmp_path / "untrained")
-    caplog.clear()
-    logits_with(folder.llama(), tmp_path / "untrained")
-    assert "changes nothing" in caplog.text
-    assert caplog.records[0].levelno == logging.WARNING
+    adapt(folder.llama(), tmp_path / "scaled", lora(lora_alpha=0))
+    for place in (tmp_path / "untrained", tmp_path / "scaled"):
+        caplog.clear()
+        logits_with(folder.llama(), place)
+        assert "changes nothing" in caplog.text
+        assert caplog.records[0].levelno == logging.WARNING
 
 
 ADDED = ("<|im_start|>", "<|im_end|>")
