@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
 from nfox.errors import NfoxError
-from nfox.files.hub import read_json
+from nfox.files.hub import HubOptions, file_of, local_folder, read_json
 from nfox.models.checkpoint_files import check_files
 from nfox.models.devices import choose_device, choose_dtype
 from nfox.models.options import ModelOptions
@@ -26,7 +25,9 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
             downloaded, the estimate is 0.
         options: how the model is loaded; its dtype and quantisation change the size.
     """
-    folder = Path(name)
+    folder = local_folder(name)
+    if folder is None:
+        return 0
     patterns = ("*.safetensors", "*.bin", "*.pt")
     files = next((files for pattern in patterns if (files := list(folder.glob(pattern)))), [])
     if not files:
@@ -103,11 +104,12 @@ def check_memory(models: Sequence[tuple[str, ModelOptions]], context: int) -> No
     """
     name, options = models[0]
     for location, _ in models:
-        if (Path(location) / "config.json").is_file():
-            check_files(location, Path(location))
+        folder = local_folder(location)
+        if folder is not None and (folder / "config.json").is_file():
+            check_files(location, folder)
     weights = [weight_bytes(model, loading) for model, loading in models]
-    config = Path(name) / "config.json"
-    cache = cache_bytes(read_json(config), context, 2) if config.is_file() else 0
+    config = file_of(name, "config.json", HubOptions()) if local_folder(name) else None
+    cache = cache_bytes(read_json(config), context, 2) if config else 0
     free = free_bytes(options)
     if options.device_map is None and sum(weights) + cache > free:
         parts = " + ".join(f"{size / 2**30:.1f}" for size in [*weights, cache])
