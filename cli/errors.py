@@ -45,10 +45,10 @@ def report(error: Exception) -> None:
     elif isinstance(error, NfoxError):
         print_error(error.message, error.hint)
     else:
-        print_error(_one_line(error), "--debug shows the traceback")
+        print_error(in_one_line(error), "--debug shows the traceback")
 
 
-def _one_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
     """Return the type and the message of an unexpected error in one line."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:

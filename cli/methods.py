@@ -48,7 +48,7 @@ def methods(arguments: MethodsArguments) -> None:
 
     from .display.console import CleanConsole
 
-    console = CleanConsole(highlight=False)
+    console = CleanConsole()
     for row in rows:
         console.print(Text(f"{row['name']}", style="bold"), Text(row["summary"]))
         for line in _lines(row):

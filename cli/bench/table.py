@@ -18,8 +18,8 @@ _PIPE = 200  # columns where nobody says how many there are; tables take what th
 
 def console() -> CleanConsole:
     """Return a console for tables: as wide as the terminal, and wide enough in a pipe."""
-    terminal = CleanConsole(highlight=False)
-    return terminal if terminal.is_terminal else CleanConsole(highlight=False, width=_PIPE)
+    terminal = CleanConsole()
+    return terminal if terminal.is_terminal else CleanConsole(width=_PIPE)
 
 
 def print_table(result: BenchResult) -> None:

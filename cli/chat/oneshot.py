@@ -18,7 +18,7 @@ from .. import standard_input
 from ..display.console import CleanConsole
 from ..display.header import adapter_hint, exactness
 from ..display.theme import make_screen
-from ..errors import INTERRUPTED
+from ..errors import INTERRUPTED, in_one_line, report
 from ..options.chat import DisplayArguments
 from . import events
 from .app import ChatApp
@@ -47,9 +47,7 @@ def answer_text(
     """
     screen = make_screen(display)
     stats = display.stats and (display.verbose > 0 or sys.stderr.isatty())
-    notes = CleanConsole(
-        stderr=True, highlight=False, markup=False, no_color=screen.console.no_color
-    )
+    notes = CleanConsole(stderr=True, no_color=screen.console.no_color)
     app = ChatApp(Conversation(engine), screen, replace(display, stats=stats), notes)
     if display.verbose and (warning := exactness(engine)) != "lossless":
         app.say(warning)
@@ -104,6 +102,11 @@ def serve_lines(engine: Engine, display: DisplayArguments, *, history: bool) -> 
             _respond(conversation, _parse(line), display)
         except NfoxError as error:
             events.write(events.failure(error))
+        except OSError:  # nobody reads what could be answered
+            raise
+        except Exception as error:  # of whatever kind: it has cost this line, and nothing else
+            report(error)
+            events.write(events.failure(NfoxError(in_one_line(error))))
 
 
 def _parse(line: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Rich makes escape sequences of styles, behind this; those that stand in a text d
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -15,7 +16,15 @@ from nfox.controls import sanitize
 
 
 class CleanConsole(Console):
-    """A rich console that leaves control characters out of texts."""
+    """A rich console that leaves control characters out of texts, and takes no part of them for
+    markup: a name may have brackets, or be written like an emoji.
+
+    Args:
+        options: of rich's console.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "highlight": False, "emoji": False, **options})
 
     @override
     def render(

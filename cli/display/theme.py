@@ -91,9 +91,6 @@ def make_screen(display: DisplayArguments, file: IO[str] | None = None) -> Scree
         file=file,
         force_terminal=True if color == "always" else file.isatty(),
         no_color=True if color == "never" else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
         soft_wrap=False,
     )
     symbols = ASCII if display.ascii or not console.encoding.startswith("utf") else Symbols()

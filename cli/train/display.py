@@ -26,7 +26,7 @@ class Display(TrainerCallback):
     """
 
     def __init__(self, visible: bool) -> None:
-        self._console = CleanConsole(stderr=True, highlight=False)
+        self._console = CleanConsole(stderr=True)
         self._visible = visible
         self._stack = ExitStack()
         self._bar = Progress(
@@ -52,7 +52,7 @@ class Display(TrainerCallback):
         if self._visible and self._bar.disable:
             tell(f"nfox: {line}")
         elif self._visible:
-            self._console.print(one_line(f"nfox: {line}"), markup=False, soft_wrap=True)
+            self._console.print(one_line(f"nfox: {line}"), soft_wrap=True)
 
     @override
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:

@@ -23,6 +23,7 @@ from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry as commands
 from nfox.cli.chat.commands.settings import changed
 from nfox.cli.chat.interrupt import interruptible
+from nfox.cli.chat.oneshot import serve_lines
 from nfox.cli.chat.repl import chat_loop
 from nfox.cli.display.header import print_header
 from nfox.cli.display.theme import make_screen
@@ -388,6 +389,21 @@ def test_an_error_in_a_reply_costs_the_reply_only(
     assert ("nfox: error: RuntimeError: the roof is on fire\n" in told) is not debug
     saved = json.loads((Path("state") / "nfox" / "last.json").read_text())["messages"]
     assert [message["content"] for message in saved] == ["hello", cli_model.said(31)]
+
+
+def test_an_error_in_a_line_of_json_costs_the_line_only(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fire = RuntimeError("the roof is on fire")
+    monkeypatch.setattr(engine.model.target, "read", failing_at_the_second(lambda *_: False, fire))
+    line = json.dumps({"role": "user", "content": "hello"}) + "\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(line * 2 + '{"cmd": "reset"}\n'))
+    serve_lines(engine, DisplayArguments(), history=True)
+    out, err = capsys.readouterr()
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["event"] for answer in answers] == ["start", "end", "error", "reset"]
+    assert answers[2]["message"] == "RuntimeError: the roof is on fire"
+    assert "the roof is on fire" in err
 
 
 def test_a_conversation_that_no_file_takes_is_printed(

@@ -114,3 +114,13 @@ def test_names_and_files_of_a_model(tmp_path: Path) -> None:
     for file in (out, out.with_name(f"{out.name}.provenance.json")):
         assert not set(file.read_text()) & {"\x1b", "\x07", "\x9b", "\u202e"}
     assert json.loads(out.read_text())["id"] == EVIL
+
+
+def test_names_in_brackets_are_no_markup() -> None:
+    name = "[/x] [red]a[/red] :smile: model[v2]"
+    file = io.StringIO()
+    table = Table(name, title=name)
+    table.add_row(name)
+    console = CleanConsole(file=file, width=99)
+    console.print(table, name)
+    assert file.getvalue().count(name) == 4
