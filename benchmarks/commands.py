@@ -148,15 +148,16 @@ class Typist:
                 if time.monotonic() > end:
                     raise
 
-    def type(self, text: str, interrupt_after: float | None = None) -> bytes:
+    def type(self, text: str, interrupt_after: float | None = None, keys: bytes = b"") -> bytes:
         """Paste a text and press Enter; return what is written up to the next prompt.
 
         Args:
             text: of the line, or of several.
             interrupt_after: seconds after which Ctrl-C is pressed; None for never.
+            keys: that are pressed before Enter.
         """
         pasted = _PASTE % text.encode("utf-8", "surrogatepass")
-        self._write(pasted + _ENTER)
+        self._write(pasted + keys + _ENTER)
         if interrupt_after is not None:
             time.sleep(interrupt_after)
             self._write(_CTRL_C)
@@ -210,7 +211,8 @@ class Fuzzer:
                 self._take_state(taken=False)
             line, interrupt = self._line()
             self.outcome.counts[line.split(" ")[0] if line[:1] in "/!" else "a message"] += 1
-            written = self._typist.type(line, interrupt)
+            keys = b"\t" if self._numbers.random() < 0.05 else b""  # completes, or shows how to
+            written = self._typist.type(line, interrupt, keys)
             self._check(line, written)
             if b"makes room" in written or b"before anything" in written:
                 self._typist.clear_line()  # the line stands there again
@@ -224,7 +226,7 @@ class Fuzzer:
         """Return a line, and after how many seconds Ctrl-C is pressed."""
         numbers = self._numbers
         if numbers.random() < 0.05:
-            self._typist.resize(numbers.choice((20, 79, 80, 200)))
+            self._typist.resize(numbers.choice((1, 5, 20, 79, 80, 200)))
         interrupt = numbers.choice((0.0, 0.01, 0.1)) if numbers.random() < 0.05 else None
         if numbers.random() < 0.25:
             return numbers.choice(_MESSAGES), interrupt

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nfox.characters import whole_characters
 from nfox.errors import NfoxError, UsageError
+from nfox.files.reading import refusing
 
 _SHOWN = "what was measured stands above"
 
@@ -25,9 +26,11 @@ def check_out(file: Path | None, what: str = "result") -> None:
         return
     if not file.parent.is_dir():
         raise UsageError(f"there is no folder {file.parent} for the {what}", "make it first")
-    if file.is_dir():
+    with refusing(file, f"a name that a file for the {what} can have"):
+        exists, is_folder = file.exists(), file.is_dir()
+    if is_folder:
         raise UsageError(f"{file} is a folder, expected a file for the {what}", "name a file in it")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
+    if not os.access(file if exists else file.parent, os.W_OK):
         raise UsageError(f"{file}: no permission to write the {what}", "choose another place")
 
 

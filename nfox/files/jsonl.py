@@ -35,7 +35,16 @@ class WorkShare:
 
 
 def locked(out: Path) -> FileLock:
-    """Return a lock that keeps other processes from a file and from its provenance."""
+    """Return a lock that keeps other processes from a file and from its provenance.
+
+    Raises:
+        UsageError: if lines cannot be added to such a file.
+    """
+    with refusing(out, "a file that lines can be added to"):
+        if out.exists() and not out.is_file():  # a device may have no end
+            raise ValueError("a folder" if out.is_dir() else "not a regular file")
+        if out.parent.exists() and not out.parent.is_dir():
+            raise ValueError(f"{out.parent} is no folder")
     return FileLock(f"{out}.lock")
 
 

@@ -127,6 +127,7 @@ def test_every_method_writes_the_same_greedy_text() -> None:
     [
         (["--prompts", "absent.jsonl"], 2, "no such file"),
         (["hello", "--prompts", "x"], 2, "give one of them"),
+        (["hello", "--out", "/dev/full"], 2, "not a regular file"),
         (["hello", "--method", "magic"], 2, "unknown method"),
         (["hello", "-o", "nonsense"], 2, "nonsense"),
         (["hello", "--model", "./absent"], 3, "no such folder"),
