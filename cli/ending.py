@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from . import streams
+
 _SIGNALS = [
     number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 ]
@@ -45,6 +47,7 @@ def ending_well() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         for other in taken:  # the first one ends everything: a second must not end what that takes
             signal.signal(other, signal.SIG_IGN)
+        streams.forget_hung_up()
         raise EndedBySignal(number)
 
     for number in taken:
@@ -61,8 +64,6 @@ def ending_well() -> Iterator[None]:
 
 def _end_by(number: Any) -> None:
     """End this process by a signal, as whoever waits for it expects."""
-    from .streams import finish
-
-    finish()
+    streams.finish()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

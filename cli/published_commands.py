@@ -5,6 +5,7 @@ Their words are put into ours before Typer parses them, so that all is as if our
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Reader:
             if values.keys().isdisjoint(rule.unless)
             for word in (rule.option, rule.value(values))
         ]
-        if said or implied:
+        if (said or implied) and os.environ.get("RANK", "0") == "0":
             read = ", ".join(filter(None, [*said, shlex.join(implied)]))
             tell(f"nfox: read as published: {read}")
         unused.report(idle)

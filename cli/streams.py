@@ -71,6 +71,19 @@ def finish() -> OSError | None:
     return getattr(sys.stdout, "refusal", None)
 
 
+def forget_hung_up() -> None:
+    """Let streams of a terminal that is gone lead nowhere: what else there is to do must not fail
+    at a farewell.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(ValueError):  # closed, or no file
+            number = stream.fileno()
+            try:
+                os.write(number, b"")
+            except OSError:
+                lead_nowhere(stream)
+
+
 def lead_nowhere(stream: IO[str]) -> None:
     """Let a stream take all that is written to it, and lose it."""
     with suppress(OSError, ValueError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -70,4 +70,5 @@ def silent_keyboard(*, raw_enter: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, attributes)
+        with suppress(termios.error):  # a window that was closed meanwhile
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, attributes)

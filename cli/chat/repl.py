@@ -67,20 +67,23 @@ def chat_loop(
 
 def _loop(app: ChatApp, read: Reader) -> None:
     """Read and handle lines until one of them, or the end of the input, ends the chat."""
-    hinted = False
+    interrupted, hinted = False, False
     while True:
         try:
+            if interrupted and not hinted:
+                app.say("^D or /exit leaves")
+                hinted = True
+            interrupted = False
             prefilled, app.next_input = app.next_input, ""
             app.notes.print()
             text = read(prefilled)
-        except KeyboardInterrupt:
-            if not hinted:
-                app.say("^D or /exit leaves")
-            hinted = True
-            continue
+            if not _handle(app, text):
+                return
+        except SecondInterrupt:
+            raise
+        except KeyboardInterrupt:  # wherever it comes: here is nothing that another could end
+            interrupted = True
         except EOFError:
-            return
-        if not _handle(app, text):
             return
 
 
@@ -88,10 +91,6 @@ def _handle(app: ChatApp, text: str) -> bool:
     """Run what was typed, or print why that failed; return whether the chat goes on."""
     try:
         return commands.handle(app, text)
-    except SecondInterrupt:
-        raise
-    except KeyboardInterrupt:
-        app.say("stopped")
     except Exception as error:  # of whatever kind: it has cost this line, and nothing else
         report(error)
     return True

@@ -132,6 +132,18 @@ def test_a_signal_at_the_prompt_sets_the_terminal_back(chat: Chat) -> None:
     assert chat.settings() == before
 
 
+def test_a_window_that_is_closed_loses_nothing(model: str, tmp_path: Path) -> None:
+    with chatting(tmp_path, "-m", model, "--max-new-tokens", "4000") as chat:
+        chat.until_prompt()
+        chat.keys(b"hello\r")
+        time.sleep(0.5)
+        chat.hang_up()
+        assert chat.process.wait(60) == -signal.SIGHUP
+    state = tmp_path / "state" / "nfox"
+    assert {path.name for path in state.iterdir()} == {"input_history", "last.json"}
+    assert contents(state / "last.json")[0] == "hello"
+
+
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
 def test_enter_sends_also_before_there_is_a_prompt(term: str, model: str, tmp_path: Path) -> None:
     words = ("-m", model, "--max-new-tokens", "300")

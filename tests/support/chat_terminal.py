@@ -36,6 +36,12 @@ class Chat(Typist):
         """Return how the terminal is set."""
         return termios.tcgetattr(self.theirs)
 
+    def hang_up(self) -> None:
+        """Close the window."""
+        for number in (self.ours, self.theirs):
+            os.close(number)
+        self.ours = self.theirs = -1
+
     def keys(self, keys: bytes) -> None:
         self._write(keys)
 
@@ -55,10 +61,11 @@ def chatting(folder: Path, *arguments: str, **env: str) -> Iterator[Chat]:
         env={**programs.ENVIRONMENT, **own, "PROMPT_TOOLKIT_NO_CPR": "1", **env},
         terminal=True,
     )
+    chat = Chat(process, ours, theirs)
     try:
-        yield Chat(process, ours, theirs)
+        yield chat
     finally:
         process.kill()
         process.wait(60)
-        os.close(ours)
-        os.close(theirs)
+        if chat.ours >= 0:
+            chat.hang_up()
