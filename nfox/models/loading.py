@@ -96,7 +96,8 @@ def _checked_location(name: str) -> str:
                 option_for(name)
                 or "pass a folder written by save_pretrained, or a hub id like Qwen/Qwen3-0.6B",
             )
-        check_files(name, path)
+        with refusing(name, error_type=ModelError, hint="copy all files of the model again"):
+            check_files(name, path)
         return str(path)
     with refusing(name, error_type=ModelError, hint="check the path"):
         is_file = Path(name).expanduser().exists()

@@ -102,7 +102,7 @@ def machines_differ(
 
 
 def _value(value: Any) -> str:
-    return "not given" if value in (None, []) else str(value)
+    return "not given" if value in (None, []) else str(value)[:200]
 
 
 def changes(old: BenchResult, new: BenchResult) -> list[Change]:
