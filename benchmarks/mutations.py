@@ -353,12 +353,7 @@ _OUT = ("out.jsonl", "out.jsonl.provenance.json", "out.jsonl.lock")
 def _differs(engine: Engine, messages: Any = "one two one two one") -> str:
     """Return how the reply to messages differs from that of plain decoding; "" if it does not."""
     drafted = engine.answer(messages)
-    plain = engine.make("none", None)
-    drafter, engine.drafter = engine.drafter, plain
-    try:
-        expected = engine.answer(messages)
-    finally:
-        engine.drafter = drafter
+    expected = engine.answer(messages, drafter=engine.make("none"))
     if drafted.ids == expected.ids:
         return ""
     return f"not the plain text: {drafted.ids}, expected {expected.ids}"
