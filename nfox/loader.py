@@ -13,6 +13,7 @@ from nfox.drafters import method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.files.reading import refusing
 from nfox.heads.named_model import find_named
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
@@ -26,6 +27,7 @@ from nfox.text.template import Template
 
 log = logging.getLogger(__name__)
 
+_RUN_HINT = "a value in its config.json is not what it should be: copy the model's own"
 _LEAST_CONTEXT = 4096  # tokens of the cache that must find room before anything is loaded
 
 
@@ -83,7 +85,8 @@ def load(
     loader = loader.beside(loaded)
     rendered_by = _template(loaded, template, system)
     progress.stage("measuring t(N)/t(1)")
-    costs = measure_costs(loaded.target)
+    with refusing(f"{loaded.name} cannot run", error_type=ModelError, hint=_RUN_HINT):
+        costs = measure_costs(loaded.target)
     progress.stage("preparing the method")
     return Engine(
         loaded,

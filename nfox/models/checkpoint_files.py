@@ -34,7 +34,8 @@ _COUNTS = (
 )
 # What nfox reads of any config. transformers checks the fields of the architecture only.
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    "sliding_window": int,
+    **dict.fromkeys(("sliding_window", "max_position_embeddings"), int),
+    **dict.fromkeys(("n_positions", "max_seq_len", "seq_length"), int),
     "layer_types": list,
     "quantization_config": dict,
     **dict.fromkeys(("logit_scale", "logits_scaling", "final_logit_softcapping"), (int, float)),
@@ -82,9 +83,10 @@ def check_files(name: str, folder: Path) -> None:
         raise ModelError(f"{name}: {found}", "copy all files of the model again")
     for part in _parts(config):
         for key in part.keys() & _TYPES.keys():
-            if part[key] and not isinstance(part[key], _TYPES[key]):
+            value = part[key]
+            if value and (value is True or not isinstance(value, _TYPES[key])):
                 raise ModelError(
-                    f"{name}: config.json gives {key} as {str(part[key])[:40]!r}",
+                    f"{name}: config.json gives {key} as {str(value)[:40]!r}",
                     "copy the model's own config.json",
                 )
     if (folder / _ADAPTER).is_file():

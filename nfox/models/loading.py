@@ -115,6 +115,7 @@ def _load_weights(
     model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if is_left_over(getattr(config, "quantization_config", None), Path(location)):
         del config.quantization_config
+    config.return_dict = True  # a config may say otherwise, for programs that read tuples
     with reporting(progress) as bars, ExitStack() as model_resources:
         arguments = weight_arguments(location, config, options, model_resources)
         # Whatever differs is named below; transformers itself would only say that something does.

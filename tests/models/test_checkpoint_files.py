@@ -159,6 +159,28 @@ def test_a_field_of_a_wrong_type_is_refused_or_changes_nothing(
         assert engine.answer("hi", **asked).ids == expected.answer("hi", **asked).ids
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "wrong"),
+    [
+        ("mamba", "max_position_embeddings", "x"),
+        ("mamba", "max_position_embeddings", ["x"]),
+        ("t5", "relative_attention_max_distance", 0),
+        ("t5", "n_positions", "x"),
+    ],
+)
+def test_a_field_that_its_architecture_does_not_look_at_before_it_runs(
+    tmp_path: Path, kind: str, field: str, wrong: object
+) -> None:
+    error = refused(copied(tmp_path, getattr(folder, kind)(), **{field: wrong}))
+    assert "config.json" in error.message + error.hint
+
+
+def test_a_config_for_programs_that_read_tuples_changes_nothing(tmp_path: Path) -> None:
+    expected = load(str(folder.mamba()), loading=OFFLINE).answer("hi", max_new_tokens=8).ids
+    model = copied(tmp_path, folder.mamba(), return_dict=False)
+    assert load(str(model), loading=OFFLINE).answer("hi", max_new_tokens=8).ids == expected
+
+
 def test_sizes_of_each_layer_are_none_of_the_memory_estimate(tmp_path: Path) -> None:
     """Some architectures have a list of them; transformers says whether this one may."""
     assert "num_key_value_heads" in refused(copied(tmp_path, num_key_value_heads=[2, 2])).message
