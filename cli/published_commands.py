@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Reader:
             word
             for rule in IMPLIED
             if self.command in rule.commands and rule.typed in values
-            if values.keys().isdisjoint(rule.unless)
+            if values.keys().isdisjoint(rule.unless) and not _in_environment(rule.unless)
             for word in (rule.option, rule.value(values))
         ]
         if (said or implied) and os.environ.get("RANK", "0") == "0":
@@ -145,6 +145,11 @@ class Reader:
         """Return words of ours; those that were typed where this command does not have them."""
         names = [word.lstrip("-") for word in words if word.startswith("-")]
         return words if all(name in self.known for name in names) else typed.words
+
+
+def _in_environment(names: Iterable[str]) -> bool:
+    """Return whether any of some options of ours has its environment variable set."""
+    return any(f"NFOX_{name.replace('-', '_').upper()}" in os.environ for name in names)
 
 
 def reader_of(command: Any, context: Any) -> Reader:

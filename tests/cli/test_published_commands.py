@@ -180,6 +180,15 @@ def test_it_is_read_as_it_was_meant(
     assert reader(command).read(words) == words  # ours are read as they are
 
 
+def test_what_the_environment_says_is_not_implied_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["--input-filename", "a", "--output-filename", "b"]
+    monkeypatch.setenv("NFOX_URL", "http://elsewhere/v1/chat/completions")
+    assert reader("data distill").read(line) == ["--data", "a", "--out", "b"]
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "line"),
     [
