@@ -170,7 +170,8 @@ def parse_json(
         try:
             value = _parse(text, non_finite)
         except ValueError as error:
-            raise ValueError(f"not JSON: {error}") from error
+            reason = str(error).replace("recursion limit exceeded", "nested too deep")
+            raise ValueError(f"not JSON: {reason}") from error
         if not non_finite and (found := _BEYOND_FLOATS.search(text)) and not _is_finite(value):
             line = text.count("\n", 0, found.start()) + 1
             raise ValueError(f"a number in line {line} is too large")

@@ -24,7 +24,7 @@ _ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _NO_RECORDS = (".provenance.json", "dataset_infos.json", "training.json", "tables.json")
 _GZIP = b"\x1f\x8b"  # what begins so is gzipped, whatever its name
 _LEAST_LIMIT, _MOST_PACKED = 1 << 28, 100  # JSON is packed to a tenth, zeros to a thousandth
-_LAYOUT = "expected a list of records, or a record on each line"
+_LAYOUT = "a list of records, or a record on each line"
 
 
 def read_records(data_path: str, cache_dir: str | None = None) -> Iterable[Any]:
@@ -120,7 +120,7 @@ def _unpack(data: bytes, data_path: str) -> bytes:
         UsageError: if they are damaged, or many more than text gives.
     """
     limit = _LEAST_LIMIT + _MOST_PACKED * len(data)
-    with refusing(f"{data_path}: not readable", hint=_LAYOUT):
+    with refusing(f"{data_path}: not readable", expected=_LAYOUT):
         unpacked = gzip.GzipFile(fileobj=io.BytesIO(data)).read(limit + 1)
         if len(unpacked) > limit:
             raise ValueError(f"{len(data):,} bytes unpack to more than {limit:,}")

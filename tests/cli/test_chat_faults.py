@@ -46,7 +46,7 @@ def test_a_command_that_fails_in_any_way_is_one_line(chat: Chat, tmp_path: Path)
         ("/save ~nosuchuser/x", "there is no such home"),
         ("/load ~nosuchuser/x", "there is no such home"),
         ("/load nul\0", "null byte"),
-        ("/load deep.json", "recursion limit"),
+        ("/load deep.json", "nested too deep"),
         ("/save deep.json", "exists and is no conversation"),
         ("/load locked/x.json", "Not a directory"),
         (f"/load {OSC}", "]52;c;QUJD: No such file"),
