@@ -29,8 +29,7 @@ _ROWS = (
 )
 _COUNTS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
-    *("decoder_layers", "num_decoder_layers", "num_experts", "num_local_experts"),
-    "n_routed_experts",
+    *("decoder_layers", "num_decoder_layers"),
 )
 # What nfox reads of any config. transformers checks the fields of the architecture only.
 _TYPES: dict[str, type | tuple[type, ...]] = {
