@@ -30,9 +30,14 @@ def reasons(unused: Mapping[str, str]) -> Iterator[str]:
         yield f"not used: {names} ({reason})"
 
 
+def is_first_process() -> bool:
+    """Return whether this is the first of several processes, or the only one: it speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def report(unused: Mapping[str, str]) -> None:
     """Print these lines on stderr, of several processes in the first."""
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first_process():
         return
     tell(*(f"nfox: {line}" for line in reasons(unused)))
 
