@@ -68,7 +68,7 @@ class Reader:
             if values.keys().isdisjoint(rule.unless) and not _in_environment(rule.unless)
             for word in (rule.option, rule.value(values))
         ]
-        if (said or implied) and os.environ.get("RANK", "0") == "0" and unused.is_first_process():
+        if (said or implied) and unused.is_first_process():
             read = ", ".join(filter(None, [*said, shlex.join(implied)]))
             tell(f"nfox: read as published: {read}")
         unused.report(idle)
