@@ -58,7 +58,8 @@ def parse_prompt(text: str, index: int, where: str = "the prompts") -> BatchProm
     location = f"{where}, line {index + 1}"
     # An escape in JSON is none yet.
     refusal = f"{location}: not UTF-8" if has_broken_characters(text) else ""
-    row = parse_json(whole_characters(text).removeprefix(BOM), location, LAYOUTS)
+    line = whole_characters(text).removeprefix(BOM)
+    row = parse_json(line, location, LAYOUTS, non_finite=True)  # a score may be NaN
     with refusing(location, LAYOUTS):
         if not isinstance(row, dict):
             raise ValueError("not a JSON object")

@@ -108,6 +108,13 @@ def test_an_id_that_is_null_is_none() -> None:
     assert [prompt.id for prompt in parse_prompts(lines, "in")] == ["0", "1"]
 
 
+def test_a_number_that_is_none_in_another_field_costs_no_prompt() -> None:
+    """As Python writes the rows of a table."""
+    lines = ['{"id": NaN, "prompt": "hi"}', '{"prompt": "ho", "score": -Infinity, "n": 1e999}']
+    prompts = parse_prompts(lines, "in")
+    assert [(p.id, p.questions) for p in prompts] == [("0", ("hi",)), ("1", ("ho",))]
+
+
 def test_a_line_with_bytes_that_are_no_text_has_an_error_and_the_others_are_answered() -> None:
     lines = ['{"id": "a", "prompt": "caf\udce9"}', '{"id": "\\ud800", "prompt": "cut \\ud83d"}']
     broken, cut = parse_prompts(lines, "in")

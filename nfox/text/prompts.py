@@ -25,7 +25,7 @@ def prompt_name(row: Mapping[str, Any], index: int) -> str:
         ValueError: if the id is neither a text nor a number.
     """
     for key in _NAMES:
-        if (name := row.get(key)) is not None:
+        if (name := row.get(key)) is not None and name == name:  # a table's NaN is none
             if isinstance(name, bool) or not isinstance(name, str | int | float):
                 raise ValueError(f"{key} must be a text or a number, not {name!r:.40}")
             return whole_characters(str(name))

@@ -21,6 +21,7 @@ SHARE = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 PAIR = [Message("user", "hi"), Message("assistant", "hello")]
 BRIEF = Message("system", "be brief")
+OF_A_TURN = ("reasoning_content", "reasoning_details", "train_detail", "training_detail")
 
 
 def said(content: Any, **fields: Any) -> dict[str, Any]:
@@ -104,6 +105,8 @@ def test_what_cannot_be_read_is_left_out_and_counted_by_name(record: Any, name: 
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"image": "a.jpg"}, "image"),
         ({"system": ["be brief"]}, "system"),
+        ({"documents": [{"text": "x"}]}, "documents"),
+        ({"chat_template_kwargs": {"custom_instructions": "be brief"}}, "chat_template_kwargs"),
     ],
 )
 def test_what_stands_beside_a_conversation_is_counted_by_name(
@@ -117,9 +120,10 @@ def test_what_stands_beside_a_conversation_is_counted_by_name(
 
 def test_other_system_messages_and_thoughts_are_counted_too() -> None:
     record = {"messages": [{"role": "system", "content": "be brief"}, *CHAT], "system": "be long"}
-    dataset = parse_records([record, said("hello", reasoning_content="they greet")])
-    assert dataset.conversations == [[BRIEF, *PAIR], PAIR]
-    assert dataset.unread == {"system beside another one": 1, "reasoning_content": 1}
+    others = [said("hello", **{name: [{"text": "they greet"}]}) for name in OF_A_TURN]
+    dataset = parse_records([record, *others])
+    assert dataset.conversations == [[BRIEF, *PAIR], *[PAIR] * len(others)]
+    assert dataset.unread == {"system beside another one": 1, **dict.fromkeys(OF_A_TURN, 1)}
 
 
 @pytest.mark.parametrize("weight", [0.5, -1, "0", [1]])
@@ -137,7 +141,11 @@ def test_a_broken_file_has_a_short_report() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", [{"weight": 0}, {"weight": 0.0}, {"loss": False}, {"train": False}]
+    "flag",
+    [
+        *({"weight": 0}, {"weight": 0.0}, {"loss": False}, {"train": False}),
+        *({"loss": 0}, {"train": 0.0}, {"loss_mask": 0}),  # as tables have them
+    ],
 )
 def test_a_reply_of_no_weight_is_read_and_not_learned(flag: dict[str, Any]) -> None:
     whole = {"messages": [*CHAT, *said("hello again")["messages"]]}

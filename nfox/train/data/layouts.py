@@ -21,18 +21,21 @@ LAYOUTS = (
 )
 _LISTS = ("conversations", "messages", "conversation", "turns")
 _SYSTEM = ("system", "system_prompt", "system_message")
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 _BESIDE = (
     *("prompt", "completion", "response", "instruction", "input", "output", "question", "answer"),
     *("query", "history", "text", "chosen", "rejected", "conversation_a", "conversation_b"),
-    *("context", "choices", "options", *_THOUGHTS),
+    *("context", "documents", "choices", "options", "chat_template_kwargs", *_THOUGHTS),
     *("tools", "functions", "image", "images", "video", "videos", "audio", "audios"),
 )
 """Fields that say something which the turns may not say."""
 
 _CALLS = ("tool_calls", "function_call")
-_FLAGS = ("loss", "train", "training")
-"""Fields by which a turn says whether it is learned, besides its weight."""
+_FLAGS = ("loss", "loss_mask", "train", "training")
+"""Fields by which a turn says whether it is learned, besides its weight: false or 0 where not."""
+
+_DETAILS = ("train_detail", "training_detail")
+"""Fields that say which stretches of a turn are learned."""
 
 _SPEAKERS = {"USER": "user", "SYSTEM": "assistant"}
 _ROLES = {**ROLES, "human": "user"} | dict.fromkeys(("gpt", "chatgpt", "bing", "bard"), "assistant")
@@ -205,7 +208,7 @@ def _text(content: Any) -> str:
 
 def _is_learned(item: Mapping[str, Any]) -> bool:
     """Return whether a model is trained on a reply: one of weight 0 is only read."""
-    return _weight(item) != 0 and all(item.get(flag) is not False for flag in _FLAGS)
+    return _weight(item) != 0 and all(item.get(flag) != 0 for flag in _FLAGS)
 
 
 def _weight(item: Mapping[str, Any]) -> Any:
@@ -216,6 +219,6 @@ def _weight(item: Mapping[str, Any]) -> Any:
 
 def _unread(item: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of what a turn says besides its message."""
-    yield from (name for name in _THOUGHTS if _says(item.get(name)))
+    yield from (name for name in (*_THOUGHTS, *_DETAILS) if _says(item.get(name)))
     if (weight := _weight(item)) not in (0, 1):
         yield f"weight {_short(weight)}"
