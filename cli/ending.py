@@ -14,9 +14,8 @@ from typing import Any
 
 from . import streams
 
-_SIGNALS = [
-    number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
-]
+_NAMES = ("SIGTERM", "SIGHUP", "SIGQUIT")  # the last is that of a key, ^\
+_SIGNALS = [number for name in _NAMES if (number := getattr(signal, name, None)) is not None]
 
 
 class EndedBySignal(SystemExit):

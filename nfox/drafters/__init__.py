@@ -128,9 +128,20 @@ def build_drafter(
             "cannot be used with it",
             "leave --method out",
         )
-    weights = drafter_class.locate(model.name, sources) or drafter_class.published(model.name)
+    weights = drafter_class.locate(model.name, sources)
     if drafter_class.needs and weights is None:
-        raise ModelError(
-            f"method {name} needs {drafter_class.needs}", drafter_class.hint(model.name)
-        )
+        missing = f"method {name} needs {drafter_class.needs}"
+        if owner := _method_of_heads(model.name, sources):
+            raise ModelError(f"{missing}; {sources.heads} is of {owner}", f"--method {owner}")
+        weights = drafter_class.published(model.name)
+        if weights is None:
+            raise ModelError(missing, drafter_class.hint(model.name))
     return drafter_class.build(replace(inputs, weights=weights), parsed_options)
+
+
+def _method_of_heads(model: str, sources: WeightSources) -> str | None:
+    """Return the method of the heads that the person named; None where none were."""
+    if sources.heads is None:
+        return None
+    located = {method_class(name).locate(model, sources): name for name in method_names()}
+    return located.get(sources.heads)

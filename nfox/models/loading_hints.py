@@ -12,6 +12,9 @@ from nfox.models.options import ModelOptions
 
 _PACKAGE = re.compile(r"pip install (?:(?:-U|--upgrade) )?[\w.\[\]>=<-]*\w\]?")
 
+# Heads in the layout of vLLM have a config.json, of a type that is no model's.
+_HEADS = "model type `medusa`"
+
 # What the messages of transformers say, and what it means for the person. The first that fits.
 _CAUSES = (
     (r"trust_remote_code", "--trust-remote-code runs the code that comes with it, if you trust it"),
@@ -37,6 +40,8 @@ def loading_error(name: str, location: str, error: Exception, options: ModelOpti
         options: how the model was to be loaded.
     """
     text, folder = " ".join(str(error).split()), local_folder(location)
+    if _HEADS in text:
+        return ModelError(f"cannot load {name}: it is no model", f"these are heads: --heads {name}")
     package = _PACKAGE.search(text)
     cause = next((hint for words, hint in _CAUSES if re.search(words, text, re.IGNORECASE)), None)
     if package or cause or folder is None:

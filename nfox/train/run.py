@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, set_seed
 
+from nfox.errors import UsageError
 from nfox.models.options import LoadedModel
 from nfox.train.callbacks import StopOnRequest, TimeEstimate
 from nfox.train.checkpoints import checkpoints, is_finished, resume_point, training_disk_full
@@ -40,6 +41,7 @@ def train(
     """
     folder = Path(args.output_dir)
     checkpoint = resume_point(args.resume_from_checkpoint, folder)
+    _check_folder(folder)
     job.check()
     refuse_zero3()
     loaded = job.load()
@@ -55,6 +57,13 @@ def train(
         result = job.finish(trainer, loaded, seconds)
     trainer.accelerator.wait_for_everyone()  # whoever leaves early may end those who still write
     return result
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse an output folder that cannot be made, before anything is loaded."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"--output_dir {folder}: {there} is no folder", "choose another name")
 
 
 def _make_trainer(

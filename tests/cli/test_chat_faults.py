@@ -102,7 +102,7 @@ def test_a_full_disk_costs_only_what_it_cannot_take(chat: Chat, tmp_path: Path) 
     assert b"No space" not in chat.type("again")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_saves_a_reply_and_sets_the_terminal_back(
     number: int, model: str, tmp_path: Path
 ) -> None:

@@ -89,6 +89,28 @@ def test_one_registry_drives_everything(app: ChatApp) -> None:
     assert set(commands.complete(app, "/")) > first_words
 
 
+def test_a_command_takes_only_what_its_usage_says(app: ChatApp) -> None:
+    do(app, "hello")
+    before = contents(app)
+    for line in (
+        "/undo 5",
+        "/reset now",
+        "/clear x",
+        "/regen 3",
+        "/compare x",
+        "/steps 9",
+        "/exit 0",
+    ):
+        with pytest.raises(UsageError, match=f"{line.split()[0]} takes nothing behind it"):
+            do(app, line)
+    assert contents(app) == before
+    assert do(app, "/help save").startswith("/save !!save FILE  Write the conversation")
+    assert do(app, "/help !!remove").startswith("/undo !!remove")
+    with pytest.raises(UsageError, match="there is no command /svae"):
+        do(app, "/help svae")
+    assert do(app, "/undo").startswith("took back: hello")
+
+
 def test_completion(app: ChatApp) -> None:
     Path("talk.json").touch()
     assert list(commands.complete(app, "/reg")) == ["/regen"]

@@ -104,11 +104,17 @@ def test_what_is_given_to_the_wrong_option_is_told_the_right_one(tmp_path: Path)
     checkpoint = tmp_path / "out" / "checkpoint-3"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text("{}")
+    for_vllm = tmp_path / "for-vllm"  # in vLLM's layout, which looks like a model's
+    for_vllm.mkdir()
+    (for_vllm / "config.json").write_text('{"model_type": "medusa", "hidden_size": 64}')
     for given, hint in (
         ({"heads": base}, f"--draft-model {base}"),
         ({"heads": str(adapter(tmp_path / "adapter"))}, "this is an adapter: --adapter"),
         ({"heads": str(checkpoint)}, f"what the training made is in {tmp_path / 'out'}"),
         ({"draft_model": str(place)}, f"these are heads: --heads {place}"),
+        ({"draft_model": str(for_vllm)}, f"these are heads: --heads {for_vllm}"),
+        ({"heads": str(place), "method": "ctc"}, "--method medusa"),
+        ({"heads": str(place), "method": "spec"}, "--method medusa"),
     ):
         with pytest.raises(ModelError) as caught:
             load(base, loading=FLOAT32, **given)

@@ -255,6 +255,15 @@ def test_where_to_go_on(tmp_path: Path) -> None:
         resume_point("true", tmp_path / "else")
 
 
+@pytest.mark.parametrize("name", ["file", "file/heads"])
+def test_an_output_folder_that_cannot_be_one_is_refused_before_anything_is_read(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=f"--output_dir .*{name}: .*file is no folder"):
+        train(job(data=str(tmp_path / "nothing")), arguments(tmp_path / name))
+
+
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), training_disk_full(tmp_path):
         raise PermissionError(13, "no")

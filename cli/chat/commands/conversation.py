@@ -13,7 +13,7 @@ from nfox.text.conversation_file import FORMAT
 
 from ...display.reply_view import clean
 from ..saved_files import last_file
-from .registry import Leave, command, registry
+from .registry import Leave, command, find_command, registry
 
 if TYPE_CHECKING:
     from ..app import ChatApp
@@ -23,9 +23,13 @@ def _files(app: ChatApp) -> Iterable[str]:
     return (path.name for path in Path().glob("*.json"))
 
 
-@command("/help", "/?")
+@command("/help", "/?", usage="[COMMAND]", completions=lambda app: registry())
 def show_help(app: ChatApp, argument: str) -> None:
-    """Show this list."""
+    """Show this list, or the line of one command."""
+    if argument:
+        entry = find_command(argument if argument in registry() else f"/{argument}")
+        app.say(f"{' '.join(entry.names)} {entry.usage}  {entry.help}")
+        return
     commands = {f"{entry.names[0]} {entry.usage}": entry.help for entry in registry().values()}
     width = max(map(len, commands))
     for usage, help in commands.items():

@@ -56,7 +56,7 @@ def command(
 
     Args:
         names: the name that /help shows, and aliases.
-        usage: what follows the name, as /help shows it.
+        usage: what follows the name, as /help shows it; where it is empty, nothing may.
         completions: returns words that may follow the name.
     """
 
@@ -89,8 +89,12 @@ def handle(app: ChatApp, text: str) -> bool:
         app.send(text[1:])
     elif text.startswith(("/", "!!")):
         name, _, argument = text.partition(" ")
+        command, argument = find_command(name), argument.strip()
+        if argument and not command.usage:
+            hint = f"type {name} alone; //... sends a leading slash"
+            raise UsageError(f"{name} takes nothing behind it", hint)
         try:
-            find_command(name).run(app, argument.strip())
+            command.run(app, argument)
         except Leave:
             return False
     elif text:
