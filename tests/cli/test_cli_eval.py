@@ -219,7 +219,8 @@ def test_what_is_not_spiders_is_refused(problems: Path, tmp_path: Path) -> None:
     asked = write(tmp_path / "dev.json", {"db_id": "d", "question": "?"}, listed=True)
     done = run(*command, "--data", asked, "--tables", problems)
     assert done.exit_code == 2
-    assert "no list of databases" in done.stderr
+    assert f"{problems}: not JSON" in done.stderr
+    assert "table_names_original" in done.stderr
 
 
 def test_the_loss_is_said(problems: Path) -> None:
