@@ -134,6 +134,7 @@ _UNUSED = (
     ("eval heads", "--out names the file", "model-name"),
     ("bench", "files are named by model and method", "model-id"),
     ("bench", "the root is drawn as the temperature says", "fast"),
+    ("bench", "times are always measured", "time-eval"),
     (
         "bench",
         "--device-map auto takes all GPUs, --max-memory limits them",
@@ -188,8 +189,11 @@ def _trajectories_file(typed: Typed) -> str:
 
 
 def _answers_folder(typed: Typed) -> str:
-    """Return where the published programs write the answers of a benchmark."""
-    return f"data/{typed.get('bench-name', 'mt_bench')}/model_answer"
+    """Return where the published programs write the answers of a benchmark, which bring the folder
+    that theirs lies in.
+    """
+    folder = Path("data", typed.get("bench-name", "mt_bench"))
+    return str(folder / "model_answer" if folder.is_dir() else Path("model_answer"))
 
 
 _ANSWERING = ("", "generate", "serve", "worker")

@@ -8,8 +8,10 @@ as if its keys had been typed first.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from typing import Any, NoReturn
 
 import torch
@@ -161,6 +163,9 @@ def _into_dataclasses(
         data, *arguments, args, unknown = parser.parse_args_into_dataclasses(
             join(typed.items()), return_remaining_strings=True, look_for_args_file=False
         )
+    except PackageNotFoundError as error:  # as of --deepspeed; its name is transformers' sentence
+        package = (re.findall("'(.+?)'", error.name) or [error.name])[0]
+        raise UsageError(f"{package} is not installed", f"pip install '{package}'") from error
     except (ValueError, ImportError, TypeError) as error:  # of TrainingArguments itself
         raise UsageError(" ".join(str(error).split())[:300]) from error
     _refuse_unknown(parser, unknown)

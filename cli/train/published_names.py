@@ -55,7 +55,7 @@ RENAMED = {
 FORMATTED = {"recover": "resume_from_checkpoint=state_{}"}
 """Names whose value stands in the current setting; `nfox.train.checkpoints` knows such a state."""
 
-IMPLIED = {"cpdir": "save_strategy=epoch"}
+IMPLIED = {"cpdir": ("save_strategy=epoch", "save_total_limit=1000")}
 """What published programs do without being told, by a name of theirs; what is typed wins."""
 
 _OFF = ("", "false", "none", "null", "0", "0.0")
@@ -163,7 +163,7 @@ def translate(
         UsageError: for a setting that has no counterpart and would change the result.
     """
     settings = list(settings)
-    implied = [f"--{IMPLIED[name]}" for name, _ in settings if name in IMPLIED]
+    implied = [f"--{words}" for name, _ in settings for words in IMPLIED.get(name, ())]
     translated, unused = dict(split(implied)), dict[str, str]()
     for typed, values in settings:
         prefixed = typed.startswith(f"{method}_")

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -127,6 +128,8 @@ def test_every_flag_of_the_published_commands_is_understood(tmp_path: Path) -> N
              "--recover", 0]  # fmt: skip
     job, args, notes = parsed(*alone)
     assert (job.config["num_heads"], args.learning_rate) == (3, 3e-5)
+    assert (args.save_strategy, args.save_total_limit) == ("epoch", 1000)  # one of every epoch
+    assert parsed(*alone, "--save_total_limit", 3)[1].save_total_limit == 3
     assert len(notes) == 1
     assert "--cw" in notes[0]
     job, args, notes = parsed(*alone, "--outdir", "o", "--group_by_length", "True", "--fp16")
@@ -345,6 +348,13 @@ def test_the_published_line_of_ctc_runs_and_goes_on_from_an_epoch(tmp_path: Path
     late = run(*line, "--recover", 2)
     assert late.exit_code == 2
     assert "checkpoint-2 after 1 epochs, checkpoint-4 after 2 epochs" in late.stderr
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="it is installed here")
+def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^deepspeed\S* is not installed$") as caught:
+        parsed(*NEEDED, "--output_dir", tmp_path, "--deepspeed", tmp_path / "deepspeed.json")
+    assert caught.value.hint.startswith("pip install 'deepspeed")
 
 
 def test_tf32_is_not_used_where_there_is_none(tmp_path: Path) -> None:

@@ -169,8 +169,17 @@ def reader(command: str) -> Reader:
 
 @pytest.mark.parametrize(("command", "line", "ours", "said"), _AS_PUBLISHED)
 def test_it_is_read_as_it_was_meant(
-    command: str, line: str, ours: str | None, said: str, capsys: pytest.CaptureFixture[str]
+    command: str,
+    line: str,
+    ours: str | None,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for bench in ("mt_bench", "GS_bench"):  # they come with the published programs
+        Path("data", bench).mkdir(parents=True)
     words = reader(command).read(shlex.split(line))
     told = capsys.readouterr().err
     if ours is not None:
@@ -178,6 +187,18 @@ def test_it_is_read_as_it_was_meant(
     assert said in told
     assert bool(told) == bool(said)
     assert reader(command).read(words) == words  # ours are read as they are
+
+
+def test_answers_go_to_a_folder_that_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # without the published program's own folders
+    line = "--ea-model-path H --base-model-path M --model-id vc_7b --time-eval True"
+    ours = "--answers model_answer --heads H --model M"
+    assert reader("bench").read(shlex.split(line)) == ours.split()
+    told = capsys.readouterr().err
+    assert "read as published: --answers model_answer" in told
+    assert "not used: --time-eval (times are always measured)" in told
 
 
 def test_what_the_environment_says_is_not_implied_otherwise(
