@@ -333,6 +333,9 @@ def test_load_reads_the_layouts_of_others(tmp_path: Path) -> None:
         path.write_text(json.dumps(data))
         conversation.load(path)
         assert [m.content for m in conversation.turns] == ["a", "b"]
+    path.write_text(json.dumps({"messages": plain, "score": float("nan")}))
+    conversation.load(path)
+    assert [m.content for m in conversation.turns] == ["a", "b"]
 
 
 def saved(tmp_path: Path, **changes: object) -> tuple[Conversation, dict[str, Any], Path]:

@@ -18,6 +18,8 @@ _COMPUTED = re.compile(
     r"(inv_freq|(cos|sin)_cached|position_ids|masked_bias|attn\.bias|attention\.bias"
     r"|_extra_state|num_batches_tracked|\bversion)$"
 )
+# Of a cache of 8 bits, as vLLM has it, beside weights that are not quantised.
+_CACHE_SCALE = re.compile(r"\.(k|v|kv|q|prob)_scale$")
 _LORA = re.compile(r"\.(lora_|base_layer\.|dora_|modules_to_save\.)")
 _QUANTISED = re.compile(
     r"\.(SCB|weight_format|absmax|quant_map|nested_\w+|quant_state\S*|qweight|qzeros|scales|g_idx"
@@ -89,7 +91,8 @@ def used_keys(unexpected: Iterable[str], missing: Collection[str], model: Any) -
         and not is_computed(key)
         and _owner(key, modules) not in beside
         and not _predicts_more(key, model.config)
-        # Scales that only other engines use, such as those of a cache, lie beside the weights.
+        # Scales that only other engines use lie beside the weights.
+        and not _CACHE_SCALE.search(key)
         and not (is_quantised and key.rpartition(".")[2] not in ("weight", "bias"))
     ]
 

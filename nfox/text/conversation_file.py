@@ -79,7 +79,7 @@ def read_messages(
     """
     where = f"{path}: not a conversation"
     with refusing(where, _LAYOUTS, NfoxError):
-        data = read_json(path, error_type=NfoxError)
+        data = read_json(path, error_type=NfoxError, non_finite=True)
         if isinstance(data, dict) and "roles" in data:
             return _fastchat_messages(_FastChat.model_validate(data))
         if not isinstance(data, dict | list):
