@@ -58,6 +58,17 @@ def split_variable(
         raise typer.BadParameter(f"{name}: {error}; put quotes around what has spaces") from None
 
 
+def typed_otherwise(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+    """Leave an option of the environment out where `-o NAME=VALUE`, whose shorthand it is, stands
+    on the command line: what was typed wins. Typer calls this function as the option's callback,
+    after those of options that were typed.
+    """
+    source = context.get_parameter_source(str(parameter.name))
+    pairs = context.params.get("options") or ()
+    named = any(pair.partition("=")[0].strip() == parameter.name for pair in pairs)
+    return None if named and source is not None and source.name == "ENVIRONMENT" else value
+
+
 def refuse_stray_options(context: typer.Context) -> None:
     """Refuse options that stand before a subcommand, where they would be ignored.
 

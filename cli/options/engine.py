@@ -13,7 +13,7 @@ from nfox.drafters import method_names
 from nfox.errors import UsageError
 from nfox.models.options import Quantisation, choose_quantisation
 
-from .dataclass_options import option, split_variable
+from .dataclass_options import option, split_variable, typed_otherwise
 
 _model, _method, _generation = (
     partial(option, panel) for panel in ("Model", "Method", "Generation")
@@ -130,9 +130,12 @@ class MethodArguments:
     ] = field(default_factory=list)
     gamma: Annotated[
         int | None,
-        _method("Draft length: -o gamma=N.", "--gamma", "-g", min=0),
+        _method("Draft length: -o gamma=N.", "--gamma", "-g", min=0, callback=typed_otherwise),
     ] = None
-    tree: Annotated[Text, _method("Of heads, a name or file: -o tree=.", "--tree")] = None
+    tree: Annotated[
+        Text,
+        _method("Of heads, a name or file: -o tree=.", "--tree", callback=typed_otherwise),
+    ] = None
     accept: Annotated[Accept, _method("The acceptance rule.", "--accept")] = "exact"
     lenience: Annotated[
         float | None, _method("Of rejection: below 1 it is lossy.", "--lenience", min=0, max=1)

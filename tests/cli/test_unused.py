@@ -76,6 +76,18 @@ def test_the_environment_is_not_the_person(monkeypatch: pytest.MonkeyPatch) -> N
     assert unused(run("--model", folder.llama(), *ASKED)) == set()
 
 
+@pytest.mark.parametrize(
+    ("typed", "gamma"),
+    [(("-o", "gamma=2"), 2), (("-o", "ngram=1"), 4), (("--gamma", 3), 3), ((), 4)],
+)
+def test_what_is_typed_wins_over_the_environment(
+    typed: tuple[object, ...], gamma: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NFOX_GAMMA", "4")
+    done = run("--model", folder.llama(), "--json", *ASKED, "--method", "lookup", *typed)
+    assert f"up to {gamma} tokens" in json.loads(done.stdout.splitlines()[0])["drafter"]
+
+
 def test_nothing_is_said_where_quiet_was_asked_for() -> None:
     assert run("--model", folder.llama(), *ASKED, "--seed", 1, "-q").stderr == ""
 
