@@ -26,6 +26,7 @@ _CAUSES = (
         r"Unrecognized configuration class",
         "nfox runs causal and encoder-decoder language models",
     ),
+    (r"flash_?attention", "install flash-attn, which needs a GPU, or choose another --attn"),
     (r"quant", "the quantization_config of config.json has to be that of the weights, or go"),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import folder
@@ -115,6 +116,13 @@ def test_a_device_that_is_not_there_is_one_line() -> None:
         error = refused(str(folder.llama()), ModelOptions(device=device))
         assert error.code == 2
         assert device in error.message
+
+
+@pytest.mark.skipif(find_spec("flash_attn") is not None, reason="it is installed here")
+def test_an_attention_that_is_not_installed_is_not_the_files_fault() -> None:
+    with pytest.raises(ModelError, match="FlashAttention") as caught:
+        load_model(str(folder.llama()), ModelOptions(attn="flash_attention_2"))
+    assert "another --attn" in caught.value.hint
 
 
 def test_heads_that_no_method_reads(tmp_path: Path) -> None:
