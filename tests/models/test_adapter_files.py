@@ -83,7 +83,7 @@ KINDS = {
     "a few tokens": lora(trainable_token_indices=[5, 6]),
     "made from the base": lora(init_lora_weights="pissa"),
     "one layer": lora(layers_to_transform=[1]),
-    "another task": lora(task_type="SEQ_2_SEQ_LM"),
+    "another task": lora(task_type="FEATURE_EXTRACTION"),
     "ia3": peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[]),
     "loha": peft.LoHaConfig(r=4, target_modules=["q_proj"]),
     "vera": peft.VeraConfig(r=8, target_modules=["q_proj"]),
