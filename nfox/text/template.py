@@ -132,11 +132,9 @@ class Template:
 
         Where a token is that text, or a stop string, it joins the `stop_ids`.
         """
-        self.text([Message("user", "a")])  # refuses a template that writes no question
-        probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         with self._named():
-            rendering = Rendering.of(self.render, probe, False)
-            place = rendering.place(1)
+            rendering = self._probe()
+            place = rendering.place(len(rendering.turns) - 1)
         after_reply = rendering.text[place[1] :] if place else ""
         tokens, stops = tokenizer.get_added_vocab(), self.stop_strings
         ends = [end for end in (*tokens, *stops) if end and after_reply.lstrip().startswith(end)]
@@ -144,6 +142,21 @@ class Template:
         ids = (*self.stop_ids, *(tokens[stop] for stop in (*stops, end) if stop in tokens))
         strings = tuple(stop for stop in stops if stop not in tokens)
         return replace(self, end=end, stop_ids=tuple(dict.fromkeys(ids)), stop_strings=strings)
+
+    def _probe(self) -> Rendering:
+        """Return a question and its reply as they are written, behind a system message if one must
+        stand there. A template that does not write the question is refused.
+        """
+        system, question = {"role": "system", "content": "s"}, {"role": "user", "content": "a"}
+        refusals: list[Exception] = []
+        for asked in ([question], [system, question]):
+            try:
+                self._check(Rendering.of(self.render, asked, True))
+                reply = {"role": "assistant", "content": "b"}
+                return Rendering.of(self.render, [*asked, reply], False)
+            except Exception as error:  # a template is a program, and not ours
+                refusals.append(error)
+        raise refusals[0]
 
     def _layout(self, messages: Sequence[Message], generate: bool) -> Layout:
         """Return a conversation as it is written, once it is certain that nothing of it is lost."""

@@ -183,6 +183,22 @@ def test_the_system_message_of_training_data_is_read() -> None:
     assert tokenizer.decode(learned).startswith("Fine")
 
 
+def test_a_template_may_want_a_system_message() -> None:
+    wanting = (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}"
+        "{% for m in messages %}{{ m.role ~ ': ' ~ m.content }}<|im_end|>{% endfor %}"
+    )
+    tokenizer = tokenizer_of(wanting)
+    template = resolve(tokenizer, None)
+    assert template.end == "<|im_end|>"
+    question = [Message("user", "Hi")]
+    messages = [Message("system", "Be brief."), *question]
+    assert template.text(messages) == applied(tokenizer, messages)
+    assert resolve(tokenizer, None, system="Be brief.").text(question) == template.text(messages)
+    with pytest.raises(NfoxError, match="system first"):
+        template.text(question)
+
+
 @pytest.mark.parametrize(
     "chat_template",
     [
