@@ -59,7 +59,7 @@ def _not_zero(limit: int) -> int:
 
 Text = Annotated[str, StringConstraints(max_length=1 << 24)]
 ShortText = Annotated[str, StringConstraints(max_length=1024)]
-TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 TokenLimit = Annotated[int, Field(ge=NO_LIMIT, lt=1 << 31), AfterValidator(_not_zero)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

@@ -81,6 +81,17 @@ class RequestBody(BaseModel):
                 raise PydanticCustomError("unsupported", message, {"parameter": name})
         return {name: value for name, value in data.items() if value is not None}
 
+    @field_validator(
+        *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens"),
+        mode="before",
+    )
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        """Refuse true and false, which are 1 and 0 to pydantic."""
+        if isinstance(value, bool):
+            raise PydanticCustomError("number", "expected a number, not true or false")
+        return value
+
     @field_validator("seed")
     @classmethod
     def _none_for_any(cls, seed: int | None) -> int | None:
