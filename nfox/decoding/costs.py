@@ -186,5 +186,7 @@ def measure_costs(target: Target, *, time_limit: float = 1.0) -> Costs:
         seconds[width] = min(times)  # whatever else the machine does only adds to it
         if time.perf_counter() - begin > 2 * time_limit and width > 1:
             break
-    # Nothing narrower takes longer; if it seemed to, the machine was busy with something else.
-    return Costs({n: min(s for m, s in seconds.items() if m >= n) for n in seconds})
+    # If something narrower took longer, or something wide longer than narrow forwards one after the
+    # other would, the machine was busy with something else.
+    seconds = {n: min(s for m, s in seconds.items() if m >= n) for n in seconds}
+    return Costs({n: min(s * -(-n // m) for m, s in seconds.items() if m <= n) for n in seconds})

@@ -39,7 +39,7 @@ class RunningCosts:
         self.target = target
         self._planned_for = WeakKeyDictionary[Drafter, Costs]()
         self._times: dict[int, list[float]] = {}  # by width, of the steps since the last update
-        self._idle_replies = 0  # in a row, in which no step drafted anything
+        self._replies = 0
 
     def observed(self, steps: Iterator[Step]) -> Iterator[Step]:
         """Yield steps; note what their forwards took."""
@@ -59,21 +59,23 @@ class RunningCosts:
     def update(self) -> Costs:
         """Return the costs after the steps since the last update.
 
-        A width that was used enough is believed, and the others change as it did. Replies in which
-        nothing was drafted say nothing of wide forwards: after 1, 2, 4, 8, ... of them in a row
-        they are measured again, and the faster of both measurements is believed, since steps will
-        correct what is too fast, but never what keeps a method from drafting.
+        A width that was used enough is believed, and the others change as it did. Steps say nothing
+        of forwards that are wider than what is drafted: after 1, 2, 4, 8, ... replies these are
+        measured again, if that takes no time or if nothing was drafted, and the faster of both
+        measurements is believed, since steps will correct what is too fast, but never what keeps a
+        method from drafting.
         """
         if not self._times:
             return self.now
         recent = {n: min(t) for n, t in self._times.items() if len(t) >= _ENOUGH_STEPS}
-        self._idle_replies = self._idle_replies + 1 if set(self._times) == {1} else 0
-        self._times = {}
+        is_idle, self._times = set(self._times) == {1}, {}
+        self._replies += 1
         seconds = dict(self.now.seconds)
         if recent:
             change = median(time / self.now.forward_seconds(n) for n, time in recent.items())
             seconds = {n: time * change for n, time in seconds.items()}
-        if self._idle_replies and self._idle_replies.bit_count() == 1:
+        is_cheap = 2 * sum(seconds.values()) < _TIME_LIMIT  # each width at least twice
+        if (is_idle or is_cheap) and self._replies.bit_count() == 1:
             measured = measure_costs(self.target, time_limit=_TIME_LIMIT)
             seconds = {n: min(time, measured.forward_seconds(n)) for n, time in seconds.items()}
         seconds |= recent

@@ -74,6 +74,16 @@ def test_a_busy_moment_does_not_make_a_narrow_forward_dearer_than_a_wide_one(
     assert len(set(found.values())) == 1
 
 
+def test_a_busy_moment_does_not_make_a_wide_forward_dearer_than_narrow_ones_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = iter([1.0] * 5 + [1.1] * 5 + [9.0] * 5 + [9.5] * 5 + [9.9] * 5 + [10.0] * 5)
+    monkeypatch.setattr("nfox.decoding.costs.time_call", lambda call, device: next(seconds))
+    monkeypatch.setattr("nfox.decoding.costs.time.perf_counter", lambda: 0.0)
+    found = measure_costs(tiny.target()).seconds
+    assert found == {1: 1.0, 2: 1.1, 4: 2.2, 8: 4.4, 16: 8.8, 32: 10.0}
+
+
 def test_a_slow_model_is_measured_at_two_widths_at_least() -> None:
     assert set(measure_costs(tiny.target(), time_limit=0.0).seconds) >= {1, 2}
 

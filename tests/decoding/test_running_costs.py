@@ -90,6 +90,18 @@ def test_where_nothing_is_drafted_wide_forwards_are_measured_again_and_more_and_
     assert costs.now == TRUE
 
 
+def test_what_is_wider_than_what_is_drafted_is_measured_again_where_that_takes_no_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy, true = (Costs({n: s / 1e4 for n, s in c.seconds.items()}) for c in (BUSY, TRUE))
+    costs = running(busy, monkeypatch, true)
+    list(costs.observed(steps(*[1] * 8, *[2] * 8, costs=true)))
+    assert costs.update() == true
+    list(costs.observed(steps(*[1] * 8, *[2] * 8, costs=true)))
+    monkeypatch.setattr(running_costs, "measure_costs", lambda target, time_limit: busy)
+    assert costs.update() == true  # the faster of both
+
+
 def test_a_busy_moment_at_load_is_forgotten_within_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     costs, drafter = running(BUSY, monkeypatch), Lookup(is_explicit=False)
     drafter.plan(BUSY)
