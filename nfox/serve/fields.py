@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag
+
+from nfox.characters import whole_characters
 
 MAX_CHOICES = 16
 """The largest number of replies to one request."""
@@ -57,8 +59,13 @@ def _not_zero(limit: int) -> int:
     return limit
 
 
-Text = Annotated[str, StringConstraints(max_length=1 << 24)]
-ShortText = Annotated[str, StringConstraints(max_length=1024)]
+def _whole(text: Any) -> Any:
+    return whole_characters(text) if isinstance(text, str) else text
+
+
+# Half of an emoji, as clients cut it, becomes U+FFFD: it would stay in the history they send.
+Text = Annotated[str, BeforeValidator(_whole), StringConstraints(max_length=1 << 24)]
+ShortText = Annotated[str, BeforeValidator(_whole), StringConstraints(max_length=1024)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 TokenLimit = Annotated[int, Field(ge=NO_LIMIT, lt=1 << 31), AfterValidator(_not_zero)]

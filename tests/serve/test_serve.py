@@ -359,7 +359,6 @@ def test_models_are_listed_with_their_methods(http: TestClient) -> None:
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
         ({"messages": [{"role": "user", "content": None}]}, 400, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "'image_url'"),
-        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "messages.0.content"),
         ({"messages": QUESTION, "model": "gpt"}, 404, "there is no model gpt here"),
         ({"messages": QUESTION, "model": f"{NAME}:x"}, 404, "there is no model"),
         ({"messages": QUESTION, "method": "x"}, 400, "there is no method x here"),
@@ -383,6 +382,17 @@ def test_mistakes_are_told(http: TestClient, body: Any, status: int, message: st
 
 
 JSON = {"content-type": "application/json"}
+
+
+def test_half_of_a_character_becomes_the_replacement_character(http: TestClient) -> None:
+    def reply(content: str) -> str:
+        body = json.dumps({"messages": [{"role": "user", "content": content}], "max_tokens": 8})
+        response = http.post(CHAT, content=body, headers=JSON)
+        assert response.status_code == 200
+        text: str = response.json()["choices"][0]["message"]["content"]
+        return text
+
+    assert reply("a fox \ud83d") == reply("a fox \ufffd") != reply("a fox")
 
 
 def test_a_body_of_another_encoding_is_named(http: TestClient) -> None:
