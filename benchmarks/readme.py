@@ -92,7 +92,7 @@ def notes(result: BenchResult) -> list[str]:
     gap = max((row.gap or 0.0 for row in result.divergences), default=0.0)
     lines = [
         f"- {machine.threads} threads of {machine.device}, {machine.dtype}, torch "
-        f"{machine.versions['torch']}; measured at load: {machine.costs}.",
+        f"{machine.versions['torch']}; measured, and corrected by the steps: {machine.costs}.",
         "- Where replies part from those of `none`, the two tokens' logits differ by "
         f"{gap:.2f} at most in a plain step.",
     ]

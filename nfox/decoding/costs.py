@@ -97,8 +97,9 @@ class Costs:
 
     @override
     def __str__(self) -> str:
-        first = self.forward_seconds(1)
-        ratios = ", ".join(f"{n}: {t / first:.2f}" for n, t in sorted(self.seconds.items()))
+        first, widest = self.forward_seconds(1), max(self.seconds)
+        widths = [n for n in WIDTHS if n <= widest]
+        ratios = ", ".join(f"{n}: {self.forward_seconds(n) / first:.2f}" for n in widths)
         return f"t(1) = {first * 1e3:.1f} ms, t(N)/t(1) = {ratios}"
 
 

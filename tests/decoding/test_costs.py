@@ -53,7 +53,9 @@ def test_why_nothing_is_drafted_is_said_in_a_word() -> None:
 
 
 def test_it_is_shown_in_one_line() -> None:
-    assert str(Costs({4: 0.006, 1: 0.004})) == "t(1) = 4.0 ms, t(N)/t(1) = 1: 1.00, 4: 1.50"
+    assert str(Costs({4: 0.006, 1: 0.004})) == (
+        "t(1) = 4.0 ms, t(N)/t(1) = 1: 1.00, 2: 1.17, 4: 1.50"
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "bloom", "mamba", "t5"])
