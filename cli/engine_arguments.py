@@ -53,6 +53,10 @@ class EngineArguments:
             raise UsageError(
                 f"unknown method {method.method!r}", f"available: {', '.join(method_names())}"
             )
+        for name in ("model", "base_model", "heads", "draft_model", "adapter"):
+            if getattr(self.model, name) == "":  # of a shell's variable that is not set
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} is empty", f"leave --{option} out, or name one")
         _method_options(method)
         _model_options(self.model)
         _check_rule_options(method, "rejection", "lenience")
@@ -178,7 +182,12 @@ def _method_options(method: MethodArguments) -> dict[str, str]:
     """Return the options of the method by name: those of -o, and --gamma and --tree."""
     shorthands = _options_set(method, "gamma", "tree")
     options = _parse_pairs(method.options, "-o")
-    return options | {name: str(value) for name, value in shorthands.items()}
+    for name, value in shorthands.items():
+        if options.setdefault(name, str(value)) != str(value):
+            raise UsageError(
+                f"--{name} {value} and -o {name}={options[name]}", "give one of the two"
+            )
+    return options
 
 
 def _memory_limits(model: ModelArguments) -> dict[str, str]:

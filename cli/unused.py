@@ -90,6 +90,8 @@ def of_loading(engine: Engine) -> dict[str, str]:
     unused, target = dict[str, str](), engine.model.target
     if Path(engine.model.name).expanduser().is_dir():
         unused["revision"] = f"{engine.model.name} is a folder"
+    if engine.max_context == target.max_context:
+        unused["max_context"] = f"the model has no more than {target.max_context} positions"
     if target.is_encoder_decoder:
         question = "an encoder reads the question alone"
         unused |= dict.fromkeys(("system", "conv_template", "cllm_type"), question)

@@ -57,6 +57,9 @@ ASKED = ("-p", "the fox", "-M", 2)
         (("--top-p", 0.9, "--seed", 1, "-t", 0.7), "spec", ""),
         (("--accept", "rejection", "--lenience", 0.5), "spec", "--accept --lenience"),
         (("--revision", "main"), "spec", "--revision"),
+        (("--max-context", 100_000), "spec", "--max-context"),
+        (("--max-context", 64), "spec", ""),
+        (("--gamma", 2, "-o", "gamma=2"), "spec", ""),
         (("--theme", "dark", "--multiline"), "spec", "--theme --multiline"),
         (("--compare", "--no-history"), "spec", "--compare --no-history"),
     ],
@@ -69,6 +72,20 @@ def test_what_was_typed_decides_or_is_said(
     done = run("--model", folder.equipped(), "--json", *ASKED, *words)
     assert unused(done) == set(idle.split())
     assert json.loads(done.stdout.splitlines()[0])["method"] == method
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--gamma", 2, "-o", "gamma=3"), "--gamma 2 and -o gamma=3"),
+        (("--model", ""), "--model is empty"),
+        (("--draft-model", ""), "--draft-model is empty"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options: tuple[object, ...], said: str) -> None:
+    done = run("--model", folder.equipped(), *options, *ASKED)
+    assert done.exit_code == 2
+    assert said in done.stderr
 
 
 def test_the_environment_is_not_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
