@@ -20,6 +20,7 @@ import programs
 import pytest
 import training
 from training import METHOD
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
@@ -355,6 +356,7 @@ def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^deepspeed\S* is not installed$") as caught:
         parsed(*NEEDED, "--output_dir", tmp_path, "--deepspeed", tmp_path / "deepspeed.json")
     assert caught.value.hint.startswith("pip install 'deepspeed")
+    unset_hf_deepspeed_config()  # transformers keeps the half of one that it made for the process
 
 
 def test_tf32_is_not_used_where_there_is_none(tmp_path: Path) -> None:
