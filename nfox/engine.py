@@ -167,7 +167,7 @@ class Engine:
         if template.origin == "tokenizer":
             name = None if template.name == "tokenizer" else template.name
             template = resolve(model.tokenizer, name, model_name=model.name, system=self.system)
-        inputs = replace(self._inputs, model=model)
+        inputs = replace(self._inputs, model=model, costs=self.costs)
         self.drafter = drafters.build_drafter(self.method, self._options, inputs, self.sources)
         self.model, self._inputs = model, inputs
         if self._costs:

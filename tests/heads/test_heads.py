@@ -256,6 +256,16 @@ def test_accuracies_deeper_than_the_heads_count_for_nothing(method: str) -> None
     assert drafter.shape.depth == drafter.heads.config.num_heads
 
 
+def test_a_tree_that_was_named_is_cut_once_and_stays_whatever_forwards_cost(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    drafter = tiny.make(method, tree="mc_sim_7b_63")
+    shape, warnings = drafter.shape, len(caplog.records)
+    drafter.plan(Costs({1: 1.0, 32: 90.0}))
+    assert drafter.shape == shape
+    assert len(caplog.records) == warnings
+
+
 def test_heads_for_another_model_say_for_which(method: str, tmp_path: Path) -> None:
     folder = tiny.heads_folder(method, hidden_size=16)
     with pytest.raises(ModelError, match="was trained for llama"):

@@ -30,6 +30,7 @@ from nfox.models.fused_products import PackedProduct, pack_linear_layers
 
 log = logging.getLogger(__name__)
 
+_CHOSEN_BY_COSTS = ("auto", "measured")  # trees; the others have a shape of their own
 _MAX_WIDTH = 10  # guesses for one position; published trees have no more
 
 
@@ -133,7 +134,7 @@ class HeadsDrafter(HeadsMethod):
         max_nodes = min(options.nodes, tree_shapes.MAX_NODES - 1)
         depth = self.heads.config.num_heads
         accuracy = accuracy[:depth]
-        if options.tree not in ("auto", "measured"):
+        if options.tree not in _CHOSEN_BY_COSTS:
             vocabulary_size = self.target.vocabulary_size
             shape = published_trees.find_shape(options.tree, min(_MAX_WIDTH, vocabulary_size))
             cut = shape.limited_to(depth, self.max_width)
@@ -154,7 +155,8 @@ class HeadsDrafter(HeadsMethod):
 
     @override
     def plan(self, costs: Costs) -> None:
-        self.choose_tree(self._options, self._accuracy, costs)
+        if self._options.tree in _CHOSEN_BY_COSTS:
+            self.choose_tree(self._options, self._accuracy, costs)
 
     @property
     def max_width(self) -> int:
