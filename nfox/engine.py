@@ -22,7 +22,7 @@ from nfox.drafters.common.method import DrafterInputs, DrafterSpec, Method
 from nfox.engine_summary import EngineSummary
 from nfox.errors import UsageError
 from nfox.models.loading import load_model
-from nfox.models.options import LoadedModel
+from nfox.models.options import LoadedModel, ModelOptions
 from nfox.models.prompt import encode_prompt, stop_ids_of, stop_tokens
 from nfox.reply import Reply, Request, Settings, Update
 from nfox.reply_stream import ReplyStream
@@ -31,7 +31,7 @@ from nfox.text.messages import Message, Messages, as_messages
 from nfox.text.resolve import resolve
 from nfox.text.template import Template
 
-_FREED = ("model", "drafter", "cache", "_inputs", "_loader", "_costs")
+_FREED = ("model", "drafter", "cache", "_inputs", "loader", "_costs")
 """What `Engine.close` gives back: all that holds weights or cached states."""
 
 
@@ -41,6 +41,14 @@ class _Closed(UsageError, AttributeError):
 
 class ModelLoader(Protocol):
     """Loads models as an engine's own were loaded."""
+
+    @property
+    def loading(self) -> ModelOptions:
+        """How the target is loaded."""
+
+    @property
+    def draft_loading(self) -> ModelOptions:
+        """How draft models are."""
 
     def target(self, adapter: str | None) -> LoadedModel:
         """Load the target, with an adapter or with none."""
@@ -75,6 +83,7 @@ class Engine:
         drafter: the method's drafter; a `Method` is a `Drafter` that says what it needs.
         sources: where the person said that weights are.
         cache: what the target has read.
+        loader: loads draft models, and the target again; None if it was not loaded by name.
     """
 
     def __init__(
@@ -100,7 +109,7 @@ class Engine:
         self.cache: KVCache = model.target.new_cache()
         self.method, self.why = "", ""
         self.drafter: Method
-        self._loader = loader
+        self.loader = loader
         self.sources = drafting.sources
         load_draft = loader.draft if loader else load_model
         self._inputs = DrafterInputs(model, costs, load=load_draft, hub=drafting.sources.hub)
@@ -161,9 +170,9 @@ class Engine:
         Raises:
             NfoxError: if it cannot be loaded, or does not fit.
         """
-        if self._loader is None:
+        if self.loader is None:
             raise UsageError("this model was not loaded by name, so it cannot be loaded again")
-        model, template = self._loader.target(adapter), self.template
+        model, template = self.loader.target(adapter), self.template
         if template.origin == "tokenizer":
             name = None if template.name == "tokenizer" else template.name
             template = resolve(model.tokenizer, name, model_name=model.name, system=self.system)

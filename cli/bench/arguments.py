@@ -20,7 +20,7 @@ class BenchArguments:
         str, option(_WHO, "With options: none,spec,spec:gamma=4; all.", "--methods")
     ] = "all"
     peers: Annotated[
-        str, option(_WHO, "Of hf, hf-assisted, hf-lookup, llama.cpp; all.", "--peers")
+        str, option(_WHO, "hf, hf-lookup, llama.cpp, llama.cpp draft, ...; all.", "--peers")
     ] = ""
     simulated: Annotated[
         str | None,

@@ -182,13 +182,12 @@ def run_rounds(
     """Run what is left of all rounds.
 
     Returns:
-        The trials of those tasks and rounds that all entrants have finished, and whether these are
-        all that were asked for.
+        The trials of those tasks and rounds that all entrants have finished, without those of
+        peers that died, and whether these are all that were asked for.
     """
     from nfox.eval.bench.journal import complete_rounds
 
-    names = [entrant.name for entrant in bench.entrants]
-    trials = complete_rounds(journal.read(), names) if journal else []
+    trials = complete_rounds(journal.read(), list(bench.runners)) if journal else []
     if trials:
         tell(f"nfox: going on after {len(trials)} conversations")
     finished = {trial.key for trial in trials}
@@ -201,8 +200,8 @@ def run_rounds(
         except KeyboardInterrupt:
             then = "the same command goes on" if journal else "with --json it could be gone on with"
             tell("", f"nfox: interrupted after {len(trials)} conversations; {then}")
-            return complete_rounds(trials, names), False
-    return trials, True
+            return complete_rounds(trials, list(bench.runners)), False
+    return [trial for trial in trials if trial.entrant in bench.runners], True
 
 
 def _on_trial(done: int, total: int) -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
-from typing import Self
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import folder
+import psutil
 import pytest
+from fatal_peer import FatalPeer
 
 from nfox import Engine, Message, ModelOptions, Settings, load
 from nfox.decoding.generate import Limits, Prompt
@@ -18,8 +27,11 @@ from nfox.eval import peers
 from nfox.eval.bench.divergence import divergences
 from nfox.eval.bench.entrants import MethodEntrant, PeerEntrant
 from nfox.eval.bench.metrics import rows
+from nfox.eval.bench.summary import summarise
 from nfox.eval.bench.trials import Bench, Task, Trial
-from nfox.eval.peers.base import Peer, answer
+from nfox.eval.peers.base import Peer, PeerError
+from nfox.eval.peers.process import PeerProcess
+from nfox.eval.peers.replies import answer
 
 PLAIN = MethodEntrant.parse(plain_method())
 TASKS = [
@@ -28,9 +40,16 @@ TASKS = [
 ]
 
 
-def loaded(**more: object) -> Engine:
+def loaded(model: Path | None = None, **more: Any) -> Engine:
     loading = ModelOptions(dtype="float32", offline=True)
-    return load(str(folder.llama()), loading=loading, settings=Settings(max_new_tokens=12), **more)  # type: ignore[arg-type]
+    settings = Settings(max_new_tokens=12)
+    return load(str(model or folder.llama()), loading=loading, settings=settings, **more)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers are made in this process, which is faster; one test makes them as they are."""
+    monkeypatch.setattr("nfox.eval.bench.entrants.PeerProcess", lambda peer, recipe: peer(**recipe))
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +63,12 @@ class Scripted(Peer):
     name = "scripted"
 
     def __init__(self, *blocks: Sequence[int]) -> None:
-        self.blocks = blocks
+        self.said = blocks
         self.limit = 0
 
     @classmethod
-    def build(cls, engine: Engine) -> Self:
-        return cls()
+    def recipe(cls, engine: Engine, folder: Path) -> dict[str, Any]:
+        return {}
 
     def answer(
         self,
@@ -59,7 +78,7 @@ class Scripted(Peer):
         on_tokens: Callable[[Sequence[int]], None],
     ) -> None:
         self.limit = limits.max_tokens
-        for block in self.blocks:
+        for block in self.said:
             on_tokens(block)
 
 
@@ -114,6 +133,7 @@ def test_a_context_that_is_full_ends_a_reply_or_refuses_the_prompt(engine: Engin
         engine.max_context = engine.model.target.max_context
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("name", ["hf", "hf-assisted", "hf-lookup"])
 def test_transformers_says_the_same_in_the_same_run(engine: Engine, name: str) -> None:
     benchmark = Bench(engine, [PLAIN, PeerEntrant(name)], TASKS)
@@ -146,17 +166,22 @@ def test_the_speed_of_a_peer_is_counted_after_its_first_tokens() -> None:
     assert row.identical == 1
 
 
-def test_what_a_models_own_config_asks_for_is_not_plain_decoding() -> None:
-    other = loaded()
-    own = other.model.target.model.generation_config
-    own.no_repeat_ngram_size, own.num_beams, own.min_new_tokens = 2, 3, 9
-    benchmark = Bench(other, [PLAIN, PeerEntrant("hf"), PeerEntrant("hf-lookup")], TASKS)
+@pytest.mark.usefixtures("here")
+def test_what_a_models_own_config_asks_for_is_not_plain_decoding(tmp_path: Path) -> None:
+    shutil.copytree(folder.llama(), tmp_path / "model")
+    file = tmp_path / "model" / "generation_config.json"
+    own = json.loads(file.read_text())
+    own |= {"no_repeat_ngram_size": 2, "num_beams": 3, "min_new_tokens": 9}
+    file.write_text(json.dumps(own))
+    benchmark = Bench(
+        loaded(tmp_path / "model"), [PLAIN, PeerEntrant("hf"), PeerEntrant("hf-lookup")], TASKS
+    )
     trials = list(benchmark.rounds(1, 0))
     assert not benchmark.missing
     assert [row.identical for row in rows("tiny", trials, ["a", "a"])] == [1, 1, 1]
-    assert other.model.target.model.generation_config is own
 
 
+@pytest.mark.usefixtures("here")
 def test_one_seed_gives_a_peer_one_text(engine: Engine) -> None:
     engine.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, seed=5))
     try:
@@ -167,6 +192,7 @@ def test_one_seed_gives_a_peer_one_text(engine: Engine) -> None:
         engine.settings = Settings(max_new_tokens=12)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_model_that_a_peer_cannot_run_leaves_the_peer_out() -> None:
     loading = ModelOptions(dtype="float32", offline=True)
     mamba = load(str(folder.mamba()), loading=loading, settings=Settings(max_new_tokens=8))
@@ -176,6 +202,7 @@ def test_a_model_that_a_peer_cannot_run_leaves_the_peer_out() -> None:
     assert rows("tiny", trials, ["a"])[1].identical == 1
 
 
+@pytest.mark.usefixtures("here")
 def test_drawn_tokens_are_others_and_not_looked_into(engine: Engine) -> None:
     engine.settings = Settings(max_new_tokens=12, sampling=Sampling(temperature=1.0, top_k=50))
     try:
@@ -186,6 +213,7 @@ def test_drawn_tokens_are_others_and_not_looked_into(engine: Engine) -> None:
         engine.settings = Settings(max_new_tokens=12)
 
 
+@pytest.mark.usefixtures("here")
 def test_an_encoder_decoder_has_peers_too() -> None:
     loading = ModelOptions(dtype="float32", offline=True)
     t5 = load(str(folder.t5()), loading=loading, settings=Settings(max_new_tokens=8))
@@ -194,6 +222,7 @@ def test_an_encoder_decoder_has_peers_too() -> None:
     assert rows("tiny", trials, ["a", "a"])[1].identical == 1
 
 
+@pytest.mark.usefixtures("here")
 def test_who_lacks_something_is_left_out_and_said_to_be() -> None:
     benchmark = Bench(loaded(), [PLAIN, PeerEntrant("hf-assisted"), PeerEntrant("hf")], TASKS)
     assert [one.name for one in benchmark.entrants] == [PLAIN.name, "hf"]
@@ -204,4 +233,76 @@ def test_there_is_no_other_peer() -> None:
     for wrong in (PeerEntrant, peers.peer):
         with pytest.raises(UsageError, match="no peer 'vllm'"):
             wrong("vllm")
-    assert all(peers.peer(name).name == name for name in ("hf", "hf-assisted", "hf-lookup"))
+    assert all(peers.peer(name).name == name for name in peers.names())
+
+
+def test_a_peer_answers_from_a_process_of_its_own(engine: Engine) -> None:
+    benchmark = Bench(engine, [PLAIN, PeerEntrant("hf")], TASKS)
+    trials = list(benchmark.rounds(1, 0))
+    assert rows("tiny", trials, ["a", "a"], peers={"hf"})[1].identical == 1
+    assert all(trial.memory > 50e6 for trial in trials)
+    (child,) = psutil.Process().children()
+    assert {trial.memory for trial in trials if trial.entrant == "hf"} != {0}
+    benchmark.close()
+    assert not child.is_running()
+    assert "transformers" in benchmark.runners["hf"].describe()
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("signal 4", "died: SIGILL, it was built for instructions that this processor does not"),
+        ("signal 9", "died: SIGKILL, as when memory runs out: an assertion failed"),
+        ("signal 6", "died: SIGABRT: an assertion failed"),
+        ("exit 3", "died: exit code 3"),
+        ("an error", "ValueError: an error"),
+    ],
+)
+def test_whatever_ends_a_peer_is_said_in_one_line(engine: Engine, end: str, said: str) -> None:
+    request = engine.request(ASKED)
+    peer = PeerProcess(FatalPeer, {"end": end})
+    process = psutil.Process(int(peer.describe().partition(" ")[2]))
+    for _ in range(2):
+        peer.begin()
+        reply = answer(peer, engine, request)
+        assert (reply.ids, reply.stats.steps) == ([7, 8, 9], 2)
+        assert 0.02 <= reply.stats.seconds + reply.stats.prefill_seconds < 2  # by its own clock
+    peer.begin()
+    with pytest.raises(PeerError, match=said) as caught:
+        answer(peer, engine, request)
+    assert "\n" not in caught.value.message
+    assert not process.is_running()
+    with pytest.raises(PeerError, match=said):
+        PeerProcess(FatalPeer, {"end": end, "early": True})
+
+
+def test_a_peer_that_dies_costs_its_own_row_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "peer", lambda name: FatalPeer)
+    benchmark = Bench(engine, [PLAIN, PeerEntrant("hf"), MethodEntrant.parse("lookup")], TASKS)
+    assert not benchmark.missing
+    told: list[tuple[int, int]] = []
+    trials = list(benchmark.rounds(2, 0, lambda *done: told.append(done)))
+    assert told[-1] == (12, 12)
+    assert benchmark.missing.keys() == {"hf"}
+    whole = [trial for trial in trials if trial.entrant in benchmark.runners]
+    assert len(whole) == 8
+    result = summarise(benchmark, whole, {}, model="m", target="m", command="")
+    assert list(dict.fromkeys(row.method for row in result.rows)) == [PLAIN.name, "lookup"]
+    assert "SIGKILL" in result.missing["hf"]
+    assert psutil.Process().children() == []
+
+
+def test_a_peer_ends_with_whoever_asked_it() -> None:
+    script = """
+import os
+from fatal_peer import FatalPeer
+from nfox.eval.peers.process import PeerProcess
+print(PeerProcess(FatalPeer, {"end": ""}).describe(), flush=True)
+os._exit(0)  # without closing anything
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.check_output([sys.executable, "-c", script], text=True, env=environment)
+    with suppress(psutil.NoSuchProcess):  # it has ended already
+        psutil.Process(int(said.split()[1])).wait(10)

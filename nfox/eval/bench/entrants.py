@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from typing_extensions import override
@@ -17,6 +18,7 @@ from nfox.errors import UsageError
 from nfox.eval import peers
 from nfox.eval.bench.runner import MethodRunner, PeerRunner, Runner, SimulatedRunner
 from nfox.eval.bench.simulated_drafter import SimulatedDrafter, SimulatedOptions
+from nfox.eval.peers.process import PeerProcess
 
 Kind = Literal["method", "simulated", "peer"]
 
@@ -38,11 +40,12 @@ class Entrant(ABC):
         return re.sub(r"[^\w.=-]+", "-", self.name)
 
     @abstractmethod
-    def runner(self, engine: Engine) -> Runner:
+    def runner(self, engine: Engine, folder: Path) -> Runner:
         """Return what answers for the entrant.
 
         Args:
             engine: the engine whose model, template and settings hold.
+            folder: for files that are needed until all runners are made.
 
         Raises:
             ModelError: if the entrant lacks what it needs, or does not fit the model.
@@ -89,7 +92,7 @@ class MethodEntrant(Entrant):
         return cls(text.strip(), method, options)
 
     @override
-    def runner(self, engine: Engine) -> Runner:
+    def runner(self, engine: Engine, folder: Path) -> Runner:
         return MethodRunner(engine, engine.make(self.method, self.options))
 
     @override
@@ -126,7 +129,7 @@ class SimulatedEntrant(Entrant):
         return cls(name, SimulatedOptions(acceptance, gamma))
 
     @override
-    def runner(self, engine: Engine) -> Runner:
+    def runner(self, engine: Engine, folder: Path) -> Runner:
         drafter = SimulatedDrafter.build(DrafterInputs(engine.model), self.rate)
         return SimulatedRunner(engine, drafter)
 
@@ -154,8 +157,9 @@ class PeerEntrant(Entrant):
             raise UsageError(f"there is no peer {self.name!r}", f"one of {known}")
 
     @override
-    def runner(self, engine: Engine) -> Runner:
-        return PeerRunner(engine, peers.peer(self.name).build(engine))
+    def runner(self, engine: Engine, folder: Path) -> Runner:
+        peer = peers.peer(self.name)
+        return PeerRunner(engine, PeerProcess(peer, peer.recipe(engine, folder)))
 
 
 def token_count(sweep: str, value: str) -> int:

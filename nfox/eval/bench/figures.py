@@ -120,8 +120,9 @@ class Row(RowBase):
     )
     accept_by_depth: list[Figure] | None = _define(DEFINITIONS["by depth"])
     peak_memory_mb: Figure = _define(
-        "most memory in use after a conversation, everyone's weights included: of the process; on "
-        "a GPU the most of torch's tensors meanwhile"
+        "most memory in use after a conversation: of nfox's process, with the weights of all its "
+        "methods, or of the peer's own; on a GPU the most of torch's tensors meanwhile, for "
+        "llama.cpp what its process has beside the GPU"
     )
     too_long: int | None = _define(
         "conversations that were ended since they did not fit into the context"
@@ -209,11 +210,12 @@ EXPLAIN = _definitions(Row)
 SIMULATED = _definitions(SimulationRow)
 """What the figures of simulated rates of acceptance mean."""
 PEERS = (
-    "Of a peer only tokens and their times are seen: those that come with the prompt's forward, "
-    "which is no step, are left out of tokens, steps and tokens_per_second, and what a step "
-    "consists of is not known; so is what a draft model reads of the prompt, while nfox counts "
-    "that in its first step. hf peers read the whole conversation again in every turn. Where "
-    "tokens are drawn, a peer draws others."
+    "A peer runs in a process of its own, and only its tokens and their times are seen: those that "
+    "come with the prompt's forward, which is no step, are left out of tokens, steps and "
+    "tokens_per_second, and what a step consists of is not known; so is what a draft model reads "
+    "of the prompt, while nfox counts that in its first step. hf peers read the whole conversation "
+    "again in every turn. Where tokens are drawn, a peer draws others. Of quantised weights a peer "
+    "says another text."
 )
 """What is different of other programs."""
 

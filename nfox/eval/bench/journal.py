@@ -122,15 +122,16 @@ def _to_json(trial: Trial) -> dict[str, Any]:
 
 
 def complete_rounds(trials: Sequence[Trial], entrants: Sequence[str]) -> list[Trial]:
-    """Return the trials of those tasks and rounds of which every entrant has finished a trial.
+    """Return the entrants' trials of those tasks and rounds of which all have finished one.
 
     Args:
         trials: of a benchmark that may have been interrupted.
-        entrants: the names of all entrants.
+        entrants: the names of all entrants that did not die.
     """
     finished = {trial.key for trial in trials}
     return [
         trial
         for trial in trials
-        if all((entrant, trial.task, trial.round) in finished for entrant in entrants)
+        if trial.entrant in entrants
+        and all((entrant, trial.task, trial.round) in finished for entrant in entrants)
     ]

@@ -17,7 +17,7 @@ _TOKENS = 32  # a trace of more is too large to look at
 
 
 def write(bench: Bench, folder: Path) -> list[Path]:
-    """Write a trace of the beginning of the first conversation with every entrant.
+    """Write a trace of the beginning of the first conversation with every entrant of this process.
 
     For chrome://tracing or Perfetto. Profiling slows everything down: nothing of it is counted.
 
@@ -34,7 +34,7 @@ def write(bench: Bench, folder: Path) -> list[Path]:
     tokens = min(_TOKENS, bench.settings.max_new_tokens)
     settings = replace(bench.settings, max_new_tokens=tokens)
     files = []
-    for entrant in bench.entrants:
+    for entrant in (one for one in bench.entrants if one.kind != "peer"):
         with _without_stderr(), profile(activities=activities, with_stack=True) as trace:
             bench.run_trial(entrant, 0, settings=settings)
         file = folder / f"{entrant.file_name}.json"

@@ -12,15 +12,25 @@ from nfox.decoding.cache import KVCache
 from nfox.drafters.common.method import Method
 from nfox.engine import Engine
 from nfox.eval.bench.simulated_drafter import ForcedSettings, SimulatedDrafter
-from nfox.eval.peers.base import Peer, answer
+from nfox.eval.peers.base import Peer
+from nfox.eval.peers.process import PeerProcess
+from nfox.eval.peers.replies import answer
+from nfox.models.memory import memory_in_use
 from nfox.reply import Reply, Request
 
 REPLIES_PER_TASK = 1024
 """So many numbers of replies are set apart for each task: the noise depends on the task alone."""
 
 
+@dataclass
 class Runner(ABC):
-    """Answers for an entrant."""
+    """Answers for an entrant.
+
+    Args:
+        engine: the engine whose model and template are used.
+    """
+
+    engine: Engine
 
     @abstractmethod
     def begin(self, plain_texts: Sequence[list[int]]) -> None:
@@ -39,8 +49,12 @@ class Runner(ABC):
     def describe(self) -> str:
         """Return in a few words what it runs with."""
 
+    def memory(self) -> int:
+        """Return the bytes of memory in use, on a GPU the most that were since a trial began."""
+        return memory_in_use(self.engine.model.target.device)
+
     def close(self) -> None:  # noqa: B027 - most leave nothing behind
-        """Remove what it wrote, and end what it started."""
+        """End what it started."""
 
 
 @dataclass
@@ -55,7 +69,6 @@ class MethodRunner(Runner):
         cache: what the target has read of the conversation.
     """
 
-    engine: Engine
     drafter: Method
     cache: KVCache = field(init=False)
 
@@ -109,8 +122,7 @@ class PeerRunner(Runner):
         peer: the other program.
     """
 
-    engine: Engine
-    peer: Peer
+    peer: Peer | PeerProcess
 
     @override
     def begin(self, plain_texts: Sequence[list[int]]) -> None:
@@ -123,6 +135,10 @@ class PeerRunner(Runner):
     @override
     def describe(self) -> str:
         return self.peer.describe()
+
+    @override
+    def memory(self) -> int:
+        return self.peer.memory()
 
     @override
     def close(self) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -15,7 +17,7 @@ from nfox.engine import Engine
 from nfox.errors import ContextError, NfoxError, UsageError
 from nfox.eval.bench.entrants import Entrant, SimulatedEntrant
 from nfox.eval.bench.runner import REPLIES_PER_TASK, Runner
-from nfox.models.memory import memory_in_use
+from nfox.eval.peers.base import PeerError
 from nfox.reply import Settings
 from nfox.text.messages import Message
 
@@ -62,7 +64,7 @@ class Trial:
         round: the round's index.
         replies: the token ids of every reply.
         stats: of every reply.
-        memory: bytes in use after it, on a GPU the most that were in use meanwhile.
+        memory: bytes that its process used after it, on a GPU the most that it used meanwhile.
         too_long: whether the conversation grew longer than the context.
     """
 
@@ -91,7 +93,7 @@ class Bench:
     Attributes:
         runners: of the entrants that can answer, by their names.
         entrants: those that can answer.
-        missing: why the others cannot, by their names.
+        missing: why the others cannot, or could not go on, by their names.
         settings: of all replies, but for the temperature that a task has of its own.
         plain_texts: of the tasks that were run plainly, by their indices: the token ids of prompt
             and reply, for each reply.
@@ -102,16 +104,25 @@ class Bench:
         self.tasks = tasks
         self.runners: dict[str, Runner] = {}
         self.missing: dict[str, str] = {}
+        self._folder = TemporaryDirectory(prefix="nfox-", ignore_cleanup_errors=True)
+        try:
+            self._make_runners(entrants)
+        except BaseException:
+            self.close()
+            raise
+        self._folder.cleanup()  # so that a kill leaves nothing; on Windows `close` does it
+        self.entrants = [entrant for entrant in entrants if entrant.name in self.runners]
+        self.settings = engine.settings
+        self.plain_texts: dict[int, list[list[int]]] = {}
+
+    def _make_runners(self, entrants: Sequence[Entrant]) -> None:
         for entrant in entrants:
             try:
-                self.runners[entrant.name] = entrant.runner(engine)
+                self.runners[entrant.name] = entrant.runner(self.engine, Path(self._folder.name))
             except UsageError:
                 raise
             except NfoxError as error:
                 self.missing[entrant.name] = error.message
-        self.entrants = [entrant for entrant in entrants if entrant.name in self.runners]
-        self.settings = engine.settings
-        self.plain_texts: dict[int, list[list[int]]] = {}
 
     def rounds(
         self,
@@ -120,7 +131,8 @@ class Bench:
         on_trial: Callable[[int, int], None] = lambda done, total: None,
         finished: Collection[Key] = (),
     ) -> Iterator[Trial]:
-        """Run every task with every entrant, so many times.
+        """Run every task with every entrant, so many times. A peer that dies is missing from then
+        on.
 
         Args:
             rounds: how many times.
@@ -139,13 +151,27 @@ class Bench:
         ]
         left = [trial for trial in trials if (trial[0].name, *trial[1:]) not in finished]
         for task in range(min(warmup, len(self.tasks)) if left else 0):
-            for entrant in self.entrants:
-                self.run_trial(entrant, task, _WARMUP)
+            for entrant in self.entrants.copy():
+                self._tried(entrant, task, _WARMUP)
         for done, (entrant, task, round) in enumerate(left, len(trials) - len(left) + 1):
             if isinstance(entrant, SimulatedEntrant) and task not in self.plain_texts:
                 self.run_trial(self.entrants[0], task, _WARMUP)
-            yield self.run_trial(entrant, task, round)
+            trial = self._tried(entrant, task, round)
+            if trial is not None:
+                yield trial
             on_trial(done, len(trials))
+
+    def _tried(self, entrant: Entrant, task: int, round: int) -> Trial | None:
+        """Run a trial; None if its entrant is a peer that cannot go on."""
+        if entrant.name in self.missing:
+            return None
+        try:
+            return self.run_trial(entrant, task, round)
+        except PeerError as error:
+            self.missing[entrant.name] = error.message
+            self.entrants.remove(entrant)
+            self.runners.pop(entrant.name).close()
+            return None
 
     def run_trial(
         self, entrant: Entrant, task: int, round: int = _WARMUP, settings: Settings | None = None
@@ -180,9 +206,10 @@ class Bench:
             messages.append(reply.message())
         if entrant == self.entrants[0]:
             self.plain_texts[task] = texts
-        return replace(trial, memory=memory_in_use(device), too_long=too_long)
+        return replace(trial, memory=runner.memory(), too_long=too_long)
 
     def close(self) -> None:
-        """Close all runners."""
+        """Close all runners, which ends the processes of peers."""
         for runner in self.runners.values():
             runner.close()
+        self._folder.cleanup()

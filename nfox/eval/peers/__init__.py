@@ -12,6 +12,11 @@ _CLASSES = {
     "hf-assisted": "hf.Assisted",
     "hf-lookup": "hf.Lookup",
     "llama.cpp": "llama_cpp.LlamaCpp",
+    "llama.cpp lookup": "llama_cpp_speculation.Lookup",
+    "llama.cpp draft": "llama_cpp_speculation.Draft",
+    "llama.cpp q8_0": "llama_cpp.Q80",
+    "llama.cpp q4_0": "llama_cpp.Q40",
+    "llama.cpp q4_1": "llama_cpp.Q41",
 }
 
 

@@ -7,7 +7,6 @@ So the tokenizer need not be one of those that llama.cpp knows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nfox.errors import ModelError, NfoxError
+from nfox.eval.peers.packages import package
 from nfox.models.options import LoadedModel
 from nfox.models.transformers_target import TransformersTarget
 
@@ -29,25 +29,6 @@ _ARCHITECTURES = {
 _DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 _ROTATIONS = ("default", "linear", "llama3")
 """Kinds of rotary embedding that consist of fixed frequencies alone."""
-
-
-def package(name: str, install: str) -> Any:
-    """Import an optional package.
-
-    Args:
-        name: of the module.
-        install: the package's name for pip.
-
-    Raises:
-        ModelError: if it is not installed, or does not start.
-    """
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModelError(f"{install} is not installed", f"pip install {install}") from error
-    except (ImportError, OSError, RuntimeError) as error:
-        line = str(error).partition("\n")[0]
-        raise ModelError(f"{install} does not start: {line}", f"pip install {install}") from error
 
 
 def ggml_type(dtype: torch.dtype) -> Any:

@@ -1,11 +1,13 @@
 """`generate` of transformers: plain, with a draft model (assisted generation), with prompt lookup.
 
-It runs the model object that nfox runs, with the same attention and dtype.
+It loads the checkpoint that nfox runs, with the same attention and dtype.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -19,6 +21,10 @@ from nfox.drafters.spec import Speculative
 from nfox.engine import Engine
 from nfox.errors import ModelError
 from nfox.eval.peers.base import OnTokens, Peer
+from nfox.models.draft_pairs import check_pair
+from nfox.models.loading import load_model
+from nfox.models.memory import memory_in_use
+from nfox.models.options import LoadedModel, ModelOptions
 from nfox.reply import Settings
 
 _CONFIDENCE = "assistant_confidence_threshold"
@@ -29,38 +35,55 @@ class Generate(Peer):
     """Plain decoding.
 
     Args:
-        model: the target's model of transformers.
-        arguments: more arguments of `generate`.
+        model: the folder or hub id of the target.
+        loading: how it is loaded.
+        settings: of a first token, which shows whether transformers generates so.
+        threads: that torch computes with.
+
+    Raises:
+        ModelError: if the model does not load, or transformers does not generate with it.
     """
 
     name: ClassVar[str] = "hf"
 
-    def __init__(self, model: Any, **arguments: Any) -> None:
-        self.model = model
-        self.arguments = arguments
-
-    @override
-    @classmethod
-    def build(cls, engine: Engine) -> Self:
-        return cls._checked(engine)
-
-    @classmethod
-    def _checked(cls, engine: Engine, **arguments: Any) -> Self:
-        """Return a peer that has generated a token.
-
-        Raises:
-            ModelError: if transformers does not generate with this model and these arguments.
-        """
-        generate = cls(engine.model.target.model, **arguments)
+    def __init__(self, model: str, loading: ModelOptions, settings: Settings, threads: int) -> None:
+        torch.set_num_threads(threads)
+        loaded = load_model(model, loading)
+        self.model = loaded.target.model
+        self.arguments = self._more_arguments(loaded)
         prompt = Prompt((0,))
-        if engine.model.target.is_encoder_decoder:
-            prompt = Prompt((engine.model.target.decoder_start_token,), (0,))
+        if loaded.target.is_encoder_decoder:
+            prompt = Prompt((loaded.target.decoder_start_token,), (0,))
         try:
-            generate.answer(prompt, engine.settings, Limits(1), lambda tokens: None)
+            self.answer(prompt, settings, Limits(1), lambda tokens: None)
         except (ValueError, TypeError, RuntimeError) as error:
             line = (str(error) or type(error).__name__).splitlines()[0]
             raise ModelError(f"transformers does not generate so: {line}") from error
-        return generate
+
+    @override
+    @classmethod
+    def recipe(cls, engine: Engine, folder: Path) -> dict[str, Any]:
+        if engine.loader is None:
+            raise ModelError("transformers loads models by name, and this one was made otherwise")
+        return {
+            "model": engine.model.name,
+            "loading": replace(engine.loader.loading, adapter=engine.model.adapter),
+            "settings": engine.settings,
+            "threads": torch.get_num_threads(),
+        }
+
+    def _more_arguments(self, loaded: LoadedModel) -> dict[str, Any]:
+        """Return more arguments of `generate`."""
+        return {}
+
+    @override
+    def begin(self) -> None:
+        if self.model.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.model.device)
+
+    @override
+    def memory(self) -> int:
+        return memory_in_use(self.model.device)
 
     @override
     @torch.inference_mode()
@@ -98,21 +121,34 @@ class Generate(Peer):
 
 
 class Assisted(Generate):
-    """Assisted generation, with the draft model of method `spec` and transformers' own settings."""
+    """Assisted generation, with the draft model of method `spec` and transformers' own settings.
+
+    Args:
+        draft: the folder or hub id of the draft model.
+        draft_loading: how it is loaded.
+        recipe: of plain decoding.
+    """
 
     name = "hf-assisted"
 
+    def __init__(self, draft: str, draft_loading: ModelOptions, **recipe: Any) -> None:
+        self._draft = draft, draft_loading
+        super().__init__(**recipe)
+
     @override
     @classmethod
-    def build(cls, engine: Engine) -> Self:
-        """Return the peer for an engine's model.
+    def recipe(cls, engine: Engine, folder: Path) -> dict[str, Any]:
+        recipe = super().recipe(engine, folder)
+        draft = Speculative.locate(engine.model.name, engine.sources)
+        if draft is None or engine.loader is None:
+            raise ModelError("no draft model was named", "pass --draft-model FOLDER or hub id")
+        return recipe | {"draft": draft, "draft_loading": engine.loader.draft_loading}
 
-        Raises:
-            ModelError: as method `spec` does, if there is no draft model.
-        """
-        drafter = engine.make(Speculative.__module__.rpartition(".")[2])  # named as its file
-        assert isinstance(drafter, Speculative)
-        return cls._checked(engine, assistant_model=drafter.draft.model)
+    @override
+    def _more_arguments(self, loaded: LoadedModel) -> dict[str, Any]:
+        draft = load_model(*self._draft)
+        check_pair(loaded, draft)
+        return {"assistant_model": draft.target.model}
 
     @override
     def describe(self) -> str:
@@ -136,9 +172,8 @@ class Lookup(Generate):
     name = "hf-lookup"
 
     @override
-    @classmethod
-    def build(cls, engine: Engine) -> Self:
-        return cls._checked(engine, prompt_lookup_num_tokens=_LOOKUP_TOKENS)
+    def _more_arguments(self, loaded: LoadedModel) -> dict[str, Any]:
+        return {"prompt_lookup_num_tokens": _LOOKUP_TOKENS}
 
     @override
     def describe(self) -> str:

@@ -1,13 +1,15 @@
-"""What `llama_cpp` calls of the library besides decoding: samplers, and its log."""
+"""What `llama_cpp` calls of the library besides decoding: samplers, quantisation, and its log."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from nfox.decoding.sampling import Sampling
+from nfox.errors import ModelError
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _RANDOM_SEED = 2**32 - 1  # takes another seed every time
@@ -48,6 +50,27 @@ def make_sampler(
         for token in prompt:
             lib.llama_sampler_accept(chain, token)
     return chain
+
+
+def quantise(lib: Any, file: str, kind: str, threads: int) -> str:
+    """Return a quantised copy of a GGUF, beside it.
+
+    Args:
+        lib: the package llama_cpp.
+        file: with weights of 16 or 32 bit.
+        kind: as llama.cpp calls it, such as "Q8_0".
+        threads: of the processor.
+
+    Raises:
+        ModelError: if llama.cpp does not quantise it.
+    """
+    quantised = str(Path(file).with_suffix(f".{kind}.gguf"))
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{kind}")
+    params.nthread = threads
+    if lib.llama_model_quantize(file.encode(), quantised.encode(), params):
+        raise ModelError(f"llama.cpp does not quantise this model: {failure_reason(lib)}")
+    return quantised
 
 
 @cache
