@@ -31,6 +31,9 @@ class BenchArguments:
     simulated_gamma: Annotated[
         int | None, option(_WHO, "Tokens they draft in a step; 4.", "--simulate-gamma", min=1)
     ] = None
+    replay: Annotated[
+        str, option(_WHO, "4,8: guesses that much of the plain reply in a step.", "--replay")
+    ] = ""
     accept: Annotated[Accept, option(_WHO, "The acceptance rule.", "--accept")] = "exact"
     prompts: Annotated[
         str, option(_WHAT, "demo, gsm8k, mt-bench, ..., files, NAME=FILE.", "--prompts")

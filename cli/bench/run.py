@@ -79,7 +79,13 @@ def _entrants(
         UsageError: for names, rates and options that there are not.
     """
     from nfox.eval import peers
-    from nfox.eval.bench.entrants import MethodEntrant, PeerEntrant, SimulatedEntrant
+    from nfox.eval.bench.entrants import (
+        MethodEntrant,
+        PeerEntrant,
+        ReplayEntrant,
+        SimulatedEntrant,
+        token_count,
+    )
 
     methods = all_methods if arguments.methods == "all" else _listed(arguments.methods)
     entrants: list[Entrant] = [MethodEntrant.parse(name) for name in methods]
@@ -89,6 +95,8 @@ def _entrants(
         raise UsageError(f"--simulate-acceptance: {error}", "for example 0.6,0.8") from None
     gamma = arguments.simulated_gamma or _GAMMA
     entrants += [SimulatedEntrant.of(rate, gamma) for rate in rates]
+    counts = _listed(arguments.replay)
+    entrants += [ReplayEntrant.of(token_count("--replay", count)) for count in counts]
     programs = peers.names() if arguments.peers == "all" else _listed(arguments.peers)
     entrants += [PeerEntrant(name) for name in programs]
     for sweep in sweeps:

@@ -33,7 +33,7 @@ QUICK = ("--model", folder.llama(), "--dtype", "float32", "--limit", 2, "--round
 def test_the_command_writes_what_is_documented(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     done = run(*QUICK, "--methods", "lookup,jacobi:window=2", "--peers", "hf", "--json", out,
-               "--simulate-acceptance", 0.5)  # fmt: skip
+               "--simulate-acceptance", 0.5, "--replay", "2")  # fmt: skip
     assert done.exit_code == 0, done.stderr
     said = json.loads(out.read_text())
     published = json.loads(PUBLISHED.read_text())
@@ -43,11 +43,18 @@ def test_the_command_writes_what_is_documented(tmp_path: Path) -> None:
     assert said["schema"] == "nfox.bench/1"
     assert {"device", "dtype", "versions", "command", "commit", "threads"} <= said["machine"].keys()
     assert said["settings"]["max_new_tokens"] == 8
-    entrants = [PLAIN, "lookup", "jacobi:window=2", "acceptance 0.5, gamma 4", "hf"]
+    entrants = [
+        PLAIN,
+        "lookup",
+        "jacobi:window=2",
+        "acceptance 0.5, gamma 4",
+        "replay, gamma 2",
+        "hf",
+    ]
     assert list(said["entrants"]) == entrants
     kinds = [entrant["kind"] for entrant in said["entrants"].values()]
-    assert kinds == ["method"] * 3 + ["simulated", "peer"]
-    assert [row["method"] for row in said["rows"]][:5] == entrants
+    assert kinds == ["method"] * 3 + ["simulated", "simulated", "peer"]
+    assert [row["method"] for row in said["rows"]][:6] == entrants
     for row in said["rows"]:
         assert set(EXPLAIN) <= row.keys()
         assert row["identical"] == 1
@@ -55,7 +62,7 @@ def test_the_command_writes_what_is_documented(tmp_path: Path) -> None:
     assert said["divergences"] == []
     assert said["missing"] == {}
     assert not trials_file(out).exists()
-    for row in said["rows"][:5]:
+    for row in said["rows"][:6]:
         assert f"{row['tau']:.2f}" in done.stdout
     assert "generate of transformers" in done.stdout
 
@@ -100,6 +107,7 @@ def test_a_sweep_is_a_row_or_a_category_for_each_value(tmp_path: Path) -> None:
         (["--sweep", "warp=1"], "no method that is compared"),
         (["--simulate-acceptance", "1.5"], "an acceptance is 0 to 1"),
         (["--simulate-acceptance", "much"], "--simulate-acceptance"),
+        (["--replay", "none"], "--replay: 'none' is no number of tokens"),
         (["--simulate-gamma", "2"], "is of --simulate-acceptance"),
         (["--accept", "rejection"], "the same as exact at temperature 0"),
         (["--sweep", "context=64", "--sweep", "temperature=1"], "exclude each other"),

@@ -24,7 +24,7 @@ from nfox.drafters import plain_method
 from nfox.drafters.spec import Speculative
 from nfox.errors import UsageError
 from nfox.eval.bench.divergence import Divergence, divergences, first_divergence
-from nfox.eval.bench.entrants import MethodEntrant, SimulatedEntrant
+from nfox.eval.bench.entrants import MethodEntrant, ReplayEntrant, SimulatedEntrant
 from nfox.eval.bench.figures import ALL, Row
 from nfox.eval.bench.metrics import rows, speedups
 from nfox.eval.bench.runner import MethodRunner
@@ -275,6 +275,43 @@ def test_near_ties_do_not_end_a_simulation(engine: Engine) -> None:
     held = benchmark.run_trial(benchmark.entrants[1], 0, 0)
     assert held.replies[0][-2:] == [200, 201]
     assert held.stats[0].tau == 4
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(temperature=1.0, seed=3), Sampling(repetition_penalty=1.3)]
+)
+def test_a_replay_says_the_plain_text_in_full_steps(engine: Engine, sampling: Sampling) -> None:
+    """Everything that it drafts is right, and is verified as the guesses of methods are."""
+    before, engine.settings = engine.settings, Settings(max_new_tokens=12, sampling=sampling)
+    try:
+        entrants = [PLAIN_ONE, ReplayEntrant.of(3), ReplayEntrant.of(1)]
+        benchmark = Bench(engine, entrants, TASKS)
+        trials = list(benchmark.rounds(1, 0))
+        found = rows("tiny", trials, ["a", "b"])
+    finally:
+        engine.settings = before
+    assert [one.kind for one in benchmark.entrants] == ["method", "simulated", "simulated"]
+    for entrant, gamma in zip(entrants[1:], (3, 1), strict=True):
+        row = one_row(found, entrant.name)
+        assert row.identical == 1
+        assert row.accept_by_depth == [1] * gamma
+        lengths = [length for trial in trials if trial.entrant == entrant.name
+                   for reply in trial.stats for length in reply.lengths[:-1]]  # fmt: skip
+        assert set(lengths) == {gamma + 1}
+        assert row.efficiency == pytest.approx(row.speedup / row.tau)
+
+
+def test_a_replay_of_another_text_costs_time_and_never_the_text(engine: Engine) -> None:
+    entrant = ReplayEntrant.of(3)
+    benchmark = Bench(engine, [PLAIN_ONE, entrant], TASKS)
+    base = benchmark.run_trial(PLAIN_ONE, 1, 0)
+    wrong = [[*ids[:-6], *((token + 1) % 300 for token in ids[-6:])] for ids in
+             benchmark.plain_texts[1]]  # fmt: skip
+    for known in (wrong, wrong[:1], [[]] * 3):
+        benchmark.plain_texts[1] = known
+        held = benchmark.run_trial(entrant, 1, 0)
+        assert held.replies == base.replies
+    assert held.stats[0].drafted == 0
 
 
 @contextmanager

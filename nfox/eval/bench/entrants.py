@@ -16,8 +16,14 @@ from nfox.drafters.common.method import DrafterInputs
 from nfox.engine import Engine
 from nfox.errors import UsageError
 from nfox.eval import peers
-from nfox.eval.bench.runner import MethodRunner, PeerRunner, Runner, SimulatedRunner
-from nfox.eval.bench.simulated_drafter import SimulatedDrafter, SimulatedOptions
+from nfox.eval.bench.runner import (
+    MethodRunner,
+    PeerRunner,
+    ReplayRunner,
+    Runner,
+    SimulatedRunner,
+)
+from nfox.eval.bench.simulated_drafter import ReplayDrafter, SimulatedDrafter, SimulatedOptions
 from nfox.eval.peers.process import PeerProcess
 
 Kind = Literal["method", "simulated", "peer"]
@@ -33,6 +39,8 @@ class Entrant(ABC):
 
     name: str
     kind: ClassVar[Kind]
+    replays: ClassVar[bool] = False
+    """Whether it must know the plain replies of a conversation before it holds it."""
 
     @property
     def file_name(self) -> str:
@@ -104,6 +112,34 @@ class MethodEntrant(Entrant):
 
 
 @dataclass(frozen=True)
+class ReplayEntrant(Entrant):
+    """A drafter that knows the plain reply: what it lacks of tau in speed is the engine's loss.
+
+    Args:
+        gamma: tokens drafted in a step.
+    """
+
+    gamma: int
+    kind: ClassVar[Kind] = "simulated"
+    replays = True
+
+    @classmethod
+    def of(cls, gamma: int) -> ReplayEntrant:
+        """Return the entrant that drafts so many tokens in a step."""
+        return cls(f"replay, gamma {gamma}", gamma)
+
+    @override
+    def runner(self, engine: Engine, folder: Path) -> Runner:
+        return ReplayRunner(engine, ReplayDrafter(self.gamma))
+
+    @override
+    def varied(self, option: str, values: Sequence[str]) -> list[Entrant]:
+        if option != "gamma":
+            return []
+        return [ReplayEntrant.of(token_count("--sweep gamma", value)) for value in values]
+
+
+@dataclass(frozen=True)
 class SimulatedEntrant(Entrant):
     """A drafter that is right at a given rate, whatever the model.
 
@@ -113,6 +149,7 @@ class SimulatedEntrant(Entrant):
 
     rate: SimulatedOptions
     kind: ClassVar[Kind] = "simulated"
+    replays = True
 
     @classmethod
     def of(cls, acceptance: float, gamma: int) -> SimulatedEntrant:
@@ -137,7 +174,7 @@ class SimulatedEntrant(Entrant):
     def varied(self, option: str, values: Sequence[str]) -> list[Entrant]:
         if option != "gamma":
             return []
-        gammas = [token_count(option, value) for value in values]
+        gammas = [token_count("--sweep gamma", value) for value in values]
         return [SimulatedEntrant.of(self.rate.acceptance, gamma) for gamma in gammas]
 
 
@@ -162,12 +199,16 @@ class PeerEntrant(Entrant):
         return PeerRunner(engine, PeerProcess(peer, peer.recipe(engine, folder)))
 
 
-def token_count(sweep: str, value: str) -> int:
-    """Return a value of a sweep that is a number of tokens.
+def token_count(option: str, value: str) -> int:
+    """Return the value of an option that is a number of tokens.
+
+    Args:
+        option: as it was typed.
+        value: as it was typed.
 
     Raises:
         UsageError: if it is none.
     """
     if not value.isdecimal() or not int(value):
-        raise UsageError(f"--sweep {sweep}: {value!r} is no number of tokens")
+        raise UsageError(f"{option}: {value!r} is no number of tokens")
     return int(value)

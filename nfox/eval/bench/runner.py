@@ -11,7 +11,7 @@ from typing_extensions import override
 from nfox.decoding.cache import KVCache
 from nfox.drafters.common.method import Method
 from nfox.engine import Engine
-from nfox.eval.bench.simulated_drafter import ForcedSettings, SimulatedDrafter
+from nfox.eval.bench.simulated_drafter import ForcedSettings, ReplayDrafter, SimulatedDrafter
 from nfox.eval.peers.base import Peer
 from nfox.eval.peers.process import PeerProcess
 from nfox.eval.peers.replies import answer
@@ -87,8 +87,8 @@ class MethodRunner(Runner):
 
 
 @dataclass
-class SimulatedRunner(MethodRunner):
-    """Answers with a drafter that is right at a given rate; the replies are the plain ones.
+class ReplayRunner(MethodRunner):
+    """Answers with a drafter that knows the plain reply.
 
     Args:
         engine: the engine whose model and template are used.
@@ -98,7 +98,7 @@ class SimulatedRunner(MethodRunner):
         plain_texts: the token ids of prompt and plain reply, for each reply of the conversation.
     """
 
-    drafter: SimulatedDrafter
+    drafter: ReplayDrafter
     plain_texts: Sequence[list[int]] = ()
 
     @override
@@ -108,7 +108,20 @@ class SimulatedRunner(MethodRunner):
 
     @override
     def answer(self, request: Request) -> Reply:
-        self.drafter.know(self.plain_texts[request.number % REPLIES_PER_TASK])
+        number = request.number % REPLIES_PER_TASK
+        # After another reply than the plain one a conversation may have more of them.
+        self.drafter.know(self.plain_texts[number] if number < len(self.plain_texts) else [])
+        return super().answer(request)
+
+
+@dataclass
+class SimulatedRunner(ReplayRunner):
+    """Answers with a drafter that is right at a given rate; the replies are the plain ones."""
+
+    drafter: SimulatedDrafter
+
+    @override
+    def answer(self, request: Request) -> Reply:
         settings = ForcedSettings.of(request.settings, self.drafter)
         return super().answer(replace(request, settings=settings))
 

@@ -1,8 +1,9 @@
-"""A drafter that knows the reply and is wrong on purpose: what the engine makes of an acceptance
-rate, whatever the model, even one with random weights.
+"""Drafters that know the plain reply: what is left of their speed-up is the engine's doing.
 
-Its replies are forced to be the known ones: where rounded logits of a wide forward turn a near-tie,
-the text would be another one, of which it knows nothing.
+One guesses it as it is, and is verified as every method is. The other is wrong on purpose: what the
+engine makes of an acceptance rate, whatever the model, even one with random weights. Its replies
+are forced to be the known ones: where rounded logits of a wide forward turn a near-tie, the text
+would be another one, of which it knows nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from typing_extensions import override
@@ -24,43 +25,30 @@ from nfox.reply import Settings
 
 
 @dataclass(frozen=True)
-class SimulatedOptions(Options):
-    """How often the drafter is right, and how much it drafts."""
+class ReplayOptions(Options):
+    """How much of the plain reply is drafted."""
 
-    acceptance: float = option(0.8, "chance that a drafted token is right, given the one before")
     gamma: int = option(4, "tokens drafted in every step")
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.acceptance <= 1 or self.gamma < 1:
-            raise UsageError(
-                f"an acceptance is 0 to 1, a gamma above 0: {self.acceptance}, {self.gamma}"
-            )
 
-
-class SimulatedDrafter(Method):
-    """Drafts chains whose tokens are right with a given chance, each given the one before.
+class ReplayDrafter(Method):
+    """Drafts chains of the plain reply, as long as the reply is the plain one.
 
     Args:
-        acceptance: that chance.
-        gamma: tokens of a chain.
-        vocabulary_size: of the target.
-        seed: of the mistakes.
+        gamma: the most tokens of a chain.
     """
 
-    summary = "the plain reply, with mistakes at a given rate"
-    options = SimulatedOptions
+    summary = "the plain reply"
+    options: ClassVar[type[Options]] = ReplayOptions
 
-    def __init__(self, acceptance: float, gamma: int, vocabulary_size: int, seed: int = 0) -> None:
-        self.acceptance = acceptance
+    def __init__(self, gamma: int) -> None:
         self.gamma = gamma
-        self.vocabulary_size = vocabulary_size
-        self._random = random.Random(seed)
         self._text: list[int] = []
 
     @override
     @classmethod
-    def build(cls, inputs: DrafterInputs, options: SimulatedOptions) -> SimulatedDrafter:
-        return cls(options.acceptance, options.gamma, inputs.model.target.vocabulary_size)
+    def build(cls, inputs: DrafterInputs, options: Any) -> ReplayDrafter:
+        return cls(options.gamma)
 
     def know(self, text: list[int]) -> None:
         """Take the text that is to be drafted from.
@@ -78,14 +66,63 @@ class SimulatedDrafter(Method):
         """
         return self._text[len(past) :] if self._text[: len(past)] == past else []
 
+    def guess(self, token: int) -> int:
+        """Return what is drafted in place of a token of the known text."""
+        return token
+
     @override
     def propose(self, context: Context) -> TokenTree:
         known = self.following([*context.tokens, context.root])
-        drafted = []
-        for token in known[: min(self.gamma, context.max_depth)]:
-            right = self._random.random() < self.acceptance
-            drafted.append(token if right else (token + 1) % self.vocabulary_size)
-        return TokenTree.chain(context.root, drafted)
+        length = min(self.gamma, context.max_depth)
+        return TokenTree.chain(context.root, [self.guess(token) for token in known[:length]])
+
+    @override
+    def describe(self) -> str:
+        return f"the plain reply, gamma {self.gamma}"
+
+
+@dataclass(frozen=True)
+class SimulatedOptions(Options):
+    """How often the drafter is right, and how much it drafts."""
+
+    acceptance: float = option(0.8, "chance that a drafted token is right, given the one before")
+    gamma: int = option(4, "tokens drafted in every step")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.acceptance <= 1 or self.gamma < 1:
+            raise UsageError(
+                f"an acceptance is 0 to 1, a gamma above 0: {self.acceptance}, {self.gamma}"
+            )
+
+
+class SimulatedDrafter(ReplayDrafter):
+    """Drafts chains whose tokens are right with a given chance, each given the one before.
+
+    Args:
+        acceptance: that chance.
+        gamma: tokens of a chain.
+        vocabulary_size: of the target.
+        seed: of the mistakes.
+    """
+
+    summary = "the plain reply, with mistakes at a given rate"
+    options = SimulatedOptions
+
+    def __init__(self, acceptance: float, gamma: int, vocabulary_size: int, seed: int = 0) -> None:
+        super().__init__(gamma)
+        self.acceptance = acceptance
+        self.vocabulary_size = vocabulary_size
+        self._random = random.Random(seed)
+
+    @override
+    @classmethod
+    def build(cls, inputs: DrafterInputs, options: SimulatedOptions) -> SimulatedDrafter:
+        return cls(options.acceptance, options.gamma, inputs.model.target.vocabulary_size)
+
+    @override
+    def guess(self, token: int) -> int:
+        right = self._random.random() < self.acceptance
+        return token if right else (token + 1) % self.vocabulary_size
 
     @override
     def describe(self) -> str:

@@ -86,7 +86,7 @@ class Sweep:
         if self.name == CONTEXT:
             longest = engine.max_context - engine.settings.max_new_tokens
             lengths = [
-                longest if value == LIMIT else token_count(self.name, value)
+                longest if value == LIMIT else token_count(f"--sweep {CONTEXT}", value)
                 for value in self.values
             ]
             wrong = next((length for length in lengths if length > longest), None)

@@ -15,7 +15,7 @@ import torch
 from nfox.decoding.stats import Stats
 from nfox.engine import Engine
 from nfox.errors import ContextError, NfoxError, UsageError
-from nfox.eval.bench.entrants import Entrant, SimulatedEntrant
+from nfox.eval.bench.entrants import Entrant
 from nfox.eval.bench.runner import REPLIES_PER_TASK, Runner
 from nfox.eval.peers.base import PeerError
 from nfox.reply import Settings
@@ -154,7 +154,7 @@ class Bench:
             for entrant in self.entrants.copy():
                 self._tried(entrant, task, _WARMUP)
         for done, (entrant, task, round) in enumerate(left, len(trials) - len(left) + 1):
-            if isinstance(entrant, SimulatedEntrant) and task not in self.plain_texts:
+            if entrant.replays and task not in self.plain_texts:
                 self.run_trial(self.entrants[0], task, _WARMUP)
             trial = self._tried(entrant, task, round)
             if trial is not None:
