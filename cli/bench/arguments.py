@@ -38,6 +38,9 @@ class BenchArguments:
     prompts: Annotated[
         str, option(_WHAT, "demo, gsm8k, mt-bench, ..., files, NAME=FILE.", "--prompts")
     ] = "demo"
+    categories: Annotated[
+        str | None, option(_WHAT, "Only these, such as coding,math.", "--categories")
+    ] = None
     limit: Annotated[int | None, option(_WHAT, "Of each set at most.", "--limit", min=1)] = None
     turns: Annotated[int | None, option(_WHAT, "Of a conversation at most.", "--turns", min=1)] = (
         None

@@ -45,7 +45,9 @@ def prepare(
     sweeps = [Sweep.parse(text) for text in arguments.sweep]
     _refuse_idle_options(arguments, sweeps, generation)
     _entrants(arguments, sweeps, method_names())  # mistakes are told before a model is loaded
-    listed = read(arguments.prompts, arguments.limit, arguments.turns, arguments.schemas)
+    sizes = arguments.limit, arguments.turns
+    categories = _listed(arguments.categories or "")
+    listed = read(arguments.prompts, *sizes, arguments.schemas, categories)
     if listed.skipped:
         tell(f"nfox: {listed.skipped} records are no JSON or ask nothing: left out")
     method = MethodArguments(plain_method(), accept=arguments.accept)

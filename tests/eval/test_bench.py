@@ -482,6 +482,25 @@ def test_a_limit_leaves_some_of_all_categories(tmp_path: Path) -> None:
     assert [task.category for task in kept] == ["multi-turn"] * 7 + ["rag"]
 
 
+def test_categories_are_asked_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "speed.jsonl"
+    elsewhere = "FULL BENCHMARK DATA SHOULD BE FETCHED FROM THE SOURCE USING SPECDEC_BENCH"
+    kinds = ["coding", "math", "coding", "stem", "coding"]
+    records = [
+        {"question_id": f"q{n}", "category": kind, "turns": [f"task {n}" if n else elsewhere]}
+        for n, kind in enumerate(kinds)
+    ]
+    file.write_text("\n".join(map(json.dumps, records)))
+    found = read(f"speed-bench={file}", limit=2, categories=["coding", "stem"])
+    assert [(task.id, task.category) for task in found.tasks] == [
+        ("speed-bench-q2", "coding"), ("speed-bench-q3", "stem"),
+    ]  # fmt: skip
+    assert found.skipped == 1  # its text is to be fetched elsewhere
+    with pytest.raises(UsageError, match="of the category 'poems'") as caught:
+        read(f"speed-bench={file}", categories=["coding", "poems"])
+    assert caught.value.hint == "there are math, coding, stem"
+
+
 def test_mistakes_about_prompts_are_one_line(tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text('{"other": 1}\n')

@@ -24,7 +24,8 @@ Verdict = Literal["higher", "lower", "within noise", "not judged"]
 RowVerdict = Literal["faster", "slower", "within noise", "not judged", "only old", "only new"]
 
 SETTINGS = (
-    "prompts", "limit", "turns", "schemas", "accept", "temperature", "top_p", "top_k", "min_p",
+    "prompts", "categories", "limit", "turns",
+    "schemas", "accept", "temperature", "top_p", "top_k", "min_p",
     "repetition_penalty", "sampling", "seed", "stop", "max_new_tokens", "max_context", "template",
     "system", "revision", "quantisation",
 )  # fmt: skip

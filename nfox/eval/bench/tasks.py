@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 from pathlib import Path
@@ -25,6 +25,7 @@ SOURCES = {
     "dialogues_001.json",
     "sharegpt": "anon8231489123/ShareGPT_Vicuna_unfiltered",
     SPEC_BENCH: f"{_GITHUB}/hemingkx/Spec-Bench/main/data/spec_bench/question.jsonl",
+    "speed-bench": "nvidia/SPEED-Bench@qualitative:test",
     "spider": "xlangai/spider:validation",
 }
 """Where the sets that have a name lie: on the hub, or at the address of their publication."""
@@ -32,6 +33,8 @@ SOURCES = {
 _MT_BENCH = frozenset(
     ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 )
+_LEFT_OUT = "FULL BENCHMARK DATA SHOULD BE FETCHED FROM THE SOURCE"
+"""What SPEED-Bench says where its prompts may not be copied, until NVIDIA's script fetches them."""
 _NAMES = ("question_id", "task_id", "dialogue_id", "id")
 
 DEMO = {
@@ -81,6 +84,7 @@ def read(
     limit: int | None = None,
     turns: int | None = None,
     schemas: Path | None = None,
+    categories: Collection[str] = (),
 ) -> TaskList:
     """Read the tasks of a benchmark.
 
@@ -90,20 +94,27 @@ def read(
         limit: tasks of each source at most, taken from all of its categories in turn.
         turns: turns of a conversation at most.
         schemas: the schemas of Spider's databases, see `nfox.train.data.tasks.read_tasks`.
+        categories: of the tasks that are taken; none for all.
 
     Raises:
-        UsageError: if there is no such source, or nothing to ask in it.
+        UsageError: if there is no such source or category, or nothing to ask in it.
     """
     databases = task_data.DatabaseSchemas(schemas)
     tasks: list[Task] = []
+    known: dict[str, None] = {}
     skipped = 0
     for source in filter(None, map(str.strip, sources.split(","))):
         listed = _demo() if source == "demo" else _read(source, databases)
         if not listed.tasks:
             raise UsageError(f"{source}: nothing to ask in it", f"expected {LAYOUTS}")
-        limited = listed.tasks if limit is None else _of_all_categories(listed.tasks, limit)
+        known |= {task.category: None for task in listed.tasks}
+        chosen = [task for task in listed.tasks if not categories or task.category in categories]
+        limited = chosen if limit is None else _of_all_categories(chosen, limit)
         tasks += [replace(task, turns=task.turns[:turns]) for task in limited]
         skipped += listed.skipped
+    missing = next((name for name in categories if name not in known), None)
+    if missing and known:
+        raise UsageError(f"no task is of the category {missing!r}", f"there are {', '.join(known)}")
     if not tasks:
         raise UsageError("no prompts", f"name a file, or some of demo, {', '.join(SOURCES)}")
     return TaskList(tasks, skipped)
@@ -165,7 +176,7 @@ def _turns(record: Any, databases: task_data.DatabaseSchemas) -> tuple[str, ...]
             value = record.get(key)
             turns = [value] if isinstance(value, str) else value
             if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
-                return tuple(turns)
+                return () if turns[0].startswith(_LEFT_OUT) else tuple(turns)
     question = task_data.task_question(record, databases)
     if question is not None:
         return (question,)
