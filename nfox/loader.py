@@ -50,11 +50,11 @@ def load(
     """Load a model, choose a method, and return the engine that answers with them.
 
     Args:
-        model: folder or hub id of a base model, of heads or an adapter whose config names the
-            base, or the output folder of a training; None is the embedded model.
+        model: folder, GGUF file or hub id of a base model, of heads or an adapter whose config
+            names the base, or the output folder of a training; None is the embedded model.
         method: name of the method; None takes the best one whose weights are there.
         options: of the method, such as {"gamma": "4"}.
-        draft_model: folder or hub id of a draft model.
+        draft_model: folder, GGUF file or hub id of a draft model.
         heads: folder or hub id of trained heads.
         base_model: folder or hub id of the base, in place of the one that heads name.
         loading: how the target is loaded.

@@ -41,11 +41,13 @@ class ModelArguments:
 
     model: Annotated[
         Text,
-        _model("Folder or hub id of a model, or of heads. \\[default: embedded]", "--model", "-m"),
+        _model("Folder, GGUF file or hub id; or heads. \\[default: embedded]", "--model", "-m"),
     ] = None
     base_model: Annotated[Text, _model("Base of the heads, if moved.", "--base-model")] = None
     heads: Annotated[Text, _model("Folder or hub id of trained heads.", "--heads")] = None
-    draft_model: Annotated[Text, _model("Folder or hub id that drafts.", "--draft-model")] = None
+    draft_model: Annotated[
+        Text, _model("Folder, GGUF file or hub id that drafts.", "--draft-model")
+    ] = None
     adapter: Annotated[
         Text, _model("A LoRA of the model: name, folder or hub id.", "--adapter")
     ] = None

@@ -47,6 +47,13 @@ def local_folder(name: str) -> Path | None:
         return None
 
 
+def home_of(name: str) -> Path | None:
+    """Return the folder in whose `nfox/` lies what belongs to a model: its own, or that in which
+    the file lies that it is; None for a hub id.
+    """
+    return Path(name).expanduser().parent if is_local_file(name) else local_folder(name)
+
+
 def is_local_file(name: str) -> bool:
     """Return whether the name of a model is that of a file."""
     try:
@@ -55,7 +62,9 @@ def is_local_file(name: str) -> bool:
         return False
 
 
-def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
+def file_of(
+    location: str, name: str, hub: HubOptions, bars: type[Any] | None = None
+) -> Path | None:
     """Return the path of a file of a local folder or of a hub repository; None if there is no such
     file. A file of the hub is downloaded unless it is in the local cache.
 
@@ -63,6 +72,7 @@ def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
         location: a folder or a hub id.
         name: the name of the file.
         hub: how files are fetched from the hub.
+        bars: the class of bars of tqdm that a download reports to; None reports nothing.
 
     Raises:
         ModelError: if the hub cannot be reached.
@@ -71,10 +81,12 @@ def file_of(location: str, name: str, hub: HubOptions) -> Path | None:
         return folder / name if (folder / name).is_file() else None
     if is_local_file(location):  # which has no files
         return None
-    return _download(location, name, hub)
+    return _download(location, name, hub, bars)
 
 
-def _download(repository: str, name: str, hub: HubOptions) -> Path | None:
+def _download(
+    repository: str, name: str, hub: HubOptions, bars: type[Any] | None = None
+) -> Path | None:
     """Return the path of a file of a repository in the local cache; None if there is none."""
     import huggingface_hub
     from huggingface_hub.errors import (
@@ -95,6 +107,7 @@ def _download(repository: str, name: str, hub: HubOptions) -> Path | None:
                 revision=hub.revision,
                 cache_dir=hub.cache_dir,
                 local_files_only=hub.offline,
+                tqdm_class=bars,
             )
         )
     except LocalEntryNotFoundError as error:

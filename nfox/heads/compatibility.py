@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from nfox.decoding.target import Target
-from nfox.files.hub import local_folder
+from nfox.files.hub import is_local_file, local_folder
 from nfox.heads.checkpoint import HeadsInfo
 
 FINGERPRINT_KEY = "base_fingerprint"
@@ -59,9 +59,9 @@ def mismatch_warning(
 
 
 def _full_name(name: str) -> str:
-    """Return the resolved path of a folder, and a hub id as it is."""
-    folder = local_folder(name)
-    return name if folder is None else str(folder.resolve())
+    """Return the resolved path of a folder or file, and a hub id as it is."""
+    is_here = local_folder(name) is not None or is_local_file(name)
+    return str(Path(name).expanduser().resolve()) if is_here else name
 
 
 def _is_close(expected: list[float], actual: list[float]) -> bool:

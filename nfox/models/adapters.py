@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from nfox.errors import ModelError, NfoxError
-from nfox.files.hub import local_folder
+from nfox.files.hub import home_of, local_folder
 from nfox.files.reading import describe
 from nfox.models import adapter_files
 from nfox.models.adapter_embeddings import embedding_paths, resize_embeddings, untie_adapted
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def _adapters_folder(model: str) -> Path:
-    return (local_folder(model) or Path(model)) / "nfox" / "adapters"
+    return (home_of(model) or Path(model)) / "nfox" / "adapters"
 
 
 def available(model: str) -> list[str]:

@@ -90,13 +90,28 @@ def check_files(name: str, folder: Path) -> None:
                 )
     if (folder / _ADAPTER).is_file():
         raise _adapter_error(name, folder, is_model=bool(files))
-    stored = sum(file.stat().st_size for file in files)
-    if files and (beyond := [size for size in _sizes(config, stored) if size[1] > size[2]]):
+    if files:
+        check_sizes(name, config, sum(file.stat().st_size for file in files), "config.json")
+
+
+def check_sizes(name: str, config: dict[str, Any], stored: int, source: str) -> None:
+    """Refuse a config that asks for sizes which the weights cannot have.
+
+    Args:
+        name: the model, as the person wrote it.
+        config: its fields.
+        stored: the bytes of all weights.
+        source: where the config stands.
+
+    Raises:
+        ModelError: with the largest of the sizes.
+    """
+    if beyond := [size for size in _sizes(config, stored) if size[1] > size[2]]:
         told = max(beyond, key=lambda size: size[1])[0]
         raise ModelError(
-            f"{name}: config.json asks for {told}, and the weights have "
+            f"{name}: {source} asks for {told}, and the weights have "
             f"{stored / 2**20:,.1f} MiB in all",
-            "config.json is not that of these weights: copy both from one model",
+            f"{source} is not that of these weights: copy both from one model",
         )
 
 

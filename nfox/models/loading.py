@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import os
 import weakref
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+)
 
 from nfox.errors import ModelError, NfoxError
+from nfox.files.gguf_header import GgufHeader
 from nfox.files.hub import local_folder
 from nfox.files.progress import ProgressCallback, quiet, reporting
 from nfox.files.reading import describe, refusing
@@ -25,6 +32,9 @@ from nfox.models import adapters
 from nfox.models.adapter_tokenizer import choose_tokenizer
 from nfox.models.checkpoint_files import check_files, is_left_over
 from nfox.models.checkpoint_keys import check_keys, used_keys
+from nfox.models.gguf_files import find_gguf, read_model_header
+from nfox.models.gguf_model import gguf_config, gguf_dtype, gguf_tokenizer, stop_ids
+from nfox.models.gguf_weights import unpack
 from nfox.models.loading_hints import loading_error
 from nfox.models.logits_error import check_weights
 from nfox.models.options import LoadedModel, ModelOptions
@@ -42,7 +52,8 @@ def load_model(
     """Load a causal or encoder-decoder language model and its tokenizer.
 
     Args:
-        name: a local folder or a hub id.
+        name: a local folder, a hub id, or a GGUF file, which may be one of the hub:
+            org/name:file.gguf.
         options: how the model is loaded.
         progress: is called with how far the download and the loading of weights are.
 
@@ -52,13 +63,30 @@ def load_model(
     """
     options = options or ModelOptions()
     quiet()
-    location = _checked_location(name)
+    header = _gguf_header(name, options, progress)
+    location = str(header.path) if header else _checked_location(name)
     adapter = adapters.find(location, options)
-    try:
-        config = AutoConfig.from_pretrained(location, **hub_arguments(options))
-        model = _load_weights(location, config, options, progress)
+    with _in_one_line(name, location, options):
+        if header:
+            model = _load_gguf(name, header, options, progress)
+        else:
+            model = _load_pretrained(location, options, progress)
         if adapter:
             model = adapters.apply(model, location, adapter)
+    target = TransformersTarget(model.eval())
+    tokenizer = gguf_tokenizer(header, options) if header else load_tokenizer(location, options)
+    if adapter:
+        tokenizer = choose_tokenizer(tokenizer, adapter, model, partial(_tokenizer_of, options))
+    check_tokenizer(name, tokenizer, target.vocabulary_size)
+    check_weights(name, model, tokenizer)
+    return LoadedModel(name, target, tokenizer, options.adapter)
+
+
+@contextmanager
+def _in_one_line(name: str, location: str, options: ModelOptions) -> Iterator[None]:
+    """Raise whatever loading a model raises within this context as one line with what to do."""
+    try:
+        yield
     except NfoxError:
         raise
     except torch.OutOfMemoryError as error:
@@ -68,12 +96,6 @@ def load_model(
         ) from error
     except Exception as error:  # nobody knows all that files cause in the libraries
         raise loading_error(name, location, error, options) from error
-    target, tokenizer = TransformersTarget(model.eval()), load_tokenizer(location, options)
-    if adapter:
-        tokenizer = choose_tokenizer(tokenizer, adapter, model, partial(_tokenizer_of, options))
-    check_tokenizer(name, tokenizer, target.vocabulary_size)
-    check_weights(name, model, tokenizer)
-    return LoadedModel(name, target, tokenizer, options.adapter)
 
 
 def _tokenizer_of(options: ModelOptions, adapter: str) -> Any:
@@ -102,26 +124,72 @@ def _checked_location(name: str) -> str:
     with refusing(name, error_type=ModelError, hint="check the path"):
         is_file = Path(name).expanduser().exists()
     if is_file:
-        raise ModelError(f"{name}: expected a folder, found a file", "pass the folder it lies in")
+        raise ModelError(
+            f"{name}: found a file, expected a folder or a GGUF file",
+            "pass the folder it lies in",
+        )
     if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"{name}: no such folder", "check the path")
     return name
 
 
-def _load_weights(
-    location: str, config: Any, options: ModelOptions, progress: ProgressCallback
-) -> Any:
-    """Return a model of transformers with its weights on their devices."""
-    model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+def _gguf_header(name: str, options: ModelOptions, progress: ProgressCallback) -> GgufHeader | None:
+    """Return the header of the GGUF file that a name means; None if it means another model."""
+    with reporting(progress) as bars:
+        path = find_gguf(name, options.hub, bars)
+    return read_model_header(path) if path else None
+
+
+def _load_pretrained(location: str, options: ModelOptions, progress: ProgressCallback) -> Any:
+    """Return a model of transformers from a folder, or from a repository of the hub."""
+    config = AutoConfig.from_pretrained(location, **hub_arguments(options))
     if is_left_over(getattr(config, "quantization_config", None), Path(location)):
         del config.quantization_config
+    model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return _load_weights(model_class, location, config, options, progress)
+
+
+def _load_gguf(
+    name: str, header: GgufHeader, options: ModelOptions, progress: ProgressCallback
+) -> Any:
+    """Return a model of transformers with the weights of a GGUF file on their devices."""
+    config = gguf_config(name, header)
+    dtype = gguf_dtype(header, options)
+    weights = unpack(header, config, dtype, partial(progress, "weights"))
+    options = replace(options, dtype=str(dtype).removeprefix("torch."))
+    # Where the weights are all there, the classes that find one for a name have nothing to find.
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model = _load_weights(model_class, name, config, options, lambda *counts: None, weights)
+    model.generation_config.eos_token_id = sorted(stop_ids(header)) or None
+    return model
+
+
+def _load_weights(
+    model_class: Any,
+    location: str,
+    config: Any,
+    options: ModelOptions,
+    progress: ProgressCallback,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> Any:
+    """Return a model of transformers with its weights on their devices.
+
+    Args:
+        model_class: of transformers.
+        location: their folder or hub id.
+        config: of the model.
+        options: how the model is loaded.
+        progress: told how far that is.
+        weights: by name, in place of those there.
+    """
     config.return_dict = True  # a config may say otherwise, for programs that read tuples
     with reporting(progress) as bars, ExitStack() as model_resources:
         arguments = weight_arguments(location, config, options, model_resources)
         # Whatever differs is named below; transformers itself would only say that something does.
         model, found = model_class.from_pretrained(
-            location,
+            location if weights is None else None,
             config=config,
+            state_dict=weights,
             tqdm_class=bars,
             output_loading_info=True,
             ignore_mismatched_sizes=True,

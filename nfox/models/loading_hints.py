@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nfox.errors import ModelError
-from nfox.files.hub import local_folder
+from nfox.files.hub import is_local_file, local_folder
 from nfox.files.reading import describe
 from nfox.models.checkpoint_files import complaint
 from nfox.models.options import ModelOptions
@@ -43,6 +43,11 @@ def loading_error(name: str, location: str, error: Exception, options: ModelOpti
     text, folder = " ".join(str(error).split()), local_folder(location)
     if _HEADS in text:
         return ModelError(f"cannot load {name}: it is no model", f"these are heads: --heads {name}")
+    if is_local_file(location):
+        return ModelError(
+            f"cannot load {name}: {describe(error)}",
+            "what the file says of its model is not what it should be: download it again",
+        )
     package = _PACKAGE.search(text)
     cause = next((hint for words, hint in _CAUSES if re.search(words, text, re.IGNORECASE)), None)
     if package or cause or folder is None:

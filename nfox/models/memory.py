@@ -9,9 +9,13 @@ import psutil
 import torch
 
 from nfox.errors import NfoxError
+from nfox.files.gguf_header import GgufHeader
 from nfox.files.hub import HubOptions, file_of, local_folder, read_json
 from nfox.models.checkpoint_files import check_files
 from nfox.models.devices import choose_device, choose_dtype
+from nfox.models.gguf_config import config_of
+from nfox.models.gguf_files import local_gguf, read_model_header
+from nfox.models.gguf_model import gguf_dtype
 from nfox.models.options import ModelOptions
 
 _QUANTISED_BYTES = {"4bit": 0.6, "8bit": 1.1}  # per weight, with scales and what stays in 16 bit
@@ -21,10 +25,12 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
     """Return an estimate of the bytes that the weights of a model take once loaded.
 
     Args:
-        name: the folder of the model; for a hub id, of which nothing is known before it is
-            downloaded, the estimate is 0.
+        name: the folder of the model, or its GGUF file; for a hub id, of which nothing is known
+            before it is downloaded, the estimate is 0.
         options: how the model is loaded; its dtype and quantisation change the size.
     """
+    if path := local_gguf(name):
+        return _gguf_bytes(read_model_header(path), options)
     folder = local_folder(name)
     if folder is None:
         return 0
@@ -46,6 +52,17 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     return int(weights * (stored_dtype if isinstance(dtype, str) else dtype).itemsize)
+
+
+def _gguf_bytes(header: GgufHeader, options: ModelOptions) -> int:
+    """Return the bytes that the weights of a GGUF file take once they are unpacked."""
+    weights = sum(tensor.count for tensor in header.tensors.values())
+    unpacked = gguf_dtype(header, options).itemsize
+    if not options.quantisation:
+        return weights * unpacked
+    # They are unpacked in the machine's memory before they are packed anew.
+    first = unpacked if choose_device(options.device).type == "cpu" else 0
+    return int(weights * (first + _QUANTISED_BYTES[options.quantisation]))
 
 
 def memory_in_use(device: torch.device) -> int:
@@ -72,6 +89,14 @@ def cache_bytes(config: dict[str, Any], tokens: int, itemsize: int) -> int:
     shared = _size(config, "num_key_value_heads") or heads
     head = _size(config, "head_dim") or width // heads
     return int(tokens * itemsize * (2 * layers * shared * head + width))
+
+
+def _config_of(name: str) -> dict[str, Any]:
+    """Return the config of a model on this machine; {} for one of the hub."""
+    if path := local_gguf(name):
+        return config_of(read_model_header(path))
+    config = file_of(name, "config.json", HubOptions()) if local_folder(name) else None
+    return read_json(config) if config else {}
 
 
 def _size(config: dict[str, Any], *names: str) -> int:
@@ -108,8 +133,7 @@ def check_memory(models: Sequence[tuple[str, ModelOptions]], context: int) -> No
         if folder is not None and (folder / "config.json").is_file():
             check_files(location, folder)
     weights = [weight_bytes(model, loading) for model, loading in models]
-    config = file_of(name, "config.json", HubOptions()) if local_folder(name) else None
-    cache = cache_bytes(read_json(config), context, 2) if config else 0
+    cache = cache_bytes(_config_of(name), context, 2)
     free = free_bytes(options)
     if options.device_map is None and sum(weights) + cache > free:
         parts = " + ".join(f"{size / 2**30:.1f}" for size in [*weights, cache])

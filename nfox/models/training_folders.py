@@ -24,6 +24,8 @@ def option_for(location: str) -> str:
     of it.
     """
     if is_local_file(location):
+        if location.endswith(".gguf"):
+            return f"this is a model: --model {location}, or --draft-model {location}"
         return "a folder is expected here, and this is a file"
     folder = local_folder(location)
     if folder is None:

@@ -36,7 +36,9 @@ def test_missing_and_wrong_folders(tmp_path: Path) -> None:
     assert "no such folder" in refused(str(tmp_path / "absent")).message
     assert "config.json" in refused(str(tmp_path)).message
     (tmp_path / "file").touch()
-    assert "found a file" in refused(str(tmp_path / "file")).message
+    assert (
+        "found a file, expected a folder or a GGUF file" in refused(str(tmp_path / "file")).message
+    )
     assert refused("nobody/nothing-here").code == 3
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Drafter
 from nfox.errors import ModelError
-from nfox.files.hub import HubOptions, local_folder
+from nfox.files.hub import HubOptions, home_of
 from nfox.heads.checkpoint import HeadsInfo
 from nfox.models.options import LoadedModel
 
@@ -192,7 +192,7 @@ class Method(Drafter):
 
 
 def weights_beside(model: str, name: str) -> str | None:
-    """Return the folder `<model>/nfox/<name>`; None if there is none."""
-    folder = local_folder(model)
+    """Return the folder `<model>/nfox/<name>`, or that beside a file; None if there is none."""
+    folder = home_of(model)
     beside = folder / "nfox" / name if folder is not None else None
     return str(beside) if beside is not None and beside.is_dir() else None

@@ -1,0 +1,131 @@
+"""The tensors of a GGUF file as the weights of a model of transformers: unpacked, under its names.
+
+llama.cpp lays some out otherwise. Rows of queries and keys of a Llama are interleaved, since it
+rotates neighbours where transformers rotates halves; the norms of a Gemma have their 1 added.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfox.errors import ModelError
+from nfox.files.gguf_header import GgufHeader, StoredTensor
+
+_MODULES = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+"""Modules of transformers by llama.cpp's names, without the layer that both begin with."""
+_GEMMA_MODULES = {
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_MODULES_OF = {
+    "phi3": {"ffn_up": "mlp.gate_up_proj"},
+    "gemma2": _GEMMA_MODULES,
+    "gemma3": _GEMMA_MODULES,
+}
+_COMPUTED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+"""Tensors that the config says."""
+_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)")
+
+
+def name_of(stored_name: str, architecture: str) -> str:
+    """Return the name that a tensor of GGUF has in a model of transformers. One that is not known
+    keeps its own within its layer, which has no place for it.
+
+    Args:
+        stored_name: of the tensor in the file.
+        architecture: of the model, as GGUF calls it.
+    """
+    known = _NAME.fullmatch(stored_name)
+    if known is None:
+        return f"model.{stored_name}"
+    layer, module, kind = known.groups()
+    name = _MODULES_OF.get(architecture, {}).get(module) or _MODULES.get(module)
+    if layer is None:
+        return f"{name or f'model.{module}'}.{kind}"
+    return f"model.layers.{layer}.{name or module}.{kind}"
+
+
+def unpack(
+    header: GgufHeader, config: Any, dtype: torch.dtype, progress: Callable[[int, int], None]
+) -> dict[str, Tensor]:
+    """Return the weights of a model by transformers' names.
+
+    Args:
+        header: of the model's file.
+        config: of the model, as transformers has it.
+        dtype: of what is returned. What is packed is unpacked to float32 before.
+        progress: is called with the tensors that are done and their total.
+
+    Raises:
+        ModelError: for a type of tensor that cannot be unpacked.
+    """
+    weights = {}
+    stored = {name: tensor for name, tensor in header.tensors.items() if name not in _COMPUTED}
+    data = np.asarray(np.memmap(header.path, mode="r"))
+    for done, (stored_name, tensor) in enumerate(stored.items(), 1):
+        values = _values(header, stored_name, tensor, data)
+        values = _as_transformers(values, stored_name, header.architecture, config)
+        weights[name_of(stored_name, header.architecture)] = values.to(dtype).contiguous()
+        progress(done, len(stored))
+    return weights
+
+
+def read_tensor(header: GgufHeader, name: str) -> Tensor:
+    """Return one tensor of a file in float32, as it is laid out there.
+
+    Raises:
+        ModelError: for a type of tensor that cannot be unpacked.
+    """
+    tensor = header.tensors[name]
+    return _values(header, name, tensor, np.asarray(np.memmap(header.path, mode="r")))
+
+
+def _values(header: GgufHeader, name: str, tensor: StoredTensor, data: Any) -> Tensor:
+    from gguf import GGMLQuantizationType, dequantize
+
+    kind = GGMLQuantizationType(tensor.type_id)
+    packed = data[tensor.start : tensor.start + tensor.size]
+    rows = packed.reshape(tensor.count // tensor.shape[-1], -1)
+    try:
+        values = dequantize(rows, kind)
+    except NotImplementedError as error:
+        raise ModelError(
+            f"{header.path}: {name} is of type {kind.name}, which cannot be unpacked",
+            "take a file with another quantisation (Q8_0, Q4_K_M, ...)",
+        ) from error
+    return torch.from_numpy(np.array(values, dtype=np.float32)).reshape(tensor.shape)
+
+
+def _as_transformers(values: Tensor, name: str, architecture: str, config: Any) -> Tensor:
+    """Return a tensor laid out as transformers has it."""
+    if architecture == "llama" and (place := re.search(r"\.attn_([qk])\.", name)):
+        heads = config.num_attention_heads if place[1] == "q" else config.num_key_value_heads
+        if values.shape[0] % (2 * heads) == 0:  # else the sizes are not the config's: that is said
+            halves = values.reshape(heads, -1, 2, *values.shape[1:]).transpose(1, 2)
+            return halves.reshape(values.shape)
+    if architecture.startswith("gemma") and name.endswith("norm.weight"):
+        return values - 1
+    return values
