@@ -17,6 +17,7 @@ from nfox.files.reading import refusing
 from nfox.heads.named_model import find_named
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
+from nfox.models.native.library import must_compile
 from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
 from nfox.models.prompt import UnknownTokenError, encode_prompt
 from nfox.models.training_folders import option_for
@@ -160,6 +161,8 @@ class _Loader:
 
     def _load(self, location: str, options: ModelOptions) -> LoadedModel:
         loaded = load_model(location, options, self.progress.amount)
+        if must_compile():
+            self.progress.stage("compiling for this processor, once")
         loaded.target.fuse()
         return loaded
 

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from nfox.decoding.cache import KVCache
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import tree_mask, within_window
+from nfox.models.decoder_weights import LayerWeights, has_room_for_copy
 from nfox.models.fused_positions import Rotations, Step
 from nfox.models.fused_products import Norm, PackedProduct, Product
-from nfox.models.fused_weights import LayerWeights, WeightLayout
+from nfox.models.fused_weights import WeightLayout
 from nfox.models.transformers_cache import past_of
 
 _SMALL = 2**18
@@ -37,7 +37,8 @@ class FusedDecoder:
         config: the config of its decoder.
 
     Attributes:
-        packs: whether it computes with packed copies of the weights.
+        description: what runs the forward, in a few words.
+        unembedding: the product for the logits, of states in the model's dtype.
 
     Raises:
         AttributeError: if the model has another shape.
@@ -45,28 +46,17 @@ class FusedDecoder:
     """
 
     def __init__(self, model: Any, config: Any) -> None:
-        decoder, self.device, self.model_dtype = model.model, model.device, model.dtype
-        if {weight.device for weight in model.parameters()} != {self.device}:
-            raise TypeError("not on one device")
-        if any(hasattr(module, "_hf_hook") for module in model.modules()):
-            raise TypeError("layers whose weights come when they are run")
-        is_cpu = self.device.type == "cpu"
+        is_cpu, self.model_dtype = model.device.type == "cpu", model.dtype
         is_small = config.hidden_size * config.intermediate_size <= _SMALL
         widen = is_small and is_cpu and self.model_dtype.itemsize == 2
         self.dtype = torch.float32 if widen else self.model_dtype
-        self.packs = is_cpu and self.model_dtype == torch.bfloat16 and _may_pack(model)
-        layout = WeightLayout(self.dtype, pack=self.packs and not widen)
-        self.layers = [layout.layer(layer) for layer in decoder.layers]
-        self.unembedding = WeightLayout(self.model_dtype, self.packs).product(model.lm_head)
-        self.norm = Norm.of(decoder.norm)
-        self.embed: nn.Module = decoder.embed_tokens
-        self.embedding_scale = float(getattr(config, "embedding_multiplier", 1.0))
-        self.head_dim = int(decoder.layers[0].self_attn.head_dim)
-        self.num_heads = int(config.num_attention_heads)
-        self.num_key_heads = int(config.num_key_value_heads)
-        self.kinds = _kinds(config, len(self.layers))
-        self.window = getattr(config, "sliding_window", None)
-        self.rotations = Rotations(decoder.rotary_emb, self.norm.weight, self.dtype)
+        packs = is_cpu and self.model_dtype == torch.bfloat16 and has_room_for_copy(model)
+        packs = packs and PackedProduct.is_available()
+        self.description = "fused, weights packed for oneDNN" if packs else "fused"
+        layout = WeightLayout(self.dtype, packs and not widen, packs)
+        self.weights = layout.decoder(model, config)
+        self.unembedding = self.weights.unembedding
+        self.rotations = Rotations(self.weights.rotary, self.weights.norm.weight, self.dtype)
 
     @torch.inference_mode()
     def hidden_states(self, tree: TokenTree, cache: KVCache) -> Tensor:
@@ -77,24 +67,25 @@ class FusedDecoder:
             tree: N nodes.
             cache: what has been read before, of the target of this model.
         """
-        steps = {kind: self._step(kind, tree, len(cache.tokens)) for kind in set(self.kinds)}
-        ids = torch.tensor(tree.tokens, device=self.device)
-        states = self.embed(ids).to(self.dtype)
-        if self.embedding_scale != 1.0:
-            states = states * self.embedding_scale
-        for index, (layer, kind) in enumerate(zip(self.layers, self.kinds, strict=True)):
+        weights = self.weights
+        steps = {kind: self._step(kind, tree, len(cache.tokens)) for kind in set(weights.kinds)}
+        ids = torch.tensor(tree.tokens, device=weights.device)
+        states = weights.embed(ids).to(self.dtype)
+        if weights.embedding_scale != 1.0:
+            states = states * weights.embedding_scale
+        for index, (layer, kind) in enumerate(zip(weights.layers, weights.kinds, strict=True)):
             states = self._run_layer(layer, index, states, steps[kind], cache)
-        return self.norm(states.to(self.model_dtype))
+        return weights.norm(states.to(self.model_dtype))
 
     def _step(self, kind: str, tree: TokenTree, past_length: int) -> Step:
         """Return what the layers of a kind share in a forward over a tree after a past."""
-        count, mask = len(tree), None
-        window = self.window if kind != "full_attention" else None
+        weights, count, mask = self.weights, len(tree), None
+        window = weights.window if kind != "full_attention" else None
         if count > 1 or (window is not None and past_length >= window):
             visible = tree_mask(tree, past_length, self.model_dtype)
             mask = visible.additive if window is None else within_window(visible, window)
             # The query heads that share keys are rows of one product.
-            mask = mask[0].repeat(self.num_heads // self.num_key_heads, 1).to(self.device)
+            mask = mask[0].repeat(weights.num_heads // weights.num_key_heads, 1).to(weights.device)
         return Step(*self.rotations.at(kind, past_length, tree), mask)
 
     def _run_layer(
@@ -120,8 +111,9 @@ class FusedDecoder:
         self, layer: LayerWeights, index: int, normed: Tensor, step: Step, cache: KVCache
     ) -> Tensor:
         """Return [N, heads * head_dim] the values that the states gather; see `_run_layer`."""
-        heads = layer.qkv(normed).view(len(normed), -1, self.head_dim)
-        counts = [self.num_heads, self.num_key_heads]
+        head_dim, num_key_heads = self.weights.head_dim, self.weights.num_key_heads
+        heads = layer.qkv(normed).view(len(normed), -1, head_dim)
+        counts = [self.weights.num_heads, num_key_heads]
         queries_keys, values = heads[:, : sum(counts)], heads[:, sum(counts) :]
         if layer.query_norm and layer.key_norm:
             parts = zip(
@@ -138,12 +130,10 @@ class FusedDecoder:
         keys, values = keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
         keys, values = past_of(cache).update(keys, values, index)
         # The queries of heads that share keys, [1, key heads, group * N, head_dim].
-        grouped = queries.reshape(len(normed), self.num_key_heads, -1, self.head_dim)
+        grouped = queries.reshape(len(normed), num_key_heads, -1, head_dim)
         rows = grouped.permute(1, 2, 0, 3).flatten(1, 2)
         attended = _attention(rows[None], keys, values, step.mask, layer.scale, layer.cap)[0]
-        by_node = attended.view(self.num_key_heads, -1, len(normed), self.head_dim).permute(
-            2, 0, 1, 3
-        )
+        by_node = attended.view(num_key_heads, -1, len(normed), head_dim).permute(2, 0, 1, 3)
         states: Tensor = by_node.reshape(len(normed), -1).to(self.dtype)
         return states
 
@@ -193,18 +183,3 @@ def _attention(
     scores = scores if mask is None else scores + mask
     wide = torch.promote_types(scores.dtype, torch.float32)
     return scores.softmax(-1, dtype=wide).to(values.dtype) @ values
-
-
-def _kinds(config: Any, count: int) -> list[str]:
-    """Return the kind of attention of every layer: "full_attention" where there is no window."""
-    if not getattr(config, "sliding_window", None):
-        return ["full_attention"] * count
-    return list(getattr(config, "layer_types", None) or ["sliding_attention"] * count)
-
-
-def _may_pack(model: Any) -> bool:
-    """Whether a second copy of the weights, packed for oneDNN, takes less than half of the free
-    memory.
-    """
-    size = sum(weight.nbytes for weight in model.parameters())
-    return PackedProduct.is_available() and 2 * size < psutil.virtual_memory().available

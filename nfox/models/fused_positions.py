@@ -55,20 +55,21 @@ class Rotations:
 
     def at(self, kind: str, past_length: int, tree: TokenTree) -> tuple[Tensor, Tensor]:
         """Return the cosines and sines [N, 1, R] of the nodes of a tree after a past."""
-        key = kind if self.by_kind else ""
         count = past_length + max(tree.depths) + 1
-        if key not in self._tables or len(self._tables[key][0]) < count:
-            self._tables[key] = self._table(key, 2 * count)
-        cosines, sines = self._tables[key]
+        cosines, sines = self.table(kind, count)
         if tree.is_chain:
             rows = slice(past_length, count)
             return cosines[rows, None], sines[rows, None]
         positions = past_length + torch.tensor(tree.depths, device=cosines.device)
         return cosines[positions, None], sines[positions, None]
 
-    def _table(self, kind: str, count: int) -> tuple[Tensor, Tensor]:
-        positions = torch.arange(count, device=self.like.device)[None]
-        cosines, sines = self.rotary(self.like, positions, *filter(None, [kind]))
-        sines = sines[0].to(self.dtype, copy=True)
-        sines[:, : sines.shape[-1] // 2] *= -1
-        return cosines[0].to(self.dtype), sines
+    def table(self, kind: str, count: int) -> tuple[Tensor, Tensor]:
+        """Return the cosines and sines [P, R] of the positions from 0 on, P >= count."""
+        key = kind if self.by_kind else ""
+        if key not in self._tables or len(self._tables[key][0]) < count:
+            positions = torch.arange(2 * count, device=self.like.device)[None]
+            cosines, sines = self.rotary(self.like, positions, *filter(None, [key]))
+            sines = sines[0].to(self.dtype, copy=True)
+            sines[:, : sines.shape[-1] // 2] *= -1
+            self._tables[key] = cosines[0].to(self.dtype).contiguous(), sines
+        return self._tables[key]

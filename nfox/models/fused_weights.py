@@ -1,5 +1,5 @@
-"""What a decoder layer of Llama's kind computes with: its norms, and the products of its weights,
-with those that are used together in one.
+"""From a model of transformers to what its decoder computes with. Weights that are used together
+are in one product.
 """
 
 from __future__ import annotations
@@ -10,47 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfox.models.fused_products import Activation, Norm, PackedGate, PackedProduct, Product
-
-
-@dataclass(frozen=True)
-class LayerWeights:
-    """What one layer computes with. Absent norms are None.
-
-    Args:
-        attention_norm: of the states that enter the attention.
-        attended_norm: of what the attention gives, before it is added to the residual.
-        mlp_norm: of the states that enter the MLP.
-        mlp_out_norm: of what the MLP gives, before it is added to the residual.
-        qkv: the product for queries, keys and values.
-        query_norm: of queries: of each head's where it is as wide as a head, else of all at once.
-        key_norm: of keys, likewise.
-        out: the product of the attention's output.
-        gate_up: the product of the MLP's gate and up.
-        activation: of the gate.
-        down: the product of the MLP's output.
-        residual_scale: what is added to the residual is multiplied with it (Granite).
-        scale: what the scores of attention are multiplied with.
-        cap: the bound of the scores of attention, cap * tanh(score / cap) (Gemma 2); None for none.
-        rotates: whether queries and keys are rotated by their positions.
-    """
-
-    attention_norm: Norm | None
-    attended_norm: Norm | None
-    mlp_norm: Norm | None
-    mlp_out_norm: Norm | None
-    qkv: Product
-    query_norm: Norm | None
-    key_norm: Norm | None
-    out: Product
-    gate_up: Product
-    activation: Activation
-    down: Product
-    residual_scale: float
-    scale: float
-    cap: float | None
-    rotates: bool
-
+from nfox.models.decoder_weights import DecoderWeights, LayerWeights
+from nfox.models.fused_products import Norm, PackedGate, PackedProduct, Product
 
 # The norms of a layer, in the order of `LayerWeights`, by a name that only layers of a kind have.
 _NORMS = {
@@ -76,11 +37,47 @@ class WeightLayout:
 
     Args:
         dtype: of the states, and of weights that are not packed.
-        pack: pack copies of the weights for oneDNN.
+        pack: pack copies of the layers' weights for oneDNN.
+        pack_vocabulary: pack a copy of the vocabulary matrix for oneDNN.
     """
 
     dtype: torch.dtype
-    pack: bool
+    pack: bool = False
+    pack_vocabulary: bool = False
+
+    def decoder(self, model: Any, config: Any) -> DecoderWeights:
+        """Return what the decoder of a transformers model computes with.
+
+        Args:
+            model: a causal language model.
+            config: the config of its decoder.
+
+        Raises:
+            AttributeError: if the model has another shape.
+            TypeError: if its layers are not plain ones, or not on one device.
+        """
+        decoder = model.model
+        if {weight.device for weight in model.parameters()} != {model.device}:
+            raise TypeError("not on one device")
+        if any(hasattr(module, "_hf_hook") for module in model.modules()):
+            raise TypeError("layers whose weights come when they are run")
+        return DecoderWeights(
+            layers=tuple(self.layer(layer) for layer in decoder.layers),
+            norm=Norm.of(decoder.norm),
+            unembedding=replace(self, dtype=model.dtype, pack=self.pack_vocabulary).product(
+                model.lm_head
+            ),
+            embed=decoder.embed_tokens,
+            embedding_scale=float(getattr(config, "embedding_multiplier", 1.0)),
+            rotary=decoder.rotary_emb,
+            num_heads=int(config.num_attention_heads),
+            num_key_heads=int(config.num_key_value_heads),
+            head_dim=int(decoder.layers[0].self_attn.head_dim),
+            kinds=_kinds(config, len(decoder.layers)),
+            window=getattr(config, "sliding_window", None),
+            model_dtype=model.dtype,
+            device=model.device,
+        )
 
     def product(self, linear: Any) -> Product:
         """Return the product of a layer that does nothing but multiply and add.
@@ -165,3 +162,10 @@ def _weight_and_bias(linear: Any) -> tuple[Tensor, Tensor | None]:
     if type(linear) is not nn.Linear:
         raise TypeError(f"{type(linear).__name__} is no plain layer")
     return linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
+
+
+def _kinds(config: Any, count: int) -> tuple[str, ...]:
+    """Return the kind of attention of every layer: "full_attention" where there is no window."""
+    if not getattr(config, "sliding_window", None):
+        return ("full_attention",) * count
+    return tuple(getattr(config, "layer_types", None) or ["sliding_attention"] * count)

@@ -38,11 +38,16 @@ class _Layer(CacheLayerMixin):
         """Write keys and values [1, H, N, D] after the committed rows; return all of these rows."""
         start = len(self.owner.tokens)
         end = start + key_states.shape[-2]
-        self.keys = with_capacity(self.keys, key_states, end, -2)
-        self.values = with_capacity(self.values, value_states, end, -2)
-        self.keys[:, :, start:end] = key_states
-        self.values[:, :, start:end] = value_states
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        keys, values = self.reserve(key_states, value_states, end)
+        keys[:, :, start:end] = key_states
+        values[:, :, start:end] = value_states
+        return keys[:, :, :end], values[:, :, :end]
+
+    def reserve(self, keys_like: Tensor, values_like: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Return all keys and values [1, H, capacity, D], with room for `length` rows."""
+        self.keys = with_capacity(self.keys, keys_like, length, -2)
+        self.values = with_capacity(self.values, values_like, length, -2)
+        return self.keys, self.values
 
     def get_seq_length(self) -> int:
         """Return the number of committed rows."""
@@ -94,6 +99,19 @@ class TransformersCache(KVCache):
         # Keys and values of what the encoder read, and a recurrent state, belong to the old past.
         if self.encoded is not None or not self.can_roll_back:
             self.past = self._new_past()
+
+    def reserve(self, num_layers: int, like: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the keys and values [1, H, capacity, D] of all layers of a decoder, with room for
+        `length` rows, for who writes them directly.
+
+        Args:
+            num_layers: of the decoder.
+            like: a tensor [1, H, any, D] of the dtype and device of keys and values.
+            length: how many rows are needed.
+        """
+        while len(self.past.layers) < num_layers:
+            self.past.layers.append(self.past.layer_class_to_replicate())
+        return [layer.reserve(like, like, length) for layer in self.past.layers]
 
     @override
     def fork(self, length: int) -> TransformersCache:

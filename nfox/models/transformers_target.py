@@ -25,6 +25,8 @@ from nfox.errors import ModelError
 from nfox.files.tensors import is_finite
 from nfox.models.fused_decoder import FusedDecoder
 from nfox.models.logits_error import logits_error
+from nfox.models.native.decoder import NativeDecoder
+from nfox.models.native.library import NativeLibraryError
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache, past_of
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,8 @@ class TransformersTarget(Target):
         self.model = model
         self.config = model.config.get_text_config(decoder=True)
         self.forward_parameters = frozenset(inspect.signature(model.forward).parameters)
-        self.fused: FusedDecoder | None = None
+        self.fused: FusedDecoder | NativeDecoder | None = None
+        self._why_not_native = ""
         self._captured: list[Tensor] = []
         # The input of the output embeddings is the last hidden state of every architecture; taking
         # it there spares the collection of all layers' states.
@@ -97,9 +100,8 @@ class TransformersTarget(Target):
     @property
     def forward(self) -> str:
         """What runs a forward over a tree, in a few words."""
-        if self.fused is None:
-            return "transformers"
-        return "fused, weights packed for oneDNN" if self.fused.packs else "fused"
+        name = self.fused.description if self.fused else "transformers"
+        return f"{name} ({self._why_not_native})" if self._why_not_native else name
 
     @property
     @override
@@ -151,7 +153,7 @@ class TransformersTarget(Target):
     @override
     def unembed(self, hidden: Tensor) -> Tensor:
         if self.fused:
-            rows = hidden.reshape(-1, hidden.shape[-1]).to(self.fused.model_dtype)
+            rows = hidden.reshape(-1, hidden.shape[-1]).to(self.dtype)
             logits = self.fused.unembedding(rows).view(*hidden.shape[:-1], -1)
         else:
             logits = self.model.get_output_embeddings()(hidden)
@@ -217,7 +219,9 @@ class TransformersTarget(Target):
     def _read_chunk(self, tokens: Sequence[int], cache: KVCache) -> None:
         ids = torch.tensor([list(tokens)], device=self.device)
         cache.begin()
-        if self.is_encoder_decoder:
+        if isinstance(self.fused, NativeDecoder):
+            hidden = self.fused.hidden_states(TokenTree.chain(tokens[0], tokens[1:]), cache)[None]
+        elif self.is_encoder_decoder:
             self._forward(ids, cache)
             hidden = self._captured.pop()
         else:  # no logits are needed
@@ -233,23 +237,28 @@ class TransformersTarget(Target):
             torch.cuda.synchronize(self.output_device)
 
     def fuse(self) -> None:
-        """Score trees from now on by a `FusedDecoder`, where the model has a shape that it knows
-        and both agree on a few tokens; otherwise nothing changes.
+        """Read and score from now on by a `NativeDecoder`, or score by a `FusedDecoder`, where the
+        model has a shape that they know and both agree on a few tokens; otherwise nothing changes.
 
         Weights that are used together are moved together in memory; the model keeps working on
         them.
         """
         if self.is_encoder_decoder or self.proposals == "nothing":
             return
-        try:
-            fused = FusedDecoder(self.model, self.config)
-        except (AttributeError, TypeError, StopIteration) as error:  # some other shape
-            log.debug("not fused: %s", error)
-            return
-        if self._agrees_with(fused):
-            self.fused = fused
+        for kind in (NativeDecoder, FusedDecoder):
+            try:
+                fused = kind(self.model, self.config)
+            except NativeLibraryError as error:
+                self._why_not_native = str(error)
+                continue
+            except (AttributeError, TypeError, StopIteration) as error:  # some other shape
+                log.debug("no %s: %s", kind.__name__, error)
+                continue
+            if self._agrees_with(fused):
+                self.fused = fused
+                return
 
-    def _agrees_with(self, fused: FusedDecoder) -> bool:
+    def _agrees_with(self, fused: FusedDecoder | NativeDecoder) -> bool:
         """Return whether the logits of a fused decoder are those of the model, for a few tokens."""
         parents, _ = _TREE_PROBE if self.proposals == "trees" else _CHAIN_PROBE
         tokens = [(7 * i + 3) % self.vocabulary_size for i in range(len(parents) + 4)]

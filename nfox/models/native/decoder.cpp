@@ -1,0 +1,676 @@
+// A forward over a token tree of a decoder of Llama's kind, on a CPU, in one call.
+//
+// Weights are bfloat16; states and sums are float32, and what enters a product is rounded to
+// bfloat16, as in the model itself. Every row of a product, and every query of the attention, is
+// computed in the same order whatever stands beside it: so a token's logits are the same to the
+// last bit in a plain step, in any tree, and in a prompt that is read in one go.
+
+#include "vectors.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <omp.h>
+#include <thread>
+#include <vector>
+
+namespace {
+
+constexpr int MOST_ROWS = 6;    // of one tile of a product: with 4 blocks 24 sums in registers
+constexpr int MOST_BLOCKS = 4;
+constexpr int GROUP = 16;       // pairs of inputs that have one scale
+
+enum Activation { SILU, GELU_TANH, GELU, RELU };
+
+enum Format { BFLOAT16, INT8, INT4 };
+
+// W [outputs, inputs], in blocks of LANES outputs, which lie pair of inputs after pair of inputs.
+// A quantised number is scale * integer + least, with one of both for 32 inputs of an output.
+struct Matrix {
+    const void* weights;     // [blocks][inputs / 2][LANES] pairs; of int4 [blocks][inputs / 8][LANES]
+    const uint16_t* scales;  // [blocks][inputs / 32][LANES]; null where it is not quantised
+    const uint16_t* least;   // likewise; null where it is 0
+    const float* bias;       // [outputs]; null for none
+    int32_t outputs, inputs, format;
+};
+
+struct Norm {
+    const float* weight;  // [width]; null for no norm
+    float eps;
+    int32_t width;
+};
+
+struct Layer {
+    Norm attention, attended, mlp, mlp_out, query, key;
+    Matrix qkv, out, gate, up, down;
+    float residual_scale, scale, cap;  // cap 0: none
+    int32_t rotates, kind;
+};
+
+}  // namespace
+
+extern "C" struct Decoder {
+    const Layer* layers;
+    int32_t num_layers, hidden_size, num_heads, num_key_heads, head_dim, activation;
+    const uint16_t* embedding;  // [vocabulary, hidden_size]
+    float embedding_scale;
+    Norm norm;
+};
+
+extern "C" struct Step {
+    int32_t num_nodes, past_length, num_threads;
+    const int32_t* tokens;   // [num_nodes]
+    const int32_t* parents;  // [num_nodes]
+    uint16_t* const* keys;    // of every layer [num_key_heads, capacity, head_dim]
+    uint16_t* const* values;  // likewise
+    int64_t capacity;
+    const float* cosines[2];  // of every kind of layer [positions, rotary width]
+    const float* sines[2];    // likewise; the first half is negated
+    int32_t rotary_widths[2];
+    int32_t windows[2];  // 0: none
+    uint16_t* hidden;   // [num_nodes, hidden_size], written
+};
+
+namespace {
+
+struct Range {
+    int begin, end;
+};
+
+// Where the threads of a forward wait for each other. After a moment they let others run: on a busy
+// machine the thread that is waited for may need this very core, and would else get it only when
+// the time slice ends.
+class Barrier {
+  public:
+    void wait(int threads) {
+        if (threads == 1) return;
+        const int turn = turns.load(std::memory_order_acquire);
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
+            arrived.store(0, std::memory_order_relaxed);
+            turns.fetch_add(1, std::memory_order_release);
+            return;
+        }
+        for (int i = 0; turns.load(std::memory_order_acquire) == turn; i++)
+            if (i >= MOST_SPINS) std::this_thread::yield();
+    }
+
+  private:
+    static constexpr int MOST_SPINS = 4000;
+    std::atomic<int> arrived{0}, turns{0};
+};
+
+inline Range share(int count, int thread, int threads) {
+    return {(int)((int64_t)count * thread / threads), (int)((int64_t)count * (thread + 1) / threads)};
+}
+
+inline int blocks_of(const Matrix& matrix) { return (matrix.outputs + LANES - 1) / LANES; }
+
+// Sums of a tile: totals[r][b] = the products of row r with the outputs of block b.
+// Where FETCHES the weights behind them are fetched into the core's cache meanwhile.
+template <int ROWS, int BLOCKS, bool FETCHES>
+inline __attribute__((always_inline)) void tile(const uint32_t* weights, size_t block_size,
+                                                const uint32_t* rows, size_t row_size, int pairs,
+                                                Floats (&totals)[ROWS][BLOCKS]) {
+    const uint32_t* behind = weights + BLOCKS * block_size;
+    Floats sums[ROWS][BLOCKS] = {};  // of its own, so that it stays in registers
+    for (int pair = 0; pair < pairs; pair++) {
+        Words column[BLOCKS];
+#pragma GCC unroll 8
+        for (int b = 0; b < BLOCKS; b++)
+            column[b] = load<Words>(weights + b * block_size + (size_t)pair * LANES);
+        if (FETCHES)
+#pragma GCC unroll 8
+            for (int b = 0; b < BLOCKS; b++)
+                __builtin_prefetch(behind + ((size_t)pair * BLOCKS + b) * LANES, 0, 2);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 8
+            for (int b = 0; b < BLOCKS; b++)
+                sums[r][b] = add_products(sums[r][b], column[b], rows[r * row_size + pair]);
+    }
+    memcpy(totals, sums, sizeof sums);
+}
+
+// Calls use(row, block, totals) for every row and for `blocks` blocks of LANES outputs.
+template <int BLOCKS, class Use>
+inline void panel(const uint32_t* weights, size_t block_size, const uint32_t* rows, size_t row_size,
+                  int pairs, int num_rows, const Use& use) {
+    const int tiles = (num_rows + MOST_ROWS - 1) / MOST_ROWS;
+    for (int t = 0; t < tiles; t++) {
+        const Range range = share(num_rows, t, tiles);
+        auto run = [&](auto constant) {
+            constexpr int ROWS = decltype(constant)::value;
+            Floats totals[ROWS][BLOCKS];
+            const uint32_t* first = rows + range.begin * row_size;
+            if (t == 1) tile<ROWS, BLOCKS, true>(weights, block_size, first, row_size, pairs, totals);
+            else tile<ROWS, BLOCKS, false>(weights, block_size, first, row_size, pairs, totals);
+            for (int r = 0; r < ROWS; r++)
+                for (int b = 0; b < BLOCKS; b++) use(range.begin + r, b, totals[r][b]);
+        };
+        switch (range.end - range.begin) {
+            case 1: run(std::integral_constant<int, 1>()); break;
+            case 2: run(std::integral_constant<int, 2>()); break;
+            case 3: run(std::integral_constant<int, 3>()); break;
+            case 4: run(std::integral_constant<int, 4>()); break;
+            case 5: run(std::integral_constant<int, 5>()); break;
+            default: run(std::integral_constant<int, 6>());
+        }
+    }
+}
+
+template <class Use>
+void panels(const uint32_t* weights, size_t block_size, int num_blocks, const uint32_t* rows,
+            size_t row_size, int pairs, int num_rows, const Use& use) {
+    switch (num_blocks) {
+        case 1: return panel<1>(weights, block_size, rows, row_size, pairs, num_rows, use);
+        case 2: return panel<2>(weights, block_size, rows, row_size, pairs, num_rows, use);
+        case 3: return panel<3>(weights, block_size, rows, row_size, pairs, num_rows, use);
+        default: return panel<4>(weights, block_size, rows, row_size, pairs, num_rows, use);
+    }
+}
+
+// Writes the pairs of a group of inputs of a block as bfloat16 numbers without their scale.
+void unpack(const Matrix& matrix, int block, int group, uint32_t* pairs) {
+    const size_t first = (size_t)block * matrix.inputs / 2 + (size_t)group * GROUP;
+    if (matrix.format == INT8) {
+        const uint16_t* bytes = (const uint16_t*)matrix.weights + first * LANES;
+        for (int i = 0; i < GROUP; i++) store(pairs + i * LANES, from_bytes(bytes + i * LANES));
+        return;
+    }
+    const uint32_t* words = (const uint32_t*)matrix.weights + first / 4 * LANES;
+    for (int i = 0; i < GROUP; i += 4)
+        for (int j = 0; j < 4; j++)
+            store(pairs + (i + j) * LANES, from_nibbles(load<Words>(words + i / 4 * LANES), j));
+}
+
+// The inputs of every group, summed: what a group's least number is multiplied with.
+void sum_groups(const uint16_t* states, int inputs, int num_rows, float* sums) {
+    for (int row = 0; row < num_rows; row++)
+        for (int group = 0; group < inputs / (2 * GROUP); group++) {
+            const uint16_t* part = states + (size_t)row * inputs + group * 2 * GROUP;
+            Floats total{};
+            for (int i = 0; i < 2 * GROUP; i += LANES) total = total + widened(part + i);
+            *sums++ = sum(total);
+        }
+}
+
+// Calls use(row, block, totals) for `count` blocks of a quantised matrix. Each group of inputs is
+// unpacked once for all rows.
+template <class Use>
+void quantised_products(const Matrix& matrix, int block, int count, const uint16_t* states,
+                        int num_rows, const Use& use) {
+    const int pairs = matrix.inputs / 2, groups = pairs / GROUP;
+    static thread_local std::vector<Floats> totals;
+    static thread_local std::vector<float> sums;
+    alignas(64) uint32_t unpacked[MOST_BLOCKS * GROUP * LANES];
+    totals.assign((size_t)num_rows * MOST_BLOCKS, Floats{});
+    if (matrix.least) {
+        sums.resize((size_t)num_rows * groups);
+        sum_groups(states, matrix.inputs, num_rows, sums.data());
+    }
+    Floats* const all_totals = totals.data();
+    const float* const all_sums = sums.data();
+    for (int group = 0; group < groups; group++) {
+        Floats scales[MOST_BLOCKS], least[MOST_BLOCKS];
+        for (int b = 0; b < count; b++) {
+            const size_t place = ((size_t)(block + b) * groups + group) * LANES;
+            scales[b] = widened(matrix.scales + place);
+            if (matrix.least) least[b] = widened(matrix.least + place);
+            unpack(matrix, block + b, group, unpacked + b * GROUP * LANES);
+        }
+        panels(unpacked, GROUP * LANES, count, (const uint32_t*)states + group * GROUP, pairs,
+               GROUP, num_rows, [&](int row, int b, Floats part) {
+                   Floats& total = all_totals[row * MOST_BLOCKS + b];
+                   total = part * scales[b] + total;
+                   if (matrix.least) total = least[b] * all_sums[row * groups + group] + total;
+               });
+    }
+    for (int row = 0; row < num_rows; row++)
+        for (int b = 0; b < count; b++) use(row, b, all_totals[row * MOST_BLOCKS + b]);
+}
+
+// Calls use(row, first output, totals) for blocks [block, block + count) of a product's outputs.
+template <class Use>
+void products(const Matrix& matrix, int block, int count, const uint16_t* states, int num_rows,
+              const Use& use) {
+    const int pairs = matrix.inputs / 2;
+    const size_t block_size = (size_t)pairs * LANES;
+    auto add_bias = [&](int row, int b, Floats totals) {
+        const int output = (block + b) * LANES;
+        if (matrix.bias) totals = totals + load<Floats>(matrix.bias + output);
+        use(row, output, totals);
+    };
+    if (matrix.format != BFLOAT16)
+        return quantised_products(matrix, block, count, states, num_rows, add_bias);
+    panels((const uint32_t*)matrix.weights + block * block_size, block_size, count,
+           (const uint32_t*)states, pairs, pairs, num_rows, add_bias);
+}
+
+// Calls use(row, first output, totals) for this thread's share of a product's outputs.
+template <class Use>
+void multiply(const Matrix& matrix, const uint16_t* states, int num_rows, int thread, int threads,
+              const Use& use) {
+    const Range range = share(blocks_of(matrix), thread, threads);
+    for (int block = range.begin; block < range.end; block += MOST_BLOCKS)
+        products(matrix, block, std::min(MOST_BLOCKS, range.end - block), states, num_rows, use);
+}
+
+float inverse_size(const float* states, int width, float eps) {
+    Floats squares{};
+    for (int i = 0; i < width; i += LANES) {
+        const Floats part = load<Floats>(states + i);
+        squares = part * part + squares;
+    }
+    return 1.0f / std::sqrt(sum(squares) / width + eps);
+}
+
+// Writes the normed states in bfloat16; without a norm the states themselves.
+void normed(const Norm& norm, const float* states, int width, uint16_t* result) {
+    const float factor = norm.weight ? inverse_size(states, width, norm.eps) : 1.0f;
+    for (int i = 0; i < width; i += LANES) {
+        Floats part = load<Floats>(states + i);
+        if (norm.weight) part = part * factor * load<Floats>(norm.weight + i);
+        store(result + i, narrowed(part));
+    }
+}
+
+Floats activated(int activation, Floats x) {
+    switch (activation) {
+        case SILU: return x / (1.0f + exponential(-x));
+        case GELU_TANH:
+            return 0.5f * x * (1.0f + hyperbolic_tangent(0.79788456f * (x + 0.044715f * x * x * x)));
+        case GELU:
+            for (int lane = 0; lane < LANES; lane++)
+                x[lane] = 0.5f * x[lane] * (1.0f + std::erf(x[lane] * 0.70710678f));
+            return x;
+        default: return larger(x, Floats{});
+    }
+}
+
+// What a forward needs besides weights. A thread that runs forwards keeps it.
+struct Workspace {
+    std::vector<float> states, qkv, update;
+    std::vector<uint16_t> normed, queries, attended, gated;
+    std::vector<std::vector<int>> paths;
+    bool is_chain;
+    Barrier barrier;
+};
+
+class Forward {
+  public:
+    Forward(const Decoder& decoder, const Step& step, Workspace& space)
+        : d(decoder), s(step), w(space), rows(step.num_nodes),
+          group(decoder.num_heads / decoder.num_key_heads),
+          query_size(decoder.num_heads * decoder.head_dim),
+          all_heads(decoder.num_heads + 2 * decoder.num_key_heads) {
+        int widest = 0, widest_qkv = 0;
+        for (int i = 0; i < d.num_layers; i++)
+            widest = std::max(widest, d.layers[i].gate.outputs);
+        widest_qkv = all_heads * d.head_dim;
+        w.states.resize((size_t)rows * d.hidden_size);
+        w.update.resize((size_t)rows * d.hidden_size);
+        w.normed.resize((size_t)rows * d.hidden_size);
+        w.qkv.resize((size_t)rows * widest_qkv);
+        w.queries.resize((size_t)rows * query_size);
+        w.attended.resize((size_t)rows * query_size);
+        w.gated.resize((size_t)rows * widest);
+        find_paths();
+    }
+
+    void run() {
+#pragma omp parallel num_threads(s.num_threads)
+        {
+            const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
+            embed(thread, threads);
+            for (int i = 0; i < d.num_layers; i++) run_layer(i, thread, threads);
+            const Range range = share(rows, thread, threads);
+            for (int row = range.begin; row < range.end; row++)
+                normed(d.norm, state(row), d.hidden_size, s.hidden + (size_t)row * d.hidden_size);
+            w.barrier.wait(threads);
+        }
+    }
+
+  private:
+    const Decoder& d;
+    const Step& s;
+    Workspace& w;
+    const int rows, group, query_size, all_heads;
+
+    float* state(int row) { return &w.states[(size_t)row * d.hidden_size]; }
+
+    // The nodes from the root to every node; of a chain these are all nodes before it.
+    void find_paths() {
+        w.is_chain = true;
+        for (int node = 0; node < rows; node++) w.is_chain &= s.parents[node] == node - 1;
+        if (w.is_chain) return;
+        w.paths.assign(rows, {});
+        for (int node = 0; node < rows; node++) {
+            if (s.parents[node] >= 0) w.paths[node] = w.paths[s.parents[node]];
+            w.paths[node].push_back(node);
+        }
+    }
+
+    int depth(int node) const { return w.is_chain ? node : (int)w.paths[node].size() - 1; }
+
+    void embed(int thread, int threads) {
+        const Range range = share(rows, thread, threads);
+        for (int row = range.begin; row < range.end; row++) {
+            const uint16_t* weights = d.embedding + (size_t)s.tokens[row] * d.hidden_size;
+            for (int i = 0; i < d.hidden_size; i += LANES)
+                store(state(row) + i, widened(weights + i) * d.embedding_scale);
+        }
+        w.barrier.wait(threads);
+    }
+
+    void run_layer(int index, int thread, int threads) {
+        const Layer& layer = d.layers[index];
+        enter(layer.attention, thread, threads);
+        multiply(layer.qkv, w.normed.data(), rows, thread, threads,
+                 [&](int row, int output, Floats totals) {
+                     store(&w.qkv[(size_t)row * layer.qkv.outputs + output], totals);
+                 });
+        w.barrier.wait(threads);
+        place_heads(layer, index, thread, threads);
+        w.barrier.wait(threads);
+        attend(layer, index, thread, threads);
+        w.barrier.wait(threads);
+        add_product(layer.out, w.attended.data(), layer.attended, layer.residual_scale, thread,
+                    threads);
+        enter(layer.mlp, thread, threads);
+        multiply_gated(layer, thread, threads);
+        w.barrier.wait(threads);
+        add_product(layer.down, w.gated.data(), layer.mlp_out, layer.residual_scale, thread,
+                    threads);
+    }
+
+    // Norms the states, which enter an attention or an MLP.
+    void enter(const Norm& norm, int thread, int threads) {
+        const Range range = share(rows, thread, threads);
+        for (int row = range.begin; row < range.end; row++)
+            normed(norm, state(row), d.hidden_size, &w.normed[(size_t)row * d.hidden_size]);
+        w.barrier.wait(threads);
+    }
+
+    // Adds a product, normed and scaled, to the states.
+    void add_product(const Matrix& matrix, const uint16_t* inputs, const Norm& norm, float scale,
+                     int thread, int threads) {
+        multiply(matrix, inputs, rows, thread, threads, [&](int row, int output, Floats totals) {
+            if (norm.weight) {
+                store(&w.update[(size_t)row * d.hidden_size + output], totals);
+            } else {
+                float* place = state(row) + output;
+                store(place, load<Floats>(place) + totals * scale);
+            }
+        });
+        w.barrier.wait(threads);
+        if (!norm.weight) return;
+        const Range range = share(rows, thread, threads);
+        for (int row = range.begin; row < range.end; row++) {
+            const float* update = &w.update[(size_t)row * d.hidden_size];
+            const float factor = inverse_size(update, d.hidden_size, norm.eps);
+            for (int i = 0; i < d.hidden_size; i += LANES) {
+                const Floats part = load<Floats>(update + i) * factor * load<Floats>(norm.weight + i);
+                store(state(row) + i, load<Floats>(state(row) + i) + part * scale);
+            }
+        }
+        w.barrier.wait(threads);
+    }
+
+    // Writes act(gate) * up. A thread computes the same outputs of both.
+    void multiply_gated(const Layer& layer, int thread, int threads) {
+        const Range range = share(blocks_of(layer.gate), thread, threads);
+        const uint16_t* inputs = w.normed.data();
+        std::vector<float> gates((size_t)rows * MOST_BLOCKS * LANES);
+        for (int block = range.begin; block < range.end; block += MOST_BLOCKS) {
+            const int count = std::min(MOST_BLOCKS, range.end - block), first = block * LANES;
+            auto gate_of = [&](int row, int output) {
+                return &gates[(size_t)row * MOST_BLOCKS * LANES + output - first];
+            };
+            products(layer.gate, block, count, inputs, rows,
+                     [&](int row, int output, Floats totals) {
+                         store(gate_of(row, output), activated(d.activation, totals));
+                     });
+            products(layer.up, block, count, inputs, rows,
+                     [&](int row, int output, Floats totals) {
+                         totals = totals * load<Floats>(gate_of(row, output));
+                         store(&w.gated[(size_t)row * layer.gate.outputs + output],
+                               narrowed(totals));
+                     });
+        }
+    }
+
+    // Norms and rotates queries and keys, and writes keys and values behind the past.
+    void place_heads(const Layer& layer, int index, int thread, int threads) {
+        const Range range = share(rows * all_heads, thread, threads);
+        for (int unit = range.begin; unit < range.end; unit++) {
+            const int row = unit / all_heads, head = unit % all_heads;
+            const float* token = &w.qkv[(size_t)row * all_heads * d.head_dim];
+            const float* given = token + (size_t)head * d.head_dim;
+            const int key_head = head - d.num_heads, value_head = key_head - d.num_key_heads;
+            const size_t place = s.past_length + row;
+            if (value_head >= 0) {
+                place_head(given, s.values[index] + (value_head * s.capacity + place) * d.head_dim);
+                continue;
+            }
+            float turned[1024];
+            const bool is_query = key_head < 0;
+            norm_head(is_query ? layer.query : layer.key,
+                      is_query ? token : token + query_size,
+                      is_query ? head : key_head, given, turned);
+            if (layer.rotates) rotate(layer.kind, s.past_length + depth(row), turned);
+            if (is_query) {
+                const size_t to = ((size_t)(head / group) * rows + row) * group + head % group;
+                place_head(turned, &w.queries[to * d.head_dim]);
+            } else {
+                place_head(turned, s.keys[index] + (key_head * s.capacity + place) * d.head_dim);
+            }
+        }
+    }
+
+    void place_head(const float* head, uint16_t* place) {
+        for (int i = 0; i < d.head_dim; i += LANES)
+            store(place + i, narrowed(load<Floats>(head + i)));
+    }
+
+    // A norm is as wide as a head, or as all heads of a token.
+    void norm_head(const Norm& norm, const float* heads, int head, const float* given,
+                   float* result) {
+        if (!norm.weight) {
+            memcpy(result, given, d.head_dim * sizeof(float));
+            return;
+        }
+        const bool is_joint = norm.width != d.head_dim;
+        const float factor = inverse_size(is_joint ? heads : given, norm.width, norm.eps);
+        const float* weight = norm.weight + (is_joint ? head * d.head_dim : 0);
+        for (int i = 0; i < d.head_dim; i += LANES)
+            store(result + i, load<Floats>(given + i) * factor * load<Floats>(weight + i));
+    }
+
+    void rotate(int kind, int position, float* head) {
+        const int width = s.rotary_widths[kind], half = width / 2;
+        const float* cosines = s.cosines[kind] + (size_t)position * width;
+        const float* sines = s.sines[kind] + (size_t)position * width;
+        for (int i = 0; i < half; i++) {
+            const float first = head[i], second = head[i + half];
+            head[i] = first * cosines[i] + second * sines[i];
+            head[i + half] = second * cosines[i + half] + first * sines[i + half];
+        }
+    }
+
+    void attend(const Layer& layer, int index, int thread, int threads) {
+        const int queries = rows * group, length = s.past_length + rows;
+        // As many queries at once as their scores find room for in a core's cache.
+        int most = std::max(MOST_ROWS, std::min(48, (1 << 17) / (length + 1)));
+        most = std::min(most, std::max(1, queries * d.num_key_heads / threads));
+        const int pieces = (queries + most - 1) / most, units = pieces * d.num_key_heads;
+        std::vector<float> scores;
+        std::vector<uint32_t> columns((size_t)d.head_dim / 2 * LANES * MOST_BLOCKS);
+        const Range range = share(units, thread, threads);
+        for (int unit = range.begin; unit < range.end; unit++) {
+            const Range piece = share(queries, unit % pieces, pieces);
+            attend_piece(layer, index, unit / pieces, piece, scores, columns);
+        }
+    }
+
+    // What queries [begin, end) of one key head gather; query q is head q % group of node q / group.
+    void attend_piece(const Layer& layer, int index, int key_head, Range piece,
+                      std::vector<float>& scores, std::vector<uint32_t>& columns) {
+        const int count = piece.end - piece.begin, window = s.windows[layer.kind];
+        const int last_node = (piece.end - 1) / group, first_node = piece.begin / group;
+        const int end = s.past_length + (w.is_chain ? last_node + 1 : rows);
+        const int row_size = (end + 2 * LANES) / LANES * LANES;
+        const int first_position = s.past_length + (w.is_chain ? first_node : 0);
+        const int begin = window ? std::max(0, first_position - window + 1) / LANES * LANES : 0;
+        scores.resize((size_t)count * row_size);
+        const size_t offset = (size_t)key_head * s.capacity * d.head_dim;
+        const uint16_t* keys = s.keys[index] + offset;
+        const uint16_t* values = s.values[index] + offset;
+        const uint16_t* queries =
+            &w.queries[((size_t)key_head * rows * group + piece.begin) * d.head_dim];
+        score(layer, keys, queries, begin, end, count, row_size, scores.data(), columns.data());
+        std::vector<float> factors(count);
+        for (int q = 0; q < count; q++) {
+            const int node = (piece.begin + q) / group, position = s.past_length + depth(node);
+            const int first = window ? std::max(0, position - window + 1) : 0;
+            float* row = &scores[(size_t)q * row_size];
+            if (!w.is_chain) order_by_path(row, node);
+            factors[q] = 1.0f / soften(row, first, position + 1, begin, row_size);
+        }
+        gather(values, begin, piece, key_head, row_size, scores.data(), factors.data());
+    }
+
+    // The scores of all keys in [begin, end), LANES keys side by side.
+    void score(const Layer& layer, const uint16_t* keys, const uint16_t* queries, int begin, int end,
+               int count, int row_size, float* scores, uint32_t* columns) {
+        const int pairs = d.head_dim / 2;
+        for (int key = begin; key < end; key += LANES * MOST_BLOCKS) {
+            const int blocks = std::min(MOST_BLOCKS, (end - key + LANES - 1) / LANES);
+            for (int b = 0; b < blocks; b++)
+                turn(keys, key + b * LANES, end, columns + (size_t)b * pairs * LANES);
+            panels(columns, (size_t)pairs * LANES, blocks, (const uint32_t*)queries, pairs, pairs,
+                   count, [&](int row, int b, Floats totals) {
+                       totals = totals * layer.scale;
+                       if (layer.cap) totals = layer.cap * hyperbolic_tangent(totals / layer.cap);
+                       store(scores + (size_t)row * row_size + key + b * LANES, totals);
+                   });
+        }
+    }
+
+    // Writes LANES keys, whose pairs of numbers then stand side by side.
+    void turn(const uint16_t* keys, int first, int end, uint32_t* columns) {
+        const int pairs = d.head_dim / 2, count = std::min(LANES, end - first);
+        const uint32_t* rows_of = (const uint32_t*)keys + (size_t)first * pairs;
+        if (count == LANES && pairs % LANES == 0) {
+            for (int pair = 0; pair < pairs; pair += LANES)
+                transpose(rows_of + pair, pairs, columns + (size_t)pair * LANES);
+            return;
+        }
+        memset(columns, 0, sizeof(uint32_t) * pairs * LANES);
+        for (int key = 0; key < count; key++)
+            for (int pair = 0; pair < pairs; pair++)
+                columns[pair * LANES + key] = rows_of[(size_t)key * pairs + pair];
+    }
+
+    // Puts the scores of a node's path where they would stand if the path were all there is.
+    void order_by_path(float* scores, int node) {
+        float* tree = scores + s.past_length;
+        const std::vector<int>& path = w.paths[node];
+        for (size_t i = 0; i < path.size(); i++) tree[i] = tree[path[i]];  // path[i] >= i
+    }
+
+    // Turns scores in [first, end) into weights and the others around them into 0; returns the sum
+    // of the weights.
+    float soften(float* scores, int first, int end, int begin, int row_size) {
+        const float least = -INFINITY;
+        for (int i = begin; i < first; i++) scores[i] = least;
+        for (int i = end; i < row_size; i++) scores[i] = least;
+        Floats most = all(least), total{};
+        for (int i = begin; i < end; i += LANES) most = larger(most, load<Floats>(scores + i));
+        const float largest_score = largest(most);
+        for (int i = begin; i < row_size; i += LANES) {
+            const Floats weights = exponential(load<Floats>(scores + i) - largest_score);
+            store(scores + i, weights);
+            total = total + weights;
+        }
+        return sum(total);
+    }
+
+    // Sums values by their weights, key after key.
+    void gather(const uint16_t* values, int begin, Range piece, int key_head, int row_size,
+                const float* weights, const float* factors) {
+        const int count = piece.end - piece.begin, tiles = (count + 3) / 4;
+        for (int t = 0; t < tiles; t++) {
+            const Range range = share(count, t, tiles);
+            for (int first = 0; first < d.head_dim;) {
+                auto run = [&](auto num_rows, auto num_blocks) {
+                    gather_tile<decltype(num_rows)::value, decltype(num_blocks)::value>(
+                        values, begin, piece, key_head, row_size, weights, factors, range.begin,
+                        first);
+                    first += decltype(num_blocks)::value * LANES;
+                };
+                auto by_rows = [&](auto num_blocks) {
+                    switch (range.end - range.begin) {
+                        case 1: return run(std::integral_constant<int, 1>(), num_blocks);
+                        case 2: return run(std::integral_constant<int, 2>(), num_blocks);
+                        case 3: return run(std::integral_constant<int, 3>(), num_blocks);
+                        default: return run(std::integral_constant<int, 4>(), num_blocks);
+                    }
+                };
+                if (d.head_dim - first >= 4 * LANES) by_rows(std::integral_constant<int, 4>());
+                else by_rows(std::integral_constant<int, 1>());
+            }
+        }
+    }
+
+    template <int ROWS, int BLOCKS>
+    void gather_tile(const uint16_t* values, int begin, Range piece, int key_head, int row_size,
+                     const float* weights, const float* factors, int from, int first) {
+        Floats totals[ROWS][BLOCKS] = {};
+        const int last_node = (piece.begin + from + ROWS - 1) / group;
+        const int end = s.past_length + (w.is_chain ? last_node + 1 : 0);
+        weights += (size_t)from * row_size;
+        for (int key = begin; key < end; key++)
+            for (int b = 0; b < BLOCKS; b++) {
+                const Floats value = widened(values + (size_t)key * d.head_dim + first + b * LANES);
+                for (int r = 0; r < ROWS; r++)
+                    totals[r][b] = value * weights[(size_t)r * row_size + key] + totals[r][b];
+            }
+        for (int r = 0; r < ROWS; r++) {
+            const int query = piece.begin + from + r, node = query / group;
+            if (!w.is_chain)
+                for (int i = 0; i <= depth(node); i++)
+                    for (int b = 0; b < BLOCKS; b++) {
+                        const size_t key = s.past_length + w.paths[node][i];
+                        const Floats value = widened(values + key * d.head_dim + first + b * LANES);
+                        const float weight = weights[(size_t)r * row_size + s.past_length + i];
+                        totals[r][b] = value * weight + totals[r][b];
+                    }
+            const size_t head = (size_t)key_head * group + query % group;
+            uint16_t* place = &w.attended[(size_t)node * query_size + head * d.head_dim + first];
+            for (int b = 0; b < BLOCKS; b++)
+                store(place + b * LANES, narrowed(totals[r][b] * factors[from + r]));
+        }
+    }
+};
+
+}  // namespace
+
+extern "C" int nfox_lanes() { return LANES; }
+
+extern "C" void nfox_forward(const Decoder* decoder, const Step* step) {
+    static thread_local Workspace workspace;
+    Forward(*decoder, *step, workspace).run();
+}
+
+// Writes rows [num_rows, inputs] times a matrix as floats [num_rows, outputs].
+extern "C" void nfox_multiply(const Matrix* matrix, const uint16_t* rows, int num_rows, float* result,
+                              int num_threads) {
+    const int outputs = matrix->outputs;
+#pragma omp parallel num_threads(num_threads)
+    multiply(*matrix, rows, num_rows, omp_get_thread_num(), omp_get_num_threads(),
+             [&](int row, int output, Floats totals) {
+                 float* place = result + (size_t)row * outputs + output;
+                 if (output + LANES <= outputs) store(place, totals);
+                 else memcpy(place, &totals, sizeof(float) * (outputs - output));
+             });
+}

@@ -1,0 +1,215 @@
+"""A forward over a token tree by the native library, in one call."""
+
+from __future__ import annotations
+
+from ctypes import addressof, byref, c_int32, c_void_p
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import GELUActivation, GELUTanh, SiLUActivation
+
+from nfox.decoding.cache import KVCache
+from nfox.decoding.tree import TokenTree
+from nfox.models.decoder_weights import DecoderWeights, LayerWeights, has_room_for_copy
+from nfox.models.fused_positions import Rotations
+from nfox.models.fused_products import Norm
+from nfox.models.fused_weights import WeightLayout
+from nfox.models.native import structures
+from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.native.product import NativeProduct
+from nfox.models.transformers_cache import TransformersCache, as_transformers_cache
+
+_ACTIVATIONS = {nn.SiLU: 0, SiLUActivation: 0, GELUTanh: 1, GELUActivation: 2, nn.ReLU: 3}
+"""The number of an activation in the library, by its class."""
+
+_LANES = 16  # the most numbers that the library computes with at once: sizes are multiples of it
+_MOST_HEAD_DIM = 1024
+
+
+class NativeDecoder:
+    """The decoder of a model of transformers, of the kinds that `FusedDecoder` knows, on a CPU in
+    bfloat16.
+
+    Whatever stands beside a token in a forward, a plain step, a tree or a prompt, its logits are
+    the same to the last bit.
+
+    Args:
+        model: the model, whose embeddings and cache are used, and of whose other weights there is a
+            copy.
+        config: the config of its decoder.
+
+    Attributes:
+        description: what runs the forward, in a few words.
+        unembedding: the product for the logits, of states in the model's dtype.
+
+    Raises:
+        AttributeError: if the model has another shape.
+        NativeLibraryError: if there is no native library, or no memory for the copy.
+        TypeError: if its layers are not plain ones, if it is no CPU's, or in another dtype.
+    """
+
+    description = "native"
+
+    def __init__(self, model: Any, config: Any) -> None:
+        if model.device.type != "cpu" or model.dtype != torch.bfloat16:
+            raise TypeError("the native library computes in bfloat16 on a CPU")
+        if not has_room_for_copy(model):
+            raise NativeLibraryError("no memory for a second copy of the weights")
+        self._library = native_library()
+        weights = WeightLayout(model.dtype).decoder(model, config)
+        _check_sizes(weights, config)
+        self.weights = weights
+        self.kinds = tuple(dict.fromkeys(weights.kinds))
+        self.unembedding = NativeProduct(weights.unembedding.weight, weights.unembedding.bias)
+        self.rotations = Rotations(weights.rotary, torch.zeros(1), torch.float32)
+        self._kept: list[object] = []  # whose memory the library reads
+        count = len(weights.layers)
+        layers = (structures.Layer * count)(*map(self._layer, range(count)))
+        embedding: Tensor = weights.embed.weight  # type: ignore[assignment]
+        self._decoder = structures.Decoder(
+            layers=layers,
+            num_layers=count,
+            hidden_size=embedding.shape[1],
+            num_heads=weights.num_heads,
+            num_key_heads=weights.num_key_heads,
+            head_dim=weights.head_dim,
+            activation=_ACTIVATIONS[type(weights.layers[0].activation)],
+            embedding=embedding.data_ptr(),
+            embedding_scale=weights.embedding_scale * _scale_of(weights.embed),
+            norm=self._norm(weights.norm),
+        )
+        self._rows = WeakKeyDictionary[KVCache, _Rows]()
+
+    def _layer(self, index: int) -> structures.Layer:
+        layer = self.weights.layers[index]
+        (gate, gate_bias), (up, up_bias) = _halves(layer)
+        return structures.Layer(
+            attention=self._norm(layer.attention_norm),
+            attended=self._norm(layer.attended_norm),
+            mlp=self._norm(layer.mlp_norm),
+            mlp_out=self._norm(layer.mlp_out_norm),
+            query=self._norm(layer.query_norm),
+            key=self._norm(layer.key_norm),
+            qkv=self._matrix(layer.qkv.weight, layer.qkv.bias),
+            out=self._matrix(layer.out.weight, layer.out.bias),
+            gate=self._matrix(gate, gate_bias),
+            up=self._matrix(up, up_bias),
+            down=self._matrix(layer.down.weight, layer.down.bias),
+            residual_scale=layer.residual_scale,
+            scale=layer.scale,
+            cap=layer.cap or 0.0,
+            rotates=layer.rotates,
+            kind=self.kinds.index(self.weights.kinds[index]),
+        )
+
+    def _matrix(self, weight: Tensor, bias: Tensor | None) -> structures.Matrix:
+        product = NativeProduct(weight, bias)
+        self._kept.append(product)
+        return product.matrix
+
+    def _norm(self, norm: Norm | None) -> structures.Norm:
+        if norm is None:
+            return structures.Norm()
+        weight = norm.weight.float().contiguous()
+        self._kept.append(weight)
+        return structures.Norm(weight=weight.data_ptr(), eps=norm.eps, width=len(weight))
+
+    @torch.inference_mode()
+    def hidden_states(self, tree: TokenTree, cache: KVCache) -> Tensor:
+        """Return the last hidden states [N, D] after every node of a tree, and write the keys and
+        values of the nodes behind the committed rows of the cache.
+
+        Args:
+            tree: N nodes.
+            cache: what has been read before, of the target of this model.
+        """
+        count, past_length = len(tree), len(cache.tokens)
+        rows = self._rows_of(as_transformers_cache(cache), past_length + count)
+        hidden = torch.empty(count, self._decoder.hidden_size, dtype=self.weights.model_dtype)
+        tokens, parents = (c_int32 * count)(*tree.tokens), (c_int32 * count)(*tree.parents)
+        step = structures.Step(
+            num_nodes=count,
+            past_length=past_length,
+            num_threads=torch.get_num_threads(),
+            tokens=addressof(tokens),
+            parents=addressof(parents),
+            keys=addressof(rows.keys),
+            values=addressof(rows.values),
+            capacity=rows.capacity,
+            hidden=hidden.data_ptr(),
+        )
+        for number, kind in enumerate(self.kinds):
+            length = past_length + max(tree.depths) + 1
+            cosines, sines = self.rotations.table(kind, length)
+            step.cosines[number], step.sines[number] = cosines.data_ptr(), sines.data_ptr()
+            step.rotary_widths[number] = cosines.shape[1]
+            step.windows[number] = (self.weights.window or 0) * (kind != "full_attention")
+        self._library.nfox_forward(byref(self._decoder), byref(step))
+        return hidden
+
+    def _rows_of(self, cache: TransformersCache, length: int) -> _Rows:
+        """Return where keys and values lie, with room for `length` rows in every layer."""
+        weights = self.weights
+        like = weights.unembedding.weight.new_empty(1, weights.num_key_heads, 0, weights.head_dim)
+        layers = cache.reserve(len(weights.layers), like, length)
+        ends = (layers[0][0].data_ptr(), layers[-1][1].data_ptr())
+        known = self._rows.get(cache)
+        if known is None or known.ends != ends:  # all of them grow at once
+            pointers = c_void_p * len(layers)
+            known = self._rows[cache] = _Rows(
+                pointers(*(keys.data_ptr() for keys, _ in layers)),
+                pointers(*(values.data_ptr() for _, values in layers)),
+                layers[0][0].shape[2],
+                ends,
+            )
+        return known
+
+
+class _Rows(NamedTuple):
+    """Where the keys and values of a cache lie.
+
+    Args:
+        keys: the addresses of every layer's [1, H, capacity, D].
+        values: likewise.
+        capacity: rows that there is room for.
+        ends: the first address of the keys and the last one of the values.
+    """
+
+    keys: Any
+    values: Any
+    capacity: int
+    ends: tuple[int, int]
+
+
+def _halves(layer: LayerWeights) -> tuple[tuple[Tensor, Tensor | None], ...]:
+    """Return the weights and biases of a layer's gate and up."""
+    gate_up = layer.gate_up
+    biases = (None, None) if gate_up.bias is None else gate_up.bias.chunk(2)
+    return tuple(zip(gate_up.weight.chunk(2), biases, strict=True))
+
+
+def _check_sizes(weights: DecoderWeights, config: Any) -> None:
+    """Refuse sizes that the library does not compute with.
+
+    Raises:
+        TypeError: if a size is no multiple of 16, or a head too wide.
+    """
+    sizes = (config.hidden_size, config.intermediate_size, weights.head_dim)
+    if any(size % _LANES for size in sizes) or weights.head_dim > _MOST_HEAD_DIM:
+        raise TypeError(f"sizes of {sizes}")
+    if type(weights.layers[0].activation) not in _ACTIVATIONS:
+        raise TypeError(f"the activation {type(weights.layers[0].activation).__name__}")
+
+
+def _scale_of(embed: nn.Module) -> float:
+    """Return what input embeddings are multiplied with, found by trying it."""
+    weight: Tensor = embed.weight  # type: ignore[assignment]
+    with torch.inference_mode():
+        row = weight[:8].float()
+        given = embed(torch.arange(len(row))).float()
+        scale = float((given * row).sum() / row.square().sum())
+        if not torch.allclose(given, row * scale, rtol=2e-2, atol=1e-3 * float(given.abs().max())):
+            raise TypeError("embeddings that are not those of their weights")
+    return scale

@@ -1,0 +1,128 @@
+"""The native library: compiled once by the machine's own C++ compiler, then kept.
+
+It is compiled for the very processor that it will run on, which no package of Python can be; that
+takes a few seconds. What is kept is named by all that it depends on: another source, compiler or
+processor makes another file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+log = logging.getLogger(__name__)
+
+_SOURCE = Path(__file__).parent / "decoder.cpp"
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
+_COMPILERS = ("c++", "g++", "clang++")
+_TIME_LIMIT = 120.0  # seconds of compilation
+
+
+class NativeLibraryError(Exception):
+    """Why there is no native forward."""
+
+
+@lru_cache(maxsize=1)
+def native_library() -> ctypes.CDLL:
+    """Return the native library, which is compiled if it is not yet there.
+
+    Raises:
+        NativeLibraryError: if there is no compiler, or if it fails.
+    """
+    compiler = _compiler()
+    path = _path(compiler)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(path.with_suffix(".lock")):  # several processes need it at once
+            library = _loaded(path)
+            if library is None:
+                _compile(compiler, path)
+                library = _loaded(path)
+    except OSError as error:
+        raise NativeLibraryError(f"{path.parent} cannot be used: {error.strerror}") from error
+    if library is None:
+        raise NativeLibraryError(f"what {compiler} compiled cannot be loaded")
+    return library
+
+
+def must_compile() -> bool:
+    """Return whether the native library will be compiled when it is first used."""
+    try:
+        return not _path(_compiler()).exists()
+    except NativeLibraryError:
+        return False
+
+
+def _loaded(path: Path) -> ctypes.CDLL | None:
+    """Return the library in a file; None if there is none, or not all of it."""
+    try:
+        # To load a library that was cut, by a full disk, would end the process.
+        if _checksum(path) != path.with_suffix(".sha256").read_text(encoding="utf-8"):
+            return None
+        return ctypes.CDLL(str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        log.debug("compiled again: %s", error)
+        return None
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _compiler() -> str:
+    names = [name for name in (os.environ.get("CXX"), *_COMPILERS) if name]
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        raise NativeLibraryError("no C++ compiler")
+    return found
+
+
+def _path(compiler: str) -> Path:
+    """Return the file of the compiled library."""
+    folder = Path(platformdirs.user_cache_dir("nfox", appauthor=False))
+    return folder / f"decoder-{_fingerprint(compiler)}.so"
+
+
+def _fingerprint(compiler: str) -> str:
+    """Return a short hash of all that the compiled library depends on."""
+    sources = [file.read_bytes() for file in sorted(_SOURCE.parent.glob("*.[hc]*"))]
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    processor = platform.processor() + platform.machine() + _processor_flags()
+    parts = [*sources, version, processor.encode(), " ".join(_FLAGS).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _processor_flags() -> str:
+    """Return what the processor can do, as Linux lists it; "" elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Compile the library into a file that is complete or not there."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(part)]
+        try:
+            subprocess.run(command, capture_output=True, check=True, timeout=_TIME_LIMIT)
+        except subprocess.CalledProcessError as error:
+            lines = error.stderr.decode(errors="replace").strip().splitlines() or [""]
+            raise NativeLibraryError(f"{compiler} failed: {lines[0]}") from error
+        except subprocess.TimeoutExpired as error:
+            raise NativeLibraryError(f"{compiler} took over {_TIME_LIMIT:.0f} seconds") from error
+        path.with_suffix(".sha256").write_text(_checksum(part), encoding="utf-8")
+        part.replace(path)

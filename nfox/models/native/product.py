@@ -1,0 +1,58 @@
+"""Products of a few rows by the native library."""
+
+from __future__ import annotations
+
+from ctypes import byref, c_void_p
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from typing_extensions import override
+
+from nfox.models.fused_products import Product
+from nfox.models.native import structures
+from nfox.models.native.library import native_library
+
+
+class NativeProduct(Product):
+    """A product with a copy of its weights in the native library's layout.
+
+    Args:
+        weight: W [outputs, inputs], bfloat16, with an even number of inputs.
+        bias: b [outputs]; None for none.
+
+    Attributes:
+        matrix: the weights, as the library takes them.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._library = native_library()
+        self.outputs, inputs = weight.shape
+        lanes = self._library.nfox_lanes()
+        missing = -self.outputs % lanes
+        padded = functional.pad(weight.detach(), (0, 0, 0, missing)).contiguous()
+        # Pairs of inputs, block by block: [outputs / lanes, inputs / 2, lanes].
+        pairs = padded.view(torch.int32).view(-1, lanes, inputs // 2)
+        packed = pairs.transpose(1, 2).contiguous()
+        if bias is not None:
+            bias = functional.pad(bias.detach().float(), (0, missing)).contiguous()
+        super().__init__(packed, bias)
+        self.matrix = structures.Matrix(
+            weights=packed.data_ptr(),
+            bias=None if bias is None else bias.data_ptr(),
+            outputs=self.outputs,
+            inputs=inputs,
+        )
+
+    @override
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return the product [N, outputs], float32, of rows [N, inputs], bfloat16."""
+        rows, result = rows.contiguous(), torch.empty(len(rows), self.outputs)
+        self._library.nfox_multiply(
+            byref(self.matrix),
+            c_void_p(rows.data_ptr()),
+            len(rows),
+            c_void_p(result.data_ptr()),
+            torch.get_num_threads(),
+        )
+        return result

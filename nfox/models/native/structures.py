@@ -1,0 +1,59 @@
+"""The structures that the native library takes, as decoder.cpp has them."""
+
+from __future__ import annotations
+
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+
+
+class Matrix(Structure):
+    """The weights of a product."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("weights", "scales", "least", "bias")),
+        *((name, c_int32) for name in ("outputs", "inputs", "format")),
+    ]
+
+
+class Norm(Structure):
+    """A norm; one without a weight is none."""
+
+    _fields_ = [("weight", c_void_p), ("eps", c_float), ("width", c_int32)]
+
+
+class Layer(Structure):
+    """What one layer computes with."""
+
+    _fields_ = [
+        *((name, Norm) for name in ("attention", "attended", "mlp", "mlp_out", "query", "key")),
+        *((name, Matrix) for name in ("qkv", "out", "gate", "up", "down")),
+        *((name, c_float) for name in ("residual_scale", "scale", "cap")),
+        *((name, c_int32) for name in ("rotates", "kind")),
+    ]
+
+
+class Decoder(Structure):
+    """What stays the same from forward to forward."""
+
+    _fields_ = [
+        ("layers", POINTER(Layer)),
+        *((name, c_int32) for name in ("num_layers", "hidden_size", "num_heads", "num_key_heads")),
+        *((name, c_int32) for name in ("head_dim", "activation")),
+        ("embedding", c_void_p),
+        ("embedding_scale", c_float),
+        ("norm", Norm),
+    ]
+
+
+class Step(Structure):
+    """What a forward is about: a tree, and what was read before. There are two kinds of layers at
+    most, each with its own rotations and window.
+    """
+
+    _fields_ = [
+        *((name, c_int32) for name in ("num_nodes", "past_length", "num_threads")),
+        *((name, c_void_p) for name in ("tokens", "parents", "keys", "values")),
+        ("capacity", c_int64),
+        *((name, c_void_p * 2) for name in ("cosines", "sines")),
+        *((name, c_int32 * 2) for name in ("rotary_widths", "windows")),
+        ("hidden", c_void_p),
+    ]

@@ -1,0 +1,165 @@
+// Vectors of floats, whatever the processor has: 16 numbers with AVX-512, 8 with AVX, else 4.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+
+template <class Vector, class Number>
+inline Vector load(const Number* numbers) {
+    Vector vector;
+    memcpy(&vector, numbers, sizeof vector);
+    return vector;
+}
+
+template <class Vector, class Number>
+inline void store(Number* numbers, Vector vector) {
+    memcpy(numbers, &vector, sizeof vector);
+}
+
+inline Floats all(float number) { return number - Floats{}; }
+
+// bfloat16 numbers as floats, exactly.
+inline Floats widened(const uint16_t* numbers) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)load<Halves>(numbers)), 16);
+#else
+    return (Floats)(__builtin_convertvector(load<Halves>(numbers), Words) << 16);
+#endif
+}
+
+// Floats as bfloat16 numbers, rounded to the nearest; NaN stays NaN.
+inline Halves narrowed(Floats numbers) {
+    const Words bits = (Words)numbers;
+    const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Words is_nan = (Words)(numbers != numbers);
+    return __builtin_convertvector((rounded & ~is_nan) | (0x7fc0 & is_nan), Halves);
+}
+
+// total + the products of two pairs of bfloat16 numbers in every lane. The order of the sums is the
+// same for every caller, so that a row's result does not depend on the rows beside it.
+inline Floats add_products(Floats total, Words weights, uint32_t pair) {
+#if defined(__AVX512BF16__)
+    return (Floats)_mm512_dpbf16_ps((__m512)total, (__m512bh)weights,
+                                    (__m512bh)_mm512_set1_epi32((int)pair));
+#else
+    const Words low = Words{} + (pair << 16), high = Words{} + (pair & 0xffff0000u);
+    total = (Floats)(weights << 16) * (Floats)low + total;
+    return (Floats)(weights & 0xffff0000u) * (Floats)high + total;
+#endif
+}
+
+// Writes the columns of LANES rows, `stride` words apart, each into its own row of LANES words.
+inline void transpose(const uint32_t* rows, size_t stride, uint32_t* columns) {
+#if defined(__AVX512F__)
+    __m512i a[16], b[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(rows + i * stride);
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
+            a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
+        }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {  // a[i + 4 j]: column 4 k + i of rows 4 j to 4 j + 3 in part k
+        const __m512i low = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88);
+        const __m512i high = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
+        const __m512i low2 = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88);
+        const __m512i high2 = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
+        _mm512_storeu_si512(columns + i * 16, _mm512_shuffle_i32x4(low, low2, 0x88));
+        _mm512_storeu_si512(columns + (i + 8) * 16, _mm512_shuffle_i32x4(low, low2, 0xdd));
+        _mm512_storeu_si512(columns + (i + 4) * 16, _mm512_shuffle_i32x4(high, high2, 0x88));
+        _mm512_storeu_si512(columns + (i + 12) * 16, _mm512_shuffle_i32x4(high, high2, 0xdd));
+    }
+#else
+    for (int row = 0; row < LANES; row++)
+        for (int column = 0; column < LANES; column++)
+            columns[column * LANES + row] = rows[row * stride + column];
+#endif
+}
+
+// Pairs of bfloat16 numbers from pairs of integers, which must be small enough to be exact.
+inline Words as_pairs(Ints low, Ints high) {
+    const Words low_bits = (Words)__builtin_convertvector(low, Floats);
+    const Words high_bits = (Words)__builtin_convertvector(high, Floats);
+    return (low_bits >> 16) | (high_bits & 0xffff0000u);
+}
+
+// Pairs of bfloat16 numbers from pairs of signed bytes.
+inline Words from_bytes(const uint16_t* bytes) {
+    const Words words = __builtin_convertvector(load<Halves>(bytes), Words);
+    return as_pairs((Ints)(words << 24) >> 24, (Ints)(words << 16) >> 24);
+}
+
+// Pair number `index` of the four pairs of 4 bit numbers in every word: the first numbers of the
+// pairs are in the lower half, the second ones in the upper half.
+inline Words from_nibbles(Words words, int index) {
+    words = words >> (4 * index);
+#if defined(__AVX512BW__)
+    // The table is there twice, so that what stands above a number does not matter.
+    alignas(64) static constexpr uint16_t numbers[32] = {
+        0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120,
+        0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0,
+        0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
+    return (Words)_mm512_permutexvar_epi16((__m512i)words, _mm512_load_si512(numbers));
+#else
+    return as_pairs((Ints)(words & 15), (Ints)((words >> 16) & 15));
+#endif
+}
+
+inline float sum(Floats numbers) {
+    float total = 0;
+    for (int lane = 0; lane < LANES; lane++) total += numbers[lane];
+    return total;
+}
+
+inline float largest(Floats numbers) {
+    float most = numbers[0];
+    for (int lane = 1; lane < LANES; lane++) most = numbers[lane] > most ? numbers[lane] : most;
+    return most;
+}
+
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
+
+// e^x, to the last bits of a float (Cephes' polynomial); 0 below -87, and NaN stays NaN.
+inline Floats exponential(Floats x) {
+    const Floats given = x;
+    x = smaller(larger(x, all(-87.0f)), all(88.0f));
+    const Floats scaled = x * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 rounds
+    const Ints exponent = (Ints)scaled - 0x4b400000;
+    const Floats whole = scaled - 12582912.0f;
+    x = x - whole * 0.693359375f;
+    x = x + whole * 2.12194440e-4f;
+    Floats series = all(1.9875691500e-4f);
+    series = series * x + 1.3981999507e-3f;
+    series = series * x + 8.3334519073e-3f;
+    series = series * x + 4.1665795894e-2f;
+    series = series * x + 1.6666665459e-1f;
+    series = series * x + 5.0000001201e-1f;
+    series = series * x * x + x + 1.0f;
+    const Floats power = series * (Floats)((exponent + 127) << 23);
+    const Floats bounded = given < -87.0f ? Floats{} : power;
+    return given != given ? given : bounded;
+}
+
+inline Floats hyperbolic_tangent(Floats x) { return 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f); }

@@ -1,0 +1,188 @@
+"""The native forward gives what the model gives, and the same to the last bit whatever stands
+beside a token.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from test_fused_decoder import FAMILIES, TEXT, walked
+from torch import Tensor
+
+from nfox.decoding.tree import TokenTree
+from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.native.product import NativeProduct
+from nfox.models.transformers_target import TransformersTarget
+
+try:
+    native_library()
+except NativeLibraryError as error:
+    pytest.skip(f"no native library: {error}", allow_module_level=True)
+
+SIZES: dict[str, object] = {
+    **{"hidden_size": 64, "intermediate_size": 96, "head_dim": 16},
+    "initializer_range": 0.2,  # with more, attention is all or nothing, and rounding decides
+}
+
+
+def native(name: str, **changes: object) -> tuple[TransformersTarget, TransformersTarget]:
+    """Return a family's model in float64, and the same weights in bfloat16 with the native
+    forward, in sizes that it takes.
+    """
+    family = FAMILIES[name]
+    exact = tiny.target_of(family, **SIZES | changes)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for weight in exact.model.parameters():
+            if weight.dim() < 2:
+                weight += 0.1 * torch.randn_like(weight)
+    model = copy.deepcopy(exact.model).bfloat16()
+    model.get_output_embeddings()._forward_pre_hooks.clear()
+    return exact, TransformersTarget(model)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_it_is_as_close_to_the_exact_model_as_the_model_in_16_bit(name: str) -> None:
+    exact, target = native(name)
+    expected, _ = walked(exact)
+    own, _ = walked(target)
+    target.fuse()
+    assert target.forward == "native"
+    logits, states = walked(target)
+    assert (logits.dtype, states.dtype) == (torch.float32, torch.bfloat16)
+    error, own_error = ((some - expected).std() for some in (logits, own))
+    assert error < 1.2 * own_error
+
+
+def read_and_scored(
+    target: TransformersTarget, tree: TokenTree, *, past: int, sizes: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the logits and states of a tree after a past that is read in pieces."""
+    cache = target.new_cache()
+    for start, end in zip([0, *sizes], [*sizes, past], strict=True):
+        chain = TokenTree.chain(TEXT[start], TEXT[start + 1 : end])
+        cache.commit(chain, range(len(chain)), target.score(chain, cache)[1])
+    return target.score(tree, cache)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("threads", (1, 3))
+def test_a_token_has_the_same_logits_to_the_last_bit_in_every_forward(
+    name: str, threads: int
+) -> None:
+    _, target = native(name)
+    target.fuse()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        path = TEXT[37:43]
+        expected, states = read_and_scored(
+            target, TokenTree.chain(path[0], path[1:]), past=37, sizes=[]
+        )
+        others = [[9, 8, 7], [9, 3], [path[1], 11, 12], [*path[1:4], 13, 14, 15]]
+        for paths in ([path[1:], *others], [*others, path[1:]], [path[1:], [1], [2], [3]]):
+            tree = TokenTree.from_paths(path[0], paths)
+            edges = list(zip(tree.parents, tree.tokens, strict=True))
+            nodes = [0]
+            for token in path[1:]:
+                nodes.append(edges.index((nodes[-1], token)))
+            for sizes in ([1], list(range(1, 37)), [17, 20]):
+                logits, hidden = read_and_scored(target, tree, past=37, sizes=sizes)
+                assert torch.equal(logits[nodes], expected)
+                assert torch.equal(hidden[nodes], states)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ("llama", "mistral", "gemma2", "qwen3"))
+def test_every_tree_gives_the_text_of_plain_decoding(name: str) -> None:
+    _, target = native(name)
+    target.fuse()
+    plain = tiny.text(tiny.run(target, tiny.Oracle((), 0), tiny.PROMPT, max_tokens=40))
+    for seed in range(3):
+        drafter = tiny.Scattered([*tiny.PROMPT, *plain], seed=seed)
+        steps = tiny.run(target, drafter, tiny.PROMPT, max_tokens=40)
+        assert tiny.text(steps) == plain
+        assert len(steps) < 40
+
+
+def test_rows_of_a_product_are_those_of_its_weights_whatever_their_number() -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(77, 96).bfloat16(), torch.randn(77).bfloat16()
+    rows = torch.randn(70, 96).bfloat16()
+    product = NativeProduct(weight, bias)
+    together = product(rows)
+    expected = rows.double() @ weight.double().T + bias.double()
+    torch.testing.assert_close(together.double(), expected, rtol=1e-5, atol=1e-4)
+    for count in range(1, 20):
+        assert torch.equal(product(rows[:count]), together[:count])
+        assert torch.equal(product(rows[-count:]), together[-count:])
+
+
+@pytest.mark.parametrize("number", (torch.nan, torch.inf))
+def test_numbers_that_are_none_are_not_hidden(number: float) -> None:
+    _, target = native("llama")
+    target.fuse()
+    with torch.no_grad():  # its input embeddings are the model's own
+        target.model.model.embed_tokens.weight[1, 5] = number
+    logits, _ = target.score(TokenTree.chain(1), target.new_cache())
+    assert logits.isnan().all()
+
+
+@pytest.mark.parametrize(
+    "change", ({"hidden_size": 40, "head_dim": 16}, {"head_dim": 8}, {"hidden_act": "tanh"})
+)
+def test_what_it_does_not_compute_is_left_to_the_other_forward(change: dict[str, object]) -> None:
+    _, target = native("llama", **change)
+    target.fuse()
+    assert target.forward != "native"
+
+
+PROGRAM = """
+import sys
+from nfox.models.native.library import NativeLibraryError, must_compile, native_library
+first = must_compile()
+try:
+    print(first, native_library().nfox_lanes() > 0, must_compile())
+except NativeLibraryError as error:
+    print(first, error)
+"""
+
+
+def compiled_in(folder: Path, **environment: str) -> str:
+    """Return what a process says that needs the library, with a cache folder of its own."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder), **environment}
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
+    )
+    return run.stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_library_that_was_cut_is_compiled_again(tmp_path: Path) -> None:
+    library = Path(native_library()._name)
+    (tmp_path / "nfox").mkdir()
+    (tmp_path / "nfox" / library.name).write_bytes(library.read_bytes()[:5000])
+    checksum = library.with_suffix(".sha256").read_text()
+    (tmp_path / "nfox" / library.with_suffix(".sha256").name).write_text(checksum)
+    assert compiled_in(tmp_path) == "False True False"
+    assert compiled_in(tmp_path) == "False True False"
+
+
+def test_without_a_compiler_or_a_folder_it_says_so(tmp_path: Path) -> None:
+    assert compiled_in(tmp_path, PATH="", CXX="") == "False no C++ compiler"
+    failing = tmp_path / "g++"
+    failing.write_text("#!/bin/sh\necho 'g++: fatal error: no' >&2; exit 1\n")
+    failing.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    said = compiled_in(tmp_path, PATH=path, CXX="g++")
+    assert said == f"True {failing} failed: g++: fatal error: no"
+    (tmp_path / "file").touch()
+    assert "cannot be used" in compiled_in(tmp_path / "file")
