@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ..options.dataclass_options import grouped
-from . import distill, trajectories
+from . import distill, synthesise, trajectories
 
 
 def register(app: typer.Typer) -> None:
@@ -13,6 +13,6 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         help="Prepare data to train on.", no_args_is_help=True, pretty_exceptions_enable=False
     )
-    for function in (distill.distill, trajectories.trajectories):
+    for function in (distill.distill, synthesise.synthesise, trajectories.trajectories):
         group.command()(grouped(function))
     app.add_typer(group, name="data")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from typing import Any, NoReturn
 
@@ -21,15 +20,15 @@ from typing_extensions import override
 
 from nfox.errors import UsageError
 from nfox.models.devices import best_device, cpu_computes_bfloat16
-from nfox.models.options import ModelOptions, choose_quantisation
 from nfox.train.job import Job
 
 from ..unused import reasons
 from .cllm import ConsistencyKind
 from .config_file import settings_with_files
+from .data_arguments import DataArguments, common_fields
 from .draft import DraftKind
 from .heads import HeadsKind
-from .kinds import TrainingKind, setting
+from .kinds import TrainingKind
 from .published_names import join, translate
 from .reporting import check_reports
 
@@ -49,23 +48,6 @@ def kind(method: str) -> TrainingKind:
         UsageError: if there is no such method, or it has nothing to train.
     """
     return _KINDS.get(method, HeadsKind)(method)
-
-
-@dataclass
-class DataArguments:
-    """Settings of every training: the model, how it is loaded, and the data."""
-
-    model_name_or_path: str | None = setting("Folder or hub id of the base.")
-    data_path: str | None = setting("JSON, JSONL or a hub dataset: what to learn from.")
-    eval_data_path: str | None = setting("The same, to measure on.")
-    conv_template: str | None = setting("Conversation template; the model's own by default.")
-    model_max_length: int = setting("Tokens of a conversation at most.", 2048)
-    lazy_preprocess: bool = setting("Tokenise while training.", False)
-    load_in_4bit: bool = setting("Load the base in nf4 (4 bit).", False)
-    load_in_8bit: bool = setting("Load the base in int8 (8 bit).", False)
-    cache_dir: str | None = setting("Folder of downloads; the hub's own by default.")
-    offline: bool = setting("Use local files only.", False)
-    trust_remote_code: bool = setting("Run code that comes with the base.", False)
 
 
 def _has_bf16() -> bool:
@@ -146,7 +128,7 @@ def parse(
         args.eval_strategy = args.eval_strategy.NO
     elif args.eval_strategy == "no" and "eval_steps" in typed:
         unused["eval_steps"] = "--eval_strategy steps measures while training"
-    job = training.job(arguments, typed, _common_fields(method, data, args, command))
+    job = training.job(arguments, typed, common_fields(method, data, args, command))
     unused |= {name: why for name, why in training.idle(job).items() if name in typed}
     return job, args, list(reasons(unused))
 
@@ -173,37 +155,14 @@ def _into_dataclasses(
 
 
 def _refuse_missing(method: str, typed: Container[str]) -> None:
-    """Refuse a command line without the model, the data or the output folder.
+    """Refuse a command line without the model or the output folder.
 
     Raises:
         UsageError: if one of them is missing.
     """
-    for name in ("model_name_or_path", "data_path", "output_dir"):
+    for name in ("model_name_or_path", "output_dir"):
         if name not in typed:
             raise UsageError(f"--{name} is missing", f"nfox train {method} --{name} ...")
-
-
-def _common_fields(method: str, data: DataArguments, args: Any, command: str) -> dict[str, Any]:
-    """Return the fields that all jobs have, see `nfox.train.job.Job`."""
-    loading = ModelOptions(
-        dtype="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
-        quantisation=choose_quantisation(data.load_in_4bit, data.load_in_8bit),
-        device=str(args.device),
-        cache_dir=data.cache_dir,
-        offline=data.offline,
-        trust_remote_code=data.trust_remote_code,
-    )
-    return {
-        "method": method,
-        "model": str(data.model_name_or_path),
-        "data": str(data.data_path),
-        "eval_data": data.eval_data_path,
-        "loading": loading,
-        "max_length": data.model_max_length,
-        "lazy": data.lazy_preprocess,
-        "template": data.conv_template,
-        "command": command,
-    }
 
 
 def _has_value(values: Sequence[str] | None) -> bool:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from typing_extensions import override
 
 from nfox.errors import UsageError
+from nfox.files import provenance
+from nfox.files.jsonl import WorkShare
+from nfox.models.options import LoadedModel
+from nfox.text.messages import questions_digest
+from nfox.text.template import Template
+from nfox.train.cllm.collect import CollectCounts, collect
+from nfox.train.cllm.collector import Collector
 from nfox.train.cllm.job import ConsistencyJob
 from nfox.train.cllm.learner import AR_WEIGHT
+from nfox.train.data.conversations import read_conversations
 from nfox.train.heads.joint_training import JointTraining
-from nfox.train.job import TrainingResult
+from nfox.train.job import TrainingResult, full_name
 
+from ..data.gather import OnDone, gather
 from .joint import idle_settings
 from .kinds import TrainingKind, chat_command, measured_on, setting
 
@@ -74,6 +84,35 @@ class ConsistencyKind(TrainingKind):
             local=consistency.consistency == "local",
             ar_weight=consistency.ar_weight,
         )
+
+    @override
+    def data_of(
+        self,
+        job: ConsistencyJob,
+        conversations: Path,
+        loaded: LoadedModel,
+        template: Template,
+        share: WorkShare,
+    ) -> Path:
+        """Return the file of the trajectories of the model's answers to its own questions."""
+        length, n = job.synthesis.max_new_tokens, job.n or Collector.n
+        collector = Collector(loaded, template, n, length, max_context=loaded.target.max_context)
+        asked = read_conversations(str(conversations)).conversations
+        out = conversations.with_name("trajectories.jsonl")
+        facts = {
+            "questions": questions_digest(asked),
+            "n": n,
+            "max_new_tokens": length,
+            "model": full_name(job.model),
+        }
+        provenance.check(out, facts, str(conversations))
+        about = {"command": job.command, "data": str(conversations), "read": "trajectories"}
+
+        def collect_share(on_done: OnDone) -> CollectCounts:
+            return collect(asked, collector, out, share=share, on_done=on_done)
+
+        gather(out, {**about, **facts}, share, len(asked), collect_share)
+        return out
 
     @override
     def idle(self, job: Any) -> dict[str, str]:

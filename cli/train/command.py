@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ..errors import INTERRUPTED, error_boundary
-from ..printing import say
+from ..printing import say, tell
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -32,8 +32,9 @@ def train(
 
     METHOD is one with heads; cllm makes the model itself fast for Jacobi decoding, from
     trajectories (nfox data trajectories); draft distils a draft model for it.
-    --model_name_or_path, --data_path and --output_dir are needed; --eval_data_path measures on
-    other data. `nfox train METHOD --help` lists all settings: those of nfox, of the method
+    --model_name_or_path (or --model) and --output_dir are needed. Without --data_path the model
+    has conversations with itself first (nfox data synthesise); --eval_data_path measures on other
+    data. `nfox train METHOD --help` lists all settings: those of nfox, of the method
     (--METHOD_num_heads), and all of transformers' TrainingArguments. A YAML or JSON file may hold
     the same names. Several processes: torchrun --nproc_per_node=N -m nfox.cli train ...
     """
@@ -90,9 +91,12 @@ def _train(job: Job, args: TrainingArguments, notes: Sequence[str], command: str
     """
     from nfox.train.run import train as run_training
 
+    from .arguments import kind
     from .display import Display
     from .interrupt import Interrupt
+    from .own_data import with_own_data
 
+    job = with_own_data(job, kind(job.method), args, lambda line: tell(f"nfox: {line}"))
     with Display(args.process_index == 0) as display, Interrupt(display.log) as interrupt:
         for note in notes:
             display.log(note)

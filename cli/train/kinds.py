@@ -6,8 +6,12 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Any, ClassVar
 
+from nfox.files.jsonl import WorkShare
+from nfox.models.options import LoadedModel
+from nfox.text.template import Template
 from nfox.train.job import Job, TrainingResult
 
 
@@ -58,6 +62,31 @@ class TrainingKind(ABC):
     def idle(self, job: Any) -> dict[str, str]:
         """Return the settings that change nothing in a job, with the reasons."""
         return {}
+
+    def forecast(self, job: Any) -> str:
+        """Return one line on what to expect of a job that makes its own data, "" where nothing is
+        known.
+        """
+        return ""
+
+    def data_of(
+        self,
+        job: Any,
+        conversations: Path,
+        loaded: LoadedModel,
+        template: Template,
+        share: WorkShare,
+    ) -> Path:
+        """Return the file to learn from: the conversations, or what is made of them.
+
+        Args:
+            job: the job.
+            conversations: the file of the model's conversations with itself.
+            loaded: the model.
+            template: its conversation template.
+            share: this process's share of the work.
+        """
+        return conversations
 
     @abstractmethod
     def report(self, job: Any, result: TrainingResult) -> Iterator[str]:

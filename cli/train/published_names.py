@@ -36,9 +36,10 @@ RENAMED = {
     "bs": "per_device_train_batch_size",
     "lr": "learning_rate",
     "fixlen": "METHOD_num_heads",  # the labels of its CTC loss
-    # Consistency LLM; and our own word
+    # Consistency LLM; and our own words
     "target_model_path": "model_name_or_path",
     "target": "model_name_or_path",
+    "model": "model_name_or_path",
     # axolotl
     "base_model": "model_name_or_path",
     "sequence_len": "model_max_length",

@@ -198,7 +198,7 @@ class CTCHeads(Heads):
         slots = logits.gather(-1, needed) - logits.logsumexp(-1, keepdim=True)
         loss = ctc_loss(slots, labels, lengths).sum() / max(len(labels), 1)
         figures = {"ctc_loss": float(loss.detach())}
-        collapsed = collapse(logits.detach().argmax(-1), blank, max_length)
+        collapsed = collapse(logits.detach().max(-1).indices, blank, max_length)
         for ending, reference in text.references().items():
             for k in range(max_length):
                 right = reference.labels_ahead(k + 2)[rows, positions][learned]

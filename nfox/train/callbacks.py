@@ -75,7 +75,7 @@ class TimeEstimate(TrainerCallback):
             seconds, memory = self.dry_run()
             seconds *= args.gradient_accumulation_steps
             peak = f"; {memory / 1e9:.1f} GB of memory so far" if memory else ""
-            total = f"about {_format_duration(seconds * steps)} for {steps} steps"
+            total = f"about {format_duration(seconds * steps)} for {steps} steps"
             self.log(f"one batch was tried: {seconds:.2f} s a step, {total}{peak}")
 
     @override
@@ -84,11 +84,11 @@ class TimeEstimate(TrainerCallback):
         self._step_ends.append(time.monotonic())
         if len(self._step_ends) == 2 and steps:  # the first step also warms up
             seconds = self._step_ends[1] - self._step_ends[0]
-            total = f"about {_format_duration(seconds * steps)} for {steps} more"
+            total = f"about {format_duration(seconds * steps)} for {steps} more"
             self.log(f"{seconds:.2f} s a step, {total}")
 
 
-def _format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration with the unit that a person would choose."""
     if seconds < 120:
         return f"{seconds:.0f} s"

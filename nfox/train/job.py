@@ -24,6 +24,7 @@ from nfox.models.options import LoadedModel, ModelOptions
 from nfox.text.resolve import resolve
 from nfox.train.data.conversations import read_conversations
 from nfox.train.data.rows import Rows
+from nfox.train.data.synthesis_settings import Synthesis
 from nfox.train.learner import Learner
 from nfox.train.metrics import Metrics
 from nfox.train.trainer import LearnerTrainer
@@ -64,7 +65,9 @@ class Job(ABC):
     Args:
         method: the name of the method that is trained for, as `nfox train` takes it.
         model: the folder or hub id of the base or target.
-        data: the file or hub dataset to learn from, see `nfox.files.records.read_records`.
+        data: the file or hub dataset to learn from, see `nfox.files.records.read_records`; "" for
+            one that is yet to be made by the model itself.
+        synthesis: how the model's own conversations are made, where `data` is "".
         eval_data: the file or hub dataset to measure on.
         loading: how the model is loaded.
         max_length: the maximum number of tokens of a row.
@@ -76,6 +79,7 @@ class Job(ABC):
     method: str
     model: str
     data: str
+    synthesis: Synthesis = field(default_factory=Synthesis)
     eval_data: str | None = None
     loading: ModelOptions = field(default_factory=ModelOptions)
     max_length: int = 2048

@@ -7,7 +7,7 @@ conversations are answered turn by turn, many at a time: one by one would take h
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,14 +63,31 @@ def self_distill(
     pending.sort(key=lambda index: _length(conversations[index]))
     for start in range(0, len(pending), batch):
         batch_indices = pending[start : start + batch]
-        answered = _answer_all([conversations[index] for index in batch_indices], answerer)
-        for index, (messages, error) in zip(batch_indices, answered, strict=True):
-            result.counts["failed" if not messages else "cut" if error else "kept"] += 1
-            result.last_error = error or result.last_error
-            if messages:
-                _append(out, index, messages)
+        answer_batch({n: conversations[n] for n in batch_indices}, answerer, out, result)
         on_done(len(batch_indices))
     return result
+
+
+def answer_batch(
+    conversations: Mapping[int, Sequence[Message]],
+    answerer: Answerer,
+    out: Path,
+    result: DistillCounts,
+) -> None:
+    """Answer the user's messages of some conversations, and append those with a reply to a file.
+
+    Args:
+        conversations: the conversations by the number that becomes their id.
+        answerer: the answerer of the messages.
+        out: JSON lines {"id", "messages"}.
+        result: counts how each of them ended.
+    """
+    answered = _answer_all([*conversations.values()], answerer)
+    for number, (messages, error) in zip(conversations, answered, strict=True):
+        result.counts["failed" if not messages else "cut" if error else "kept"] += 1
+        result.last_error = error or result.last_error
+        if messages:
+            _append(out, number, messages)
 
 
 def _length(messages: Sequence[Message]) -> tuple[int, int]:

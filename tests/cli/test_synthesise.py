@@ -1,0 +1,124 @@
+"""`nfox data synthesise`, and `nfox train` without data: from a model alone to what it learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import folder
+import pytest
+from click.testing import Result
+from training import METHODS
+from typer.testing import CliRunner
+
+from nfox.cli.app import app
+from nfox.heads.checkpoint import read_info
+
+SMALL = {"max-new-tokens": 6, "question-tokens": 40, "count": 4}
+
+
+def synthesise(out: Path, **options: Any) -> Result:
+    settings = SMALL | {"model": folder.llama(layers=4), "out": out} | options
+    words = [f"--{name}={value}" for name, value in settings.items()]
+    return CliRunner().invoke(app, ["data", "synthesise", *words])
+
+
+def train(method: str, out: Path, **options: Any) -> Result:
+    settings = {
+        "model": folder.llama(layers=4),
+        "output_dir": out,
+        "own_conversations": 4,
+        "own_tokens": 6,
+        "max_steps": 1,
+        "use_cpu": True,
+        "bf16": False,
+    } | options
+    words = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    return CliRunner().invoke(app, ["train", method, *words])
+
+
+def refused(done: Result, fault: str, code: int) -> None:
+    assert done.exit_code == code, done.stderr
+    errors = done.stderr[done.stderr.index("nfox: error") :]
+    assert fault in errors
+    assert len(errors.strip().splitlines()) <= 2
+
+
+def test_a_model_alone_gives_data_and_says_how_many(tmp_path: Path) -> None:
+    out = tmp_path / "own.jsonl"
+    done = synthesise(out)
+    assert done.exit_code == 0, done.stderr
+    assert "4 conversations of the model with itself: about" in done.stderr
+    assert "4 kept" in done.stderr and "unended" in done.stderr
+    facts = json.loads((tmp_path / "own.jsonl.provenance.json").read_text())
+    assert facts["counts"]["kept"] == 4
+    assert synthesise(out, count=6).exit_code == 0
+    assert len(out.read_text().splitlines()) == 6
+    refused(synthesise(out, temperature=0.5), "temperature 0.0, not 0.5", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault", "code"),
+    [
+        ({"question-temperature": 0}, "temperature 0", 2),
+        ({"script": "runish"}, "runish", 2),
+        ({"max-new-tokens": 512}, "--max-new-tokens 512", 2),
+    ],
+)
+def test_what_cannot_work_is_refused_and_leaves_nothing(
+    options: dict[str, Any], fault: str, code: int, tmp_path: Path
+) -> None:
+    refused(synthesise(tmp_path / "own.jsonl", **options), fault, code)
+    assert not (tmp_path / "own.jsonl").exists()
+
+
+def test_a_model_without_a_template_is_refused_in_a_line(tmp_path: Path) -> None:
+    bare = folder.without_template(tmp_path / "bare")
+    out = tmp_path / "own.jsonl"
+    refused(synthesise(out, model=bare), "has no chat template", 3)
+    refused(synthesise(out, **{"conv-template": "plain"}), "before a user's words", 3)
+    refused(train(METHODS[0], tmp_path / "out", model=bare), "has no chat template", 3)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_heads_come_from_a_model_alone(method: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = train(method, out)
+    assert done.exit_code == 0, done.stderr
+    info = read_info(str(out))
+    assert info is not None
+    assert info.training["examples"] == 4
+    words = ["generate", "hello", "--model", str(folder.llama(layers=4)), "--heads", str(out)]
+    words += ["--dtype", "float32", "--method", method, "--max-new-tokens", "4"]
+    answer = CliRunner().invoke(app, words)
+    assert json.loads(answer.stdout)["spec"]["method"] == method
+
+
+def test_a_draft_model_and_a_cllm_come_from_a_model_alone(tmp_path: Path) -> None:
+    done = train("draft", tmp_path / "draft", layers=1, hidden=32)
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "draft" / "model.safetensors").is_file()
+    done = train("cllm", tmp_path / "cllm", adapter="lora")
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "cllm" / "adapter" / "adapter_model.safetensors").is_file()
+    assert "trajectories" in done.stderr
+
+
+def test_called_again_it_learns_from_the_same_words_and_holds_some_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nfox.cli.train.own_data._HELD_OUT", 5)
+    out = tmp_path / "out"
+    assert train(METHODS[0], out).exit_code == 0
+    own = (out / "own.jsonl").read_text()
+    done = train(METHODS[0], out, own_conversations=6)
+    assert done.exit_code == 0, done.stderr
+    assert "4 before" in done.stderr
+    assert (out / "own.jsonl").read_text().startswith(own)
+    info = read_info(str(out))
+    assert info is not None
+    assert info.training["examples"] == 5
+    assert info.training["measured_on"].endswith("own-held-out.jsonl")
+    refused(train(METHODS[0], out, own_tokens=7), "max_new_tokens 6, not 7", 2)
