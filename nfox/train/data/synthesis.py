@@ -48,23 +48,19 @@ def synthesise(
 
     Returns:
         The counts of the conversations, and of questions left out, by `REASONS`.
-
-    Raises:
-        NfoxError: if the model writes no question that can be asked.
     """
     share, lines = share or WorkShare(), _written(out)
-    done = {str(line["id"]) for line in lines}
-    numbers = share.of(settings.count)
-    pending = [number for number in numbers if str(number) not in done]
-    result = DistillCounts(Counter(before=len(numbers) - len(pending)))
-    on_done(result.counts["before"])
+    done = {int(line["id"]) for line in lines} & {*share.of(settings.count)}
+    pending = [number for number in share.of(settings.count) if number not in done]
+    result = DistillCounts(Counter(before=len(done)))
+    on_done(len(done))
     # Where it goes on, the noise is another, or it would ask the same again.
     noise = random.Random(f"{settings.seed} {share.rank} {len(lines)}")
     wanted = QuestionFilter(settings.script, [line["messages"][0]["content"] for line in lines])
     questions = _questions(sampler, wanted, settings.batch, noise, result.counts)
     while pending:
-        asked = {n: [Message("user", next(questions))] for n in pending[: settings.batch]}
-        pending = pending[settings.batch :]
+        now, pending = pending[: settings.batch], pending[settings.batch :]
+        asked = {number: [Message("user", next(questions))] for number in now}
         answer_batch(asked, answerer, out, result)
         on_done(len(asked))
     return result
