@@ -105,23 +105,20 @@ inline Range share(int count, int thread, int threads) {
 
 inline int blocks_of(const Matrix& matrix) { return (matrix.outputs + LANES - 1) / LANES; }
 
-// Sums of a tile: totals[r][b] = the products of row r with the outputs of block b.
-// Where FETCHES the weights behind them are fetched into the core's cache meanwhile.
-template <int ROWS, int BLOCKS, bool FETCHES>
-inline __attribute__((always_inline)) void tile(const uint32_t* weights, size_t block_size,
-                                                const uint32_t* rows, size_t row_size, int pairs,
-                                                Floats (&totals)[ROWS][BLOCKS]) {
-    const uint32_t* behind = weights + BLOCKS * block_size;
-    Floats sums[ROWS][BLOCKS] = {};  // of its own, so that it stays in registers
+// totals[r * BLOCKS + b] = the products of row r with the outputs of block b. Meanwhile FETCHES lines
+// of what will be needed next are fetched for every pair of inputs.
+template <int ROWS, int BLOCKS, int FETCHES>
+void tile(const uint32_t* weights, size_t block_size, const uint32_t* rows, size_t row_size,
+          int pairs, const uint32_t* next, Floats* totals) {
+    Floats sums[ROWS][BLOCKS] = {};
     for (int pair = 0; pair < pairs; pair++) {
         Words column[BLOCKS];
 #pragma GCC unroll 8
         for (int b = 0; b < BLOCKS; b++)
             column[b] = load<Words>(weights + b * block_size + (size_t)pair * LANES);
-        if (FETCHES)
 #pragma GCC unroll 8
-            for (int b = 0; b < BLOCKS; b++)
-                __builtin_prefetch(behind + ((size_t)pair * BLOCKS + b) * LANES, 0, 2);
+        for (int i = 0; i < FETCHES; i++)
+            __builtin_prefetch(next + ((size_t)pair * FETCHES + i) * LANES, 0, 2);
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 8
@@ -131,41 +128,39 @@ inline __attribute__((always_inline)) void tile(const uint32_t* weights, size_t 
     memcpy(totals, sums, sizeof sums);
 }
 
+using Tile = decltype(tile<1, 1, 0>);
+
+template <int BLOCKS, int FETCHES>
+Tile* const TILES_BY_ROWS[MOST_ROWS] = {
+    tile<1, BLOCKS, FETCHES>, tile<2, BLOCKS, FETCHES>, tile<3, BLOCKS, FETCHES>,
+    tile<4, BLOCKS, FETCHES>, tile<5, BLOCKS, FETCHES>, tile<6, BLOCKS, FETCHES>};
+
+// By the lines to fetch, blocks and rows. What is narrower than most blocks is the end of a share.
+Tile* const* const TILES[3][MOST_BLOCKS] = {
+    {TILES_BY_ROWS<1, 0>, TILES_BY_ROWS<2, 0>, TILES_BY_ROWS<3, 0>, TILES_BY_ROWS<4, 0>},
+    {TILES_BY_ROWS<1, 0>, TILES_BY_ROWS<2, 0>, TILES_BY_ROWS<3, 0>, TILES_BY_ROWS<4, 1>},
+    {TILES_BY_ROWS<1, 0>, TILES_BY_ROWS<2, 0>, TILES_BY_ROWS<3, 0>, TILES_BY_ROWS<4, 2>}};
+
 // Calls use(row, block, totals) for every row and for `blocks` blocks of LANES outputs.
-template <int BLOCKS, class Use>
-inline void panel(const uint32_t* weights, size_t block_size, const uint32_t* rows, size_t row_size,
-                  int pairs, int num_rows, const Use& use) {
+//
+// The weights come from memory with the first tile and from the core's cache with the others. So
+// that memory does not rest meanwhile, each tile fetches its share of the `next` panel: 16 rows then
+// take little more time than one.
+template <class Use>
+void panel(const uint32_t* weights, size_t block_size, int blocks, const uint32_t* rows,
+           size_t row_size, int pairs, int num_rows, const uint32_t* next, const Use& use) {
     const int tiles = (num_rows + MOST_ROWS - 1) / MOST_ROWS;
+    Floats totals[MOST_ROWS * MOST_BLOCKS];
     for (int t = 0; t < tiles; t++) {
         const Range range = share(num_rows, t, tiles);
-        auto run = [&](auto constant) {
-            constexpr int ROWS = decltype(constant)::value;
-            Floats totals[ROWS][BLOCKS];
-            const uint32_t* first = rows + range.begin * row_size;
-            if (t == 1) tile<ROWS, BLOCKS, true>(weights, block_size, first, row_size, pairs, totals);
-            else tile<ROWS, BLOCKS, false>(weights, block_size, first, row_size, pairs, totals);
-            for (int r = 0; r < ROWS; r++)
-                for (int b = 0; b < BLOCKS; b++) use(range.begin + r, b, totals[r][b]);
-        };
-        switch (range.end - range.begin) {
-            case 1: run(std::integral_constant<int, 1>()); break;
-            case 2: run(std::integral_constant<int, 2>()); break;
-            case 3: run(std::integral_constant<int, 3>()); break;
-            case 4: run(std::integral_constant<int, 4>()); break;
-            case 5: run(std::integral_constant<int, 5>()); break;
-            default: run(std::integral_constant<int, 6>());
-        }
-    }
-}
-
-template <class Use>
-void panels(const uint32_t* weights, size_t block_size, int num_blocks, const uint32_t* rows,
-            size_t row_size, int pairs, int num_rows, const Use& use) {
-    switch (num_blocks) {
-        case 1: return panel<1>(weights, block_size, rows, row_size, pairs, num_rows, use);
-        case 2: return panel<2>(weights, block_size, rows, row_size, pairs, num_rows, use);
-        case 3: return panel<3>(weights, block_size, rows, row_size, pairs, num_rows, use);
-        default: return panel<4>(weights, block_size, rows, row_size, pairs, num_rows, use);
+        // Of one tile the processor itself sees what comes next.
+        const Range lines = share(MOST_BLOCKS, t, tiles);
+        const int fetches = next && tiles > 1 ? lines.end - lines.begin : 0;
+        TILES[fetches][blocks - 1][range.end - range.begin - 1](
+            weights, block_size, rows + range.begin * row_size, row_size, pairs,
+            next + (size_t)lines.begin * pairs * LANES, totals);
+        for (int row = range.begin; row < range.end; row++)
+            for (int b = 0; b < blocks; b++) use(row, b, totals[(row - range.begin) * blocks + b]);
     }
 }
 
@@ -218,8 +213,8 @@ void quantised_products(const Matrix& matrix, int block, int count, const uint16
             if (matrix.least) least[b] = widened(matrix.least + place);
             unpack(matrix, block + b, group, unpacked + b * GROUP * LANES);
         }
-        panels(unpacked, GROUP * LANES, count, (const uint32_t*)states + group * GROUP, pairs,
-               GROUP, num_rows, [&](int row, int b, Floats part) {
+        panel(unpacked, GROUP * LANES, count, (const uint32_t*)states + group * GROUP, pairs, GROUP,
+              num_rows, nullptr, [&](int row, int b, Floats part) {
                    Floats& total = all_totals[row * MOST_BLOCKS + b];
                    total = part * scales[b] + total;
                    if (matrix.least) total = least[b] * all_sums[row * groups + group] + total;
@@ -229,12 +224,16 @@ void quantised_products(const Matrix& matrix, int block, int count, const uint16
         for (int b = 0; b < count; b++) use(row, b, all_totals[row * MOST_BLOCKS + b]);
 }
 
+const uint32_t* weights_of(const Matrix& matrix, int block) {
+    return (const uint32_t*)matrix.weights + (size_t)block * matrix.inputs / 2 * LANES;
+}
+
 // Calls use(row, first output, totals) for blocks [block, block + count) of a product's outputs.
+// `next` is what will be multiplied next, in bfloat16.
 template <class Use>
 void products(const Matrix& matrix, int block, int count, const uint16_t* states, int num_rows,
-              const Use& use) {
+              const uint32_t* next, const Use& use) {
     const int pairs = matrix.inputs / 2;
-    const size_t block_size = (size_t)pairs * LANES;
     auto add_bias = [&](int row, int b, Floats totals) {
         const int output = (block + b) * LANES;
         if (matrix.bias) totals = totals + load<Floats>(matrix.bias + output);
@@ -242,8 +241,8 @@ void products(const Matrix& matrix, int block, int count, const uint16_t* states
     };
     if (matrix.format != BFLOAT16)
         return quantised_products(matrix, block, count, states, num_rows, add_bias);
-    panels((const uint32_t*)matrix.weights + block * block_size, block_size, count,
-           (const uint32_t*)states, pairs, pairs, num_rows, add_bias);
+    panel(weights_of(matrix, block), (size_t)pairs * LANES, count, (const uint32_t*)states, pairs,
+          pairs, num_rows, next, add_bias);
 }
 
 // Calls use(row, first output, totals) for this thread's share of a product's outputs.
@@ -252,7 +251,8 @@ void multiply(const Matrix& matrix, const uint16_t* states, int num_rows, int th
               const Use& use) {
     const Range range = share(blocks_of(matrix), thread, threads);
     for (int block = range.begin; block < range.end; block += MOST_BLOCKS)
-        products(matrix, block, std::min(MOST_BLOCKS, range.end - block), states, num_rows, use);
+        products(matrix, block, std::min(MOST_BLOCKS, range.end - block), states, num_rows,
+                 weights_of(matrix, block + MOST_BLOCKS), use);
 }
 
 float inverse_size(const float* states, int width, float eps) {
@@ -426,11 +426,12 @@ class Forward {
             auto gate_of = [&](int row, int output) {
                 return &gates[(size_t)row * MOST_BLOCKS * LANES + output - first];
             };
-            products(layer.gate, block, count, inputs, rows,
+            products(layer.gate, block, count, inputs, rows, weights_of(layer.up, block),
                      [&](int row, int output, Floats totals) {
                          store(gate_of(row, output), activated(d.activation, totals));
                      });
             products(layer.up, block, count, inputs, rows,
+                     weights_of(layer.gate, block + MOST_BLOCKS),
                      [&](int row, int output, Floats totals) {
                          totals = totals * load<Floats>(gate_of(row, output));
                          store(&w.gated[(size_t)row * layer.gate.outputs + output],
@@ -547,8 +548,8 @@ class Forward {
             const int blocks = std::min(MOST_BLOCKS, (end - key + LANES - 1) / LANES);
             for (int b = 0; b < blocks; b++)
                 turn(keys, key + b * LANES, end, columns + (size_t)b * pairs * LANES);
-            panels(columns, (size_t)pairs * LANES, blocks, (const uint32_t*)queries, pairs, pairs,
-                   count, [&](int row, int b, Floats totals) {
+            panel(columns, (size_t)pairs * LANES, blocks, (const uint32_t*)queries, pairs, pairs,
+                  count, nullptr, [&](int row, int b, Floats totals) {
                        totals = totals * layer.scale;
                        if (layer.cap) totals = layer.cap * hyperbolic_tangent(totals / layer.cap);
                        store(scores + (size_t)row * row_size + key + b * LANES, totals);
