@@ -5,9 +5,15 @@
 It runs `nfox bench`, keeps its result in docs/benchmark/ with the plot that the README shows, and
 writes the table between the marks in the README; then it runs once more over lengths of the
 context, for the plot that docs/benchmark.md shows. The pages and all other plots lie in
-build/benchmark/. The files are named from the project's folder; without them prompts are fetched
-from where they were published. Leave the machine alone meanwhile. `--table` makes the table anew
-from the kept result.
+build/benchmark/. Without files prompts are fetched from where they were published. Leave the
+machine alone meanwhile. `--table` makes the table anew from the kept result.
+
+    python benchmarks/readme.py --model FOLDER --name smollm2 --mt-bench question.jsonl --limit 20
+
+measures any other model, on first turns of MT-bench and on GSM8K, with all methods whose needs are
+met, the plain text's replay, transformers' `generate` and everything of llama.cpp; it keeps
+docs/benchmark/NAME.json and its plot, and prints the table. Options that are not its own, such as
+--draft-model or --threads, go to `nfox bench`.
 """
 
 from __future__ import annotations
@@ -18,20 +24,36 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nfox.eval import peers
 from nfox.eval.bench.figures import written
 from nfox.eval.bench.result import BenchResult, read
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "benchmark" / "embedded.json"
-SCRATCH = ROOT / "build" / "benchmark"
+BUILD = ROOT / "build"
+SCRATCH = BUILD / "benchmark"
 BEGIN, END = "<!-- benchmarks/readme.py -->\n", "<!-- end -->"
 METHODS = "none,spec,ctc,chimera,medusa,lookup,jacobi,jacobi:pool=0"
-SETS = ("sgd", "gsm8k")
+
+
+def within(place: str) -> str:
+    """Return a file or folder as named from the project's: one that lies elsewhere by a link in
+    build/, so that no place of this machine is kept. What there is not, as a hub id, stays.
+    """
+    path = Path(place).expanduser()
+    if not path.is_absolute() or not path.exists():
+        return place
+    link = BUILD / "links" / (path.name if path.is_file() else f"{path.parent.name}-{path.name}")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(path)
+    return str(link.relative_to(ROOT))
 
 
 def run(prompts: str, limit: int, rounds: int) -> None:
     """Run the benchmark; keep its result and the plot of its speed-ups."""
-    asked = ["--methods", METHODS, "--peers", "all", "--prompts", prompts, "--turns", "1"]
+    asked = ["--methods", METHODS, "--replay", "7", "--peers", "all"]
+    asked += ["--prompts", prompts, "--turns", "1"]
     sized = ["--limit", str(limit), "--rounds", str(rounds), "--max-new-tokens", "128"]
     bench(KEPT, SCRATCH / "methods", "speedup.svg", *asked, *sized)
 
@@ -45,7 +67,28 @@ def run_contexts(prompts: str) -> None:
     bench(scratch / "result.json", scratch, "context.svg", *asked)
 
 
-def bench(result: Path, scratch: Path, plot: str, *options: str) -> None:
+def run_model(model: str, prompts: str, options: argparse.Namespace, more: list[str]) -> Path:
+    """Run the benchmark on another model; keep its result and the plot of its speed-ups.
+
+    Args:
+        model: folder or hub id.
+        prompts: of two sets.
+        options: the name of its files, the prompts of each set, and the rounds.
+        more: other options of `nfox bench`.
+
+    Returns:
+        The file of the result.
+    """
+    others = ",".join(name for name in peers.names() if name == "hf" or "llama.cpp" in name)
+    asked = ["--model", within(model), "--methods", "all", "--replay", "7", "--peers", others]
+    asked += ["--prompts", prompts, "--turns", "1", "--limit", str(options.limit)]
+    asked += ["--rounds", str(options.rounds), "--max-new-tokens", "128"]
+    result, scratch = KEPT.with_name(f"{options.name}.json"), SCRATCH / options.name
+    bench(result, scratch, "speedup.svg", *asked, *more, kept_as=f"{options.name}-speedup.svg")
+    return result
+
+
+def bench(result: Path, scratch: Path, plot: str, *options: str, kept_as: str = "") -> None:
     """Run `nfox bench`, from the project's folder, so that no place of this machine is kept.
 
     Args:
@@ -53,6 +96,7 @@ def bench(result: Path, scratch: Path, plot: str, *options: str) -> None:
         scratch: the folder for the page and all plots.
         plot: the file name of the plot that the documents show.
         options: of `nfox bench`.
+        kept_as: the plot's file name beside the results, if it is another one.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     places = {"--json": result, "--html": scratch / "index.html", "--plots": scratch}
@@ -60,25 +104,28 @@ def bench(result: Path, scratch: Path, plot: str, *options: str) -> None:
     for option, place in places.items():
         command += [option, str(place.relative_to(ROOT))]
     subprocess.run(command, check=True, cwd=ROOT)
-    shutil.copy(scratch / plot, KEPT.parent)
+    shutil.copy(scratch / plot, KEPT.with_name(kept_as or plot))
 
 
 def table(result: BenchResult) -> str:
-    """Return the result as Markdown."""
+    """Return the result as Markdown, with figures of the two sets if it is of two."""
     rows = {(row.method, row.category): row for row in result.rows}
-    columns = ("tau", "SGD / GSM8K", "nodes", "t(N)/t(1)", "d", "tokens/s", "speed-up", "95 %")
-    columns += ("SGD / GSM8K", "predicted", "efficiency", "with prefill", "identical")
+    kinds = result.categories if len(result.categories) == 2 else []
+    of_sets = [" / ".join(kinds).upper()] if kinds else []
+    columns = ["tau", *of_sets, "nodes", "t(N)/t(1)", "d", "tokens/s", "speed-up", "95 %"]
+    columns += [*of_sets, "predicted", "efficiency", "with prefill", "identical"]
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, entrant in result.entrants.items():
         row = rows[name, "all"]
-        sets = [rows[name, kind] for kind in SETS]
+        sets = [rows[name, kind] for kind in kinds]
         label = f"`{name}`" if entrant.kind == "method" else f"*{name}*"
-        cells = [label, written(row.tau), " / ".join(written(each.tau) for each in sets)]
+        cells = [label, written(row.tau)]
+        cells += [" / ".join(written(each.tau) for each in sets)] if sets else []
         cells += [written(row.nodes, ".1f"), written(row.wide), written(row.drafting)]
         cells += [written(row.tokens_per_second, ".0f"), written(row.speedup)]
         cells += [f"{written(row.speedup_low)} - {written(row.speedup_high)}"]
-        cells += [" / ".join(written(each.speedup) for each in sets), written(row.predicted)]
-        cells += [written(row.efficiency), written(row.speedup_total)]
+        cells += [" / ".join(written(each.speedup) for each in sets)] if sets else []
+        cells += [written(row.predicted), written(row.efficiency), written(row.speedup_total)]
         cells += [written(row.identical, ".0%")]
         lines.append("| " + " | ".join(cells) + " |")
     for name, why in result.missing.items():
@@ -105,13 +152,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sgd", help="of the Schema-Guided Dialogue dataset's development split")
     parser.add_argument("--gsm8k", help="GSM8K's test.jsonl")
+    parser.add_argument("--mt-bench", help="MT-bench's question.jsonl, in place of --sgd")
+    parser.add_argument("--model", help="another model than the embedded one")
+    parser.add_argument("--name", help="of its files in docs/benchmark/; the folder's by default")
     parser.add_argument("--limit", type=int, default=25, help="prompts of each set")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="of what was kept")
-    arguments = parser.parse_args()
+    arguments, more = parser.parse_known_args()
+    files = {"mt-bench" if arguments.model else "sgd": arguments.sgd, "gsm8k": arguments.gsm8k}
+    if arguments.model:
+        files["mt-bench"] = arguments.mt_bench
+        arguments.name = arguments.name or Path(arguments.model).name
+    named = {name: file and within(file) for name, file in files.items()}
+    prompts = ",".join(f"{name}={file}" if file else name for name, file in named.items())
+    if arguments.model:
+        kept = KEPT.with_name(f"{arguments.name}.json")
+        if not arguments.table:
+            run_model(arguments.model, prompts, arguments, more)
+        print(table(read(kept, BenchResult)))
+        return
+    if more:
+        parser.error(f"unrecognised without --model: {' '.join(more)}")
     if not arguments.table:
-        files = {"sgd": arguments.sgd, "gsm8k": arguments.gsm8k}
-        prompts = ",".join(f"{name}={file}" if file else name for name, file in files.items())
         run(prompts, arguments.limit, arguments.rounds)
         run_contexts(prompts)
     markdown = table(read(KEPT, BenchResult))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,8 @@ from ..output_files import check_folder, check_out, make_folder, write_out
 from ..printing import say
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from nfox.eval.bench.result import BenchResult
 
 _REPORT = "Report"
@@ -86,14 +89,24 @@ def write_report(
         write_out(html, page(result), not_lost)
         say(f"page written to {html}")
     if plots is not None:
-        _write_plots(result, plots, not_lost)
+        from nfox.eval.report.plots import plots as draw
+
+        write_plots(draw(result), plots, not_lost)
 
 
-def _write_plots(result: BenchResult, folder: Path, not_lost: str) -> None:
+def write_plots(figures: Mapping[str, Figure], folder: Path, not_lost: str = _SHOWN) -> None:
+    """Write plots as SVG and PNG, and print where they are.
+
+    Args:
+        figures: the plots, by name.
+        folder: where they go.
+        not_lost: what is not lost if that fails, for the error.
+
+    Raises:
+        NfoxError: if they cannot be written, as on a full disk.
+    """
     from nfox.eval.report.plot_style import image
-    from nfox.eval.report.plots import plots
 
-    figures = plots(result)
     if not figures:
         say("no plots: there is nothing to compare")
         return

@@ -204,9 +204,9 @@ def test_parts_of_a_step_are_stacked_and_expected_speeds_stand_beside_measured_o
     made = result(plain(), row("spec"), peer("hf"), simulation=SIMULATION)
     (axes,) = plots(made)["step-time"].axes
     assert y_names(axes) == ["none", "spec"]
-    assert widths(axes) == [[1.0, 1.0], [8.0, 8.0], [0.875, 0.875]]
+    assert widths(axes) == [[1.0, 1.0], [8.0, 8.0], [0.25, 0.25], [0.5, 0.5], [0.125, 0.125]]
     starts = [[bar.get_x() for bar in one] for one in axes.containers]  # type: ignore[attr-defined]
-    assert starts == [[0, 0], [1, 1], [9, 9]]
+    assert starts == [[0, 0], [1, 1], [9, 9], [9.25, 9.25], [9.75, 9.75]]
     (axes,) = plots(made)["simulated"].axes
     found = lines(axes)
     assert found["measured"] == [(1.75, 0), (2.75, 1)]

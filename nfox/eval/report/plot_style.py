@@ -66,6 +66,19 @@ def style(salt: str = "") -> AbstractContextManager[None]:
     return matplotlib.style.context(["default", {**_STYLE, "svg.hashsalt": salt}])
 
 
+def finished(figures: dict[str, Figure]) -> dict[str, Figure]:
+    """Lay plots out for good, within `style`, and return them.
+
+    Args:
+        figures: the plots, by name.
+    """
+    for name, figure in figures.items():
+        figure.set_label(name)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # else every drawing moves things a little
+    return figures
+
+
 def image(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     """Return the bytes of a plot's file: the same bytes for the same result.
 

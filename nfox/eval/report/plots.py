@@ -17,7 +17,14 @@ from nfox.eval.report.sweep_plots import context, sweep, temperature
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PARTS = {"drafting": ORANGE, "the target's forwards": BLUE, "the loop around them": GREY}
+_PARTS = {
+    "draft": ("drafting", ORANGE),
+    "target": ("the target's forward", BLUE),
+    "verify": ("judging", "#009E73"),
+    "cache": ("the cache", "#CC79A7"),
+    "host": ("the rest of the loop", GREY),
+}
+"""The parts of a step's time: their labels and colours."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +53,7 @@ def plots(result: BenchResult) -> dict[str, Figure]:
     with plot_style.style():
         drawn = {name: plot.draw(result) for name, plot in PLOTS.items()}
         figures = {name: figure for name, figure in drawn.items() if figure is not None}
-        for name, figure in figures.items():
-            figure.set_label(name)
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # else every drawing moves things a little
-    return figures
+        return plot_style.finished(figures)
 
 
 def speedup(result: BenchResult) -> Figure | None:
@@ -138,8 +141,8 @@ def step_time(result: BenchResult) -> Figure | None:
     figure, axes = plot_style.bars([method for method, _ in times])
     ends = [0.0] * len(times)
     bars = {}
-    parts = [(time.draft or 0.0, time.target or 0.0, time.loop) for _, time in times]
-    for (label, color), widths in zip(_PARTS.items(), zip(*parts, strict=True), strict=True):
+    for part, (label, color) in _PARTS.items():
+        widths = [getattr(time, part) or 0.0 for _, time in times]
         bars[label] = drawn = axes.barh(range(len(times)), widths, left=ends, color=color)
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     axes.bar_label(drawn, [f"{end:.1f}" for end in ends], padding=4)
