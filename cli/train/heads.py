@@ -9,6 +9,7 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from nfox.train.heads.job import HeadsJob, heads_class
+from nfox.train.heads.savings import Savings
 from nfox.train.job import TrainingResult
 
 from ..display.head_pictures import accuracy_table
@@ -24,6 +25,15 @@ class LabelArguments:
         "Labels: the data's tokens, or the base's own likeliest tokens in their places.", "data"
     )
     heads: str | None = setting("Folder or hub id of heads to go on with.")
+    vocabulary_sample: int = setting(
+        "Compute losses over the tokens of the batch and that many others, drawn anew each time, "
+        "which takes a part of the time where the vocabulary is large; 0: over all.",
+        Savings.vocabulary_sample,
+    )
+    keep_states: bool = setting(
+        "Keep the base's hidden states in memory, so that later epochs need no base.",
+        Savings.keep_states,
+    )
 
 
 class HeadsKind(TrainingKind):
@@ -70,12 +80,17 @@ class HeadsKind(TrainingKind):
                 for name, value in vars(sizes).items()
                 if not labels.heads or name in typed
             },
+            savings=Savings(labels.vocabulary_sample, labels.keep_states),
             joint=read_joint(self.method, joint, in_4bit=in_4bit),
         )
 
     @override
     def idle(self, job: Any) -> dict[str, str]:
-        return idle_settings(self.method, job.joint)
+        idle = idle_settings(self.method, job.joint)
+        if job.joint.base != "frozen":
+            names = ("vocabulary_sample", "keep_states")
+            idle |= dict.fromkeys(names, "the base is trained too")
+        return idle
 
     @override
     def report(self, job: Any, result: TrainingResult) -> Iterator[str]:

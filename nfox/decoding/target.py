@@ -48,7 +48,24 @@ def check_tokens(ids: Iterable[int], vocabulary_size: int) -> None:
         )
 
 
-class Target(ABC):
+class Vocabulary(ABC):
+    """What heads need of a target: the embeddings of tokens, and the logits of hidden states."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """The device where token ids go in."""
+
+    @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return the input embeddings [..., D] of token ids [...]."""
+
+    @abstractmethod
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Return the logits [..., V] of last hidden states [..., D], as the model computes them."""
+
+
+class Target(Vocabulary):
     """A causal or an encoder-decoder language model."""
 
     @property
@@ -70,11 +87,6 @@ class Target(ABC):
     @abstractmethod
     def dtype(self) -> torch.dtype:
         """The dtype of activations."""
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """The device where token ids go in."""
 
     @property
     @abstractmethod
@@ -141,14 +153,6 @@ class Target(ABC):
         kind = str(self.dtype).removeprefix("torch.")
         hint = "run it in bfloat16 or float32"
         return ModelError(f"the model's logits are not numbers (NaN or infinite) in {kind}", hint)
-
-    @abstractmethod
-    def embed(self, ids: Tensor) -> Tensor:
-        """Return the input embeddings [..., D] of token ids [...]."""
-
-    @abstractmethod
-    def unembed(self, hidden: Tensor) -> Tensor:
-        """Return the logits [..., V] of last hidden states [..., D], as the model computes them."""
 
     @abstractmethod
     def hidden_states(

@@ -18,7 +18,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from nfox.decoding.drafter import Context
-from nfox.decoding.target import Target
+from nfox.decoding.target import Target, Vocabulary
 from nfox.drafters.common.heads import Guesses, HeadsDrafter
 from nfox.heads.attention import DecoderLayer, Norm, draft_attention
 from nfox.heads.base import (
@@ -125,7 +125,7 @@ class ChimeraHeads(Heads):
             for weight in self.heads.parameters():
                 weight.data.copy_(torch.cat([lm_head, lm_head], dim=1))
 
-    def logits(self, head: int, hidden: Tensor, predicted: Tensor, target: Target) -> Tensor:
+    def logits(self, head: int, hidden: Tensor, predicted: Tensor, target: Vocabulary) -> Tensor:
         """Return the logits [..., V] of one head.
 
         Args:
@@ -138,7 +138,7 @@ class ChimeraHeads(Heads):
         return output if self.config.own_vocabulary else target.unembed(predicted + output)
 
     def predict_depths(
-        self, text: TextBatch, target: Target, positions: Tensor, needed: Tensor
+        self, text: TextBatch, target: Vocabulary, positions: Tensor, needed: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield, for one depth after the other, the predicted states and the logits of its head.
 
@@ -175,7 +175,7 @@ class ChimeraHeads(Heads):
             drafts.append(encoder.project_qkv(predicted.detach(), rotary_here)[1:])
 
     @override
-    def loss(self, text: TextBatch, target: Target) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, text: TextBatch, target: Vocabulary) -> tuple[Tensor, dict[str, float]]:
         """Return the cross-entropy of every head, and for depth 1 the distances to the base's next
         state and to its distribution. Figures with `_base` in their name compare with the base's
         own tokens, the others with the data, whatever is learned.

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from nfox.decoding.costs import Costs, idle_reason
 from nfox.decoding.drafter import Context
-from nfox.decoding.target import Target
+from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import Accuracy
 from nfox.drafters.common.heads import Guesses, HeadsDrafter, HeadsOptions
@@ -126,7 +126,7 @@ class CTCHeads(Heads):
         root: Tensor,
         positions: Tensor,
         past: Sequence[Sequence[Tensor]],
-        target: Target,
+        target: Vocabulary,
     ) -> Tensor:
         """Return [B, P, S, V + 1] the logits of all slots at P positions, those of the blank last.
 
@@ -151,7 +151,7 @@ class CTCHeads(Heads):
             slots = layer.after_attention(slots, attended)
         return self.slot_logits(torch.unflatten(slots, 1, sizes), target)
 
-    def slot_inputs(self, hidden: Tensor, root: Tensor, target: Target) -> Tensor:
+    def slot_inputs(self, hidden: Tensor, root: Tensor, target: Vocabulary) -> Tensor:
         """Return the states [..., S, D] of all slots as they enter the first layer.
 
         Args:
@@ -164,7 +164,7 @@ class CTCHeads(Heads):
         slots: Tensor = self.start_from(known)[..., None, :] + self.slots
         return slots
 
-    def slot_logits(self, slots: Tensor, target: Target) -> Tensor:
+    def slot_logits(self, slots: Tensor, target: Vocabulary) -> Tensor:
         """Return the logits [..., V + 1] of slots, those of the blank last.
 
         Args:
@@ -176,7 +176,7 @@ class CTCHeads(Heads):
         return torch.cat([tokens, self.blank(normed).to(tokens.dtype)], dim=-1)
 
     @override
-    def loss(self, text: TextBatch, target: Target) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, text: TextBatch, target: Vocabulary) -> tuple[Tensor, dict[str, float]]:
         """Return the CTC loss, a mean over positions, each with as many labels in a row as are
         known. Figures with `_base` in their name compare with the target's own tokens, the others
         with the data.

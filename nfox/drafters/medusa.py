@@ -18,7 +18,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from nfox.decoding.drafter import Context
-from nfox.decoding.target import Target
+from nfox.decoding.target import Target, Vocabulary
 from nfox.drafters.common.heads import Guesses, HeadsDrafter
 from nfox.drafters.common.method import SavedWeights
 from nfox.errors import ModelError
@@ -97,7 +97,7 @@ class MedusaHeads(Heads):
                 if weight.shape == lm_head.shape and "linear" not in name:
                     weight.data.copy_(lm_head)
 
-    def logits(self, hidden: Tensor, target: Target) -> Tensor:
+    def logits(self, hidden: Tensor, target: Vocabulary) -> Tensor:
         """Return the logits [..., K, V] of all heads.
 
         Args:
@@ -108,7 +108,7 @@ class MedusaHeads(Heads):
         return outputs if self.config.own_vocabulary else target.unembed(outputs)
 
     @override
-    def loss(self, text: TextBatch, target: Target) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, text: TextBatch, target: Vocabulary) -> tuple[Tensor, dict[str, float]]:
         """Return the sum of the cross-entropies of all heads, that of head k times decay^k.
         Figures with `_base` in their name compare with the target's own tokens, the others with the
         data.

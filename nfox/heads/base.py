@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from nfox.decoding.target import Target
+from nfox.decoding.target import Target, Vocabulary
 
 IGNORE = -100
 """The label of a token that is not learned."""
@@ -96,7 +96,7 @@ class Heads(nn.Module, ABC):
         """Set the weights that training starts from, where these depend on the target."""
 
     @abstractmethod
-    def loss(self, text: TextBatch, target: Target) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, text: TextBatch, target: Vocabulary) -> tuple[Tensor, dict[str, float]]:
         """Return the loss to train with, and figures to log by their names.
 
         Args:

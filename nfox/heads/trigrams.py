@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from nfox.decoding.target import Target
+from nfox.decoding.target import Vocabulary
 
 
 class TrigramEncoder(nn.Module):
@@ -36,7 +36,7 @@ class TrigramEncoder(nn.Module):
         self.out = nn.Linear(width, hidden_size, bias=False)
 
     @override
-    def forward(self, trigrams: Tensor, target: Target) -> Tensor:
+    def forward(self, trigrams: Tensor, target: Vocabulary) -> Tensor:
         """Return the encodings [..., D] of trigrams.
 
         Args:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
@@ -158,6 +158,30 @@ class TransformersTarget(Target):
         else:
             logits = self.model.get_output_embeddings()(hidden)
             self._captured.clear()
+        return self._scaled(logits)
+
+    def unembed_some(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Return the logits [..., n] of some tokens alone, as `unembed` gives those of all.
+
+        Args:
+            hidden: [..., D] last hidden states.
+            tokens: [n] token ids.
+
+        Raises:
+            ModelError: if the LM head is no plain matrix, of which rows could be taken.
+        """
+        head = self.model.get_output_embeddings()
+        if type(head) is not nn.Linear or not head.weight.is_floating_point():
+            raise ModelError(
+                f"the LM head is a {type(head).__name__}, of which no rows can be taken",
+                "leave --vocabulary_sample out",
+            )
+        bias = None if head.bias is None else head.bias[tokens]
+        weight = head.weight[tokens]
+        return self._scaled(nn.functional.linear(hidden.to(weight.dtype), weight, bias))
+
+    def _scaled(self, logits: Tensor) -> Tensor:
+        """Return logits [..., n] as the model leaves them, float32 or wider."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         # The output embeddings are not all of it: Cohere and Granite scale the logits, Gemma 2
         # caps them.

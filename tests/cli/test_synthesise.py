@@ -122,3 +122,15 @@ def test_called_again_it_learns_from_the_same_words_and_holds_some_out(
     assert info.training["examples"] == 5
     assert info.training["measured_on"].endswith("own-held-out.jsonl")
     refused(train(METHODS[0], out, own_tokens=7), "max_new_tokens 6, not 7", 2)
+
+
+def test_what_is_saved_of_the_work_is_recorded_or_said_to_be_idle(tmp_path: Path) -> None:
+    savings = {"vocabulary_sample": 16, "keep_states": True}
+    done = train(METHODS[0], tmp_path / "out", **savings)
+    assert done.exit_code == 0, done.stderr
+    assert "hidden states take" in done.stderr
+    info = read_info(str(tmp_path / "out"))
+    assert info is not None
+    assert {name: info.training[name] for name in savings} == savings
+    refusal = train(METHODS[0], tmp_path / "other", vocabulary_sample=-1)
+    refused(refusal, "--vocabulary_sample -1", 2)

@@ -18,8 +18,9 @@ from nfox.models.draft_pairs import check_pair
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
 from nfox.models.transformers_target import TransformersTarget
+from nfox.train.data.numbered_rows import NumberedRows
 from nfox.train.draft.distillation import Distillation
-from nfox.train.draft.learner import DraftLearner, NumberedRows
+from nfox.train.draft.learner import DraftLearner
 from nfox.train.job import Job, Log, TrainingResult, parameter_count
 from nfox.train.loading import load
 from nfox.train.metrics import MeanMetrics

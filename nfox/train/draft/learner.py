@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from typing_extensions import override
 
 from nfox.heads.base import IGNORE
 from nfox.models.transformers_target import TransformersTarget
-from nfox.train.data import rows as conversation_rows
+from nfox.train.data.numbered_rows import collate
 from nfox.train.draft.distillation import (
     Distillation,
     TargetDistribution,
@@ -20,37 +18,6 @@ from nfox.train.draft.distillation import (
     divergence,
 )
 from nfox.train.learner import Batch, Learner
-
-
-class NumberedRows(Dataset[dict[str, Any]]):
-    """Rows with their index as `number`, by which the target's distributions are cached.
-
-    Args:
-        rows: the rows of tokens.
-    """
-
-    def __init__(self, rows: conversation_rows.Rows) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @override
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self._rows[index], "number": index}
-
-    @property
-    def tokens(self) -> int | None:
-        """The number of tokens of all rows; None where rows are tokenised lazily."""
-        return self._rows.tokens
-
-
-def collate(rows: Sequence[dict[str, Any]]) -> Batch:
-    """Return the batch of `nfox.train.data.rows.collate`, and `number` [B]."""
-    return {
-        **conversation_rows.collate(rows),
-        "number": torch.tensor([row["number"] for row in rows]),
-    }
 
 
 class DraftLearner(Learner):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from torch.utils.data import Dataset
 from typing_extensions import override
 
 from nfox import drafters
@@ -19,10 +20,12 @@ from nfox.heads.compatibility import FINGERPRINT_KEY, fingerprint
 from nfox.models.options import LoadedModel
 from nfox.models.training_folders import ADAPTER_FOLDER, BASE_FOLDER
 from nfox.models.transformers_target import TransformersTarget
+from nfox.train.data.numbered_rows import NumberedRows
 from nfox.train.heads.joint_learner import JointLearner
 from nfox.train.heads.joint_training import JointTraining
 from nfox.train.heads.learner import HeadsLearner
-from nfox.train.job import Job, TrainingResult, full_name
+from nfox.train.heads.savings import Savings
+from nfox.train.job import Job, Log, TrainingResult, full_name
 from nfox.train.loading import computation_dtype, load
 from nfox.train.metrics import HeadsAccuracy
 from nfox.train.trainer import LearnerTrainer
@@ -38,12 +41,14 @@ class HeadsJob(Job):
         heads: the folder or hub id of heads to start from; their config holds for the fields that
             are not in `config`.
         joint: whether and how the base is trained with the heads.
+        savings: what is saved of the work, where the base is frozen.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
     target_labels: bool = False
     heads: str | None = None
     joint: JointTraining = field(default_factory=JointTraining)
+    savings: Savings = field(default_factory=Savings)
 
     @override
     def check(self) -> None:
@@ -64,10 +69,28 @@ class HeadsJob(Job):
         return load(self.model, self.loading, self.joint.base, "heads are for")
 
     @override
+    def rows(self, data_path: str, loaded: LoadedModel, log: Log, *, lazy: bool) -> Dataset[Any]:
+        """Return rows as they are, or numbered where their states are kept."""
+        plain = super().rows(data_path, loaded, log, lazy=lazy)
+        if self.joint.base != "frozen" or not self.savings.keep_states:
+            return plain
+        rows: Any = plain
+        if rows.tokens:
+            size = rows.tokens * loaded.target.hidden_size * loaded.target.dtype.itemsize
+            log(f"{data_path}: the base's hidden states take {size / 1e9:.1f} GB of memory")
+        return NumberedRows(rows)
+
+    @override
     def learner(self, loaded: LoadedModel) -> HeadsLearner:
         heads, target = make_heads(self, loaded.target), loaded.target
         if self.joint.base == "frozen":
-            return HeadsLearner(heads, target, target_labels=self.target_labels, joint=self.joint)
+            return HeadsLearner(
+                heads,
+                target,
+                target_labels=self.target_labels,
+                joint=self.joint,
+                savings=self.savings,
+            )
         dtype = computation_dtype(target, self.loading, self.joint.base)
         return JointLearner(
             heads, target, target_labels=self.target_labels, joint=self.joint, dtype=dtype
@@ -114,6 +137,7 @@ class HeadsJob(Job):
             "labels": "target" if self.target_labels else "data",
             "heads": self.heads,
             "joint": self.joint.record(),
+            **asdict(self.savings),
             FINGERPRINT_KEY: fingerprint(learner.target),
         }
         base_folder = Path(trainer.args.output_dir, BASE_FOLDER)

@@ -63,7 +63,11 @@ class JointLearner(HeadsLearner):
 
     @override
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        number: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         with self.autocast():
             text = self.read(input_ids, labels)

@@ -8,13 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from typing_extensions import override
 
 from nfox.heads.base import IGNORE, Heads, TextBatch, measure_accuracy
 from nfox.models.transformers_target import TransformersTarget
-from nfox.train.data.rows import Row, collate
+from nfox.train.data.numbered_rows import collate
+from nfox.train.data.rows import Row
 from nfox.train.heads.joint_training import JointTraining
+from nfox.train.heads.sampled_vocabulary import SampledVocabulary
+from nfox.train.heads.savings import Savings
 from nfox.train.learner import LOGIT_ROWS, Batch, Learner
 from nfox.train.metrics import HeadsAccuracy
 
@@ -28,6 +32,7 @@ class HeadsLearner(Learner):
         target_labels: learn the tokens that the target itself chooses at the labelled positions,
             not those of the data.
         joint: the settings of joint training; here the base is frozen.
+        savings: what is saved of a training's work; nothing by default.
     """
 
     collate = staticmethod(collate)
@@ -39,6 +44,7 @@ class HeadsLearner(Learner):
         *,
         target_labels: bool = False,
         joint: JointTraining | None = None,
+        savings: Savings | None = None,
     ) -> None:
         super().__init__(target, target.dtype)
         target.model.requires_grad_(False)
@@ -46,13 +52,19 @@ class HeadsLearner(Learner):
         self.heads = heads.to(target.output_device, dtype)
         self.target_labels = target_labels
         self.joint = joint or JointTraining()
+        self.savings = savings or Savings()
+        self._states: dict[int, Tensor] = {}  # of the rows that were read, by their numbers
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Do nothing, since a frozen base keeps no activations, and heads have few."""
 
     @override
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        number: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         """Return the heads' loss on a batch, a mean over its labels, and numbers to log.
 
@@ -60,12 +72,35 @@ class HeadsLearner(Learner):
             input_ids: [B, T] token ids, padded on the right.
             attention_mask: [B, T], 0 where padded; the Trainer counts tokens by it.
             labels: [B, T] the token ids that are learned, IGNORE elsewhere.
+            number: [B] the indices of the rows, by which their states are kept; None to keep none.
         """
-        text = self.read(input_ids, labels)
+        text = (
+            self._read_once(input_ids, attention_mask, labels, number)
+            if number is not None and self.training
+            else self.read(input_ids, labels)
+        )
         with self.autocast():
-            return self.heads.loss(
-                self.with_target_labels(text) if self.target_labels else text, self.target
-            )
+            text = self.with_target_labels(text) if self.target_labels else text
+            if not (self.savings.vocabulary_sample and self.training):
+                return self.heads.loss(text, self.target)
+            sample = SampledVocabulary(self.target, text, self.savings.vocabulary_sample)
+            return self.heads.loss(sample.renumbered(text), sample)
+
+    def _read_once(
+        self, ids: Tensor, attention_mask: Tensor, labels: Tensor, number: Tensor
+    ) -> TextBatch:
+        """Return a batch as `read` does, with states that are kept from the first time on."""
+        numbers = number.tolist()
+        missing = [row for row, name in enumerate(numbers) if name not in self._states]
+        if missing:
+            read = self.read(ids[missing], labels[missing]).hidden.cpu()
+            for row, states in zip(missing, read, strict=True):
+                length = int(attention_mask[row].sum())
+                self._states[numbers[row]] = states[:length].clone()
+        kept = [self._states[name] for name in numbers]
+        device = self.target.output_device
+        hidden = pad_sequence(kept, batch_first=True).to(device)
+        return TextBatch(ids.to(device), hidden, labels.to(device))
 
     def read(self, input_ids: Tensor, labels: Tensor) -> TextBatch:
         """Return a batch with the target's hidden states.
