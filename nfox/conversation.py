@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nfox.controls import json_text
@@ -146,6 +147,19 @@ class Conversation:
         # All ids are decoded anew: the cut may have been inside a character.
         text = reply_text(self.engine.model.tokenizer, ids)
         return [*prompt[:-1], Message("assistant", text, ids)]
+
+    def go_on_with(self, engine: Engine) -> None:
+        """Let another engine answer from now on. The messages stay, as texts: the tokens of replies
+        are another model's.
+
+        Args:
+            engine: the other engine.
+        """
+        self._end_last()
+        self.engine = engine
+        self.messages = [replace(message, ids=None) for message in self.messages]
+        self.asked, self.last = [], None
+        self._complete_replies.clear()
 
     def undo(self) -> str | None:
         """Take back the last question and its reply; return the question, None if there is none."""

@@ -51,8 +51,9 @@ def load(
     """Load a model, choose a method, and return the engine that answers with them.
 
     Args:
-        model: folder, GGUF file or hub id of a base model, of heads or an adapter whose config
-            names the base, or the output folder of a training; None is the embedded model.
+        model: folder, GGUF file, hub id or known name (`nfox models`) of a base model, of heads or
+            an adapter whose config names the base, or the output folder of a training; None is the
+            embedded model.
         method: name of the method; None takes the best one whose weights are there.
         options: of the method, such as {"gamma": "4"}.
         draft_model: folder, GGUF file or hub id of a draft model.
@@ -98,6 +99,31 @@ def load(
         costs=costs,
         system=system,
         loader=loader,
+    )
+
+
+def load_another(engine: Engine, model: str | None) -> Engine:
+    """Load another model as the one of an engine was loaded, with its settings and system message;
+    both are in memory then.
+
+    Args:
+        engine: it stays as it is. What was named for its model alone, such as heads, is not taken.
+        model: as `load` takes it.
+
+    Raises:
+        NfoxError: if the model is missing or does not fit, or the engine was not loaded by name.
+    """
+    loader = engine.loader
+    if not isinstance(loader, _Loader):
+        raise UsageError("this engine was not loaded by name, so no other can be loaded like it")
+    limited = engine.max_context < engine.model.target.max_context
+    return load(
+        model,
+        loading=replace(loader.loading, adapter=None, revision=None),
+        draft_loading=loader.draft_loading,
+        system=engine.system,
+        settings=engine.settings,
+        max_context=engine.max_context if limited else None,
     )
 
 

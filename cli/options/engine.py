@@ -41,7 +41,7 @@ class ModelArguments:
 
     model: Annotated[
         Text,
-        _model("Folder, GGUF file or hub id; or heads. \\[default: embedded]", "--model", "-m"),
+        _model("Folder, GGUF file, hub id, name; or heads.", "--model", "-m"),
     ] = None
     base_model: Annotated[Text, _model("Base of the heads, if moved.", "--base-model")] = None
     heads: Annotated[Text, _model("Folder or hub id of trained heads.", "--heads")] = None

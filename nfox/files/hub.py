@@ -8,6 +8,7 @@ from typing import Any
 
 from nfox.errors import ModelError
 from nfox.files.reading import read_object, refusing
+from nfox.known_models import KNOWN, kept_at, shipped_for
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ _OTHER_FILES = (
 
 
 def local_folder(name: str) -> Path | None:
-    """Return the folder that the name of a model means; None if there is no such folder, as for a
-    hub id. A file may name anything: what no file system takes is no folder.
+    """Return the folder that the name of a model means, that of a known model where it was fetched
+    to; None if there is no such folder, as for a hub id. A file may name anything: what no file
+    system takes is no folder.
     """
     try:
         path = Path(name).expanduser()
-        return path if path.is_dir() else None
+        return path if path.is_dir() else kept_at(name)
     except (OSError, RuntimeError, ValueError):  # too long, of a person who is not there, a NUL
         return None
 
@@ -52,6 +54,25 @@ def home_of(name: str) -> Path | None:
     the file lies that it is; None for a hub id.
     """
     return Path(name).expanduser().parent if is_local_file(name) else local_folder(name)
+
+
+def check_fetched(name: str) -> None:
+    """Refuse a known model that was not fetched yet, before it is taken for a hub id.
+
+    Raises:
+        ModelError: if it was not.
+    """
+    if name in KNOWN and local_folder(name) is None:
+        raise ModelError(f"{name} is not on this machine yet", f"nfox get {name}")
+
+
+def beside(model: str) -> list[Path]:
+    """Return the folders in which what belongs to a model is looked for, the first one first:
+    `<its folder>/nfox`, and what comes with nfox for a known model.
+    """
+    home = home_of(model)
+    own = home / "nfox" if home is not None else None
+    return [place for place in (own, shipped_for(model, home)) if place is not None]
 
 
 def is_local_file(name: str) -> bool:
@@ -98,6 +119,7 @@ def _download(
 
     from nfox.files.progress import quiet
 
+    check_fetched(repository)
     quiet()  # neither its five retries nor its bars are for the person
     try:
         return Path(

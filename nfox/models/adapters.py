@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from nfox.errors import ModelError, NfoxError
-from nfox.files.hub import home_of, local_folder
+from nfox.files.hub import beside, local_folder
 from nfox.files.reading import describe
 from nfox.models import adapter_files
 from nfox.models.adapter_embeddings import embedding_paths, resize_embeddings, untie_adapted
@@ -29,13 +29,16 @@ from nfox.models.training_folders import adapter_in, option_for
 log = logging.getLogger(__name__)
 
 
-def _adapters_folder(model: str) -> Path:
-    return (home_of(model) or Path(model)) / "nfox" / "adapters"
+def _adapters(model: str) -> dict[str, Path]:
+    """Return the folders of the adapters that lie beside a model, by their names."""
+    places = [place / "adapters" for place in reversed(beside(model))]
+    files = [file for place in places for file in place.glob(f"*/{CONFIG_FILE}")]
+    return {file.parent.name: file.parent for file in files}
 
 
 def available(model: str) -> list[str]:
     """Return the names of the adapters that lie beside a model, given its folder or hub id."""
-    return sorted(file.parent.name for file in _adapters_folder(model).glob(f"*/{CONFIG_FILE}"))
+    return sorted(_adapters(model))
 
 
 def location(model: str, adapter: str) -> str:
@@ -48,8 +51,8 @@ def location(model: str, adapter: str) -> str:
     Raises:
         ModelError: if there is no such adapter.
     """
-    if adapter in available(model):
-        return str(_adapters_folder(model) / adapter)
+    if (place := _adapters(model).get(adapter)) is not None:
+        return str(place)
     folder = local_folder(adapter)
     if folder is not None:
         if (found := adapter_in(adapter)) is not None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Drafter
 from nfox.errors import ModelError
-from nfox.files.hub import HubOptions, home_of
+from nfox.files.hub import HubOptions, beside
 from nfox.heads.checkpoint import HeadsInfo
 from nfox.models.options import LoadedModel
 
@@ -192,7 +192,7 @@ class Method(Drafter):
 
 
 def weights_beside(model: str, name: str) -> str | None:
-    """Return the folder `<model>/nfox/<name>`, or that beside a file; None if there is none."""
-    folder = home_of(model)
-    beside = folder / "nfox" / name if folder is not None else None
-    return str(beside) if beside is not None and beside.is_dir() else None
+    """Return the folder `<model>/nfox/<name>`, that beside a file, or that which comes with nfox
+    for a known model; None if there is none.
+    """
+    return next((str(place / name) for place in beside(model) if (place / name).is_dir()), None)

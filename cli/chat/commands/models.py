@@ -1,0 +1,38 @@
+"""The command that changes the model during a chat."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from nfox.known_models import KNOWN, kept_at
+
+from ...display.header import model_name, print_header
+from .registry import command
+
+if TYPE_CHECKING:
+    from ..app import ChatApp
+
+_EMBEDDED = "embedded"
+
+
+@command("/model", usage="[NAME]", completions=lambda app: (*KNOWN, _EMBEDDED))
+def use_model(app: ChatApp, argument: str) -> None:
+    """Show or change the model, which then reads the conversation anew."""
+    if not argument:
+        app.say(f"in use: {model_name(app.engine)}")
+        for name, known in KNOWN.items():
+            where = "" if kept_at(name) else f"; not here yet: nfox get {name}"
+            app.say(f"  {name.ljust(10)} {known.repository}, {known.parameters}{where}")
+        app.say(f"  {_EMBEDDED.ljust(10)} the model that comes with nfox")
+        app.say("or a folder, a GGUF file, a hub id")
+        return
+    from nfox.loader import load_another
+
+    begin = time.perf_counter()
+    app.say(f"loading {argument} {app.screen.symbols.ellipsis}")
+    former = app.engine
+    engine = load_another(former, None if argument == _EMBEDDED else argument)
+    app.conversation.go_on_with(engine)
+    former.close()
+    print_header(engine, app.screen, time.perf_counter() - begin, verbose=False)

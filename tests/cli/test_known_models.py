@@ -1,0 +1,161 @@
+"""Models by name: the commands that fetch, list and remove them, and /model in the chat."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cli_model
+import folder
+import gguf_file
+import pytest
+import torch
+from test_cli_commands import ChatApp, do, make, said
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from nfox import ModelOptions, Settings, load
+from nfox.cli.chat.start import _with_fetched_model
+from nfox.cli.display.header import print_header
+from nfox.cli.engine_arguments import EngineArguments
+from nfox.cli.known_models import GetArguments, ModelsArguments, get, models, remove
+from nfox.cli.options.engine import ModelArguments
+from nfox.demo import TARGET
+from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.known_models import KNOWN, models_folder
+
+FLOAT32 = ModelOptions(dtype="float32", device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep models and conversations in folders of the test's own; return where SmolLM2 goes."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr("nfox.known_models.SHIPPED", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
+    return models_folder() / "smollm2"
+
+
+def keep(place: Path) -> Path:
+    """Let a tiny model go by the known name, as a GGUF file."""
+    place.mkdir(parents=True)
+    model = AutoModelForCausalLM.from_pretrained(folder.llama(), dtype=torch.float32)
+    gguf_file.write(place / "m.gguf", model, AutoTokenizer.from_pretrained(folder.llama()))
+    return place
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> ChatApp:
+    """Return a chat with the model that says one thing, and one question answered."""
+    engine = load(str(cli_model.save(tmp_path / "model")), loading=FLOAT32)
+    engine.use_settings(Settings(max_new_tokens=9))
+    app = make(engine)
+    do(app, "Hello")
+    said(app)
+    return app
+
+
+def test_they_are_listed_with_what_fits_them(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models(ModelsArguments())
+    assert "not here yet: nfox get smollm2" in capsys.readouterr().out
+    keep(place)
+    shutil.copytree(folder.equipped() / "nfox" / "ctc", tmp_path / "shipped" / "smollm2" / "ctc")
+    adapter = tmp_path / "shipped" / "smollm2" / "adapters" / "cllm"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text("{}")
+    models(ModelsArguments())
+    told = capsys.readouterr().out
+    assert str(place) in told and "with weights for ctc, cllm (adapter)" in told
+    models(ModelsArguments(as_json=True))
+    [row] = json.loads(capsys.readouterr().out)["models"]
+    assert row["kept_at"] == str(place) and row["repository"] == KNOWN["smollm2"].repository
+    assert row["licence"] == "Apache-2.0" and row["weights"] == ["ctc", "cllm (adapter)"]
+
+
+def test_they_are_fetched_and_removed_by_their_names(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nfox.files.fetching.fetch", lambda *arguments: keep(place))
+    get("smollm2", GetArguments())
+    assert capsys.readouterr().out == f"smollm2 is in {place} (Apache-2.0)\n"
+    get("smollm2", GetArguments())
+    assert "is there already" in capsys.readouterr().out
+    remove("smollm2")
+    remove("smollm2")
+    assert capsys.readouterr().out == "smollm2 was removed\nsmollm2 was not there\n"
+    for command in (lambda: get("smol", GetArguments()), lambda: remove("smol")):
+        with pytest.raises(UsageError, match="no model of this name is known"):
+            command()
+
+
+def test_a_name_loads_the_model_with_what_comes_with_nfox(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="smollm2 is not on this machine yet") as absent:
+        load("smollm2")
+    assert absent.value.hint == "nfox get smollm2"
+    with pytest.raises(ModelError, match="smollm2 is not on this machine yet"):
+        load(str(folder.llama()), method="spec", draft_model="smollm2")
+    keep(place)
+    shutil.copytree(folder.equipped() / "nfox", tmp_path / "shipped" / "smollm2")
+    engine = load("smollm2", method="medusa", loading=FLOAT32)
+    assert engine.model.name == "smollm2" and engine.method == "medusa"
+    assert engine.summary().drafter.startswith(str(tmp_path / "shipped"))
+    plain = load(str(folder.llama()), method="none", loading=FLOAT32)
+    assert engine.answer("fox").ids == plain.answer("fox").ids
+
+
+def test_a_chat_starts_with_what_was_fetched(place: Path) -> None:
+    def chosen(**names: str) -> str | None:
+        arguments = EngineArguments(ModelArguments(**names))
+        return _with_fetched_model(arguments).model.model
+
+    assert chosen() is None
+    keep(place)
+    assert chosen() == "smollm2"
+    assert chosen(model="other") == "other"
+    assert chosen(heads="h") is chosen(adapter="cllm") is chosen(draft_model="d") is None
+
+
+def test_the_embedded_model_says_that_it_is_a_demonstration(app: ChatApp, place: Path) -> None:
+    engine = app.engine
+    print_header(engine, app.screen, 1.0, verbose=False)
+    assert "demonstration" not in said(app)
+    embedded = load(str(TARGET), method="none")
+    print_header(embedded, app.screen, 1.0, verbose=False)
+    told = said(app)
+    assert "the embedded model, a demonstration," in " ".join(told.split())
+    assert "`nfox get smollm2` fetches one of 135M parameters (93 MB)" in told
+    keep(place)
+    print_header(embedded, app.screen, 1.0, verbose=False)
+    assert "/model smollm2 is one of 135M parameters" in said(app)
+
+
+def test_the_model_changes_and_the_messages_stay(app: ChatApp, place: Path) -> None:
+    former, turns = app.engine, app.conversation.turns
+    app.conversation.system = "Be brief."
+    assert "in use: model" in do(app, "/model") and "not here yet" in do(app, "/model")
+    for name, why in (("smollm2", "not on this machine"), ("./nowhere", "no such folder")):
+        with pytest.raises(NfoxError, match=why):
+            do(app, f"/model {name}")
+        assert app.engine is former and app.conversation.turns == turns
+    keep(place)
+    assert "smollm2" in do(app, "/model smollm2")
+    assert app.engine is not former and app.engine.model.name == "smollm2"
+    assert app.engine.settings == former.settings and not app.engine.cache.tokens
+    assert [(m.role, m.content) for m in app.conversation.turns] == [
+        (m.role, m.content) for m in turns
+    ]
+    assert app.conversation.system == "Be brief."
+    with pytest.raises(NfoxError, match="there is no reply yet"):
+        do(app, "/stats")
+    with pytest.raises(NfoxError):
+        do(app, "/continue")
+    do(app, "And now?")
+    asked = [(m.role, m.content) for m in app.conversation.messages]
+    plain = load(str(folder.llama()), method="none", loading=FLOAT32)
+    expected = plain.answer([{"role": r, "content": c} for r, c in asked[:-1]], max_new_tokens=9)
+    assert asked[-1] == ("assistant", expected.text)
+    with pytest.raises(NfoxError, match="closed"):
+        former.answer("Hello")
