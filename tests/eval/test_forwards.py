@@ -13,6 +13,7 @@ from test_bench_report import MACHINE, cut
 from typer.testing import CliRunner
 
 from nfox.cli.app import app
+from nfox.eval.bench import forwards
 from nfox.eval.bench.forwards import ForwardsResult, ForwardTime, bytes_per_second, weight_bytes
 from nfox.eval.bench.result import read
 from nfox.eval.report.forward_plots import forward_plots
@@ -21,7 +22,7 @@ from nfox.eval.report.forward_plots import forward_plots
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read to measure the memory is small."""
-    monkeypatch.setattr("nfox.eval.bench.forwards._MOST_READ", 1 << 24)
+    monkeypatch.setitem(forwards._MOST_READ, "cpu", 1 << 24)
 
 
 def made() -> ForwardsResult:

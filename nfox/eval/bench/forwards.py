@@ -22,8 +22,9 @@ from nfox.eval.bench.machine import this_machine
 from nfox.eval.bench.result import File, Machine
 from nfox.models.transformers_target import TransformersTarget
 
-_MOST_READ = 1 << 30
-"""The most bytes that are read to measure the memory."""
+_MOST_READ = {"cpu": 1 << 30, "cuda": 1 << 33}
+"""The most bytes that are read to measure the memory, by the kind of device: many times its caches,
+and enough to hide what a call costs."""
 
 
 class ForwardTime(Record):
@@ -114,18 +115,26 @@ def measure(
         forward=model.forward,
         weight_bytes=weight_bytes(model),
         bytes_per_second=bytes_per_second(model.device),
-        times=list(_times(model, contexts, widths, rounds, on_context)),
+        times=time_forwards(model, contexts, widths, rounds, on_context),
     )
 
 
-def _times(
+def time_forwards(
     target: TransformersTarget,
     contexts: Sequence[int],
     widths: Sequence[int],
     rounds: int,
-    on_context: Callable[[int], None],
+    on_context: Callable[[int], None] = lambda context: None,
 ) -> list[ForwardTime]:
-    """Return the times of forwards over every width after every context."""
+    """Return the times of forwards over every width after every context.
+
+    Args:
+        target: the model.
+        contexts: as of `measure`, like the others.
+        widths: tokens that are scored at once.
+        rounds: how often each is timed, in turn.
+        on_context: called with each context before it is measured.
+    """
     tokens = [place % target.vocabulary_size for place in range(max(contexts))]
     cache = target.new_cache()
     cache.reuse(tokens[:1], (0,) if target.is_encoder_decoder else None)
@@ -155,8 +164,10 @@ def weight_bytes(target: TransformersTarget) -> int:
     model = target.model
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     rows = None if head is None or embedding.weight is head.weight else embedding.weight
-    weights = (weight for weight in model.parameters() if weight is not rows)
-    return sum(weight.numel() * weight.element_size() for weight in weights)
+    weights = [weight for weight in model.parameters() if weight is not rows]
+    states = [getattr(weight, "quant_state", None) for weight in weights]  # of bitsandbytes
+    tensors = [*weights, *(state.absmax for state in states if state is not None)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def bytes_per_second(device: torch.device, rounds: int = 9) -> float:
@@ -171,7 +182,8 @@ def bytes_per_second(device: torch.device, rounds: int = 9) -> float:
         if device.type == "cuda"
         else psutil.virtual_memory().available
     )
-    numbers = torch.ones(min(_MOST_READ, free // 4) // 4, device=device)
+    most = _MOST_READ.get(device.type, _MOST_READ["cpu"])
+    numbers = torch.ones(min(most, free // 4) // 4, device=device)
     numbers.sum()
     seconds = min(time_call(numbers.sum, device) for _ in range(rounds))
     return numbers.numel() * numbers.element_size() / seconds
