@@ -257,13 +257,13 @@ class Chimera(HeadsDrafter):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.encode_trigram = lru_cache(maxsize=_CACHED_TRIGRAMS)(self._encode_trigram)
-        self.state_cache = StateCache()
+        self.state_cache = StateCache([self.heads.encoder], self.heads.norm)
 
     @override
     @torch.inference_mode()
     def guess(self, context: Context, width: int) -> Guesses:
-        heads, layers, tokens = self.heads, [self.heads.encoder], context.tokens
-        states = self.state_cache.catch_up(layers, context.cache)
+        heads, tokens = self.heads, context.tokens
+        states = self.state_cache.catch_up(context.cache)
         hidden = states[-1:]
         shape_depth = 0 if self.budget else self.shape.depth  # of a fixed tree; 0 where not known
         max_depth = min(shape_depth or heads.config.num_heads, max(context.max_depth, 1))
@@ -276,7 +276,7 @@ class Chimera(HeadsDrafter):
                 break  # no guess so deep would pay, or not its prediction
             query = self.encode_trigram(*trigram)
             start = len(tokens) + depth - len(states)
-            states = heads.norm(self.state_cache.attend(layers, states, query, start))
+            states = self.state_cache.attend(states, query, start)
             guesses = Guesses.from_logits(heads.logits(depth, hidden, states, self.target), width)
             guessed += guesses.tokens
             probabilities += guesses.probabilities

@@ -37,6 +37,7 @@ from nfox.heads.base import (
     select_positions,
 )
 from nfox.heads.ctc_alignment import (
+    MIN_PROBABILITY,
     collapse,
     ctc_loss,
     likeliest_prefixes,
@@ -44,6 +45,8 @@ from nfox.heads.ctc_alignment import (
     rank_tokens,
 )
 from nfox.heads.state_cache import StateCache
+
+_ALIGNMENTS = 20  # of one prefix, that count
 
 
 class CTCConfig(HeadsConfig):
@@ -149,7 +152,7 @@ class CTCHeads(Heads):
             queries, *draft = (torch.unflatten(part, 2, sizes) for part in projected)
             attended = draft_attention(queries, positions, keys_values, draft)
             slots = layer.after_attention(slots, attended)
-        return self.slot_logits(torch.unflatten(slots, 1, sizes), target)
+        return self.slot_logits(self.norm(torch.unflatten(slots, 1, sizes)), target)
 
     def slot_inputs(self, hidden: Tensor, root: Tensor, target: Vocabulary) -> Tensor:
         """Return the states [..., S, D] of all slots as they enter the first layer.
@@ -168,12 +171,11 @@ class CTCHeads(Heads):
         """Return the logits [..., V + 1] of slots, those of the blank last.
 
         Args:
-            slots: [..., D] their states as they leave the last layer.
+            slots: [..., D] their states as they leave the last layer, normed.
             target: the model whose LM head is used.
         """
-        normed = self.norm(slots)
-        tokens = target.unembed(normed)
-        return torch.cat([tokens, self.blank(normed).to(tokens.dtype)], dim=-1)
+        tokens = target.unembed(slots)
+        return torch.cat([tokens, self.blank(slots).to(tokens.dtype)], dim=-1)
 
     @override
     def loss(self, text: TextBatch, target: Vocabulary) -> tuple[Tensor, dict[str, float]]:
@@ -259,7 +261,7 @@ class CTC(HeadsDrafter):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.state_cache = StateCache()
+        self.state_cache = StateCache(self.heads.layers, self.heads.norm)
         self.collapse = True
 
     @override
@@ -281,7 +283,11 @@ class CTC(HeadsDrafter):
         if not self.collapse or not context.tokens or not self.shape or context.max_depth < 1:
             return super().propose(context)
         max_length = min(self.heads.config.num_heads, context.max_depth)
-        prefixes = likeliest_prefixes(self._slots(context), max_length)
+        # Several alignments say a prefix; each of them may add less than what makes a guess pay.
+        least = self.budget.min_chance / _ALIGNMENTS if self.budget else 0.0
+        prefixes = likeliest_prefixes(
+            self._slots(context), max_length, min_probability=max(least, MIN_PROBABILITY)
+        )
         if self.target.proposals != "trees":
             path = longest_prefix(prefixes, len(prefixes))
             prefixes = {path[:end]: prefixes[path[:end]] for end in range(1, 1 + len(path))}
@@ -295,11 +301,11 @@ class CTC(HeadsDrafter):
     def _slots(self, context: Context) -> Tensor:
         """Return [S, V + 1] the log-probabilities of all slots after the root."""
         heads, cache = self.heads, self.state_cache
-        states = cache.catch_up(heads.layers, context.cache)
+        states = cache.catch_up(context.cache)
         root = torch.tensor([context.root], device=self.target.device)
         queries = heads.slot_inputs(states[-1:], root, self.target)[0]
         start = len(cache.tokens)
-        slots = cache.attend(heads.layers, states, queries, start)
+        slots = cache.attend(states, queries, start)
         cache.tokens += context.tokens[start:]
         log_probabilities: Tensor = heads.slot_logits(slots, self.target).log_softmax(-1)
         return log_probabilities

@@ -14,7 +14,6 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from nfox.decoding.drafter import Context
@@ -37,6 +36,7 @@ from nfox.heads.base import (
 )
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
+from nfox.models.packed_linear import add_silu
 
 
 class MedusaConfig(HeadsConfig):
@@ -64,7 +64,7 @@ class ResidualBlock(nn.Module):
     @override
     def forward(self, states: Tensor) -> Tensor:
         """Return states [..., D] for states [..., D]."""
-        return states + functional.silu(self.linear(states))
+        return add_silu(states, self.linear, states)
 
 
 class MedusaHeads(Heads):

@@ -16,6 +16,9 @@ from torch import Tensor
 Prefix = tuple[int, ...]
 """The first tokens of a text."""
 
+MIN_PROBABILITY = 1e-4
+"""What a slot must add to a prefix's probability to be looked at, where nothing else is said."""
+
 _NEVER = -1e30  # for -inf, whose gradients are not numbers
 
 
@@ -73,7 +76,7 @@ def likeliest_prefixes(
     max_length: int,
     beam_width: int = 16,
     tokens_per_slot: int = 8,
-    min_probability: float = 1e-4,
+    min_probability: float = MIN_PROBABILITY,
 ) -> dict[Prefix, float]:
     """Return the likeliest prefixes, each with the probability that the text starts with it.
 

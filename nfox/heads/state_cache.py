@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nfox.decoding.cache import KVCache, common_prefix
+from nfox.decoding.cache import KVCache, common_prefix, with_capacity
 from nfox.decoding.target import CHUNK
-from nfox.heads.attention import DecoderLayer
+from nfox.heads.attention import DecoderLayer, Norm
+from nfox.heads.native_layer import NativeLayer
 
 
 class StateCache:
@@ -22,15 +23,20 @@ class StateCache:
     The rows of drafts lie behind them and are written over in the next step. Only the list of
     tokens says what counts, so that an interrupt anywhere leaves nothing half done.
 
+    Args:
+        layers: one after the other.
+        norm: of what leaves the last one.
+
     Attributes:
         tokens: the tokens whose states are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Iterable[DecoderLayer], norm: Norm) -> None:
         self.tokens: list[int] = []
         self._encoder_ids: tuple[int, ...] | None = None
         self._matched = 0  # so many of the tokens are known to be the target's
-        self._keys_values: dict[int, Tensor] = {}  # [2, 1, heads, capacity, head_dim] by layer
+        *first, last = layers
+        self._layers = [*map(_layer_cache, first), _layer_cache(last, norm)]
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens. Other methods may have changed these, so that
@@ -39,12 +45,11 @@ class StateCache:
         del self.tokens[length:]
         self._matched = 0
 
-    def catch_up(self, layers: Iterable[DecoderLayer], cache: KVCache) -> Tensor:
+    def catch_up(self, cache: KVCache) -> Tensor:
         """Forget the tokens that the target has not read, and read the states of those that are
         missing, but for the last ones.
 
         Args:
-            layers: one after the other.
             cache: what the target has read, one token at least.
 
         Returns:
@@ -55,10 +60,8 @@ class StateCache:
         start, end = self._forget_changed(cache), len(cache.tokens)
         while end - start > CHUNK:  # the drafter joins a conversation late
             chunk = slice(start, start + CHUNK)
-            for number, layer in enumerate(layers):
-                rotary = layer.rotary(chunk.stop)[:, chunk]
-                _, *keys_values = layer.project_qkv(cache.hidden[None, chunk], rotary)
-                self._write(number, start, *keys_values)
+            for layer in self._layers:
+                layer.read(cache.hidden[chunk], start)
             self.tokens += cache.tokens[chunk]
             start = chunk.stop
         return cache.hidden[start:]
@@ -76,33 +79,54 @@ class StateCache:
         self._matched = len(cache.tokens)
         return len(self.tokens)
 
-    def attend(
-        self, layers: Iterable[DecoderLayer], states: Tensor, queries: Tensor, start: int
-    ) -> Tensor:
+    def attend(self, states: Tensor, queries: Tensor, start: int) -> Tensor:
         """Run the layers over new states and queries, which see all of the past and each other.
 
         Args:
-            layers: the same as for `catch_up`.
             states: [R, D] at position `start` and after it; only their keys and values are needed.
             queries: [A, D] at the positions after those.
             start: a position.
 
         Returns:
-            [A, D] what leaves the last layer for the queries.
+            [A, D] what leaves the last layer for the queries, normed.
         """
-        end = start + len(states) + len(queries)
-        for number, layer in enumerate(layers):
-            rotary = layer.rotary(end)[:, start:end]
-            entering = torch.cat([states, queries])[None]
-            attending, *keys_values = layer.project_qkv(entering, rotary)
-            keys, values = self._write(number, start, *keys_values)
-            attending = attending[:, :, len(states) :].to(keys.dtype)
-            attended = functional.scaled_dot_product_attention(attending, keys, values)
-            queries = layer.after_attention(queries[None], attended.to(queries.dtype))[0]
+        for layer in self._layers:
+            queries = layer.attend(states, queries, start)
         return queries
 
-    def _write(self, number: int, start: int, keys: Tensor, values: Tensor) -> Tensor:
-        """Write keys and values [1, heads, R, head_dim] of a layer at a position.
+
+class LayerCache:
+    """What one layer remembers: the keys and values of states, each at its position.
+
+    Args:
+        layer: what makes them.
+        norm: of what leaves it; None for none.
+    """
+
+    def __init__(self, layer: DecoderLayer, norm: Norm | None = None) -> None:
+        self._layer, self._norm = layer, norm
+        self._keys_values: Tensor | None = None  # [2, 1, heads, capacity, head_dim]
+
+    def read(self, states: Tensor, start: int) -> None:
+        """Remember states [R, D] at positions from `start` on."""
+        rotary = self._layer.rotary(start + len(states))[:, start : start + len(states)]
+        self._write(start, *self._layer.project_qkv(states[None], rotary)[1:])
+
+    def attend(self, states: Tensor, queries: Tensor, start: int) -> Tensor:
+        """Return [A, D] what leaves the layer for queries [A, D], which see the past, the states
+        [R, D] at position `start` and after it, and each other.
+        """
+        layer, end = self._layer, start + len(states) + len(queries)
+        entering = torch.cat([states, queries])[None]
+        attending, *new = layer.project_qkv(entering, layer.rotary(end)[:, start:end])
+        keys, values = self._write(start, *new)
+        attending = attending[:, :, len(states) :].to(keys.dtype)
+        attended = functional.scaled_dot_product_attention(attending, keys, values)
+        left = layer.after_attention(queries[None], attended.to(queries.dtype))[0]
+        return self._norm(left) if self._norm else left
+
+    def _write(self, start: int, keys: Tensor, values: Tensor) -> Tensor:
+        """Write keys and values [1, heads, R, head_dim] at a position.
 
         On a CPU they are kept in float32 or wider: one query over 16 bit rows takes eight times as
         long there.
@@ -110,15 +134,16 @@ class StateCache:
         Returns:
             [2, 1, heads, start + R, head_dim] the keys and values up to the end of them.
         """
-        buffer, end = self._keys_values.get(number), start + keys.shape[2]
-        capacity = 0 if buffer is None else buffer.shape[3]
-        if buffer is None or capacity < end:
-            wide = torch.promote_types(keys.dtype, torch.float32)
-            shape = (2, *keys.shape[:2], max(end, 2 * capacity, 256), keys.shape[3])
-            larger = keys.new_empty(shape, dtype=wide if keys.device.type == "cpu" else keys.dtype)
-            if buffer is not None:
-                larger[:, :, :, :start] = buffer[:, :, :, :start]
-            buffer = self._keys_values[number] = larger
-        buffer[0, :, :, start:end] = keys
-        buffer[1, :, :, start:end] = values
-        return buffer[:, :, :, :end]
+        new, end = torch.stack([keys, values]), start + keys.shape[2]
+        if keys.device.type == "cpu":
+            new = new.to(torch.promote_types(new.dtype, torch.float32))
+        self._keys_values = with_capacity(self._keys_values, new, end, 3)
+        self._keys_values[:, :, :, start:end] = new
+        return self._keys_values[:, :, :, :end]
+
+
+def _layer_cache(layer: DecoderLayer, norm: Norm | None = None) -> LayerCache | NativeLayer:
+    try:
+        return NativeLayer(layer, norm)
+    except TypeError:
+        return LayerCache(layer, norm)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from nfox.decoding.target import Vocabulary
+from nfox.models.packed_linear import add_silu
 
 
 class TrigramEncoder(nn.Module):
@@ -47,7 +48,9 @@ class TrigramEncoder(nn.Module):
             last_tokens = trigrams[..., -self.token_count :].to(target.device)
             embedded = target.embed(last_tokens).flatten(-2)
             scaled = functional.rms_norm(embedded, embedded.shape[-1:]).to(self.out.weight)
-        encoded: Tensor = self.out(scaled + functional.silu(self.inner(scaled)))
+        *down, last = self.inner if isinstance(self.inner, nn.Sequential) else [self.inner]
+        thin = down[0](scaled) if down else scaled
+        encoded: Tensor = self.out(add_silu(scaled, last, thin))
         return encoded
 
 

@@ -151,39 +151,3 @@ class PackedGate(PackedProduct):
 
 _ONEDNN_NAMES = {nn.SiLU: ("swish", ""), SiLUActivation: ("swish", ""), GELUTanh: ("gelu", "tanh")}
 """The activations that are part of a packed product, by their class: oneDNN's name and variant."""
-
-
-class PackedLinear(nn.Module):
-    """A linear layer that is used for inference only, with its weights packed for oneDNN.
-
-    Args:
-        linear: the layer; its own weights are needed no more.
-    """
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.product = PackedProduct(linear.weight, linear.bias)
-
-    @property
-    def weight(self) -> Tensor:
-        """The packed weights: their dtype and device are those of the layer."""
-        return self.product.weight
-
-    @override
-    def forward(self, states: Tensor) -> Tensor:
-        """Return the product [..., outputs] of states [..., inputs]."""
-        rows = self.product(states.reshape(-1, states.shape[-1]))
-        return rows.view(*states.shape[:-1], -1)
-
-
-def pack_linear_layers(module: nn.Module) -> None:
-    """Put packed layers in the place of a module's linear ones, where weights are in bfloat16 on a
-    CPU that computes in it. The module is used for inference only from then on.
-    """
-    for name, child in module.named_children():
-        if type(child) is nn.Linear:
-            weight = child.weight
-            if weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
-                setattr(module, name, PackedLinear(child))
-        else:
-            pack_linear_layers(child)

@@ -183,15 +183,18 @@ class TransformersTarget(Target):
     def _scaled(self, logits: Tensor) -> Tensor:
         """Return logits [..., n] as the model leaves them, float32 or wider."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        # The output embeddings are not all of it: Cohere and Granite scale the logits, Gemma 2
-        # caps them.
-        scale, divisor, cap = (
-            getattr(self.config, name, None)
-            for name in ("logit_scale", "logits_scaling", "final_logit_softcapping")
-        )
+        scale, divisor, cap = self._logit_factors
         logits = logits * scale if scale else logits  # a pass over [n, V] is not free
         logits = logits / divisor if divisor else logits
         return torch.tanh(logits / cap) * cap if cap else logits
+
+    @cached_property
+    def _logit_factors(self) -> tuple[float | None, ...]:
+        """What logits are multiplied with, divided by and capped at: the output embeddings are not
+        all of it. Cohere and Granite scale the logits, Gemma 2 caps them.
+        """
+        names = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+        return tuple(getattr(self.config, name, None) for name in names)
 
     @cached_property
     @override

@@ -370,9 +370,9 @@ def test_heads_of_unknown_accuracy_draft_too() -> None:
 
 def test_more_layers_are_kept_too() -> None:
     """What is remembered is one pair of keys and values for every layer."""
-    made = drafter()
     torch.manual_seed(1)
-    made.heads = heads(num_layers=2).eval().requires_grad_(False)
+    layers = heads(num_layers=2).eval().requires_grad_(False)
+    made = CTC(tiny.target(), layers, tree_shapes.TreeShape.chain(3))
     text = read([*PROMPT, 3, 8])
     together = made.heads.top_tokens(text, tiny.target(), 4)[0]
     for at in range(1, 11):

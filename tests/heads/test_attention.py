@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import tiny
 import torch
@@ -9,8 +11,11 @@ from tiny import PROMPT
 from torch import Tensor
 
 from nfox.heads import state_cache
-from nfox.heads.attention import DecoderLayer, draft_attention
-from nfox.heads.state_cache import StateCache
+from nfox.heads.attention import DecoderLayer, Norm, draft_attention
+from nfox.heads.native_layer import NativeLayer
+from nfox.heads.state_cache import LayerCache, StateCache
+from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.packed_linear import pack_linear_layers
 
 SIZE = 32
 
@@ -82,7 +87,8 @@ def test_queries_see_all_of_the_past(
     """Step by step, or at once in pieces: the same as drafts in training find."""
     monkeypatch.setattr(state_cache, "CHUNK", chunk)
     layers, queries = [layer() for _ in range(count)], rows(2, SIZE)
-    kept, cache = StateCache(), tiny.target().new_cache()
+    norm = Norm(SIZE).double()
+    kept, cache = StateCache(layers, norm), tiny.target().new_cache()
     for end in range(1, len(PROMPT) + 1):
         tiny.target().read(PROMPT[end - 1 : end], cache)
         expected, rotary = queries[None], layers[0].rotary(end + 2)
@@ -92,24 +98,56 @@ def test_queries_see_all_of_the_past(
             query, *draft = (part[:, :, None] for part in projected)
             found = draft_attention(query, torch.tensor([end - 1, end - 1]), past, draft)
             expected = one.after_attention(expected, found)
-        for states in (kept, StateCache()):
-            missing = states.catch_up(layers, cache)
+        for states in (kept, StateCache(layers, norm)):
+            missing = states.catch_up(cache)
             start = len(states.tokens)
             with torch.inference_mode():
-                made = states.attend(layers, missing, queries, start)
+                made = states.attend(missing, queries, start)
             states.tokens += cache.tokens[start:]
-            torch.testing.assert_close(made, expected[0])
+            torch.testing.assert_close(made, norm(expected[0]))
             assert states.tokens == cache.tokens
 
 
 def test_what_others_changed_is_read_again_and_the_last_token_always() -> None:
-    states, layers, cache = StateCache(), [layer()], tiny.target().new_cache()
+    states, cache = StateCache([layer()], Norm(SIZE).double()), tiny.target().new_cache()
     for tokens, missing in (([1, 2, 3, 4], 4), ([1, 2, 3, 4], 1), ([1, 2, 9], 1), ([1, 2], 1)):
         states.truncate(len(states.tokens))
         cache.truncate(0)
         tiny.target().read(tokens, cache)
         with torch.inference_mode():
-            found = states.catch_up(layers, cache)
+            found = states.catch_up(cache)
             assert len(found) == missing
-            states.attend(layers, found, found[-1:], len(states.tokens))
+            states.attend(found, found[-1:], len(states.tokens))
         states.tokens += tokens[len(states.tokens) :]
+
+
+@pytest.mark.parametrize("with_norm", [True, False])
+def test_a_layer_of_the_native_library_is_the_layer(with_norm: bool) -> None:
+    """Step by step: several states are read at once, then queries that see each other."""
+    try:
+        native_library()
+    except NativeLibraryError as error:
+        pytest.skip(str(error))
+    torch.manual_seed(1)
+    exact, norm = DecoderLayer(SIZE, 3, 16, 48).double(), Norm(SIZE).double()
+    rounded = copy.deepcopy(exact).bfloat16()
+    pack_linear_layers(rounded)
+    native = NativeLayer(rounded, copy.deepcopy(norm).bfloat16() if with_norm else None)
+    plain = LayerCache(exact, norm if with_norm else None)
+    start = 0
+    with torch.inference_mode():
+        for count, asked in ((300, 1), (1, 5), (3, 1), (2, 2)):
+            states, queries = rows(count, SIZE).bfloat16(), rows(asked, SIZE).bfloat16()
+            found = native.attend(states, queries, start)
+            expected = plain.attend(states.double(), queries.double(), start)
+            assert found.dtype == torch.bfloat16
+            torch.testing.assert_close(found.double(), expected, rtol=2e-2, atol=3e-2)
+            start += count
+            for one, dtype in ((native, torch.bfloat16), (plain, torch.float64)):
+                one.read(states.to(dtype), start)
+            start += count
+
+
+def test_a_layer_that_is_not_packed_is_none_of_the_native_library() -> None:
+    with pytest.raises(TypeError):
+        NativeLayer(layer().bfloat16())

@@ -16,7 +16,6 @@ from nfox.models.fused_products import (
     PackedGate,
     PackedProduct,
     Product,
-    pack_linear_layers,
 )
 from nfox.models.transformers_target import TransformersTarget
 
@@ -220,20 +219,3 @@ def test_packed_products_are_the_plain_ones(count: int, name: str, bias: bool) -
     ):
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found.double(), exact, rtol=2e-2, atol=2e-2)
-
-
-@pytest.mark.skipif(not PackedProduct.is_available(), reason="oneDNN without bfloat16")
-def test_linear_layers_are_packed_in_bfloat16_and_left_alone_in_others() -> None:
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(8, 16), nn.Sequential(nn.SiLU(), nn.Linear(16, 4, bias=False)))
-    states = torch.randn(2, 3, 8)
-    with torch.inference_mode():
-        expected = module(states)
-        pack_linear_layers(module)
-        assert torch.equal(module(states), expected)
-        pack_linear_layers(module.bfloat16())
-        assert not list(module.parameters())
-        packed = module(states.bfloat16())
-    assert packed.shape == expected.shape
-    assert (module[0].weight.dtype, module[0].weight.device.type) == (torch.bfloat16, "cpu")
-    torch.testing.assert_close(packed.float(), expected, rtol=2e-2, atol=2e-2)

@@ -26,7 +26,8 @@ from nfox.drafters.common import published_trees
 from nfox.drafters.common.heads_weights import HeadsMethod
 from nfox.drafters.common.method import DrafterInputs, Options, option
 from nfox.errors import UsageError
-from nfox.models.fused_products import PackedProduct, pack_linear_layers
+from nfox.models.native.top import top_tokens
+from nfox.models.packed_linear import pack_linear_layers
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,7 @@ class Guesses:
     @staticmethod
     def from_logits(logits: Tensor, width: int) -> Guesses:
         """Return the `width` likeliest tokens of each row of [depth, V] logits."""
-        top, total = logits.topk(width), logits.float().logsumexp(-1, keepdim=True)
-        return Guesses(top.indices.tolist(), (top.values - total).exp().tolist())
+        return Guesses(*top_tokens(logits, width))
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ class HeadsDrafter(HeadsMethod):
     def build(cls, inputs: DrafterInputs, options: HeadsOptions) -> Self:
         location = str(inputs.weights)
         heads, info = cls.load_heads(inputs.model, location, inputs.hub)
-        if PackedProduct.is_available():
-            pack_linear_layers(heads)
+        pack_linear_layers(heads)
         drafter = cls(inputs.model.target, heads, TreeShape(()), location)
         drafter.choose_tree(options, info.accuracy or cls.prior_accuracy, inputs.costs)
         drafter.drafting_disabled = options.nodes == 0

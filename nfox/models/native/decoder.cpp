@@ -5,6 +5,7 @@
 // computed in the same order whatever stands beside it: so a token's logits are the same to the
 // last bit in a plain step, in any tree, and in a prompt that is read in one go.
 
+#include "top.h"
 #include "vectors.h"
 
 #include <algorithm>
@@ -59,6 +60,7 @@ extern "C" struct Decoder {
 
 extern "C" struct Step {
     int32_t num_nodes, past_length, num_threads;
+    int32_t num_joint;       // so many last nodes of a chain attend to each other
     const int32_t* tokens;   // [num_nodes]
     const int32_t* parents;  // [num_nodes]
     uint16_t* const* keys;    // of every layer [num_key_heads, capacity, head_dim]
@@ -350,6 +352,9 @@ class Forward {
         }
     }
 
+    // The last row that a node of a chain attends to.
+    int last_seen(int node) const { return node < rows - s.num_joint ? node : rows - 1; }
+
     int depth(int node) const { return w.is_chain ? node : (int)w.paths[node].size() - 1; }
 
     void embed(int thread, int threads) {
@@ -518,7 +523,7 @@ class Forward {
                       std::vector<float>& scores, std::vector<uint32_t>& columns) {
         const int count = piece.end - piece.begin, window = s.windows[layer.kind];
         const int last_node = (piece.end - 1) / group, first_node = piece.begin / group;
-        const int end = s.past_length + (w.is_chain ? last_node + 1 : rows);
+        const int end = s.past_length + (w.is_chain ? last_seen(last_node) + 1 : rows);
         const int row_size = (end + 2 * LANES) / LANES * LANES;
         const int first_position = s.past_length + (w.is_chain ? first_node : 0);
         const int begin = window ? std::max(0, first_position - window + 1) / LANES * LANES : 0;
@@ -535,7 +540,8 @@ class Forward {
             const int first = window ? std::max(0, position - window + 1) : 0;
             float* row = &scores[(size_t)q * row_size];
             if (!w.is_chain) order_by_path(row, node);
-            factors[q] = 1.0f / soften(row, first, position + 1, begin, row_size);
+            const int last = w.is_chain ? s.past_length + last_seen(node) : position;
+            factors[q] = 1.0f / soften(row, first, last + 1, begin, row_size);
         }
         gather(values, begin, piece, key_head, row_size, scores.data(), factors.data());
     }
@@ -628,7 +634,7 @@ class Forward {
                      const float* weights, const float* factors, int from, int first) {
         Floats totals[ROWS][BLOCKS] = {};
         const int last_node = (piece.begin + from + ROWS - 1) / group;
-        const int end = s.past_length + (w.is_chain ? last_node + 1 : 0);
+        const int end = s.past_length + (w.is_chain ? last_seen(last_node) + 1 : 0);
         weights += (size_t)from * row_size;
         for (int key = begin; key < end; key++)
             for (int b = 0; b < BLOCKS; b++) {
@@ -661,6 +667,27 @@ extern "C" int nfox_lanes() { return LANES; }
 extern "C" void nfox_forward(const Decoder* decoder, const Step* step) {
     static thread_local Workspace workspace;
     Forward(*decoder, *step, workspace).run();
+}
+
+// Writes residual + act(x W^T + b) of rows x in bfloat16; no activation where it is below 0, and
+// nothing is added where there is no residual.
+extern "C" void nfox_linear(const Matrix* matrix, const uint16_t* rows, int num_rows, int activation,
+                            const uint16_t* residual, uint16_t* result, int num_threads) {
+    const int outputs = matrix->outputs;
+#pragma omp parallel num_threads(num_threads)
+    multiply(*matrix, rows, num_rows, omp_get_thread_num(), omp_get_num_threads(),
+             [&](int row, int output, Floats totals) {
+                 const size_t place = (size_t)row * outputs + output;
+                 const size_t size = sizeof(uint16_t) * std::min(LANES, outputs - output);
+                 uint16_t part[LANES] = {};
+                 if (activation >= 0) totals = activated(activation, totals);
+                 if (residual) {
+                     memcpy(part, residual + place, size);
+                     totals = totals + widened(part);
+                 }
+                 store(part, narrowed(totals));
+                 memcpy(result + place, part, size);
+             });
 }
 
 // Writes rows [num_rows, inputs] times a matrix as floats [num_rows, outputs].

@@ -56,3 +56,26 @@ class NativeProduct(Product):
             torch.get_num_threads(),
         )
         return result
+
+    def in_16_bit(
+        self, rows: Tensor, residual: Tensor | None = None, *, silu: bool = False
+    ) -> Tensor:
+        """Return [N, outputs], bfloat16, the product of rows [N, inputs], bfloat16.
+
+        Args:
+            rows: what is multiplied.
+            residual: [N, outputs], bfloat16, to which it is added; None for none.
+            silu: whether SiLU of the product is taken before.
+        """
+        rows, result = rows.contiguous(), rows.new_empty(len(rows), self.outputs)
+        residual = None if residual is None else residual.contiguous()
+        self._library.nfox_linear(
+            byref(self.matrix),
+            c_void_p(rows.data_ptr()),
+            len(rows),
+            0 if silu else -1,
+            None if residual is None else c_void_p(residual.data_ptr()),
+            c_void_p(result.data_ptr()),
+            torch.get_num_threads(),
+        )
+        return result
