@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nfox.drafters import method_class
+from nfox.drafters import drafting_methods, method_class
 
 from .printing import tell
 
@@ -103,7 +103,8 @@ def of_drafting(engine: Engine, methods: Sequence[str]) -> dict[str, str]:
     from nfox.export.formats import DraftModel
 
     model, sources = engine.model.name, engine.sources
-    classes = [method_class(name) for name in methods]
+    drafting = [name for method in methods for name in drafting_methods(method, model, sources)]
+    classes = [method_class(name) for name in drafting]
     weights = {method.locate(model, sources) for method in classes}
     named = {"heads": sources.heads, "draft_model": sources.draft_model}
     found = " and ".join(sorted(filter(None, weights)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nfox.decoding.costs import measure_costs
 from nfox.demo import TARGET
-from nfox.drafters import method_class, method_names
+from nfox.drafters import drafting_methods, method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
@@ -148,7 +148,7 @@ def _check_types(arguments: Mapping[str, object]) -> None:
 
 def _weights(model: str, method: str | None, sources: WeightSources) -> tuple[str, ...]:
     """Return the locations of the weights of a method, or of all methods, for a model."""
-    names = [method] if method else method_names()
+    names = drafting_methods(method, model, sources) if method else method_names()
     locations = {method_class(name).locate(model, sources) for name in names}
     return tuple(location for location in locations if location is not None)
 

@@ -148,7 +148,7 @@ class ChatApp:
             print_steps(self.records, self.screen, self.notes, trees=verbose > 1)
         if self.display.stats and not self.display.quiet:
             self.say(footer(self.engine, reply, self.screen.symbols, self.notes.width))
-            for line in details(reply.stats, self.screen.symbols) if verbose else ():
+            for line in details(self.engine, reply.stats, self.screen.symbols) if verbose else ():
                 self.say(line)
         used = (reply.stats.prompt_tokens + reply.stats.tokens) / self.engine.max_context
         if reply.finish != "context" and used >= _NEARLY_FULL:

@@ -89,4 +89,5 @@ def _step(step: Step) -> Event:
         "parents": step.tree.parents[1:],
         "path": step.verdict.path[1:],
         "ms": {part: round(seconds * 1e3, 3) for part, seconds in vars(step.times).items()},
+        **({"choice": step.choice} if step.choice else {}),
     }

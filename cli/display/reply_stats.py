@@ -103,8 +103,10 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
 
 
-def details(stats: Stats, symbols: Symbols) -> list[str]:
-    """Return lines about where the time went and how far drafts were accepted."""
+def details(engine: Engine, stats: Stats, symbols: Symbols) -> list[str]:
+    """Return lines about where the time went, how far drafts were accepted, and what the drafter
+    chose to draft with, if it has a choice.
+    """
     per_step = 1e3 / max(stats.steps, 1)
     parts = {
         "draft": stats.draft_seconds,
@@ -119,10 +121,14 @@ def details(stats: Stats, symbols: Symbols) -> list[str]:
     speed = f" at {uncached / prefill:.0f} tok/s" if prefill > 0 else ""
     lengths = "  ".join(f"{n}:{steps}" for n, steps in sorted(Counter(stats.lengths).items()))
     rates = "  ".join(f"{rate:.2f}" for rate in stats.acceptance_by_depth)
+    most = sorted(stats.choices.items(), key=lambda choice: -choice[1])
+    choices = "  ".join(f"{name}:{steps}" for name, steps in most)
     return [
         f"prefill   {uncached} tok in {duration(prefill)}{speed}, {stats.cached_tokens} cached",
         f"decode    {stats.tokens} tok in {duration(stats.seconds)}, {stats.steps} steps",
         f"ms/step   {times}",
         f"lengths   {lengths}  (tokens:steps)",
         *([f"by depth  {rates}  (share accepted)"] if rates else []),
+        *([f"chosen    {choices}  (steps)"] if choices else []),
+        *([f"lately    {engine.drafter.describe()}"] if choices else []),
     ]

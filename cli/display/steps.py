@@ -17,7 +17,8 @@ from .reply_view import clean
 from .theme import Screen, Symbols
 
 if TYPE_CHECKING:
-    from nfox.decoding.generate import Step, StepTimes
+    from nfox.decoding.drafter import StepTimes
+    from nfox.decoding.generate import Step
     from nfox.decoding.tree import Source
 
 _DIM = Style(dim=True)
@@ -53,6 +54,7 @@ class StepRecord:
         nodes: the drafted tokens.
         seconds: how long each part of the step took.
         p: the target's probability of the last committed token, if logits were kept.
+        choice: what the drafter chose to draft with; "" if it has no choice.
     """
 
     tokens: tuple[str, ...]
@@ -60,6 +62,7 @@ class StepRecord:
     nodes: tuple[Node, ...]
     seconds: StepTimes
     p: float | None = None
+    choice: str = ""
 
 
 class StepRecorder:
@@ -93,7 +96,9 @@ class StepRecorder:
         parent = step.verdict.path[len(step.tokens) - 1]  # a stop token may cut the path
         last = None if probabilities is None else float(probabilities[parent, step.tokens[-1]])
         tokens = tuple(visible_text(token, self._tokenizer, self._symbols) for token in step.tokens)
-        self.records.append(StepRecord(tokens, step.sources, tuple(nodes), step.times, last))
+        self.records.append(
+            StepRecord(tokens, step.sources, tuple(nodes), step.times, last, step.choice)
+        )
 
 
 def visible_text(token: int, tokenizer: Any, symbols: Symbols) -> str:
@@ -119,6 +124,9 @@ def print_steps(
     table.add_column("ms", justify="right")
     table.add_column("draft", justify="right")
     table.add_column("kept", justify="right")
+    has_choices = any(record.choice for record in records)
+    if has_choices:
+        table.add_column("by")
     table.add_column(
         f"emitted, by draft depth or target {screen.symbols.raised[-1]}", overflow="fold"
     )
@@ -130,11 +138,12 @@ def print_steps(
             f"{record.seconds.total * 1e3:.1f}",
             f"{record.seconds.draft * 1e3:.1f}",
             f"{accepted}/{len(record.nodes)}",
+            *([record.choice] if has_choices else []),
             _committed(record, screen),
             _refused(record, screen.symbols),
         )
         for line in _tree_lines(record, screen) if trees else ():
-            table.add_row("", "", "", "", line, "")
+            table.add_row("", "", "", "", *([""] if has_choices else []), line, "")
     console.print(table)
 
 

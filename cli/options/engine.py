@@ -118,7 +118,7 @@ class MethodArguments:
     """Which method drafts, with which options, and which rule accepts."""
 
     method: Annotated[
-        Text, _method(f"{' | '.join(method_names())} \\[default: the best one ready]", "--method")
+        Text, _method(f"{' | '.join(method_names())} \\[default: auto, or none]", "--method")
     ] = None
     options: Annotated[
         list[str],

@@ -15,6 +15,30 @@ from nfox.decoding.verify import Rule
 
 
 @dataclass(frozen=True)
+class StepTimes:
+    """The seconds that the parts of a step took; `other` is what the loop itself took.
+
+    Args:
+        draft: the drafter's proposal.
+        target: the target's forward over the tree.
+        verify: the rule's judgement.
+        cache: keeping the accepted nodes.
+        other: everything else.
+    """
+
+    draft: float
+    target: float
+    verify: float
+    cache: float
+    other: float
+
+    @property
+    def total(self) -> float:
+        """The seconds of the whole step."""
+        return self.draft + self.target + self.verify + self.cache + self.other
+
+
+@dataclass(frozen=True)
 class Context:
     """All that a drafter may know when it proposes.
 
@@ -25,6 +49,7 @@ class Context:
         target_tokens: the target's own token after every node of that tree.
         max_depth: how many tokens deep the tree may be at most, below the root.
         rule: how tokens are chosen in this reply; a draft model draws its guesses by it.
+        times: the seconds that the parts of the last step took; None before the first.
     """
 
     cache: KVCache
@@ -33,6 +58,7 @@ class Context:
     target_tokens: Sequence[int]
     max_depth: int
     rule: Rule
+    times: StepTimes | None = None
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -51,7 +77,13 @@ class Context:
 
 
 class Drafter(ABC):
-    """Guesses which tokens follow the root. The loop knows no more of a method than this."""
+    """Guesses which tokens follow the root. The loop knows no more of a method than this.
+
+    Attributes:
+        choice: what the last tree was drafted with, in a word, where there is a choice.
+    """
+
+    choice: str = ""
 
     @abstractmethod
     def propose(self, context: Context) -> TokenTree:

@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor
 
 from nfox.decoding.cache import KVCache
-from nfox.decoding.drafter import Context, Drafter
+from nfox.decoding.drafter import Context, Drafter, StepTimes
 from nfox.decoding.target import Target, are_numbers, check_tokens
 from nfox.decoding.tree import Source, TokenTree
 from nfox.decoding.verify import Rule, Verdict, verify
@@ -77,30 +77,6 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class StepTimes:
-    """The seconds that the parts of a step took; `other` is what the loop itself took.
-
-    Args:
-        draft: the drafter's proposal.
-        target: the target's forward over the tree.
-        verify: the rule's judgement.
-        cache: keeping the accepted nodes.
-        other: everything else.
-    """
-
-    draft: float
-    target: float
-    verify: float
-    cache: float
-    other: float
-
-    @property
-    def total(self) -> float:
-        """The seconds of the whole step."""
-        return self.draft + self.target + self.verify + self.cache + self.other
-
-
-@dataclass(frozen=True)
 class Step:
     """What one target forward after prefill gave.
 
@@ -112,6 +88,7 @@ class Step:
         times: the seconds that its parts took.
         finish: why this was the last step; None if it was not.
         logits: [N, V] of the target after every node, if they were asked for.
+        choice: what the drafter chose to draft with; "" if it has no choice.
     """
 
     tokens: tuple[int, ...]
@@ -121,6 +98,7 @@ class Step:
     times: StepTimes
     finish: FinishReason | None = None
     logits: Tensor | None = None
+    choice: str = ""
 
 
 def generate(
@@ -159,10 +137,11 @@ def generate(
         return
     root, remaining, verdict = prompt.ids[-1], limits.max_tokens, _BEFORE_FIRST_STEP
     finish: FinishReason | None = None
+    times: StepTimes | None = None
     while finish is None and remaining > 0 and not (cancelled and cancelled()):
         timer = _Timer()
         max_depth = min(remaining, max_context - len(cache.tokens)) - 1
-        context = Context(cache, root, verdict.path, verdict.target_tokens, max_depth, rule)
+        context = Context(cache, root, verdict.path, verdict.target_tokens, max_depth, rule, times)
         tree = drafter.propose(context)
         draft_time = timer.split()
         logits, hidden = target.score(tree, cache)
@@ -179,7 +158,8 @@ def generate(
         full = len(cache.tokens) >= max_context
         finish = _finish(tokens[-1] in limits.stop_ids, remaining, full)
         times = StepTimes(draft_time, target_time, verify_time, cache_time, timer.split())
-        yield Step(tokens, sources, tree, verdict, times, finish, logits if keep_logits else None)
+        kept = logits if keep_logits else None
+        yield Step(tokens, sources, tree, verdict, times, finish, kept, drafter.choice)
 
 
 _BEFORE_FIRST_STEP = Verdict([], -1, [])

@@ -109,6 +109,7 @@ class Rejection(Rule):
     generator: torch.Generator
     lenience: float = 1.0
     name: ClassVar[str] = "rejection"
+    follows_drafts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.lossless = self.lenience == 1
@@ -191,6 +192,7 @@ class Typical(SampleAndMatch):
     epsilon: float = 0.09
     delta: float = 0.3
     name: ClassVar[str] = "typical"
+    follows_drafts: ClassVar[bool] = True
     lossless: bool = False
 
     @override

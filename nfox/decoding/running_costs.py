@@ -16,7 +16,10 @@ from nfox.decoding.drafter import Drafter
 from nfox.decoding.generate import Step
 from nfox.decoding.target import Target
 
-_ENOUGH_STEPS = 4  # of one width, for their least time to be believed: noise only adds to a time
+ENOUGH_STEPS = 4
+"""So many steps of one width must be seen for their least time to be believed: noise only adds to a
+time."""
+
 _TIME_LIMIT = 0.2  # seconds of measuring again
 _CHANGE = 0.15  # by which the ratio t(N)/t(1) of some width must differ for a new plan
 
@@ -67,7 +70,7 @@ class RunningCosts:
         """
         if not self._times:
             return self.now
-        recent = {n: min(t) for n, t in self._times.items() if len(t) >= _ENOUGH_STEPS}
+        recent = {n: min(t) for n, t in self._times.items() if len(t) >= ENOUGH_STEPS}
         is_idle, self._times = set(self._times) == {1}, {}
         self._replies += 1
         seconds = dict(self.now.seconds)

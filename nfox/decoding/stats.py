@@ -41,6 +41,7 @@ class Stats:
         lengths: the tokens that each step emitted.
         reached: by depth, from 1: how many steps accepted so deep.
         tried: by depth, from 1: how many steps drafted so deep.
+        choices: by what the drafter chose to draft with, how many steps; empty if it has no choice.
     """
 
     prompt_tokens: int = 0
@@ -59,6 +60,7 @@ class Stats:
     lengths: list[int] = field(default_factory=list)
     reached: list[int] = field(default_factory=list)
     tried: list[int] = field(default_factory=list)
+    choices: dict[str, int] = field(default_factory=dict)
 
     def add(self, step: Step, emitted: int | None = None) -> None:
         """Add the counts and times of a step.
@@ -81,6 +83,8 @@ class Stats:
         self.cache_seconds += step.times.cache
         if self.steps == 1:
             self.first_token_seconds = self.prefill_seconds + step.times.total
+        if step.choice:
+            self.choices[step.choice] = self.choices.get(step.choice, 0) + 1
         for depth in range(max(step.tree.depths)):
             if depth == len(self.tried):
                 self.tried.append(0)
@@ -125,6 +129,7 @@ class Stats:
         Args:
             method: the name of the drafter's method.
         """
+        choices = {"choices": dict(self.choices)} if self.choices else {}
         return {
             "method": method,
             "steps": self.steps,
@@ -132,4 +137,5 @@ class Stats:
             "drafted": self.drafted,
             "accepted": self.accepted,
             "acceptance_by_depth": [round(rate, 4) for rate in self.acceptance_by_depth],
+            **choices,
         }

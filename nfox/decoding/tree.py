@@ -97,6 +97,22 @@ class TokenTree:
                 node = children[node, token]
         return cls(tuple(tokens), tuple(parents))
 
+    def joined(self, other: TokenTree) -> TokenTree:
+        """Return the nodes of this tree, then those of another one below the same root that it
+        lacks. Neither may have been drawn from a q.
+        """
+        tokens, parents = list(self.tokens), list(self.parents)
+        nodes = {pair: node for node, pair in enumerate(zip(parents, tokens, strict=True))}
+        place = [0]  # of each node of the other one
+        for token, parent in zip(other.tokens[1:], other.parents[1:], strict=True):
+            pair = (place[parent], token)
+            if pair not in nodes:
+                nodes[pair] = len(tokens)
+                tokens.append(token)
+                parents.append(pair[0])
+            place.append(nodes[pair])
+        return TokenTree(tuple(tokens), tuple(parents))
+
     @property
     def is_chain(self) -> bool:
         """Whether no node has two children."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,35 @@ def ready_methods(model: str, sources: WeightSources) -> list[str]:
     ]
 
 
+def choosing_method() -> str:
+    """Return the name of the method that drafts with the others."""
+    return next(name for name in method_names() if method_class(name).chooses)
+
+
+def drafting_methods(name: str, model: str, sources: WeightSources) -> list[str]:
+    """Return the names of the methods that draft where one is used, the best first: itself, or
+    those that it chooses from. Where weights were named, others that need some do not take part.
+
+    Args:
+        name: of the method.
+        model: the target's folder or hub id.
+        sources: where the person said that weights are.
+    """
+    if not method_class(name).chooses:
+        return [name]
+    classes = {name: method_class(name) for name in ready_methods(model, sources)}
+    weights = {
+        name: drafter_class.locate(model, sources) for name, drafter_class in classes.items()
+    }
+    names = [
+        name
+        for name, drafter_class in classes.items()
+        if drafter_class.drafts and not drafter_class.chooses
+        if not (sources.named and drafter_class.needs) or weights[name] in sources.named
+    ]
+    return sorted(names, key=lambda name: -classes[name].rank)
+
+
 def parse_options(name: str, values: dict[str, str]) -> Options:
     """Return the options of a method from texts, as given by `-o name=value`.
 
@@ -82,9 +112,10 @@ def parse_options(name: str, values: dict[str, str]) -> Options:
 def choose_method(
     model: LoadedModel, sources: WeightSources, options: Iterable[str] = ()
 ) -> tuple[str, str]:
-    """Return the name of the best method for a model where none was asked for, and why it is this
-    one. Weights that were named come before those that lie beside the model, and a method that has
-    the options before one that has not.
+    """Return the name of the method for a model where none was asked for, and why it is this one:
+    the one that chooses from the others, unless the person set options of some of them. Then
+    weights that were named come before those that lie beside the model, and a method that has the
+    options before one that has not.
 
     Args:
         model: the target.
@@ -94,16 +125,30 @@ def choose_method(
     if model.target.proposals == "nothing":
         reason = "this model's state cannot be rolled back, so nothing can be drafted"
         return plain_method(), reason
-    ready = ready_methods(model.name, sources)
+    wanted, automatic = set(options), choosing_method()
+    if wanted <= {*method_class(automatic).option_names()}:
+        return automatic, _choice(automatic, model.name, sources)
+    ready = [name for name in ready_methods(model.name, sources) if name != automatic]
     weights = {name: method_class(name).locate(model.name, sources) for name in ready}
     named = [name for name in ready if weights[name] in sources.named]
-    wanted = set(options)
     fitting = [name for name in named or ready if wanted <= {*method_class(name).option_names()}]
     best = max(fitting or named or ready, key=lambda name: method_class(name).rank)
     if not weights[best]:
-        return best, "no draft model and no heads were found for this model"
+        return best, _NOTHING_FOUND
     others = "".join(f"; {weights[name]}: --method {name}" for name in named if name != best)
     return best, f"its weights are in {weights[best]}{others}"
+
+
+_NOTHING_FOUND = "no draft model and no heads were found for this model"
+
+
+def _choice(automatic: str, model: str, sources: WeightSources) -> str:
+    """Return in words what the method that chooses has to choose from."""
+    names = drafting_methods(automatic, model, sources)
+    weights = {name: method_class(name).locate(model, sources) for name in names}
+    among = ", ".join(f"{name} ({weights[name]})" if weights[name] else name for name in names)
+    words = f"the fastest of {among} or plain decoding, as it goes"
+    return words if any(weights.values()) else f"{words}; {_NOTHING_FOUND}"
 
 
 def build_drafter(
@@ -136,7 +181,10 @@ def build_drafter(
         weights = drafter_class.published(model.name)
         if weights is None:
             raise ModelError(missing, drafter_class.hint(model.name))
-    return drafter_class.build(replace(inputs, weights=weights), parsed_options)
+    names = drafting_methods(name, model.name, sources) if drafter_class.chooses else []
+    others = {other: partial(build_drafter, other, {}, inputs, sources) for other in names}
+    inputs = replace(inputs, weights=weights, others=others, strict=bool(sources.named))
+    return drafter_class.build(inputs, parsed_options)
 
 
 def _method_of_heads(model: str, sources: WeightSources) -> str | None:

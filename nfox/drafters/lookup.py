@@ -18,6 +18,7 @@ from nfox.drafters.common.method import DrafterInputs, Method, Options, option
 from nfox.errors import UsageError
 
 _MAX_GAMMA = 8  # tokens that are drafted at most, where the person chose no number
+_LONGEST = 16  # equal tokens; more of them do not make a guess surer
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Lookup(Method):
 
     summary = "copies what followed the same few words earlier in the text"
     rank = 1
+    is_free = True
     options = LookupOptions
 
     def __init__(
@@ -75,10 +77,27 @@ class Lookup(Method):
         for size in range(min(self.ngram, len(last_tokens)), 0, -1):
             position = self._next.get(tuple(last_tokens[-size:]))
             if position is not None:
+                self.kind = self._sureness(position, size, context.root)
                 length = min(self.gamma, context.max_depth)
                 drafted = self._continuation(position, context.root, length)
                 return TokenTree.chain(context.root, drafted)
         return TokenTree.chain(context.root)
+
+    def _sureness(self, position: int, size: int, root: int) -> int:
+        """Return a number for how many of the last tokens stand before a position too: 1, 2, 3 for
+        as many, 4 for less than 8, 5 for less than 16, 6.
+
+        Args:
+            position: in the text.
+            size: that many are known to.
+            root: the last token, which is not in the text yet.
+        """
+        if size < self.ngram:
+            return size
+        text, end = self._text, len(self._text)
+        while size < _LONGEST and size < position and text[position - 1 - size] == text[end - size]:
+            size += 1
+        return size if size < 4 else 1 + size.bit_length()
 
     def _continuation(self, position: int, root: int, length: int) -> Sequence[int]:
         """Return `length` tokens from a position on, or fewer where the text ends, whose last token

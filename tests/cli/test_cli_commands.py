@@ -222,7 +222,8 @@ def test_methods_in_mid_conversation(app: ChatApp) -> None:
         assert app.conversation.last.reply.method == name
     do(app, "/method lookup gamma=2")
     assert "2" in app.engine.drafter.describe()
-    assert "lookup" in do(app, "/method auto")
+    assert "the fastest of lookup, jacobi or plain decoding" in do(app, "/method auto")
+    assert "lookup" in do(app, "/method auto ngram=2")
     assert set(contents(app)[1::2]) == {cli_model.said(31)}
     for wrong in ("/method warp", "/method lookup gamma", "/method lookup colour=1"):
         with pytest.raises(NfoxError):

@@ -18,7 +18,8 @@ from nfox.cli.display.reply_view import ReplyView, clean
 from nfox.cli.display.steps import StepRecorder, print_steps
 from nfox.cli.display.theme import PALETTES, Screen, make_screen
 from nfox.cli.options.chat import DisplayArguments
-from nfox.decoding.generate import Step, StepTimes
+from nfox.decoding.drafter import StepTimes
+from nfox.decoding.generate import Step
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import Verdict
 from nfox.text.pieces import Piece

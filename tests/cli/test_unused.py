@@ -41,11 +41,12 @@ ASKED = ("-p", "the fox", "-M", 2)
 @pytest.mark.parametrize(
     ("options", "method", "idle"),
     [
-        ((), "spec", ""),  # what lies beside the model
-        (("--heads", "HEADS"), "medusa", ""),
+        ((), "auto", ""),  # what lies beside the model
+        (("--heads", "HEADS"), "auto", ""),
+        (("-o", "methods=medusa"), "auto", ""),
         (("--heads", "HEADS", "--tree", "mc_sim_7b_63"), "medusa", ""),
-        (("--draft-model", "DRAFT"), "spec", ""),
-        (("--heads", "HEADS", "--draft-model", "DRAFT"), "spec", "--heads"),
+        (("--draft-model", "DRAFT"), "auto", ""),
+        (("--heads", "HEADS", "--draft-model", "DRAFT"), "auto", ""),
         (
             ("--heads", "HEADS", "--draft-model", "DRAFT", "--method", "medusa"),
             "medusa",
@@ -53,15 +54,15 @@ ASKED = ("-p", "the fox", "-M", 2)
         ),
         (("--heads", "HEADS", "--method", "lookup"), "lookup", "--heads"),
         (("--draft-load-in-8bit", "--method", "none"), "none", "--draft-load-in-8bit"),
-        (("--top-p", 0.9, "--seed", 1, "--top-k", 3), "spec", "--top-p --seed --top-k"),
-        (("--top-p", 0.9, "--seed", 1, "-t", 0.7), "spec", ""),
-        (("--accept", "rejection", "--lenience", 0.5), "spec", "--accept --lenience"),
-        (("--revision", "main"), "spec", "--revision"),
-        (("--max-context", 100_000), "spec", "--max-context"),
-        (("--max-context", 64), "spec", ""),
+        (("--top-p", 0.9, "--seed", 1, "--top-k", 3), "auto", "--top-p --seed --top-k"),
+        (("--top-p", 0.9, "--seed", 1, "-t", 0.7), "auto", ""),
+        (("--accept", "rejection", "--lenience", 0.5), "auto", "--accept --lenience"),
+        (("--revision", "main"), "auto", "--revision"),
+        (("--max-context", 100_000), "auto", "--max-context"),
+        (("--max-context", 64), "auto", ""),
         (("--gamma", 2, "-o", "gamma=2"), "spec", ""),
-        (("--theme", "dark", "--multiline"), "spec", "--theme --multiline"),
-        (("--compare", "--no-history"), "spec", "--compare --no-history"),
+        (("--theme", "dark", "--multiline"), "auto", "--theme --multiline"),
+        (("--compare", "--no-history"), "auto", "--compare --no-history"),
     ],
 )
 def test_what_was_typed_decides_or_is_said(

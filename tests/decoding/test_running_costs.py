@@ -9,7 +9,8 @@ import tiny
 
 from nfox.decoding import running_costs
 from nfox.decoding.costs import Costs
-from nfox.decoding.generate import Step, StepTimes
+from nfox.decoding.drafter import StepTimes
+from nfox.decoding.generate import Step
 from nfox.decoding.running_costs import RunningCosts, differ
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import TreeShape

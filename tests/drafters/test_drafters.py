@@ -88,7 +88,7 @@ def test_every_method_says_what_it_is(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in NAMES if not drafters.method_class(n).chooses])
 def test_every_method_can_be_seen_twice(name: str) -> None:
     """The same conversation drafted for again gives the same proposals."""
     target, drafter = tiny.target(), tiny.make(name)
@@ -161,18 +161,35 @@ def test_a_recurrent_target_cannot_be_drafted_for(name: str) -> None:
 
 def test_weights_that_were_named_come_before_those_that_lie_beside() -> None:
     model = LoadedModel(str(folder.equipped()), tiny.target())
+    free = ["lookup", "jacobi"]
     for method in drafters.method_names():
         if issubclass(drafters.method_class(method), HeadsDrafter):
             named = WeightSources(heads=tiny.heads_folder(method).as_posix())
-            assert drafters.choose_method(model, named) == (
+            assert drafters.choose_method(model, named, ["tree"]) == (
                 method,
                 f"its weights are in {named.heads}",
             )
+            chosen, why = drafters.choose_method(model, named)
+            assert drafters.drafting_methods(chosen, model.name, named) == [method, *free]
+            assert f"{method} ({named.heads}), lookup, jacobi or plain decoding" in why
     both = WeightSources(str(folder.llama(layers=1, seed=1)), str(tiny.heads_folder("medusa")))
-    chosen, why = drafters.choose_method(model, both)
+    chosen, why = drafters.choose_method(model, both, ["no method has this"])
     assert (chosen, why.count(str(both.draft_model))) == ("spec", 1)
     assert why.endswith(f"{both.heads}: --method medusa")
-    assert drafters.choose_method(model, WeightSources())[0] == "spec"
+    chosen, why = drafters.choose_method(model, both)
+    assert drafters.drafting_methods(chosen, model.name, both) == ["spec", "medusa", *free]
+    assert "not found" not in why
+    every = drafters.drafting_methods(chosen, model.name, WeightSources())
+    assert every == ["spec", "ctc", "chimera", "medusa", *free]
+    assert drafters.drafting_methods("medusa", model.name, both) == ["medusa"]
+
+
+def test_where_more_than_plain_decoding_is_possible_the_fastest_is_chosen_as_it_goes() -> None:
+    bare = LoadedModel("nothing lies beside it", tiny.target())
+    chosen, why = drafters.choose_method(bare, WeightSources())
+    assert drafters.method_class(chosen).chooses
+    assert drafters.drafting_methods(chosen, bare.name, WeightSources()) == ["lookup", "jacobi"]
+    assert why.endswith("; no draft model and no heads were found for this model")
 
 
 @pytest.mark.parametrize(

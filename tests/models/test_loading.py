@@ -97,19 +97,41 @@ def test_unknown_methods_and_options() -> None:
 
 def test_the_best_method_whose_weights_are_there(tmp_path: Path) -> None:
     engine = load(str(folder.llama()), loading=OFFLINE)
-    assert not drafters.method_class(engine.method).needs
-    assert "found" in engine.why
+    assert drafters.method_class(engine.method).chooses
+    assert engine.why.endswith("no draft model and no heads were found for this model")
     model = copy(tmp_path, folder.llama())
     shutil.copytree(folder.llama(layers=1, seed=1), model / "nfox" / "spec")
     engine = load(str(model), loading=OFFLINE)
-    assert drafters.method_class(engine.method).needs
+    assert drafters.method_class(engine.method).chooses
+    assert f"spec ({model / 'nfox' / 'spec'})" in engine.why
+    engine = load(str(model), loading=OFFLINE, options={"branches": "2"})
+    assert engine.method == "spec"
     assert str(model) in engine.why
+
+
+def test_weights_that_cannot_be_used_are_left_out_unless_they_were_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = copy(tmp_path, folder.equipped())
+    broken = model / "nfox" / "medusa"
+    for file in broken.glob("*.safetensors"):
+        file.write_bytes(b"")
+    engine = load(str(model), loading=OFFLINE)
+    [line] = caplog.messages
+    assert line.startswith("medusa is left out: ")
+    assert "medusa" not in engine.drafter.others  # type: ignore[attr-defined]
+    error = refused(str(model), heads=str(broken))
+    assert str(broken) in error.message
+    assert refused(str(model), options={"methods": "medusa"}).message == error.message
+    unknown = refused(str(model), options={"methods": "lookup+magic"})
+    assert (unknown.code, "'magic'" in unknown.message) == (2, True)
 
 
 def test_the_embedded_model_speculates() -> None:
     engine = load()
-    assert drafters.method_class(engine.method).needs  # its draft model is found beside it
-    assert engine.drafter.describe()
+    ready = ("spec", "ctc", "chimera", "medusa", "lookup", "jacobi")
+    assert tuple(engine.drafter.others) == ready  # type: ignore[attr-defined]
+    assert engine.drafter.describe() == "none was tried yet"
 
 
 def test_a_device_that_is_not_there_is_one_line() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache as once
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -211,8 +212,14 @@ def make(method: str, name: str = "llama", **options: Any) -> Drafter:
     """Build a method for the target of a family from tiny parts."""
     found = drafters.method_class(method)
     heads = issubclass(found, HeadsDrafter)
+    others = {
+        other: partial(make, other, name)
+        for other in drafters.method_names()
+        if found.chooses and drafters.method_class(other).drafts and other != method
+    }
     parts = DrafterInputs(
         LoadedModel("the target", target(name)),
+        others=others,
         weights=str(heads_folder(method, name)) if heads else "the draft model",
         load=lambda weights: LoadedModel(weights, draft(name)),
     )

@@ -35,7 +35,7 @@ def stats(app: ChatApp, argument: str) -> None:
         return
     reply, symbols = _last(app).reply, app.screen.symbols
     app.say(footer(app.engine, reply, symbols, width=1000))
-    for line in details(reply.stats, symbols):
+    for line in details(app.engine, reply.stats, symbols):
         app.say(line)
     if app.engine.costs is not None:
         app.say(f"costs     {app.engine.costs}")

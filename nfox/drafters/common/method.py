@@ -87,6 +87,8 @@ class DrafterInputs:
         weights: the folder or hub id of the method's weights; None if it has none.
         load: loads a language model with the draft model's dtype, quantisation and device.
         hub: how files are fetched from the hub.
+        others: for a method that chooses: what builds each of the others, by name, the best first.
+        strict: whether it is an error if one of them cannot be built: the person named its weights.
     """
 
     model: LoadedModel
@@ -94,6 +96,8 @@ class DrafterInputs:
     weights: str | None = None
     load: Callable[[str], LoadedModel] | None = None
     hub: HubOptions = field(default_factory=HubOptions)
+    others: Mapping[str, Callable[[], Method]] = field(default_factory=dict)
+    strict: bool = True
 
     def load_draft_model(self) -> LoadedModel:
         """Load the language model that `weights` names.
@@ -116,6 +120,10 @@ class Method(Drafter):
         adapter: the name of the adapter that trains a model for this method, where one lies beside
             the model.
         drafts: False if it never proposes anything, which is plain decoding.
+        chooses: whether it drafts with the others; such a method is the default.
+        is_free: whether guessing takes next to no time, so that it can be done in every step.
+        kind: of what kind the last guess is, where some are surer than others: the higher, the
+            surer.
         options: the class of its options.
         exchange_type: the form in which its weights are handed to other engines, a class of
             `nfox.export.formats`; None if no other engine can use them.
@@ -126,8 +134,11 @@ class Method(Drafter):
     rank: ClassVar[int] = 0
     adapter: ClassVar[str] = ""
     drafts: ClassVar[bool] = True
+    chooses: ClassVar[bool] = False
+    is_free: ClassVar[bool] = False
     options: ClassVar[type[Options]] = Options
     exchange_type: ClassVar[type | None] = None
+    kind: int = 0
 
     @classmethod
     def method_name(cls) -> str:

@@ -1,0 +1,232 @@
+"""The fastest of the other methods, or plain decoding, chosen anew in every step.
+
+What each gives is seen in its own steps: how deep its guesses are accepted, and what drafting and
+wide forwards take (`nfox.drafters.common.chooser`). Guesses that take no time to make, those of the
+text itself, are made in every step and judged by what follows even if they are not tried
+(`nfox.drafters.common.guess_record`); where they promise enough they are scored alone, or in one
+tree with a drafter's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from typing_extensions import override
+
+from nfox.decoding.costs import Costs, sample_cache, time_call
+from nfox.decoding.drafter import Context
+from nfox.decoding.rules import make_rule
+from nfox.decoding.target import Target
+from nfox.decoding.tree import TokenTree
+from nfox.drafters.common.chooser import Chooser
+from nfox.drafters.common.guess_record import GuessRecord
+from nfox.drafters.common.method import DrafterInputs, Method, Options, option
+from nfox.drafters.common.way import LEAST_ROOM, Way
+from nfox.drafters.none import Autoregressive
+from nfox.errors import NfoxError, UsageError
+
+log = logging.getLogger(__name__)
+
+_RECENT = 64  # steps that `describe` speaks of
+_PACE = 9  # steps whose middle one says how fast the machine is now
+_TIMED, _TIME_LIMIT = 4, 0.1  # calls of each drafter, seconds
+_BESIDE = "+"  # between the names of methods
+
+
+@dataclass(frozen=True)
+class AutoOptions(Options):
+    """What a person can set, by `-o methods=spec+lookup`."""
+
+    methods: str = option("", "the ones to choose from, with + between; by default all ready ones")
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """What was proposed last.
+
+    Args:
+        way: whose tree was proposed, alone or with other guesses beside it; None for these alone.
+        own: that tree.
+        missed: the tokens that its drafter had to catch up with.
+        is_whole: whether it was not cut by what may still follow.
+    """
+
+    way: Way | None
+    own: TokenTree
+    missed: int
+    is_whole: bool
+
+
+class Auto(Method):
+    """Let the method draft that emits the most tokens per second, as far as is known.
+
+    Where the text depends on what is drafted (rejection and typical acceptance above temperature 0)
+    the first method drafts throughout: one seed is to give one text, whatever the machine does.
+
+    Args:
+        target: for which they draft.
+        others: by name, the best first.
+        costs: the seconds of a target forward over N tokens; None if they were not measured.
+    """
+
+    summary = "the fastest of the other methods or plain decoding, chosen as it goes"
+    rank = 100
+    chooses = True
+    options = AutoOptions
+
+    def __init__(
+        self, target: Target, others: Mapping[str, Method], costs: Costs | None = None
+    ) -> None:
+        self.target = target
+        self.others = dict(others)
+        self.record = GuessRecord()
+        self._free = next((name for name, other in others.items() if other.is_free), "")
+        self._drafters = {Way(name): other for name, other in others.items() if name != self._free}
+        self._plain = Way(Autoregressive.method_name(), catch_up=0.0)
+        self.chooser = Chooser(self._plain, list(self._drafters))
+        self._followed = dict.fromkeys(self.chooser.ways, 0)  # tokens that each has followed
+        self._last: _Proposal | None = None
+        self._paces = deque[float](maxlen=_PACE)  # seconds of plain steps
+        self._recent = deque[str](maxlen=_RECENT)
+        if costs:
+            self.chooser.use_costs(costs)
+            self._time_drafters(costs.forward_seconds(1))
+
+    @override
+    @classmethod
+    def build(cls, inputs: DrafterInputs, options: AutoOptions) -> Auto:
+        wanted = list(filter(None, options.methods.split(_BESIDE))) or list(inputs.others)
+        for name in wanted:
+            if name not in inputs.others:
+                known = f"these are: {', '.join(inputs.others)}"
+                raise UsageError(f"{name!r} is no method that is ready for this model", known)
+        built: dict[str, Method] = {}
+        for name in filter(wanted.__contains__, inputs.others):
+            try:
+                built[name] = inputs.others[name]()
+            except NfoxError as error:
+                if inputs.strict or options.methods:
+                    raise
+                log.warning("%s is left out: %s", name, error.message)
+        return cls(inputs.model.target, built, inputs.costs)
+
+    def _time_drafters(self, plain_seconds: float) -> None:
+        """Learn what drafting takes at least, before any of it is tried."""
+        context = Context(sample_cache(self.target), 0, [], [], LEAST_ROOM, make_rule())
+        for way, drafter in self._drafters.items():
+            propose = partial(drafter.propose, context)
+            times: list[float] = []
+            while len(times) < _TIMED and sum(times) < _TIME_LIMIT:  # the first call is slower
+                times.append(time_call(propose, self.target.output_device))
+            way.expect(len(propose()), min(times) / plain_seconds)
+            drafter.rewind(0)  # it has read the few tokens, not the conversation's
+
+    @override
+    def plan(self, costs: Costs) -> None:
+        for drafter in self.others.values():
+            drafter.plan(costs)
+        self._paces.clear()
+        self.chooser.use_costs(costs)
+
+    @override
+    def rewind(self, length: int) -> None:
+        """Begin another reply; what was learned of the methods stays."""
+        for drafter in self.others.values():
+            drafter.rewind(length)
+        self._followed = {way: min(count, length) for way, count in self._followed.items()}
+        self._last = None
+        self.record.forget_guess()
+        self.chooser.begin_reply()
+
+    @override
+    def propose(self, context: Context) -> TokenTree:
+        if context.rule.follows_drafts:
+            return self._first(context)
+        self._learn(context)
+        tree = self._choose(context)
+        self._recent.append(self.choice)
+        return tree
+
+    def _first(self, context: Context) -> TokenTree:
+        """Return the first method's tree."""
+        self.choice, first = next(iter(self.others.items()), (self._plain.name, None))
+        return first.propose(context) if first else TokenTree.chain(context.root)
+
+    def _learn(self, context: Context) -> None:
+        """Learn from what became of the last tree, and from the text."""
+        self.record.read(context.tokens, context.root)
+        last, times, path = self._last, context.times, context.path
+        if last is None or times is None:
+            return
+        forward = self.chooser.forward(len(context.target_tokens))
+        self._paces.append(times.target / forward)
+        pace = sorted(self._paces)[len(self._paces) // 2] or 1.0
+        overhead = (times.total - times.target) / pace
+        self.chooser.count(last.way, len(path), forward + overhead)
+        if last.way and last.is_whole:
+            own, accepted = last.own, sum(node < len(last.own) for node in path) - 1
+            last.way.learn(accepted, max(own.depths), len(own), overhead, last.missed)
+
+    def _choose(self, context: Context) -> TokenTree:
+        """Return the tree of the way that is picked, or of free guesses, or of both."""
+        length, root = len(context.tokens), context.root
+        self._followed[self._plain] = length
+        missed = {way: length - followed for way, followed in self._followed.items()}
+        way = self.chooser.pick(missed, context.max_depth)
+        guess, kind = self._guess_freely(context)
+        alone, beside = self.chooser.best_lengths(way, self.record.reach(kind, len(guess)))
+        if alone:
+            self.choice, tree = self._free, TokenTree.chain(root, guess[:alone])
+            self._last = _Proposal(None, tree, 0, is_whole=False)
+            return tree
+        self.choice, tree = way.name, self._ask(way, context)
+        self._last = _Proposal(way, tree, missed[way], is_whole=context.max_depth >= LEAST_ROOM)
+        if beside and tree.q is None and self.target.proposals == "trees":
+            self.choice += _BESIDE + self._free
+            tree = tree.joined(TokenTree.chain(root, guess[:beside]))
+        return tree
+
+    def _guess_freely(self, context: Context) -> tuple[Sequence[int], int]:
+        """Return the guesses that take no time, and of what kind they are; follow what comes of
+        them.
+        """
+        if not self._free:
+            return (), 0
+        drafter = self.others[self._free]
+        guess = drafter.propose(context).tokens[1:]
+        self.record.follow(len(context.tokens) + 1, guess, drafter.kind)
+        return guess, drafter.kind
+
+    def _ask(self, way: Way, context: Context) -> TokenTree:
+        """Return a way's tree. Its drafter sees what became of its own last tree, if that was in
+        the last step, and of no other.
+        """
+        if way is self._plain:
+            return TokenTree.chain(context.root)
+        last = self._last
+        if last is None or last.way is not way:
+            context = replace(context, path=(), target_tokens=())
+        elif len(last.own) < len(context.target_tokens):
+            size = len(last.own)
+            path = [node for node in context.path if node < size]
+            context = replace(context, path=path, target_tokens=context.target_tokens[:size])
+        tree = self._drafters[way].propose(context)
+        self._followed[way] = len(context.tokens)
+        return tree
+
+    @override
+    def describe(self) -> str:
+        counts = Counter(self._recent).most_common()
+        if not counts:
+            return "none was tried yet"
+        if [name for name, _ in counts] == [self._plain.name]:
+            return "plain decoding at present, since nothing else pays; tried again later"
+        steps = ", ".join(f"{name} {count}" for name, count in counts)
+        return f"of the last {len(self._recent)} steps: {steps}"
+
+
+METHOD = Auto

@@ -1,0 +1,220 @@
+"""Which of several ways to draft gives the most tokens per second, learned as they are used.
+
+Each way is tried in short runs. One that is not the fastest is tried again after twice as many
+tokens each time. A trial ends as soon as it has cost a plain step, all trials of a short reply cost
+two, and what was lost against plain decoding in all is bounded too: past that, decoding is plain
+until enough tokens have come. So trying costs little, whatever the text is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from nfox.decoding.costs import Costs
+from nfox.decoding.running_costs import ENOUGH_STEPS
+from nfox.decoding.tree_shapes import MAX_NODES
+from nfox.drafters.common.way import FIRST_INTERVAL, LEAST_ROOM, Trial, Way
+
+_TRIAL_STEPS = 8
+_TRIAL_LOSS = 1.0  # plain steps, at which a trial ends
+_REPLY_LOSS, _REPLY_SHARE = 2.0, 0.03  # what trials may cost in a reply: plain steps, and of tokens
+_LOSS, _SHARE = 12.0, 0.01  # what trials may cost in all, and what may be lost to plain decoding
+_SAVED = 16.0  # plain steps that were gained and may be lost again before that
+_LAST_INTERVAL = 2048  # tokens between trials at most
+_SOON, _FEW_STEPS = (
+    32,
+    16,
+)  # tokens to the next trial of what may be the fastest and was seen rarely
+_HYSTERESIS = 1.03  # another way must promise so many times the speed
+_GAIN_OVER_TRIAL = 2.0  # tokens that free guesses must promise to be scored alone in place of one
+_REPLY_LENGTH = 64.0  # tokens, before any reply was seen
+
+
+class Chooser:
+    """Chooses between plain decoding and other ways, step by step.
+
+    Args:
+        plain: the way that drafts nothing.
+        others: in the order in which they are tried first.
+
+    Attributes:
+        tokens: how many were emitted so far.
+    """
+
+    def __init__(self, plain: Way, others: Sequence[Way]) -> None:
+        self.plain = plain
+        self.ways = (plain, *others)
+        self.tokens = 0
+        self._ratios = [1.0] * (2 * MAX_NODES + 1)
+        self._current = plain
+        self._trial: Trial | None = None
+        self._lost = 0.0  # against plain decoding, in all; what was gained is negative
+        self._tried = 0.0  # by trials, in all
+        self._reply_tokens, self._reply_lost, self._reply_tried = 0, 0.0, 0.0  # of this reply
+        self._reply_length = _REPLY_LENGTH  # a mean
+
+    def use_costs(self, costs: Costs) -> None:
+        """Take other costs of forwards, with which other trees may be drafted than were tried."""
+        first = costs.forward_seconds(1)
+        self._ratios = [costs.forward_seconds(max(n, 1)) / first for n in range(2 * MAX_NODES + 1)]
+        for way in self.ways:
+            last_trial = way.due - way.interval
+            way.interval = min(way.interval, max(way.interval // 2, FIRST_INTERVAL))
+            way.due = last_trial + way.interval if way.reach else self.tokens
+
+    def begin_reply(self) -> None:
+        """Begin another reply."""
+        self._end_trial()
+        if self._reply_tokens:
+            self._reply_length += (self._reply_tokens - self._reply_length) / 4
+        self._reply_tokens, self._reply_lost, self._reply_tried = 0, 0.0, 0.0
+
+    def forward(self, width: float) -> float:
+        """Return what a forward over so many nodes takes, in plain steps."""
+        return self._ratios[min(round(width), len(self._ratios) - 1)]
+
+    def seconds(self, way: Way) -> float:
+        """Return what a step takes, in plain steps."""
+        return self.forward(way.width) + way.overhead
+
+    def speed(self, way: Way) -> float:
+        """Return the tokens that a way is expected to emit while a plain forward runs."""
+        return way.tokens / self.seconds(way)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether so much was lost that decoding is to be plain."""
+        return self._lost > _LOSS + _SHARE * self.tokens
+
+    @property
+    def best_speed(self) -> float:
+        """The speed of the fastest way, as far as is known."""
+        return self.speed(self._current)
+
+    def pick(self, missed: Mapping[Way, int], room: int) -> Way:
+        """Return the way for the next step: one that is due to be tried, or the fastest.
+
+        Args:
+            missed: for each way, the tokens that its drafter has not followed.
+            room: how many tokens may still follow at most.
+        """
+        if self.is_locked:
+            self._end_trial()
+            return self.plain
+        catching_up = {way: way.catch_up * count for way, count in missed.items()}
+        self._choose(catching_up, room)
+        if self._trial and not self._goes_on(self._trial):
+            self._end_trial()
+        if not self._trial and room >= LEAST_ROOM:
+            self._try_one(catching_up)
+        return self._trial.way if self._trial else self._current
+
+    def best_lengths(self, way: Way, reach: Sequence[float]) -> tuple[int, int]:
+        """Return how many guesses of a chain to score alone, and how many beside those of a way, as
+        far as they promise more than the fastest way: one of both numbers is 0.
+
+        Args:
+            way: the one that was picked.
+            reach: by depth, from 1, how often the guesses of the chain are right so far.
+        """
+        if self.is_locked:
+            return 0, 0
+        alone, gain = self._longest(reach, self.plain)
+        gain += self._surplus(self.plain)
+        beside, more = self._longest(reach, way) if way is not self.plain else (0, 0.0)
+        is_trial = self._trial is not None and way is self._trial.way
+        more += _GAIN_OVER_TRIAL if is_trial else self._surplus(way)
+        return (alone, 0) if gain > more else (0, beside)
+
+    def _surplus(self, way: Way) -> float:
+        """Return the tokens of a step beyond those that the fastest way emits in its time."""
+        return way.tokens - self.best_speed * self.seconds(way)
+
+    def _longest(self, reach: Sequence[float], way: Way) -> tuple[int, float]:
+        """Return how many guesses beside those of a way gain the most tokens, and how many."""
+        speed, width, gain, best = self.best_speed, round(way.width), 0.0, (0, 0.0)
+        first = self.forward(width)
+        for depth, right in enumerate(reach, 1):
+            gain += right * (1 - (way.reach[depth - 1] if depth <= len(way.reach) else 0.0))
+            net = gain - speed * (self.forward(width + depth) - first)
+            if net > best[1]:
+                best = depth, net
+        return best
+
+    def _choose(self, catching_up: Mapping[Way, float], room: int) -> None:
+        """Set the fastest way for the rest of the reply, as far as is known."""
+        rest = min(room, self._reply_length)
+        speeds: dict[Way, float] = {}
+        for way, extra in catching_up.items():
+            is_known = way is self.plain or way.steps >= _FEW_STEPS
+            if is_known or (way.steps and extra + self._worst(way) <= self._allowance):
+                speed = rest / (extra + rest / self.speed(way)) if rest else 0.0
+                speeds[way] = speed * (_HYSTERESIS if way is self._current else 1.0)
+        self._current = max(speeds, key=speeds.__getitem__)
+
+    def _try_one(self, catching_up: Mapping[Way, float]) -> None:
+        """Begin a trial of the first way that is due, if what it may cost is left for the reply."""
+        due = [way for way in self.ways if way is not self._current and way.due <= self.tokens]
+        for way in sorted(due, key=self._optimistic_speed, reverse=True):
+            extra = catching_up[way]
+            steps = ENOUGH_STEPS if way is self.plain else _TRIAL_STEPS
+            least = steps if way is self.plain else 1  # fewer plain steps would not be believed
+            if extra + least * self._worst(way) <= self._allowance:
+                self._trial = Trial(way, steps, extra + _TRIAL_LOSS)
+                break
+
+    def _goes_on(self, trial: Trial) -> bool:
+        if trial.way is self.plain:
+            return trial.left > 0
+        worst = max(trial.lost, 0.0) + self._worst(trial.way)
+        return trial.left > 0 and trial.lost < trial.may_lose and worst <= self._allowance
+
+    def _optimistic_speed(self, way: Way) -> float:
+        """Return the speed of a way, had one step more accepted all that it drafted."""
+        if not way.steps:
+            return math.inf
+        tokens = (way.tokens * way.steps + 1 + len(way.reach)) / (way.steps + 1)
+        return tokens / self.seconds(way)
+
+    def _worst(self, way: Way) -> float:
+        """Return what a step of a way costs against the fastest, if nothing drafted is accepted."""
+        return max(self.seconds(way) - 1 / self.best_speed, 0.0)
+
+    @property
+    def _allowance(self) -> float:
+        """What trials may still cost in this reply."""
+        in_reply = _REPLY_LOSS + _REPLY_SHARE * self._reply_tokens
+        in_reply -= max(self._reply_lost, self._reply_tried)
+        return min(in_reply, _LOSS + _SHARE * self.tokens - self._tried)
+
+    def _end_trial(self) -> None:
+        if trial := self._trial:
+            self._trial = None
+            self._reply_tried += max(trial.lost, 0.0)
+            self._tried += max(trial.lost, 0.0)
+            way, interval = trial.way, min(2 * trial.way.interval, _LAST_INTERVAL)
+            if way.steps < _FEW_STEPS and self._optimistic_speed(way) > self.best_speed:
+                interval = _SOON
+            self._put_off(way, interval)
+
+    def _put_off(self, way: Way, interval: int) -> None:
+        way.interval, way.due = interval, self.tokens + interval
+
+    def count(self, way: Way | None, tokens: int, seconds: float) -> None:
+        """Count a step of any kind.
+
+        Args:
+            way: the one that was picked; None if something else was done.
+            tokens: that it emitted.
+            seconds: that it took, in plain steps.
+        """
+        self.tokens += tokens
+        self._reply_tokens += tokens
+        lost = seconds * self.speed(self.plain) - tokens
+        self._lost, self._reply_lost = max(self._lost + lost, -_SAVED), self._reply_lost + lost
+        if self._trial and way is self._trial.way:
+            self._trial.left -= 1
+            self._trial.lost += seconds - tokens / self.best_speed
+        elif way is self._current:
+            self._put_off(way, FIRST_INTERVAL)

@@ -1,0 +1,253 @@
+"""The chooser in simulated worlds: what it costs where nothing pays, and whether it finds the best.
+
+Acceptance is drawn from a seed and times are numbers, so nothing here depends on a clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from nfox.decoding.costs import Costs
+from nfox.drafters.common.chooser import Chooser
+from nfox.drafters.common.guess_record import GuessRecord
+from nfox.drafters.common.way import Way
+
+COSTS = Costs({1: 1.0, 2: 1.05, 4: 1.1, 8: 1.25, 16: 1.5, 32: 2.2})
+PROMPT = 200
+
+
+@dataclass
+class World:
+    """What a way gives: chains of gamma tokens, each right with a chance, given the one before.
+
+    Args:
+        alpha: that chance.
+        gamma: tokens of a chain.
+        overhead: what a step takes beside the forward, in plain steps.
+        catch_up: what each token takes that was not followed.
+    """
+
+    alpha: float
+    gamma: int
+    overhead: float = 0.1
+    catch_up: float = 0.002
+
+    def accepted(self, noise: random.Random, room: int) -> int:
+        count = 0
+        while count < min(self.gamma, room) and noise.random() < self.alpha:
+            count += 1
+        return count
+
+    def seconds(self, room: int, missed: int = 0) -> float:
+        forward = COSTS.forward_seconds(1 + min(self.gamma, room))
+        return forward + self.overhead + self.catch_up * missed
+
+
+PLAIN = World(0.0, 0, 0.0, 0.0)
+
+
+def chooser_of(count: int, expected: Sequence[World] = ()) -> Chooser:
+    ways = [Way(str(number)) for number in range(count)]
+    chooser = Chooser(Way("plain", catch_up=0.0), ways)
+    chooser.use_costs(COSTS)
+    for way, world in zip(ways, expected, strict=False):
+        way.expect(1 + world.gamma, world.overhead)
+    return chooser
+
+
+def reply(
+    chooser: Chooser,
+    worlds: Sequence[World],
+    length: int,
+    noise: random.Random,
+    slowed: Callable[[], float] = lambda: 1.0,
+) -> float:
+    """Return what a reply takes, in plain steps; the drafters have not followed the prompt."""
+    chooser.begin_reply()
+    by_way = dict(zip(chooser.ways, (PLAIN, *worlds), strict=True))
+    followed, text, total = dict.fromkeys(chooser.ways, 0), PROMPT, 0.0
+    while length > 0:
+        followed[chooser.plain] = text
+        missed = {way: text - count for way, count in followed.items()}
+        way = chooser.pick(missed, length - 1)
+        world, followed[way] = by_way[way], text
+        accepted, seconds = world.accepted(noise, length - 1), world.seconds(length, missed[way])
+        total += seconds
+        text, length = text + accepted + 1, length - accepted - 1
+        if length > 0:  # a reply's last step is seen by nobody
+            width, overhead = 1 + world.gamma, seconds - COSTS.forward_seconds(1 + world.gamma)
+            overhead *= slowed()
+            chooser.count(way, accepted + 1, chooser.forward(width) + overhead)
+            way.learn(accepted, world.gamma, width, overhead, missed[way])
+    return total
+
+
+def alone(world: World, lengths: Sequence[int], seed: int = 0) -> float:
+    """Return what replies take with one way throughout."""
+    noise, total = random.Random(seed), 0.0
+    for length in lengths:
+        left, missed = length, PROMPT
+        while left > 0:
+            total += world.seconds(left, missed)
+            left, missed = left - world.accepted(noise, left - 1) - 1, 0
+    return total
+
+
+def replies(
+    worlds: Sequence[World], lengths: Sequence[int], seed: int = 0, **more: object
+) -> list[float]:
+    noise, chooser = random.Random(seed), chooser_of(len(worlds), worlds)
+    return [reply(chooser, worlds, length, noise, **more) for length in lengths]  # type: ignore[arg-type]
+
+
+def drawn_worlds(seed: int) -> list[World]:
+    """Return one to five worlds of any kind, good and bad."""
+    draw = random.Random(seed)
+    most = draw.choice([0.1, 0.5, 0.9])
+    return [
+        World(
+            draw.uniform(0, most),
+            draw.randint(1, 8),
+            draw.choice([0.02, 0.2, 0.6, 1.2]),
+            draw.choice([0.0, 0.002, 0.008]),
+        )
+        for _ in range(draw.randint(1, 5))
+    ]
+
+
+MANY = [128] * 100
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_hundred_replies_take_hardly_longer_than_plain_ones_whatever_is_drafted(
+    seed: int,
+) -> None:
+    times = replies(drawn_worlds(seed), MANY, seed)
+    assert sum(times) < sum(MANY) / 0.98
+    assert max(times) < 128 / 0.9
+
+
+USELESS = [World(0.02, 8, 0.6), World(0.0, 4, 1.2), World(0.05, 6, 0.1), World(0.1, 2, 0.3)]
+
+
+def test_where_nothing_pays_trials_become_rare() -> None:
+    times = replies(USELESS, MANY)
+    lost = [time - 128 for time in times]
+    assert sum(lost[50:]) < sum(lost[:50]) / 2
+    assert sum(times) < sum(MANY) / 0.99
+
+
+GOOD = {
+    "the first": ([World(0.8, 4, 0.2), World(0.3, 4, 0.1), World(0.5, 3, 0.1)], 0.96),
+    "the last": ([World(0.3, 4, 0.1), World(0.5, 3, 0.1), World(0.8, 4, 0.2)], 0.95),
+    "one that costs much": ([World(0.4, 4, 0.3), World(0.85, 8, 0.9, 0.008)], 0.94),
+    "one that gains little": ([World(0.4, 1, 0.02), World(0.1, 4, 0.3)], 0.95),
+    "two alike": ([World(0.7, 4, 0.2), World(0.72, 4, 0.2), World(0.1, 4, 0.1)], 0.95),
+    "none": (USELESS, 0.98),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_it_comes_close_to_the_best_fixed_choice(name: str) -> None:
+    worlds, share = GOOD[name]
+    best = min(alone(world, MANY) for world in (PLAIN, *worlds))
+    taken = sum(sum(replies(worlds, MANY, seed)) for seed in range(3)) / 3
+    assert best / taken > share
+
+
+def test_a_short_reply_takes_two_plain_steps_longer_at_most() -> None:
+    for seed in range(40):
+        worlds = [World(w.alpha / 4, w.gamma, w.overhead, 0.004) for w in drawn_worlds(seed)]
+        for time in replies(worlds, [10] * 6, seed):
+            assert time < 12.5, "an eighth of the last step may come to it"
+
+
+def test_it_follows_when_the_text_changes() -> None:
+    noise, good, bad = random.Random(1), World(0.8, 4, 0.2), World(0.1, 4, 0.2)
+    chooser = chooser_of(2, [good, good])
+    for worlds in ([good, bad], [bad, good], [bad, bad], [good, bad]):
+        times = [reply(chooser, worlds, 128, noise) for _ in range(60)]
+        best = min(alone(world, [128] * 20) for world in (PLAIN, *worlds)) / 20
+        assert sum(times[-20:]) / 20 < best / 0.94
+        assert sum(times[:3]) < 3 * 128 * 1.1, "it is not kept for long where it is bad"
+
+
+def test_times_with_noise_change_little() -> None:
+    """Every tenth step is held up for long."""
+    worlds, noise = [World(0.3, 4, 0.1), World(0.8, 4, 0.2)], random.Random(2)
+
+    def slowed() -> float:
+        return 20.0 if noise.random() < 0.1 else 1.0 + 0.2 * noise.random()
+
+    best = alone(worlds[1], MANY)
+    assert best / sum(replies(worlds, MANY, 1, slowed=slowed)) > 0.93
+
+
+def test_a_way_that_only_pays_while_it_is_tried_is_left() -> None:
+    """An adversary: right for its first steps in every reply, and never after."""
+
+    class Lures(World):
+        steps = 0
+
+        def accepted(self, noise: random.Random, room: int) -> int:
+            self.steps += 1
+            return min(4, room) if self.steps % 40 < 8 else 0
+
+    assert sum(replies([Lures(0.0, 4, 0.5)], MANY)) < sum(MANY) / 0.98 + 16
+
+
+def test_other_costs_of_forwards_bring_on_a_way_that_could_not_draft() -> None:
+    """Busy at load: nothing paid, and nothing was drafted."""
+    noise, chooser = random.Random(3), chooser_of(1)
+    for _ in range(4):
+        reply(chooser, [World(0.0, 0, 0.0)], 128, noise)
+    chooser.use_costs(COSTS)
+    times = [reply(chooser, [World(0.8, 4, 0.1)], 128, noise) for _ in range(4)]
+    assert sum(times) < 4 * 128 / 1.5
+
+
+@pytest.mark.parametrize("kind", [1, 5])
+def test_free_guesses_are_judged_by_what_follows(kind: int) -> None:
+    """Against a reference that waits for each guess to be over."""
+    draw, record = random.Random(kind), GuessRecord()
+    text = [draw.randrange(3) for _ in range(600)]
+    assert record.reach(kind, 3) == [(kind / (kind + 1)) ** depth for depth in (1, 2, 3)]
+    expected, count, free_from = record.reach(kind, 3), 2, 0
+    for position in range(1, 500):
+        record.read(text[: position - 1], text[position - 1])
+        guess = [draw.randrange(2) for _ in range(3)]
+        if position >= free_from:
+            came = text[position : position + 3]
+            right = next((n for n in range(3) if came[n] != guess[n]), 3)
+            count += 1
+            share = 1 / min(count, 24)
+            expected = [p + share * ((n < right) - p) for n, p in enumerate(expected)]
+            free_from = position + min(right + 1, 3)
+        record.follow(position, guess, kind)
+    record.read(text[:520], text[520])
+    assert record.reach(kind, 3) == pytest.approx(expected)
+    assert record.reach(kind, 1) == pytest.approx(expected[:1])
+    assert record.reach(kind, 0) == []
+
+
+def test_free_guesses_stand_alone_where_they_are_sure_and_beside_where_both_may_be_right() -> None:
+    chooser = chooser_of(1, [World(0.6, 4, 0.5)])
+    plain, way = chooser.ways
+    for _ in range(50):
+        missed = dict.fromkeys(chooser.ways, 0)
+        assert chooser.pick(missed, 100) in chooser.ways
+        chooser.count(way, 3, chooser.seconds(way))
+        way.learn(2, 4, 5, 0.5, 0)
+    picked = chooser.pick(dict.fromkeys(chooser.ways, 0), 100)
+    while picked is plain:  # which is tried now and then, for its time
+        chooser.count(plain, 1, 1.0)
+        picked = chooser.pick(dict.fromkeys(chooser.ways, 0), 100)
+    assert chooser.best_lengths(way, [0.99] * 8) == (8, 0)
+    alone_length, beside = chooser.best_lengths(way, [0.3, 0.3, 0.3, 0.3])
+    assert (alone_length, beside) == (0, 4)
+    assert chooser.best_lengths(way, [0.01] * 8) == (0, 0)
+    assert chooser.best_lengths(way, []) == (0, 0)
