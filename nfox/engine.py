@@ -65,8 +65,8 @@ class Engine:
     Args:
         model: the target.
         template: renders messages to token ids.
-        drafting: the method, its options, and where weights are; by default the best method whose
-            needs are met.
+        drafting: the method, its options, and where weights are; by default the method that
+            chooses as it goes from those whose needs are met.
         settings: for all replies, unless a reply has its own.
         max_context: the most positions to use; None for all that the target has.
         costs: of target forwards over several tokens; None if they were not measured.
@@ -131,7 +131,7 @@ class Engine:
         """Change the method; the cache stays.
 
         Args:
-            method: its name; None takes the best one whose needs are met.
+            method: its name; None chooses as it goes from those whose needs are met.
             options: of the method, as texts.
 
         Raises:

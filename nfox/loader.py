@@ -54,7 +54,7 @@ def load(
         model: folder, GGUF file, hub id or known name (`nfox models`) of a base model, of heads or
             an adapter whose config names the base, or the output folder of a training; None is the
             embedded model.
-        method: name of the method; None takes the best one whose weights are there.
+        method: name of the method; None chooses as it goes from those whose weights are there.
         options: of the method, such as {"gamma": "4"}.
         draft_model: folder, GGUF file or hub id of a draft model.
         heads: folder or hub id of trained heads.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from tiny import Scattered, Table
+from tiny import Scattered, Table, restless
 from torch import Tensor
 
 from nfox.decoding.drafter import Context, Drafter
@@ -20,6 +20,8 @@ from nfox.decoding.sampling import Sampling
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import NodeBudget
 from nfox.decoding.verify import Draw, Rule
+from nfox.drafters.auto import Auto
+from nfox.drafters.common.method import Method
 from nfox.drafters.jacobi import Jacobi
 from nfox.drafters.lookup import Lookup
 from nfox.drafters.none import Autoregressive
@@ -84,6 +86,10 @@ def spec(
     return kind(draft, SIZE, gamma, branches, budget)  # type: ignore[arg-type]
 
 
+def others() -> dict[str, Method]:
+    return {"spec": spec(3), "lookup": Lookup(3), "jacobi": Jacobi(2, 3, 2)}
+
+
 DRAFTERS: dict[str, Any] = {
     "none": Autoregressive,
     "lookup": lambda: Lookup(3),
@@ -97,6 +103,8 @@ DRAFTERS: dict[str, Any] = {
     "spec-stops": lambda: spec(4, 0.4),
     "spec-branches": lambda: spec(3, 0.2, branches=3),
     "siblings": Siblings,
+    "auto": lambda: Auto(TARGET, others()),  # type: ignore[arg-type]
+    "auto-restless": lambda: restless(Auto(TARGET, others())),  # type: ignore[arg-type]
 }
 
 

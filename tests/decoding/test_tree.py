@@ -69,6 +69,24 @@ def test_common_prefixes_are_merged() -> None:
     assert tree.parents == (-1, 0, 1, 1, 0, 2)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_joined_trees_have_the_paths_of_both_and_the_nodes_of_the_first_come_first(
+    seed: int,
+) -> None:
+    draw = random.Random(seed)
+    paths = [[draw.randrange(3) for _ in range(draw.randint(0, 4))] for _ in range(6)]
+    first, second = (TokenTree.from_paths(7, some) for some in (paths[:3], paths[3:]))
+    joined, whole = first.joined(second), TokenTree.from_paths(7, paths)
+    assert joined.tokens[: len(first)] == first.tokens
+    assert joined.parents[: len(first)] == first.parents
+
+    def spelled(tree: TokenTree) -> set[tuple[int, ...]]:
+        return {tuple(tree.tokens[n] for n in tree.path_to(node)) for node in range(len(tree))}
+
+    assert spelled(joined) == spelled(whole)
+    assert len(joined) == len(whole)
+
+
 @pytest.mark.parametrize(
     ("tokens", "parents"),
     [

@@ -9,7 +9,7 @@ import copy
 import random
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache as once
@@ -30,8 +30,11 @@ from nfox.decoding.drafter import Context, Drafter
 from nfox.decoding.generate import Limits, Prompt, Step, generate
 from nfox.decoding.rules import make_rule
 from nfox.decoding.tree import TokenTree
+from nfox.drafters.auto import Auto
+from nfox.drafters.common.chooser import Chooser
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.common.method import DrafterInputs
+from nfox.drafters.common.way import Way
 from nfox.heads.checkpoint import HeadsInfo, write
 from nfox.models.options import LoadedModel
 from nfox.models.transformers_cache import TransformersCache
@@ -214,7 +217,7 @@ def make(method: str, name: str = "llama", **options: Any) -> Drafter:
     heads = issubclass(found, HeadsDrafter)
     others = {
         other: partial(make, other, name)
-        for other in drafters.method_names()
+        for other in sorted(methods("llama"), key=lambda n: -drafters.method_class(n).rank)
         if found.chooses and drafters.method_class(other).drafts and other != method
     }
     parts = DrafterInputs(
@@ -238,6 +241,26 @@ def methods(family: str) -> list[str]:
     if FAMILIES[family].proposals == "nothing":
         return [name for name in names if not drafters.method_class(name).drafts]
     return names
+
+
+class Restless(Chooser):
+    """Changes its mind in every step, whatever is known."""
+
+    random: random.Random
+
+    def pick(self, missed: Mapping[Way, int], room: int) -> Way:
+        return self.random.choice(self.ways)
+
+    def best_lengths(self, way: Way, reach: Sequence[float]) -> tuple[int, int]:
+        length = self.random.randint(0, len(reach))
+        return self.random.choice([(length, 0), (0, length if way is not self.plain else 0)])
+
+
+def restless(drafter: Auto, seed: int = 0) -> Auto:
+    """Let a drafter that chooses change its mind in every step."""
+    drafter.chooser.__class__ = Restless
+    drafter.chooser.random = random.Random(seed)  # type: ignore[attr-defined]
+    return drafter
 
 
 class Oracle(Drafter):

@@ -50,7 +50,7 @@ class DrafterSpec:
     """Which method drafts, and with what.
 
     Args:
-        method: its name; None takes the best one whose needs are met.
+        method: its name; None chooses as it goes from those whose needs are met.
         options: of the method, as texts.
         sources: where the person said that weights are.
     """
