@@ -25,6 +25,7 @@ import sys
 from pathlib import Path
 
 from nfox.eval import peers
+from nfox.eval.bench.divergence import near_ties
 from nfox.eval.bench.figures import written
 from nfox.eval.bench.result import BenchResult, read
 
@@ -136,7 +137,7 @@ def table(result: BenchResult) -> str:
 def notes(result: BenchResult) -> list[str]:
     """Return what is to be known beside the table."""
     machine = result.machine
-    gap = max((row.gap or 0.0 for row in result.divergences), default=0.0)
+    gap = max((row.gap or 0.0 for row in near_ties(result)), default=0.0)
     lines = [
         f"- {machine.threads} threads of {machine.device}, {machine.dtype}, torch "
         f"{machine.versions['torch']}; measured, and corrected by the steps: {machine.costs}.",

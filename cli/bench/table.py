@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from nfox.eval.bench.divergence import near_ties
 from nfox.eval.bench.figures import Row, SimulationRow, written
 from nfox.eval.bench.noise import enough
 from nfox.eval.bench.result import BenchResult, rounds
@@ -54,10 +55,10 @@ def _notes(row: Row, result: BenchResult) -> list[str]:
     for name, entrant in result.entrants.items():
         if entrant.kind == "peer":
             lines.append(f"{name}: {entrant.settings}")
-    if result.divergences:
-        widest = max(result.divergences, key=lambda divergence: divergence.gap or 0.0)
+    parted = near_ties(result)
+    for widest in parted[:1]:
         where = f"{widest.entrant}, {widest.task}, token {widest.token}"
-        count = f"{len(result.divergences)} conversations part from the plain ones"
+        count = f"{len(parted)} conversations part from the plain ones"
         lines.append(f"{count}; widest gap of logits {written(widest.gap, '.3f')} ({where})")
     return lines
 

@@ -24,9 +24,11 @@ from nfox.decoding.stats import Stats
 from nfox.drafters import plain_method
 from nfox.errors import ContextError, UsageError
 from nfox.eval import peers
-from nfox.eval.bench.divergence import divergences
+from nfox.eval.bench.divergence import divergences, near_ties
 from nfox.eval.bench.entrants import MethodEntrant, PeerEntrant
+from nfox.eval.bench.figures import DivergenceRow, Row
 from nfox.eval.bench.metrics import rows
+from nfox.eval.bench.result import BenchResult, Machine
 from nfox.eval.bench.summary import summarise
 from nfox.eval.bench.trials import Bench, Task, Trial
 from nfox.eval.peers.base import Peer, PeerError
@@ -227,6 +229,21 @@ def test_who_lacks_something_is_left_out_and_said_to_be() -> None:
     benchmark = Bench(loaded(), [PLAIN, PeerEntrant("hf-assisted"), PeerEntrant("hf")], TASKS)
     assert [one.name for one in benchmark.entrants] == [PLAIN.name, "hf"]
     assert "draft model" in benchmark.missing["hf-assisted"]
+
+
+def test_quantised_peers_say_a_text_of_their_own() -> None:
+    """Their gaps are no near-ties, and do not hide those of others."""
+    parted = [
+        DivergenceRow(entrant=name, task="one", reply=0, token=0, gap=gap)
+        for name, gap in (("llama.cpp", 0.01), ("llama.cpp q4_0", 3.0), ("llama.cpp", 0.02))
+    ]
+    result = BenchResult(
+        machine=Machine(),
+        settings={},
+        rows=[Row(target="t", method="none", category="all", prompts=1)],
+        divergences=parted,
+    )
+    assert [row.gap for row in near_ties(result)] == [0.02, 0.01]
 
 
 def test_there_is_no_other_peer() -> None:

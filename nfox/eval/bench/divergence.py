@@ -8,6 +8,9 @@ from math import inf, log
 
 from nfox.decoding.cache import common_prefix
 from nfox.decoding.tree import TokenTree
+from nfox.eval import peers
+from nfox.eval.bench.figures import DivergenceRow
+from nfox.eval.bench.result import BenchResult
 from nfox.eval.bench.runner import REPLIES_PER_TASK
 from nfox.eval.bench.trials import Bench, Trial
 from nfox.text.messages import Message
@@ -46,18 +49,30 @@ def divergences(bench: Bench, trials: Iterable[Trial]) -> list[Divergence]:
     trials = list(trials)
     plain = bench.entrants[0].name
     plain_trials = {(trial.task, trial.round): trial for trial in trials if trial.entrant == plain}
-    peers = {entrant.name for entrant in bench.entrants if entrant.kind == "peer"}
+    programs = {entrant.name for entrant in bench.entrants if entrant.kind == "peer"}
     first: dict[tuple[str, int], Divergence] = {}
     for trial in trials:
         key = trial.entrant, trial.task
         greedy = bench.tasks[trial.task].settings(bench.settings).sampling.greedy
-        own_noise = trial.entrant in peers or bench.settings.accept != "exact"
+        own_noise = trial.entrant in programs or bench.settings.accept != "exact"
         if key in first or (own_noise and not greedy):
             continue
         divergence = first_divergence(bench, trial, plain_trials[trial.task, trial.round])
         if divergence is not None:
             first[key] = divergence
     return list(first.values())
+
+
+def near_ties(result: BenchResult) -> list[DivergenceRow]:
+    """Return the divergences of entrants with the target's own weights, the widest gap first: they
+    are near-ties, or errors. Weights that are rounded otherwise say another text of their own.
+    """
+    own = [
+        row
+        for row in result.divergences
+        if row.entrant not in peers.names() or not peers.peer(row.entrant).other_weights
+    ]
+    return sorted(own, key=lambda row: -(row.gap or 0.0))
 
 
 def first_divergence(bench: Bench, trial: Trial, plain: Trial) -> Divergence | None:

@@ -35,9 +35,11 @@ class Peer(ABC):
 
     Attributes:
         name: as typed after --peers.
+        other_weights: whether its weights are rounded otherwise, so that it says another text.
     """
 
     name: ClassVar[str]
+    other_weights: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

@@ -141,21 +141,22 @@ class LlamaCpp(Peer):
 
 
 class Q80(LlamaCpp):
-    """The same with 8 bit weights, as llama.cpp quantises them: another text."""
+    """The same with 8 bit weights, as llama.cpp quantises them."""
 
     name = "llama.cpp q8_0"
     quantisation = "Q8_0"
+    other_weights = True
 
 
-class Q40(LlamaCpp):
-    """The same with 4 bit weights and a scale for 32 of them: another text."""
+class Q40(Q80):
+    """The same with 4 bit weights and a scale for 32 of them."""
 
     name = "llama.cpp q4_0"
     quantisation = "Q4_0"
 
 
-class Q41(LlamaCpp):
-    """The same with 4 bit weights, and a scale and a minimum for 32 of them: another text."""
+class Q41(Q80):
+    """The same with 4 bit weights, and a scale and a minimum for 32 of them."""
 
     name = "llama.cpp q4_1"
     quantisation = "Q4_1"
