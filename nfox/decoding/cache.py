@@ -144,7 +144,7 @@ class KVCache(ABC):
         """
         if list(path) != list(range(len(path))):
             self._keep_rows(path)
-            hidden = hidden[list(path)]
+            hidden = hidden.index_select(0, torch.tensor(list(path), device=hidden.device))
         self.extend([tree.tokens[node] for node in path], hidden[: len(path)])
 
     @abstractmethod

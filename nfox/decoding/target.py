@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
 from typing import Literal
 
 import torch
@@ -31,7 +32,7 @@ def are_numbers(logits: Tensor) -> bool:
 
     One pass, which takes a tenth of the time of the argmax over the same logits.
     """
-    return bool(logits.amax(-1).isfinite().all())
+    return all(map(isfinite, logits.amax(-1).tolist()))
 
 
 def check_tokens(ids: Iterable[int], vocabulary_size: int) -> None:

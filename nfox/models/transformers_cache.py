@@ -38,16 +38,11 @@ class _Layer(CacheLayerMixin):
         """Write keys and values [1, H, N, D] after the committed rows; return all of these rows."""
         start = len(self.owner.tokens)
         end = start + key_states.shape[-2]
-        keys, values = self.reserve(key_states, value_states, end)
-        keys[:, :, start:end] = key_states
-        values[:, :, start:end] = value_states
-        return keys[:, :, :end], values[:, :, :end]
-
-    def reserve(self, keys_like: Tensor, values_like: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Return all keys and values [1, H, capacity, D], with room for `length` rows."""
-        self.keys = with_capacity(self.keys, keys_like, length, -2)
-        self.values = with_capacity(self.values, values_like, length, -2)
-        return self.keys, self.values
+        self.keys = with_capacity(self.keys, key_states, end, -2)
+        self.values = with_capacity(self.values, value_states, end, -2)
+        self.keys[:, :, start:end] = key_states
+        self.values[:, :, start:end] = value_states
+        return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_seq_length(self) -> int:
         """Return the number of committed rows."""
@@ -81,6 +76,9 @@ class TransformersCache(KVCache):
         super().__init__(can_roll_back=can_roll_back)
         self.encoded: tuple[tuple[int, ...], Tensor] | None = None
         self._config = config
+        # Reserved rows are one tensor [layers, 2, 1, H, capacity, D]; beside it that of the last
+        # layer's values, which grows by itself if any does.
+        self._joint: tuple[Tensor, Tensor] | None = None
         self.past = self._new_past()
 
     def _new_past(self) -> Cache:
@@ -100,18 +98,36 @@ class TransformersCache(KVCache):
         if self.encoded is not None or not self.can_roll_back:
             self.past = self._new_past()
 
-    def reserve(self, num_layers: int, like: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
-        """Return the keys and values [1, H, capacity, D] of all layers of a decoder, with room for
-        `length` rows, for who writes them directly.
+    def reserve(self, num_layers: int, like: Tensor, length: int) -> Tensor:
+        """Return the keys and values [layers, 2, 1, H, capacity, D] of all layers of a decoder,
+        with room for `length` rows, for who writes them directly.
 
         Args:
             num_layers: of the decoder.
-            like: a tensor [1, H, any, D] of the dtype and device of keys and values.
+            like: a tensor [1, H, 0, D] of the dtype and device of keys and values.
             length: how many rows are needed.
         """
-        while len(self.past.layers) < num_layers:
-            self.past.layers.append(self.past.layer_class_to_replicate())
-        return [layer.reserve(like, like, length) for layer in self.past.layers]
+        layers = self.past.layers
+        while len(layers) < num_layers:
+            layers.append(self.past.layer_class_to_replicate())
+        known = self._reserved()
+        if known is not None and known.shape[-2] >= length:
+            return known
+        joint = with_capacity(known, like.expand(num_layers, 2, *like.shape), length, -2)
+        for layer, (keys, values) in zip(layers, joint, strict=True):
+            if known is None and layer.keys is not None:  # they lay each for itself
+                keys[:, :, : len(self.tokens)] = layer.keys[:, :, : len(self.tokens)]
+                values[:, :, : len(self.tokens)] = layer.values[:, :, : len(self.tokens)]
+            layer.keys, layer.values = keys, values
+        self._joint = joint, layers[-1].values
+        return joint
+
+    def _reserved(self) -> Tensor | None:
+        """Return the keys and values of all layers; None where they are not one tensor."""
+        if self._joint is None:
+            return None
+        joint, last_values = self._joint
+        return joint if self.past.layers[-1].values is last_values else None
 
     @override
     def fork(self, length: int) -> TransformersCache:
@@ -141,11 +157,12 @@ class TransformersCache(KVCache):
     def _keep_rows(self, path: Sequence[int]) -> None:
         start = len(self.tokens)
         rows = torch.tensor([start + node for node in path])
-        for layer in _self_attention(self.past).layers:
-            for states in (layer.keys, layer.values):
-                # All rows are read before any is written.
-                accepted = states.index_select(2, rows.to(states.device))
-                states[:, :, start : start + len(path)] = accepted
+        joint, layers = self._reserved(), _self_attention(self.past).layers
+        apart = (states for layer in layers for states in (layer.keys, layer.values))
+        for states in apart if joint is None else (joint,):
+            # All rows are read before any is written.
+            accepted = states.index_select(-2, rows.to(states.device))
+            states.narrow(-2, start, len(path)).copy_(accepted)
 
 
 def past_of(cache: KVCache) -> Cache:

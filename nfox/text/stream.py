@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from nfox.text.pieces import Piece, split_pieces, text_of, unfinished_length
@@ -193,6 +194,7 @@ class TextStream:
         return [Piece(part, part_source, self._step) for part, part_source in parts if part]
 
 
+@lru_cache(maxsize=8)
 def _byte_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids of the tokens for single bytes, of a tokenizer that falls back to bytes."""
     ids = (tokenizer.convert_tokens_to_ids(f"<0x{byte:02X}>") for byte in range(256))

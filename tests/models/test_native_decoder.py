@@ -113,6 +113,28 @@ def test_every_tree_gives_the_text_of_plain_decoding(name: str) -> None:
         assert len(steps) < 40
 
 
+def test_a_cache_keeps_its_rows_when_it_grows_is_forked_or_keeps_a_branch() -> None:
+    _, target = native("llama")
+    target.fuse()
+    text = [token for _ in range(5) for token in TEXT]  # more than a cache has room for at first
+    tree = TokenTree((1, 2, 3, 4, 5), (-1, 0, 0, 2, 3))
+
+    def scored(tokens: list[int]) -> Tensor:
+        cache = target.new_cache()
+        target.read(tokens, cache)
+        return target.score(tree, cache)[0]
+
+    cache = target.new_cache()
+    target.read(text[:20], cache)
+    twin = cache.fork(10)
+    target.read(text[10:], twin)
+    assert torch.equal(target.score(tree, twin)[0], scored(text))
+    for _ in range(2):
+        _, hidden = target.score(tree, cache)
+        cache.commit(tree, [0, 2, 3], hidden)
+    assert torch.equal(target.score(tree, cache)[0], scored([*text[:20], 1, 3, 4, 1, 3, 4]))
+
+
 def test_rows_of_a_product_are_those_of_its_weights_whatever_their_number() -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(77, 96).bfloat16(), torch.randn(77).bfloat16()

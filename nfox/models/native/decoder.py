@@ -81,6 +81,9 @@ class NativeDecoder:
             norm=self._norm(weights.norm),
         )
         self._rows = WeakKeyDictionary[KVCache, _Rows]()
+        self._like = torch.empty(
+            1, weights.num_key_heads, 0, weights.head_dim, dtype=weights.model_dtype
+        )
 
     def _layer(self, index: int) -> structures.Layer:
         layer = self.weights.layers[index]
@@ -151,19 +154,12 @@ class NativeDecoder:
 
     def _rows_of(self, cache: TransformersCache, length: int) -> _Rows:
         """Return where keys and values lie, with room for `length` rows in every layer."""
-        weights = self.weights
-        like = weights.unembedding.weight.new_empty(1, weights.num_key_heads, 0, weights.head_dim)
-        layers = cache.reserve(len(weights.layers), like, length)
-        ends = (layers[0][0].data_ptr(), layers[-1][1].data_ptr())
+        rows = cache.reserve(len(self.weights.layers), self._like, length)
         known = self._rows.get(cache)
-        if known is None or known.ends != ends:  # all of them grow at once
-            pointers = c_void_p * len(layers)
-            known = self._rows[cache] = _Rows(
-                pointers(*(keys.data_ptr() for keys, _ in layers)),
-                pointers(*(values.data_ptr() for _, values in layers)),
-                layers[0][0].shape[2],
-                ends,
-            )
+        if known is None or known.start != rows.data_ptr():
+            pointers = c_void_p * len(rows)
+            keys, values = (pointers(*(part.data_ptr() for part in rows[:, i])) for i in (0, 1))
+            known = self._rows[cache] = _Rows(keys, values, rows.shape[-2], rows.data_ptr())
         return known
 
 
@@ -174,13 +170,13 @@ class _Rows(NamedTuple):
         keys: the addresses of every layer's [1, H, capacity, D].
         values: likewise.
         capacity: rows that there is room for.
-        ends: the first address of the keys and the last one of the values.
+        start: the address of the first of them.
     """
 
     keys: Any
     values: Any
     capacity: int
-    ends: tuple[int, int]
+    start: int
 
 
 def _halves(layer: LayerWeights) -> tuple[tuple[Tensor, Tensor | None], ...]:
