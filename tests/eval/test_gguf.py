@@ -31,7 +31,7 @@ from nfox.errors import ModelError, NfoxError
 from nfox.eval import peers
 from nfox.eval.peers import gguf as nfox_gguf
 from nfox.eval.peers import packages
-from nfox.eval.peers.llama_cpp import LlamaCpp
+from nfox.eval.peers.llama_cpp import LlamaCpp, written
 from nfox.eval.peers.replies import answer
 from nfox.loader import load
 from nfox.models.options import LoadedModel, ModelOptions
@@ -210,6 +210,16 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         nfox_gguf.write(model("llama"), tmp_path / "m.gguf")
     with pytest.raises(NfoxError, match="No such file"):
         nfox_gguf.write(model("llama"), tmp_path / "nowhere" / "m.gguf")
+
+
+def test_a_file_that_was_not_written_whole_is_no_other_peers(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    with full_disk.room(4096), pytest.raises(NfoxError):
+        written(model("llama"), file)
+    assert written(model("llama"), file) == str(file)
+    before = file.stat().st_mtime_ns
+    assert read(Path(written(model("llama"), file)))[0]["general.architecture"] == "llama"
+    assert file.stat().st_mtime_ns == before  # it is written once
 
 
 def test_a_missing_package_is_one_line() -> None:

@@ -167,5 +167,7 @@ def written(model: LoadedModel, file: Path) -> str:
     from nfox.eval.peers.gguf import write
 
     if not file.exists():
-        write(model, file)
+        part = file.with_suffix(".part")  # a file that is there is whole
+        write(model, part)
+        part.replace(file)
     return str(file)
