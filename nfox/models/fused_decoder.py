@@ -77,6 +77,11 @@ class FusedDecoder:
             states = self._run_layer(layer, index, states, steps[kind], cache)
         return weights.norm(states.to(self.model_dtype))
 
+    def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
+        """Return the products for the logits [N, V], and what `hidden_states` does."""
+        hidden = self.hidden_states(tree, cache)
+        return self.unembedding(hidden), hidden
+
     def _step(self, kind: str, tree: TokenTree, past_length: int) -> Step:
         """Return what the layers of a kind share in a forward over a tree after a past."""
         weights, count, mask = self.weights, len(tree), None

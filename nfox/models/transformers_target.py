@@ -306,8 +306,8 @@ class TransformersTarget(Target):
     def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
         if self.fused:
             cache.begin()
-            hidden = self.fused.hidden_states(tree, cache)
-            logits = self.unembed(hidden)
+            products, hidden = self.fused.score(tree, cache)
+            logits = self._scaled(products)
             self._wait()
             return logits, hidden
         ids = torch.tensor([tree.tokens], device=self.device)

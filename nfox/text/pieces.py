@@ -52,10 +52,14 @@ def split_pieces(pieces: Sequence[Piece], at: int) -> tuple[list[Piece], list[Pi
     before: list[Piece] = []
     after: list[Piece] = []
     for piece in pieces:
-        cut = min(max(at, 0), len(piece.text))
+        if at >= len(piece.text):
+            before.append(piece)
+        elif at <= 0:
+            after.append(piece)
+        else:
+            before.append(replace(piece, text=piece.text[:at]))
+            after.append(replace(piece, text=piece.text[at:]))
         at -= len(piece.text)
-        before += [replace(piece, text=piece.text[:cut])] if cut else []
-        after += [replace(piece, text=piece.text[cut:])] if cut < len(piece.text) else []
     return before, after
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from nfox.text.pieces import Piece, split_pieces, text_of, unfinished_length
 
@@ -98,7 +98,9 @@ class TextStream:
         self._trim = trim
         self.stopped_by: str | None = None
         self._tokenizer = tokenizer
-        self._byte_tokens = _byte_tokens(tokenizer)
+        if tokenizer not in _KNOWN:
+            _KNOWN[tokenizer] = _KnownTokens(_byte_tokens(tokenizer), {})
+        self._known = _KNOWN[tokenizer]
         self._ids = list(context[-_CONTEXT:])
         self._released = len(self._ids)  # the text of so many ids has left
         self._prefix = self._seen = self._decode()  # the text of these ids, and that of all ids
@@ -130,13 +132,13 @@ class TextStream:
         self._seen = text
         # One bad byte spoils the whole run of byte tokens, so only the end of a run is certain,
         # which a token without text (a special one) is not.
-        if token in self._byte_tokens or text == text_before or text.endswith("\ufffd"):
+        if token in self._known.byte_tokens or text == text_before or text.endswith("\ufffd"):
             return []
         pieces = self._release(text[len(self._prefix) :])
         # What follows is decoded after the tokens just read, for the spaces between words.
         self._ids = self._ids[self._released :]
         self._released = len(self._ids)
-        self._prefix = self._seen = self._decode()
+        self._prefix = self._seen = self._decode_again(token)
         return pieces
 
     def finish(self) -> list[Piece]:
@@ -153,6 +155,15 @@ class TextStream:
 
     def _decode(self) -> str:
         return decode_text(self._tokenizer, self._ids)
+
+    def _decode_again(self, token: int) -> str:
+        """Return the text of all ids, of which the last is `token` and mostly the only one."""
+        if len(self._ids) > 1:
+            return self._decode()
+        text = self._known.texts.get(token)
+        if text is None:
+            text = self._known.texts[token] = self._decode()
+        return text
 
     def _emit(self, pieces: list[Piece]) -> list[Piece]:
         """Return pieces, and count their text as emitted."""
@@ -194,7 +205,22 @@ class TextStream:
         return [Piece(part, part_source, self._step) for part, part_source in parts if part]
 
 
-@lru_cache(maxsize=8)
+class _KnownTokens(NamedTuple):
+    """What is known of a tokenizer's tokens.
+
+    Args:
+        byte_tokens: those for single bytes.
+        texts: of tokens that were read alone.
+    """
+
+    byte_tokens: frozenset[int]
+    texts: dict[int, str]
+
+
+_KNOWN = WeakKeyDictionary[Any, _KnownTokens]()
+"""By tokenizer; a reply of a few tokens would else spend more time on it than on its text."""
+
+
 def _byte_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids of the tokens for single bytes, of a tokenizer that falls back to bytes."""
     ids = (tokenizer.convert_tokens_to_ids(f"<0x{byte:02X}>") for byte in range(256))

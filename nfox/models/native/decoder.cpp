@@ -56,6 +56,7 @@ extern "C" struct Decoder {
     const uint16_t* embedding;  // [vocabulary, hidden_size]
     float embedding_scale;
     Norm norm;
+    Matrix unembedding;
 };
 
 extern "C" struct Step {
@@ -71,6 +72,7 @@ extern "C" struct Step {
     int32_t rotary_widths[2];
     int32_t windows[2];  // 0: none
     uint16_t* hidden;   // [num_nodes, hidden_size], written
+    float* logits;      // [num_nodes, vocabulary], written; null where they are not needed
 };
 
 namespace {
@@ -257,6 +259,17 @@ void multiply(const Matrix& matrix, const uint16_t* states, int num_rows, int th
                  weights_of(matrix, block + MOST_BLOCKS), use);
 }
 
+// Writes this thread's share of a product as floats [num_rows, outputs].
+void write_product(const Matrix& matrix, const uint16_t* rows, int num_rows, float* result,
+                   int thread, int threads) {
+    const int outputs = matrix.outputs;
+    multiply(matrix, rows, num_rows, thread, threads, [&](int row, int output, Floats totals) {
+        float* place = result + (size_t)row * outputs + output;
+        if (output + LANES <= outputs) store(place, totals);
+        else memcpy(place, &totals, sizeof(float) * (outputs - output));
+    });
+}
+
 float inverse_size(const float* states, int width, float eps) {
     Floats squares{};
     for (int i = 0; i < width; i += LANES) {
@@ -329,6 +342,7 @@ class Forward {
             for (int row = range.begin; row < range.end; row++)
                 normed(d.norm, state(row), d.hidden_size, s.hidden + (size_t)row * d.hidden_size);
             w.barrier.wait(threads);
+            if (s.logits) write_product(d.unembedding, s.hidden, rows, s.logits, thread, threads);
         }
     }
 
@@ -693,12 +707,6 @@ extern "C" void nfox_linear(const Matrix* matrix, const uint16_t* rows, int num_
 // Writes rows [num_rows, inputs] times a matrix as floats [num_rows, outputs].
 extern "C" void nfox_multiply(const Matrix* matrix, const uint16_t* rows, int num_rows, float* result,
                               int num_threads) {
-    const int outputs = matrix->outputs;
 #pragma omp parallel num_threads(num_threads)
-    multiply(*matrix, rows, num_rows, omp_get_thread_num(), omp_get_num_threads(),
-             [&](int row, int output, Floats totals) {
-                 float* place = result + (size_t)row * outputs + output;
-                 if (output + LANES <= outputs) store(place, totals);
-                 else memcpy(place, &totals, sizeof(float) * (outputs - output));
-             });
+    write_product(*matrix, rows, num_rows, result, omp_get_thread_num(), omp_get_num_threads());
 }

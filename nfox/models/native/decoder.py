@@ -79,6 +79,7 @@ class NativeDecoder:
             embedding=embedding.data_ptr(),
             embedding_scale=weights.embedding_scale * _scale_of(weights.embed),
             norm=self._norm(weights.norm),
+            unembedding=self.unembedding.matrix,
         )
         self._rows = WeakKeyDictionary[KVCache, _Rows]()
         self._like = torch.empty(
@@ -119,7 +120,6 @@ class NativeDecoder:
         self._kept.append(weight)
         return structures.Norm(weight=weight.data_ptr(), eps=norm.eps, width=len(weight))
 
-    @torch.inference_mode()
     def hidden_states(self, tree: TokenTree, cache: KVCache) -> Tensor:
         """Return the last hidden states [N, D] after every node of a tree, and write the keys and
         values of the nodes behind the committed rows of the cache.
@@ -128,6 +128,16 @@ class NativeDecoder:
             tree: N nodes.
             cache: what has been read before, of the target of this model.
         """
+        return self._run(tree, cache, None)
+
+    def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
+        """Return the products for the logits, [N, V] float32, and what `hidden_states` does."""
+        logits = torch.empty(len(tree), self.unembedding.outputs)
+        return logits, self._run(tree, cache, logits)
+
+    @torch.inference_mode()
+    def _run(self, tree: TokenTree, cache: KVCache, logits: Tensor | None) -> Tensor:
+        """Return the last hidden states; write the products for the logits, where asked for."""
         count, past_length = len(tree), len(cache.tokens)
         rows = self._rows_of(as_transformers_cache(cache), past_length + count)
         hidden = torch.empty(count, self._decoder.hidden_size, dtype=self.weights.model_dtype)
@@ -142,6 +152,7 @@ class NativeDecoder:
             values=addressof(rows.values),
             capacity=rows.capacity,
             hidden=hidden.data_ptr(),
+            logits=None if logits is None else logits.data_ptr(),
         )
         for number, kind in enumerate(self.kinds):
             length = past_length + max(tree.depths) + 1

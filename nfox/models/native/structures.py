@@ -41,6 +41,7 @@ class Decoder(Structure):
         ("embedding", c_void_p),
         ("embedding_scale", c_float),
         ("norm", Norm),
+        ("unembedding", Matrix),
     ]
 
 
@@ -55,5 +56,5 @@ class Step(Structure):
         ("capacity", c_int64),
         *((name, c_void_p * 2) for name in ("cosines", "sines")),
         *((name, c_int32 * 2) for name in ("rotary_widths", "windows")),
-        ("hidden", c_void_p),
+        *((name, c_void_p) for name in ("hidden", "logits")),
     ]
