@@ -167,6 +167,11 @@ def change_tensors(content: bytes, numbers: random.Random) -> bytes:
     return size.to_bytes(8, "little") + changed + rest
 
 
+def change_beginning(content: bytes, numbers: random.Random) -> bytes:
+    """Return a file of which the first two thousand bytes were changed."""
+    return damage(content[:2000], numbers) + content[2000:]
+
+
 def change_source(text: str, numbers: random.Random) -> str:
     """Return a template's file whose Jinja source was changed."""
     value = json.loads(text)

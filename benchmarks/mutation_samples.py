@@ -32,6 +32,7 @@ def write(folder: Path, engine: Engine) -> None:
     _write_results(folder)
     _write_lines(folder)
     _write_conversation(engine, folder / "chat.json")
+    _write_gguf(engine, folder)
 
 
 def _write_texts(folder: Path) -> None:
@@ -134,6 +135,16 @@ def _write_conversation(engine: Engine, path: Path) -> None:
     conversation = Conversation(engine, system="be brief")
     conversation.send("one two").read_to_end()
     conversation.save(path)
+
+
+def _write_gguf(engine: Engine, folder: Path) -> None:
+    """Write the model as a GGUF file without a vocabulary, and the tokenizer beside it."""
+    from nfox.eval.peers import gguf
+
+    (folder / "gguf").mkdir()
+    gguf.write(engine.model, folder / "gguf" / "model.gguf")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(folder / "model" / name, folder / "gguf")
 
 
 def _write_heads(folder: Path) -> None:

@@ -28,6 +28,7 @@ import mutation_samples
 import small_model
 from changes import (
     any_of,
+    change_beginning,
     change_json,
     change_lines,
     change_source,
@@ -142,6 +143,9 @@ class Samples:
             kinds[file] = Kind(f"model/{file}", change, self._loaded, named=False, share=0.1)
         kinds["index"] = Kind(
             "shards/model.safetensors.index.json", as_json, self._shards, share=0.1
+        )
+        kinds["GGUF"] = Kind(
+            "gguf/model.gguf", change_beginning, self._gguf, named=False, share=0.2
         )
         for file, change in adapters.items():
             kinds[file] = Kind(f"adapter/{file}", change, self._adapter, share=0.1)
@@ -333,6 +337,9 @@ class Samples:
 
     def _shards(self) -> str:
         return self._load("shards")
+
+    def _gguf(self) -> str:
+        return self._load("gguf")
 
     def _adapter(self) -> str:
         return self._load("model", adapter=str(self.folder / "adapter"))

@@ -51,9 +51,8 @@ def load(
     """Load a model, choose a method, and return the engine that answers with them.
 
     Args:
-        model: folder, GGUF file, hub id or known name (`nfox models`) of a base model, of heads or
-            an adapter whose config names the base, or the output folder of a training; None is the
-            embedded model.
+        model: folder, GGUF file, hub id or known name of a model, of heads or an adapter that name
+            their base, or the output folder of a training; None is the embedded model.
         method: name of the method; None chooses as it goes from those whose weights are there.
         options: of the method, such as {"gamma": "4"}.
         draft_model: folder, GGUF file or hub id of a draft model.
@@ -103,15 +102,14 @@ def load(
 
 
 def load_another(engine: Engine, model: str | None) -> Engine:
-    """Load another model as the one of an engine was loaded, with its settings and system message;
-    both are in memory then.
+    """Load another model as that of an engine was loaded, but for what was named for it alone.
 
     Args:
-        engine: it stays as it is. What was named for its model alone, such as heads, is not taken.
+        engine: stays as it is; both are in memory.
         model: as `load` takes it.
 
     Raises:
-        NfoxError: if the model is missing or does not fit, or the engine was not loaded by name.
+        NfoxError: if the model is missing or does not fit.
     """
     loader = engine.loader
     if not isinstance(loader, _Loader):
@@ -178,8 +176,7 @@ class _Loader:
         others = [(location, self.draft_loading) for location in self.weights]
         check_memory([(self.name, self.loading), *others], self.context)
         self.progress.stage(f"loading {self.name}")
-        options = replace(self.loading, adapter=adapter)
-        return self._load(self.name, options)
+        return self._load(self.name, replace(self.loading, adapter=adapter))
 
     def draft(self, location: str) -> LoadedModel:
         self.progress.stage(f"loading {location}")

@@ -56,14 +56,18 @@ def home_of(name: str) -> Path | None:
     return Path(name).expanduser().parent if is_local_file(name) else local_folder(name)
 
 
-def check_fetched(name: str) -> None:
-    """Refuse a known model that was not fetched yet, before it is taken for a hub id.
+def check_hub_id(name: str) -> None:
+    """Refuse a known model that was not fetched yet, and a GGUF file that is not there, before
+    they are taken for a hub id.
 
     Raises:
-        ModelError: if it was not.
+        ModelError: if it is one of these.
     """
     if name in KNOWN and local_folder(name) is None:
         raise ModelError(f"{name} is not on this machine yet", f"nfox get {name}")
+    if name.lower().endswith(".gguf") and ":" not in name:
+        hint = "check the path; a file of the hub is org/name:file.gguf"
+        raise ModelError(f"{name}: no such file", hint)
 
 
 def beside(model: str) -> list[Path]:
@@ -119,7 +123,7 @@ def _download(
 
     from nfox.files.progress import quiet
 
-    check_fetched(repository)
+    check_hub_id(repository)
     quiet()  # neither its five retries nor its bars are for the person
     try:
         return Path(

@@ -25,7 +25,7 @@ from transformers import (
 
 from nfox.errors import ModelError, NfoxError
 from nfox.files.gguf_header import GgufHeader
-from nfox.files.hub import check_fetched, local_folder
+from nfox.files.hub import check_hub_id, local_folder
 from nfox.files.progress import ProgressCallback, quiet, reporting
 from nfox.files.reading import describe, refusing
 from nfox.models import adapters
@@ -130,7 +130,7 @@ def _checked_location(name: str) -> str:
         )
     if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"{name}: no such folder", "check the path")
-    check_fetched(name)
+    check_hub_id(name)
     return name
 
 

