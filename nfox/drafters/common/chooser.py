@@ -133,11 +133,12 @@ class Chooser:
 
     def _longest(self, reach: Sequence[float], way: Way) -> tuple[int, float]:
         """Return how many guesses beside those of a way gain the most tokens, and how many."""
-        speed, width, gain, best = self.best_speed, round(way.width), 0.0, (0, 0.0)
-        first = self.forward(width)
-        for depth, right in enumerate(reach, 1):
-            gain += right * (1 - (way.reach[depth - 1] if depth <= len(way.reach) else 0.0))
-            net = gain - speed * (self.forward(width + depth) - first)
+        speed, gain, best = self.best_speed, 0.0, (0, 0.0)
+        forwards = self._ratios[min(round(way.width), MAX_NODES) :]
+        known = [*way.reach[: len(reach)], *[0.0] * (len(reach) - len(way.reach))]
+        for depth, (right, own) in enumerate(zip(reach, known, strict=True), 1):
+            gain += right * (1 - own)
+            net = gain - speed * (forwards[depth] - forwards[0])
             if net > best[1]:
                 best = depth, net
         return best

@@ -32,6 +32,7 @@ class Way:
 
     Attributes:
         reach: by depth, from 1: the share of the steps that accepted so deep.
+        tokens: that a step is expected to emit.
         steps: how many were seen.
         due: it is tried again after so many tokens in all.
         interval: how many tokens after its last trial that is.
@@ -42,6 +43,7 @@ class Way:
     overhead: float = 0.0
     catch_up: float = _CATCH_UP
     reach: list[float] = field(default_factory=list)
+    tokens: float = 1.0
     steps: int = 0
     due: int = 0
     interval: int = FIRST_INTERVAL
@@ -51,11 +53,6 @@ class Way:
         """Take a width and an overhead for those to expect, before any step."""
         self.width, self.overhead = width, overhead
         self._overheads.append(overhead)
-
-    @property
-    def tokens(self) -> float:
-        """The tokens that a step is expected to emit."""
-        return 1 + sum(self.reach)
 
     def learn(self, accepted: int, drafted: int, width: int, overhead: float, missed: int) -> None:
         """Learn from a step.
@@ -72,6 +69,7 @@ class Way:
         self.reach += [0.0] * (drafted - len(self.reach))
         for depth, reached in enumerate(self.reach):
             self.reach[depth] = reached + share * ((depth < accepted) - reached)
+        self.tokens = 1 + sum(self.reach)
         self.width += share * (width - self.width)
         if missed < _FEW:
             self._overheads.append(overhead)
