@@ -80,7 +80,7 @@ class EngineArguments:
             from nfox import load
 
             model, method = self.model, self.method
-            if model.threads is not None:
+            if model.threads is not None:  # for loading too
                 torch.set_num_threads(model.threads)
             loading, draft_loading = _model_options(model)
             engine = load(
@@ -166,6 +166,7 @@ def _model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
         offline=model.offline,
         trust_remote_code=model.trust_remote_code,
         adapter=model.adapter,
+        threads=model.threads,
     )
     return target, replace(target.for_draft(), quantisation=model.draft_quantisation)
 

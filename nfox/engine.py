@@ -18,6 +18,7 @@ from nfox.decoding.cache import KVCache
 from nfox.decoding.costs import Costs
 from nfox.decoding.generate import Limits, Prompt, generate
 from nfox.decoding.running_costs import RunningCosts
+from nfox.decoding.threads import ThreadChoice
 from nfox.drafters.common.method import DrafterInputs, DrafterSpec, Method
 from nfox.engine_summary import EngineSummary
 from nfox.errors import UsageError
@@ -70,6 +71,7 @@ class Engine:
         settings: for all replies, unless a reply has its own.
         max_context: the most positions to use; None for all that the target has.
         costs: of target forwards over several tokens; None if they were not measured.
+        threads: chooses how many threads the target has; None leaves that as it is.
         system: the person's own system message, for a template that is chosen later.
         loader: loads draft models, and the target again with another adapter.
 
@@ -95,6 +97,7 @@ class Engine:
         settings: Settings | None = None,
         max_context: int | None = None,
         costs: Costs | None = None,
+        threads: ThreadChoice | None = None,
         system: str | None = None,
         loader: ModelLoader | None = None,
     ) -> None:
@@ -103,7 +106,7 @@ class Engine:
         self.template = template
         self.settings = settings or Settings()
         self.max_context = min(max_context or model.target.max_context, model.target.max_context)
-        self._costs = RunningCosts(costs, model.target) if costs else None
+        self._costs = RunningCosts(costs, model.target, threads) if costs else None
         self.system = system
         self.stop_ids = stop_ids_of(model, template)
         self.cache: KVCache = model.target.new_cache()
@@ -126,6 +129,11 @@ class Engine:
     def costs_at_load(self) -> Costs | None:
         """What target forwards cost when the model was loaded; None if that was not measured."""
         return self._costs.at_load if self._costs else None
+
+    @property
+    def threads(self) -> ThreadChoice | None:
+        """What chooses how many threads the target has; None if nothing does."""
+        return self._costs.threads if self._costs else None
 
     def use(self, method: str | None = None, options: Mapping[str, str] | None = None) -> None:
         """Change the method; the cache stays.
@@ -180,7 +188,7 @@ class Engine:
         self.drafter = drafters.build_drafter(self.method, self._options, inputs, self.sources)
         self.model, self._inputs = model, inputs
         if self._costs:
-            self._costs.target = model.target
+            self._costs.use_target(model.target)
         self.cache = model.target.new_cache()
         self.use_template(template)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nfox.decoding.costs import measure_costs
+from nfox.decoding.threads import use_threads
 from nfox.demo import TARGET
 from nfox.drafters import drafting_methods, method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
@@ -87,6 +88,7 @@ def load(
     rendered_by = _template(loaded, template, system)
     progress.stage("measuring t(N)/t(1)")
     with refusing(f"{loaded.name} cannot run", error_type=ModelError, hint=_RUN_HINT):
+        threads = use_threads(loaded.target, loading.threads)
         costs = measure_costs(loaded.target)
     progress.stage("preparing the method")
     return Engine(
@@ -96,6 +98,7 @@ def load(
         settings=settings,
         max_context=max_context,
         costs=costs,
+        threads=threads,
         system=system,
         loader=loader,
     )

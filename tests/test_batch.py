@@ -126,7 +126,8 @@ def test_a_line_with_bytes_that_are_no_text_has_an_error_and_the_others_are_answ
     line = answer(engine, cut)
     assert (line["id"], "error" in line) == ("\ufffd", False)
     assert line == answer(load_engine(), replace(cut, questions=("cut \ufffd",))) | {
-        "timings": line["timings"]
+        "timings": line["timings"],
+        "spec": line["spec"],  # what is drafted depends on the time that it takes
     }
 
 

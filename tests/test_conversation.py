@@ -121,13 +121,14 @@ def test_later_turns_read_only_what_is_new() -> None:
 
 def test_a_change_of_method_keeps_the_cache() -> None:
     engine = writing_as_asked(load_engine())
-    conversation = Conversation(engine)
     for name in drafters.method_names():
+        conversation = Conversation(engine)
+        say(conversation, "go on")  # by the method before
         engine.use(name)
         before = len(engine.cache.tokens)
         say(conversation, "go on")
         assert conversation.last.reply.method == name
-        assert conversation.last.reply.stats.cached_tokens == before
+        assert conversation.last.reply.stats.cached_tokens == before > 0
 
 
 def test_cancel_keeps_what_was_said() -> None:

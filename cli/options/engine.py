@@ -63,7 +63,7 @@ class ModelArguments:
     attn: Annotated[Attention, _model("The attention of transformers.", "--attn")] = "auto"
     device: Annotated[Text, _model("cpu, cuda:1, ... \\[default: a GPU if any]", "--device")] = None
     threads: Annotated[
-        int | None, _model("Of the CPU; fewer are faster on a busy machine.", "--threads", min=1)
+        int | None, _model("Of the CPU. \\[default: the faster of 1 and all]", "--threads", min=1)
     ] = None
     device_map: Annotated[
         DeviceMap | None, _model("Split the model over all devices.", "--device-map")

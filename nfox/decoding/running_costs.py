@@ -15,12 +15,14 @@ from nfox.decoding.costs import Costs, measure_costs
 from nfox.decoding.drafter import Drafter
 from nfox.decoding.generate import Step
 from nfox.decoding.target import Target
+from nfox.decoding.threads import ThreadChoice
 
 ENOUGH_STEPS = 4
 """So many steps of one width must be seen for their least time to be believed: noise only adds to a
 time."""
 
 _TIME_LIMIT = 0.2  # seconds of measuring again
+_MUCH_SLOWER = 1.5  # than they were: the middle one of a reply's steps of a width
 _CHANGE = 0.15  # by which the ratio t(N)/t(1) of some width must differ for a new plan
 
 
@@ -30,19 +32,28 @@ class RunningCosts:
     Args:
         at_load: as they were measured when the model was loaded.
         target: the model.
+        threads: chooses anew how many threads there are, where steps take much longer than they
+            did; None leaves them as they are.
 
     Attributes:
         at_load: as they were measured when the model was loaded.
         now: as they are.
     """
 
-    def __init__(self, at_load: Costs, target: Target) -> None:
+    def __init__(self, at_load: Costs, target: Target, threads: ThreadChoice | None = None) -> None:
+        self.threads = threads
         self.at_load = at_load
         self.now = at_load
         self.target = target
         self._planned_for = WeakKeyDictionary[Drafter, Costs]()
         self._times: dict[int, list[float]] = {}  # by width, of the steps since the last update
         self._replies = 0
+
+    def use_target(self, target: Target) -> None:
+        """Take another target, which costs what the last one does until steps say otherwise."""
+        self.target = target
+        if self.threads:
+            self.threads.target = target
 
     def observed(self, steps: Iterator[Step]) -> Iterator[Step]:
         """Yield steps; note what their forwards took."""
@@ -71,8 +82,14 @@ class RunningCosts:
         if not self._times:
             return self.now
         recent = {n: min(t) for n, t in self._times.items() if len(t) >= ENOUGH_STEPS}
+        is_slow = any(
+            median(self._times[n]) > _MUCH_SLOWER * self.now.forward_seconds(n) for n in recent
+        )
         is_idle, self._times = set(self._times) == {1}, {}
         self._replies += 1
+        if self.threads and self.threads.choose_again(is_slow=is_slow):
+            self.now = measure_costs(self.target, time_limit=_TIME_LIMIT)
+            return self.now
         seconds = dict(self.now.seconds)
         if recent:
             change = median(time / self.now.forward_seconds(n) for n, time in recent.items())

@@ -53,6 +53,7 @@ class ModelOptions:
         trust_remote_code: run the code that comes with the checkpoint.
         adapter: a LoRA for the model: its folder, its hub id, or the name of one that lies beside
             the model (`nfox.models.adapters`). It is merged into weights that are not quantised.
+        threads: of the CPU; None measures whether one or all are faster, now and while it is used.
 
     Raises:
         UsageError: for a dtype, an attention or a device map that there is not.
@@ -69,6 +70,7 @@ class ModelOptions:
     offline: bool = False
     trust_remote_code: bool = False
     adapter: str | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         device_map = self.device_map or DEVICE_MAPS[0]

@@ -72,7 +72,7 @@ def test_all_are_the_methods_that_are_ready() -> None:
     assert done.exit_code == 0, done.stderr
     said = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
     ready = [name for name in method_names() if name in said]
-    assert set(ready) == {PLAIN, "jacobi", "lookup"}
+    assert set(ready) == {PLAIN, "auto", "jacobi", "lookup"}
 
 
 def test_who_lacks_something_has_a_row_that_says_so(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from nfox.cli.display.header import print_header
 from nfox.cli.display.theme import make_screen
 from nfox.cli.errors import error_boundary
 from nfox.cli.options.chat import DisplayArguments, SessionArguments
+from nfox.decoding import running_costs
 from nfox.decoding.costs import Costs
 from nfox.drafters import method_names
 from nfox.drafters.common.method import DrafterSpec
@@ -48,7 +49,7 @@ def app(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Chat
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    engine.use()
+    engine.use("lookup")  # what it drafts depends on no time
     engine.use_settings(Settings(max_new_tokens=31))
     return make(engine)
 
@@ -402,6 +403,8 @@ def test_an_error_in_a_reply_costs_the_reply_only(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     target, typed = app.engine.model.target, iter(["hello", "and then?", "/exit"])
+    costs = app.engine.costs
+    monkeypatch.setattr(running_costs, "measure_costs", lambda target, time_limit: costs)
     fire = RuntimeError("the roof\nis on fire")
     monkeypatch.setattr(target, "read", failing_at_the_second(target.read, fire))
     monkeypatch.setattr(repl, "make_reader", lambda *a, **k: lambda start: next(typed))

@@ -215,7 +215,7 @@ def test_free_guesses_are_judged_by_what_follows(kind: int) -> None:
     """Against a reference that waits for each guess to be over."""
     draw, record = random.Random(kind), GuessRecord()
     text = [draw.randrange(3) for _ in range(600)]
-    assert record.reach(kind, 3) == [(kind / (kind + 1)) ** depth for depth in (1, 2, 3)]
+    assert record.reach(kind, 3) == [(kind / (kind + 2)) ** depth for depth in (1, 2, 3)]
     expected, count, free_from = record.reach(kind, 3), 2, 0
     for position in range(1, 500):
         record.read(text[: position - 1], text[position - 1])

@@ -41,6 +41,8 @@ def stats(app: ChatApp, argument: str) -> None:
         app.say(f"costs     {app.engine.costs}")
         if app.engine.costs != app.engine.costs_at_load:
             app.say(f"at load   {app.engine.costs_at_load}")
+    if app.engine.threads is not None:
+        app.say(f"threads   {app.engine.threads}")
 
 
 @command("/steps")

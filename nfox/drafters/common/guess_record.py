@@ -69,4 +69,4 @@ class GuessRecord:
             length: the number of depths.
         """
         known = self._reach.get(kind, [])[:length]
-        return known + [(kind / (kind + 1)) ** depth for depth in range(1 + len(known), 1 + length)]
+        return known + [(kind / (kind + 2)) ** depth for depth in range(1 + len(known), 1 + length)]

@@ -1,0 +1,104 @@
+"""How many threads forwards on a CPU take: one, or all that there are.
+
+On a machine that other programs keep busy, all threads wait in every layer for the one that was
+held up, and a single one is faster. That changes while a model is in use.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from statistics import median
+
+import torch
+from typing_extensions import override
+
+from nfox.decoding.costs import sample_cache, time_call
+from nfox.decoding.target import Target
+from nfox.decoding.tree import TokenTree
+
+_WIDTHS = (1, 8)  # tokens of the forwards that are timed: plain, and with some guesses
+_REPEATS = 5  # the middle time counts: being held up now and then is what is looked for
+_LONG = 0.1  # seconds of a forward that is too large for one thread
+_GAIN = 1.1  # by which the other number of threads must be faster
+
+_most_threads: dict[int, int] = {}
+"""How many threads there were where fewer were chosen: torch knows one number of the process."""
+
+
+class ThreadChoice:
+    """Chooses between one thread and all, for the forwards of a target.
+
+    Args:
+        target: the model.
+
+    Attributes:
+        target: the model.
+        most: the threads that there are: as many as torch was to use.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.most = _most_threads.get(torch.get_num_threads(), torch.get_num_threads())
+        self._occasions = 0
+
+    def choose(self) -> bool:
+        """Time forwards with one thread and with all, and use the faster number from now on.
+
+        Returns:
+            Whether it is another one than before.
+        """
+        now = torch.get_num_threads()
+        if self.most == 1 or self.target.device.type != "cpu":
+            return False
+        other = self.most if now == 1 else 1
+        mine = self._seconds(now)
+        chosen = other if mine < _LONG or now == 1 else now
+        if chosen != now and _GAIN * self._seconds(other) > mine:
+            chosen = now
+        torch.set_num_threads(chosen)
+        _most_threads[chosen] = self.most
+        return chosen != now
+
+    def choose_again(self, *, is_slow: bool) -> bool:
+        """Choose anew on the 1st, 2nd, 4th, 8th, ... occasion.
+
+        Args:
+            is_slow: whether steps take much longer than they did. An occasion is also each reply
+                that was given with one thread, since a machine is not busy for ever.
+
+        Returns:
+            Whether it is another number than before.
+        """
+        if not is_slow and torch.get_num_threads() == self.most:
+            return False
+        self._occasions += 1
+        return self._occasions.bit_count() == 1 and self.choose()
+
+    def _seconds(self, threads: int) -> float:
+        """Return the seconds of forwards of several widths with so many threads."""
+        torch.set_num_threads(threads)
+        cache, total = sample_cache(self.target), 0.0
+        for width in _WIDTHS if self.target.proposals != "nothing" else (1,):
+            tree = TokenTree.chain(0, [n % self.target.vocabulary_size for n in range(1, width)])
+            score = partial(self.target.score, tree, cache)
+            first = time_call(score, self.target.device)  # which is slower
+            repeats = _REPEATS if first < _LONG else 1
+            total += median(time_call(score, self.target.device) for _ in range(repeats))
+        return total
+
+    @override
+    def __str__(self) -> str:
+        more = ", the faster of one and all" if self.most > 1 else ""
+        return f"{torch.get_num_threads()} of {self.most}{more}"
+
+
+def use_threads(target: Target, count: int | None) -> ThreadChoice | None:
+    """Use so many threads from now on; None for the faster of one and all, which is chosen by what
+    is returned, now and later.
+    """
+    if count is not None:
+        torch.set_num_threads(count)
+        return None
+    choice = ThreadChoice(target)
+    choice.choose()
+    return choice
