@@ -207,7 +207,8 @@ def test_a_lossy_rule_is_called_so_where_it_is_asked_for(model: str) -> None:
 
 
 def test_json_events(model: str) -> None:
-    done = ask(model, "-p", "the quick brown dog", "--json", "-vv")
+    lookup = ("--method", "lookup")  # what it drafts depends on no time
+    done = ask(model, "-p", "the quick brown dog", "--json", "-vv", *lookup)
     first, *middle, last = lines(done.stdout)
     assert (first["event"], first["schema"]) == ("start", events.SCHEMA)
     assert first["lossless"] is True
@@ -221,6 +222,15 @@ def test_json_events(model: str) -> None:
     assert sum(len(event["tokens"]) for event in steps) == last["usage"]["completion_tokens"] == 31
     assert last["finish_reason"] == "length"
     assert last["timings"]["draft_n_accepted"] == last["spec"]["accepted"] > 0
+    assert not any("choice" in event for event in steps)
+
+
+def test_json_events_say_what_was_chosen_to_draft_with(model: str) -> None:
+    done = ask(model, "-p", "the quick brown dog", "--json", "-vv")
+    *middle, last = lines(done.stdout)
+    chosen = [event["choice"] for event in middle if event["event"] == "step"]
+    assert last["spec"]["method"] == "auto"
+    assert last["spec"]["choices"] == {name: chosen.count(name) for name in chosen}
 
 
 def test_no_event_can_steer_a_terminal() -> None:
