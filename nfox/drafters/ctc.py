@@ -275,8 +275,8 @@ class CTC(HeadsDrafter):
         slots, depth = self._slots(context), self.heads.config.num_heads
         if self.collapse:
             return Guesses(*rank_tokens(slots, depth, width))
-        top = slots[:depth, :-1].topk(width)
-        return Guesses(top.indices.tolist(), top.values.exp().tolist())
+        top = slots[:depth].softmax(-1)[:, :-1].topk(width)
+        return Guesses(top.indices.tolist(), top.values.tolist())
 
     @override
     def propose(self, context: Context) -> TokenTree:
@@ -299,7 +299,7 @@ class CTC(HeadsDrafter):
 
     @torch.inference_mode()
     def _slots(self, context: Context) -> Tensor:
-        """Return [S, V + 1] the log-probabilities of all slots after the root."""
+        """Return [S, V + 1] the logits of all slots after the root."""
         heads, cache = self.heads, self.state_cache
         states = cache.catch_up(context.cache)
         root = torch.tensor([context.root], device=self.target.device)
@@ -307,8 +307,8 @@ class CTC(HeadsDrafter):
         start = len(cache.tokens)
         slots = cache.attend(states, queries, start)
         cache.tokens += context.tokens[start:]
-        log_probabilities: Tensor = heads.slot_logits(slots, self.target).log_softmax(-1)
-        return log_probabilities
+        logits: Tensor = heads.slot_logits(slots, self.target)
+        return logits
 
     @override
     def rewind(self, length: int) -> None:

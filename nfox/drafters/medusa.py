@@ -36,7 +36,7 @@ from nfox.heads.base import (
 )
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
-from nfox.models.packed_linear import add_silu
+from nfox.models.packed_layers import add_silu
 
 
 class MedusaConfig(HeadsConfig):

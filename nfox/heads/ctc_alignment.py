@@ -13,6 +13,8 @@ from heapq import nlargest
 import torch
 from torch import Tensor
 
+from nfox.models.native.top import top_tokens
+
 Prefix = tuple[int, ...]
 """The first tokens of a text."""
 
@@ -83,7 +85,7 @@ def likeliest_prefixes(
     A prefix beam search. Exact where the limits leave nothing out, else too low.
 
     Args:
-        slots: [S, V + 1] log-probabilities, those of the blank last.
+        slots: [S, V + 1] logits or log-probabilities, those of the blank last.
         max_length: the most tokens of a prefix.
         beam_width: how many prefixes are continued after each slot.
         tokens_per_slot: how many tokens of each slot are looked at.
@@ -93,12 +95,12 @@ def likeliest_prefixes(
     Returns:
         The likeliest first, and each prefix after the one that it continues.
     """
-    top_tokens = slots[:, :-1].topk(min(tokens_per_slot, slots.shape[1] - 1)).indices
-    table, blanks = slots[:, top_tokens.flatten()].exp().tolist(), slots[:, -1].exp().tolist()
-    candidates = top_tokens.flatten().tolist()
-    search = _PrefixSearch(max_length, min_probability)
-    for top, row, blank in zip(top_tokens.tolist(), table, blanks, strict=True):
-        search.read_slot(top, dict(zip(candidates, row, strict=True)), blank)
+    # The blank is mostly one of the likeliest.
+    likeliest = top_tokens(slots, min(tokens_per_slot + 1, slots.shape[1]))
+    search, blank = _PrefixSearch(max_length, min_probability), slots.shape[1] - 1
+    for tokens, token_probabilities in zip(*likeliest, strict=True):
+        slot = dict(zip(tokens, token_probabilities, strict=True))
+        search.read_slot(slot, slot.pop(blank, 0.0))
         search.keep(beam_width)
     probabilities = search.probabilities
     for prefix in probabilities:  # each comes after the one that it continues
@@ -126,12 +128,11 @@ class _PrefixSearch:
         self.probabilities: dict[Prefix, float] = {}
         self.beam: dict[Prefix, tuple[float, float]] = {(): (1.0, 0.0)}
 
-    def read_slot(self, top: list[int], slot: dict[int, float], blank: float) -> None:
+    def read_slot(self, slot: dict[int, float], blank: float) -> None:
         """Continue all prefixes of the beam by one slot.
 
         Args:
-            top: the likeliest tokens of the slot, the likeliest first.
-            slot: the probabilities of these, and of the last tokens of prefixes.
+            slot: the probabilities of its likeliest tokens, the likeliest first.
             blank: the probability of the blank.
         """
         beam: dict[Prefix, tuple[float, float]] = {}
@@ -139,12 +140,12 @@ class _PrefixSearch:
             total, last = ends_blank + ends_token, prefix[-1] if prefix else -1
             _, reached = beam.get(prefix, (0.0, 0.0))
             beam[prefix] = total * blank, reached + ends_token * slot.get(last, 0.0)
-            for token in top:
-                if slot[token] * total < self.min_probability:  # and so do all that come after it
+            for token, probability in slot.items():
+                if probability * total < self.min_probability:  # and so do all that come after it
                     break
                 longer = (*prefix, token)
                 # After the same token a blank is needed between the two.
-                added = slot[token] * (ends_blank if token == last else total)
+                added = probability * (ends_blank if token == last else total)
                 self.probabilities[longer] = self.probabilities.get(longer, 0.0) + added
                 if len(longer) < self.max_length:
                     with_blank, with_token = beam.get(longer, (0.0, 0.0))
@@ -160,7 +161,7 @@ def rank_tokens(slots: Tensor, depth: int, width: int) -> tuple[list[list[int]],
     """Return the likeliest tokens of each depth, whatever comes before them.
 
     Args:
-        slots: [S, V + 1] log-probabilities, those of the blank last.
+        slots: [S, V + 1] logits or log-probabilities, those of the blank last.
         depth: of how many tokens after the root.
         width: how many tokens for each; where fewer were found the least token ids fill up.
 

@@ -12,9 +12,7 @@ from nfox.heads.attention import DecoderLayer, Norm
 from nfox.models.native import structures
 from nfox.models.native.library import native_library
 from nfox.models.native.product import NativeProduct
-from nfox.models.packed_linear import PackedLinear
-
-_LANES = 16  # the most numbers that the library computes with at once: sizes are multiples of it
+from nfox.models.packed_layers import PackedLinear, PackedNorm
 
 
 class NativeLayer:
@@ -28,10 +26,10 @@ class NativeLayer:
         TypeError: if they are not packed for the native library, or of other sizes.
     """
 
-    def __init__(self, layer: DecoderLayer, norm: Norm | None = None) -> None:
+    def __init__(self, layer: DecoderLayer, norm: Norm | PackedNorm | None = None) -> None:
         qkv, out, gate_up, down = map(_matrix_of, (layer.qkv, layer.out, layer.gate_up, layer.down))
         hidden_size, head_dim = down.outputs, 2 * layer.pairs
-        if any(size % _LANES for size in (hidden_size, down.inputs, head_dim)):
+        if any(size % structures.MOST_LANES for size in (hidden_size, down.inputs, head_dim)):
             raise TypeError(f"sizes of {hidden_size}, {down.inputs} and {head_dim}")
         self._layer, self._library = layer, native_library()
         self._norms: list[Tensor] = []  # whose memory the library reads
@@ -60,12 +58,12 @@ class NativeLayer:
         self._rotations = torch.empty(2, 0, head_dim)  # cosines and sines of all positions
         self._numbers = (c_int32 * 0)()  # -1, 0, 1, ...
 
-    def _norm_of(self, norm: Norm | None) -> structures.Norm:
+    def _norm_of(self, norm: Norm | PackedNorm | None) -> structures.Norm:
         if norm is None:
             return structures.Norm()
         weight = norm.weight.detach().float().contiguous()
         self._norms.append(weight)
-        return structures.Norm(weight=weight.data_ptr(), eps=norm.eps, width=len(weight))
+        return structures.Norm(weight=weight.data_ptr(), eps=norm.eps or 0.0, width=len(weight))
 
     def read(self, states: Tensor, start: int) -> None:
         """Remember states [R, D] at positions from `start` on."""

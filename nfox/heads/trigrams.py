@@ -10,7 +10,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from nfox.decoding.target import Vocabulary
-from nfox.models.packed_linear import add_silu
+from nfox.models.packed_layers import add_silu
 
 
 class TrigramEncoder(nn.Module):

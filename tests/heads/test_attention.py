@@ -15,7 +15,7 @@ from nfox.heads.attention import DecoderLayer, Norm, draft_attention
 from nfox.heads.native_layer import NativeLayer
 from nfox.heads.state_cache import LayerCache, StateCache
 from nfox.models.native.library import NativeLibraryError, native_library
-from nfox.models.packed_linear import pack_linear_layers
+from nfox.models.packed_layers import pack_layers
 
 SIZE = 32
 
@@ -131,7 +131,7 @@ def test_a_layer_of_the_native_library_is_the_layer(with_norm: bool) -> None:
     torch.manual_seed(1)
     exact, norm = DecoderLayer(SIZE, 3, 16, 48).double(), Norm(SIZE).double()
     rounded = copy.deepcopy(exact).bfloat16()
-    pack_linear_layers(rounded)
+    pack_layers(rounded)
     native = NativeLayer(rounded, copy.deepcopy(norm).bfloat16() if with_norm else None)
     plain = LayerCache(exact, norm if with_norm else None)
     start = 0

@@ -27,7 +27,7 @@ from nfox.drafters.common.heads_weights import HeadsMethod
 from nfox.drafters.common.method import DrafterInputs, Options, option
 from nfox.errors import UsageError
 from nfox.models.native.top import top_tokens
-from nfox.models.packed_linear import pack_linear_layers
+from nfox.models.packed_layers import pack_layers
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class HeadsDrafter(HeadsMethod):
     def build(cls, inputs: DrafterInputs, options: HeadsOptions) -> Self:
         location = str(inputs.weights)
         heads, info = cls.load_heads(inputs.model, location, inputs.hub)
-        pack_linear_layers(heads)
+        pack_layers(heads)
         drafter = cls(inputs.model.target, heads, TreeShape(()), location)
         drafter.choose_tree(options, info.accuracy or cls.prior_accuracy, inputs.costs)
         drafter.drafting_disabled = options.nodes == 0

@@ -678,6 +678,16 @@ class Forward {
 
 extern "C" int nfox_lanes() { return LANES; }
 
+// Norms rows [num_rows, norm.width] of bfloat16 numbers.
+extern "C" void nfox_norm(const Norm* norm, const uint16_t* rows, int num_rows, uint16_t* result) {
+    std::vector<float> states(norm->width);
+    for (int row = 0; row < num_rows; row++) {
+        const size_t first = (size_t)row * norm->width;
+        for (int i = 0; i < norm->width; i += LANES) store(&states[i], widened(rows + first + i));
+        normed(*norm, states.data(), norm->width, result + first);
+    }
+}
+
 extern "C" void nfox_forward(const Decoder* decoder, const Step* step) {
     static thread_local Workspace workspace;
     Forward(*decoder, *step, workspace).run();

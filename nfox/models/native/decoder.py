@@ -24,7 +24,6 @@ from nfox.models.transformers_cache import TransformersCache, as_transformers_ca
 _ACTIVATIONS = {nn.SiLU: 0, SiLUActivation: 0, GELUTanh: 1, GELUActivation: 2, nn.ReLU: 3}
 """The number of an activation in the library, by its class."""
 
-_LANES = 16  # the most numbers that the library computes with at once: sizes are multiples of it
 _MOST_HEAD_DIM = 1024
 
 
@@ -204,7 +203,7 @@ def _check_sizes(weights: DecoderWeights, config: Any) -> None:
         TypeError: if a size is no multiple of 16, or a head too wide.
     """
     sizes = (config.hidden_size, config.intermediate_size, weights.head_dim)
-    if any(size % _LANES for size in sizes) or weights.head_dim > _MOST_HEAD_DIM:
+    if any(size % structures.MOST_LANES for size in sizes) or weights.head_dim > _MOST_HEAD_DIM:
         raise TypeError(f"sizes of {sizes}")
     if type(weights.layers[0].activation) not in _ACTIVATIONS:
         raise TypeError(f"the activation {type(weights.layers[0].activation).__name__}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 
+MOST_LANES = 16
+"""The most numbers that the library computes with at once: sizes are multiples of it."""
+
 
 class Matrix(Structure):
     """The weights of a product."""

@@ -6,19 +6,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
-// The largest of at most `capacity` numbers, the largest first; of equal ones the first.
+// The largest numbers, at most `capacity`, the largest first; of equal ones the first.
 struct Top {
     int32_t* places;
     float* numbers;
     int capacity, count;
 
-    float least() const { return count < capacity ? -INFINITY : numbers[count - 1]; }
-
     void add(float number, int place) {
-        if (count == capacity && !(number > numbers[count - 1])) return;
+        auto is_behind = [&](int i) {
+            return number > numbers[i] || (number == numbers[i] && place < places[i]);
+        };
+        if (count == capacity && !is_behind(count - 1)) return;
         int i = count < capacity ? count++ : count - 1;
-        for (; i > 0 && number > numbers[i - 1]; i--) {
+        for (; i > 0 && is_behind(i - 1); i--) {
             numbers[i] = numbers[i - 1];
             places[i] = places[i - 1];
         }
@@ -28,16 +30,23 @@ struct Top {
 };
 
 inline void top_of_row(const float* logits, int size, Top top) {
-    constexpr int STRIDE = 4 * LANES;
-    const int whole = size / STRIDE * STRIDE;
-    for (int first = 0; first < whole; first += STRIDE) {
-        const float* part = logits + first;
-        const Floats most = larger(larger(load<Floats>(part), load<Floats>(part + LANES)),
-                                   larger(load<Floats>(part + 2 * LANES),
-                                          load<Floats>(part + 3 * LANES)));
-        if (top.count == top.capacity && !(largest(most) > top.least())) continue;
-        for (int i = 0; i < STRIDE; i++) top.add(part[i], first + i);
-    }
+    constexpr int BLOCKS = 4, COLUMNS = BLOCKS * LANES;
+    const int whole = size / COLUMNS * COLUMNS;
+    // The largest of every column, of which so many are as large as the last that is looked for.
+    Floats largest_of[BLOCKS];
+    for (Floats& column : largest_of) column = all(-INFINITY);
+    for (int first = 0; first < whole; first += COLUMNS)
+        for (int b = 0; b < BLOCKS; b++)
+            largest_of[b] = larger(load<Floats>(logits + first + b * LANES), largest_of[b]);
+    float columns[COLUMNS], sorted[COLUMNS];
+    memcpy(columns, largest_of, sizeof columns);
+    memcpy(sorted, largest_of, sizeof sorted);
+    const int last = std::min(top.capacity, COLUMNS) - 1;
+    std::nth_element(sorted, sorted + last, sorted + COLUMNS, std::greater<float>());
+    const float least = top.capacity <= COLUMNS ? sorted[last] : -INFINITY;
+    for (int column = 0; column < COLUMNS; column++)
+        if (columns[column] >= least)
+            for (int i = column; i < whole; i += COLUMNS) top.add(logits[i], i);
     for (int i = whole; i < size; i++) top.add(logits[i], i);
     const float most = top.numbers[0];
     Floats totals{};

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctypes import CDLL, c_float, c_int32, c_void_p
+from ctypes import CDLL, c_void_p
 from functools import lru_cache
 
 import torch
@@ -36,7 +36,8 @@ def top_tokens(logits: Tensor, width: int) -> tuple[list[list[int]], list[list[f
         top = logits.softmax(-1, torch.promote_types(logits.dtype, torch.float32)).topk(width)
         return top.indices.tolist(), top.values.tolist()
     logits = logits.contiguous()
-    tokens, probabilities = ((kind * width * count)() for kind in (c_int32, c_float))
-    place, threads = c_void_p(logits.data_ptr()), torch.get_num_threads()
-    library.nfox_top(place, count, size, width, tokens, probabilities, threads)
-    return [list(row) for row in tokens], [list(row) for row in probabilities]
+    tokens = torch.empty(count, width, dtype=torch.int32)
+    probabilities = torch.empty(count, width)
+    given, *found = (c_void_p(part.data_ptr()) for part in (logits, tokens, probabilities))
+    library.nfox_top(given, count, size, width, *found, torch.get_num_threads())
+    return tokens.tolist(), probabilities.tolist()

@@ -10,7 +10,7 @@ from torch.nn import functional
 from nfox.models.fused_products import PackedProduct
 from nfox.models.native import product, top
 from nfox.models.native.library import NativeLibraryError, native_library
-from nfox.models.packed_linear import PackedLinear, add_silu, pack_linear_layers
+from nfox.models.packed_layers import PackedLinear, add_silu, pack_layers
 
 
 def has_native_library() -> bool:
@@ -31,7 +31,7 @@ def linear(outputs: int, *, bias: bool = True) -> nn.Linear:
 
 def packed(layer: nn.Module) -> nn.Module:
     module = nn.Sequential(layer)
-    pack_linear_layers(module)
+    pack_layers(module)
     return module[0]
 
 
@@ -105,11 +105,25 @@ def test_linear_layers_are_packed_in_bfloat16_and_left_alone_in_others() -> None
     states = torch.randn(2, 3, 8)
     with torch.inference_mode():
         expected = module(states)
-        pack_linear_layers(module)
+        pack_layers(module)
         assert torch.equal(module(states), expected)
-        pack_linear_layers(module.bfloat16())
+        pack_layers(module.bfloat16())
         assert not list(module.parameters())
         packed = module(states.bfloat16())
     assert packed.shape == expected.shape
     assert (module[0].weight.dtype, module[0].weight.device.type) == (torch.bfloat16, "cpu")
     torch.testing.assert_close(packed.float(), expected, rtol=2e-2, atol=2e-2)
+
+
+@needs_library
+def test_a_packed_norm_is_the_norm() -> None:
+    torch.manual_seed(0)
+    norm = nn.RMSNorm(48, eps=1e-6).requires_grad_(False)
+    norm.weight.copy_(torch.randn(48))
+    states = 3 * torch.randn(2, 3, 48).bfloat16()
+    expected = norm.double()(states.double())
+    made = packed(norm.bfloat16())
+    assert not isinstance(made, nn.RMSNorm)
+    torch.testing.assert_close(made(states).double(), expected, rtol=2e-2, atol=1e-3)
+    odd = nn.RMSNorm(5).bfloat16()
+    assert packed(odd) is odd

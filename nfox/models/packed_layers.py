@@ -1,0 +1,120 @@
+"""Layers that are used for inference only, with their weights packed for a few rows."""
+
+from __future__ import annotations
+
+from ctypes import byref, c_void_p
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+from nfox.models.fused_products import PackedProduct, Product
+from nfox.models.native import structures
+from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.native.product import NativeProduct
+
+
+class PackedLinear(nn.Module):
+    """A linear layer that is used for inference only, with a copy of its weights in another layout.
+
+    Args:
+        linear: the layer, whose own weights are needed no more.
+        product: what it computes.
+
+    Attributes:
+        product: what it computes.
+        weight: an empty tensor of the dtype and device of the layer.
+    """
+
+    def __init__(self, linear: nn.Linear, product: Product) -> None:
+        super().__init__()
+        self.product = product
+        self.weight = linear.weight.new_empty(0)
+
+    @override
+    def forward(self, states: Tensor) -> Tensor:
+        """Return the product [..., outputs] of states [..., inputs]."""
+        rows = states.reshape(-1, states.shape[-1])
+        if isinstance(self.product, NativeProduct):
+            rows = self.product.in_16_bit(rows)
+        else:
+            rows = self.product(rows)
+        return rows.view(*states.shape[:-1], -1)
+
+
+class PackedNorm(nn.Module):
+    """A root mean square norm that the native library computes, for inference only.
+
+    Args:
+        norm: the norm, in bfloat16 on a CPU.
+
+    Attributes:
+        weight: [D] float32.
+        eps: is added to the mean square.
+
+    Raises:
+        NativeLibraryError: if there is no native library.
+        TypeError: if the norm has another width than the library takes.
+    """
+
+    def __init__(self, norm: nn.RMSNorm) -> None:
+        super().__init__()
+        self.weight, self.eps = norm.weight.detach().float(), norm.eps or 0.0
+        width = len(self.weight)
+        if width % structures.MOST_LANES:
+            raise TypeError(f"a norm of {width} numbers")
+        self._library = native_library()
+        self.norm = structures.Norm(weight=self.weight.data_ptr(), eps=self.eps, width=width)
+
+    @override
+    def forward(self, states: Tensor) -> Tensor:
+        """Return the normed states [..., D], bfloat16, of states [..., D] in bfloat16."""
+        states = states.contiguous()
+        result = torch.empty_like(states)
+        given, found = (c_void_p(part.data_ptr()) for part in (states, result))
+        count = states.numel() // len(self.weight)
+        self._library.nfox_norm(byref(self.norm), given, count, found)
+        return result
+
+
+def add_silu(residual: Tensor, linear: nn.Module, states: Tensor) -> Tensor:
+    """Return [..., D] the residual plus SiLU of what a linear layer makes of states, in one call
+    where it is packed for the native library.
+
+    Args:
+        residual: [..., D].
+        linear: with D outputs.
+        states: [..., inputs].
+    """
+    product = linear.product if isinstance(linear, PackedLinear) else None
+    if not isinstance(product, NativeProduct):
+        return residual + functional.silu(linear(states))
+    rows = product.in_16_bit(states.reshape(-1, states.shape[-1]), residual, silu=True)
+    return rows.view(residual.shape)
+
+
+def pack_layers(module: nn.Module) -> None:
+    """Put packed layers in the place of a module's linear layers and norms, where weights are in
+    bfloat16 on a CPU that has the native library, or, of linear layers, oneDNN with bfloat16. The
+    module is used for inference only from then on.
+    """
+    for name, child in module.named_children():
+        if type(child) is nn.Linear or isinstance(child, nn.RMSNorm):
+            weight = child.weight
+            if weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
+                setattr(module, name, _packed(child))
+        else:
+            pack_layers(child)
+
+
+def _packed(layer: nn.Linear | nn.RMSNorm) -> nn.Module:
+    """Return a layer in the fastest layout that there is."""
+    try:
+        if isinstance(layer, nn.RMSNorm):
+            return PackedNorm(layer)
+        return PackedLinear(layer, NativeProduct(layer.weight, layer.bias))
+    except (NativeLibraryError, TypeError):
+        if isinstance(layer, nn.RMSNorm) or not PackedProduct.is_available():
+            return layer
+        return PackedLinear(layer, PackedProduct(layer.weight, layer.bias))
