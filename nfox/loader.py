@@ -84,12 +84,10 @@ def load(
     draft_loading = draft_loading or loading.for_draft()
     loader = _Loader(name, loading, draft_loading, weights, context, progress)
     loaded = loader.target(loading.adapter)
-    loader = loader.beside(loaded)
     rendered_by = _template(loaded, template, system)
     progress.stage("measuring t(N)/t(1)")
     with refusing(f"{loaded.name} cannot run", error_type=ModelError, hint=_RUN_HINT):
-        threads = use_threads(loaded.target, loading.threads)
-        costs = measure_costs(loaded.target)
+        threads, costs = use_threads(loaded.target, loading.threads), measure_costs(loaded.target)
     progress.stage("preparing the method")
     return Engine(
         loaded,
@@ -100,7 +98,7 @@ def load(
         costs=costs,
         threads=threads,
         system=system,
-        loader=loader,
+        loader=loader.beside(loaded),
     )
 
 
@@ -150,8 +148,7 @@ def _check_types(arguments: Mapping[str, object]) -> None:
 def _weights(model: str, method: str | None, sources: WeightSources) -> tuple[str, ...]:
     """Return the locations of the weights of a method, or of all methods, for a model."""
     names = drafting_methods(method, model, sources) if method else method_names()
-    locations = {method_class(name).locate(model, sources) for name in names}
-    return tuple(location for location in locations if location is not None)
+    return tuple(filter(None, {method_class(name).locate(model, sources) for name in names}))
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,8 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
     if hint := adapter_hint(engine):
         screen.console.print(Text(hint, _DIM))
     if verbose:
-        screen.console.print(Text(f"forward: {target.forward}", _DIM))
-        if engine.threads is not None:
-            screen.console.print(Text(f"threads: {engine.threads}", _DIM))
+        threads = f"{dot}threads: {engine.threads}" if engine.threads else ""
+        screen.console.print(Text(f"forward: {target.forward}{threads}", _DIM))
     if engine.costs is not None:
         if target.proposals != "nothing" and not engine.costs.speculation_pays:
             warning = "scoring more than one token takes too long here for drafting to pay"
