@@ -18,7 +18,7 @@ from nfox.decoding.tree import TokenTree
 
 _WIDTHS = (1, 8)  # tokens of the forwards that are timed: plain, and with some guesses
 _REPEATS = 5  # the middle time counts: being held up now and then is what is looked for
-_LONG = 0.1  # seconds of a forward that is too large for one thread
+_LONG = 1.0  # seconds that forwards may take with one thread to be tried: large ones gain by all
 _GAIN = 1.1  # by which the other number of threads must be faster
 
 _most_threads: dict[int, int] = {}
@@ -52,9 +52,8 @@ class ThreadChoice:
             return False
         other = self.most if now == 1 else 1
         mine = self._seconds(now)
-        chosen = other if mine < _LONG or now == 1 else now
-        if chosen != now and _GAIN * self._seconds(other) > mine:
-            chosen = now
+        is_tried = now == 1 or self.most * mine < _LONG
+        chosen = other if is_tried and _GAIN * self._seconds(other) < mine else now
         torch.set_num_threads(chosen)
         _most_threads[chosen] = self.most
         return chosen != now
@@ -82,7 +81,7 @@ class ThreadChoice:
             tree = TokenTree.chain(0, [n % self.target.vocabulary_size for n in range(1, width)])
             score = partial(self.target.score, tree, cache)
             first = time_call(score, self.target.device)  # which is slower
-            repeats = _REPEATS if first < _LONG else 1
+            repeats = _REPEATS if first < _LONG / 10 else 1
             total += median(time_call(score, self.target.device) for _ in range(repeats))
         return total
 
