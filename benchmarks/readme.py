@@ -34,7 +34,7 @@ KEPT = ROOT / "docs" / "benchmark" / "embedded.json"
 BUILD = ROOT / "build"
 SCRATCH = BUILD / "benchmark"
 BEGIN, END = "<!-- benchmarks/readme.py -->\n", "<!-- end -->"
-METHODS = "none,spec,ctc,chimera,medusa,lookup,jacobi,jacobi:pool=0"
+METHODS = "none,auto,spec,ctc,chimera,medusa,lookup,jacobi,jacobi:pool=0"
 
 
 def within(place: str) -> str:
