@@ -11,6 +11,7 @@ from typing_extensions import override
 from nfox.train.heads.job import HeadsJob, heads_class
 from nfox.train.heads.savings import Savings
 from nfox.train.job import TrainingResult
+from nfox.train.metrics import HeadsAccuracy
 
 from ..display.head_pictures import accuracy_table
 from .joint import idle_settings, joint_arguments, read_joint
@@ -91,6 +92,15 @@ class HeadsKind(TrainingKind):
             names = ("vocabulary_sample", "keep_states")
             idle |= dict.fromkeys(names, "the base is trained too")
         return idle
+
+    @override
+    def forecast(self, job: Any) -> str:
+        published = HeadsAccuracy(0.0, [list(rates) for rates in self._drafter.prior_accuracy], 0)
+        tokens = job.synthesis.count * job.synthesis.max_new_tokens
+        return (
+            f"to expect: a tau of up to {published.tau():.1f} with 63 nodes, which published heads "
+            f"have after tens of millions of tokens; here at most {tokens:,} are learned from"
+        )
 
     @override
     def report(self, job: Any, result: TrainingResult) -> Iterator[str]:

@@ -90,6 +90,10 @@ def test_heads_come_from_a_model_alone(method: str, tmp_path: Path) -> None:
     info = read_info(str(out))
     assert info is not None
     assert info.training["examples"] == 4
+    before, _, after = done.stderr.partition("to expect: a tau of up to ")
+    assert "conversations of the model" not in before  # it is said before anything is made
+    assert 1.5 < float(after.split()[0]) < 5
+    assert "at most 24 are learned from" in after
     words = ["generate", "hello", "--model", str(folder.llama(layers=4)), "--heads", str(out)]
     words += ["--dtype", "float32", "--method", method, "--max-new-tokens", "4"]
     answer = CliRunner().invoke(app, words)
