@@ -133,7 +133,6 @@ class KVCache(ABC):
         self.tokens += tokens
         self._uncommitted_state = False
 
-    @torch.inference_mode()
     def commit(self, tree: TokenTree, path: Sequence[int], hidden: Tensor) -> None:
         """Keep the accepted nodes of the tree that was just scored, and forget the others.
 
@@ -143,8 +142,9 @@ class KVCache(ABC):
             hidden: [N, D] the last hidden states of all its nodes.
         """
         if list(path) != list(range(len(path))):
-            self._keep_rows(path)
-            hidden = hidden.index_select(0, torch.tensor(list(path), device=hidden.device))
+            with torch.inference_mode():
+                self._keep_rows(path)
+                hidden = hidden.index_select(0, torch.tensor(list(path), device=hidden.device))
         self.extend([tree.tokens[node] for node in path], hidden[: len(path)])
 
     @abstractmethod

@@ -698,7 +698,8 @@ extern "C" void nfox_forward(const Decoder* decoder, const Step* step) {
 extern "C" void nfox_linear(const Matrix* matrix, const uint16_t* rows, int num_rows, int activation,
                             const uint16_t* residual, uint16_t* result, int num_threads) {
     const int outputs = matrix->outputs;
-#pragma omp parallel num_threads(num_threads)
+    // To wake another thread takes as long as a small product.
+#pragma omp parallel num_threads(num_threads) if ((int64_t)outputs * matrix->inputs >= 1 << 20)
     multiply(*matrix, rows, num_rows, omp_get_thread_num(), omp_get_num_threads(),
              [&](int row, int output, Floats totals) {
                  const size_t place = (size_t)row * outputs + output;
