@@ -99,7 +99,7 @@ class NativeLayer:
         )
         step.cosines[0], step.sines[0] = rotations[0].data_ptr(), rotations[1].data_ptr()
         step.rotary_widths[0] = rotations.shape[2]
-        self._library.nfox_forward(byref(self._decoder), byref(step))
+        self._library.nfox_forward(byref(self._decoder), byref(step), 1)
         return hidden
 
     def _room_for(self, length: int) -> tuple[Tensor, Tensor]:

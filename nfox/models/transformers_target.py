@@ -319,6 +319,30 @@ class TransformersTarget(Target):
         self._wait()
         return logits, self._captured.pop()[0]
 
+    @property
+    def scores_batches(self) -> bool:
+        """Whether `score_batch` runs one forward for several conversations."""
+        return isinstance(self.fused, NativeDecoder)
+
+    @torch.inference_mode()
+    def score_batch(self, batch: Sequence[tuple[TokenTree, KVCache]]) -> tuple[Tensor, Tensor]:
+        """Run the model once over the trees of several conversations; see `score`.
+
+        Args:
+            batch: trees, each with the cache of its conversation; not empty.
+
+        Returns:
+            The logits [nodes of all trees, V] and the last hidden states [nodes of all trees, D],
+            to the last bit those of each tree alone.
+
+        Raises:
+            TypeError: if this model does not (`scores_batches`).
+        """
+        if not isinstance(self.fused, NativeDecoder):
+            raise TypeError(f"one conversation at a time by {self.forward}")
+        products, hidden = self.fused.score_batch(batch)
+        return self._scaled(products), hidden
+
     def _forward(self, ids: Tensor, cache: KVCache, **inputs: Any) -> Tensor:
         """Return [N, V] logits of one whole forward over ids [1, N]."""
         if self.is_encoder_decoder:

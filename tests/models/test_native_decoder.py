@@ -135,6 +135,25 @@ def test_a_cache_keeps_its_rows_when_it_grows_is_forked_or_keeps_a_branch() -> N
     assert torch.equal(target.score(tree, cache)[0], scored([*text[:20], 1, 3, 4, 1, 3, 4]))
 
 
+@pytest.mark.parametrize("name", ("llama", "mistral", "gemma2"))
+def test_conversations_of_one_forward_are_as_if_each_were_alone(name: str) -> None:
+    _, target = native(name)
+    target.fuse()
+    trees = [
+        TokenTree.chain(5),
+        TokenTree.from_paths(7, [[1, 2, 3], [1, 4], [6]]),
+        TokenTree.chain(3, [1, 2, 9, 9]),
+        TokenTree.chain(5),
+    ]
+    caches = [target.new_cache() for _ in trees]
+    for cache, length in zip(caches, (40, 3, 17, 1), strict=True):
+        target.read(TEXT[:length], cache)
+    logits, hidden = target.score_batch(list(zip(trees, caches, strict=True)))
+    alone = [target.score(tree, cache) for tree, cache in zip(trees, caches, strict=True)]
+    assert torch.equal(logits, torch.cat([own for own, _ in alone]))
+    assert torch.equal(hidden, torch.cat([own for _, own in alone]))
+
+
 def test_rows_of_a_product_are_those_of_its_weights_whatever_their_number() -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(77, 96).bfloat16(), torch.randn(77).bfloat16()

@@ -71,8 +71,8 @@ extern "C" struct Step {
     const float* sines[2];    // likewise; the first half is negated
     int32_t rotary_widths[2];
     int32_t windows[2];  // 0: none
-    uint16_t* hidden;   // [num_nodes, hidden_size], written
-    float* logits;      // [num_nodes, vocabulary], written; null where they are not needed
+    uint16_t* hidden;   // [nodes of all sequences, hidden_size], written
+    float* logits;      // [nodes of all sequences, vocabulary], written; null: not needed
 };
 
 namespace {
@@ -302,37 +302,65 @@ Floats activated(int activation, Floats x) {
     }
 }
 
+// A tree and what was read before it. Several of them can go through one forward.
+struct Sequence {
+    const Step& step;
+    int first;  // of its nodes among the rows of the forward
+    bool is_chain;
+    std::vector<std::vector<int>> paths;  // from the root to every node, where it is no chain
+
+    Sequence(const Step& step, int first) : step(step), first(first), is_chain(true) {
+        for (int node = 0; node < step.num_nodes; node++)
+            is_chain &= step.parents[node] == node - 1;
+        if (is_chain) return;
+        paths.assign(step.num_nodes, {});
+        for (int node = 0; node < step.num_nodes; node++) {
+            if (step.parents[node] >= 0) paths[node] = paths[step.parents[node]];
+            paths[node].push_back(node);
+        }
+    }
+
+    int depth(int node) const { return is_chain ? node : (int)paths[node].size() - 1; }
+
+    // The last row that a node of a chain attends to.
+    int last_seen(int node) const {
+        return node < step.num_nodes - step.num_joint ? node : step.num_nodes - 1;
+    }
+};
+
 // What a forward needs besides weights. A thread that runs forwards keeps it.
 struct Workspace {
     std::vector<float> states, qkv, update;
     std::vector<uint16_t> normed, queries, attended, gated;
-    std::vector<std::vector<int>> paths;
-    bool is_chain;
     Barrier barrier;
 };
 
 class Forward {
   public:
-    Forward(const Decoder& decoder, const Step& step, Workspace& space)
-        : d(decoder), s(step), w(space), rows(step.num_nodes),
-          group(decoder.num_heads / decoder.num_key_heads),
+    Forward(const Decoder& decoder, const Step* steps, int num_sequences, Workspace& space)
+        : d(decoder), w(space), group(decoder.num_heads / decoder.num_key_heads),
           query_size(decoder.num_heads * decoder.head_dim),
           all_heads(decoder.num_heads + 2 * decoder.num_key_heads) {
-        int widest = 0, widest_qkv = 0;
+        rows = 0;
+        for (int i = 0; i < num_sequences; i++) {
+            sequences.emplace_back(steps[i], rows);
+            rows += steps[i].num_nodes;
+            sequence_of.resize(rows, i);
+        }
+        int widest = 0;
         for (int i = 0; i < d.num_layers; i++)
             widest = std::max(widest, d.layers[i].gate.outputs);
-        widest_qkv = all_heads * d.head_dim;
         w.states.resize((size_t)rows * d.hidden_size);
         w.update.resize((size_t)rows * d.hidden_size);
         w.normed.resize((size_t)rows * d.hidden_size);
-        w.qkv.resize((size_t)rows * widest_qkv);
+        w.qkv.resize((size_t)rows * all_heads * d.head_dim);
         w.queries.resize((size_t)rows * query_size);
         w.attended.resize((size_t)rows * query_size);
         w.gated.resize((size_t)rows * widest);
-        find_paths();
     }
 
     void run() {
+        const Step& s = sequences[0].step;  // which says where all of them are written
 #pragma omp parallel num_threads(s.num_threads)
         {
             const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
@@ -348,33 +376,20 @@ class Forward {
 
   private:
     const Decoder& d;
-    const Step& s;
     Workspace& w;
-    const int rows, group, query_size, all_heads;
+    std::vector<Sequence> sequences;
+    std::vector<int> sequence_of;  // every row
+    int rows;
+    const int group, query_size, all_heads;
 
     float* state(int row) { return &w.states[(size_t)row * d.hidden_size]; }
-
-    // The nodes from the root to every node; of a chain these are all nodes before it.
-    void find_paths() {
-        w.is_chain = true;
-        for (int node = 0; node < rows; node++) w.is_chain &= s.parents[node] == node - 1;
-        if (w.is_chain) return;
-        w.paths.assign(rows, {});
-        for (int node = 0; node < rows; node++) {
-            if (s.parents[node] >= 0) w.paths[node] = w.paths[s.parents[node]];
-            w.paths[node].push_back(node);
-        }
-    }
-
-    // The last row that a node of a chain attends to.
-    int last_seen(int node) const { return node < rows - s.num_joint ? node : rows - 1; }
-
-    int depth(int node) const { return w.is_chain ? node : (int)w.paths[node].size() - 1; }
 
     void embed(int thread, int threads) {
         const Range range = share(rows, thread, threads);
         for (int row = range.begin; row < range.end; row++) {
-            const uint16_t* weights = d.embedding + (size_t)s.tokens[row] * d.hidden_size;
+            const Sequence& q = sequences[sequence_of[row]];
+            const size_t token = q.step.tokens[row - q.first];
+            const uint16_t* weights = d.embedding + token * d.hidden_size;
             for (int i = 0; i < d.hidden_size; i += LANES)
                 store(state(row) + i, widened(weights + i) * d.embedding_scale);
         }
@@ -467,7 +482,9 @@ class Forward {
             const float* token = &w.qkv[(size_t)row * all_heads * d.head_dim];
             const float* given = token + (size_t)head * d.head_dim;
             const int key_head = head - d.num_heads, value_head = key_head - d.num_key_heads;
-            const size_t place = s.past_length + row;
+            const Sequence& q = sequences[sequence_of[row]];
+            const Step& s = q.step;
+            const size_t place = s.past_length + row - q.first;
             if (value_head >= 0) {
                 place_head(given, s.values[index] + (value_head * s.capacity + place) * d.head_dim);
                 continue;
@@ -477,7 +494,7 @@ class Forward {
             norm_head(is_query ? layer.query : layer.key,
                       is_query ? token : token + query_size,
                       is_query ? head : key_head, given, turned);
-            if (layer.rotates) rotate(layer.kind, s.past_length + depth(row), turned);
+            if (layer.rotates) rotate(s, layer.kind, s.past_length + q.depth(row - q.first), turned);
             if (is_query) {
                 const size_t to = ((size_t)(head / group) * rows + row) * group + head % group;
                 place_head(turned, &w.queries[to * d.head_dim]);
@@ -506,7 +523,7 @@ class Forward {
             store(result + i, load<Floats>(given + i) * factor * load<Floats>(weight + i));
     }
 
-    void rotate(int kind, int position, float* head) {
+    void rotate(const Step& s, int kind, int position, float* head) {
         const int width = s.rotary_widths[kind], half = width / 2;
         const float* cosines = s.cosines[kind] + (size_t)position * width;
         const float* sines = s.sines[kind] + (size_t)position * width;
@@ -517,47 +534,59 @@ class Forward {
         }
     }
 
-    void attend(const Layer& layer, int index, int thread, int threads) {
-        const int queries = rows * group, length = s.past_length + rows;
-        // As many queries at once as their scores find room for in a core's cache.
+    // The queries of a sequence are shared out in pieces of one key head: as many at once as their
+    // scores find room for in a core's cache.
+    int pieces_of(const Sequence& q, int threads) const {
+        const int queries = q.step.num_nodes * group, length = q.step.past_length + q.step.num_nodes;
         int most = std::max(MOST_ROWS, std::min(48, (1 << 17) / (length + 1)));
-        most = std::min(most, std::max(1, queries * d.num_key_heads / threads));
-        const int pieces = (queries + most - 1) / most, units = pieces * d.num_key_heads;
-        std::vector<float> scores;
-        std::vector<uint32_t> columns((size_t)d.head_dim / 2 * LANES * MOST_BLOCKS);
-        const Range range = share(units, thread, threads);
-        for (int unit = range.begin; unit < range.end; unit++) {
-            const Range piece = share(queries, unit % pieces, pieces);
-            attend_piece(layer, index, unit / pieces, piece, scores, columns);
+        most = std::min(most, std::max(1, rows * group * d.num_key_heads / threads));
+        return (queries + most - 1) / most;
+    }
+
+    void attend(const Layer& layer, int index, int thread, int threads) {
+        int units = 0;
+        for (const Sequence& q : sequences) units += pieces_of(q, threads) * d.num_key_heads;
+        const Range mine = share(units, thread, threads);
+        int before = 0;
+        for (const Sequence& q : sequences) {
+            const int pieces = pieces_of(q, threads), count = pieces * d.num_key_heads;
+            const Range range{std::max(mine.begin - before, 0), std::min(mine.end - before, count)};
+            for (int unit = range.begin; unit < range.end; unit++)
+                attend_piece(layer, index, q, unit / pieces,
+                             share(q.step.num_nodes * group, unit % pieces, pieces));
+            before += count;
         }
     }
 
     // What queries [begin, end) of one key head gather; query q is head q % group of node q / group.
-    void attend_piece(const Layer& layer, int index, int key_head, Range piece,
-                      std::vector<float>& scores, std::vector<uint32_t>& columns) {
+    void attend_piece(const Layer& layer, int index, const Sequence& q, int key_head, Range piece) {
+        static thread_local std::vector<float> scores;
+        static thread_local std::vector<uint32_t> columns;
+        const Step& s = q.step;
+        columns.resize((size_t)d.head_dim / 2 * LANES * MOST_BLOCKS);
         const int count = piece.end - piece.begin, window = s.windows[layer.kind];
         const int last_node = (piece.end - 1) / group, first_node = piece.begin / group;
-        const int end = s.past_length + (w.is_chain ? last_seen(last_node) + 1 : rows);
+        const int end = s.past_length + (q.is_chain ? q.last_seen(last_node) + 1 : s.num_nodes);
         const int row_size = (end + 2 * LANES) / LANES * LANES;
-        const int first_position = s.past_length + (w.is_chain ? first_node : 0);
+        const int first_position = s.past_length + (q.is_chain ? first_node : 0);
         const int begin = window ? std::max(0, first_position - window + 1) / LANES * LANES : 0;
         scores.resize((size_t)count * row_size);
         const size_t offset = (size_t)key_head * s.capacity * d.head_dim;
         const uint16_t* keys = s.keys[index] + offset;
         const uint16_t* values = s.values[index] + offset;
         const uint16_t* queries =
-            &w.queries[((size_t)key_head * rows * group + piece.begin) * d.head_dim];
+            &w.queries[(((size_t)key_head * rows + q.first) * group + piece.begin) * d.head_dim];
         score(layer, keys, queries, begin, end, count, row_size, scores.data(), columns.data());
         std::vector<float> factors(count);
-        for (int q = 0; q < count; q++) {
-            const int node = (piece.begin + q) / group, position = s.past_length + depth(node);
+        for (int i = 0; i < count; i++) {
+            const int node = (piece.begin + i) / group, position = s.past_length + q.depth(node);
             const int first = window ? std::max(0, position - window + 1) : 0;
-            float* row = &scores[(size_t)q * row_size];
-            if (!w.is_chain) order_by_path(row, node);
-            const int last = w.is_chain ? s.past_length + last_seen(node) : position;
-            factors[q] = 1.0f / soften(row, first, last + 1, begin, row_size);
+            float* row = &scores[(size_t)i * row_size];
+            if (!q.is_chain) order_by_path(q, row, node);
+            const int last = q.is_chain ? s.past_length + q.last_seen(node) : position;
+            factors[i] = 1.0f / soften(row, first, last + 1, begin, row_size);
         }
-        gather(values, begin, piece, key_head, row_size, scores.data(), factors.data());
+        gather(q, values, begin, piece, key_head, row_size, scores.data(), factors.data());
     }
 
     // The scores of all keys in [begin, end), LANES keys side by side.
@@ -593,9 +622,9 @@ class Forward {
     }
 
     // Puts the scores of a node's path where they would stand if the path were all there is.
-    void order_by_path(float* scores, int node) {
-        float* tree = scores + s.past_length;
-        const std::vector<int>& path = w.paths[node];
+    void order_by_path(const Sequence& q, float* scores, int node) {
+        float* tree = scores + q.step.past_length;
+        const std::vector<int>& path = q.paths[node];
         for (size_t i = 0; i < path.size(); i++) tree[i] = tree[path[i]];  // path[i] >= i
     }
 
@@ -617,7 +646,7 @@ class Forward {
     }
 
     // Sums values by their weights, key after key.
-    void gather(const uint16_t* values, int begin, Range piece, int key_head, int row_size,
+    void gather(const Sequence& q, const uint16_t* values, int begin, Range piece, int key_head, int row_size,
                 const float* weights, const float* factors) {
         const int count = piece.end - piece.begin, tiles = (count + 3) / 4;
         for (int t = 0; t < tiles; t++) {
@@ -625,7 +654,7 @@ class Forward {
             for (int first = 0; first < d.head_dim;) {
                 auto run = [&](auto num_rows, auto num_blocks) {
                     gather_tile<decltype(num_rows)::value, decltype(num_blocks)::value>(
-                        values, begin, piece, key_head, row_size, weights, factors, range.begin,
+                        q, values, begin, piece, key_head, row_size, weights, factors, range.begin,
                         first);
                     first += decltype(num_blocks)::value * LANES;
                 };
@@ -644,11 +673,13 @@ class Forward {
     }
 
     template <int ROWS, int BLOCKS>
-    void gather_tile(const uint16_t* values, int begin, Range piece, int key_head, int row_size,
+    void gather_tile(const Sequence& q, const uint16_t* values, int begin, Range piece,
+                     int key_head, int row_size,
                      const float* weights, const float* factors, int from, int first) {
+        const Step& s = q.step;
         Floats totals[ROWS][BLOCKS] = {};
         const int last_node = (piece.begin + from + ROWS - 1) / group;
-        const int end = s.past_length + (w.is_chain ? last_seen(last_node) + 1 : 0);
+        const int end = s.past_length + (q.is_chain ? q.last_seen(last_node) + 1 : 0);
         weights += (size_t)from * row_size;
         for (int key = begin; key < end; key++)
             for (int b = 0; b < BLOCKS; b++) {
@@ -658,16 +689,16 @@ class Forward {
             }
         for (int r = 0; r < ROWS; r++) {
             const int query = piece.begin + from + r, node = query / group;
-            if (!w.is_chain)
-                for (int i = 0; i <= depth(node); i++)
+            if (!q.is_chain)
+                for (int i = 0; i <= q.depth(node); i++)
                     for (int b = 0; b < BLOCKS; b++) {
-                        const size_t key = s.past_length + w.paths[node][i];
+                        const size_t key = s.past_length + q.paths[node][i];
                         const Floats value = widened(values + key * d.head_dim + first + b * LANES);
                         const float weight = weights[(size_t)r * row_size + s.past_length + i];
                         totals[r][b] = value * weight + totals[r][b];
                     }
             const size_t head = (size_t)key_head * group + query % group;
-            uint16_t* place = &w.attended[(size_t)node * query_size + head * d.head_dim + first];
+            uint16_t* place = &w.attended[(size_t)(q.first + node) * query_size + head * d.head_dim + first];
             for (int b = 0; b < BLOCKS; b++)
                 store(place + b * LANES, narrowed(totals[r][b] * factors[from + r]));
         }
@@ -688,9 +719,9 @@ extern "C" void nfox_norm(const Norm* norm, const uint16_t* rows, int num_rows, 
     }
 }
 
-extern "C" void nfox_forward(const Decoder* decoder, const Step* step) {
+extern "C" void nfox_forward(const Decoder* decoder, const Step* steps, int num_sequences) {
     static thread_local Workspace workspace;
-    Forward(*decoder, *step, workspace).run();
+    Forward(*decoder, steps, num_sequences, workspace).run();
 }
 
 // Writes residual + act(x W^T + b) of rows x in bfloat16; no activation where it is below 0, and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import addressof, byref, c_int32, c_void_p
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -127,40 +128,61 @@ class NativeDecoder:
             tree: N nodes.
             cache: what has been read before, of the target of this model.
         """
-        return self._run(tree, cache, None)
+        return self._run([(tree, cache)], None)
 
     def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
         """Return the products for the logits, [N, V] float32, and what `hidden_states` does."""
-        logits = torch.empty(len(tree), self.unembedding.outputs)
-        return logits, self._run(tree, cache, logits)
+        return self.score_batch([(tree, cache)])
+
+    def score_batch(self, batch: Sequence[tuple[TokenTree, KVCache]]) -> tuple[Tensor, Tensor]:
+        """Return the products for the logits [nodes of all trees, V], float32, and the last hidden
+        states [nodes of all trees, D], of several conversations in one forward.
+
+        Args:
+            batch: trees, each with the cache of its own conversation, as for `hidden_states`.
+        """
+        logits = torch.empty(sum(len(tree) for tree, _ in batch), self.unembedding.outputs)
+        return logits, self._run(batch, logits)
 
     @torch.inference_mode()
-    def _run(self, tree: TokenTree, cache: KVCache, logits: Tensor | None) -> Tensor:
+    def _run(self, batch: Sequence[tuple[TokenTree, KVCache]], logits: Tensor | None) -> Tensor:
         """Return the last hidden states; write the products for the logits, where asked for."""
+        total = sum(len(tree) for tree, _ in batch)
+        hidden = torch.empty(total, self._decoder.hidden_size, dtype=self.weights.model_dtype)
+        length = max(len(cache.tokens) + max(tree.depths) + 1 for tree, cache in batch)
+        tables = [self.rotations.table(kind, length) for kind in self.kinds]
+        steps = (structures.Step * len(batch))()
+        kept = [
+            self._fill(step, tree, cache, tables)
+            for step, (tree, cache) in zip(steps, batch, strict=True)
+        ]
+        steps[0].hidden = hidden.data_ptr()
+        steps[0].logits = None if logits is None else logits.data_ptr()
+        self._library.nfox_forward(byref(self._decoder), steps, len(batch))
+        del kept  # not before
+        return hidden
+
+    def _fill(
+        self,
+        step: structures.Step,
+        tree: TokenTree,
+        cache: KVCache,
+        tables: list[tuple[Tensor, Tensor]],
+    ) -> object:
+        """Write into a step what a forward over a tree is about; return what the step points to."""
         count, past_length = len(tree), len(cache.tokens)
         rows = self._rows_of(as_transformers_cache(cache), past_length + count)
-        hidden = torch.empty(count, self._decoder.hidden_size, dtype=self.weights.model_dtype)
         tokens, parents = (c_int32 * count)(*tree.tokens), (c_int32 * count)(*tree.parents)
-        step = structures.Step(
-            num_nodes=count,
-            past_length=past_length,
-            num_threads=torch.get_num_threads(),
-            tokens=addressof(tokens),
-            parents=addressof(parents),
-            keys=addressof(rows.keys),
-            values=addressof(rows.values),
-            capacity=rows.capacity,
-            hidden=hidden.data_ptr(),
-            logits=None if logits is None else logits.data_ptr(),
-        )
-        for number, kind in enumerate(self.kinds):
-            length = past_length + max(tree.depths) + 1
-            cosines, sines = self.rotations.table(kind, length)
+        step.num_nodes, step.past_length = count, past_length
+        step.num_threads = torch.get_num_threads()
+        step.tokens, step.parents = addressof(tokens), addressof(parents)
+        step.keys, step.values = addressof(rows.keys), addressof(rows.values)
+        step.capacity = rows.capacity
+        for number, (kind, (cosines, sines)) in enumerate(zip(self.kinds, tables, strict=True)):
             step.cosines[number], step.sines[number] = cosines.data_ptr(), sines.data_ptr()
             step.rotary_widths[number] = cosines.shape[1]
             step.windows[number] = (self.weights.window or 0) * (kind != "full_attention")
-        self._library.nfox_forward(byref(self._decoder), byref(step))
-        return hidden
+        return tokens, parents, rows
 
     def _rows_of(self, cache: TransformersCache, length: int) -> _Rows:
         """Return where keys and values lie, with room for `length` rows in every layer."""

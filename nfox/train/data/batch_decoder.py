@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from nfox.decoding.tree import TokenTree
 from nfox.models.transformers_target import TransformersTarget
 
 
@@ -26,7 +28,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class BatchDecoder:
-    """Decodes batches by transformers' `generate`.
+    """Decodes batches: all of a batch in one forward for each token.
 
     Args:
         target: the model.
@@ -51,12 +53,43 @@ class BatchDecoder:
         if not prompts:
             return []
         try:
+            if self.target.scores_batches:
+                return [self._until_stop(ids) for ids in self._continue(prompts)]
             return self._generate(prompts)
         except torch.OutOfMemoryError:
             if len(prompts) == 1:
                 return [None]
             half = len(prompts) // 2
             return self.decode(prompts[:half]) + self.decode(prompts[half:])
+
+    @torch.inference_mode()
+    def _continue(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return the tokens that follow each prompt, up to the one that stops it."""
+        caches = [self.target.new_cache() for _ in prompts]
+        for prompt, cache in zip(prompts, caches, strict=True):
+            self.target.read(prompt[:-1], cache)
+        continued = [[prompt[-1]] for prompt in prompts]  # the last token is the first root
+        for _ in range(self.max_new_tokens):
+            open_ones = [
+                (ids, cache)
+                for ids, cache in zip(continued, caches, strict=True)
+                if len(ids) == 1 or ids[-1] not in self.stop_ids
+            ]
+            if not open_ones:
+                break
+            roots = [(TokenTree.chain(ids[-1]), cache) for ids, cache in open_ones]
+            logits, hidden = self.target.score_batch(roots)
+            chosen = self._choose(logits).tolist()
+            for row, (ids, cache) in enumerate(open_ones):
+                cache.extend(ids[-1:], hidden[row : row + 1])
+                ids.append(chosen[row])
+        return [ids[1:] for ids in continued]
+
+    def _choose(self, logits: Tensor) -> Tensor:
+        """Return the next token [B] of logits [B, V]."""
+        if not self.temperature:
+            return logits.argmax(-1)
+        return torch.multinomial((logits / self.temperature).softmax(-1), 1)[:, 0]
 
     @torch.inference_mode()
     def _generate(self, prompts: Sequence[Sequence[int]]) -> list[Decoded | None]:
