@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import addressof, byref, c_int32, c_void_p
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -81,7 +81,7 @@ class NativeDecoder:
             norm=self._norm(weights.norm),
             unembedding=self.unembedding.matrix,
         )
-        self._rows = WeakKeyDictionary[KVCache, _Rows]()
+        self._rows = WeakKeyDictionary[KVCache, structures.Rows]()
         self._like = torch.empty(
             1, weights.num_key_heads, 0, weights.head_dim, dtype=weights.model_dtype
         )
@@ -184,31 +184,17 @@ class NativeDecoder:
             step.windows[number] = (self.weights.window or 0) * (kind != "full_attention")
         return tokens, parents, rows
 
-    def _rows_of(self, cache: TransformersCache, length: int) -> _Rows:
+    def _rows_of(self, cache: TransformersCache, length: int) -> structures.Rows:
         """Return where keys and values lie, with room for `length` rows in every layer."""
         rows = cache.reserve(len(self.weights.layers), self._like, length)
         known = self._rows.get(cache)
         if known is None or known.start != rows.data_ptr():
             pointers = c_void_p * len(rows)
             keys, values = (pointers(*(part.data_ptr() for part in rows[:, i])) for i in (0, 1))
-            known = self._rows[cache] = _Rows(keys, values, rows.shape[-2], rows.data_ptr())
+            known = self._rows[cache] = structures.Rows(
+                keys, values, rows.shape[-2], rows.data_ptr()
+            )
         return known
-
-
-class _Rows(NamedTuple):
-    """Where the keys and values of a cache lie.
-
-    Args:
-        keys: the addresses of every layer's [1, H, capacity, D].
-        values: likewise.
-        capacity: rows that there is room for.
-        start: the address of the first of them.
-    """
-
-    keys: Any
-    values: Any
-    capacity: int
-    start: int
 
 
 def _halves(layer: LayerWeights) -> tuple[tuple[Tensor, Tensor | None], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from typing import Any, NamedTuple
 
 MOST_LANES = 16
 """The most numbers that the library computes with at once: sizes are multiples of it."""
@@ -61,3 +62,19 @@ class Step(Structure):
         *((name, c_int32 * 2) for name in ("rotary_widths", "windows")),
         *((name, c_void_p) for name in ("hidden", "logits")),
     ]
+
+
+class Rows(NamedTuple):
+    """Where the keys and values of a cache lie.
+
+    Args:
+        keys: the addresses of every layer's [1, H, capacity, D].
+        values: likewise.
+        capacity: rows that there is room for.
+        start: the address of the first of them.
+    """
+
+    keys: Any
+    values: Any
+    capacity: int
+    start: int
