@@ -65,7 +65,7 @@ def check_hub_id(name: str) -> None:
     """
     if name in KNOWN and local_folder(name) is None:
         raise ModelError(f"{name} is not on this machine yet", f"nfox get {name}")
-    if name.lower().endswith(".gguf") and ":" not in name:
+    if name.lower().endswith(".gguf") and ":" not in name and not is_local_file(name):
         hint = "check the path; a file of the hub is org/name:file.gguf"
         raise ModelError(f"{name}: no such file", hint)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nfox.errors import ModelError
-from nfox.files.gguf_header import GgufHeader, StoredTensor
+from nfox.files.gguf_header import GgufHeader
 
 _MODULES = {
     "token_embd": "model.embed_tokens",
@@ -47,6 +47,8 @@ _MODULES_OF = {
 }
 _COMPUTED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors that the config says."""
+_UNPACKED_AT_ONCE = 1 << 18
+"""Numbers, of a part of a tensor that stays in the processor's caches; whole blocks of any type."""
 _NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)")
 
 
@@ -84,39 +86,47 @@ def unpack(
     """
     weights = {}
     stored = {name: tensor for name, tensor in header.tensors.items() if name not in _COMPUTED}
-    data = np.asarray(np.memmap(header.path, mode="r"))
     for done, (stored_name, tensor) in enumerate(stored.items(), 1):
-        values = _values(header, stored_name, tensor, data)
+        # What is computed with vectors is computed before they are rounded.
+        values = read_tensor(header, stored_name, dtype if len(tensor.shape) > 1 else torch.float32)
         values = _as_transformers(values, stored_name, header.architecture, config)
         weights[name_of(stored_name, header.architecture)] = values.to(dtype).contiguous()
         progress(done, len(stored))
     return weights
 
 
-def read_tensor(header: GgufHeader, name: str) -> Tensor:
-    """Return one tensor of a file in float32, as it is laid out there.
+def read_tensor(header: GgufHeader, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return one tensor of a file, as it is laid out there.
+
+    Args:
+        header: of the file.
+        name: of the tensor in the file.
+        dtype: of what is returned. What is packed is unpacked to float32 before.
 
     Raises:
         ModelError: for a type of tensor that cannot be unpacked.
     """
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+
     tensor = header.tensors[name]
-    return _values(header, name, tensor, np.asarray(np.memmap(header.path, mode="r")))
-
-
-def _values(header: GgufHeader, name: str, tensor: StoredTensor, data: Any) -> Tensor:
-    from gguf import GGMLQuantizationType, dequantize
-
     kind = GGMLQuantizationType(tensor.type_id)
-    packed = data[tensor.start : tensor.start + tensor.size]
-    rows = packed.reshape(tensor.count // tensor.shape[-1], -1)
-    try:
-        values = dequantize(rows, kind)
-    except NotImplementedError as error:
-        raise ModelError(
-            f"{header.path}: {name} is of type {kind.name}, which cannot be unpacked",
-            "take a file with another quantisation (Q8_0, Q4_K_M, ...)",
-        ) from error
-    return torch.from_numpy(np.array(values, dtype=np.float32)).reshape(tensor.shape)
+    elements, size = GGML_QUANT_SIZES[kind]
+    # In parts: a whole embedding would take gigabytes in float32 besides.
+    count = _UNPACKED_AT_ONCE // elements * size
+    packed = np.memmap(header.path, np.uint8, "r", tensor.start, tensor.size)
+    values = torch.empty(tensor.count, dtype=dtype)
+    for start in range(0, tensor.size, count):
+        part = np.array(packed[start : start + count])[None]
+        try:
+            numbers = torch.from_numpy(dequantize(part, kind)).flatten()
+        except NotImplementedError as error:
+            raise ModelError(
+                f"{header.path}: {name} is of type {kind.name}, which cannot be unpacked",
+                "take a file with another quantisation (Q8_0, Q4_K_M, ...)",
+            ) from error
+        first = start // size * elements
+        values[first : first + len(numbers)] = numbers
+    return values.reshape(tensor.shape)
 
 
 def _as_transformers(values: Tensor, name: str, architecture: str, config: Any) -> Tensor:

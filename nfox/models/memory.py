@@ -10,7 +10,7 @@ import torch
 
 from nfox.errors import NfoxError
 from nfox.files.gguf_header import GgufHeader
-from nfox.files.hub import HubOptions, file_of, local_folder, read_json
+from nfox.files.hub import HubOptions, check_hub_id, file_of, local_folder, read_json
 from nfox.models.checkpoint_files import check_files
 from nfox.models.devices import choose_device, choose_dtype
 from nfox.models.gguf_config import config_of
@@ -129,6 +129,7 @@ def check_memory(models: Sequence[tuple[str, ModelOptions]], context: int) -> No
     """
     name, options = models[0]
     for location, _ in models:
+        check_hub_id(location)
         folder = local_folder(location)
         if folder is not None and (folder / "config.json").is_file():
             check_files(location, folder)
