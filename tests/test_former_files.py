@@ -73,8 +73,9 @@ def test_heads_are_loaded_and_draft() -> None:
     with torch.inference_mode():
         logits = heads.logits(torch.ones(1, 64), engine().model.target)
     assert logits.shape == (1, 2, 320)
-    drafting = load(MODEL, heads="heads", loading=ModelOptions(dtype="float32"))
-    assert drafting.method == "medusa"
+    as_it_was = ModelOptions(dtype="float32")
+    drafting = load(MODEL, method="medusa", heads="heads", loading=as_it_was)
+    assert "medusa (heads)" in load(MODEL, heads="heads", loading=as_it_was).why
     assert drafting.answer("hello", max_new_tokens=12).ids == engine().answer("hello").ids
 
 

@@ -52,7 +52,6 @@ class Way:
     def expect(self, width: int, overhead: float) -> None:
         """Take a width and an overhead for those to expect, before any step."""
         self.width, self.overhead = width, overhead
-        self._overheads.append(overhead)
 
     def learn(self, accepted: int, drafted: int, width: int, overhead: float, missed: int) -> None:
         """Learn from a step.
@@ -75,7 +74,7 @@ class Way:
             self._overheads.append(overhead)
             times = sorted(self._overheads)
             self.overhead = times[(len(times) - 1) // 2]
-        elif missed >= _MANY:
+        elif missed >= _MANY and len(self._overheads) > 1:
             paid = max(overhead - self.overhead, 0.0) / missed
             self.catch_up += (paid - self.catch_up) / 2
 
