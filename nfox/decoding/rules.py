@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nfox.decoding.sampling import GumbelNoise, Sampling
+from nfox.decoding.sampling import GumbelNoise, Sampling, likeliest_tokens
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import Draw, Judgement, Rule
 from nfox.errors import UsageError
@@ -51,7 +51,8 @@ class Greedy(Rule):
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        target_tokens = _penalised(self.sampling, tree, logits, past).argmax(-1).tolist()
+        logits = _penalised(self.sampling, tree, logits, past)
+        target_tokens = likeliest_tokens(logits)
         return Judgement(_matches(tree, target_tokens), target_tokens)
 
     @override
@@ -75,7 +76,7 @@ class SampleAndMatch(Rule):
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
         logits = _penalised(self.sampling, tree, logits, past)
         positions = [len(past) + 1 + depth for depth in tree.depths]
-        target_tokens = self._perturbed(logits, positions).argmax(-1).tolist()
+        target_tokens = likeliest_tokens(self._perturbed(logits, positions))
         return Judgement(_matches(tree, target_tokens), target_tokens)
 
     @override
@@ -121,7 +122,7 @@ class Rejection(Rule):
         """
         logits = _penalised(self.sampling, tree, logits, past)
         p = self.sampling.log_probabilities(logits).exp().cpu()
-        target_tokens = logits.argmax(-1).tolist()
+        target_tokens = likeliest_tokens(logits)
         accepted = [True] + [False] * (len(tree) - 1)
         node: int | None = 0
         while node is not None:

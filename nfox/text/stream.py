@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
+from nfox.text.known_tokens import known_tokens
 from nfox.text.pieces import Piece, split_pieces, text_of, unfinished_length
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ class TextStream:
         self._trim = trim
         self.stopped_by: str | None = None
         self._tokenizer = tokenizer
-        if tokenizer not in _KNOWN:
-            _KNOWN[tokenizer] = _KnownTokens(_byte_tokens(tokenizer), {})
-        self._known = _KNOWN[tokenizer]
+        self._known = known_tokens(tokenizer)
         self._ids = list(context[-_CONTEXT:])
         self._released = len(self._ids)  # the text of so many ids has left
         self._prefix = self._seen = self._decode()  # the text of these ids, and that of all ids
@@ -203,28 +201,6 @@ class TextStream:
         parts = ((text[:extension], self._last_source), (text[extension:], source))
         self._last_source = source if extension < len(text) else self._last_source
         return [Piece(part, part_source, self._step) for part, part_source in parts if part]
-
-
-class _KnownTokens(NamedTuple):
-    """What is known of a tokenizer's tokens.
-
-    Args:
-        byte_tokens: those for single bytes.
-        texts: of tokens that were read alone.
-    """
-
-    byte_tokens: frozenset[int]
-    texts: dict[int, str]
-
-
-_KNOWN = WeakKeyDictionary[Any, _KnownTokens]()
-"""By tokenizer; a reply of a few tokens would else spend more time on it than on its text."""
-
-
-def _byte_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids of the tokens for single bytes, of a tokenizer that falls back to bytes."""
-    ids = (tokenizer.convert_tokens_to_ids(f"<0x{byte:02X}>") for byte in range(256))
-    return frozenset(id for id in ids if isinstance(id, int)) - {tokenizer.unk_token_id}
 
 
 def _extends(before: str, character: str) -> bool:

@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from nfox.decoding.rules import make_rule
-from nfox.decoding.sampling import GumbelNoise, Sampling
+from nfox.decoding.sampling import GumbelNoise, Sampling, likeliest_tokens
 from nfox.decoding.tree import TokenTree
 from nfox.errors import UsageError
 
@@ -114,3 +114,17 @@ def test_noise_is_gumbel_noise() -> None:
     uniform = (-(-values).exp()).exp().sort().values
     gap = (uniform - torch.linspace(0, 1, len(values))).abs().max()
     assert gap < 1.95 / len(values) ** 0.5  # Kolmogorov and Smirnov, p = 0.001
+
+
+@pytest.mark.parametrize("size", [3, 4096, 32_000, 50_257])
+def test_the_likeliest_tokens_are_the_first_largest(size: int) -> None:
+    torch.manual_seed(size)
+    for dtype in (torch.float32, torch.float64):
+        rows = torch.randn(6, size, dtype=dtype)
+        rows[0, [size // 3, size - 1, size // 3 * 2]] = 9.0
+        rows[1] = 0.0
+        rows[2, 1:] = -torch.inf
+        rows[3, [2, size // 2]] = torch.inf
+        rows[4, size - 2] = torch.nan
+        assert likeliest_tokens(rows) == [int(row.argmax()) for row in rows]
+        assert likeliest_tokens(rows)[:4:3] == [size // 3, 2 if size > 4 else 1]
