@@ -59,6 +59,11 @@ class EngineArguments:
                 raise UsageError(f"--{option} is empty", f"leave --{option} out, or name one")
         _method_options(method)
         _model_options(self.model)
+        if self.model.reproducible and method.accept != "exact":
+            raise UsageError(
+                f"--reproducible: the rule `{method.accept}` gives each method a text of its own",
+                "leave --accept out: one seed then gives one text",
+            )
         _check_rule_options(method, "rejection", "lenience")
         _check_rule_options(method, "typical", "epsilon", "delta")
         if self.model.conv_template is not None:
@@ -158,6 +163,8 @@ def _model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
     target = ModelOptions(
         dtype=model.dtype,
         quantisation=model.quantisation,
+        compile=model.compile,
+        reproducible=model.reproducible,
         attn=model.attn,
         device=model.device,
         device_map=model.device_map,

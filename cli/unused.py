@@ -63,7 +63,10 @@ def _typed(context: typer.Context) -> dict[str, str]:
     }
 
 
-DRAFTING = ("heads", "draft_model", "draft_load_in_4bit", "draft_load_in_8bit")
+DRAFTING = (
+    *("heads", "draft_model"),
+    *("draft_load_in_4bit", "draft_load_in_8bit", "draft_quantize"),
+)
 """The options, by their names in Python, of what a method drafts with."""
 
 

@@ -329,6 +329,7 @@ class Engine:
             device=str(self.model.target.device),
             max_context=self.max_context,
             lossless=self.settings.lossless,
+            reproducible=self.model.target.is_native and self.settings.accept == "exact",
         )
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ class EngineSummary:
         device: the device that the target reads tokens on.
         max_context: the most positions that a conversation may take.
         lossless: whether replies follow the target's own distribution.
+        reproducible: whether every method gives the same text to the last bit, of one seed.
     """
 
     model: str
@@ -32,3 +33,4 @@ class EngineSummary:
     device: str
     max_context: int
     lossless: bool
+    reproducible: bool

@@ -16,9 +16,9 @@ from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.files.reading import refusing
 from nfox.heads.named_model import find_named
+from nfox.models.forwards import fuse
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
-from nfox.models.native.library import must_compile
 from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
 from nfox.models.prompt import UnknownTokenError, encode_prompt
 from nfox.models.training_folders import option_for
@@ -184,9 +184,7 @@ class _Loader:
 
     def _load(self, location: str, options: ModelOptions) -> LoadedModel:
         loaded = load_model(location, options, self.progress.amount)
-        if must_compile():
-            self.progress.stage("compiling for this processor, once")
-        loaded.target.fuse()
+        fuse(location, loaded.target, options, self.progress.stage)
         return loaded
 
     def beside(self, loaded: LoadedModel) -> _Loader:

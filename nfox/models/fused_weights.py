@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from nfox.models.decoder_weights import DecoderWeights, LayerWeights
 from nfox.models.fused_products import Norm, PackedGate, PackedProduct, Product
+from nfox.models.native.packing import PackedWeights
+from nfox.models.native.product import NativeProduct
+from nfox.models.native.structures import MOST_LANES
+from nfox.models.packed_layers import PackedLinear
 
 # The norms of a layer, in the order of `LayerWeights`, by a name that only layers of a kind have.
 _NORMS = {
@@ -39,11 +43,13 @@ class WeightLayout:
         dtype: of the states, and of weights that are not packed.
         pack: pack copies of the layers' weights for oneDNN.
         pack_vocabulary: pack a copy of the vocabulary matrix for oneDNN.
+        takes_native: take layers that are packed for the native library as they are.
     """
 
     dtype: torch.dtype
     pack: bool = False
     pack_vocabulary: bool = False
+    takes_native: bool = False
 
     def decoder(self, model: Any, config: Any) -> DecoderWeights:
         """Return what the decoder of a transformers model computes with.
@@ -85,6 +91,8 @@ class WeightLayout:
         Raises:
             TypeError: if it is another kind of layer.
         """
+        if self.takes_native and isinstance(linear, PackedLinear):
+            return linear.product
         return self._product(*_weight_and_bias(linear), PackedProduct)
 
     def layer(self, layer: Any) -> LayerWeights:
@@ -138,9 +146,11 @@ class WeightLayout:
         """Return the product of weights that a module has jointly under one name, or apart under
         several.
         """
+        linears = [getattr(module, name) for name in ([joint] if hasattr(module, joint) else apart)]
+        if self.takes_native and all(isinstance(linear, PackedLinear) for linear in linears):
+            return _joined(linears)
         if hasattr(module, joint):
-            return self._product(*_weight_and_bias(getattr(module, joint)), packed)
-        linears = [getattr(module, name) for name in apart]
+            return self._product(*_weight_and_bias(linears[0]), packed)
         parts = [_weight_and_bias(linear) for linear in linears]
         biases = [bias for _, bias in parts if bias is not None]
         if len(biases) not in (0, len(parts)):
@@ -151,6 +161,29 @@ class WeightLayout:
             for linear, part in zip(linears, rows, strict=True):
                 linear.weight = nn.Parameter(part, requires_grad=False)
         return self._product(weight, torch.cat(biases) if biases else None, packed)
+
+
+def _joined(linears: list[PackedLinear]) -> Product:
+    """Return one product of layers that are packed for the native library, in the memory of which
+    theirs then are.
+
+    Raises:
+        TypeError: if they are packed otherwise, or their outputs fill no whole blocks.
+    """
+    products = [linear.product for linear in linears]
+    if len(products) == 1:
+        return products[0]
+    native = [product for product in products if isinstance(product, NativeProduct)]
+    counts = [linear.out_features for linear in linears]
+    if len(native) < len(products) or any(count % MOST_LANES for count in counts):
+        raise TypeError(f"products of {counts} outputs cannot be joined")
+    biases = [product.bias for product in native if product.bias is not None]
+    if len(biases) not in (0, len(native)):
+        raise TypeError("a bias for some of the weights only")
+    packed = PackedWeights.joined([product.packed for product in native])
+    for linear, product, part in zip(linears, native, packed.split(counts), strict=True):
+        linear.product = NativeProduct(part, product.bias)
+    return NativeProduct(packed, torch.cat(biases) if biases else None)
 
 
 def _weight_and_bias(linear: Any) -> tuple[Tensor, Tensor | None]:

@@ -32,6 +32,7 @@ from nfox.models import adapters
 from nfox.models.adapter_tokenizer import choose_tokenizer
 from nfox.models.checkpoint_files import check_files, is_left_over
 from nfox.models.checkpoint_keys import check_keys, used_keys
+from nfox.models.forwards import check_before
 from nfox.models.gguf_files import find_gguf, read_model_header
 from nfox.models.gguf_model import gguf_config, gguf_dtype, gguf_tokenizer, stop_ids
 from nfox.models.gguf_weights import unpack
@@ -39,6 +40,7 @@ from nfox.models.loading_hints import loading_error
 from nfox.models.logits_error import check_weights
 from nfox.models.options import LoadedModel, ModelOptions
 from nfox.models.pretrained_arguments import hub_arguments, weight_arguments
+from nfox.models.quantised_layers import quantise_layers
 from nfox.models.tokenizers import check_tokenizer, load_tokenizer
 from nfox.models.training_folders import base_in, option_for
 from nfox.models.transformers_target import TransformersTarget
@@ -63,6 +65,7 @@ def load_model(
     """
     options = options or ModelOptions()
     quiet()
+    check_before(options)
     header = _gguf_header(name, options, progress)
     location = str(header.path) if header else _checked_location(name)
     adapter = adapters.find(location, options)
@@ -73,12 +76,15 @@ def load_model(
             model = _load_pretrained(location, options, progress)
         if adapter:
             model = adapters.apply(model, location, adapter)
-    target = TransformersTarget(model.eval())
+    model.eval()
     tokenizer = gguf_tokenizer(header, options) if header else load_tokenizer(location, options)
     if adapter:
         tokenizer = choose_tokenizer(tokenizer, adapter, model, partial(_tokenizer_of, options))
-    check_tokenizer(name, tokenizer, target.vocabulary_size)
     check_weights(name, model, tokenizer)
+    if options.weight_bits and model.device.type == "cpu":
+        quantise_layers(name, model, options.weight_bits)
+    target = TransformersTarget(model)
+    check_tokenizer(name, tokenizer, target.vocabulary_size)
     return LoadedModel(name, target, tokenizer, options.adapter)
 
 

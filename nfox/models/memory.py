@@ -18,7 +18,8 @@ from nfox.models.gguf_files import local_gguf, read_model_header
 from nfox.models.gguf_model import gguf_dtype
 from nfox.models.options import ModelOptions
 
-_QUANTISED_BYTES = {"4bit": 0.6, "8bit": 1.1}  # per weight, with scales and what stays in 16 bit
+# Per weight, with scales and what stays in 16 bit.
+_QUANTISED_BYTES = {"4bit": 0.6, "8bit": 1.1, "int4": 0.8, "int8": 1.2}
 
 
 def weight_bytes(name: str, options: ModelOptions) -> int:
@@ -47,9 +48,11 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
     if not isinstance(stored_dtype, torch.dtype):
         stored_dtype = torch.float32
     weights = stored_bytes / float(stored_dtype.itemsize)
+    device = choose_device(options.device)
+    if options.weight_bits and device.type == "cpu":  # layer by layer, from weights in bfloat16
+        return int(weights * torch.bfloat16.itemsize)
     if options.quantisation:
         return int(weights * _QUANTISED_BYTES[options.quantisation])
-    device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     return int(weights * (stored_dtype if isinstance(dtype, str) else dtype).itemsize)
 
@@ -59,6 +62,8 @@ def _gguf_bytes(header: GgufHeader, options: ModelOptions) -> int:
     weights = sum(tensor.count for tensor in header.tensors.values())
     unpacked = gguf_dtype(header, options).itemsize
     if not options.quantisation:
+        return weights * unpacked
+    if options.weight_bits and choose_device(options.device).type == "cpu":  # layer by layer
         return weights * unpacked
     # They are unpacked in the machine's memory before they are packed anew.
     first = unpacked if choose_device(options.device).type == "cpu" else 0

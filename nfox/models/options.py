@@ -15,18 +15,33 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-Quantisation = Literal["4bit", "8bit"]
+COMPILATIONS = ("auto", "on", "off")
+Compilation = Literal["auto", "on", "off"]
+WeightBits = Literal["int8", "int4"]
+Quantisation = Literal["4bit", "8bit", "int8", "int4"]
 
 
-def choose_quantisation(load_in_4bit: bool, load_in_8bit: bool) -> Quantisation | None:
-    """Return the quantisation that two switches ask for; None where both are off.
+def choose_quantisation(
+    load_in_4bit: bool, load_in_8bit: bool, quantize: WeightBits | None = None
+) -> Quantisation | None:
+    """Return the quantisation that options ask for; None where they ask for none.
+
+    Args:
+        load_in_4bit: nf4, by bitsandbytes.
+        load_in_8bit: int8, by bitsandbytes.
+        quantize: of weights alone, in groups, for speed.
 
     Raises:
-        UsageError: if both are on.
+        UsageError: if they ask for several.
     """
     if load_in_4bit and load_in_8bit:
         raise UsageError("4 bit and 8 bit at once", "choose one of the two")
-    return "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
+    if quantize and (load_in_4bit or load_in_8bit):
+        bits = 4 if load_in_4bit else 8
+        raise UsageError(
+            f"--quantize {quantize} and --load-in-{bits}bit at once", "choose one of the two"
+        )
+    return quantize or ("4bit" if load_in_4bit else "8bit" if load_in_8bit else None)
 
 
 @dataclass(frozen=True)
@@ -36,8 +51,13 @@ class ModelOptions:
     Args:
         dtype: the dtype of weights and activations, one of `DTYPES`. "auto" is bfloat16 on a CPU
             that computes in it, float32 on another CPU, and the checkpoint's own dtype on a GPU.
-        quantisation: "4bit" (nf4) or "8bit" (int8): bitsandbytes quantises the weights while they
-            are loaded. None leaves them as they are.
+        quantisation: "int8" or "int4" for speed: weights in groups of 32, on a CPU by the native
+            library, on a GPU by torchao. "4bit" (nf4) or "8bit" (int8) for memory: by bitsandbytes.
+            None leaves the weights as they are.
+        compile: whether forwards run by the native library, which is compiled for the CPU that it
+            runs on, one of `COMPILATIONS`: "auto" where it can be, "on" without fail, "off" never.
+        reproducible: refuse a model whose forward cannot promise the same text by every method: to
+            the last bit the same logits, whatever stands beside a token.
         attn: the attention of transformers, one of `ATTENTIONS`. "auto" is sdpa where the model
             has it. flash_attention_2 takes no masks, so with it only chains are scored.
         device: the device of the whole model, such as "cpu" or "cuda:1". None is a GPU if there
@@ -56,11 +76,14 @@ class ModelOptions:
         threads: of the CPU; None measures whether one or all are faster, now and while it is used.
 
     Raises:
-        UsageError: for a dtype, an attention or a device map that there is not.
+        UsageError: for a dtype, an attention, a device map or a compilation that there is not, and
+            for options that contradict each other.
     """
 
     dtype: str = "auto"
     quantisation: Quantisation | None = None
+    compile: Compilation = "auto"
+    reproducible: bool = False
     attn: str = "auto"
     device: str | None = None
     device_map: str | None = None
@@ -78,9 +101,33 @@ class ModelOptions:
             (self.dtype, DTYPES),
             (self.attn, ATTENTIONS),
             (device_map, DEVICE_MAPS),
+            (self.compile, COMPILATIONS),
         ):
             if choice not in choices:
                 raise UsageError(f"{choice!r} is not one of {', '.join(choices)}")
+        self._check_native()
+
+    @property
+    def weight_bits(self) -> WeightBits | None:
+        """The form of weights that are quantised for speed; None where they are not."""
+        return self.quantisation if self.quantisation in ("int8", "int4") else None
+
+    def _check_native(self) -> None:
+        """Refuse what the native library does not go with."""
+        if self.compile == "off" and self.reproducible:
+            raise UsageError(
+                "--reproducible is a promise of the native library, which --compile off leaves out",
+                "choose one of the two",
+            )
+        if self.weight_bits is None:
+            return
+        quantize = f"--quantize {self.weight_bits}"
+        if self.dtype not in ("auto", "bfloat16"):
+            raise UsageError(
+                f"{quantize} computes in bfloat16, not in {self.dtype}", "leave --dtype out"
+            )
+        if self.device_map:
+            raise UsageError(f"{quantize} is for a model on one device", "leave --device-map out")
 
     @classmethod
     def of_hub(cls, hub: HubOptions) -> ModelOptions:
@@ -90,9 +137,16 @@ class ModelOptions:
     def for_draft(self) -> ModelOptions:
         """Return the options of a draft model for a target that these options load: the same, but
         without quantisation, device map and adapter, and with its own repository's main branch.
+        What it guesses changes no text, so nothing is promised of it.
         """
         return replace(
-            self, quantisation=None, adapter=None, revision=None, device_map=None, max_memory={}
+            self,
+            quantisation=None,
+            adapter=None,
+            revision=None,
+            reproducible=False,
+            device_map=None,
+            max_memory={},
         )
 
     @property

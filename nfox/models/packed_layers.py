@@ -25,12 +25,15 @@ class PackedLinear(nn.Module):
     Attributes:
         product: what it computes.
         weight: an empty tensor of the dtype and device of the layer.
+        in_features: the size of its inputs.
+        out_features: the size of its outputs.
     """
 
     def __init__(self, linear: nn.Linear, product: Product) -> None:
         super().__init__()
         self.product = product
         self.weight = linear.weight.new_empty(0)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
 
     @override
     def forward(self, states: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import transformers
 from nfox.errors import ModelError, UsageError
 from nfox.models.devices import choose_device, choose_dtype
 from nfox.models.options import ModelOptions
+from nfox.models.torchao_arguments import torchao_arguments
 
 
 def hub_arguments(options: ModelOptions) -> dict[str, Any]:
@@ -52,6 +53,12 @@ def weight_arguments(
     }
     if options.quantisation:
         _check_can_be_quantised(location, config, options)
+    if options.weight_bits and device.type == "cpu":  # the native library quantises, layer by layer
+        arguments["dtype"] = torch.bfloat16
+        return arguments
+    if options.weight_bits:
+        arguments |= torchao_arguments(options.weight_bits)
+    elif options.quantisation:
         arguments["quantization_config"] = _quantisation_config(options, dtype)
     if options.device_map:
         arguments |= _device_map_arguments(options, model_resources)
@@ -66,13 +73,19 @@ def _check_can_be_quantised(location: str, config: Any, options: ModelOptions) -
         kind = stored.get("quant_method", "quantised") if isinstance(stored, dict) else stored
         raise ModelError(
             f"{location} is already quantised ({kind})",
-            f"leave --load-in-{options.quantisation} out",
+            f"leave {_option(options)} out",
         )
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if options.weight_bits is None and importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            f"--load-in-{options.quantisation} needs bitsandbytes, which is not installed",
+            f"{_option(options)} needs bitsandbytes, which is not installed",
             "pip install bitsandbytes",
         )
+
+
+def _option(options: ModelOptions) -> str:
+    """Return the option of the command line that quantises."""
+    bits = options.weight_bits
+    return f"--quantize {bits}" if bits else f"--load-in-{options.quantisation}"
 
 
 def _quantisation_config(

@@ -27,6 +27,7 @@ from nfox.models.fused_decoder import FusedDecoder
 from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError
+from nfox.models.packed_layers import PackedLinear
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache, past_of
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ class TransformersTarget(Target):
         config: the config of the model, or of its text decoder where it has several parts.
         forward_parameters: the names of the parameters of the model's forward.
         fused: runs forwards over trees in less time; None where the model does it.
+        why_not_native: why the native library does not run them, in a few words; "" where it does,
+            or where `fuse` has not tried.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -53,7 +56,7 @@ class TransformersTarget(Target):
         self.config = model.config.get_text_config(decoder=True)
         self.forward_parameters = frozenset(inspect.signature(model.forward).parameters)
         self.fused: FusedDecoder | NativeDecoder | None = None
-        self._why_not_native = ""
+        self.why_not_native, self._lacks_library = "", False
         self._captured: list[Tensor] = []
         # The input of the output embeddings is the last hidden state of every architecture; taking
         # it there spares the collection of all layers' states.
@@ -65,7 +68,7 @@ class TransformersTarget(Target):
     @cached_property
     @override
     def vocabulary_size(self) -> int:
-        return int(self.model.get_output_embeddings().weight.shape[0])
+        return int(self.model.get_output_embeddings().out_features)
 
     @cached_property
     @override
@@ -101,7 +104,26 @@ class TransformersTarget(Target):
     def forward(self) -> str:
         """What runs a forward over a tree, in a few words."""
         name = self.fused.description if self.fused else "transformers"
-        return f"{name} ({self._why_not_native})" if self._why_not_native else name
+        return f"{name} ({self.why_not_native})" if self._lacks_library else name
+
+    @property
+    def is_native(self) -> bool:
+        """Whether forwards run by the native library: logits of a token are then the same to the
+        last bit whatever stands beside it, so that every method gives the same text.
+        """
+        return isinstance(self.fused, NativeDecoder)
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """How many weights the model has, however they are packed."""
+        head = self.model.get_output_embeddings()
+        packed = (
+            module.in_features * module.out_features
+            for module in self.model.modules()
+            if isinstance(module, PackedLinear)
+            and not (module is head and self.config.tie_word_embeddings)
+        )
+        return int(self.model.num_parameters()) + sum(packed)
 
     @property
     @override
@@ -263,27 +285,37 @@ class TransformersTarget(Target):
         if self.output_device.type == "cuda":
             torch.cuda.synchronize(self.output_device)
 
-    def fuse(self) -> None:
+    def fuse(self, *, native: bool = True) -> None:
         """Read and score from now on by a `NativeDecoder`, or score by a `FusedDecoder`, where the
         model has a shape that they know and both agree on a few tokens; otherwise nothing changes.
 
         Weights that are used together are moved together in memory; the model keeps working on
         them.
+
+        Args:
+            native: whether a `NativeDecoder` is tried.
         """
+        self.why_not_native = "its layers are of another kind"
         if self.is_encoder_decoder or self.proposals == "nothing":
             return
-        for kind in (NativeDecoder, FusedDecoder):
-            try:
-                fused = kind(self.model, self.config)
-            except NativeLibraryError as error:
-                self._why_not_native = str(error)
-                continue
-            except (AttributeError, TypeError, StopIteration) as error:  # some other shape
-                log.debug("no %s: %s", kind.__name__, error)
-                continue
-            if self._agrees_with(fused):
-                self.fused = fused
-                return
+        if native and self._try(NativeDecoder):
+            self.why_not_native = ""
+        else:
+            self._try(FusedDecoder)
+
+    def _try(self, kind: type[NativeDecoder] | type[FusedDecoder]) -> bool:
+        """Run forwards by a kind of decoder if it can; return whether it does."""
+        try:
+            fused = kind(self.model, self.config)
+        except NativeLibraryError as error:
+            self.why_not_native, self._lacks_library = str(error), True
+            return False
+        except (AttributeError, TypeError, StopIteration) as error:  # some other shape
+            log.debug("no %s: %s", kind.__name__, error)
+            return False
+        if self._agrees_with(fused):
+            self.fused = fused
+        return self.fused is not None
 
     def _agrees_with(self, fused: FusedDecoder | NativeDecoder) -> bool:
         """Return whether the logits of a fused decoder are those of the model, for a few tokens."""

@@ -14,11 +14,15 @@ import pytest
 import tiny
 import torch
 from test_fused_decoder import FAMILIES, TEXT, walked
-from torch import Tensor
+from torch import Tensor, nn
 
 from nfox.decoding.tree import TokenTree
+from nfox.errors import ModelError
 from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.native.packing import WeightFormat, quantise
 from nfox.models.native.product import NativeProduct
+from nfox.models.options import WeightBits
+from nfox.models.quantised_layers import quantise_layers
 from nfox.models.transformers_target import TransformersTarget
 
 try:
@@ -26,6 +30,8 @@ try:
 except NativeLibraryError as error:
     pytest.skip(f"no native library: {error}", allow_module_level=True)
 
+QUANTISED: tuple[WeightBits, ...] = ("int8", "int4")
+WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("bfloat16", "int8", "int4")
 SIZES: dict[str, object] = {
     **{"hidden_size": 64, "intermediate_size": 96, "head_dim": 16},
     "initializer_range": 0.2,  # with more, attention is all or nothing, and rounding decides
@@ -46,6 +52,77 @@ def native(name: str, **changes: object) -> tuple[TransformersTarget, Transforme
     model = copy.deepcopy(exact.model).bfloat16()
     model.get_output_embeddings()._forward_pre_hooks.clear()
     return exact, TransformersTarget(model)
+
+
+def quantised(name: str, bits: WeightBits) -> tuple[TransformersTarget, TransformersTarget]:
+    """Return a family's model in float64 with the weights that quantised ones stand for, and the
+    quantised model.
+    """
+    exact, target = native(name)
+    head = target.model.get_output_embeddings()
+    exact.model.config.tie_word_embeddings = False
+    layers = dict(exact.model.named_modules())
+    for path, module in target.model.named_modules():
+        if isinstance(module, nn.Linear):
+            weight = quantise(module.weight.detach(), "int8" if module is head else bits)
+            layers[path].weight = nn.Parameter(weight.dequantised(), requires_grad=False)
+    quantise_layers(name, target.model, bits)
+    return exact, TransformersTarget(target.model)
+
+
+@pytest.mark.parametrize("bits", QUANTISED)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_quantised_model_is_the_model_of_its_quantised_weights(
+    name: str, bits: WeightBits
+) -> None:
+    exact, target = quantised(name, bits)
+    expected, _ = walked(exact)
+    own, _ = walked(target)  # transformers, with the same products
+    target.fuse()
+    assert target.forward == f"native {bits}"
+    logits, _ = walked(target)
+    error, own_error = ((some - expected).std() for some in (logits, own))
+    assert own_error < 0.1 * expected.std()
+    assert error < 1.2 * own_error
+    unembedded = target.unembed(walked(target)[1])
+    assert torch.equal(unembedded, logits)
+
+
+def test_the_fewer_bits_the_further_from_the_model() -> None:
+    exact, _ = native("llama")
+    expected, _ = walked(exact)
+    errors = []
+    for bits in QUANTISED:
+        _, target = native("llama")
+        quantise_layers("llama", target.model, bits)
+        logits, _ = walked(TransformersTarget(target.model))
+        errors.append(((logits - expected).std() / expected.std()).item())
+    assert errors[0] < 0.1
+    assert errors[0] < errors[1] < 0.4
+
+
+def test_layers_that_cannot_be_quantised_stay_and_those_that_can_are_freed() -> None:
+    _, target = native("llama", intermediate_size=80)
+    model = target.model
+    before = dict(model.named_modules())
+    quantise_layers("llama", model, "int4")
+    kept = {path for path, module in model.named_modules() if type(module) is nn.Linear}
+    assert kept == {path for path in before if path.endswith("down_proj")}
+    assert all(
+        not hasattr(before[path], "weight")
+        for path in before
+        if path.endswith("proj") and path not in kept
+    )
+    target = TransformersTarget(model)
+    target.fuse()
+    assert target.forward == "native int4"
+
+
+def test_a_model_with_nothing_to_quantise_is_refused() -> None:
+    target = tiny.target_of(FAMILIES["llama"], hidden_size=40, intermediate_size=40, head_dim=10)
+    model = copy.deepcopy(target.model).bfloat16()
+    with pytest.raises(ModelError, match="has no layer that --quantize int8 knows"):
+        quantise_layers("some", model, "int8")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -73,11 +150,13 @@ def read_and_scored(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("threads", (1, 3))
+@pytest.mark.parametrize(
+    ("weight_format", "threads"), [("bfloat16", 1), ("bfloat16", 3), ("int8", 1), ("int4", 3)]
+)
 def test_a_token_has_the_same_logits_to_the_last_bit_in_every_forward(
-    name: str, threads: int
+    name: str, weight_format: WeightFormat, threads: int
 ) -> None:
-    _, target = native(name)
+    _, target = native(name) if weight_format == "bfloat16" else quantised(name, weight_format)
     target.fuse()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -101,9 +180,12 @@ def test_a_token_has_the_same_logits_to_the_last_bit_in_every_forward(
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("weight_format", WEIGHT_FORMATS)
 @pytest.mark.parametrize("name", ("llama", "mistral", "gemma2", "qwen3"))
-def test_every_tree_gives_the_text_of_plain_decoding(name: str) -> None:
-    _, target = native(name)
+def test_every_tree_gives_the_text_of_plain_decoding(
+    name: str, weight_format: WeightFormat
+) -> None:
+    _, target = native(name) if weight_format == "bfloat16" else quantised(name, weight_format)
     target.fuse()
     plain = tiny.text(tiny.run(target, tiny.Oracle((), 0), tiny.PROMPT, max_tokens=40))
     for seed in range(3):
@@ -154,14 +236,21 @@ def test_conversations_of_one_forward_are_as_if_each_were_alone(name: str) -> No
     assert torch.equal(hidden, torch.cat([own for _, own in alone]))
 
 
-def test_rows_of_a_product_are_those_of_its_weights_whatever_their_number() -> None:
+@pytest.mark.parametrize("weight_format", WEIGHT_FORMATS)
+def test_rows_of_a_product_are_those_of_its_weights_whatever_their_number(
+    weight_format: WeightFormat,
+) -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(77, 96).bfloat16(), torch.randn(77).bfloat16()
     rows = torch.randn(70, 96).bfloat16()
-    product = NativeProduct(weight, bias)
+    product = NativeProduct(weight, bias, weight_format)
     together = product(rows)
-    expected = rows.double() @ weight.double().T + bias.double()
-    torch.testing.assert_close(together.double(), expected, rtol=1e-5, atol=1e-4)
+    exact = weight.double()
+    if weight_format != "bfloat16":
+        exact = quantise(weight, weight_format).dequantised()
+    expected = rows.double() @ exact.T + bias.double()
+    # Quantised weights are multiplied with inputs of 16 bits.
+    torch.testing.assert_close(together.double(), expected, rtol=1e-5, atol=1e-3)
     for count in range(1, 20):
         assert torch.equal(product(rows[:count]), together[:count])
         assert torch.equal(product(rows[-count:]), together[-count:])

@@ -5,8 +5,8 @@
 // computed in the same order whatever stands beside it: so a token's logits are the same to the
 // last bit in a plain step, in any tree, and in a prompt that is read in one go.
 
+#include "quantised.h"
 #include "top.h"
-#include "vectors.h"
 
 #include <algorithm>
 #include <atomic>
@@ -18,22 +18,8 @@
 namespace {
 
 constexpr int MOST_ROWS = 6;    // of one tile of a product: with 4 blocks 24 sums in registers
-constexpr int MOST_BLOCKS = 4;
-constexpr int GROUP = 16;       // pairs of inputs that have one scale
 
 enum Activation { SILU, GELU_TANH, GELU, RELU };
-
-enum Format { BFLOAT16, INT8, INT4 };
-
-// W [outputs, inputs], in blocks of LANES outputs, which lie pair of inputs after pair of inputs.
-// A quantised number is scale * integer + least, with one of both for 32 inputs of an output.
-struct Matrix {
-    const void* weights;     // [blocks][inputs / 2][LANES] pairs; of int4 [blocks][inputs / 8][LANES]
-    const uint16_t* scales;  // [blocks][inputs / 32][LANES]; null where it is not quantised
-    const uint16_t* least;   // likewise; null where it is 0
-    const float* bias;       // [outputs]; null for none
-    int32_t outputs, inputs, format;
-};
 
 struct Norm {
     const float* weight;  // [width]; null for no norm
@@ -77,10 +63,6 @@ extern "C" struct Step {
 
 namespace {
 
-struct Range {
-    int begin, end;
-};
-
 // Where the threads of a forward wait for each other. After a moment they let others run: on a busy
 // machine the thread that is waited for may need this very core, and would else get it only when
 // the time slice ends.
@@ -102,10 +84,6 @@ class Barrier {
     static constexpr int MOST_SPINS = 4000;
     std::atomic<int> arrived{0}, turns{0};
 };
-
-inline Range share(int count, int thread, int threads) {
-    return {(int)((int64_t)count * thread / threads), (int)((int64_t)count * (thread + 1) / threads)};
-}
 
 inline int blocks_of(const Matrix& matrix) { return (matrix.outputs + LANES - 1) / LANES; }
 
@@ -168,85 +146,34 @@ void panel(const uint32_t* weights, size_t block_size, int blocks, const uint32_
     }
 }
 
-// Writes the pairs of a group of inputs of a block as bfloat16 numbers without their scale.
-void unpack(const Matrix& matrix, int block, int group, uint32_t* pairs) {
-    const size_t first = (size_t)block * matrix.inputs / 2 + (size_t)group * GROUP;
-    if (matrix.format == INT8) {
-        const uint16_t* bytes = (const uint16_t*)matrix.weights + first * LANES;
-        for (int i = 0; i < GROUP; i++) store(pairs + i * LANES, from_bytes(bytes + i * LANES));
-        return;
-    }
-    const uint32_t* words = (const uint32_t*)matrix.weights + first / 4 * LANES;
-    for (int i = 0; i < GROUP; i += 4)
-        for (int j = 0; j < 4; j++)
-            store(pairs + (i + j) * LANES, from_nibbles(load<Words>(words + i / 4 * LANES), j));
-}
-
-// The inputs of every group, summed: what a group's least number is multiplied with.
-void sum_groups(const uint16_t* states, int inputs, int num_rows, float* sums) {
-    for (int row = 0; row < num_rows; row++)
-        for (int group = 0; group < inputs / (2 * GROUP); group++) {
-            const uint16_t* part = states + (size_t)row * inputs + group * 2 * GROUP;
-            Floats total{};
-            for (int i = 0; i < 2 * GROUP; i += LANES) total = total + widened(part + i);
-            *sums++ = sum(total);
-        }
-}
-
-// Calls use(row, block, totals) for `count` blocks of a quantised matrix. Each group of inputs is
-// unpacked once for all rows.
-template <class Use>
-void quantised_products(const Matrix& matrix, int block, int count, const uint16_t* states,
-                        int num_rows, const Use& use) {
-    const int pairs = matrix.inputs / 2, groups = pairs / GROUP;
-    static thread_local std::vector<Floats> totals;
-    static thread_local std::vector<float> sums;
-    alignas(64) uint32_t unpacked[MOST_BLOCKS * GROUP * LANES];
-    totals.assign((size_t)num_rows * MOST_BLOCKS, Floats{});
-    if (matrix.least) {
-        sums.resize((size_t)num_rows * groups);
-        sum_groups(states, matrix.inputs, num_rows, sums.data());
-    }
-    Floats* const all_totals = totals.data();
-    const float* const all_sums = sums.data();
-    for (int group = 0; group < groups; group++) {
-        Floats scales[MOST_BLOCKS], least[MOST_BLOCKS];
-        for (int b = 0; b < count; b++) {
-            const size_t place = ((size_t)(block + b) * groups + group) * LANES;
-            scales[b] = widened(matrix.scales + place);
-            if (matrix.least) least[b] = widened(matrix.least + place);
-            unpack(matrix, block + b, group, unpacked + b * GROUP * LANES);
-        }
-        panel(unpacked, GROUP * LANES, count, (const uint32_t*)states + group * GROUP, pairs, GROUP,
-              num_rows, nullptr, [&](int row, int b, Floats part) {
-                   Floats& total = all_totals[row * MOST_BLOCKS + b];
-                   total = part * scales[b] + total;
-                   if (matrix.least) total = least[b] * all_sums[row * groups + group] + total;
-               });
-    }
-    for (int row = 0; row < num_rows; row++)
-        for (int b = 0; b < count; b++) use(row, b, all_totals[row * MOST_BLOCKS + b]);
-}
-
 const uint32_t* weights_of(const Matrix& matrix, int block) {
     return (const uint32_t*)matrix.weights + (size_t)block * matrix.inputs / 2 * LANES;
+}
+
+// The rows of a product as its weights take them; of quantised ones in memory of this thread.
+inline Rows rows_for(const Matrix& matrix, const uint16_t* states, int num_rows) {
+    if (matrix.format != BFLOAT16) return as_integers(states, matrix.inputs, num_rows);
+    return {(const uint32_t*)states, num_rows, nullptr, nullptr};
 }
 
 // Calls use(row, first output, totals) for blocks [block, block + count) of a product's outputs.
 // `next` is what will be multiplied next, in bfloat16.
 template <class Use>
-void products(const Matrix& matrix, int block, int count, const uint16_t* states, int num_rows,
-              const uint32_t* next, const Use& use) {
+void products(const Matrix& matrix, int block, int count, const Rows& rows, const uint32_t* next,
+              const Use& use) {
     const int pairs = matrix.inputs / 2;
     auto add_bias = [&](int row, int b, Floats totals) {
         const int output = (block + b) * LANES;
         if (matrix.bias) totals = totals + load<Floats>(matrix.bias + output);
         use(row, output, totals);
     };
-    if (matrix.format != BFLOAT16)
-        return quantised_products(matrix, block, count, states, num_rows, add_bias);
-    panel(weights_of(matrix, block), (size_t)pairs * LANES, count, (const uint32_t*)states, pairs,
-          pairs, num_rows, next, add_bias);
+    switch (matrix.format) {
+        case INT8: return quantised_panels<Bytes>(matrix, block, count, rows, add_bias);
+        case INT4: return quantised_panels<Nibbles>(matrix, block, count, rows, add_bias);
+        default:
+            panel(weights_of(matrix, block), (size_t)pairs * LANES, count, rows.pairs, pairs, pairs,
+                  rows.count, next, add_bias);
+    }
 }
 
 // Calls use(row, first output, totals) for this thread's share of a product's outputs.
@@ -254,8 +181,9 @@ template <class Use>
 void multiply(const Matrix& matrix, const uint16_t* states, int num_rows, int thread, int threads,
               const Use& use) {
     const Range range = share(blocks_of(matrix), thread, threads);
+    const Rows rows = rows_for(matrix, states, num_rows);
     for (int block = range.begin; block < range.end; block += MOST_BLOCKS)
-        products(matrix, block, std::min(MOST_BLOCKS, range.end - block), states, num_rows,
+        products(matrix, block, std::min(MOST_BLOCKS, range.end - block), rows,
                  weights_of(matrix, block + MOST_BLOCKS), use);
 }
 
@@ -453,18 +381,18 @@ class Forward {
     // Writes act(gate) * up. A thread computes the same outputs of both.
     void multiply_gated(const Layer& layer, int thread, int threads) {
         const Range range = share(blocks_of(layer.gate), thread, threads);
-        const uint16_t* inputs = w.normed.data();
+        const Rows inputs = rows_for(layer.gate, w.normed.data(), rows);
         std::vector<float> gates((size_t)rows * MOST_BLOCKS * LANES);
         for (int block = range.begin; block < range.end; block += MOST_BLOCKS) {
             const int count = std::min(MOST_BLOCKS, range.end - block), first = block * LANES;
             auto gate_of = [&](int row, int output) {
                 return &gates[(size_t)row * MOST_BLOCKS * LANES + output - first];
             };
-            products(layer.gate, block, count, inputs, rows, weights_of(layer.up, block),
+            products(layer.gate, block, count, inputs, weights_of(layer.up, block),
                      [&](int row, int output, Floats totals) {
                          store(gate_of(row, output), activated(d.activation, totals));
                      });
-            products(layer.up, block, count, inputs, rows,
+            products(layer.up, block, count, inputs,
                      weights_of(layer.gate, block + MOST_BLOCKS),
                      [&](int row, int output, Floats totals) {
                          totals = totals * load<Floats>(gate_of(row, output));

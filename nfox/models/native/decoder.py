@@ -13,13 +13,13 @@ from transformers.activations import GELUActivation, GELUTanh, SiLUActivation
 
 from nfox.decoding.cache import KVCache
 from nfox.decoding.tree import TokenTree
-from nfox.models.decoder_weights import DecoderWeights, LayerWeights, has_room_for_copy
+from nfox.models.decoder_weights import DecoderWeights, has_room_for_copy
 from nfox.models.fused_positions import Rotations
-from nfox.models.fused_products import Norm
+from nfox.models.fused_products import Norm, Product
 from nfox.models.fused_weights import WeightLayout
 from nfox.models.native import structures
 from nfox.models.native.library import NativeLibraryError, native_library
-from nfox.models.native.product import NativeProduct
+from nfox.models.native.product import NativeProduct, as_native, halves
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache
 
 _ACTIVATIONS = {nn.SiLU: 0, SiLUActivation: 0, GELUTanh: 1, GELUActivation: 2, nn.ReLU: 3}
@@ -50,21 +50,20 @@ class NativeDecoder:
         TypeError: if its layers are not plain ones, if it is no CPU's, or in another dtype.
     """
 
-    description = "native"
-
     def __init__(self, model: Any, config: Any) -> None:
         if model.device.type != "cpu" or model.dtype != torch.bfloat16:
             raise TypeError("the native library computes in bfloat16 on a CPU")
         if not has_room_for_copy(model):
             raise NativeLibraryError("no memory for a second copy of the weights")
         self._library = native_library()
-        weights = WeightLayout(model.dtype).decoder(model, config)
+        weights = WeightLayout(model.dtype, takes_native=True).decoder(model, config)
         _check_sizes(weights, config)
         self.weights = weights
         self.kinds = tuple(dict.fromkeys(weights.kinds))
-        self.unembedding = NativeProduct(weights.unembedding.weight, weights.unembedding.bias)
+        self.unembedding = as_native(weights.unembedding)
         self.rotations = Rotations(weights.rotary, torch.zeros(1), torch.float32)
-        self._kept: list[object] = []  # whose memory the library reads
+        self._products: list[NativeProduct] = []  # whose memory the library reads
+        self._norm_weights: list[Tensor] = []  # likewise
         count = len(weights.layers)
         layers = (structures.Layer * count)(*map(self._layer, range(count)))
         embedding: Tensor = weights.embed.weight  # type: ignore[assignment]
@@ -82,13 +81,15 @@ class NativeDecoder:
             unembedding=self.unembedding.matrix,
         )
         self._rows = WeakKeyDictionary[KVCache, structures.Rows]()
+        formats = {product.packed.format for product in self._products}
+        self.description = " ".join(["native", *sorted(formats - {"bfloat16"})])
         self._like = torch.empty(
             1, weights.num_key_heads, 0, weights.head_dim, dtype=weights.model_dtype
         )
 
     def _layer(self, index: int) -> structures.Layer:
         layer = self.weights.layers[index]
-        (gate, gate_bias), (up, up_bias) = _halves(layer)
+        gate, up = halves(layer.gate_up)
         return structures.Layer(
             attention=self._norm(layer.attention_norm),
             attended=self._norm(layer.attended_norm),
@@ -96,11 +97,11 @@ class NativeDecoder:
             mlp_out=self._norm(layer.mlp_out_norm),
             query=self._norm(layer.query_norm),
             key=self._norm(layer.key_norm),
-            qkv=self._matrix(layer.qkv.weight, layer.qkv.bias),
-            out=self._matrix(layer.out.weight, layer.out.bias),
-            gate=self._matrix(gate, gate_bias),
-            up=self._matrix(up, up_bias),
-            down=self._matrix(layer.down.weight, layer.down.bias),
+            qkv=self._matrix(layer.qkv),
+            out=self._matrix(layer.out),
+            gate=self._matrix(gate),
+            up=self._matrix(up),
+            down=self._matrix(layer.down),
             residual_scale=layer.residual_scale,
             scale=layer.scale,
             cap=layer.cap or 0.0,
@@ -108,16 +109,16 @@ class NativeDecoder:
             kind=self.kinds.index(self.weights.kinds[index]),
         )
 
-    def _matrix(self, weight: Tensor, bias: Tensor | None) -> structures.Matrix:
-        product = NativeProduct(weight, bias)
-        self._kept.append(product)
-        return product.matrix
+    def _matrix(self, product: Product) -> structures.Matrix:
+        native = as_native(product)
+        self._products.append(native)
+        return native.matrix
 
     def _norm(self, norm: Norm | None) -> structures.Norm:
         if norm is None:
             return structures.Norm()
         weight = norm.weight.float().contiguous()
-        self._kept.append(weight)
+        self._norm_weights.append(weight)
         return structures.Norm(weight=weight.data_ptr(), eps=norm.eps, width=len(weight))
 
     def hidden_states(self, tree: TokenTree, cache: KVCache) -> Tensor:
@@ -195,13 +196,6 @@ class NativeDecoder:
                 keys, values, rows.shape[-2], rows.data_ptr()
             )
         return known
-
-
-def _halves(layer: LayerWeights) -> tuple[tuple[Tensor, Tensor | None], ...]:
-    """Return the weights and biases of a layer's gate and up."""
-    gate_up = layer.gate_up
-    biases = (None, None) if gate_up.bias is None else gate_up.bias.chunk(2)
-    return tuple(zip(gate_up.weight.chunk(2), biases, strict=True))
 
 
 def _check_sizes(weights: DecoderWeights, config: Any) -> None:

@@ -12,36 +12,49 @@ from typing_extensions import override
 from nfox.models.fused_products import Product
 from nfox.models.native import structures
 from nfox.models.native.library import native_library
+from nfox.models.native.packing import PackedWeights, WeightFormat
+
+_FORMATS: dict[WeightFormat, int] = {"bfloat16": 0, "int8": 1, "int4": 2}
+"""The number of a format in the library."""
 
 
 class NativeProduct(Product):
-    """A product with a copy of its weights in the native library's layout.
+    """A product with weights in the native library's layout.
 
     Args:
-        weight: W [outputs, inputs], bfloat16, with an even number of inputs.
+        weight: W [outputs, inputs], bfloat16, with an even number of inputs, of which there will be
+            a copy; or weights that are packed already.
         bias: b [outputs]; None for none.
+        weight_format: of the copy.
 
     Attributes:
+        packed: the weights.
         matrix: the weights, as the library takes them.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(
+        self,
+        weight: Tensor | PackedWeights,
+        bias: Tensor | None,
+        weight_format: WeightFormat = "bfloat16",
+    ) -> None:
         self._library = native_library()
-        self.outputs, inputs = weight.shape
         lanes = self._library.nfox_lanes()
-        missing = -self.outputs % lanes
-        padded = functional.pad(weight.detach(), (0, 0, 0, missing)).contiguous()
-        # Pairs of inputs, block by block: [outputs / lanes, inputs / 2, lanes].
-        pairs = padded.view(torch.int32).view(-1, lanes, inputs // 2)
-        packed = pairs.transpose(1, 2).contiguous()
+        if isinstance(weight, Tensor):
+            weight = PackedWeights.of(weight, lanes, weight_format)
+        self.packed, self.outputs = weight, weight.outputs
         if bias is not None:
+            missing = -len(bias) % lanes
             bias = functional.pad(bias.detach().float(), (0, missing)).contiguous()
-        super().__init__(packed, bias)
+        super().__init__(weight.weights, bias)
         self.matrix = structures.Matrix(
-            weights=packed.data_ptr(),
-            bias=None if bias is None else bias.data_ptr(),
-            outputs=self.outputs,
-            inputs=inputs,
+            weights=_address(weight.weights),
+            scales=_address(weight.scales),
+            least=_address(weight.least),
+            bias=_address(bias),
+            outputs=weight.outputs,
+            inputs=weight.inputs,
+            format=_FORMATS[weight.format],
         )
 
     @override
@@ -79,3 +92,24 @@ class NativeProduct(Product):
             torch.get_num_threads(),
         )
         return result
+
+
+def as_native(product: Product) -> NativeProduct:
+    """Return a product as the library takes it, which has a copy of weights that are not packed."""
+    if isinstance(product, NativeProduct):
+        return product
+    return NativeProduct(product.weight, product.bias)
+
+
+def halves(gate_up: Product) -> tuple[Product, Product]:
+    """Return the products of the first and of the second half of the outputs."""
+    biases = (None, None) if gate_up.bias is None else gate_up.bias.chunk(2)
+    if isinstance(gate_up, NativeProduct):
+        gate, up = gate_up.packed.split([gate_up.outputs // 2] * 2)
+        return NativeProduct(gate, biases[0]), NativeProduct(up, biases[1])
+    first, second = gate_up.weight.chunk(2)
+    return Product(first, biases[0]), Product(second, biases[1])
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -8,6 +8,7 @@
 #include <immintrin.h>
 constexpr int LANES = 16;
 #elif defined(__AVX__)
+#include <immintrin.h>
 constexpr int LANES = 8;
 #else
 constexpr int LANES = 4;
@@ -17,6 +18,7 @@ typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+typedef int16_t Shorts __attribute__((vector_size(2 * LANES)));
 
 template <class Vector, class Number>
 inline Vector load(const Number* numbers) {
@@ -97,32 +99,57 @@ inline void transpose(const uint32_t* rows, size_t stride, uint32_t* columns) {
 #endif
 }
 
-// Pairs of bfloat16 numbers from pairs of integers, which must be small enough to be exact.
-inline Words as_pairs(Ints low, Ints high) {
-    const Words low_bits = (Words)__builtin_convertvector(low, Floats);
-    const Words high_bits = (Words)__builtin_convertvector(high, Floats);
-    return (low_bits >> 16) | (high_bits & 0xffff0000u);
-}
-
-// Pairs of bfloat16 numbers from pairs of signed bytes.
+// Pairs of integers of 16 bits from pairs of signed bytes.
 inline Words from_bytes(const uint16_t* bytes) {
+#if defined(__AVX512BW__)
+    return (Words)_mm512_cvtepi8_epi16((__m256i)load<Halves>(bytes));
+#else
     const Words words = __builtin_convertvector(load<Halves>(bytes), Words);
-    return as_pairs((Ints)(words << 24) >> 24, (Ints)(words << 16) >> 24);
+    const Words low = (Words)((Ints)(words << 24) >> 24), high = (Words)((Ints)(words << 16) >> 24);
+    return (low & 0xffff) | (high << 16);
+#endif
 }
 
 // Pair number `index` of the four pairs of 4 bit numbers in every word: the first numbers of the
 // pairs are in the lower half, the second ones in the upper half.
-inline Words from_nibbles(Words words, int index) {
-    words = words >> (4 * index);
-#if defined(__AVX512BW__)
-    // The table is there twice, so that what stands above a number does not matter.
-    alignas(64) static constexpr uint16_t numbers[32] = {
-        0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120,
-        0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0,
-        0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
-    return (Words)_mm512_permutexvar_epi16((__m512i)words, _mm512_load_si512(numbers));
+inline Words from_nibbles(Words words, int index) { return (words >> (4 * index)) & 0x000f000f; }
+
+// total + the products of two pairs of integers of 16 bits in every lane.
+inline Ints add_integers(Ints total, Words weights, uint32_t pair) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpwssd_epi32((__m512i)total, (__m512i)weights, _mm512_set1_epi32((int)pair));
+#elif defined(__AVX512BW__)
+    return total + (Ints)_mm512_madd_epi16((__m512i)weights, _mm512_set1_epi32((int)pair));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    return total + (Ints)_mm256_madd_epi16((__m256i)weights, _mm256_set1_epi32((int)pair));
 #else
-    return as_pairs((Ints)(words & 15), (Ints)((words >> 16) & 15));
+    const Ints low = (Ints)(weights << 16) >> 16, high = (Ints)weights >> 16;
+    return total + low * (int16_t)pair + high * ((int32_t)pair >> 16);
+#endif
+}
+
+// The nearest integers to numbers below 2^22.
+inline Ints rounded(Floats numbers) {
+    return (Ints)(numbers + 12582912.0f) - 0x4b400000;  // adding 1.5 * 2^23 rounds
+}
+
+inline int largest(Ints numbers) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_epi32((__m512i)numbers);
+#else
+    int most = numbers[0];
+    for (int lane = 1; lane < LANES; lane++) most = numbers[lane] > most ? numbers[lane] : most;
+    return most;
+#endif
+}
+
+inline int sum(Ints numbers) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_epi32((__m512i)numbers);
+#else
+    int total = 0;
+    for (int lane = 0; lane < LANES; lane++) total += numbers[lane];
+    return total;
 #endif
 }
 

@@ -1,0 +1,61 @@
+"""A model whose linear layers have weights of 8 or 4 bits, multiplied by the native library.
+
+The layers take the places of the model's own, one after the other, and free their weights: at no
+time is there much more in memory than the model. From then on the quantised model is the model, in
+whatever way it is run.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from nfox.errors import ModelError
+from nfox.models.native.packing import GROUP, WeightFormat
+from nfox.models.native.product import NativeProduct
+from nfox.models.packed_layers import PackedLinear
+
+log = logging.getLogger(__name__)
+
+_LEAST_SHARE = 0.5  # of the weights of all layers; below it is said how little was quantised
+
+
+@torch.inference_mode()
+def quantise_layers(name: str, model: Any, weight_format: WeightFormat) -> None:
+    """Quantise the linear layers of a model, which is used for inference only from then on.
+
+    The vocabulary matrix has 8 bits in any case: it decides between tokens. Layers whose inputs are
+    no multiple of 32, and whatever is no linear layer, stay as they are.
+
+    Args:
+        name: the model, as the person wrote it.
+        model: of transformers, on the CPU in bfloat16.
+        weight_format: "int8" or "int4".
+
+    Raises:
+        ModelError: if it has no layer that can be quantised.
+    """
+    head, quantised, left = model.get_output_embeddings(), 0, 0
+    embeddings = {model.get_input_embeddings()}
+    for path, module in list(model.named_modules()):
+        if type(module) is not nn.Linear or module.in_features % GROUP:
+            own = module.parameters(recurse=False)
+            left += sum(w.numel() for w in own if w.dim() > 1 and module not in embeddings)
+            continue
+        quantised += module.weight.numel()
+        chosen: WeightFormat = "int8" if module is head else weight_format
+        packed = PackedLinear(module, NativeProduct(module.weight, module.bias, chosen))
+        model.set_submodule(path, packed)
+        if module is not head:  # whose weights may be those of the input embeddings
+            del module.weight
+    if not quantised:
+        raise ModelError(
+            f"{name} has no layer that --quantize {weight_format} knows",
+            f"it quantises linear layers of a multiple of {GROUP} inputs: leave it out",
+        )
+    share = quantised / (quantised + left)
+    if share < _LEAST_SHARE:
+        log.warning("only %.0f %% of the weights of %s are quantised", 100 * share, name)

@@ -1,0 +1,101 @@
+"""Weights of 8 and 4 bits: as near as their bits allow, and multiplied as what they stand for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.native.packing import GROUP, PackedWeights, WeightFormat, quantise
+from nfox.models.native.product import NativeProduct
+
+try:
+    native_library()
+except NativeLibraryError as error:
+    pytest.skip(f"no native library: {error}", allow_module_level=True)
+
+QUANTISED: tuple[WeightFormat, ...] = ("int8", "int4")
+
+
+def weights(outputs: int = 48, inputs: int = 128) -> Tensor:
+    """Return weights whose groups differ in size and in where their middle lies."""
+    torch.manual_seed(1)
+    groups = torch.randn(outputs, inputs // GROUP, GROUP) + torch.randn(outputs, inputs // GROUP, 1)
+    return (groups * torch.rand(outputs, inputs // GROUP, 1)).flatten(1).bfloat16()
+
+
+def test_in_8_bits_no_weight_is_off_by_more_than_a_step() -> None:
+    weight = weights()
+    found = quantise(weight, "int8").dequantised()
+    steps = weight.double().unflatten(1, (-1, GROUP)).abs().amax(-1) / 127
+    off = (found - weight.double()).unflatten(1, (-1, GROUP)).abs().amax(-1)
+    assert (off <= 0.76 * steps).all()  # half a step, and what rounding a scale costs the largest
+
+
+def test_in_4_bits_the_squared_error_is_below_that_of_the_range_in_15_steps() -> None:
+    weight = weights()
+    groups = weight.double().unflatten(1, (-1, GROUP))
+    low, high = groups.aminmax(dim=-1, keepdim=True)
+    step = (high - low) / 15
+    plain = (((groups - low) / step).round() * step + low - groups).square().sum(-1)
+    found = quantise(weight, "int4").dequantised().unflatten(1, (-1, GROUP))
+    error = (found - groups).square().sum(-1)
+    assert (error < 1.3 * plain).all()
+    assert error.sum() < 0.9 * plain.sum()
+
+
+@pytest.mark.parametrize("weight_format", QUANTISED)
+def test_what_has_that_form_already_is_kept(weight_format: WeightFormat) -> None:
+    """With scales of few bits nothing is rounded: also not of groups of one number, or of zeros."""
+    torch.manual_seed(2)
+    integers = torch.randint(-7, 9, (16, 2, GROUP))
+    integers[..., 0], integers[..., 1] = -7, 8
+    if weight_format == "int8":
+        integers[..., 0] = 127
+    weight = (integers * 0.125).flatten(1)
+    weight[3], weight[4, :GROUP] = 0.0, -127 * 0.125
+    found = quantise(weight.bfloat16(), weight_format).dequantised()
+    assert torch.equal(found, weight.double())
+
+
+@pytest.mark.parametrize("weight_format", QUANTISED)
+def test_every_weight_is_multiplied_as_what_it_stands_for(weight_format: WeightFormat) -> None:
+    weight = weights(outputs=33)
+    product = NativeProduct(weight, None, weight_format)
+    found = product(torch.eye(weight.shape[1]).bfloat16())
+    expected = quantise(weight, weight_format).dequantised().T
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight_format", QUANTISED)
+@pytest.mark.parametrize("size", (1e-38, 1e-20, 1.0, 3e30))
+def test_inputs_of_any_size_keep_their_bits(size: float, weight_format: WeightFormat) -> None:
+    weight = weights()
+    rows = (torch.randn(5, weight.shape[1]) * size).bfloat16()
+    found = NativeProduct(weight, None, weight_format)(rows)
+    expected = rows.double() @ quantise(weight, weight_format).dequantised().T
+    assert (found - expected).abs().max() < 1e-4 * max(expected.abs().max().item(), 1e-25)
+
+
+@pytest.mark.parametrize("number", (torch.nan, torch.inf, -torch.inf))
+def test_inputs_that_are_no_numbers_give_none_and_spoil_no_other_row(number: float) -> None:
+    weight = weights()
+    rows = torch.randn(3, weight.shape[1]).bfloat16()
+    rows[1, 40] = number
+    found = NativeProduct(weight, None, "int4")(rows)
+    assert found.isnan().any(1).tolist() == [False, True, False]
+    assert found[1].isnan().all()
+
+
+@pytest.mark.parametrize("weight_format", ("bfloat16", *QUANTISED))
+def test_joined_weights_are_the_parts_and_share_their_memory(weight_format: WeightFormat) -> None:
+    weight, lanes = weights(64), native_library().nfox_lanes()
+    parts = [PackedWeights.of(part, lanes, weight_format) for part in weight.split([32, 16, 16])]
+    joined = PackedWeights.joined(parts)
+    rows = torch.randn(7, weight.shape[1]).bfloat16()
+    together = NativeProduct(joined, None)(rows)
+    assert torch.equal(together, NativeProduct(weight, None, weight_format)(rows))
+    split = list(joined.split([32, 16, 16]))
+    assert torch.equal(torch.cat([NativeProduct(part, None)(rows) for part in split], 1), together)
+    assert split[1].weights.untyped_storage().data_ptr() == joined.weights.data_ptr()
