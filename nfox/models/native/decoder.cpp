@@ -637,6 +637,23 @@ class Forward {
 
 extern "C" int nfox_lanes() { return LANES; }
 
+// Writes blocks of LANES rows [num_blocks][LANES][words] as [num_blocks][words][LANES].
+extern "C" void nfox_pack(const uint32_t* rows, int num_blocks, int words, uint32_t* blocks,
+                          int num_threads) {
+    const size_t size = (size_t)words * LANES;
+#pragma omp parallel for num_threads(num_threads)
+    for (int block = 0; block < num_blocks; block++) {
+        const uint32_t* from = rows + block * size;
+        uint32_t* to = blocks + block * size;
+        const int whole = words / LANES * LANES;
+        for (int word = 0; word < whole; word += LANES)
+            transpose(from + word, words, to + (size_t)word * LANES);
+        for (int word = whole; word < words; word++)
+            for (int row = 0; row < LANES; row++)
+                to[(size_t)word * LANES + row] = from[(size_t)row * words + word];
+    }
+}
+
 // Norms rows [num_rows, norm.width] of bfloat16 numbers.
 extern "C" void nfox_norm(const Norm* norm, const uint16_t* rows, int num_rows, uint16_t* result) {
     std::vector<float> states(norm->width);

@@ -8,12 +8,15 @@ half of them on a sign that a group may not have.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from ctypes import c_void_p
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from nfox.models.native.library import native_library
 
 WeightFormat = Literal["bfloat16", "int8", "int4"]
 
@@ -203,5 +206,12 @@ def _words(integers: Tensor, weight_format: WeightFormat) -> Tensor:
 
 def _blocks(rows: Tensor, lanes: int) -> Tensor:
     """Return rows [outputs, n] in blocks [blocks, n, lanes], the last one filled up with 0."""
-    padded = functional.pad(rows, (0, 0, 0, -len(rows) % lanes))
-    return padded.reshape(-1, lanes, padded.shape[1]).transpose(1, 2).contiguous()
+    missing = -len(rows) % lanes
+    rows = functional.pad(rows, (0, 0, 0, missing)) if missing else rows.contiguous()
+    count, width = len(rows) // lanes, rows.shape[1]
+    if rows.dtype != torch.int32:
+        return rows.reshape(count, lanes, width).transpose(1, 2).contiguous()
+    blocks = rows.new_empty(count, width, lanes)
+    addresses = c_void_p(rows.data_ptr()), c_void_p(blocks.data_ptr())
+    native_library().nfox_pack(addresses[0], count, width, addresses[1], torch.get_num_threads())
+    return blocks
