@@ -194,6 +194,8 @@ def _weight_and_bias(linear: Any) -> tuple[Tensor, Tensor | None]:
     """
     if type(linear) is not nn.Linear:
         raise TypeError(f"{type(linear).__name__} is no plain layer")
+    if type(linear.weight) is not nn.Parameter:  # torchao's weights are tensors of other classes
+        raise TypeError(f"{type(linear.weight).__name__} is no plain weight")
     return linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
 
 

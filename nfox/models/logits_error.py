@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedModel
 
 from nfox.errors import ModelError
@@ -47,7 +48,11 @@ def logits_error(model: PreTrainedModel) -> ModelError:
 
     All weights are read for it, so it is for a model that has failed.
     """
-    broken = {key: weight for key, weight in model.state_dict().items() if not is_finite(weight)}
+    broken = {
+        key: weight
+        for key, weight in model.state_dict().items()
+        if not _is_packed(weight) and not is_finite(weight)
+    }
     dtype = str(model.dtype).removeprefix("torch.")
     message = f"{model.name_or_path or 'the model'}: its logits are not numbers (NaN or infinite)"
     if broken:
@@ -58,8 +63,15 @@ def logits_error(model: PreTrainedModel) -> ModelError:
     return ModelError(f"{message}; it runs in {dtype}", hint)
 
 
+def _is_packed(weight: Any) -> bool:
+    """Whether a weight is torchao's, which knows no more than its products."""
+    return bool(is_traceable_wrapper_subclass(weight))
+
+
 def _is_usable(weight: Tensor) -> bool:
     """Whether a weight is numbers; a vector may hold -inf, which rules something out."""
+    if _is_packed(weight):
+        weight = weight.dequantize()
     if weight.dim() > 1 or is_finite(weight):
         return is_finite(weight)
     return bool((weight.float() < torch.inf).all())  # NaN is not smaller either

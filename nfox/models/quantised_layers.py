@@ -23,6 +23,14 @@ log = logging.getLogger(__name__)
 _LEAST_SHARE = 0.5  # of the weights of all layers; below it is said how little was quantised
 
 
+def _can_be_quantised(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.Linear
+        and module.in_features % GROUP == 0
+        and module.weight.dtype == torch.bfloat16  # some models keep some layers in float32
+    )
+
+
 @torch.inference_mode()
 def quantise_layers(name: str, model: Any, weight_format: WeightFormat) -> None:
     """Quantise the linear layers of a model, which is used for inference only from then on.
@@ -41,7 +49,7 @@ def quantise_layers(name: str, model: Any, weight_format: WeightFormat) -> None:
     head, quantised, left = model.get_output_embeddings(), 0, 0
     embeddings = {model.get_input_embeddings()}
     for path, module in list(model.named_modules()):
-        if type(module) is not nn.Linear or module.in_features % GROUP:
+        if not _can_be_quantised(module):
             own = module.parameters(recurse=False)
             left += sum(w.numel() for w in own if w.dim() > 1 and module not in embeddings)
             continue

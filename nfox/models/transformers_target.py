@@ -118,7 +118,7 @@ class TransformersTarget(Target):
         """How many weights the model has, however they are packed."""
         head = self.model.get_output_embeddings()
         packed = (
-            module.in_features * module.out_features
+            (module.in_features + (module.product.bias is not None)) * module.out_features
             for module in self.model.modules()
             if isinstance(module, PackedLinear)
             and not (module is head and self.config.tie_word_embeddings)

@@ -28,6 +28,11 @@ def load(model: str, loading: ModelOptions, base: BaseTraining, use: str) -> Loa
         UsageError: if the model cannot be trained as it would be loaded.
         ModelError: if the model is of another kind, or cannot be loaded.
     """
+    if base != "frozen" and loading.weight_bits:
+        raise UsageError(
+            f"a base in {loading.weight_bits} has no gradients",
+            "quantise it to 4bit, and train a LoRA",
+        )
     if base == "whole":
         if loading.quantisation:
             raise UsageError(

@@ -75,7 +75,9 @@ def quantised(name: str, bits: WeightBits) -> tuple[TransformersTarget, Transfor
 def test_a_quantised_model_is_the_model_of_its_quantised_weights(
     name: str, bits: WeightBits
 ) -> None:
+    parameters = native(name)[1].num_parameters
     exact, target = quantised(name, bits)
+    assert target.num_parameters == parameters
     expected, _ = walked(exact)
     own, _ = walked(target)  # transformers, with the same products
     target.fuse()
