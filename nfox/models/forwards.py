@@ -71,7 +71,7 @@ def fuse(
     if (options.reproducible or options.compile == "on") and not target.is_native:
         raise ModelError(
             f"{option}: {name} does not run by the native library: {target.why_not_native}",
-            f"{_NATIVE}; or leave {option} out",
+            f"it runs models of Llama's kind: leave {option} out, or --dtype, if that is another",
         )
 
 

@@ -312,6 +312,8 @@ class TransformersTarget(Target):
             return False
         except (AttributeError, TypeError, StopIteration) as error:  # some other shape
             log.debug("no %s: %s", kind.__name__, error)
+            if kind is NativeDecoder and isinstance(error, TypeError):
+                self.why_not_native = str(error)
             return False
         if self._agrees_with(fused):
             self.fused = fused

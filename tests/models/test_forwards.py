@@ -75,6 +75,7 @@ def test_a_dtype_that_the_library_does_not_compute_in_is_one_line(
     error = refused(ModelOptions(dtype="float32", device="cpu", **changes))  # type: ignore[arg-type]
     assert isinstance(error, ModelError)
     assert "does not run by the native library" in error.message
+    assert "bfloat16" in error.message
 
 
 def test_compile_off_runs_the_other_forward() -> None:
