@@ -211,7 +211,7 @@ def test_trials_that_cannot_be_read_are_not_lost(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_what_was_written_is_gone_on_with(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     command = (*QUICK, "--methods", "lookup", "--json", out)
-    with room(2600):
+    with room(3200):
         done = run(*command)
     assert done.exit_code == 1
     assert "the disk is full; the trials before are whole" in done.stderr

@@ -253,12 +253,18 @@ def test_there_is_no_other_peer() -> None:
     assert all(peers.peer(name).name == name for name in peers.names())
 
 
+def peer_processes() -> list[psutil.Process]:
+    """Return the processes of peers that this one has started; others run programs for tests."""
+    children = psutil.Process().children()
+    return [child for child in children if "nfox.eval.peers.process" in child.cmdline()]
+
+
 def test_a_peer_answers_from_a_process_of_its_own(engine: Engine) -> None:
     benchmark = Bench(engine, [PLAIN, PeerEntrant("hf")], TASKS)
     trials = list(benchmark.rounds(1, 0))
     assert rows("tiny", trials, ["a", "a"], peers={"hf"})[1].identical == 1
     assert all(trial.memory > 50e6 for trial in trials)
-    (child,) = psutil.Process().children()
+    (child,) = peer_processes()
     assert {trial.memory for trial in trials if trial.entrant == "hf"} != {0}
     benchmark.close()
     assert not child.is_running()
@@ -308,7 +314,7 @@ def test_a_peer_that_dies_costs_its_own_row_alone(
     result = summarise(benchmark, whole, {}, model="m", target="m", command="")
     assert list(dict.fromkeys(row.method for row in result.rows)) == [PLAIN.name, "lookup"]
     assert "SIGKILL" in result.missing["hf"]
-    assert psutil.Process().children() == []
+    assert peer_processes() == []
 
 
 def test_a_peer_ends_with_whoever_asked_it() -> None:
