@@ -76,7 +76,8 @@ def section(name: str) -> str:
         "",
         f"{machine.threads} threads of {machine.device}, {machine.dtype}, {forwards.forward}. "
         f"Reading {size:.0f} MB of weights at {speed:.1f} GB/s takes {1e3 * forwards.floor:.1f} "
-        f"ms from memory, less out of the processor's cache. Milliseconds of a forward over N tokens:",
+        f"ms from memory, less out of the processor's cache. Milliseconds of a forward over N "
+        "tokens:",
         "",
         *table(
             ["context", *map(str, forwards.widths)],
