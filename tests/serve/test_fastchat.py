@@ -195,6 +195,7 @@ def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat:
     iterator = iter(stream)
     next(iterator)
     busy.process.kill()
+    busy.process.wait(30)  # until then its port still takes requests
     with pytest.raises((httpx.HTTPError, openai.APIError)):
         for _ in iterator:
             pass
