@@ -127,7 +127,8 @@ class Conversation:
 
         self.asked = self._opening() + turns
         stream = self.engine.stream(self.asked, on_end=record)
-        self.last = Exchange(stream.request, stream.reply, self.engine.model.adapter)
+        adapter, template = self.engine.model.adapter, self.engine.template.name
+        self.last = Exchange(stream.request, stream.reply, adapter, template)
         self._stream = weakref.ref(stream)
         return stream
 

@@ -226,7 +226,9 @@ class Engine:
             number = self._replies
             self._replies += 1
         stop_strings = self.template.stop_strings
-        return Request(prompt, settings or self.settings, number, stop_strings)
+        return Request(
+            prompt, settings or self.settings, number, stop_strings, frozenset(self.stop_ids)
+        )
 
     def stream(
         self,
@@ -366,7 +368,8 @@ class Engine:
     ) -> Iterator[Update]:
         """Return what every step will add to a reply, with the engine as it is now."""
         settings = request.settings
-        stop_ids = self.stop_ids | stop_tokens(self.model.tokenizer, settings.stop)
+        own_stops = self.stop_ids if request.stop_ids is None else request.stop_ids
+        stop_ids = own_stops | stop_tokens(self.model.tokenizer, settings.stop)
         steps = generate(
             self.model.target,
             drafter,

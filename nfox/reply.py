@@ -129,12 +129,14 @@ class Request:
         settings: how.
         number: of the reply; with the seed it fixes the noise.
         stop_strings: strings that end the reply, besides those of the settings.
+        stop_ids: tokens that end the reply; None for those of the engine's template.
     """
 
     prompt: Prompt
     settings: Settings
     number: int = 0
     stop_strings: tuple[str, ...] = ()
+    stop_ids: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,11 +147,13 @@ class Exchange:
         request: what was asked for.
         reply: what came of it so far.
         adapter: the adapter of the model that answered; None for none.
+        template: the name of the template that the prompt was made with.
     """
 
     request: Request
     reply: Reply
     adapter: str | None = None
+    template: str = ""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ ROWS = [
     ["reply", "engine_summary"],
     ["reply_stream", "reply_text"],
     ["engine"],
-    ["loader", "conversation", "batch"],
+    ["loader", "conversation", "replay", "batch"],
     ["train", "serve"],
     ["eval"],
     ["cli"],

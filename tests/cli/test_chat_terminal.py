@@ -288,5 +288,6 @@ def test_the_embedded_model(start: Callable[..., Program]) -> None:
     assert "nfox" in chat.type("who are you?").rpartition("who are you?")[2]
     assert "ms/step" in chat.text()
     assert "x measured" in chat.type("/compare")
+    assert "identical: " in chat.type("/prove")
     chat.child.send(CTRL_D)
     assert chat.end() == 0

@@ -99,6 +99,7 @@ def test_a_command_takes_only_what_its_usage_says(app: ChatApp) -> None:
         "/clear x",
         "/regen 3",
         "/compare x",
+        "/prove x",
         "/steps 9",
         "/exit 0",
     ):
@@ -272,7 +273,7 @@ def test_nothing_is_overwritten_but_conversations(app: ChatApp) -> None:
 
 
 def test_numbers_and_steps(app: ChatApp) -> None:
-    for command in ("/stats", "/steps", "/compare"):
+    for command in ("/stats", "/steps", "/compare", "/prove"):
         with pytest.raises(UsageError):
             do(app, command)
     do(app, "the quick brown dog")
@@ -322,6 +323,36 @@ def test_compare_measures_and_changes_nothing(app: ChatApp) -> None:
     do(app, "more")
     with pytest.raises(UsageError):
         do(app, "/compare")
+
+
+def test_a_reply_is_proved_by_what_made_it(app: ChatApp) -> None:
+    do(app, "/set temperature=0.7 seed=5")
+    do(app, "hello")
+    template = app.engine.template
+    do(app, "/template vicuna_v1.1")
+    do(app, "/set temperature=0")
+    try:
+        told = " ".join(do(app, "/prove").split())
+        assert "identical: 31 tokens" in told and "temperature 0.7, same noise" in told
+        assert f"template {template.name}" in told and "vicuna" not in told
+        assert "identical output: yes" in do(app, "/compare")
+    finally:
+        app.engine.use_template(template)
+    last = app.conversation.last
+    assert last is not None
+    app.conversation.last = replace(last, adapter="another")
+    for command in ("/prove", "/compare"):
+        with pytest.raises(UsageError, match="another adapter") as refused:
+            do(app, command)
+        assert "/adapter another" in refused.value.hint
+    last.reply.ids[7] = 3  # which plain decoding never says
+    app.conversation.last = last
+    told = " ".join(do(app, "/prove").split())
+    assert "from token 8 of 31 on" in told and "(id 3)" in told and "a bug" in told
+    do(app, "/set temperature=0.7 accept=rejection")
+    do(app, "more")
+    told = " ".join(do(app, "/prove").split())
+    assert "31 tokens of" in told and "as the target would draw them" in told
 
 
 def test_a_full_context_is_told_before_and_refused_then(engine: Engine, app: ChatApp) -> None:

@@ -9,7 +9,7 @@ from nfox.errors import UsageError
 
 from ...display.reply_stats import details, footer
 from ...display.steps import print_steps
-from ..compare import compare
+from ..compare import compare, prove
 from .registry import command
 
 if TYPE_CHECKING:
@@ -56,3 +56,10 @@ def steps(app: ChatApp, argument: str) -> None:
 def compare_methods(app: ChatApp, argument: str) -> None:
     """Measure the speed-up: the last reply, plainly decoded."""
     app.say(compare(app, _last(app)))
+
+
+@command("/prove")
+def prove_reply(app: ChatApp, argument: str) -> None:
+    """Check that the last reply is what plain decoding gives."""
+    for line in prove(app, _last(app)):
+        app.say(line)

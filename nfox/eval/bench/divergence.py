@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import inf, log
+from math import inf
 
 from nfox.decoding.cache import common_prefix
-from nfox.decoding.tree import TokenTree
 from nfox.eval import peers
 from nfox.eval.bench.figures import DivergenceRow
 from nfox.eval.bench.result import BenchResult
 from nfox.eval.bench.runner import REPLIES_PER_TASK
 from nfox.eval.bench.trials import Bench, Trial
+from nfox.replay import plain_scores
+from nfox.reply import Request
 from nfox.text.messages import Message
 from nfox.text.stream import reply_text
 
@@ -80,8 +81,9 @@ def first_divergence(bench: Bench, trial: Trial, plain: Trial) -> Divergence | N
     for reply, (own_ids, plain_ids) in enumerate(zip(trial.replies, plain.replies, strict=False)):
         if own_ids == plain_ids:
             continue
+        request = _request(bench, plain, reply)
         token = common_prefix(own_ids, plain_ids)
-        scores = _scores(bench, plain, reply, token)
+        scores = plain_scores(bench.engine, request, plain_ids[:token])
         end = max(bench.engine.stop_ids, key=lambda stop: scores.get(stop, -inf), default=0)
         own_token, plain_token = ([*ids[token : token + 1], end][0] for ids in (own_ids, plain_ids))
         gap = scores.get(plain_token, -inf) - scores.get(own_token, -_FAR)
@@ -89,14 +91,13 @@ def first_divergence(bench: Bench, trial: Trial, plain: Trial) -> Divergence | N
     return None
 
 
-def _scores(bench: Bench, plain: Trial, reply: int, token: int) -> dict[int, float]:
-    """Return the scores by which a plain step chooses a token, by token id.
+def _request(bench: Bench, plain: Trial, reply: int) -> Request:
+    """Return what a reply of a plain trial was asked by.
 
     Args:
         bench: that the trial is of.
         plain: a plain trial.
-        reply: the reply that the token is of.
-        token: its index in the reply.
+        reply: which of its replies.
     """
     engine, task = bench.engine, bench.tasks[plain.task]
     messages = list[Message]()
@@ -104,13 +105,5 @@ def _scores(bench: Bench, plain: Trial, reply: int, token: int) -> dict[int, flo
         text = reply_text(engine.model.tokenizer, ids)
         messages += [Message("user", turn), Message("assistant", text, tuple(ids))]
     messages.append(Message("user", task.turns[reply]))
-    prompt = engine.encode(messages)
-    past: Sequence[int] = [*prompt.ids, *plain.replies[reply][:token]]
-    target = engine.model.target
-    cache = target.new_cache()
-    cache.reuse(past, prompt.encoder_ids)
-    target.read(past[:-1], cache)
-    logits, _ = target.score(TokenTree.chain(past[-1]), cache)
-    rule = task.settings(bench.settings).rule(REPLIES_PER_TASK * plain.task + reply)
-    tokens, chances, *_ = rule.draw(logits[0].double(), past, target.vocabulary_size)
-    return {drawn: log(chance) for drawn, chance in zip(tokens, chances, strict=True)}
+    number = REPLIES_PER_TASK * plain.task + reply
+    return Request(engine.encode(messages), task.settings(bench.settings), number)
