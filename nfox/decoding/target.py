@@ -114,6 +114,12 @@ class Target(Vocabulary):
     def can_unembed(self) -> bool:
         """Whether `unembed` gives this model's own logits."""
 
+    def guessing_vocabulary(self) -> Vocabulary:
+        """Return what drafters read their guesses with. It may be less exact, and faster, than the
+        target, whose own logits judge the guesses.
+        """
+        return self
+
     @abstractmethod
     def freeze(self) -> None:
         """Keep its weights from learning."""

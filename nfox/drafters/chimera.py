@@ -277,7 +277,9 @@ class Chimera(HeadsDrafter):
             query = self.encode_trigram(*trigram)
             start = len(tokens) + depth - len(states)
             states = self.state_cache.attend(states, query, start)
-            guesses = Guesses.from_logits(heads.logits(depth, hidden, states, self.target), width)
+            guesses = Guesses.from_logits(
+                heads.logits(depth, hidden, states, self.vocabulary), width
+            )
             guessed += guesses.tokens
             probabilities += guesses.probabilities
             chain_probability *= probabilities[-1][0]
@@ -294,7 +296,7 @@ class Chimera(HeadsDrafter):
 
     def _encode_trigram(self, *trigram: int) -> Tensor:
         """Return the [1, D] encoding of three tokens; nothing else decides it."""
-        encoded: Tensor = self.heads.grams(torch.tensor([trigram]), self.target)
+        encoded: Tensor = self.heads.grams(torch.tensor([trigram]), self.vocabulary)
         return encoded
 
 

@@ -303,11 +303,11 @@ class CTC(HeadsDrafter):
         heads, cache = self.heads, self.state_cache
         states = cache.catch_up(context.cache)
         root = torch.tensor([context.root], device=self.target.device)
-        queries = heads.slot_inputs(states[-1:], root, self.target)[0]
+        queries = heads.slot_inputs(states[-1:], root, self.vocabulary)[0]
         start = len(cache.tokens)
         slots = cache.attend(states, queries, start)
         cache.tokens += context.tokens[start:]
-        logits: Tensor = heads.slot_logits(slots, self.target)
+        logits: Tensor = heads.slot_logits(slots, self.vocabulary)
         return logits
 
     @override

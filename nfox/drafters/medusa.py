@@ -159,7 +159,7 @@ class Medusa(HeadsDrafter):
     @override
     def guess(self, context: Context, width: int) -> Guesses:
         with torch.inference_mode():
-            logits = self.heads.logits(context.hidden[-1], self.target)
+            logits = self.heads.logits(context.hidden[-1], self.vocabulary)
             return Guesses.from_logits(logits, width)
 
     @override

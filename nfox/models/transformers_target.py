@@ -18,11 +18,19 @@ from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
 from nfox.decoding.cache import KVCache
-from nfox.decoding.target import CHUNK, Proposals, Target, are_numbers, check_tokens
+from nfox.decoding.target import (
+    CHUNK,
+    Proposals,
+    Target,
+    Vocabulary,
+    are_numbers,
+    check_tokens,
+)
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import Mask, tree_mask, within_window
 from nfox.errors import ModelError
 from nfox.files.tensors import is_finite
+from nfox.models import quantised_vocabulary
 from nfox.models.fused_decoder import FusedDecoder
 from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
@@ -201,6 +209,13 @@ class TransformersTarget(Target):
         bias = None if head.bias is None else head.bias[tokens]
         weight = head.weight[tokens]
         return self._scaled(nn.functional.linear(hidden.to(weight.dtype), weight, bias))
+
+    @override
+    def guessing_vocabulary(self) -> Vocabulary:
+        head = self.model.get_output_embeddings()
+        if self.is_native and quantised_vocabulary.pays_for(head):
+            return quantised_vocabulary.QuantisedVocabulary(self, head, self._scaled)
+        return self
 
     def _scaled(self, logits: Tensor) -> Tensor:
         """Return logits [..., n] as the model leaves them, float32 or wider."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from nfox.decoding.target import Vocabulary
 from nfox.models.native.library import NativeLibraryError, native_library
 from nfox.models.native.packing import GROUP, PackedWeights, WeightFormat, quantise
 from nfox.models.native.product import NativeProduct
+from nfox.models.quantised_vocabulary import QuantisedVocabulary, pays_for
 
 try:
     native_library()
@@ -99,3 +102,43 @@ def test_joined_weights_are_the_parts_and_share_their_memory(weight_format: Weig
     split = list(joined.split([32, 16, 16]))
     assert torch.equal(torch.cat([NativeProduct(part, None)(rows) for part in split], 1), together)
     assert split[1].weights.untyped_storage().data_ptr() == joined.weights.data_ptr()
+
+
+@pytest.mark.parametrize("scale", [None, 0.25])
+def test_a_quantised_vocabulary_reads_what_its_4_bits_stand_for(scale: float | None) -> None:
+    head = torch.nn.Linear(128, 48, bias=True).bfloat16()
+    head.weight.data.copy_(weights())
+
+    def scaled(logits: Tensor) -> Tensor:
+        return logits * scale if scale else logits
+
+    class Embeddings(Vocabulary):
+        device = torch.device("cpu")
+
+        @override
+        def embed(self, ids: Tensor) -> Tensor:
+            return ids + 1.0
+
+        @override
+        def unembed(self, hidden: Tensor) -> Tensor:
+            raise AssertionError("the guesses are read off the copy")
+
+    vocabulary = QuantisedVocabulary(Embeddings(), head, scaled)
+    states = torch.randn(2, 3, 128).bfloat16()
+    expected = states.double() @ quantise(head.weight, "int4").dequantised().T
+    expected = scaled(expected + head.bias.double())
+    found = vocabulary.unembed(states)
+    assert found.shape == (2, 3, 48)
+    assert (found - expected).abs().max() < 0.02 * expected.abs().max()
+    assert torch.equal(vocabulary.embed(torch.tensor([3])), torch.tensor([4.0]))
+
+
+def test_only_a_large_plain_matrix_is_worth_a_quantised_copy() -> None:
+    with torch.device("meta"):
+        head = torch.nn.Linear(512, 2**15, bias=False)
+    assert pays_for(head.bfloat16())
+    assert not pays_for(head.half())
+    with torch.device("meta"):
+        odd, small = torch.nn.Linear(520, 2**15), torch.nn.Linear(512, 2**14)
+    assert not pays_for(odd.bfloat16())
+    assert not pays_for(small.bfloat16())

@@ -82,6 +82,7 @@ class HeadsDrafter(HeadsMethod):
 
     Attributes:
         prior_accuracy: the accuracy to choose the shape by where none was measured.
+        vocabulary: what the heads read their guesses with.
         drafting_disabled: whether an option of the person allows no nodes.
     """
 
@@ -97,6 +98,7 @@ class HeadsDrafter(HeadsMethod):
         budget: NodeBudget | None = None,
     ) -> None:
         self.target = target
+        self.vocabulary = target.guessing_vocabulary()
         self.heads = heads
         self.shape = shape
         self.name = name
