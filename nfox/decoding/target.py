@@ -65,6 +65,12 @@ class Vocabulary(ABC):
     def unembed(self, hidden: Tensor) -> Tensor:
         """Return the logits [..., V] of last hidden states [..., D], as the model computes them."""
 
+    def token_ids(self, columns: Sequence[int]) -> list[int]:
+        """Return the token ids that columns of the logits stand for: of a whole vocabulary, the
+        numbers of the columns.
+        """
+        return list(columns)
+
 
 class Target(Vocabulary):
     """A causal or an encoder-decoder language model."""
@@ -114,9 +120,12 @@ class Target(Vocabulary):
     def can_unembed(self) -> bool:
         """Whether `unembed` gives this model's own logits."""
 
-    def guessing_vocabulary(self) -> Vocabulary:
+    def guessing_vocabulary(self, frequent_tokens: Sequence[int] = ()) -> Vocabulary:
         """Return what drafters read their guesses with. It may be less exact, and faster, than the
         target, whose own logits judge the guesses.
+
+        Args:
+            frequent_tokens: the token ids that are guessed where that is faster; none for all.
         """
         return self
 

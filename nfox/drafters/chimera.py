@@ -277,9 +277,8 @@ class Chimera(HeadsDrafter):
             query = self.encode_trigram(*trigram)
             start = len(tokens) + depth - len(states)
             states = self.state_cache.attend(states, query, start)
-            guesses = Guesses.from_logits(
-                heads.logits(depth, hidden, states, self.vocabulary), width
-            )
+            logits = heads.logits(depth, hidden, states, self.vocabulary)
+            guesses = Guesses.from_logits(logits, width, self.vocabulary)
             guessed += guesses.tokens
             probabilities += guesses.probabilities
             chain_probability *= probabilities[-1][0]

@@ -274,9 +274,11 @@ class CTC(HeadsDrafter):
         """Return the likeliest tokens of each depth by itself, whatever comes before them."""
         slots, depth = self._slots(context), self.heads.config.num_heads
         if self.collapse:
-            return Guesses(*rank_tokens(slots, depth, width))
-        top = slots[:depth].softmax(-1)[:, :-1].topk(width)
-        return Guesses(top.indices.tolist(), top.values.tolist())
+            columns, probabilities = rank_tokens(slots, depth, width)
+        else:
+            top = slots[:depth].softmax(-1)[:, :-1].topk(width)
+            columns, probabilities = top.indices.tolist(), top.values.tolist()
+        return Guesses([self.vocabulary.token_ids(row) for row in columns], probabilities)
 
     @override
     def propose(self, context: Context) -> TokenTree:
@@ -292,9 +294,10 @@ class CTC(HeadsDrafter):
             path = longest_prefix(prefixes, len(prefixes))
             prefixes = {path[:end]: prefixes[path[:end]] for end in range(1, 1 + len(path))}
         if self.budget:
-            paths = self.budget.select(prefixes.items())
+            paths = list(self.budget.select(prefixes.items()))
         else:
             paths = list(prefixes)[: len(self.shape)]
+        paths = [tuple(self.vocabulary.token_ids(path)) for path in paths]
         return TokenTree.from_paths(context.root, paths)
 
     @torch.inference_mode()

@@ -160,7 +160,7 @@ class Medusa(HeadsDrafter):
     def guess(self, context: Context, width: int) -> Guesses:
         with torch.inference_mode():
             logits = self.heads.logits(context.hidden[-1], self.vocabulary)
-            return Guesses.from_logits(logits, width)
+            return Guesses.from_logits(logits, width, self.vocabulary)
 
     @override
     @classmethod

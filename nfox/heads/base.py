@@ -92,6 +92,11 @@ class Heads(nn.Module, ABC):
         super().__init__()
         self.config = config
 
+    @property
+    def has_own_vocabulary(self) -> bool:
+        """Whether it ends in vocabulary matrices of its own, else in the base's LM head."""
+        return bool(getattr(self.config, "own_vocabulary", False))
+
     def prepare_training(self, target: Target) -> None:
         """Set the weights that training starts from, where these depend on the target."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, Field, FiniteFloat, field_validator
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, field_validator
 from torch import Tensor, nn
 
 from nfox.controls import json_text
@@ -48,6 +48,8 @@ class HeadsInfo(BaseModel, extra="forbid"):
         base: the name of the model that they were trained on.
         config: the sizes of their layers, as the method's `Heads.Config` defines them.
         accuracy: [depth][rank] how often a guess was the target's own token; empty if not measured.
+        frequent_tokens: the token ids that nearly all of the text they were trained on is made of,
+            which guesses are taken from where that is faster; empty for all.
         training: the data, steps, seconds, versions and command that they come from.
     """
 
@@ -55,6 +57,7 @@ class HeadsInfo(BaseModel, extra="forbid"):
     base: str
     config: dict[str, Any]
     accuracy: list[Rates] = []
+    frequent_tokens: list[NonNegativeInt] = []
     training: dict[str, Any] = {}
 
     @field_validator("training")

@@ -36,6 +36,7 @@ from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError
 from nfox.models.packed_layers import PackedLinear
+from nfox.models.quantised_vocabulary import QuantisedVocabulary
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache, past_of
 
 log = logging.getLogger(__name__)
@@ -211,10 +212,10 @@ class TransformersTarget(Target):
         return self._scaled(nn.functional.linear(hidden.to(weight.dtype), weight, bias))
 
     @override
-    def guessing_vocabulary(self) -> Vocabulary:
+    def guessing_vocabulary(self, frequent_tokens: Sequence[int] = ()) -> Vocabulary:
         head = self.model.get_output_embeddings()
         if self.is_native and quantised_vocabulary.pays_for(head):
-            return quantised_vocabulary.QuantisedVocabulary(self, head, self._scaled)
+            return QuantisedVocabulary(self, head, self._scaled, frequent_tokens)
         return self
 
     def _scaled(self, logits: Tensor) -> Tensor:

@@ -131,6 +131,9 @@ def test_a_quantised_vocabulary_reads_what_its_4_bits_stand_for(scale: float | N
     assert found.shape == (2, 3, 48)
     assert (found - expected).abs().max() < 0.02 * expected.abs().max()
     assert torch.equal(vocabulary.embed(torch.tensor([3])), torch.tensor([4.0]))
+    few = QuantisedVocabulary(Embeddings(), head, scaled, [2, 40, 41])
+    assert torch.equal(few.unembed(states), found[..., [2, 40, 41]])
+    assert (few.token_ids([1, 0]), vocabulary.token_ids([1, 0])) == ([40, 2], [1, 0])
 
 
 def test_only_a_large_plain_matrix_is_worth_a_quantised_copy() -> None:

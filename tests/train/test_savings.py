@@ -127,3 +127,20 @@ def test_a_head_without_rows_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatc
 def test_a_sample_below_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="below 0"):
         Savings(vocabulary_sample=-1)
+
+
+def test_frequent_tokens_are_those_of_the_text_that_was_learned() -> None:
+    made = learner("medusa")
+    assert made.frequent_tokens() == []  # nothing was learned
+    inputs = batch(0)
+    inputs["labels"] = torch.tensor([[IGNORE] * 10 + [7, 3] * 5])
+    made.eval()
+    made(**inputs)
+    assert made.frequent_tokens() == []  # what is measured is not learned
+    made.train()
+    made(**inputs)
+    assert made.frequent_tokens() == [3, 7]
+    for start in range(0, tiny.VOCABULARY - 20, 20):
+        inputs["labels"] = torch.arange(20)[None] + start
+        made(**inputs)
+    assert made.frequent_tokens() == []  # more than half of the vocabulary

@@ -19,7 +19,7 @@ from nfox.decoding import tree_shapes
 from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
-from nfox.decoding.target import Target
+from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import NodeBudget, TreeShape
 from nfox.drafters.common import published_trees
@@ -48,9 +48,10 @@ class Guesses:
     probabilities: list[list[float]]
 
     @staticmethod
-    def from_logits(logits: Tensor, width: int) -> Guesses:
-        """Return the `width` likeliest tokens of each row of [depth, V] logits."""
-        return Guesses(*top_tokens(logits, width))
+    def from_logits(logits: Tensor, width: int, vocabulary: Vocabulary) -> Guesses:
+        """Return the `width` likeliest tokens of each row of [depth, V] logits of a vocabulary."""
+        columns, probabilities = top_tokens(logits, min(width, logits.shape[-1]))
+        return Guesses([vocabulary.token_ids(row) for row in columns], probabilities)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class HeadsDrafter(HeadsMethod):
         budget: NodeBudget | None = None,
     ) -> None:
         self.target = target
-        self.vocabulary = target.guessing_vocabulary()
+        self.vocabulary: Vocabulary = target
         self.heads = heads
         self.shape = shape
         self.name = name
@@ -113,6 +114,9 @@ class HeadsDrafter(HeadsMethod):
         heads, info = cls.load_heads(inputs.model, location, inputs.hub)
         pack_layers(heads)
         drafter = cls(inputs.model.target, heads, TreeShape(()), location)
+        if not heads.has_own_vocabulary:
+            frequent_tokens = info.frequent_tokens
+            drafter.vocabulary = inputs.model.target.guessing_vocabulary(frequent_tokens)
         drafter.choose_tree(options, info.accuracy or cls.prior_accuracy, inputs.costs)
         drafter.drafting_disabled = options.nodes == 0
         return drafter

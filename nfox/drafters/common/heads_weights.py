@@ -131,6 +131,11 @@ class HeadsMethod(Method):
                 f"{sizes[1]} tokens",
                 cls.hint(model.name),
             )
+        if any(token >= target.vocabulary_size for token in info.frequent_tokens):
+            raise ModelError(
+                f"{location}: its frequent tokens are not all below {target.vocabulary_size}",
+                "copy it again, or train anew",
+            )
         if not target.can_unembed:
             raise ModelError(
                 f"{model.name} turns hidden states into logits in a way that heads cannot follow",

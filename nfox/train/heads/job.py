@@ -148,6 +148,7 @@ class HeadsJob(Job):
             ),
             config=learner.heads.config.model_dump(),
             accuracy=[[round(rate, 4) for rate in rates] for rates in accuracy.accuracy],
+            frequent_tokens=learner.frequent_tokens(),
             training=training,
         )
 

@@ -22,6 +22,8 @@ from nfox.train.heads.savings import Savings
 from nfox.train.learner import LOGIT_ROWS, Batch, Learner
 from nfox.train.metrics import HeadsAccuracy
 
+_FREQUENT = 0.98  # of what was learned; the rarest 2 % take more tokens than all the others
+
 
 class HeadsLearner(Learner):
     """A learner whose parameters are the heads alone.
@@ -54,6 +56,7 @@ class HeadsLearner(Learner):
         self.joint = joint or JointTraining()
         self.savings = savings or Savings()
         self._states: dict[int, Tensor] = {}  # of the rows that were read, by their numbers
+        self._token_counts = torch.zeros(target.vocabulary_size, dtype=torch.long)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Do nothing, since a frozen base keeps no activations, and heads have few."""
@@ -81,10 +84,22 @@ class HeadsLearner(Learner):
         )
         with self.autocast():
             text = self.with_target_labels(text) if self.target_labels else text
+            if self.training:
+                tokens = text.labels[text.labels != IGNORE].cpu()
+                self._token_counts += tokens.bincount(minlength=len(self._token_counts))
             if not (self.savings.vocabulary_sample and self.training):
                 return self.heads.loss(text, self.target)
             sample = SampledVocabulary(self.target, text, self.savings.vocabulary_sample)
             return self.heads.loss(sample.renumbered(text), sample)
+
+    def frequent_tokens(self) -> list[int]:
+        """Return the token ids, rising, that make up 98 % of what was learned; empty where that is
+        more than half of the vocabulary, or nothing was learned.
+        """
+        counts, tokens = self._token_counts.sort(descending=True)
+        count = int((counts.cumsum(0) < _FREQUENT * counts.sum()).sum()) + 1
+        is_few = 2 * count <= len(counts) and counts[0] > 0
+        return tokens[:count].sort().values.tolist() if is_few else []
 
     def _read_once(
         self, ids: Tensor, attention_mask: Tensor, labels: Tensor, number: Tensor
