@@ -149,6 +149,8 @@ class Engine:
         if not method:
             method, why = drafters.choose_method(self.model, self.sources, options or ())
         self.drafter = self.make(method, options)
+        if self._costs:  # now, so that it says of itself what it will do
+            self._costs.plan(self.drafter)
         self.method, self.why = method, why
         self._options = dict(options or {})
 

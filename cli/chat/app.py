@@ -19,6 +19,7 @@ from ..display.reply_stats import Speed, details, footer, status_row
 from ..display.reply_view import ReplyView
 from ..display.steps import StepRecord, StepRecorder, print_steps
 from ..display.theme import Screen
+from ..display.why import gained_nothing
 from ..errors import print_error
 from ..options.chat import DisplayArguments
 from ..printing import tell
@@ -150,6 +151,10 @@ class ChatApp:
             self.say(footer(self.engine, reply, self.screen.symbols, self.notes.width))
             for line in details(self.engine, reply.stats, self.screen.symbols) if verbose else ():
                 self.say(line)
+        if gained_nothing(reply) and not self.display.quiet:
+            self.say(
+                f"drafting gained nothing here, {reply.stats.tau:.2f} tokens per step; /why tells"
+            )
         used = (reply.stats.prompt_tokens + reply.stats.tokens) / self.engine.max_context
         if reply.finish != "context" and used >= _NEARLY_FULL:
             self.say(f"the context is {used:.0%} full; /undo and /reset make room")

@@ -222,11 +222,37 @@ class Auto(Method):
     def describe(self) -> str:
         counts = Counter(self._recent).most_common()
         if not counts:
-            return "none was tried yet"
+            return "which that is, the steps to come show"
         if [name for name, _ in counts] == [self._plain.name]:
             return "plain decoding at present, since nothing else pays; tried again later"
         steps = ", ".join(f"{name} {count}" for name, count in counts)
         return f"of the last {len(self._recent)} steps: {steps}"
+
+    @override
+    def explain(self) -> list[str]:
+        chooser = self.chooser
+        state = f"the fastest as far as is known: {chooser.fastest.name}"
+        if chooser.is_locked:
+            state = "what was tried has lost too much: plain decoding until more tokens have come"
+        lines = [self.describe(), state]
+        lines += [self._explain(way) for way in chooser.ways if way is not self._plain]
+        if self._free:
+            lines.append(f"{self._free}: guesses in every step for nothing, judged by what follows")
+        return lines
+
+    def _explain(self, way: Way) -> str:
+        """Return what is known of a way, in a line."""
+        seconds, speed = self.chooser.seconds(way), self.chooser.speed(way)
+        speedup = speed / self.chooser.speed(self._plain)
+        left = max(way.due - self.chooser.tokens, 0)
+        due = f"tried again in {left} tokens at the earliest" if left else "due to be tried"
+        again = "" if way is self.chooser.fastest else f", {due}"
+        if not way.steps:
+            return f"{way.name}: not seen yet, a step takes {seconds:.2f} plain ones{again}"
+        return (
+            f"{way.name}: {way.tokens:.2f} tokens in a step of {seconds:.2f} plain ones, "
+            f"{speedup:.2f}x, by {way.steps} steps{again}"
+        )
 
 
 METHOD = Auto

@@ -26,6 +26,7 @@ from nfox.cli.chat.interrupt import interruptible
 from nfox.cli.chat.oneshot import serve_lines
 from nfox.cli.chat.repl import chat_loop
 from nfox.cli.display.header import print_header
+from nfox.cli.display.text_kinds import kinds_of
 from nfox.cli.display.theme import make_screen
 from nfox.cli.errors import error_boundary
 from nfox.cli.options.chat import DisplayArguments, SessionArguments
@@ -100,6 +101,7 @@ def test_a_command_takes_only_what_its_usage_says(app: ChatApp) -> None:
         "/regen 3",
         "/compare x",
         "/prove x",
+        "/why x",
         "/steps 9",
         "/exit 0",
     ):
@@ -273,7 +275,7 @@ def test_nothing_is_overwritten_but_conversations(app: ChatApp) -> None:
 
 
 def test_numbers_and_steps(app: ChatApp) -> None:
-    for command in ("/stats", "/steps", "/compare", "/prove"):
+    for command in ("/stats", "/steps", "/compare", "/prove", "/why"):
         with pytest.raises(UsageError):
             do(app, command)
     do(app, "the quick brown dog")
@@ -323,6 +325,95 @@ def test_compare_measures_and_changes_nothing(app: ChatApp) -> None:
     do(app, "more")
     with pytest.raises(UsageError):
         do(app, "/compare")
+
+
+def test_why_a_reply_was_as_fast_as_it_was(app: ChatApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = app.engine
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    costs = engine._costs
+    assert costs is not None
+    flat = Costs(dict.fromkeys((1, 2, 4, 8, 16, 32), 1e9))  # slower than any reply
+    monkeypatch.setattr(costs, "at_load", flat)
+    monkeypatch.setattr(costs, "update", lambda: flat)
+    monkeypatch.setattr(costs, "now", flat)
+    do(app, "the quick brown dog")
+    told = do(app, "/why")
+    for part in (
+        "prefill",
+        "drafting",
+        "by depth",
+        "by kind",
+        "plain decoding",
+        "nothing is wrong",
+    ):
+        assert part in told
+    fast = Costs(dict.fromkeys((1, 2, 4, 8, 16, 32), 1e-9))
+    monkeypatch.setattr(costs, "now", fast)
+    monkeypatch.setattr(costs, "at_load", fast)
+    assert "change " in do(app, "/why")
+    steep = Costs({n: 1e-9 * n for n in (1, 2, 4, 8, 16, 32)})
+    monkeypatch.setattr(costs, "now", steep)
+    assert "4.0 times" in do(app, "/why")
+    monkeypatch.setattr(os, "getloadavg", lambda: (1e6, 0.0, 0.0))
+    assert "a busy machine" in do(app, "/why")
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    do(app, "/method auto")
+    do(app, "the quick brown dog")
+    assert "the fastest as far as is known" in do(app, "/why")
+    do(app, "/method none")
+    do(app, "hello")
+    assert "plain decoding: every token" in do(app, "/why")
+
+
+def test_a_method_says_what_its_next_reply_drafts(
+    app: ChatApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = app.engine._costs
+    assert costs is not None
+    monkeypatch.setattr(costs, "at_load", Costs({n: 1.0 * n for n in (1, 2, 4, 8, 16, 32)}))
+    monkeypatch.setattr(costs, "now", costs.at_load)
+    flat = Costs(dict.fromkeys((1, 2, 4, 8, 16, 32), 1.0))
+    monkeypatch.setattr(costs, "update", lambda: flat)
+    told = do(app, "/method lookup")
+    monkeypatch.setattr(costs, "now", flat)
+    assert app.engine.drafter.describe() in " ".join(told.split())
+    assert app.engine.make("lookup").describe() == app.engine.drafter.describe()
+
+
+def test_kinds_of_text() -> None:
+    text = (
+        "So ",
+        "it ",
+        "is.\n",
+        "- ",
+        "one\n",
+        "```",
+        "a=",
+        "1\n",
+        "```",
+        "\n",
+        "x ",
+        "is ",
+        "12.\n",
+    )
+    again = (*text, "So ", "it ", "is.\n")
+    assert list(kinds_of(again)) == [
+        *("prose", "prose", "prose", "lists", "lists", "code", "code", "code", "code"),
+        *("code", "prose", "prose", "numbers", "prose", "prose", "repeated"),
+    ]
+
+
+def test_a_reply_that_gained_nothing_is_told(app: ChatApp) -> None:
+    told = "gained nothing"
+    assert told not in do(app, "hello")
+    last = app.conversation.last
+    assert last is not None
+    last.reply.stats.tokens = last.reply.stats.steps = 40
+    app._print_footer(last.reply)
+    assert told in said(app)
+    last.reply.stats.drafted = 0
+    app._print_footer(last.reply)
+    assert told not in said(app)
 
 
 def test_a_reply_is_proved_by_what_made_it(app: ChatApp) -> None:

@@ -9,6 +9,7 @@ from nfox.errors import UsageError
 
 from ...display.reply_stats import details, footer
 from ...display.steps import print_steps
+from ...display.why import explain
 from ..compare import compare, prove
 from .registry import command
 
@@ -43,6 +44,13 @@ def stats(app: ChatApp, argument: str) -> None:
             app.say(f"at load   {app.engine.costs_at_load}")
     if app.engine.threads is not None:
         app.say(f"threads   {app.engine.threads}")
+
+
+@command("/why")
+def why(app: ChatApp, argument: str) -> None:
+    """Show why the last reply was as fast as it was."""
+    for line in explain(app.engine, _last(app).reply, app.records, app.screen.symbols):
+        app.say(line)
 
 
 @command("/steps")

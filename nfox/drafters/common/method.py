@@ -188,6 +188,10 @@ class Method(Drafter):
         """
         raise TypeError(f"weights of {cls.method_name()} have no form for other engines")
 
+    def explain(self) -> list[str]:
+        """Return lines about what the method has tried, and why it does what it does now."""
+        return []
+
     @classmethod
     @abstractmethod
     def build(cls, inputs: DrafterInputs, options: Any) -> Method:
