@@ -1,4 +1,8 @@
-"""A reply on the screen: tokens marked by their source, reasoning dim or folded."""
+"""A reply on the screen: tokens marked by their source, reasoning dim or folded.
+
+No line break is added: the terminal wraps, so what is copied is what was said, and a widened window
+shows it in fewer rows.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,6 @@ from nfox.text.pieces import Piece, ThinkSplitter
 
 from .terminal_writer import TerminalWriter
 from .theme import Screen
-from .wrap import LineWrapper
 
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source
@@ -41,7 +44,6 @@ class ReplyView:
         self.screen = screen
         self.fold = fold
         self._writer = TerminalWriter(screen.console, live=screen.live)
-        self._wrapper = LineWrapper(lambda: screen.console.width)
         self._think_splitter = ThinkSplitter(thinking)
         self._source: Source = "bonus"  # of the last piece
         self._started = False  # whether a visible character was written
@@ -59,7 +61,6 @@ class ReplyView:
         for piece in pieces:
             for part, inside_think in self._think_splitter.push(piece):
                 text += self._mark(part, inside_think)
-        text = self._wrap(text)
         now = time.monotonic()
         if text or now - self._drawn_at >= _FRAME:
             self._drawn_at = now
@@ -74,13 +75,8 @@ class ReplyView:
         if self._folded:
             note = f"({self._folded} characters of reasoning folded; /fold off shows it)"
             text += Text(f"\n{note}" if self._started else note, _DIM)
-        text = self._wrap(text)
-        self._writer.write(text + self._wrapper.finish())
+        self._writer.write(text)
         self._writer.close()
-
-    def _wrap(self, text: Text) -> Text:
-        """Break lines between words on a terminal; a file gets the text as it is."""
-        return self._wrapper.feed(text) if self.screen.console.is_terminal else text
 
     def _mark(self, piece: Piece, inside_think: bool) -> Text:
         """Return a piece in the style and the brackets of its source."""
