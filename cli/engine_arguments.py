@@ -79,7 +79,7 @@ class EngineArguments:
             NfoxError: if anything is missing or does not fit.
         """
         with loading_display(sys.stderr.isatty() and not quiet) as progress:
-            progress.stage("importing torch")
+            progress.stage("starting")
             import torch
 
             from nfox import load

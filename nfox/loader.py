@@ -85,10 +85,10 @@ def load(
     loader = _Loader(name, loading, draft_loading, weights, context, progress)
     loaded = loader.target(loading.adapter)
     rendered_by = _template(loaded, template, system)
-    progress.stage("measuring t(N)/t(1)")
+    progress.stage("measuring how fast this machine is")
     with refusing(f"{loaded.name} cannot run", error_type=ModelError, hint=_RUN_HINT):
         threads, costs = use_threads(loaded.target, loading.threads), measure_costs(loaded.target)
-    progress.stage("preparing the method")
+    progress.stage("preparing to guess ahead")
     return Engine(
         loaded,
         rendered_by,
@@ -172,7 +172,7 @@ class _Loader:
     progress: LoadProgress
 
     def target(self, adapter: str | None) -> LoadedModel:
-        self.progress.stage(f"checking memory for {self.name}")
+        self.progress.stage(f"checking that {self.name} fits into memory")
         others = [(location, self.draft_loading) for location in self.weights]
         check_memory([(self.name, self.loading), *others], self.context)
         self.progress.stage(f"loading {self.name}")

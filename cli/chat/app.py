@@ -15,6 +15,7 @@ from rich.text import Text
 from nfox.controls import json_text, one_line
 from nfox.errors import ContextError, NfoxError
 
+from ..display.header import print_legend
 from ..display.reply_stats import Speed, details, footer, status_row
 from ..display.reply_view import ReplyView
 from ..display.steps import StepRecord, StepRecorder, print_steps
@@ -49,6 +50,7 @@ class ChatApp:
         autosave: whether the conversation is saved after every reply.
         fold: whether reasoning is hidden.
         records: the steps of the last reply.
+        explain_marks: whether to say once, under a reply, what its marks mean.
         next_input: the text that the next input line starts with.
     """
 
@@ -70,6 +72,7 @@ class ChatApp:
         settings = replace(self.engine.settings, keep_logits=display.verbose > 1)
         self.engine.use_settings(settings)
         self.next_input = ""
+        self.explain_marks = False
 
     @property
     def engine(self) -> Engine:
@@ -144,6 +147,7 @@ class ChatApp:
         if not self.records:
             self.say("stopped before anything was said")
             return
+        self._explain_marks()
         verbose = self.display.verbose
         if verbose:
             print_steps(self.records, self.screen, self.notes, trees=verbose > 1)
@@ -158,6 +162,13 @@ class ChatApp:
         used = (reply.stats.prompt_tokens + reply.stats.tokens) / self.engine.max_context
         if reply.finish != "context" and used >= _NEARLY_FULL:
             self.say(f"the context is {used:.0%} full; /undo and /reset make room")
+
+    def _explain_marks(self) -> None:
+        """Print what the marks mean, under the first reply of a chat that has any."""
+        marked = any(source != "bonus" for record in self.records for source in record.sources)
+        if marked and self.explain_marks:
+            self.explain_marks = False
+            print_legend(self.engine, self.screen)
 
     def _save(self) -> None:
         """Save the conversation, so that a crash loses nothing; say where that fails, and where it

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nfox.conversation import Conversation
 
-from ..display.header import print_header, print_legend
+from ..display.header import print_header, print_welcome
 from ..display.theme import make_screen
 from ..ending import EndedBySignal
 from ..errors import report
@@ -42,9 +42,10 @@ def chat_loop(
     screen = make_screen(display)
     app = ChatApp(Conversation(engine, history=not session.no_history), screen, display)
     app.autosave = not session.no_input_history
+    app.explain_marks = not display.quiet
     if not display.quiet:
         print_header(engine, screen, loading_seconds, verbose=display.verbose > 0)
-        print_legend(engine, screen)
+        print_welcome(engine, screen, questions=not session.resume)
     reader = make_reader(
         partial(_complete, app),
         plain=display.style != "rich",

@@ -1,16 +1,17 @@
-"""What the chat prints when it starts: what was loaded, how, and how to read the marks."""
+"""What the chat prints when it starts: what answers, how, what can be asked; later, the marks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
 
-from nfox.demo import TARGET
+from nfox.demo import QUESTIONS, TARGET
 from nfox.drafters import method_class
-from nfox.known_models import DEFAULT, KNOWN, kept_at
+from nfox.known_models import DEFAULT, KNOWN, kept_at, known_model
 from nfox.models.adapters import available
 from nfox.version import __version__
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from nfox.engine import Engine
 
 _DIM = Style(dim=True)
+_GENERAL_QUESTIONS = (
+    "What is the capital of France?",
+    "Write a Python function that reverses a text.",
+    "Write a short poem about the sea.",
+)
 
 
 def model_name(engine: Engine) -> str:
@@ -42,44 +48,74 @@ def exactness(engine: Engine) -> str:
 
 
 def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verbose: bool) -> None:
-    """Print two or three lines about the model and the method.
+    """Print which model answers, and how; where there is something to do about it, a line each.
 
     Args:
         engine: the engine that was loaded.
         screen: the screen to print on.
         loading_seconds: how long loading took.
-        verbose: add which forward scores, and what it costs by its number of tokens.
+        verbose: add what it was loaded as, how it drafts, and what a forward costs by its number of
+            tokens.
     """
-    summary, target, dot = engine.summary(), engine.model.target, screen.symbols.dot
-    adapter = f" with {summary.adapter}" if summary.adapter else ""
+    dot, adapter = screen.symbols.dot, engine.summary().adapter
     is_embedded = Path(engine.model.name) == TARGET
-    name = f"{model_name(engine)}{adapter}{', a demonstration' if is_embedded else ''}"
-    parts = (
-        f"nfox {__version__}",
-        summary.method,
-        exactness(engine),
-        f"{name}, {_rounded(target.num_parameters)} parameters",
+    name = f"{model_name(engine)}{f' with {adapter}' if adapter else ''}"
+    name += ", a demonstration" if is_embedded else ""
+    parameters = f"{_rounded(engine.model.target.num_parameters)} parameters"
+    line = Text(dot.join((f"nfox {__version__}", f"{name}, {parameters}", exactness(engine))))
+    line.stylize("bold", 0, line.plain.index(dot))
+    screen.console.print(line)
+    details = _details(engine, loading_seconds, dot) if verbose else ()
+    more = (_more_models() if is_embedded else "", adapter_hint(engine))
+    for note in (_method_words(engine), *more, *details):
+        if note:
+            screen.console.print(Text(note, _DIM))
+
+
+def _method_words(engine: Engine) -> str:
+    """Return the method in a user's words, and that it gains nothing here where that is known."""
+    words = f"{engine.method}: {method_class(engine.method).summary}"
+    costs, target = engine.costs, engine.model.target
+    if costs is not None and target.proposals != "nothing" and not costs.speculation_pays:
+        words += "; on this machine no faster than plain, as measured just now"
+    return words
+
+
+def _details(engine: Engine, loading_seconds: float, dot: str) -> Iterator[str]:
+    """Yield lines about what was loaded, what it drafts with, and what forwards cost."""
+    summary, target = engine.summary(), engine.model.target
+    loaded = (
         f"{summary.dtype} {', '.join(target.devices)}",
         f"takes {target.proposals}",
         f"template {summary.template}",
         f"loaded in {loading_seconds:.1f} s",
     )
-    line = Text(dot.join(parts))
-    line.stylize("bold", 0, len(parts[0]))
-    screen.console.print(line)
-    screen.console.print(Text(method_line(engine), _DIM))
-    if is_embedded:
-        screen.console.print(Text(_more_models(), _DIM))
-    if hint := adapter_hint(engine):
-        screen.console.print(Text(hint, _DIM))
-    if verbose:
-        screen.console.print(Text(_forward_line(engine, dot), _DIM))
-    if engine.costs is not None:
-        if target.proposals != "nothing" and not engine.costs.speculation_pays:
-            warning = "scoring more than one token takes too long here for drafting to pay"
-            screen.console.print(Text(warning, _DIM))
-        if verbose:
-            screen.console.print(Text(str(engine.costs), _DIM))
+    yield dot.join(loaded)
+    yield method_line(engine)
+    yield _forward_line(engine, dot)
+    yield str(engine.costs or "")
+
+
+def print_welcome(engine: Engine, screen: Screen, *, questions: bool) -> None:
+    """Print what can be typed: questions to try, and the most needed keys.
+
+    Args:
+        engine: the engine that will answer.
+        screen: the screen to print on.
+        questions: whether to propose any.
+    """
+    for number, question in enumerate(_questions(engine) if questions else ()):
+        screen.console.print(Text(f"{'' if number else 'try:':6}{question}", _DIM))
+    screen.console.print(Text("/help   ^C stops a reply   ^D leaves", _DIM))
+
+
+def _questions(engine: Engine) -> tuple[str, ...]:
+    """Return three questions that suit the model."""
+    path = Path(engine.model.name)
+    if path == TARGET:
+        return QUESTIONS
+    known = known_model(engine.model.name, path if path.is_dir() else None)
+    return known.questions if known and known.questions else _GENERAL_QUESTIONS
 
 
 def _more_models() -> str:
@@ -99,19 +135,20 @@ def _forward_line(engine: Engine, dot: str) -> str:
 
 
 def print_legend(engine: Engine, screen: Screen) -> None:
-    """Print what each mark means, in that mark, and the most needed keys."""
+    """Print what each mark means, in that mark; nothing where tokens are not marked."""
     rule = "" if engine.settings.lossless else f" ({engine.settings.accept})"
     words: dict[Source, str] = {
-        "bonus": "target model",
-        "accepted": f"accepted draft{rule}",
-        "corrected": "corrected",
+        "accepted": f"guessed ahead and accepted{rule}",
+        "corrected": "a wrong guess, corrected",
+        "bonus": "the model's own",
     }
     line = Text()
     for source, meaning in words.items() if screen.marked else ():
         opening, closing = screen.brackets.get(source, ("", ""))
-        line.append(opening + meaning + closing, screen.styles[source]).append("   ")
-    line.append("/help   ^C stops a reply   ^D leaves", _DIM)
-    screen.console.print(line)
+        line.append("   " if line else "")
+        line.append(opening + meaning + closing, screen.styles[source])
+    if line:
+        screen.console.print(line)
 
 
 def method_line(engine: Engine) -> str:

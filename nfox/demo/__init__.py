@@ -4,3 +4,10 @@ from pathlib import Path
 
 TARGET = Path(__file__).parent / "target"
 """Its folder; the draft model lies in `nfox/spec/` inside, where every method looks."""
+
+QUESTIONS = (
+    "What can you do?",
+    "Write a Python function that reverses a text.",
+    "What is speculative decoding?",
+)
+"""Questions that it answers well, also in the middle of a conversation."""

@@ -28,6 +28,7 @@ class KnownModel:
         parameters: how many it has, in words.
         licence: of its weights.
         summary: what can be asked of it.
+        questions: some that it answers well, to begin with.
     """
 
     name: str
@@ -41,6 +42,7 @@ class KnownModel:
     parameters: str
     licence: str
     summary: str
+    questions: tuple[str, ...] = ()
 
 
 KNOWN = {
@@ -58,6 +60,11 @@ KNOWN = {
             parameters="135M",
             licence="Apache-2.0",
             summary="English: questions, short texts, rewriting, summaries, a little code",
+            questions=(
+                "What is the capital of France?",
+                "Write a Python function that reverses a text.",
+                "Write a short story about a robot who learns to paint.",
+            ),
         ),
     )
 }
@@ -83,8 +90,8 @@ def kept_at(name: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def shipped_for(model: str, home: Path | None) -> Path | None:
-    """Return the folder of what nfox ships for a model; None for one that is not known.
+def known_model(model: str, home: Path | None) -> KnownModel | None:
+    """Return what is known of a model; None for one that is not known.
 
     Args:
         model: its short name, its hub id, or where it lies.
@@ -94,5 +101,14 @@ def shipped_for(model: str, home: Path | None) -> Path | None:
         kept = kept_at(known.name)
         is_kept = home is not None and kept is not None and home.resolve() == kept.resolve()
         if is_kept or (home is None and model in (known.name, known.repository)):
-            return SHIPPED / known.name
+            return known
     return None
+
+
+def shipped_for(model: str, home: Path | None) -> Path | None:
+    """Return the folder of what nfox ships for a model; None for one that is not known.
+
+    The arguments are those of `known_model`.
+    """
+    known = known_model(model, home)
+    return SHIPPED / known.name if known else None

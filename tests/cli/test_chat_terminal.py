@@ -154,9 +154,12 @@ def test_a_conversation(model: str, start: Callable[..., Program]) -> None:
     chat = start("-m", model, "--max-new-tokens", "41")
     reply = clean(cli_model.said(41)).strip()
     header = chat.prompt()
-    for part in ("nfox", "lookup", "lossless", "accepted draft", "/help"):
+    for part in ("nfox", "auto", "lossless", "try:", "/help"):
         assert part in header
-    assert bare(reply) in bare(chat.type("hello"))
+    assert "takes " not in header and "template" not in header
+    assert "guessed ahead" not in header
+    first = chat.type("hello")
+    assert bare(reply) in bare(first) and first.count("guessed ahead and accepted") == 1
     assert "cut at max_new_tokens=41" in chat.text()
     assert "took back: hello" in chat.type("/undo")
     assert "nothing to answer again" in chat.type("/regen")
@@ -167,7 +170,7 @@ def test_a_conversation(model: str, start: Callable[..., Program]) -> None:
     assert [message["role"] for message in said] == ["user", "assistant"] * 2
     assert [said[0]["content"], said[2]["content"]] == ["one\ntwo\nthree", "four\nfive"]
     assert said[1]["content"] == cli_model.said(41)
-    chat.type("/regen")
+    assert chat.type("/regen").count("guessed ahead") == 1, "once in a chat"
     assert chat.saved() == said
     chat.type_bytes(b"caf\xe9")
     assert chat.saved()[-2]["content"] == "caf\ufffd"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cli_model
@@ -16,11 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nfox import ModelOptions, Settings, load
 from nfox.cli.chat.start import _with_fetched_model
-from nfox.cli.display.header import print_header
+from nfox.cli.display.header import print_header, print_welcome
 from nfox.cli.engine_arguments import EngineArguments
 from nfox.cli.known_models import GetArguments, ModelsArguments, get, models, remove
 from nfox.cli.options.engine import ModelArguments
-from nfox.demo import TARGET
+from nfox.demo import QUESTIONS, TARGET
+from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.known_models import KNOWN, models_folder
 
@@ -130,6 +132,23 @@ def test_the_embedded_model_says_that_it_is_a_demonstration(app: ChatApp, place:
     keep(place)
     print_header(embedded, app.screen, 1.0, verbose=False)
     assert "/model smollm2 is one of 135M parameters" in said(app)
+
+
+def test_questions_to_try_suit_the_model(app: ChatApp, place: Path) -> None:
+    def proposed(name: str) -> tuple[str, ...]:
+        model = replace(app.engine.model, name=name)
+        print_welcome(Engine(model, app.engine.template), app.screen, questions=True)
+        shown = said(app)
+        *questions, keys = shown.strip().splitlines()
+        assert keys.startswith("/help") and questions[0].startswith("try:")
+        return tuple(question.removeprefix("try:").strip() for question in questions)
+
+    keep(place)
+    embedded, known = proposed(str(TARGET)), proposed(str(place))
+    assert embedded == QUESTIONS and known == KNOWN["smollm2"].questions
+    assert known == proposed(KNOWN["smollm2"].repository) != proposed("some/other")
+    print_welcome(app.engine, app.screen, questions=False)
+    assert "try:" not in said(app)
 
 
 def test_the_model_changes_and_the_messages_stay(app: ChatApp, place: Path) -> None:
