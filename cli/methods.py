@@ -35,10 +35,12 @@ def methods(arguments: MethodsArguments) -> None:
     """List the methods, what each needs, and which weights were found for the model."""
     from nfox.demo import TARGET
     from nfox.drafters.common.method import WeightSources
+    from nfox.files.hub import check_hub_id
     from nfox.heads.named_model import find_named
 
     named = find_named(arguments.model or str(TARGET), heads=arguments.heads)
     model, sources = named.base, WeightSources(arguments.draft_model, named.heads)
+    check_hub_id(model)
     rows = [_row(name, model, method_class(name).locate(model, sources)) for name in method_names()]
     if arguments.as_json:
         say(*json_text({"model": model, "methods": rows}, indent=1).splitlines())

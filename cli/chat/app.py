@@ -155,10 +155,9 @@ class ChatApp:
             self.say(footer(self.engine, reply, self.screen.symbols, self.notes.width))
             for line in details(self.engine, reply.stats, self.screen.symbols) if verbose else ():
                 self.say(line)
-        if gained_nothing(reply) and not self.display.quiet:
-            self.say(
-                f"drafting gained nothing here, {reply.stats.tau:.2f} tokens per step; /why tells"
-            )
+            if gained_nothing(reply):
+                tau = f"{reply.stats.tau:.2f} tokens per step"
+                self.say(f"drafting gained nothing here, {tau}; /why tells")
         used = (reply.stats.prompt_tokens + reply.stats.tokens) / self.engine.max_context
         if reply.finish != "context" and used >= _NEARLY_FULL:
             self.say(f"the context is {used:.0%} full; /undo and /reset make room")

@@ -10,7 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from nfox.demo import QUESTIONS, TARGET
-from nfox.drafters import method_class
+from nfox.drafters import drafting_methods, method_class
 from nfox.known_models import DEFAULT, KNOWN, kept_at, known_model
 from nfox.models.adapters import available
 from nfox.version import __version__
@@ -74,7 +74,12 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
 
 def _method_words(engine: Engine) -> str:
     """Return the method in a user's words, and that it gains nothing here where that is known."""
-    words = f"{engine.method}: {method_class(engine.method).summary}"
+    method = method_class(engine.method)
+    words = f"{engine.method}: {method.summary}"
+    if method.chooses:
+        *others, last = drafting_methods(engine.method, engine.model.name, engine.sources)
+        choice = f"{', '.join(others)} or {last}" if others else last
+        words = f"{engine.method}: guesses ahead by {choice}, whichever is fastest at the moment"
     costs, target = engine.costs, engine.model.target
     if costs is not None and target.proposals != "nothing" and not costs.speculation_pays:
         words += "; on this machine no faster than plain, as measured just now"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ def home_of(name: str) -> Path | None:
 
 
 def check_hub_id(name: str) -> None:
-    """Refuse a known model that was not fetched yet, and a GGUF file that is not there, before
-    they are taken for a hub id.
+    """Refuse a known model that was not fetched yet, and a folder or a GGUF file that is not there,
+    before they are taken for a hub id.
 
     Raises:
         ModelError: if it is one of these.
@@ -68,6 +69,9 @@ def check_hub_id(name: str) -> None:
     if name.lower().endswith(".gguf") and ":" not in name and not is_local_file(name):
         hint = "check the path; a file of the hub is org/name:file.gguf"
         raise ModelError(f"{name}: no such file", hint)
+    is_path = name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name
+    if is_path and not is_local_file(name) and local_folder(name) is None:
+        raise ModelError(f"{name}: no such folder", "check the path")
 
 
 def beside(model: str) -> list[Path]:

@@ -63,7 +63,7 @@ KNOWN = {
             questions=(
                 "What is the capital of France?",
                 "Write a Python function that reverses a text.",
-                "Write a short story about a robot who learns to paint.",
+                "What is photosynthesis?",
             ),
         ),
     )

@@ -166,6 +166,7 @@ def test_version_and_templates() -> None:
         (["--style", "programmatic", "-p", "hi"], 2, "reads prompts from stdin"),
         (["--resume", "-p", "hi"], 2, "--resume is of the chat"),
         (["--gamma", "3", "methods"], 2, "--gamma stands before methods"),
+        (["methods", "--model", "./absent"], 3, "./absent: no such folder"),
         (["--model", "/no/such/folder", "-p", "hi"], 3, "no such folder"),
     ],
 )
