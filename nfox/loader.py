@@ -14,6 +14,7 @@ from nfox.drafters import drafting_methods, method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.files.hub import short_name
 from nfox.files.reading import refusing
 from nfox.heads.named_model import find_named
 from nfox.models.forwards import fuse
@@ -172,14 +173,14 @@ class _Loader:
     progress: LoadProgress
 
     def target(self, adapter: str | None) -> LoadedModel:
-        self.progress.stage(f"checking that {self.name} fits into memory")
+        self.progress.stage(f"checking that {short_name(self.name)} fits into memory")
         others = [(location, self.draft_loading) for location in self.weights]
         check_memory([(self.name, self.loading), *others], self.context)
-        self.progress.stage(f"loading {self.name}")
+        self.progress.stage(f"loading {short_name(self.name)}")
         return self._load(self.name, replace(self.loading, adapter=adapter))
 
     def draft(self, location: str) -> LoadedModel:
-        self.progress.stage(f"loading {location}")
+        self.progress.stage(f"loading {short_name(location)}")
         return self._load(location, self.draft_loading)
 
     def _load(self, location: str, options: ModelOptions) -> LoadedModel:

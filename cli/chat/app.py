@@ -16,7 +16,7 @@ from nfox.controls import json_text, one_line
 from nfox.errors import ContextError, NfoxError
 
 from ..display.header import print_legend
-from ..display.reply_stats import Speed, details, footer, status_row
+from ..display.reply_stats import Speed, details, empty_reply, footer, status_row
 from ..display.reply_view import ReplyView
 from ..display.steps import StepRecord, StepRecorder, print_steps
 from ..display.theme import Screen
@@ -147,6 +147,8 @@ class ChatApp:
         if not self.records:
             self.say("stopped before anything was said")
             return
+        if not reply.text.strip() and reply.finish == "stop" and not self.display.quiet:
+            self.say(empty_reply(self.engine))
         self._explain_marks()
         verbose = self.display.verbose
         if verbose:

@@ -10,7 +10,8 @@ from rich.style import Style
 from rich.text import Text
 
 from nfox.demo import QUESTIONS, TARGET
-from nfox.drafters import drafting_methods, method_class
+from nfox.drafters import method_class
+from nfox.files.hub import short_name
 from nfox.known_models import DEFAULT, KNOWN, kept_at, known_model
 from nfox.models.adapters import available
 from nfox.version import __version__
@@ -31,10 +32,7 @@ _GENERAL_QUESTIONS = (
 
 def model_name(engine: Engine) -> str:
     """Return the model's name without the folders around it."""
-    name = engine.model.name
-    if Path(name) == TARGET:
-        return "the embedded model"
-    return Path(name).name if Path(name).is_dir() else name
+    return short_name(engine.model.name)
 
 
 def exactness(engine: Engine) -> str:
@@ -67,23 +65,17 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
     screen.console.print(line)
     details = _details(engine, loading_seconds, dot) if verbose else ()
     more = (_more_models() if is_embedded else "", adapter_hint(engine))
-    for note in (_method_words(engine), *more, *details):
+    for note in (*_method_words(engine), *more, *details):
         if note:
             screen.console.print(Text(note, _DIM))
 
 
-def _method_words(engine: Engine) -> str:
-    """Return the method in a user's words, and that it gains nothing here where that is known."""
-    method = method_class(engine.method)
-    words = f"{engine.method}: {method.summary}"
-    if method.chooses:
-        *others, last = drafting_methods(engine.method, engine.model.name, engine.sources)
-        choice = f"{', '.join(others)} or {last}" if others else last
-        words = f"{engine.method}: guesses ahead by {choice}, whichever is fastest at the moment"
+def _method_words(engine: Engine) -> Iterator[str]:
+    """Yield the method in a user's words, and that it gains nothing here where that is known."""
+    yield f"{engine.method}: {engine.drafter.in_words()}"
     costs, target = engine.costs, engine.model.target
     if costs is not None and target.proposals != "nothing" and not costs.speculation_pays:
-        words += "; on this machine no faster than plain, as measured just now"
-    return words
+        yield "on this machine no faster than plain decoding, as measured just now"
 
 
 def _details(engine: Engine, loading_seconds: float, dot: str) -> Iterator[str]:

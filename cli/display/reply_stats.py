@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 from typing_extensions import override
 
+from nfox.text.resolve import is_foreign
+
 from .theme import Symbols
 
 if TYPE_CHECKING:
@@ -22,6 +24,15 @@ FINISHES = {
     "context": "the context is full",
     "interrupt": "stopped",
 }
+
+
+def empty_reply(engine: Engine) -> str:
+    """Return what is said of a reply without any text, and which template may be the reason."""
+    template, tokenizer = engine.template, engine.model.tokenizer
+    words = "(an empty reply: it ended at once"
+    if tokenizer is not None and is_foreign(template, tokenizer):
+        words += f"; the template {template.name} is not the model's own: /template tokenizer"
+    return f"{words})"
 
 
 class Speed:

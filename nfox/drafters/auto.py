@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _RECENT = 64  # steps that `describe` speaks of
 _PACE = 9  # steps whose middle one says how fast the machine is now
 _TIMED, _TIME_LIMIT = 4, 0.1  # calls of each drafter, seconds
+_IN_WORDS = 74  # characters of a line in words, behind the method's name
 _BESIDE = "+"  # between the names of methods
 
 
@@ -73,7 +74,7 @@ class Auto(Method):
         costs: the seconds of a target forward over N tokens; None if they were not measured.
     """
 
-    summary = "the fastest of the other methods or plain decoding, chosen as it goes"
+    summary = "the fastest of the others or plain decoding, chosen as it goes"
     rank = 100
     chooses = True
     options = AutoOptions
@@ -222,11 +223,25 @@ class Auto(Method):
     def describe(self) -> str:
         counts = Counter(self._recent).most_common()
         if not counts:
-            return "which that is, the steps to come show"
+            return ""  # the steps to come show it
         if [name for name, _ in counts] == [self._plain.name]:
             return "plain decoding at present, since nothing else pays; tried again later"
         steps = ", ".join(f"{name} {count}" for name, count in counts)
         return f"of the last {len(self._recent)} steps: {steps}"
+
+    @override
+    def in_words(self) -> str:
+        names, text = [way.name for way in self._drafters], ["repeated text"] * bool(self._free)
+        if len(names) + len(text) < 2:
+            source = "".join([*names, *text])
+            return f"guesses ahead by {source} where that is faster" if source else "plain decoding"
+        for shown in range(len(names), 0, -1):
+            rest = [f"{len(names) - shown} more"] * (shown < len(names))
+            *first, last = [*names[:shown], *text, *rest]
+            words = f"guesses ahead by {', '.join(first)} or {last}, whichever is fastest"
+            if len(words) <= _IN_WORDS:
+                break
+        return words
 
     @override
     def explain(self) -> list[str]:

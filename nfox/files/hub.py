@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nfox.demo import TARGET
 from nfox.errors import ModelError
 from nfox.files.reading import read_object, refusing
 from nfox.known_models import KNOWN, kept_at, shipped_for
@@ -48,6 +49,13 @@ def local_folder(name: str) -> Path | None:
         return path if path.is_dir() else kept_at(name)
     except (OSError, RuntimeError, ValueError):  # too long, of a person who is not there, a NUL
         return None
+
+
+def short_name(name: str) -> str:
+    """Return the name of a model for a person: without the folders around it."""
+    if Path(name) == TARGET:
+        return "the embedded model"
+    return Path(name).name if is_local_file(name) or Path(name).is_dir() else name
 
 
 def home_of(name: str) -> Path | None:

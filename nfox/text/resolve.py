@@ -88,7 +88,7 @@ def resolve(
     if name == "none":
         return _without_template(model_name)
     template = _named(tokenizer, name)
-    if template.origin != "tokenizer" and tokenizer.chat_template:
+    if is_foreign(template, tokenizer):
         say(
             f"the conversation template {template.name} is not the model's own, which its "
             "tokenizer has: --conv-template tokenizer"
@@ -96,6 +96,11 @@ def resolve(
     if system is not None:
         template = replace(template, system=cleaned(system))
     return template.with_end(tokenizer)
+
+
+def is_foreign(template: Template, tokenizer: Tokenizer) -> bool:
+    """Return whether a template is another than that which the model's tokenizer has."""
+    return template.origin != "tokenizer" and bool(tokenizer.chat_template)
 
 
 def _named(tokenizer: Tokenizer, name: str) -> Template:

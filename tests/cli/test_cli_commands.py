@@ -33,7 +33,10 @@ from nfox.cli.options.chat import DisplayArguments, SessionArguments
 from nfox.decoding import running_costs
 from nfox.decoding.costs import Costs
 from nfox.drafters import method_names
-from nfox.drafters.common.method import DrafterSpec
+from nfox.drafters.auto import Auto
+from nfox.drafters.common.method import DrafterSpec, Method
+from nfox.drafters.lookup import Lookup
+from nfox.drafters.none import Autoregressive
 from nfox.engine import Engine
 from nfox.errors import ContextError, NfoxError, UsageError
 
@@ -247,6 +250,31 @@ def test_the_header_says_when_drafting_does_not_pay(
         assert ("plain decoding, drafting does not pay on this machine" in shown) is word
         assert ("plain decoding" in events.start(made)["drafter"]) is word
         assert str(costs) in shown
+
+
+def test_auto_says_in_a_line_which_drafters_it_has(engine: Engine) -> None:
+    for count in range(12):
+        others: dict[str, Method] = {f"method{number}": Autoregressive() for number in range(count)}
+        for free in ({}, {"lookup": Lookup(gamma=2)}):
+            words = Auto(engine.model.target, others | free).in_words()
+            assert len(f"auto: {words}") <= 80
+            assert ("repeated text" in words) == bool(free)
+            assert ("method0" in words) == (count > 0)
+            named = sum(f"method{number}" in words for number in range(count))
+            assert named == count or f"{count - named} more, whichever" in words
+
+
+def test_an_empty_reply_says_so_and_names_a_template_that_may_be_why(app: ChatApp) -> None:
+    assert "empty" not in do(app, "hello")
+    do(app, "/set 'stop= The'")
+    shown = do(app, "hello")
+    assert "(an empty reply: it ended at once)" in shown
+    do(app, "/template vicuna_v1.1")
+    shown = do(app, "hello")
+    assert "the template vicuna_v1.1 is not the model's own: /template tokenizer" in shown.replace(
+        "\n", ""
+    )
+    do(app, "/template tokenizer")
 
 
 def test_a_template_brings_what_ends_a_reply(app: ChatApp) -> None:

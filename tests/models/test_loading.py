@@ -131,7 +131,7 @@ def test_the_embedded_model_speculates() -> None:
     engine = load()
     ready = ("spec", "ctc", "chimera", "medusa", "lookup", "jacobi")
     assert tuple(engine.drafter.others) == ready  # type: ignore[attr-defined]
-    assert engine.drafter.describe() == "which that is, the steps to come show"
+    assert engine.drafter.describe() == ""  # before any step
 
 
 def test_a_device_that_is_not_there_is_one_line() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from nfox.files.hub import short_name
 from nfox.known_models import KNOWN, kept_at
 
 from ...display.header import model_name, print_header
@@ -30,7 +31,7 @@ def use_model(app: ChatApp, argument: str) -> None:
     from nfox.loader import load_another
 
     begin = time.perf_counter()
-    app.say(f"loading {argument} {app.screen.symbols.ellipsis}")
+    app.say(f"loading {short_name(argument)} {app.screen.symbols.ellipsis}")
     former = app.engine
     engine = load_another(former, None if argument == _EMBEDDED else argument)
     app.conversation.go_on_with(engine)

@@ -188,6 +188,10 @@ class Method(Drafter):
         """
         raise TypeError(f"weights of {cls.method_name()} have no form for other engines")
 
+    def in_words(self) -> str:
+        """Return what the method does here, in one line for whoever knows none of its terms."""
+        return self.summary
+
     def explain(self) -> list[str]:
         """Return lines about what the method has tried, and why it does what it does now."""
         return []
