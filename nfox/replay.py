@@ -101,14 +101,30 @@ def find_parting(engine: Engine, request: Request, reply: Reply, plain: Reply) -
     """
     if reply.ids == plain.ids:
         return None
-    index = common_prefix(reply.ids, plain.ids)
-    past = plain.ids[:index]
-    scores = plain_scores(engine, request, past)
+    parting = locate_parting(engine, request, reply.ids, plain.ids)
+    past = plain.ids[: parting.index]
+    return replace(parting, rounding=2 * _rounding(engine, request, past))
+
+
+def locate_parting(
+    engine: Engine, request: Request, ids: Sequence[int], plain_ids: Sequence[int]
+) -> Parting:
+    """Return where the tokens of two replies part, with the gap of their scores; rounding is not
+    measured, and 0.
+
+    Args:
+        engine: the engine that gave both.
+        request: what was asked for.
+        ids: of a reply.
+        plain_ids: of the same one, decoded without drafting; others than `ids`.
+    """
+    index = common_prefix(ids, plain_ids)
+    scores = plain_scores(engine, request, plain_ids[:index])
     stops = engine.stop_ids if request.stop_ids is None else request.stop_ids
     end = max(stops, key=lambda stop: scores.get(stop, -inf), default=0)
-    token, plain_token = ([*ids[index : index + 1], end][0] for ids in (reply.ids, plain.ids))
+    token, plain_token = ([*said[index : index + 1], end][0] for said in (ids, plain_ids))
     gap = scores.get(plain_token, -inf) - scores.get(token, -_FAR)
-    return Parting(index, token, plain_token, gap, 2 * _rounding(engine, request, past, scores))
+    return Parting(index, token, plain_token, gap, 0.0)
 
 
 def plain_scores(
@@ -134,14 +150,13 @@ def plain_scores(
     return {token: log(chance) for token, chance in zip(drawn, chances, strict=True)}
 
 
-def _rounding(
-    engine: Engine, request: Request, past: Sequence[int], scores: dict[int, float]
-) -> float:
+def _rounding(engine: Engine, request: Request, past: Sequence[int]) -> float:
     """Return by how much the width of a forward moves a score at most."""
     length = len(request.prompt.ids) + len(past)
     widths = [width for width in _WIDTHS if width <= length]
     if engine.model.target.proposals == "nothing":
         return 0.0
+    scores = plain_scores(engine, request, past)
     wide = [plain_scores(engine, request, past, width) for width in widths]
     return max(
         (abs(other[token] - scores[token]) for other in wide for token in other.keys() & scores),

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import inf
 
-from nfox.decoding.cache import common_prefix
 from nfox.eval import peers
 from nfox.eval.bench.figures import DivergenceRow
 from nfox.eval.bench.result import BenchResult
 from nfox.eval.bench.runner import REPLIES_PER_TASK
 from nfox.eval.bench.trials import Bench, Trial
-from nfox.replay import plain_scores
+from nfox.replay import locate_parting
 from nfox.reply import Request
 from nfox.text.messages import Message
 from nfox.text.stream import reply_text
-
-_FAR = 1000.0  # a token that can never be drawn is so much less likely
 
 
 @dataclass(frozen=True)
@@ -81,13 +77,8 @@ def first_divergence(bench: Bench, trial: Trial, plain: Trial) -> Divergence | N
     for reply, (own_ids, plain_ids) in enumerate(zip(trial.replies, plain.replies, strict=False)):
         if own_ids == plain_ids:
             continue
-        request = _request(bench, plain, reply)
-        token = common_prefix(own_ids, plain_ids)
-        scores = plain_scores(bench.engine, request, plain_ids[:token])
-        end = max(bench.engine.stop_ids, key=lambda stop: scores.get(stop, -inf), default=0)
-        own_token, plain_token = ([*ids[token : token + 1], end][0] for ids in (own_ids, plain_ids))
-        gap = scores.get(plain_token, -inf) - scores.get(own_token, -_FAR)
-        return Divergence(trial.entrant, trial.task, reply, token, gap)
+        parting = locate_parting(bench.engine, _request(bench, plain, reply), own_ids, plain_ids)
+        return Divergence(trial.entrant, trial.task, reply, parting.index, parting.gap)
     return None
 
 
