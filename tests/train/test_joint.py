@@ -483,3 +483,13 @@ def test_what_cannot_be_done_is_said(changes: dict[str, Any], text: str, tmp_pat
     with pytest.raises(UsageError) as caught:
         parsed_joint(tmp_path, **changes)
     assert text in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_frequent_tokens_are_counted_where_the_base_is_trained_too() -> None:
+    learner = make_learner()
+    learner.eval()
+    learner(**batch())
+    assert learner.frequent_tokens() == []
+    learner.train()
+    learner(**batch())
+    assert learner.frequent_tokens() == sorted({*IDS[0][-12:], *IDS[1][-9:]})

@@ -74,9 +74,9 @@ class JointLearner(HeadsLearner):
             base_loss = (
                 self.divergence(text) if self.joint.self_distillation else self.base_loss(text)
             )
-            heads_loss, numbers = self.heads.loss(
-                self.with_target_labels(text) if self.target_labels else text, self.target
-            )
+            learned = self.with_target_labels(text) if self.target_labels else text
+            self.count_tokens(learned)
+            heads_loss, numbers = self.heads.loss(learned, self.target)
         weight = self.joint.heads_weight(self.progress)
         losses = {"base_loss": float(base_loss.detach()), "heads_loss": float(heads_loss.detach())}
         return base_loss + weight * heads_loss, numbers | losses | {"heads_weight": weight}

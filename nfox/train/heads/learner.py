@@ -84,13 +84,17 @@ class HeadsLearner(Learner):
         )
         with self.autocast():
             text = self.with_target_labels(text) if self.target_labels else text
-            if self.training:
-                tokens = text.labels[text.labels != IGNORE].cpu()
-                self._token_counts += tokens.bincount(minlength=len(self._token_counts))
+            self.count_tokens(text)
             if not (self.savings.vocabulary_sample and self.training):
                 return self.heads.loss(text, self.target)
             sample = SampledVocabulary(self.target, text, self.savings.vocabulary_sample)
             return self.heads.loss(sample.renumbered(text), sample)
+
+    def count_tokens(self, text: TextBatch) -> None:
+        """Count the labels of a batch for `frequent_tokens`, if it is learned from."""
+        if self.training:
+            tokens = text.labels[text.labels != IGNORE].cpu()
+            self._token_counts += tokens.bincount(minlength=len(self._token_counts))
 
     def frequent_tokens(self) -> list[int]:
         """Return the token ids, rising, that make up 98 % of what was learned; empty where that is
