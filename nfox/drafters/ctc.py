@@ -294,10 +294,10 @@ class CTC(HeadsDrafter):
             path = longest_prefix(prefixes, len(prefixes))
             prefixes = {path[:end]: prefixes[path[:end]] for end in range(1, 1 + len(path))}
         if self.budget:
-            paths = list(self.budget.select(prefixes.items()))
+            columns = self.budget.select(prefixes.items())
         else:
-            paths = list(prefixes)[: len(self.shape)]
-        paths = [tuple(self.vocabulary.token_ids(path)) for path in paths]
+            columns = list(prefixes)[: len(self.shape)]
+        paths = [tuple(self.vocabulary.token_ids(path)) for path in columns]
         return TokenTree.from_paths(context.root, paths)
 
     @torch.inference_mode()

@@ -48,8 +48,8 @@ class HeadsInfo(BaseModel, extra="forbid"):
         base: the name of the model that they were trained on.
         config: the sizes of their layers, as the method's `Heads.Config` defines them.
         accuracy: [depth][rank] how often a guess was the target's own token; empty if not measured.
-        frequent_tokens: the token ids that nearly all of the text they were trained on is made of,
-            which guesses are taken from where that is faster; empty for all.
+        frequent_tokens: the token ids, rising, that nearly all of the text they were trained on is
+            made of, which guesses are taken from where that is faster; empty for all.
         training: the data, steps, seconds, versions and command that they come from.
     """
 

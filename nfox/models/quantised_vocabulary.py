@@ -20,7 +20,7 @@ from nfox.models.native.product import NativeProduct
 _LEAST_BYTES = 32 * 2**20  # of a matrix that the caches do not keep from one step to the next
 
 
-def pays_for(head: Any) -> bool:
+def is_worth_quantising(head: Any) -> bool:
     """Return whether a copy in 4 bits of a model's LM head is read faster than the head itself: it
     is a plain matrix in bfloat16, and so large that reading it takes longer than multiplying.
     """
@@ -37,7 +37,7 @@ class QuantisedVocabulary(Vocabulary):
 
     Args:
         vocabulary: of the target.
-        head: its LM head, one that `pays_for` accepts.
+        head: its LM head, one that `is_worth_quantising`.
         scaled: returns logits as the model leaves them, for products with the LM head.
         frequent_tokens: the token ids that the logits are of; none for all.
 

@@ -18,25 +18,17 @@ from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
 from nfox.decoding.cache import KVCache
-from nfox.decoding.target import (
-    CHUNK,
-    Proposals,
-    Target,
-    Vocabulary,
-    are_numbers,
-    check_tokens,
-)
+from nfox.decoding.target import CHUNK, Proposals, Target, Vocabulary, are_numbers, check_tokens
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import Mask, tree_mask, within_window
 from nfox.errors import ModelError
 from nfox.files.tensors import is_finite
-from nfox.models import quantised_vocabulary
 from nfox.models.fused_decoder import FusedDecoder
 from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError
 from nfox.models.packed_layers import PackedLinear
-from nfox.models.quantised_vocabulary import QuantisedVocabulary
+from nfox.models.quantised_vocabulary import QuantisedVocabulary, is_worth_quantising
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache, past_of
 
 log = logging.getLogger(__name__)
@@ -214,7 +206,7 @@ class TransformersTarget(Target):
     @override
     def guessing_vocabulary(self, frequent_tokens: Sequence[int] = ()) -> Vocabulary:
         head = self.model.get_output_embeddings()
-        if self.is_native and quantised_vocabulary.pays_for(head):
+        if self.is_native and is_worth_quantising(head):
             return QuantisedVocabulary(self, head, self._scaled, frequent_tokens)
         return self
 

@@ -75,11 +75,12 @@ def test_the_likeliest_frequent_tokens_are_those_of_all(method: str) -> None:
     assert few.guess(context, tiny.VOCABULARY).tokens[0] == expected
 
 
-def test_tokens_that_the_model_has_not_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tokens", [[1, tiny.VOCABULARY], [3, 2], [3, 3]])
+def test_tokens_that_cannot_be_are_refused(tmp_path: Path, tokens: list[int]) -> None:
     folder = shutil.copytree(tiny.heads_folder("medusa"), tmp_path / "heads")
     info = read_info(str(folder))
     assert info
     weights = read_weights(str(folder))
-    write(folder, info.model_copy(update={"frequent_tokens": [1, tiny.VOCABULARY]}), weights)
+    write(folder, info.model_copy(update={"frequent_tokens": tokens}), weights)
     with pytest.raises(ModelError, match="frequent tokens"):
         Medusa.load_heads(LoadedModel("the target", tiny.target()), str(folder), HubOptions())

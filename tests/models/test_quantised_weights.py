@@ -11,7 +11,7 @@ from nfox.decoding.target import Vocabulary
 from nfox.models.native.library import NativeLibraryError, native_library
 from nfox.models.native.packing import GROUP, PackedWeights, WeightFormat, quantise
 from nfox.models.native.product import NativeProduct
-from nfox.models.quantised_vocabulary import QuantisedVocabulary, pays_for
+from nfox.models.quantised_vocabulary import QuantisedVocabulary, is_worth_quantising
 
 try:
     native_library()
@@ -139,9 +139,9 @@ def test_a_quantised_vocabulary_reads_what_its_4_bits_stand_for(scale: float | N
 def test_only_a_large_plain_matrix_is_worth_a_quantised_copy() -> None:
     with torch.device("meta"):
         head = torch.nn.Linear(512, 2**15, bias=False)
-    assert pays_for(head.bfloat16())
-    assert not pays_for(head.half())
+    assert is_worth_quantising(head.bfloat16())
+    assert not is_worth_quantising(head.half())
     with torch.device("meta"):
         odd, small = torch.nn.Linear(520, 2**15), torch.nn.Linear(512, 2**14)
-    assert not pays_for(odd.bfloat16())
-    assert not pays_for(small.bfloat16())
+    assert not is_worth_quantising(odd.bfloat16())
+    assert not is_worth_quantising(small.bfloat16())

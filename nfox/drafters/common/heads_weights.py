@@ -131,9 +131,10 @@ class HeadsMethod(Method):
                 f"{sizes[1]} tokens",
                 cls.hint(model.name),
             )
-        if any(token >= target.vocabulary_size for token in info.frequent_tokens):
+        tokens = info.frequent_tokens
+        if tokens != sorted(set(tokens)) or tokens[-1:] >= [target.vocabulary_size]:
             raise ModelError(
-                f"{location}: its frequent tokens are not all below {target.vocabulary_size}",
+                f"{location}: its frequent tokens are not rising ids below {sizes[1]}",
                 "copy it again, or train anew",
             )
         if not target.can_unembed:
