@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from rich.text import Text
 from nfox.demo import QUESTIONS, TARGET
 from nfox.drafters import method_class
 from nfox.files.hub import short_name
-from nfox.known_models import DEFAULT, KNOWN, kept_at, known_model
+from nfox.known_models import DEFAULT, KNOWN, SHIPPED, kept_at, known_model
 from nfox.models.adapters import available
 from nfox.version import __version__
 
@@ -151,12 +152,13 @@ def print_legend(engine: Engine, screen: Screen) -> None:
 def method_line(engine: Engine) -> str:
     """Return the method, why it was chosen, and what it drafts with.
 
-    The model's path is left out of it, but for its last folder.
+    The model's path is left out of it, but for its last folder, and so is where nfox itself lies.
     """
     summary = engine.summary()
     line = f"{summary.method}: {summary.why}"
     if summary.drafter:
         line += f"; {summary.drafter}"
+    line = line.replace(f"{SHIPPED}{os.sep}", "nfox's own ")
     return line.replace(f"{summary.model}/", "").replace(summary.model, model_name(engine))
 
 

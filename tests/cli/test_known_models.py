@@ -6,6 +6,8 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cli_model
 import folder
@@ -17,14 +19,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nfox import ModelOptions, Settings, load
 from nfox.cli.chat.start import _with_fetched_model
-from nfox.cli.display.header import print_header, print_welcome
+from nfox.cli.display.header import method_line, print_header, print_welcome
 from nfox.cli.engine_arguments import EngineArguments
 from nfox.cli.known_models import GetArguments, ModelsArguments, get, models, remove
 from nfox.cli.options.engine import ModelArguments
 from nfox.demo import QUESTIONS, TARGET
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.known_models import KNOWN, models_folder
+from nfox.known_models import KNOWN, SHIPPED, models_folder
 
 FLOAT32 = ModelOptions(dtype="float32", device="cpu")
 
@@ -178,3 +180,17 @@ def test_the_model_changes_and_the_messages_stay(app: ChatApp, place: Path) -> N
     assert asked[-1] == ("assistant", expected.text)
     with pytest.raises(NfoxError, match="closed"):
         former.answer("Hello")
+
+
+def test_the_line_of_a_method_names_shipped_weights_without_their_place() -> None:
+    place = SHIPPED / "smollm2" / "ctc"
+    summary = SimpleNamespace(
+        method="ctc",
+        why=f"its weights are in {place}",
+        drafter=f"{place}, 7 nodes",
+        model="smollm2",
+    )
+    engine: Any = SimpleNamespace(
+        summary=lambda: summary, model=SimpleNamespace(name=summary.model)
+    )
+    assert method_line(engine) == "ctc: its weights are in nfox's own ctc; nfox's own ctc, 7 nodes"
