@@ -32,7 +32,7 @@ ROWS = [
     ["reply", "engine_summary"],
     ["reply_stream", "reply_text"],
     ["engine"],
-    ["loader", "conversation", "replay", "batch"],
+    ["loader", "conversation", "plain_reply", "batch"],
     ["train", "serve"],
     ["eval"],
     ["cli"],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nfox.decoding.cache import common_prefix
 from nfox.drafters import plain_method
 from nfox.errors import UsageError
-from nfox.replay import Parting, find_parting, measure_surprise, replay
+from nfox.plain_reply import Parting, decode_plainly, find_parting, measure_surprise
 
 from ..display.steps import visible_text
 from .interrupt import interruptible
@@ -127,7 +127,7 @@ def _plainly(app: ChatApp, last: Exchange) -> Reply | None:
         raise UsageError("the last reply was plain decoding itself", "/method chooses another")
     _check_target(app, last)
     app.say(f"answering once more with {baseline} {app.screen.symbols.ellipsis}")
-    stream = replay(app.engine, last.request, reply)
+    stream = decode_plainly(app.engine, last.request, reply)
     with interruptible(stream):
         plain_reply = stream.read_to_end()
     is_stopped = plain_reply.finish == "interrupt"

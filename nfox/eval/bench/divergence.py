@@ -10,7 +10,7 @@ from nfox.eval.bench.figures import DivergenceRow
 from nfox.eval.bench.result import BenchResult
 from nfox.eval.bench.runner import REPLIES_PER_TASK
 from nfox.eval.bench.trials import Bench, Trial
-from nfox.replay import locate_parting
+from nfox.plain_reply import locate_parting
 from nfox.reply import Request
 from nfox.text.messages import Message
 from nfox.text.stream import reply_text

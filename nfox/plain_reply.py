@@ -73,7 +73,7 @@ class Surprise:
         return abs(self.deviations) < _CERTAIN
 
 
-def replay(engine: Engine, request: Request, reply: Reply) -> ReplyStream:
+def decode_plainly(engine: Engine, request: Request, reply: Reply) -> ReplyStream:
     """Return the stream of a reply decoded once more without drafting, with the same random
     numbers and at most as long. The engine's cache stays as it is.
 

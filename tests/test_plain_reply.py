@@ -14,7 +14,7 @@ from nfox.decoding.tree import TokenTree
 from nfox.engine import Engine
 from nfox.errors import UsageError
 from nfox.models.options import ModelOptions
-from nfox.replay import find_parting, measure_surprise, plain_scores, replay
+from nfox.plain_reply import decode_plainly, find_parting, measure_surprise, plain_scores
 from nfox.reply import Reply
 
 SAMPLED = Sampling(temperature=0.9, seed=3, top_p=0.95, repetition_penalty=1.2)
@@ -36,7 +36,7 @@ def test_a_replay_is_the_reply_and_leaves_the_engine_as_it_is(
     tokens, stops = list(engine.cache.tokens), engine.stop_ids
     engine.stop_ids = frozenset(range(1000))  # as another template has them
     try:
-        plain = replay(engine, request, reply).read_to_end()
+        plain = decode_plainly(engine, request, reply).read_to_end()
     finally:
         engine.stop_ids = stops
     assert plain.ids == reply.ids and find_parting(engine, request, reply, plain) is None
