@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nfox.engine import Engine
     from nfox.reply import Reply
     from nfox.reply_stream import ReplyStream
+    from nfox.text.pieces import Piece
 
 _DIM = Style(dim=True)
 _NEARLY_FULL = 0.8  # of the context, from where on there is a warning
@@ -50,6 +51,7 @@ class ChatApp:
         autosave: whether the conversation is saved after every reply.
         fold: whether reasoning is hidden.
         records: the steps of the last reply.
+        pieces: the text of the last reply, with the sources of its tokens.
         explain_marks: whether to say once, under a reply, what its marks mean.
         next_input: the text that the next input line starts with.
     """
@@ -69,6 +71,7 @@ class ChatApp:
         self._keeper = Keeper("the conversation is", self.say)
         self.fold = display.fold_thinking
         self.records: list[StepRecord] = []
+        self.pieces: list[Piece] = []
         settings = replace(self.engine.settings, keep_logits=display.verbose > 1)
         self.engine.use_settings(settings)
         self.next_input = ""
@@ -119,7 +122,9 @@ class ChatApp:
             view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
             try:
                 view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
+                self.pieces = []
                 for update in stream.updates():
+                    self.pieces += update.pieces
                     if update.step is not None:
                         recorder.add(update.step)
                         speed.add(len(update.step.tokens), update.step.times.total)
