@@ -32,7 +32,7 @@ ROWS = [
     ["reply", "engine_summary"],
     ["reply_stream", "reply_text"],
     ["engine"],
-    ["loader", "conversation", "plain_reply", "batch"],
+    ["loader", "conversation", "plain_reply", "race", "batch"],
     ["train", "serve"],
     ["eval"],
     ["cli"],

@@ -303,7 +303,7 @@ def test_nothing_is_overwritten_but_conversations(app: ChatApp) -> None:
 
 
 def test_numbers_and_steps(app: ChatApp) -> None:
-    for command in ("/stats", "/steps", "/compare", "/prove", "/why"):
+    for command in ("/stats", "/steps", "/compare", "/prove", "/why", "/race"):
         with pytest.raises(UsageError):
             do(app, command)
     do(app, "the quick brown dog")
@@ -472,6 +472,19 @@ def test_a_reply_is_proved_by_what_made_it(app: ChatApp) -> None:
     do(app, "more")
     told = " ".join(do(app, "/prove").split())
     assert "31 tokens of" in told and "as the target would draw them" in told
+
+
+def test_a_race_leaves_the_conversation_as_it_was(app: ChatApp) -> None:
+    do(app, "hello")
+    before, last, cached = contents(app), app.conversation.last, list(app.engine.cache.tokens)
+    told = " ".join(do(app, "/race none lookup:ngram=2 lookup").split())
+    assert "answering with lookup:ngram=2" in told and "identical to none" in told
+    assert "measured one after the other" in told and "until then." in told
+    assert "answering with none" in do(app, "/race")
+    with pytest.raises(UsageError, match="2 to 4 methods"):
+        do(app, "/race none")
+    assert (contents(app), app.conversation.last) == (before, last)
+    assert (app.engine.method, app.engine.cache.tokens) == ("lookup", cached)
 
 
 def test_a_full_context_is_told_before_and_refused_then(engine: Engine, app: ChatApp) -> None:

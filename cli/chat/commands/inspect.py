@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nfox.decoding.stats import DEFINITIONS
+from nfox.drafters import method_names
 from nfox.errors import UsageError
 
+from ...display.race_picture import RacePicture
 from ...display.reply_stats import details, footer
 from ...display.steps import print_steps
 from ...display.why import explain
 from ..compare import compare, prove
+from ..race import measure, parse, show, usual_methods
 from .registry import command
 
 if TYPE_CHECKING:
@@ -71,3 +74,17 @@ def prove_reply(app: ChatApp, argument: str) -> None:
     """Check that the last reply is what plain decoding gives."""
     for line in prove(app, _last(app)):
         app.say(line)
+
+
+@command("/race", usage="[A B C]", completions=lambda app: method_names())
+def race(app: ChatApp, argument: str) -> None:
+    """Answer the last question by several methods, side by side."""
+    last = _last(app)
+    entrants = parse(argument.split() or usual_methods(app.engine))
+    measured = measure(app.engine, last.request, entrants, app.say)
+    if measured is None:
+        app.say("stopped")
+        return
+    picture = RacePicture(measured, app.engine.model.tokenizer)
+    show(picture, app.screen)
+    app.say(picture.note)
