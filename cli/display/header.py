@@ -126,10 +126,14 @@ def _more_models() -> str:
 
 
 def _forward_line(engine: Engine, dot: str) -> str:
-    """Return what runs forwards, on how many threads, and whether that changes no text."""
+    """Return what runs forwards, which copies of weights that takes, on how many threads, and
+    whether it changes no text.
+    """
+    copied = engine.model.target.copied_bytes
+    copies = f"{dot}{copied / 1e6:.0f} MB of weights are there twice" if copied else ""
     threads = f"{dot}threads: {engine.threads}" if engine.threads else ""
     text = f"{dot}every method gives the same text" if engine.summary().reproducible else ""
-    return f"forward: {engine.model.target.forward}{threads}{text}"
+    return f"forward: {engine.model.target.forward}{copies}{threads}{text}"
 
 
 def print_legend(engine: Engine, screen: Screen) -> None:

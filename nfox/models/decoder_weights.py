@@ -5,6 +5,7 @@ weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import psutil
@@ -86,6 +87,12 @@ class DecoderWeights:
     window: int | None
     model_dtype: torch.dtype
     device: torch.device
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """All products of the layers, and that for the logits."""
+        layers = ((x.qkv, x.out, x.gate_up, x.down) for x in self.layers)
+        return (*chain.from_iterable(layers), self.unembedding)
 
 
 def has_room_for_copy(model: Any) -> bool:

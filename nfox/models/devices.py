@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from nfox.errors import UsageError
+from nfox.models.native.processor import processor_flags
+
+BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""The names of bfloat16 arithmetic among what a processor can do."""
 
 
 def best_device() -> torch.device:
@@ -38,9 +41,7 @@ def choose_device(name: str | None) -> torch.device:
 
 def cpu_computes_bfloat16() -> bool:
     """Whether the CPU has bfloat16 arithmetic (AVX512-BF16 or AMX on x86, BF16 on Arm)."""
-    file = Path("/proc/cpuinfo")
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    return bool(set(text.split()) & {"avx512_bf16", "amx_bf16", "bf16"})
+    return bool(processor_flags() & BFLOAT16_FLAGS)
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype | Literal["auto"]:

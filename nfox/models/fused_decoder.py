@@ -39,6 +39,7 @@ class FusedDecoder:
     Attributes:
         description: what runs the forward, in a few words.
         unembedding: the product for the logits, of states in the model's dtype.
+        copied_bytes: the size of the copies of weights, which are packed, or of another dtype.
 
     Raises:
         AttributeError: if the model has another shape.
@@ -56,6 +57,9 @@ class FusedDecoder:
         layout = WeightLayout(self.dtype, packs and not widen, packs)
         self.weights = layout.decoder(model, config)
         self.unembedding = self.weights.unembedding
+        self.copied_bytes = sum(
+            product.copied_bytes(self.model_dtype) for product in self.weights.products
+        )
         self.rotations = Rotations(self.weights.rotary, self.weights.norm.weight, self.dtype)
 
     @torch.inference_mode()

@@ -77,6 +77,10 @@ class Product:
         """Return the product [N, outputs] of rows [N, inputs]."""
         return functional.linear(rows, self.weight, self.bias)
 
+    def copied_bytes(self, dtype: torch.dtype) -> int:
+        """Return the size of its weights where they are a copy of a model's, in this dtype."""
+        return 0 if self.weight.dtype == dtype else self.weight.nbytes
+
     def added_to(self, residual: Tensor, rows: Tensor) -> Tensor:
         """Return [N, outputs] the residual plus the product of rows [N, inputs]."""
         return residual + self(rows)
@@ -105,6 +109,10 @@ class PackedProduct(Product):
             and hasattr(operators, "_reorder_linear_weight")
             and operators._is_mkldnn_bf16_supported()
         )
+
+    @override
+    def copied_bytes(self, dtype: torch.dtype) -> int:
+        return self.weight.numel() * self.weight.element_size()
 
     @override
     def __call__(self, rows: Tensor) -> Tensor:
@@ -141,6 +149,10 @@ class PackedGate(PackedProduct):
         gate_bias, up_bias = (None, None) if bias is None else bias.chunk(2)
         super().__init__(gate, gate_bias)
         self.up = PackedProduct(up, up_bias)
+
+    @override
+    def copied_bytes(self, dtype: torch.dtype) -> int:
+        return super().copied_bytes(dtype) + self.up.copied_bytes(dtype)
 
     @override
     def gated(self, rows: Tensor, activation: Activation) -> Tensor:

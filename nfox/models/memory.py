@@ -13,6 +13,7 @@ from nfox.files.gguf_header import GgufHeader
 from nfox.files.hub import HubOptions, check_hub_id, file_of, local_folder, read_json
 from nfox.models.checkpoint_files import check_files
 from nfox.models.devices import choose_device, choose_dtype
+from nfox.models.fused_products import PackedProduct
 from nfox.models.gguf_config import config_of
 from nfox.models.gguf_files import local_gguf, read_model_header
 from nfox.models.gguf_model import gguf_dtype
@@ -44,9 +45,7 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
     config = read_json(path) if path.is_file() else {"dtype": "bfloat16"}  # heads are kept in it
     if "quantization_config" in config:
         return stored_bytes
-    stored_dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
-    if not isinstance(stored_dtype, torch.dtype):
-        stored_dtype = torch.float32
+    stored_dtype = _stored_dtype(config)
     weights = stored_bytes / float(stored_dtype.itemsize)
     device = choose_device(options.device)
     if options.weight_bits and device.type == "cpu":  # layer by layer, from weights in bfloat16
@@ -68,6 +67,47 @@ def _gguf_bytes(header: GgufHeader, options: ModelOptions) -> int:
     # They are unpacked in the machine's memory before they are packed anew.
     first = unpacked if choose_device(options.device).type == "cpu" else 0
     return int(weights * (first + _QUANTISED_BYTES[options.quantisation]))
+
+
+def copy_bytes(name: str, options: ModelOptions) -> int:
+    """Return an estimate of the bytes that copies of a model's weights take: in bfloat16 on a CPU
+    forwards over a tree multiply with weights in a layout of their own, if there is room for them.
+
+    Args:
+        name: the folder of the model, or its GGUF file, as for `weight_bytes`.
+        options: how the model is loaded.
+    """
+    device = choose_device(options.device)
+    config = config_of_model(name)
+    if device.type != "cpu" or options.quantisation or options.device_map or not config:
+        return 0
+    if number_dtype(name, options) != torch.bfloat16 or "quantization_config" in config:
+        return 0
+    if options.compile == "off" and not PackedProduct.is_available():
+        return 0
+    rows = 0  # of the input embeddings, which are copied where they are the vocabulary matrix too
+    if config.get("tie_word_embeddings") is False:
+        rows = _size(config, "vocab_size") * _size(config, "hidden_size", "d_model", "n_embd")
+    return max(weight_bytes(name, options) - rows * torch.bfloat16.itemsize, 0)
+
+
+def number_dtype(name: str, options: ModelOptions) -> torch.dtype:
+    """Return the dtype in which a model of this machine computes once it is loaded; its states and
+    cache have it too.
+    """
+    if path := local_gguf(name):
+        return gguf_dtype(read_model_header(path), options)
+    device = choose_device(options.device)
+    if options.weight_bits and device.type == "cpu":
+        return torch.bfloat16
+    dtype = choose_dtype(options.dtype, device)
+    return _stored_dtype(config_of_model(name)) if isinstance(dtype, str) else dtype
+
+
+def _stored_dtype(config: dict[str, Any]) -> torch.dtype:
+    """Return the dtype of the weights on disk, as a config gives it."""
+    dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def memory_in_use(device: torch.device) -> int:
@@ -96,7 +136,7 @@ def cache_bytes(config: dict[str, Any], tokens: int, itemsize: int) -> int:
     return int(tokens * itemsize * (2 * layers * shared * head + width))
 
 
-def _config_of(name: str) -> dict[str, Any]:
+def config_of_model(name: str) -> dict[str, Any]:
     """Return the config of a model on this machine; {} for one of the hub."""
     if path := local_gguf(name):
         return config_of(read_model_header(path))
@@ -139,7 +179,7 @@ def check_memory(models: Sequence[tuple[str, ModelOptions]], context: int) -> No
         if folder is not None and (folder / "config.json").is_file():
             check_files(location, folder)
     weights = [weight_bytes(model, loading) for model, loading in models]
-    cache = cache_bytes(_config_of(name), context, 2)
+    cache = cache_bytes(config_of_model(name), context, 2)
     free = free_bytes(options)
     if options.device_map is None and sum(weights) + cache > free:
         parts = " + ".join(f"{size / 2**30:.1f}" for size in [*weights, cache])

@@ -108,6 +108,13 @@ class TransformersTarget(Target):
         return f"{name} ({self.why_not_native})" if self._lacks_library else name
 
     @property
+    def copied_bytes(self) -> int:
+        """The size of the copies of weights, in another layout or dtype, that forwards over a tree
+        multiply with; 0 where they take the model's own.
+        """
+        return self.fused.copied_bytes if self.fused else 0
+
+    @property
     def is_native(self) -> bool:
         """Whether forwards run by the native library: logits of a token are then the same to the
         last bit whatever stands beside it, so that every method gives the same text.

@@ -8,6 +8,7 @@ import copy
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ from torch import Tensor, nn
 
 from nfox.decoding.tree import TokenTree
 from nfox.errors import ModelError
+from nfox.models.fused_products import PackedProduct
+from nfox.models.memory import copy_bytes
 from nfox.models.native.library import NativeLibraryError, native_library
 from nfox.models.native.packing import WeightFormat, quantise
 from nfox.models.native.product import NativeProduct
-from nfox.models.options import WeightBits
+from nfox.models.options import ModelOptions, WeightBits
 from nfox.models.quantised_layers import quantise_layers
 from nfox.models.transformers_target import TransformersTarget
 
@@ -88,6 +91,43 @@ def test_a_quantised_model_is_the_model_of_its_quantised_weights(
     assert error < 1.2 * own_error
     unembedded = target.unembed(walked(target)[1])
     assert torch.equal(unembedded, logits)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_copies_of_weights_have_the_size_that_is_estimated_before(
+    tied: bool, tmp_path: Path
+) -> None:
+    """What is quantised is multiplied as it is."""
+    _, target = native("llama", tie_word_embeddings=tied, vocab_size=64)
+    target.model.save_pretrained(tmp_path)
+    options = ModelOptions(dtype="bfloat16", device="cpu")
+    parameters = target.model.num_parameters()
+    norms = sum(weight.numel() for weight in target.model.parameters() if weight.dim() < 2)
+    rows = 0 if tied else target.model.get_input_embeddings().weight.numel()
+    assert target.copied_bytes == 0
+    target.fuse()
+    assert target.copied_bytes == 2 * (parameters - norms - rows)
+    estimate = copy_bytes(str(tmp_path), options)
+    assert 0 <= estimate - target.copied_bytes < 2 * norms + 8192  # the file has a header
+    assert copy_bytes(str(tmp_path), replace(options, quantisation="int8")) == 0
+    assert copy_bytes(str(tmp_path), replace(options, dtype="float32")) == 0
+    _, target = quantised("llama", "int8")
+    target.fuse()
+    assert target.copied_bytes == 0
+
+
+@pytest.mark.skipif(not PackedProduct.is_available(), reason="oneDNN without bfloat16")
+def test_copies_for_onednn_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, target = native("llama", tie_word_embeddings=True, vocab_size=64)
+    monkeypatch.setattr("nfox.models.fused_decoder._SMALL", 0)
+    target.fuse(native=False)
+    matrices = [weight for weight in target.model.parameters() if weight.dim() > 1]
+    assert target.copied_bytes == sum(weight.nbytes for weight in matrices)
+    _, target = native("llama", tie_word_embeddings=True, vocab_size=64)
+    model = target.model.float()
+    target = TransformersTarget(model)
+    target.fuse(native=False)
+    assert target.forward == "fused" and target.copied_bytes == 0
 
 
 def test_the_fewer_bits_the_further_from_the_model() -> None:

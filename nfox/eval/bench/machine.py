@@ -14,6 +14,7 @@ import torch
 import nfox
 from nfox.engine import Engine
 from nfox.eval.bench.result import Machine
+from nfox.models.native.processor import processor_name
 from nfox.version import __version__
 
 _PACKAGES = ("torch", "transformers", "bitsandbytes", "peft", "llama-cpp-python")
@@ -29,7 +30,7 @@ def this_machine(engine: Engine, command: str) -> Machine:
     target = engine.model.target
     gpu = target.device.type == "cuda"
     return Machine(
-        device=torch.cuda.get_device_name(target.device) if gpu else _processor(),
+        device=torch.cuda.get_device_name(target.device) if gpu else processor_name(),
         cores=psutil.cpu_count(logical=False),
         threads=torch.get_num_threads(),
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
@@ -42,15 +43,6 @@ def this_machine(engine: Engine, command: str) -> Machine:
         versions={name: installed for name in _PACKAGES if (installed := _version(name))},
         command=command,
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or "CPU")
 
 
 def _version(package: str) -> str | None:

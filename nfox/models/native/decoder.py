@@ -43,6 +43,7 @@ class NativeDecoder:
     Attributes:
         description: what runs the forward, in a few words.
         unembedding: the product for the logits, of states in the model's dtype.
+        copied_bytes: the size of the copies of weights.
 
     Raises:
         AttributeError: if the model has another shape.
@@ -60,9 +61,10 @@ class NativeDecoder:
         _check_sizes(weights, config)
         self.weights = weights
         self.kinds = tuple(dict.fromkeys(weights.kinds))
-        self.unembedding = as_native(weights.unembedding)
-        self.rotations = Rotations(weights.rotary, torch.zeros(1), torch.float32)
+        self.copied_bytes = 0
         self._products: list[NativeProduct] = []  # whose memory the library reads
+        self.unembedding = self._native(weights.unembedding)
+        self.rotations = Rotations(weights.rotary, torch.zeros(1), torch.float32)
         self._norm_weights: list[Tensor] = []  # likewise
         count = len(weights.layers)
         layers = (structures.Layer * count)(*map(self._layer, range(count)))
@@ -81,7 +83,8 @@ class NativeDecoder:
             unembedding=self.unembedding.matrix,
         )
         self._rows = WeakKeyDictionary[KVCache, structures.Rows]()
-        formats = {product.packed.format for product in self._products}
+        of_layers = [one for one in self._products if one is not self.unembedding]
+        formats = {product.packed.format for product in of_layers}
         self.description = " ".join(["native", *sorted(formats - {"bfloat16"})])
         self._like = torch.empty(
             1, weights.num_key_heads, 0, weights.head_dim, dtype=weights.model_dtype
@@ -97,11 +100,11 @@ class NativeDecoder:
             mlp_out=self._norm(layer.mlp_out_norm),
             query=self._norm(layer.query_norm),
             key=self._norm(layer.key_norm),
-            qkv=self._matrix(layer.qkv),
-            out=self._matrix(layer.out),
-            gate=self._matrix(gate),
-            up=self._matrix(up),
-            down=self._matrix(layer.down),
+            qkv=self._native(layer.qkv).matrix,
+            out=self._native(layer.out).matrix,
+            gate=self._native(gate).matrix,
+            up=self._native(up).matrix,
+            down=self._native(layer.down).matrix,
             residual_scale=layer.residual_scale,
             scale=layer.scale,
             cap=layer.cap or 0.0,
@@ -109,10 +112,11 @@ class NativeDecoder:
             kind=self.kinds.index(self.weights.kinds[index]),
         )
 
-    def _matrix(self, product: Product) -> structures.Matrix:
+    def _native(self, product: Product) -> NativeProduct:
         native = as_native(product)
+        self.copied_bytes += native.packed.weights.nbytes if native is not product else 0
         self._products.append(native)
-        return native.matrix
+        return native
 
     def _norm(self, norm: Norm | None) -> structures.Norm:
         if norm is None:

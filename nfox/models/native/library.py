@@ -21,6 +21,8 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
+from nfox.models.native.processor import flags_line
+
 log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).parent / "decoder.cpp"
@@ -98,18 +100,9 @@ def _fingerprint(compiler: str) -> str:
     """Return a short hash of all that the compiled library depends on."""
     sources = [file.read_bytes() for file in sorted(_SOURCE.parent.glob("*.[hc]*"))]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    processor = platform.processor() + platform.machine() + _processor_flags()
+    processor = platform.processor() + platform.machine() + flags_line()
     parts = [*sources, version, processor.encode(), " ".join(_FLAGS).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-
-
-def _processor_flags() -> str:
-    """Return what the processor can do, as Linux lists it; "" elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def _compile(compiler: str, path: Path) -> None:
