@@ -5,7 +5,8 @@
 A session is a tiny random model in float64 and what people and programs do with it, in random
 order: questions, replies that are read whole, cancelled, closed, lost or interrupted at a forward,
 regenerated, continued, taken back and edited, between them other methods, options and settings, a
-second conversation with the same cache, and requests that take their caches out of a server's pool.
+second conversation with the same cache, which leaves its oldest turns out once it outgrows the
+context, and requests that take their caches out of a server's pool.
 Every reply is decoded again, plainly, with a new cache and the same prompt, and must be the same to
 the last token; what was cut must be its beginning. Greedy tokens must be the likeliest of one
 forward over all of them, too.
@@ -166,7 +167,7 @@ class Session:
         self.methods = [plain_method()]
         if engine.model.target.proposals != "nothing":
             self.methods = ready_methods(engine.model.name, engine.sources)
-        self.conversations = [Conversation(engine) for _ in range(2)]
+        self.conversations = [Conversation(engine), Conversation(engine, context_policy="drop")]
         self.pool = CachePool(engine.model.target.new_cache, 1 << 20)
         self.texts: list[str] = []  # what the pool's conversations have said so far
         self.change_method()
@@ -269,6 +270,7 @@ class Session:
         (way,) = self.random.choices([*ways], [*ways.values()])
         self.report.counts[way] += 1
         stream = begin(*arguments)
+        self.report.counts["turns left out"] += bool(self.conversations[1].left_out)
         request, reply = stream.request, stream.reply
         updates = self.random.randint(0, 4)
         if way == "interrupted":

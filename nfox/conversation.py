@@ -12,15 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from nfox.controls import json_text
+from nfox.decoding.generate import Prompt
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.files.atomic import write_text
 from nfox.files.reading import describe
 from nfox.reply import Exchange, Reply
 from nfox.reply_stream import ReplyStream
+from nfox.reply_text import joined
 from nfox.text.conversation_file import read_messages, to_json
 from nfox.text.messages import Message
-from nfox.text.stream import decode_text, reply_text
+from nfox.text.stream import decode_text
+from nfox.text.turns import ContextPolicy, fitting, longest_prompt, turns_in
 
 
 class Conversation:
@@ -30,16 +33,29 @@ class Conversation:
         engine: the engine that answers.
         system: the system message; None is the template's own.
         history: whether a question is asked together with the turns before it.
+        context_policy: what becomes of a conversation that outgrows the context. "drop" keeps all
+            messages, but has the model read the system message and the newest turns alone.
 
     Attributes:
         messages: all messages so far, the system message first if there is one.
         asked: the messages that the last reply was asked by, its question among them.
+        left_out: how many of the oldest turns were not among them.
         last: the last reply, ended or not, with its request; None before the first.
     """
 
-    def __init__(self, engine: Engine, *, system: str | None = None, history: bool = True) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        system: str | None = None,
+        history: bool = True,
+        context_policy: ContextPolicy = "stop",
+    ) -> None:
         self.engine = engine
         self.history = history
+        self.context_policy = context_policy
+        self.left_out = 0
+        self._unread: list[Message] = []  # the oldest turns, which later replies leave out too
         self.messages: list[Message] = []
         self.asked: list[Message] = []
         self.last: Exchange | None = None
@@ -122,13 +138,24 @@ class Conversation:
             if self.turns != turns_before:  # somebody has changed the conversation meanwhile
                 return
             if reply.ids or reply.text or reply.finish != "interrupt":
-                self.messages = self._opening() + self._with_reply(turns, reply)
+                self.messages = self._opening() + joined(turns, reply, tokenizer)
                 self._complete_replies += self.messages[-1:] if reply.finish == "stop" else []
+                self._unread = unread
 
-        self.asked = self._opening() + turns
-        stream = self.engine.stream(self.asked, on_end=record)
-        adapter, template = self.engine.model.adapter, self.engine.template.name
-        self.last = Exchange(stream.request, stream.reply, adapter, template)
+        def encode(first: int) -> Prompt:
+            return self.engine.encode(self._opening() + turns[first:])
+
+        engine, tokenizer = self.engine, self.engine.model.tokenizer
+        limit = longest_prompt(engine.max_context, engine.settings.max_new_tokens)
+        prompt, first = fitting(
+            turns, encode, self._unread, limit if self.context_policy == "drop" else None
+        )
+        stream = engine.stream(engine.request(prompt), on_end=record)
+        self.asked, unread = self._opening() + turns[first:], turns[:first]
+        self.left_out = turns_in(unread)
+        self.last = Exchange(
+            stream.request, stream.reply, engine.model.adapter, engine.template.name
+        )
         self._stream = weakref.ref(stream)
         return stream
 
@@ -136,18 +163,6 @@ class Conversation:
         """End a reply that nobody has read to its end: what there is of it joins the messages."""
         if self._stream and (stream := self._stream()):
             stream.close()
-
-    def _with_reply(self, prompt: list[Message], reply: Reply) -> list[Message]:
-        """Return messages and the reply to them; if the last message is a reply, joined with it."""
-        begun = prompt[-1]
-        if begun.role != "assistant" or begun.ids is None:
-            return [*prompt, reply.message()]
-        if reply.text and not reply.ids:  # cut inside a token: known as text only
-            return [*prompt[:-1], Message("assistant", begun.content + reply.text)]
-        ids = (*begun.ids, *reply.ids)
-        # All ids are decoded anew: the cut may have been inside a character.
-        text = reply_text(self.engine.model.tokenizer, ids)
-        return [*prompt[:-1], Message("assistant", text, ids)]
 
     def go_on_with(self, engine: Engine) -> None:
         """Let another engine answer from now on. The messages stay, as texts: the tokens of replies
@@ -159,11 +174,12 @@ class Conversation:
         self._end_last()
         self.engine = engine
         self.messages = [replace(message, ids=None) for message in self.messages]
-        self.asked, self.last = [], None
+        self.asked, self.last, self._unread = [], None, []
         self._complete_replies.clear()
 
     def undo(self) -> str | None:
         """Take back the last question and its reply; return the question, None if there is none."""
+        self._unread = []  # with the room that there is now, turns may be read again
         if self.turns and self.messages[-1].role == "assistant":
             self.messages.pop()
         if self.turns and self.messages[-1].role == "user":
@@ -173,7 +189,7 @@ class Conversation:
     def reset(self) -> None:
         """Remove all messages but the system message."""
         self._complete_replies.clear()
-        self.messages = self._opening()
+        self.messages, self._unread = self._opening(), []
 
     def save(self, path: Path, *, private: bool = False) -> None:
         """Write the conversation to a JSON file, which only its owner can read if it is private.
@@ -198,6 +214,7 @@ class Conversation:
             NfoxError: if the file has none of these layouts; the messages stay as they are.
         """
         self.messages = read_messages(path, self.engine.model.name, self._spells)
+        self._unread = []
 
     def _spells(self, ids: Sequence[int], text: str) -> bool:
         """Return whether token ids are those of a reply with this text, and of nothing else: a

@@ -205,7 +205,7 @@ class Engine:
 
     def request(
         self,
-        messages: Messages,
+        messages: Messages | Prompt,
         settings: Settings | None = None,
         *,
         number: int | None = None,
@@ -213,8 +213,8 @@ class Engine:
         """Return what answering a conversation takes, as `stream` does it.
 
         Args:
-            messages: the conversation. One that ends with an assistant's message is continued
-                there; the reply is then what is new.
+            messages: the conversation, or what `encode` made of it. One that ends with an
+                assistant's message is continued there; the reply is then what is new.
             settings: of this reply; None for the engine's.
             number: of the reply, which with the seed fixes the noise; None counts on.
 
@@ -222,14 +222,15 @@ class Engine:
             ContextError: if the conversation does not fit into the context.
             UsageError: if it is not one, or the template refuses it.
         """
-        prompt = self.encode(as_messages(messages))
-        prompt.check(self.max_context, self.model.target.vocabulary_size)
+        if not isinstance(messages, Prompt):
+            messages = self.encode(as_messages(messages))
+        messages.check(self.max_context, self.model.target.vocabulary_size)
         if number is None:
             number = self._replies
             self._replies += 1
         stop_strings = self.template.stop_strings
         return Request(
-            prompt, settings or self.settings, number, stop_strings, frozenset(self.stop_ids)
+            messages, settings or self.settings, number, stop_strings, frozenset(self.stop_ids)
         )
 
     def stream(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from nfox.decoding.cache import KVCache
 from nfox.decoding.generate import Prompt, Step
 from nfox.reply import Reply, Request, Update
+from nfox.text.messages import Message
 from nfox.text.pieces import Piece
-from nfox.text.stream import TextStream, decode_text
+from nfox.text.stream import TextStream, decode_text, reply_text
 
 
 def to_updates(
@@ -116,3 +117,21 @@ def cut_at_stop(
         reply.ids.pop()
     if spelled_reply() != text.text:
         reply.ids = []  # the cut is inside a token: the text will be tokenised again
+
+
+def joined(messages: Sequence[Message], reply: Reply, tokenizer: Any) -> list[Message]:
+    """Return messages and the reply to them; if the last message is a reply, joined with it.
+
+    Args:
+        messages: a conversation.
+        reply: a reply that has ended.
+        tokenizer: of the model.
+    """
+    *before, begun = messages
+    if begun.role != "assistant" or begun.ids is None:
+        return [*messages, reply.message()]
+    if reply.text and not reply.ids:  # cut inside a token: known as text only
+        return [*before, Message("assistant", begun.content + reply.text)]
+    ids = (*begun.ids, *reply.ids)
+    # All ids are decoded anew: the cut may have been inside a character.
+    return [*before, Message("assistant", reply_text(tokenizer, ids), ids)]

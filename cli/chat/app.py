@@ -24,6 +24,7 @@ from ..display.why import gained_nothing
 from ..errors import print_error
 from ..options.chat import DisplayArguments
 from ..printing import tell
+from .context_notes import fullness, hinting_at_room, no_longer_read
 from .interrupt import interruptible
 from .saved_files import Keeper, rescue, save_last
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from nfox.text.pieces import Piece
 
 _DIM = Style(dim=True)
-_NEARLY_FULL = 0.8  # of the context, from where on there is a warning
 
 
 class ChatApp:
@@ -76,6 +76,7 @@ class ChatApp:
         self.engine.use_settings(settings)
         self.next_input = ""
         self.explain_marks = False
+        self._told_left_out = 0  # how many turns were last said to be
 
     @property
     def engine(self) -> Engine:
@@ -89,13 +90,12 @@ class ChatApp:
     def send(self, text: str) -> None:
         """Send a message and draw the reply; without one, put the message into the next input."""
         try:
-            answered = self.show_reply(self.conversation.send(text))
-        except ContextError as error:
+            with hinting_at_room(self.conversation):
+                stream = self.conversation.send(text)
+        except ContextError:
             self.next_input = text
-            raise ContextError(
-                error.message, "/undo or /reset makes room; so does a larger --max-context"
-            ) from error
-        if not answered:
+            raise
+        if not self.show_reply(stream):
             self.next_input = text
 
     def show_reply(self, stream: ReplyStream) -> bool:
@@ -107,6 +107,7 @@ class ChatApp:
         Returns:
             Whether the reply has any token.
         """
+        self._tell_what_is_left_out()
         try:
             self._draw(stream)
         finally:  # whatever ended it: a part of the reply is part of the conversation
@@ -165,9 +166,15 @@ class ChatApp:
             if gained_nothing(reply):
                 tau = f"{reply.stats.tau:.2f} tokens per step"
                 self.say(f"drafting gained nothing here, {tau}; /why tells")
-        used = (reply.stats.prompt_tokens + reply.stats.tokens) / self.engine.max_context
-        if reply.finish != "context" and used >= _NEARLY_FULL:
-            self.say(f"the context is {used:.0%} full; /undo and /reset make room")
+        if room := fullness(self.conversation, reply):
+            self.say(room)
+
+    def _tell_what_is_left_out(self) -> None:
+        """Say which turns the model no longer reads, once they are others."""
+        left_out = self.conversation.left_out
+        if left_out and left_out != self._told_left_out:
+            self.say(no_longer_read(left_out, self.engine.max_context))
+        self._told_left_out = left_out
 
     def _explain_marks(self) -> None:
         """Print what the marks mean, under the first reply of a chat that has any."""

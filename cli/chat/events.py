@@ -13,6 +13,7 @@ from nfox.text.pieces import source_runs
 from nfox.version import __version__
 
 if TYPE_CHECKING:
+    from nfox.conversation import Conversation
     from nfox.decoding.generate import Step
     from nfox.engine import Engine
     from nfox.reply_stream import ReplyStream
@@ -60,6 +61,12 @@ def reply(stream: ReplyStream, *, steps: bool) -> Iterator[Event]:
         },
         "spec": stats.spec(whole_reply.method),
     }
+
+
+def left_out(conversation: Conversation) -> Event:
+    """Return the event that says how many of the oldest turns the next reply does not read."""
+    context = conversation.engine.max_context
+    return {"event": "left_out", "turns": conversation.left_out, "max_context": context}
 
 
 def failure(error: NfoxError) -> Event:

@@ -19,7 +19,7 @@ from ..display.console import CleanConsole
 from ..display.header import adapter_hint, exactness
 from ..display.theme import make_screen
 from ..errors import INTERRUPTED, in_one_line, report
-from ..options.chat import DisplayArguments
+from ..options.chat import DisplayArguments, SessionArguments
 from . import events
 from .app import ChatApp
 from .compare import compare
@@ -85,7 +85,7 @@ def _exit_if_interrupted(reply: Reply) -> None:
         raise typer.Exit(INTERRUPTED)
 
 
-def serve_lines(engine: Engine, display: DisplayArguments, *, history: bool) -> None:
+def serve_lines(engine: Engine, display: DisplayArguments, session: SessionArguments) -> None:
     """Read lines of JSON from stdin up to its end, and answer each with events.
 
     A line is a message, {"role": "user", "content": ...}, or {"cmd": "reset"}.
@@ -93,9 +93,11 @@ def serve_lines(engine: Engine, display: DisplayArguments, *, history: bool) -> 
     Args:
         engine: the engine that answers.
         display: whether there are events for steps.
-        history: whether a message sees those before it.
+        session: whether a message sees those before it, and what a full context does.
     """
-    conversation = Conversation(engine, history=history)
+    conversation = Conversation(
+        engine, history=not session.no_history, context_policy=session.context_policy or "stop"
+    )
     events.write(events.start(engine))
     for line in filter(str.strip, standard_input.lines()):
         try:
@@ -133,4 +135,7 @@ def _respond(conversation: Conversation, data: dict[str, Any], display: DisplayA
         conversation.system = message.content
         events.write({"event": "system"})
     else:
-        _write_reply(conversation.send(message.content), display)
+        before, stream = conversation.left_out, conversation.send(message.content)
+        if conversation.left_out != before:
+            events.write(events.left_out(conversation))
+        _write_reply(stream, display)

@@ -40,7 +40,10 @@ def chat_loop(
         session: how lines are read, and what is saved.
     """
     screen = make_screen(display)
-    app = ChatApp(Conversation(engine, history=not session.no_history), screen, display)
+    conversation = Conversation(
+        engine, history=not session.no_history, context_policy=session.context_policy or "drop"
+    )
+    app = ChatApp(conversation, screen, display)
     app.autosave = not session.no_input_history
     app.explain_marks = not display.quiet
     if not display.quiet:

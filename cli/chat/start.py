@@ -67,7 +67,7 @@ def _load_and_answer(
     from .repl import chat_loop
 
     if display.style == "programmatic":
-        serve_lines(engine, display, history=not session.no_history)
+        serve_lines(engine, display, session)
     elif prompt is None:
         chat_loop(engine, loading_seconds, display, session)
     elif session.as_json:
@@ -102,7 +102,7 @@ def _idle(
     if programmatic or prompt is not None:
         idle["multiline"] = "nothing is typed"
     if prompt is not None:
-        idle["no_history"] = "one prompt is answered"
+        idle |= dict.fromkeys(("no_history", "context_policy"), "one prompt is answered")
     return idle
 
 

@@ -23,6 +23,7 @@ Style = Literal["rich", "simple", "programmatic"]
 Color = Literal["auto", "always", "never"]
 Provenance = Literal["auto", "off", "color", "underline", "brackets"]
 Theme = Literal["auto", "dark", "light"]
+ContextPolicy = Literal["drop", "stop"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,13 @@ class SessionArguments:
     multiline: Annotated[
         Switch, _session("Enter makes a new line, Esc Enter sends.", "--multiline")
     ] = False
+    context_policy: Annotated[
+        ContextPolicy | None,
+        _session(
+            "A full context: stop, or drop the oldest turns. \\[default: drop in the chat]",
+            "--context-policy",
+        ),
+    ] = None
     no_history: Annotated[Switch, _session("Each prompt starts fresh.", "--no-history")] = False
     no_input_history: Annotated[
         Switch, _session("Keep neither input nor talk in files.", "--no-input-history")

@@ -587,7 +587,7 @@ def test_an_error_in_a_line_of_json_costs_the_line_only(
     monkeypatch.setattr(engine.model.target, "read", failing_at_the_second(lambda *_: False, fire))
     line = json.dumps({"role": "user", "content": "hello"}) + "\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(line * 2 + '{"cmd": "reset"}\n'))
-    serve_lines(engine, DisplayArguments(), history=True)
+    serve_lines(engine, DisplayArguments(), SessionArguments())
     out, err = capsys.readouterr()
     answers = [json.loads(line) for line in out.splitlines()]
     assert [answer["event"] for answer in answers] == ["start", "end", "error", "reset"]

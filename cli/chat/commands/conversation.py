@@ -12,6 +12,7 @@ from nfox.files.reading import read_json
 from nfox.text.conversation_file import FORMAT
 
 from ...display.reply_view import clean
+from ..context_notes import hinting_at_room
 from ..saved_files import last_file
 from .registry import Leave, command, find_command, registry
 
@@ -65,13 +66,17 @@ def undo(app: ChatApp, argument: str) -> None:
 @command("/regen", "!!regen")
 def regenerate(app: ChatApp, argument: str) -> None:
     """Answer the last question again; above temperature 0, differently."""
-    app.show_reply(app.conversation.regenerate())
+    with hinting_at_room(app.conversation):
+        stream = app.conversation.regenerate()
+    app.show_reply(stream)
 
 
 @command("/continue")
 def go_on(app: ChatApp, argument: str) -> None:
-    """Go on with a reply that was cut by its length or by ^C."""
-    app.show_reply(app.conversation.go_on())
+    """Go on with a reply that was cut by its length, the context or ^C."""
+    with hinting_at_room(app.conversation):
+        stream = app.conversation.go_on()
+    app.show_reply(stream)
 
 
 @command("/save", "!!save", usage="FILE", completions=_files)

@@ -1,0 +1,46 @@
+"""What is said about a context that fills up: what is no longer read, and how to make room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from nfox.errors import ContextError
+from nfox.text.turns import turns_in
+
+if TYPE_CHECKING:
+    from nfox.conversation import Conversation
+    from nfox.reply import Reply
+
+_NEARLY_FULL = 0.8  # of the context, from where on it is said
+
+
+@contextmanager
+def hinting_at_room(conversation: Conversation) -> Iterator[None]:
+    """Say of a prompt that does not fit into the context what makes room in this conversation."""
+    try:
+        yield
+    except ContextError as error:
+        hint = "/undo or /reset makes room; so does --context-policy drop, or a larger"
+        if conversation.context_policy == "drop":  # all that can be left out was
+            hint = "it is too long even without the turns before it: shorten it, or use a larger"
+        raise ContextError(error.message, f"{hint} --max-context") from error
+
+
+def no_longer_read(count: int, context: int) -> str:
+    """Return which turns the model no longer reads: so many of the oldest."""
+    turns = f"turns 1 to {count} are" if count > 1 else "turn 1 is"
+    return f"{turns} no longer read: context {context:,}"
+
+
+def fullness(conversation: Conversation, reply: Reply) -> str:
+    """Return what is said under a reply about the room for the next one; "" if there is enough."""
+    used = (reply.stats.prompt_tokens + reply.stats.tokens) / conversation.engine.max_context
+    can_drop = conversation.context_policy == "drop" and turns_in(conversation.asked) > 1
+    if reply.finish == "context":
+        return "/continue goes on without the oldest turns" if can_drop else ""
+    if used < _NEARLY_FULL:
+        return ""
+    room = "the oldest turns make room for the next" if can_drop else "/undo and /reset make room"
+    return f"the context is {used:.0%} full; {room}"
