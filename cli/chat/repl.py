@@ -40,9 +40,8 @@ def chat_loop(
         session: how lines are read, and what is saved.
     """
     screen = make_screen(display)
-    conversation = Conversation(
-        engine, history=not session.no_history, context_policy=session.context_policy or "drop"
-    )
+    policy = session.context_policy or "drop"
+    conversation = Conversation(engine, history=not session.no_history, context_policy=policy)
     app = ChatApp(conversation, screen, display)
     app.autosave = not session.no_input_history
     app.explain_marks = not display.quiet
