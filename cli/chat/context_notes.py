@@ -1,4 +1,4 @@
-"""What is said about a context that fills up: what is no longer read, and how to make room."""
+"""A context that fills up: what becomes of the conversation, and what is said about it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from nfox.conversation import Conversation
 from nfox.errors import ContextError
-from nfox.text.turns import turns_in
+from nfox.text.turns import ContextPolicy, turns_in
+
+from ..options.chat import SessionArguments
 
 if TYPE_CHECKING:
-    from nfox.conversation import Conversation
+    from nfox.engine import Engine
     from nfox.reply import Reply
 
 _NEARLY_FULL = 0.8  # of the context, from where on it is said
+
+
+def new_conversation(
+    engine: Engine, session: SessionArguments, policy: ContextPolicy
+) -> Conversation:
+    """Return a conversation as the options ask for it; the policy holds where they name none."""
+    policy = session.context_policy or policy
+    return Conversation(engine, history=not session.no_history, context_policy=policy)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from ..options.chat import DisplayArguments, SessionArguments
 from . import events
 from .app import ChatApp
 from .compare import compare
+from .context_notes import new_conversation
 from .interrupt import interruptible
 
 if TYPE_CHECKING:
@@ -95,9 +96,7 @@ def serve_lines(engine: Engine, display: DisplayArguments, session: SessionArgum
         display: whether there are events for steps.
         session: whether a message sees those before it, and what a full context does.
     """
-    conversation = Conversation(
-        engine, history=not session.no_history, context_policy=session.context_policy or "stop"
-    )
+    conversation = new_conversation(engine, session, "stop")
     events.write(events.start(engine))
     for line in filter(str.strip, standard_input.lines()):
         try:

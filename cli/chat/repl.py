@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nfox.conversation import Conversation
-
 from ..display.header import print_header, print_welcome
 from ..display.theme import make_screen
 from ..ending import EndedBySignal
@@ -18,6 +16,7 @@ from ..errors import report
 from ..options.chat import DisplayArguments, SessionArguments
 from .app import ChatApp
 from .commands import registry as commands
+from .context_notes import new_conversation
 from .input import Reader, make_reader
 from .interrupt import SecondInterrupt
 
@@ -40,9 +39,7 @@ def chat_loop(
         session: how lines are read, and what is saved.
     """
     screen = make_screen(display)
-    policy = session.context_policy or "drop"
-    conversation = Conversation(engine, history=not session.no_history, context_policy=policy)
-    app = ChatApp(conversation, screen, display)
+    app = ChatApp(new_conversation(engine, session, "drop"), screen, display)
     app.autosave = not session.no_input_history
     app.explain_marks = not display.quiet
     if not display.quiet:
