@@ -15,8 +15,9 @@ from rich.text import Text
 from nfox.controls import json_text, one_line
 from nfox.errors import ContextError, NfoxError
 
+from ..display.console import hanging
 from ..display.header import print_legend
-from ..display.reply_stats import Speed, details, empty_reply, footer, status_row
+from ..display.reply_stats import NAME_CELLS, Speed, details, empty_reply, footer, status_row
 from ..display.reply_view import ReplyView
 from ..display.steps import StepRecord, StepRecorder, print_steps
 from ..display.theme import Screen
@@ -83,9 +84,15 @@ class ChatApp:
         """The engine that answers."""
         return self.conversation.engine
 
-    def say(self, text: str) -> None:
-        """Print a line that is not of a reply."""
-        self.notes.print(Text(one_line(text), _DIM))
+    def say(self, text: str, indent: int = 0) -> None:
+        """Print a line that is not of a reply.
+
+        Args:
+            text: the line.
+            indent: the cells of the name that it begins with, by which it is indented where it
+                goes on in another row.
+        """
+        self.notes.print(hanging(Text(one_line(text), _DIM), indent, self.notes.width))
 
     def send(self, text: str) -> None:
         """Send a message and draw the reply; without one, put the message into the next input."""
@@ -117,7 +124,7 @@ class ChatApp:
 
     def _draw(self, stream: ReplyStream) -> None:
         """Draw a reply as it grows, and record its steps."""
-        recorder, speed = StepRecorder(self.engine.model.tokenizer, self.screen.symbols), Speed()
+        recorder, speed = StepRecorder(self.engine.model.tokenizer), Speed()
         # Closed at once, whatever fails: only then is the reply so far part of the conversation.
         with interruptible(stream), stream:
             view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
@@ -162,7 +169,7 @@ class ChatApp:
         if self.display.stats and not self.display.quiet:
             self.say(footer(self.engine, reply, self.screen.symbols, self.notes.width))
             for line in details(self.engine, reply.stats, self.screen.symbols) if verbose else ():
-                self.say(line)
+                self.say(line, NAME_CELLS)
             if gained_nothing(reply):
                 tau = f"{reply.stats.tau:.2f} tokens per step"
                 self.say(f"drafting gained nothing here, {tau}; /why tells")

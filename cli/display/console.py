@@ -10,9 +10,28 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 from typing_extensions import override
 
 from nfox.controls import sanitize
+
+_NARROWEST = 24  # cells beside an indent, below which continued lines begin at the edge
+
+
+def hanging(text: Text, indent: int, width: int) -> Text:
+    """Return a line whose continued rows are indented.
+
+    Args:
+        text: the line.
+        indent: the cells, and characters, of the name that it begins with.
+        width: the cells of a row.
+    """
+    if not indent or width - indent < _NARROWEST:
+        return text
+    rows = text[indent:].wrap(CleanConsole(width=width), width - indent)
+    for row in rows:
+        row.rstrip()
+    return text[:indent] + Text(f"\n{' ' * indent}").join(rows)
 
 
 class CleanConsole(Console):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nfox.engine import Engine
     from nfox.reply import Reply
 
+NAME_CELLS = 10
+"""Cells of the name that each line of `details` begins with."""
 _RECENT = 16  # steps whose speed the status row shows
 FINISHES = {
     "length": "cut at max_new_tokens={limit}",
@@ -114,6 +116,17 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
 
 
+def by_depth(stats: Stats) -> str:
+    """Return the shares of drafts that were accepted by depth, without the depths at the end of
+    which hardly any was; "" if nothing was drafted.
+    """
+    rates = [f"{rate:.2f}" for rate in stats.acceptance_by_depth]
+    reached = max((depth for depth, rate in enumerate(rates, 1) if rate != "0.00"), default=0)
+    shown = "  ".join([*rates[:reached], *(["0.00"] if reached < len(rates) else [])])
+    deeper = f", and so to depth {len(rates)}" if len(rates) > reached + 1 else ""
+    return f"{shown}{deeper}  (share accepted)" if rates else ""
+
+
 def details(engine: Engine, stats: Stats, symbols: Symbols) -> list[str]:
     """Return lines about where the time went, how far drafts were accepted, and what the drafter
     chose to draft with, if it has a choice.
@@ -131,7 +144,7 @@ def details(engine: Engine, stats: Stats, symbols: Symbols) -> list[str]:
     prefill = stats.prefill_seconds
     speed = f" at {uncached / prefill:.0f} tok/s" if prefill > 0 else ""
     lengths = "  ".join(f"{n}:{steps}" for n, steps in sorted(Counter(stats.lengths).items()))
-    rates = "  ".join(f"{rate:.2f}" for rate in stats.acceptance_by_depth)
+    depths = by_depth(stats)
     most = sorted(stats.choices.items(), key=lambda choice: -choice[1])
     choices = "  ".join(f"{name}:{steps}" for name, steps in most)
     return [
@@ -139,7 +152,7 @@ def details(engine: Engine, stats: Stats, symbols: Symbols) -> list[str]:
         f"decode    {stats.tokens} tok in {duration(stats.seconds)}, {stats.steps} steps",
         f"ms/step   {times}",
         f"lengths   {lengths}  (tokens:steps)",
-        *([f"by depth  {rates}  (share accepted)"] if rates else []),
+        *([f"by depth  {depths}"] if depths else []),
         *([f"chosen    {choices}  (steps)"] if choices else []),
         *([f"lately    {engine.drafter.describe()}"] if choices else []),
     ]

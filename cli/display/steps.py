@@ -30,7 +30,7 @@ class Node:
     """A drafted token, without the tensors.
 
     Args:
-        text: its text, in which spaces are visible.
+        text: its text, with its spaces and newlines.
         depth: its depth in the tree; the tokens that follow the root have depth 1.
         accepted: whether it was accepted.
         p: the target's probability of it before temperature, if logits were kept.
@@ -49,7 +49,7 @@ class StepRecord:
     """A step, without the tensors.
 
     Args:
-        tokens: the texts of the committed tokens.
+        tokens: the texts of the committed tokens, with their spaces and newlines.
         sources: the source of each.
         nodes: the drafted tokens.
         seconds: how long each part of the step took.
@@ -70,15 +70,13 @@ class StepRecorder:
 
     Args:
         tokenizer: the target's tokenizer.
-        symbols: the characters that stand for spaces and newlines.
 
     Attributes:
         records: the steps so far.
     """
 
-    def __init__(self, tokenizer: Any, symbols: Symbols) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._symbols = symbols
         self.records: list[StepRecord] = []
 
     def add(self, step: Step) -> None:
@@ -91,21 +89,31 @@ class StepRecorder:
             if probabilities is not None:
                 p = float(probabilities[tree.parents[n], token])
                 q = None if tree.q is None else float(tree.q[n, token])
-            text = visible_text(token, self._tokenizer, self._symbols)
+            text = token_text(token, self._tokenizer)
             nodes.append(Node(text, tree.depths[n], n in path, p, q))
         parent = step.verdict.path[len(step.tokens) - 1]  # a stop token may cut the path
         last = None if probabilities is None else float(probabilities[parent, step.tokens[-1]])
-        tokens = tuple(visible_text(token, self._tokenizer, self._symbols) for token in step.tokens)
+        tokens = tuple(token_text(token, self._tokenizer) for token in step.tokens)
         self.records.append(
             StepRecord(tokens, step.sources, tuple(nodes), step.times, last, step.choice)
         )
 
 
+def token_text(token: int, tokenizer: Any) -> str:
+    """Return the text of a token that follows another one."""
+    # After another token a SentencePiece tokenizer keeps the space in front of a word.
+    text: str = tokenizer.decode([token, token])[len(tokenizer.decode([token])) :]
+    return text
+
+
+def visible(text: str, symbols: Symbols) -> str:
+    """Return a text with symbols instead of its spaces and newlines."""
+    return clean(text.replace("\n", symbols.newline)).replace(" ", symbols.space)
+
+
 def visible_text(token: int, tokenizer: Any, symbols: Symbols) -> str:
     """Return the text of a token, with symbols instead of its spaces and newlines."""
-    # After another token a SentencePiece tokenizer keeps the space in front of a word.
-    text = tokenizer.decode([token, token])[len(tokenizer.decode([token])) :]
-    return clean(text.replace("\n", symbols.newline)).replace(" ", symbols.space)
+    return visible(token_text(token, tokenizer), symbols)
 
 
 def print_steps(
@@ -151,14 +159,14 @@ def _committed(record: StepRecord, screen: Screen) -> Text:
     """Return the committed tokens, each with its draft depth or the sign of the target."""
     line = Text()
     for index, (token, source) in enumerate(zip(record.tokens, record.sources, strict=True), 1):
-        line.append(token, screen.styles[source])
+        line.append(visible(token, screen.symbols), screen.styles[source])
         raised = screen.symbols.depth(index) if source == "accepted" else screen.symbols.raised[-1]
         line.append(f"{raised} ", _DIM)
     return line
 
 
 def _refused(record: StepRecord, symbols: Symbols) -> str:
-    refused = [node.text for node in record.nodes if not node.accepted]
+    refused = [visible(node.text, symbols) for node in record.nodes if not node.accepted]
     more = [symbols.ellipsis] if len(refused) > _SHOWN else []
     return " ".join(refused[:_SHOWN] + more)
 
@@ -173,7 +181,9 @@ def _tree_lines(record: StepRecord, screen: Screen) -> Iterator[Text]:
         more = f"  {symbols.ellipsis} {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
         yield Text(f"{symbols.depth(depth)}  {'  '.join(texts)}{more}", _DIM)
     if record.p is not None and record.sources[-1] != "accepted":
-        yield Text(f"{symbols.raised[-1]}  {record.tokens[-1]} p={record.p:.3f}", _DIM)
+        yield Text(
+            f"{symbols.raised[-1]}  {visible(record.tokens[-1], symbols)} p={record.p:.3f}", _DIM
+        )
 
 
 def _describe(node: Node, symbols: Symbols) -> str:
@@ -181,4 +191,4 @@ def _describe(node: Node, symbols: Symbols) -> str:
     mark = symbols.yes if node.accepted else symbols.no
     p = "" if node.p is None else f" p={node.p:.3f}"
     q = "" if node.q is None else f" q={node.q:.3f}"
-    return f"{mark} {node.text}{p}{q}"
+    return f"{mark} {visible(node.text, symbols)}{p}{q}"

@@ -21,18 +21,56 @@ def kinds_of(texts: Sequence[str]) -> Iterator[str]:
         texts: the texts of the tokens, with their spaces and newlines.
     """
     seen: set[tuple[str, ...]] = set()
-    so_far = ""
+    line = _Line()
     for index, text in enumerate(texts):
-        so_far += text
+        line.add(text)
         window = tuple(texts[max(index - _AGAIN + 1, 0) : index + 1])
-        line = so_far.rstrip("\n").rpartition("\n")[2]
         if window in seen:
             yield "repeated"
-        elif so_far.count(_FENCE) % 2 or _FENCE in line:
+        elif line.is_code:
             yield "code"
         elif any(letter.isdigit() for letter in text):
             yield "numbers"
         else:
-            yield "lists" if _ITEM.match(line) else "prose"
+            yield "lists" if _ITEM.match(line.text) else "prose"
         if len(window) == _AGAIN:
             seen.add(window)
+
+
+class _Line:
+    """The line that a text has come to, which ends when another begins; no character is read twice.
+
+    Attributes:
+        text: its text so far.
+    """
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._ended = False
+        self._has_fence = False
+        self._in_fence = False
+        self._ticks = ""  # at the end, which more of them make a fence
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it stands in a fence, or has one."""
+        return self._in_fence or self._has_fence
+
+    def add(self, text: str) -> None:
+        """Add what follows."""
+        for number, part in enumerate(text.split("\n")):
+            self._ended = self._ended or number > 0
+            if part:
+                self._add_part(part)
+
+    def _add_part(self, part: str) -> None:
+        """Add a text without newlines."""
+        if self._ended:
+            self.text = self._ticks = ""
+            self._ended = self._has_fence = False
+        self.text += part
+        before, *others = (self._ticks + part).split(_FENCE)
+        rest = others[-1] if others else before
+        self._has_fence = self._has_fence or bool(others)
+        self._in_fence ^= len(others) % 2 == 1
+        self._ticks = rest[len(rest.rstrip("`")) :]

@@ -13,7 +13,7 @@ import torch
 
 from nfox.drafters import method_class, plain_method
 
-from .reply_stats import duration
+from .reply_stats import by_depth, duration
 from .text_kinds import KINDS, kinds_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from nfox.reply import Reply
 
     from .steps import StepRecord
-    from .theme import Symbols
 
 _SLOWER = 1.5  # a forward than at load, where the machine is busy
 _LOAD = 1.5  # processes for each core, where it is busy
@@ -39,22 +38,19 @@ def gained_nothing(reply: Reply) -> bool:
     return stats.steps >= _LEAST_STEPS and stats.drafted > 0 and stats.tau < _GAIN
 
 
-def explain(
-    engine: Engine, reply: Reply, records: Sequence[StepRecord], symbols: Symbols
-) -> list[str]:
+def explain(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> list[str]:
     """Return lines that say why a reply was as fast as it was.
 
     Args:
         engine: the engine that gave it.
         reply: the reply.
         records: its steps.
-        symbols: the characters that stand for spaces and newlines in them.
     """
     stats, costs = reply.stats, engine.costs
     lines = [f"time      {_shares(stats)}"]
-    if rates := "  ".join(f"{rate:.2f}" for rate in stats.acceptance_by_depth):
-        lines.append(f"by depth  {rates}  (share accepted)")
-    lines.append(f"by kind   {_by_kind(records, symbols)}  (share of tokens that were drafted)")
+    if depths := by_depth(stats):
+        lines.append(f"by depth  {depths}")
+    lines.append(f"by kind   {_by_kind(records)}  (share of tokens that were drafted)")
     if costs is not None:
         lines.append(f"allows    {_allowed(stats, costs)}")
         lines.append(f"forwards  {costs}")
@@ -78,13 +74,9 @@ def _shares(stats: Stats) -> str:
     return f"{duration(whole)}: {shares}"
 
 
-def _by_kind(records: Sequence[StepRecord], symbols: Symbols) -> str:
+def _by_kind(records: Sequence[StepRecord]) -> str:
     """Return for each kind of text the share of its tokens that drafts gave."""
-    texts = [
-        token.replace(symbols.newline, "\n").replace(symbols.space, " ")
-        for record in records
-        for token in record.tokens
-    ]
+    texts = [token for record in records for token in record.tokens]
     sources = [source for record in records for source in record.sources]
     kinds = list(kinds_of(texts))
     accepted = Counter(

@@ -25,8 +25,9 @@ from nfox.cli.chat.commands.settings import changed
 from nfox.cli.chat.interrupt import interruptible
 from nfox.cli.chat.oneshot import serve_lines
 from nfox.cli.chat.repl import chat_loop
+from nfox.cli.display.console import CleanConsole
 from nfox.cli.display.header import print_header
-from nfox.cli.display.text_kinds import kinds_of
+from nfox.cli.display.steps import visible
 from nfox.cli.display.theme import make_screen
 from nfox.cli.errors import error_boundary
 from nfox.cli.options.chat import DisplayArguments, SessionArguments
@@ -408,27 +409,38 @@ def test_a_method_says_what_its_next_reply_drafts(
     assert app.engine.make("lookup").describe() == app.engine.drafter.describe()
 
 
-def test_kinds_of_text() -> None:
-    text = (
-        "So ",
-        "it ",
-        "is.\n",
-        "- ",
-        "one\n",
-        "```",
-        "a=",
-        "1\n",
-        "```",
-        "\n",
-        "x ",
-        "is ",
-        "12.\n",
+def test_continued_rows_are_indented(app: ChatApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    do(app, "hello")
+    narrow = io.StringIO()
+    monkeypatch.setattr(app, "notes", CleanConsole(file=narrow, width=50))
+    do(app, "/why")
+    rows = narrow.getvalue().splitlines()
+    assert {row[:10].strip() for row in rows} >= {"time", "by depth", "by kind", "so", ""}
+    assert all(len(row) <= 50 and row[9] == " " != row[10] for row in rows)
+
+
+def test_depths_at_which_hardly_anything_is_accepted_stand_together(app: ChatApp) -> None:
+    do(app, "hello")
+    last = app.conversation.last
+    assert last is not None
+    stats = last.reply.stats
+    for tried, reached, shown in (
+        ([400] * 7, [300, 100, 1, 0, 0, 0, 0], "0.75  0.25  0.00, and so to depth 7"),
+        ([4, 4, 4], [4, 0, 2], "1.00  0.00  0.50"),
+        ([4], [0], "0.00"),
+    ):
+        stats.tried, stats.reached = tried, reached
+        line = f"by depth  {shown}  (share accepted)"
+        assert line in do(app, "/why") and line in do(app, "/stats")
+
+
+def test_a_dot_in_the_text_is_no_space(app: ChatApp) -> None:
+    symbols = app.screen.symbols
+    assert visible("a b\n·", symbols) == "a·b↵·"
+    do(app, "hello")
+    assert "".join(token for record in app.records for token in record.tokens).startswith(
+        " The quick brown"
     )
-    again = (*text, "So ", "it ", "is.\n")
-    assert list(kinds_of(again)) == [
-        *("prose", "prose", "prose", "lists", "lists", "code", "code", "code", "code"),
-        *("code", "prose", "prose", "numbers", "prose", "prose", "repeated"),
-    ]
 
 
 def test_a_reply_that_gained_nothing_is_told(app: ChatApp) -> None:

@@ -211,7 +211,7 @@ def test_the_probability_beside_a_token_is_its_own(end: int) -> None:
     emitted = ((1, 2, 4)[:end], ("accepted", "accepted", "corrected")[:end])
     logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     p = logits.softmax(-1)
-    recorder = StepRecorder(Letters(), screen_for(io.StringIO()).symbols)
+    recorder = StepRecorder(Letters())
     recorder.add(Step(*emitted, chain, verdict, StepTimes(0, 0, 0, 0, 0), "stop", logits))
     [record] = recorder.records
     assert record.p == pytest.approx(float(p[end - 1, emitted[0][-1]]))

@@ -9,7 +9,7 @@ from nfox.drafters import method_names
 from nfox.errors import UsageError
 
 from ...display.race_picture import RacePicture
-from ...display.reply_stats import details, footer
+from ...display.reply_stats import NAME_CELLS, details, footer
 from ...display.steps import print_steps
 from ...display.why import explain
 from ..compare import compare, prove
@@ -35,16 +35,16 @@ def stats(app: ChatApp, argument: str) -> None:
     """Show the numbers of the last reply; their meaning."""
     if argument == "explain":
         for name, meaning in DEFINITIONS.items():
-            app.say(f"{name.ljust(11)} {meaning}")
+            app.say(f"{name.ljust(11)} {meaning}", 12)
         return
     reply, symbols = _last(app).reply, app.screen.symbols
     app.say(footer(app.engine, reply, symbols, width=1000))
     for line in details(app.engine, reply.stats, symbols):
-        app.say(line)
+        app.say(line, NAME_CELLS)
     if app.engine.costs is not None:
-        app.say(f"costs     {app.engine.costs}")
+        app.say(f"costs     {app.engine.costs}", NAME_CELLS)
         if app.engine.costs != app.engine.costs_at_load:
-            app.say(f"at load   {app.engine.costs_at_load}")
+            app.say(f"at load   {app.engine.costs_at_load}", NAME_CELLS)
     if app.engine.threads is not None:
         app.say(f"threads   {app.engine.threads}")
 
@@ -52,8 +52,8 @@ def stats(app: ChatApp, argument: str) -> None:
 @command("/why")
 def why(app: ChatApp, argument: str) -> None:
     """Show why the last reply was as fast as it was."""
-    for line in explain(app.engine, _last(app).reply, app.records, app.screen.symbols):
-        app.say(line)
+    for line in explain(app.engine, _last(app).reply, app.records):
+        app.say(line, NAME_CELLS)
 
 
 @command("/steps")
