@@ -57,6 +57,8 @@ def _encode_question(model: LoadedModel, template: Template, messages: Sequence[
     the model was trained.
     """
     continued = messages[-1].role == "assistant"
+    if any(message.role == "tool" or message.tool_fields for message in messages):
+        raise UsageError(f"{model.name} reads the last question alone, not what tools answered")
     if template.system or any(message.role == "system" for message in messages):
         say(f"{model.name} reads the last question alone: the system message is left out")
     if continued and len(messages) == 1:

@@ -30,8 +30,9 @@ from nfox.serve.errors import DeadlineExceeded, Json, QueueFull, error_response
 from nfox.serve.fastchat_controller import ControllerClient
 from nfox.serve.pending_reply import Delta, Question
 from nfox.serve.responses import TextResponse
-from nfox.serve.schemas import MAX_MESSAGES, WorkerGenerateBody
+from nfox.serve.schemas import WorkerGenerateBody
 from nfox.serve.served_model import ServedModel
+from nfox.serve.turns import MAX_MESSAGES
 from nfox.text.messages import Message
 
 _MARK = "\x02{}\x03"

@@ -58,7 +58,9 @@ class ServeRequest:
     def size(self) -> int:
         """The characters and token ids of all questions."""
         return sum(
-            len(question.text) + len(question.ids) + sum(len(m.content) for m in question.messages)
+            len(question.text)
+            + len(question.ids)
+            + sum(len(message.content) + len(message.tool_fields) for message in question.messages)
             for question in self.questions
         )
 

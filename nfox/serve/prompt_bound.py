@@ -32,12 +32,14 @@ class PromptBound:
     def least_tokens(self, question: Question) -> int:
         """Return a number of tokens that a question's prompt has at least.
 
-        Only what the users say counts: templates may leave out system messages and parts of earlier
-        replies, and spaces around a text.
+        Only what users and tools say counts: templates may leave out system messages and parts of
+        earlier replies, and spaces around a text.
         """
         if question.ids or self._longest is None:
             return len(question.ids)
-        said = (message.content for message in question.messages if message.role == "user")
+        said = (
+            message.content for message in question.messages if message.role in ("user", "tool")
+        )
         characters = sum(len(text.strip()) for text in (question.text, *said))
         return -(-characters // self._longest)
 

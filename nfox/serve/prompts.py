@@ -106,7 +106,7 @@ def _prefix_digests(messages: Sequence[Message]) -> Iterator[bytes]:
     """Yield the SHA-256 digest of the messages up to and with each one."""
     digest = hashlib.sha256()
     for message in messages:
-        for part in (message.role, message.content):
+        for part in (message.role, message.content, message.tool_fields):
             data = part.encode()
             digest.update(len(data).to_bytes(8) + data)  # with the length, or "ab", "" is "a", "b"
         yield digest.digest()

@@ -5,9 +5,9 @@ A field that would change the answer and is not supported is refused; unknown fi
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from nfox.serve.fields import (
@@ -19,21 +19,15 @@ from nfox.serve.fields import (
     Stop,
     Text,
     TokenLimit,
-    text_or_list,
-    union_of,
 )
-from nfox.text.messages import Message, content_text, parse_message, refuse_calls
-
-MAX_MESSAGES = 512
-"""The largest number of messages in a conversation: rendering takes time with its square."""
+from nfox.serve.turns import MAX_MESSAGES, Turn
 
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (None, 0),
     "frequency_penalty": (None, 0),
     "logit_bias": (None, {}),
-    "tools": (None, []),
-    "functions": (None, []),
     "tool_choice": (None, "none", "auto"),
+    "function_call": (None, "none", "auto"),
     "response_format": (None, {"type": "text"}),
     "modalities": (None, ["text"]),
     "audio": (None,),
@@ -42,6 +36,12 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "best_of": (None, 1),
 }
 """The fields that are not supported, each with the values that ask for nothing."""
+
+_NO_CALLS = dict.fromkeys(
+    ("tool_choice", "function_call"),
+    "no reply calls a tool here, so {parameter} cannot ask for it; leave it out, or send auto",
+)
+"""What is said instead of a reply that has to call a tool."""
 
 
 class StreamOptions(BaseModel):
@@ -77,7 +77,7 @@ class RequestBody(BaseModel):
             return data
         for name, harmless in _UNSUPPORTED.items():
             if data.get(name) not in harmless:
-                message = "not supported here: {parameter}; leave it out"
+                message = _NO_CALLS.get(name, "not supported here: {parameter}; leave it out")
                 raise PydanticCustomError("unsupported", message, {"parameter": name})
         return {name: value for name, value in data.items() if value is not None}
 
@@ -117,47 +117,8 @@ class CompletionBody(RequestBody):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-class Part(BaseModel):
-    """A part of a message; only text is supported."""
-
-    type: Literal["text"]
-    text: Text
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unsupported(cls, part: Any) -> Any:
-        content_text([part])
-        return part
-
-
-Parts = Annotated[list[Part], Field(max_length=MAX_MESSAGES, fail_fast=True)]
 _MAX_PARTS = 16 * MAX_MESSAGES  # of all messages: checking them takes the time of everybody
-
-
-class Turn(BaseModel):
-    """A message of a conversation, read as `nfox.text.messages.parse_message` does."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        Annotated[Text, Tag("(text)")] | Annotated[Parts, Tag("(list)")],
-        union_of("a text, or a list of parts that are text", text_or_list),
-    ]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_calls(cls, data: Any) -> Any:
-        """Refuse calls of tools, which no template is told of. Without one, null is the content of
-        an empty reply.
-        """
-        if not isinstance(data, dict):
-            return data
-        refuse_calls(data)
-        empty = data.get("role") == "assistant" and data.get("content") is None
-        return {**data, "content": ""} if empty else data
-
-    def to_message(self) -> Message:
-        """Return the message that templates render: its parts joined, a developer as the system."""
-        return parse_message(self.model_dump())
+_LISTS_OF_TURNS = ("content", "tool_calls")
 
 
 class ChatCompletion(CompletionBody):
@@ -167,6 +128,9 @@ class ChatCompletion(CompletionBody):
     max_completion_tokens: TokenLimit | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[Any] | None = Field(None, description="No reply calls one: the answer is a text.")
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
     generation_config: Text | None = Field(
         None, description="JSON, as `transformers chat` sends it; what is said beside it wins."
     )
@@ -176,8 +140,10 @@ class ChatCompletion(CompletionBody):
     def _refuse_many_parts(cls, messages: Any) -> Any:
         """Refuse more parts than a conversation needs, before each is looked at."""
         turns = messages if isinstance(messages, list) else ()
-        contents = [turn.get("content") for turn in turns if isinstance(turn, dict)]
-        if sum(len(content) for content in contents if isinstance(content, list)) > _MAX_PARTS:
+        lists = [
+            turn.get(name) for turn in turns if isinstance(turn, dict) for name in _LISTS_OF_TURNS
+        ]
+        if sum(len(parts) for parts in lists if isinstance(parts, list)) > _MAX_PARTS:
             raise ValueError(f"a conversation may have {_MAX_PARTS} parts")
         return messages
 

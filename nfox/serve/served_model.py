@@ -72,6 +72,9 @@ class ServedModel:
             UsageError: if the fields do not fit together.
         """
         messages = [message.to_message() for message in body.messages]
+        if messages[-1].tool_fields and messages[-1].role == "assistant":
+            message = "the last message calls a tool"
+            raise WrongParameter("messages", message, "send what the tool answered behind it")
         if len(messages) > 1 and (messages[-1].role, messages[-1].content) == ("assistant", ""):
             messages.pop()  # nothing to go on with: a place for the reply
         question = Question(tuple(messages))

@@ -65,6 +65,11 @@ class Form:
         return {**turn, "content": [{"type": "text", "text": turn["content"]}]}
 
 
+def is_of_tools(turn: Turn) -> bool:
+    """Return whether a turn calls tools, or is what one answered."""
+    return turn["role"] == "tool" or "tool_calls" in turn
+
+
 def _paragraphs(*texts: str) -> str:
     return "\n\n".join(text for text in texts if text)
 
@@ -90,6 +95,8 @@ def find_form(render: Render, roles: tuple[str, ...]) -> Form:
             long.
         Exception: what the template raises, if it refuses all forms.
     """
+    if not roles:
+        return Form()
     turns = _numbered(roles, "704", "169")
     found: list[tuple[int, int, Form]] = []
     refusal: Exception | None = None

@@ -23,23 +23,31 @@ class Message:
     """One turn of a conversation.
 
     Args:
-        role: "system", "user" or "assistant".
+        role: "system", "user" or "assistant"; "tool" for what a called tool answered.
         content: the text of the turn. What is no character in it becomes U+FFFD.
         ids: the token ids of a reply exactly as they were generated, without the one that stopped
             it; None where only the text is known.
         supervised: whether a model is trained to say it, where it is a reply; otherwise it is only
             read.
+        tool_fields: what else templates read of a reply that calls tools, or of a tool's answer, as
+            a JSON object: "tool_calls", "tool_call_id", "name".
     """
 
     role: str
     content: str
     ids: tuple[int, ...] | None = None
     supervised: bool = True
+    tool_fields: str = ""
 
     def __post_init__(self) -> None:
         for name in ("role", "content"):
             if isinstance(text := getattr(self, name), str):  # whoever reads it checks the type
                 object.__setattr__(self, name, whole_characters(text))
+
+    @property
+    def turn(self) -> dict[str, Any]:
+        """The message as templates read it."""
+        return {"role": self.role, "content": self.content, **json.loads(self.tool_fields or "{}")}
 
 
 Messages = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]

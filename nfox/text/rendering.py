@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 from nfox.errors import NfoxError
-from nfox.text.forms import Form, Render, Turn, find_form
+from nfox.text.forms import Form, Render, Turn, find_form, is_of_tools
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,17 @@ class Rendering:
 
     @classmethod
     def of(cls, render: Render, turns: Sequence[Turn], generate: bool) -> Rendering:
-        """Return the rendering in which nothing that was said is lost, if there is one."""
-        form = find_form(render, tuple(turn["role"] for turn in turns))
-        return cls(render, form, tuple(turns), generate, render(form.shaped(turns), generate))
+        """Return the rendering in which nothing that was said is lost, if there is one.
+
+        Raises:
+            NfoxError: if a call of a tool is lost, or what it answered.
+        """
+        form = find_form(render, tuple(turn["role"] for turn in turns if not is_of_tools(turn)))
+        text = render(form.shaped(turns), generate)
+        rendering = cls(render, form, tuple(turns), generate, text)
+        if lost := rendering._lost_of_tools():
+            raise NfoxError(f"it has no place for {lost}")
+        return rendering
 
     def lost(self) -> list[int]:
         """Return the indices of the messages of which the template writes nothing, for what they
@@ -58,6 +66,20 @@ class Rendering:
             except Exception:
                 continue
         return False
+
+    def _lost_of_tools(self) -> str | None:
+        """Return what is left out of the calls of tools and their answers; None if nothing is."""
+        if not any(map(is_of_tools, self.turns)):
+            return None
+        name, marks = self._name(), list[str]()
+
+        def mark(what: str) -> str:
+            marks.append(what)
+            return f"{name}{len(marks):06}"
+
+        text = self._write([_with_marks(turn, mark) for turn in self.turns], self.generate)
+        lost = (what for number, what in enumerate(marks, 1) if f"{name}{number:06}" not in text)
+        return next(lost, None)
 
     def prompt(self, index: int) -> str | None:
         """Return what the reply of that index was asked by; None where no reply can be asked."""
@@ -112,6 +134,24 @@ class Rendering:
 
     def _write(self, turns: Sequence[Turn], generate: bool) -> str:
         return self.render(self.form.shaped(turns), generate)
+
+
+def _with_marks(turn: Turn, mark: Callable[[str], str]) -> Turn:
+    """Return a turn with marks as the names of called tools, and as what a tool answered.
+
+    Args:
+        turn: the turn; one without tools stays.
+        mark: makes the mark of what it is told.
+    """
+    if turn["role"] == "tool":
+        return {**turn, "content": mark("what a tool answered")}
+    if not is_of_tools(turn):
+        return turn
+    calls = [
+        {**call, "function": {**call["function"], "name": mark("the call of a tool")}}
+        for call in turn["tool_calls"]
+    ]
+    return {**turn, "tool_calls": calls}
 
 
 def _common(one: str, other: str) -> int:

@@ -212,7 +212,7 @@ def _from_conversation(conversation: Any, origin: str) -> Template:
             turns = turns[1:]
         for number, turn in enumerate(turns):
             if turn["role"] != ("user", "assistant")[number % 2]:
-                raise ValueError("after the system message user and assistant must take turns")
+                raise ValueError("behind a system message user and assistant take turns, no tools")
             filled.append_message(filled.roles[number % 2], turn["content"])
         if generate:
             filled.append_message(filled.roles[1], None)

@@ -160,7 +160,7 @@ class Template:
 
     def _layout(self, messages: Sequence[Message], generate: bool) -> Layout:
         """Return a conversation as it is written, once it is certain that nothing of it is lost."""
-        turns: list[Turn] = [{"role": m.role, "content": m.content} for m in messages]
+        turns: list[Turn] = [message.turn for message in messages]
         if self.system is not None and all(turn["role"] != "system" for turn in turns):
             turns.insert(0, {"role": "system", "content": self.system})
         first = len(turns) - len(messages)

@@ -58,7 +58,7 @@ def jinja_renderer(tokenizer: Tokenizer, source: str) -> Render:
             **tokenizer.special_tokens_map,
             **{"messages": list(turns), "add_generation_prompt": generate},
         }
-        size = sum(len(str(turn["content"])) for turn in turns)
+        size = sum(len(str(value)) for turn in turns for value in turn.values())
         return whole_characters(render_within_limits(source, variables, size))
 
     return render

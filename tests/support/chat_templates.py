@@ -158,3 +158,46 @@ PARTS_ONLY = {
     "{% if add_generation_prompt %}A:{% endif %}",
 }
 """Templates that read a question as a list of parts, and write nothing of a text."""
+
+OF_TOOLS = {
+    # As Qwen 2.5: answers of tools stand in a turn of the user, one or several.
+    "qwen 2.5": "{% for m in messages %}{% if m.role == 'tool' %}"
+    "{% if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user' }}"
+    "{% endif %}{{ '\\n<tool_response>\\n' + m.content + '\\n</tool_response>' }}"
+    "{% if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\\n' }}{% endif %}"
+    "{% elif m.tool_calls %}{{ '<|im_start|>assistant' }}{% if m.content %}{{ '\\n' + m.content }}"
+    '{% endif %}{% for call in m.tool_calls %}{{ \'\\n<tool_call>\\n{"name": "\' + '
+    'call.function.name + \'", "arguments": \' + call.function.arguments | tojson '
+    "+ '}\\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\\n' }}"
+    "{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+    # As Mistral: identifiers of nine characters, answers as JSON, the others take turns.
+    "mistral nemo": "{% set ns = namespace(index=0) %}{% for m in messages %}"
+    "{% if m.role == 'user' or (m.role == 'assistant' and m.tool_calls is undefined) %}"
+    "{% if (m.role == 'user') != (ns.index % 2 == 0) %}"
+    "{{ raise_exception('After the system message, roles must alternate user/assistant') }}"
+    "{% endif %}{% set ns.index = ns.index + 1 %}{% endif %}{% endfor %}{{ bos_token }}"
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST]' + m.content + '[/INST]' }}"
+    "{% elif m.tool_calls is defined %}{{ '[TOOL_CALLS][' }}{% for call in m.tool_calls %}"
+    "{% if call.id is undefined or call.id | length != 9 %}"
+    "{{ raise_exception('Tool call IDs should be alphanumeric strings with length 9!') }}"
+    "{% endif %}{{ call.function | tojson }}{{ ', \"id\": \"' + call.id + '\"}' }}"
+    "{{ '' if loop.last else ', ' }}{% endfor %}{{ ']' + eos_token }}"
+    "{% elif m.role == 'assistant' %}{{ m.content + eos_token }}{% elif m.role == 'tool' %}"
+    '{{ \'[TOOL_RESULTS]{"content": \' + m.content | tojson + \', "call_id": "\' '
+    "+ m.tool_call_id + '\"}[/TOOL_RESULTS]' }}{% else %}"
+    "{{ raise_exception('Only user and assistant roles are supported, and tools') }}{% endif %}"
+    "{% endfor %}",
+    # As Llama 3.1: one call in a message, behind which its own text is left out.
+    "llama 3.1": "{{ bos_token }}{% for m in messages %}{% if m.tool_calls is defined %}"
+    "{% if m.tool_calls | length != 1 %}"
+    "{{ raise_exception('This model only supports single tool-calls at once!') }}{% endif %}"
+    '{{ \'<|start_header_id|>assistant<|end_header_id|>\\n\\n{"name": "\' + '
+    'm.tool_calls[0].function.name + \'", "parameters": \' + '
+    "m.tool_calls[0].function.arguments | tojson + '}<|eot_id|>' }}{% elif m.role == 'tool' %}"
+    "{{ '<|start_header_id|>ipython<|end_header_id|>\\n\\n' + m.content | tojson + '<|eot_id|>' }}"
+    "{% else %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim "
+    "+ '<|eot_id|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
+}
+"""Templates that write the calls of tools, and what these answered."""

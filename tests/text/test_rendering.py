@@ -46,6 +46,11 @@ def tokenizer_of(template: Any) -> Any:
 def applied(tokenizer: Any, messages: list[Message], **options: bool) -> str:
     """Return what transformers makes of the texts."""
     turns = [{"role": message.role, "content": message.content} for message in messages]
+    return applied_turns(tokenizer, turns, **options)
+
+
+def applied_turns(tokenizer: Any, turns: list[dict[str, Any]], **options: bool) -> str:
+    """Return what transformers makes of turns."""
     options = {"add_generation_prompt": True} | options
     return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
 
