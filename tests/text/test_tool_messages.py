@@ -107,5 +107,5 @@ def test_a_template_that_loses_one_of_several_is_found_out() -> None:
 def test_templates_of_fastchat_have_no_place_for_tools(name: str) -> None:
     assert name in available()
     template = resolve(tokenizer_of(None), name)
-    with pytest.raises(NfoxError, match="no place for|no tools"):
+    with pytest.raises(NfoxError, match=r"no place for|no tools"):
         template.text(messages(CONVERSATIONS["answered"]))
