@@ -8,7 +8,20 @@ from __future__ import annotations
 
 import typer
 
-from . import bench, chat, data, eval, export, generate, known_models, methods, race, serve, train
+from . import (
+    bench,
+    chat,
+    data,
+    eval,
+    export,
+    generate,
+    known_models,
+    log,
+    methods,
+    race,
+    serve,
+    train,
+)
 from .published_commands import read_published_names
 
 
@@ -28,6 +41,19 @@ app = typer.Typer(
 )
 
 
-for group in (chat, generate, race, serve, methods, known_models, data, train, eval, bench, export):
+for group in (
+    chat,
+    generate,
+    race,
+    serve,
+    log,
+    methods,
+    known_models,
+    data,
+    train,
+    eval,
+    bench,
+    export,
+):
     group.register(app)
 read_published_names(app)

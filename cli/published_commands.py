@@ -21,6 +21,10 @@ from .published_names import FLAGS, IMPLIED, READ, READ_WITH, UNUSED, VALUES
 
 _PROFILING = "profiling"
 """What -p is beside --input, and takes no value."""
+_ALONE = {("", "resume"): "last"}
+"""Options of ours that can stand without a value, with the value that this means. Typer knows no
+such options.
+"""
 _TRUTHS = ("True", "False", "true", "false")
 
 
@@ -99,6 +103,8 @@ class Reader:
 
     def _takes(self, name: str, following: str) -> bool:
         """Return whether an option takes the word that follows it as its value."""
+        if (self.command, name) in _ALONE:
+            return following.isdecimal()
         if name in self.known:
             return self.known[name]
         if name in FLAGS:
@@ -117,6 +123,8 @@ class Reader:
             said: gets what is to be said of how it was read.
         """
         name, value = typed.name, typed.value
+        if value is None and (self.command, name) in _ALONE:
+            return (*typed.words, _ALONE[self.command, name])
         if name == "s" and str(value).isdecimal() and "seed" in self.known:
             said.append(
                 f"-s {value} is --seed {value} (--system {value} would be said to the model)"

@@ -10,19 +10,17 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from nfox.controls import json_text
 from nfox.decoding.generate import Prompt
 from nfox.engine import Engine
-from nfox.errors import NfoxError, UsageError
-from nfox.files.atomic import write_text
-from nfox.files.reading import describe
+from nfox.errors import UsageError
 from nfox.reply import Exchange, Reply
 from nfox.reply_stream import ReplyStream
 from nfox.reply_text import joined
-from nfox.text.conversation_file import read_messages, to_json
+from nfox.text.conversation_file import parse_conversation, read_saved, to_json, write_saved
 from nfox.text.messages import Message
-from nfox.text.stream import decode_text
+from nfox.text.stream import spells
 from nfox.text.turns import ContextPolicy, fitting, longest_prompt, turns_in
 
 
@@ -198,31 +196,35 @@ class Conversation:
             NfoxError: if the file cannot be written.
         """
         data = to_json(self.engine.model.name, self.engine.template.name, self.messages)
-        try:
-            write_text(path, json_text(data, indent=1), private=private)
-        except (OSError, ValueError) as error:
-            raise NfoxError(f"cannot write {path}: {describe(error)}") from error
+        write_saved(path, data, private=private)
 
-    def load(self, path: Path) -> None:
-        """Replace the messages by those of a JSON file.
+    def load(self, path: Path) -> str | None:
+        """Replace the messages by those of a JSON file; see `restore`."""
+        return self.restore(read_saved(path), path)
 
-        The file holds a saved conversation, a list of messages with "role" and "content", or a
+    def restore(self, data: Any, where: str | Path) -> str | None:
+        """Replace the messages by those of a JSON value; `where` it stands is for errors.
+
+        The value is a saved conversation, a list of messages with "role" and "content", or a
         conversation of FastChat. Token ids are kept if the conversation was with this model and
         they spell the text of their reply.
 
+        Returns:
+            The name of the model that the conversation was with; None where that is not said.
+
         Raises:
-            NfoxError: if the file has none of these layouts; the messages stay as they are.
+            NfoxError: if it has none of these layouts; the messages stay as they are.
         """
-        self.messages = read_messages(path, self.engine.model.name, self._spells)
+        saved = parse_conversation(data, where, self.engine.model.name, self._spells)
+        self.messages = saved.messages
         self._unread = []
+        return saved.model
 
     def _spells(self, ids: Sequence[int], text: str) -> bool:
-        """Return whether token ids are those of a reply with this text, and of nothing else: a
-        token without text may be the beginning of another message.
+        """Return whether token ids can be those of a reply with this text: a token without text may
+        be the beginning of another message.
         """
         model = self.engine.model
-        if max(ids) >= model.target.vocabulary_size or self.engine.stop_ids.intersection(ids):
-            return False
-        spelled = decode_text(model.tokenizer, ids)
-        special = set(getattr(model.tokenizer, "all_special_ids", ())).intersection(ids)
-        return not special and text in (spelled, spelled.removeprefix(" "))
+        beyond = max(ids) >= model.target.vocabulary_size
+        stopping = self.engine.stop_ids.intersection(ids)
+        return not beyond and not stopping and spells(model.tokenizer, ids, text)

@@ -6,6 +6,7 @@ Nothing that goes wrong may lose the conversation.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -23,11 +24,12 @@ from ..display.steps import StepRecord, StepRecorder, print_steps
 from ..display.theme import Screen
 from ..display.why import gained_nothing
 from ..errors import print_error
+from ..log.writer import LogWriter
 from ..options.chat import DisplayArguments
 from ..printing import tell
 from .context_notes import fullness, hinting_at_room, no_longer_read
 from .interrupt import interruptible
-from .saved_files import Keeper, rescue, save_last
+from .saved_files import Keeper, error_of, rescue
 
 if TYPE_CHECKING:
     from nfox.conversation import Conversation
@@ -49,7 +51,7 @@ class ChatApp:
         notes: the console for everything that is not a reply; by default that of the screen.
 
     Attributes:
-        autosave: whether the conversation is saved after every reply.
+        log: writes every turn to the log of conversations; None where nothing is kept.
         fold: whether reasoning is hidden.
         records: the steps of the last reply.
         pieces: the text of the last reply, with the sources of its tokens.
@@ -68,7 +70,7 @@ class ChatApp:
         self.notes = notes or screen.console
         self.screen = screen
         self.display = display
-        self.autosave = False
+        self.log: LogWriter | None = None
         self._keeper = Keeper("the conversation is", self.say)
         self.fold = display.fold_thinking
         self.records: list[StepRecord] = []
@@ -96,6 +98,8 @@ class ChatApp:
 
     def send(self, text: str) -> None:
         """Send a message and draw the reply; without one, put the message into the next input."""
+        if self.log is not None and not self.conversation.history:
+            self.log.begin()
         try:
             with hinting_at_room(self.conversation):
                 stream = self.conversation.send(text)
@@ -115,10 +119,12 @@ class ChatApp:
             Whether the reply has any token.
         """
         self._tell_what_is_left_out()
+        if self.log is not None:
+            self._keeper.note(error_of(partial(self.log.keep_question, self.conversation)))
         try:
             self._draw(stream)
         finally:  # whatever ended it: a part of the reply is part of the conversation
-            self._save()
+            self.keep(stream.reply)
         self._print_footer(stream.reply)
         return bool(self.records)
 
@@ -190,17 +196,21 @@ class ChatApp:
             self.explain_marks = False
             print_legend(self.engine, self.screen)
 
-    def _save(self) -> None:
-        """Save the conversation, so that a crash loses nothing; say where that fails, and where it
-        works again.
+    def keep(self, reply: Reply | None = None) -> None:
+        """Write the conversation to the log, so that a crash loses nothing; say where that fails,
+        and where it works again.
+
+        Args:
+            reply: the reply that has just ended, if one has.
         """
-        if self.autosave and self.conversation.turns:
-            self._keeper.note(save_last(self.conversation))
+        if self.log is not None:
+            write = partial(self.log.keep, self.conversation, reply, self.pieces)
+            self._keeper.note(error_of(write))
 
     def leave(self) -> None:
         """Save the conversation somewhere if the last attempt to keep it has failed."""
         if self._keeper.failed:
-            self._save()
+            self.keep()
         if self._keeper.failed:
             self.rescue()
 

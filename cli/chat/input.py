@@ -17,7 +17,8 @@ from nfox.files.reading import describe
 
 from ..printing import say as print_line
 from ..standard_input import escape_invalid_bytes
-from .saved_files import Keeper, history_file, state_folder
+from ..state_folder import state_folder
+from .saved_files import Keeper, history_file
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession

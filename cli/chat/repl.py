@@ -13,7 +13,9 @@ from ..display.header import print_header, print_welcome
 from ..display.theme import make_screen
 from ..ending import EndedBySignal
 from ..errors import report
-from ..options.chat import DisplayArguments, SessionArguments
+from ..log.database import ConversationLog
+from ..log.writer import LogWriter
+from ..options.chat import LAST, DisplayArguments, SessionArguments
 from .app import ChatApp
 from .commands import registry as commands
 from .context_notes import new_conversation
@@ -40,11 +42,12 @@ def chat_loop(
     """
     screen = make_screen(display)
     app = ChatApp(new_conversation(engine, session, "drop"), screen, display)
-    app.autosave = not session.no_input_history
+    if not (session.no_save or session.no_input_history):
+        app.log = LogWriter(ConversationLog())
     app.explain_marks = not display.quiet
     if not display.quiet:
         print_header(engine, screen, loading_seconds, verbose=display.verbose > 0)
-        print_welcome(engine, screen, questions=not session.resume)
+        print_welcome(engine, screen, questions=session.resume is None)
     reader = make_reader(
         partial(_complete, app),
         plain=display.style != "rich",
@@ -53,8 +56,8 @@ def chat_loop(
         say=app.say,
     )
     try:
-        if session.resume:
-            _handle(app, "/load")
+        if session.resume is not None:
+            _handle(app, f"/resume {session.resume.removeprefix(LAST)}")
         _loop(app, reader)
         app.leave()
     except EndedBySignal:  # what there is of a reply is saved by now, if anything is to be

@@ -1,4 +1,4 @@
-"""Files that outlive a chat: the history of inputs, the last conversation, and rescued ones."""
+"""Files that outlive a chat beside the log: the history of inputs, and rescued conversations."""
 
 from __future__ import annotations
 
@@ -9,50 +9,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
 from nfox.errors import NfoxError
 from nfox.files.reading import describe
+
+from ..state_folder import state_folder, state_path
 
 if TYPE_CHECKING:
     from nfox.conversation import Conversation
 
 
-def _state_path() -> Path:
-    return Path(platformdirs.user_state_dir("nfox", appauthor=False))
-
-
-def state_folder() -> Path:
-    """Return the folder of these files, which only its owner may read; make it if it is missing."""
-    folder = _state_path()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
-
-
-def last_file() -> Path:
-    """Return the path to which the last conversation is saved, whether or not it can be."""
-    return _state_path() / "last.json"
-
-
 def history_file() -> Path:
     """Return the path to which inputs are saved, whether or not they can be."""
-    return _state_path() / "input_history"
-
-
-def save_last(conversation: Conversation) -> str:
-    """Save the conversation as the last one, and return what went wrong, or ""."""
-    try:
-        state_folder()
-        conversation.save(last_file(), private=True)
-    except (OSError, ValueError) as error:
-        return f"{_state_path()}: {describe(error)}"
-    except NfoxError as error:
-        return error.message
-    return ""
+    return state_path() / "input_history"
 
 
 def rescue(conversation: Conversation) -> tuple[Path | None, str]:
-    """Save a conversation to a new file, where the last ones are or else among temporary files.
+    """Save a conversation to a new file, beside the log or else among temporary files.
 
     Returns:
         The path, None if it could be saved nowhere; and what went wrong last.
@@ -73,6 +45,15 @@ def rescue(conversation: Conversation) -> tuple[Path | None, str]:
 def _rescue_folders() -> Iterator[Callable[[], Path]]:
     yield state_folder
     yield lambda: Path(tempfile.gettempdir())
+
+
+def error_of(write: Callable[[], None]) -> str:
+    """Return what went wrong when something was written, or "" if nothing did."""
+    try:
+        write()
+    except NfoxError as error:
+        return error.message
+    return ""
 
 
 class Keeper:

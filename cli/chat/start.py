@@ -15,11 +15,10 @@ from nfox.known_models import DEFAULT, kept_at
 
 from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
-from ..options.chat import DisplayArguments, SessionArguments
+from ..options.chat import LAST, DisplayArguments, SessionArguments
 from ..options.dataclass_options import refuse_stray_options
 from .input import reads_keys
 from .interrupt import silent_keyboard
-from .saved_files import last_file
 
 _STDIN = "-"
 
@@ -127,10 +126,10 @@ def _check_streams(session: SessionArguments, prompt: str | None, programmatic: 
     """Check that the options of the chat go together with where input and output lead."""
     if programmatic and session.prompt is not None:
         raise UsageError("--style programmatic reads prompts from stdin", "leave --prompt out")
-    if session.resume and (programmatic or prompt is not None):
+    if session.resume is not None and (programmatic or prompt is not None):
         raise UsageError("--resume is of the chat", "leave it out, or the prompt")
-    if session.resume and not last_file().is_file():
-        raise UsageError("there is no last conversation to go on with", "leave --resume out")
+    if session.resume is not None:
+        _check_resumed(session.resume)
     if programmatic or prompt is not None:
         return
     if session.as_json:
@@ -139,3 +138,12 @@ def _check_streams(session: SessionArguments, prompt: str | None, programmatic: 
         raise UsageError(
             "stdout is not a terminal, so there can be no chat", "nfox -p TEXT gives one answer"
         )
+
+
+def _check_resumed(number: str) -> None:
+    """Check, before a model is loaded, that there is the conversation to go on with."""
+    from ..log.database import ConversationLog  # which takes pydantic
+
+    if number != LAST and not number.isdecimal():
+        raise UsageError(f"--resume {number}: expected a number", "nfox log list has them")
+    ConversationLog().read(None if number == LAST else int(number))

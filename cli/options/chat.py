@@ -24,6 +24,8 @@ Color = Literal["auto", "always", "never"]
 Provenance = Literal["auto", "off", "color", "underline", "brackets"]
 Theme = Literal["auto", "dark", "light"]
 ContextPolicy = Literal["drop", "stop"]
+LAST = "last"
+"""Stands for the conversation that was written last, where --resume has no number."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,16 @@ class SessionArguments:
     no_input_history: Annotated[
         Switch, _session("Keep neither input nor talk in files.", "--no-input-history")
     ] = False
+    no_save: Annotated[Switch, _session("Keep the talk out of the log.", "--no-save")] = False
     resume: Annotated[
-        Switch, _session("Go on with the last conversation.", "--resume", envvar=None)
-    ] = False
+        Text,
+        _session(
+            "Go on with the last conversation, or another of the log.",
+            "--resume",
+            envvar=None,
+            metavar="[ID]",
+        ),
+    ] = None
     version: Annotated[
         Switch,
         _session(

@@ -7,14 +7,15 @@ they spell its text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, StringConstraints
 
+from nfox.controls import json_text
 from nfox.errors import NfoxError
-from nfox.files.reading import json_type, read_json, refusing
+from nfox.files.reading import describe, json_type, read_json, refusing
 from nfox.text.messages import Message, parse_message
 
 FORMAT = "nfox.conversation/1"
@@ -62,39 +63,85 @@ def to_json(model: str, template: str, messages: Sequence[Message]) -> dict[str,
     return {"format": FORMAT, "model": model, "template": template, "messages": rows}
 
 
-def read_messages(
-    path: Path, model: str, spells: Callable[[Sequence[int], str], bool]
-) -> list[Message]:
-    """Return the messages of a conversation in a file.
+def write_saved(path: Path, data: dict[str, Any], *, private: bool = False) -> None:
+    """Write the JSON object of a saved conversation to a file.
 
     Args:
-        path: the file: a saved conversation, a list of messages with "role" and "content", or a
-            conversation of FastChat.
+        path: of the file.
+        data: the object, as `to_json` gives it.
+        private: whether only its owner may read the file.
+
+    Raises:
+        NfoxError: if the file cannot be written.
+    """
+    from nfox.files.atomic import write_text  # which takes torch
+
+    try:
+        write_text(path, json_text(data, indent=1), private=private)
+    except (OSError, ValueError) as error:
+        raise NfoxError(f"cannot write {path}: {describe(error)}") from error
+
+
+@dataclass(frozen=True)
+class SavedConversation:
+    """A conversation that was read.
+
+    Args:
+        messages: its messages.
+        model: the name of the model that it was with; None where that is not said.
+    """
+
+    messages: list[Message]
+    model: str | None = None
+
+
+def read_saved(path: Path) -> Any:
+    """Return the JSON value of a file with a conversation.
+
+    Raises:
+        NfoxError: if the file cannot be read, or is no JSON.
+    """
+    with refusing(_wrong(path), _LAYOUTS, NfoxError):
+        return read_json(path, error_type=NfoxError, non_finite=True)
+
+
+def parse_conversation(
+    data: Any, where: str | Path, model: str, spells: Callable[[Sequence[int], str], bool]
+) -> SavedConversation:
+    """Return the conversation of a JSON value.
+
+    Args:
+        data: a saved conversation, a list of messages with "role" and "content", or a conversation
+            of FastChat.
+        where: it stands, for errors.
         model: the name of the model, with which the token ids of replies must have been made.
         spells: returns whether token ids are those of a reply with this text. Ids that are not are
             left out, and the text will be tokenised.
 
     Raises:
-        NfoxError: if the file has none of these layouts.
+        NfoxError: if the value has none of these layouts.
     """
-    where = f"{path}: not a conversation"
-    with refusing(where, _LAYOUTS, NfoxError):
-        data = read_json(path, error_type=NfoxError, non_finite=True)
+    with refusing(_wrong(where), _LAYOUTS, NfoxError):
         if isinstance(data, dict) and "roles" in data:
-            return _fastchat_messages(_FastChat.model_validate(data))
+            return SavedConversation(_fastchat_messages(_FastChat.model_validate(data)))
         if not isinstance(data, dict | list):
             raise TypeError(f"it is {json_type(data)}")
         saved = _Saved.model_validate(data if isinstance(data, dict) else {"messages": data})
     messages = []
     for number, row in enumerate(saved.messages, 1):
-        with refusing(f"{where}: message {number}", _LAYOUTS, NfoxError):
+        with refusing(f"{_wrong(where)}: message {number}", _LAYOUTS, NfoxError):
             messages.append(_message(row))
-    return [
+    checked = [
         message
         if message.ids and saved.model == model and spells(message.ids, message.content)
         else replace(message, ids=None)
         for message in messages
     ]
+    return SavedConversation(checked, saved.model)
+
+
+def _wrong(where: str | Path) -> str:
+    return f"{where}: not a conversation"
 
 
 def _message(row: dict[str, Any]) -> Message:

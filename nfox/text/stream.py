@@ -41,6 +41,14 @@ def reply_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return decode_text(tokenizer, ids).removeprefix(" ")
 
 
+def spells(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> bool:
+    """Return whether token ids, none of which is special, have a text, as `reply_text` gives it or
+    with the space at its beginning.
+    """
+    special = set(getattr(tokenizer, "all_special_ids", ())).intersection(ids)
+    return not special and text in (decode_text(tokenizer, ids), reply_text(tokenizer, ids))
+
+
 def spelled(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], before: Sequence[int], text: str
 ) -> int:

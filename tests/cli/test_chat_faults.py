@@ -13,6 +13,8 @@ import cli_model
 import pytest
 from chat_terminal import Chat, chatting
 
+from nfox.cli.log.database import ConversationLog
+
 pytestmark = pytest.mark.slow
 OSC = "\x1b]52;c;QUJD\x07"
 
@@ -30,6 +32,11 @@ def chat(model: str, tmp_path: Path) -> Iterator[Chat]:
 
 def contents(file: Path) -> list[str]:
     return [message["content"] for message in json.loads(file.read_text())["messages"]]
+
+
+def logged(folder: Path) -> list[str]:
+    """Return what the last conversation of a log says."""
+    return [row.content for row in ConversationLog(folder / "state/nfox/log.db").read().rows]
 
 
 def test_a_command_that_fails_in_any_way_is_one_line(chat: Chat, tmp_path: Path) -> None:
@@ -75,8 +82,8 @@ def test_where_nothing_can_be_kept_it_is_tried_again_and_rescued(
     (tmp_path / "state").unlink()
     written = chat.type("once more")
     assert b"the conversation is kept again" in written and b"what is typed is kept" in written
-    last = tmp_path / "state" / "nfox" / "last.json"
-    assert contents(last)[::2] == ["hello", "again", "once more"]
+    last = tmp_path / "state" / "nfox" / "log.db"
+    assert logged(tmp_path)[::2] == ["hello", "again", "once more"]
     assert last.stat().st_mode & 0o077 == 0
     last.parent.rename(tmp_path / "aside")
     last.parent.touch()
@@ -94,12 +101,12 @@ def test_a_full_disk_costs_only_what_it_cannot_take(chat: Chat, tmp_path: Path) 
     state = tmp_path / "state" / "nfox"
     state.mkdir(parents=True)
     (state / "input_history").symlink_to("/dev/full")
-    (state / "last.json").symlink_to("/dev/full")
+    (state / "log.db").symlink_to("/dev/full")
     chat.until_prompt()
     written = chat.type("hello")
     assert b"Traceback" not in written
-    assert written.count(b"No space left on device") == 2
-    assert b"No space" not in chat.type("again")
+    assert written.count(b"is not kept: ") == 2
+    assert b"not kept" not in chat.type("again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
@@ -117,7 +124,7 @@ def test_a_signal_saves_a_reply_and_sets_the_terminal_back(
             chat.until_prompt(b"never", patience=0.5)
         assert chat.process.wait(60) == -number
         assert chat.settings() == before
-    question, reply = contents(tmp_path / "state" / "nfox" / "last.json")
+    question, reply = logged(tmp_path)
     assert question == "hello"
     assert reply and cli_model.said(4000).startswith(reply.rstrip("\ufffd"))
 
@@ -140,8 +147,8 @@ def test_a_window_that_is_closed_loses_nothing(model: str, tmp_path: Path) -> No
         chat.hang_up()
         assert chat.process.wait(60) == -signal.SIGHUP
     state = tmp_path / "state" / "nfox"
-    assert {path.name for path in state.iterdir()} == {"input_history", "last.json"}
-    assert contents(state / "last.json")[0] == "hello"
+    assert {path.name for path in state.iterdir()} == {"input_history", "log.db"}
+    assert logged(tmp_path)[0] == "hello"
 
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
@@ -155,5 +162,5 @@ def test_enter_sends_also_before_there_is_a_prompt(term: str, model: str, tmp_pa
         with pytest.raises(EOFError):
             chat.until_prompt(b"never")
         assert chat.process.wait(60) == 0
-    said = contents(tmp_path / "state" / "nfox" / "last.json")
+    said = logged(tmp_path)
     assert said[::2] == ["typed while it loads", "typed meanwhile"]

@@ -30,6 +30,8 @@ from nfox.cli.display.header import print_header
 from nfox.cli.display.steps import visible
 from nfox.cli.display.theme import make_screen
 from nfox.cli.errors import error_boundary
+from nfox.cli.log.database import ConversationLog
+from nfox.cli.log.writer import LogWriter
 from nfox.cli.options.chat import DisplayArguments, SessionArguments
 from nfox.decoding import running_costs
 from nfox.decoding.costs import Costs
@@ -155,11 +157,11 @@ def test_a_cut_reply_goes_on(app: ChatApp) -> None:
 
 
 def test_every_turn_is_kept_and_the_last_talk_comes_back(engine: Engine, app: ChatApp) -> None:
-    with pytest.raises(UsageError, match="no last conversation"):
+    with pytest.raises(UsageError, match="no conversation in the log"):
         do(app, "/load")
     do(app, "hello")
-    assert not Path("state/nfox/last.json").exists()  # it was not asked for
-    app.autosave = True
+    assert not ConversationLog().entries()  # it was not asked for
+    app.log = LogWriter(ConversationLog())
     for question in ("one", "two"):
         do(app, question)
     before = app.conversation.messages
@@ -182,7 +184,7 @@ def test_a_talk_is_resumed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def talking(*typed: str, **options: bool) -> None:
+    def talking(*typed: str, **options: str) -> None:
         said = iter(typed)
 
         def read(start: str) -> str:
@@ -196,10 +198,10 @@ def test_a_talk_is_resumed(
         chat_loop(app.engine, 0.0, DisplayArguments(), arguments)
 
     talking("hello", "/continue")
-    talking("/save now.json", resume=True)
+    talking("/save now.json", resume="last")
     saved = json.loads(Path("now.json").read_text())["messages"]
     assert len(saved) == (2 if kept else 0)
-    assert ("no last conversation" in capsys.readouterr().err) is not kept
+    assert ("no conversation in the log" in capsys.readouterr().err) is not kept
 
 
 def test_settings_are_parsed_by_what_they_are() -> None:
@@ -588,8 +590,7 @@ def test_an_error_in_a_reply_costs_the_reply_only(
     told = capsys.readouterr().err
     assert ("Traceback" in told) is debug
     assert ("nfox: error: RuntimeError: the roof is on fire\n" in told) is not debug
-    saved = json.loads((Path("state") / "nfox" / "last.json").read_text())["messages"]
-    assert [message["content"] for message in saved] == ["hello", cli_model.said(31)]
+    assert [row.content for row in ConversationLog().read().rows] == ["hello", cli_model.said(31)]
 
 
 def test_an_error_in_a_line_of_json_costs_the_line_only(

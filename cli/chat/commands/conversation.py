@@ -13,7 +13,6 @@ from nfox.text.conversation_file import FORMAT
 
 from ...display.reply_view import clean
 from ..context_notes import hinting_at_room
-from ..saved_files import last_file
 from .registry import Leave, command, find_command, registry
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ def leave(app: ChatApp, argument: str) -> None:
 def reset(app: ChatApp, argument: str) -> None:
     """Forget the conversation; the system message stays."""
     app.conversation.reset()
+    if app.log is not None:
+        app.log.begin()
     app.say("a new conversation")
 
 
@@ -60,7 +61,8 @@ def undo(app: ChatApp, argument: str) -> None:
     question = app.conversation.undo()
     if question is None:
         raise UsageError("there is nothing to take back")
-    app.say(f"took back: {_excerpt(app, question)}")
+    app.keep()
+    app.say(f"took back: {excerpt(app, question)}")
 
 
 @command("/regen", "!!regen")
@@ -91,14 +93,16 @@ def save(app: ChatApp, argument: str) -> None:
 
 @command("/load", "!!load", usage="[FILE]", completions=_files)
 def load(app: ChatApp, argument: str) -> None:
-    """Go on with the last conversation, or with a saved one, ours or FastChat's."""
-    path = _path(argument) if argument else last_file()
-    if not argument and not path.is_file():
-        raise UsageError("there is no last conversation", "/load FILE reads a saved one")
-    app.conversation.load(path)
-    app.say(f"loaded {_turns(app)}")
+    """Go on with a saved conversation, ours or FastChat's; without a file, as /resume."""
+    if not argument:
+        registry()["/resume"].run(app, "")
+        return
+    model = app.conversation.load(_path(argument))
+    if app.log is not None:
+        app.log.begin()
+    restored(app, model)
     for message in app.conversation.turns[-2:]:
-        app.say(f"{message.role}: {_excerpt(app, message.content)}")
+        app.say(f"{message.role}: {excerpt(app, message.content)}")
 
 
 @command("/system", usage="[TEXT]")
@@ -138,7 +142,19 @@ def _turns(app: ChatApp) -> str:
     return f"{count} message{'' if count == 1 else 's'}"
 
 
-def _excerpt(app: ChatApp, text: str) -> str:
+def restored(app: ChatApp, model: str | None) -> None:
+    """Say what was loaded, and if it was with another model.
+
+    Args:
+        app: the chat, with the conversation that was loaded.
+        model: the name of the model that it was with; None where that is not known.
+    """
+    app.say(f"loaded {_turns(app)}")
+    if model is not None and model != app.engine.model.name:
+        app.say(f"it was with {model}; {app.engine.model.name} answers from now on")
+
+
+def excerpt(app: ChatApp, text: str) -> str:
     """Return the beginning of a message, in one line that fits on the screen."""
     line = " ".join(clean(text).split())
     limit = max(app.screen.console.width - 20, 20)

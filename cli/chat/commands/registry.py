@@ -45,7 +45,7 @@ class Command:
 REGISTRY: dict[str, Command] = {}
 """All commands by their names, aliases included."""
 
-_MODULES = ("conversation", "models", "settings", "inspect")
+_MODULES = ("conversation", "log", "models", "settings", "inspect")
 """The modules that register commands, in the order of /help."""
 
 

@@ -1,0 +1,92 @@
+"""Commands about the log of all conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nfox.errors import UsageError
+
+from ...display.reply_view import clean
+from ...log.commands import line_of
+from ...log.database import ConversationLog
+from .conversation import excerpt, restored
+from .registry import command
+
+if TYPE_CHECKING:
+    from ...log.entry import Entry
+    from ..app import ChatApp
+
+_LISTED = 15
+_TAIL = 12  # lines of the last reply that are shown again
+
+
+def _log(app: ChatApp) -> ConversationLog:
+    return ConversationLog() if app.log is None else app.log.log
+
+
+def _numbers(app: ChatApp) -> Iterable[str]:
+    return (str(entry.id) for entry in _log(app).entries(_LISTED))
+
+
+@command("/resume", usage="[ID]", completions=_numbers)
+def resume(app: ChatApp, argument: str) -> None:
+    """Go on with the last conversation, or with another one of the log."""
+    entry = _log(app).read(_number(argument) if argument else _before(app))
+    model = app.conversation.restore(entry.to_json(), f"conversation {entry.id} of the log")
+    if app.log is not None:
+        app.log.go_on_with(entry)
+    app.say(f"going on with {entry.id}: {excerpt(app, entry.title)}")
+    restored(app, model)
+    _show_end(app)
+
+
+@command("/log", usage="[WORDS]")
+def list_log(app: ChatApp, argument: str) -> None:
+    """List the conversations, or those with a message that has all words."""
+    entries = _log(app).entries(_LISTED, argument.split())
+    if not entries:
+        raise UsageError("there is no such conversation in the log")
+    for entry in entries:
+        app.say(f"{line_of(entry)}{' (this one)' if _is_this(app, entry) else ''}")
+    app.say("/resume ID goes on with one; nfox log shows, exports and deletes")
+
+
+@command("/title", usage="TEXT")
+def title(app: ChatApp, argument: str) -> None:
+    """Give the conversation a title in the log."""
+    if app.log is None or app.log.number is None:
+        raise UsageError("this conversation is not in the log", "a title needs a first reply")
+    if not argument:
+        raise UsageError("which title?", "for example /title letters to the bank")
+    app.log.log.retitle(app.log.number, argument)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:  # digits of what SQLite can count to
+        raise UsageError(f"{text} is no conversation's number", "/log lists them")
+    return int(text)
+
+
+def _before(app: ChatApp) -> int | None:
+    """Return the id of the conversation before this one; None if there is none."""
+    others = (e.id for e in _log(app).entries(2) if not _is_this(app, e))
+    return next(others, None)
+
+
+def _is_this(app: ChatApp, entry: Entry) -> bool:
+    return app.log is not None and entry.id == app.log.number
+
+
+def _show_end(app: ChatApp) -> None:
+    """Print the last question, and the end of the reply to it."""
+    for message in app.conversation.turns[-2:]:
+        lines = clean(message.content).strip().splitlines()
+        if message.role == "user" or len(lines) < 2:
+            app.say(f"{message.role}: {excerpt(app, message.content)}")
+            continue
+        hidden = len(lines) - _TAIL
+        before = f" {app.screen.symbols.ellipsis} {hidden} lines before" if hidden > 0 else ""
+        app.say(f"{message.role}:{before}")
+        for line in lines[-_TAIL:]:
+            app.say(line)

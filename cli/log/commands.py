@@ -1,0 +1,177 @@
+"""The commands of `nfox log`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from nfox.controls import json_text
+from nfox.errors import UsageError
+
+from ..options.dataclass_options import option
+from ..output_files import check_out, write_out
+from ..printing import say, tell
+
+if TYPE_CHECKING:
+    from .database import ConversationLog
+    from .entry import Entry
+
+_MAYBE_ID = Annotated[
+    int | None, typer.Argument(metavar="[ID]", help="As `nfox log list` has it; the last one.")
+]
+_IDS = Annotated[
+    list[int] | None, typer.Argument(metavar="[ID]...", help="As `nfox log list` has them.")
+]
+Format = Literal["json", "fastchat"]
+
+
+@dataclass(frozen=True)
+class ListArguments:
+    """Which conversations are listed, and how."""
+
+    limit: Annotated[
+        int, option("Log", "The most of them; 0 for all.", "--limit", "-n", envvar=None, min=0)
+    ] = 20
+    as_json: Annotated[bool, option("Log", "As JSON.", "--json", envvar=None)] = False
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """What is exported, and where to."""
+
+    all: Annotated[bool, option("Log", "All conversations.", "--all", envvar=None)] = False
+    format: Annotated[
+        Format,
+        option(
+            "Log",
+            "json: as /load reads it; fastchat: ShareGPT's layout, to train on.",
+            "--format",
+            "-f",
+            envvar=None,
+        ),
+    ] = "json"
+    out: Annotated[
+        Path | None, option("Log", "The file; stdout without it.", "--out", "-o", envvar=None)
+    ] = None
+
+
+@dataclass(frozen=True)
+class DeleteArguments:
+    """What is deleted."""
+
+    all: Annotated[bool, option("Log", "All conversations.", "--all", envvar=None)] = False
+    yes: Annotated[bool, option("Log", "Do not ask.", "--yes", "-y", envvar=None)] = False
+
+
+def _log() -> ConversationLog:
+    from .database import ConversationLog  # which takes pydantic
+
+    return ConversationLog()
+
+
+def list_conversations(arguments: ListArguments) -> None:
+    """List the conversations, the newest first."""
+    _print(_log().entries(arguments.limit or None), as_json=arguments.as_json)
+
+
+def search(
+    words: Annotated[list[str], typer.Argument(metavar="WORD...", help="All in one message.")],
+    arguments: ListArguments,
+) -> None:
+    """List the conversations with a message that has all words, in capitals or not."""
+    entries = _log().entries(arguments.limit or None, words)
+    if not entries and not arguments.as_json:
+        tell(f"no message has {' and '.join(words)}")
+    _print(entries, as_json=arguments.as_json)
+
+
+def show(number: _MAYBE_ID = None) -> None:
+    """Print a conversation."""
+    entry = _log().read(number)
+    say(line_of(entry))
+    for row in entry.rows:
+        say("", f"{row.role}:", *row.content.splitlines())
+
+
+def export(arguments: ExportArguments, numbers: _IDS = None) -> None:
+    """Write conversations to a file, or to stdout."""
+    log = _log()
+    chosen: Sequence[int | None] = _chosen(log, numbers, all=arguments.all) or [None]
+    check_out(arguments.out, "conversation")
+    entries = [log.read(number) for number in chosen]
+    text = exported(entries, arguments.format)
+    if arguments.out is None:
+        sys.stdout.write(text)
+        return
+    write_out(arguments.out, text, "the log still has it")
+    tell(f"{len(entries)} conversation{'' if len(entries) == 1 else 's'} in {arguments.out}")
+
+
+def delete(arguments: DeleteArguments, numbers: _IDS = None) -> None:
+    """Delete conversations for good."""
+    log = _log()
+    chosen = _chosen(log, numbers, all=arguments.all)
+    if not chosen and not arguments.all:
+        raise UsageError("which conversations?", "nfox log delete ID..., or --all")
+    for number in chosen:
+        say(line_of(log.read(number)))
+    if chosen and not arguments.yes and sys.stdin.isatty():
+        typer.confirm("delete for good?", abort=True)
+    for number in chosen:
+        log.delete(number)
+    tell(f"deleted {len(chosen)}")
+
+
+def _chosen(log: ConversationLog, numbers: Sequence[int] | None, *, all: bool) -> list[int]:
+    """Return the ids of the conversations that are meant.
+
+    Raises:
+        UsageError: if both some and all are.
+    """
+    if numbers and all:
+        raise UsageError("--all leaves no ID to name", "leave one of them out")
+    return [entry.id for entry in log.entries()] if all else list(numbers or ())
+
+
+def _print(entries: Sequence[Entry], *, as_json: bool) -> None:
+    if as_json:
+        rows = [{**asdict(entry), "rows": None} for entry in entries]
+        for row in rows:
+            del row["rows"], row["version"]
+        say(*json_text({"conversations": rows}, indent=1).splitlines())
+        return
+    say(*map(line_of, entries))
+
+
+def line_of(entry: Entry) -> str:
+    """Return the line that stands for a conversation in a list."""
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.changed))
+    turns = f"{entry.questions} turn{'' if entry.questions == 1 else 's'}"
+    return f"{entry.id:>4}  {when}  {entry.model.rpartition('/')[2]}  {turns:>8}  {entry.title}"
+
+
+def exported(entries: Sequence[Entry], format: Format) -> str:
+    """Return conversations as a text.
+
+    Args:
+        entries: the conversations, with their messages; one alone stands for itself in JSON.
+        format: "json" as /load reads it, or "fastchat".
+    """
+    rows = [_fastchat(entry) if format == "fastchat" else entry.to_json() for entry in entries]
+    single = format == "json" and len(rows) == 1
+    return json_text(rows[0] if single else rows, indent=1) + "\n"
+
+
+_SPEAKERS = {"user": "human", "assistant": "gpt"}
+
+
+def _fastchat(entry: Entry) -> dict[str, object]:
+    """Return a conversation as FastChat trains on it, which is ShareGPT's layout."""
+    turns = [{"from": _SPEAKERS.get(r.role, r.role), "value": r.content} for r in entry.rows]
+    return {"id": f"nfox-{entry.id}", "conversations": turns}

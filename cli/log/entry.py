@@ -1,0 +1,79 @@
+"""A conversation in the log, and its messages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from nfox.text.conversation_file import FORMAT
+
+_TITLE_LENGTH = 60  # characters of the first question that stand for a title
+
+
+class Row(NamedTuple):
+    """A message as it stands in the log.
+
+    Args:
+        role: of the message.
+        content: its text.
+        ids: the token ids of a reply as a JSON list, where they are known.
+        made: how a reply was made, as JSON: its method, finish, sources and numbers.
+    """
+
+    role: str
+    content: str
+    ids: str | None = None
+    made: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A conversation in the log.
+
+    Args:
+        id: the number that it goes by; none is used twice.
+        version: how often it was written.
+        begun: when it began, in seconds since 1970.
+        changed: when it was written last.
+        model: the name of the model that answered last.
+        template: the name of the conversation template.
+        title: the one that it was given, or the beginning of its first question.
+        questions: how many questions it has.
+        rows: its messages; none where it was only listed.
+    """
+
+    id: int
+    version: int
+    begun: float
+    changed: float
+    model: str
+    template: str
+    title: str
+    questions: int
+    rows: tuple[Row, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the conversation as `nfox.Conversation.save` writes one, with how each reply was
+        made besides.
+        """
+        messages = [
+            {"role": row.role, "content": row.content}
+            | {name: json.loads(text) for name, text in _named(row) if text is not None}
+            for row in self.rows
+        ]
+        head = {"format": FORMAT, "model": self.model, "template": self.template}
+        return head | {"title": self.title, "begun": self.begun, "messages": messages}
+
+
+def _named(row: Row) -> tuple[tuple[str, str | None], ...]:
+    return (("ids", row.ids), ("made", row.made))
+
+
+def entry_of(values: tuple[Any, ...]) -> Entry:
+    """Return the conversation of a row of `database`'s query."""
+    number, version, begun, changed, model, template, title, is_question, questions = values
+    title = " ".join(title.split())
+    if is_question and len(title) > _TITLE_LENGTH:
+        title = title[: _TITLE_LENGTH - 1].rstrip() + "…"
+    return Entry(number, version, begun, changed, model, template, title, questions)

@@ -1,0 +1,271 @@
+"""The log of conversations: what is in it is what the chat has become, whatever was done."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cli_model
+import pytest
+from chat_terminal import chatting
+from typer.testing import CliRunner
+
+from nfox import Conversation, Settings, load
+from nfox.cli.app import app as program
+from nfox.cli.log.database import ConversationLog
+from nfox.cli.log.writer import LogWriter
+from nfox.engine import Engine
+from nfox.errors import NfoxError, UsageError
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    engine = load(str(cli_model.save(tmp_path_factory.mktemp("model"))))
+    engine.use_settings(Settings(max_new_tokens=9))
+    return engine
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ConversationLog:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return ConversationLog()
+
+
+def ask(conversation: Conversation, writer: LogWriter, text: str = "hello") -> None:
+    stream = conversation.send(text)
+    writer.keep_question(conversation)
+    pieces = [piece for update in stream.updates() for piece in update.pieces]
+    writer.keep(conversation, stream.reply, pieces)
+
+
+def texts(log: ConversationLog, number: int | None = None) -> list[str]:
+    return [row.content for row in log.read(number).rows]
+
+
+def nfox(*words: str, code: int = 0) -> str:
+    done = CliRunner().invoke(program, ["log", *words])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_whatever_is_done_the_log_has_what_the_conversation_has(
+    engine: Engine, log: ConversationLog
+) -> None:
+    dice, conversation, writer = random.Random(7), Conversation(engine), LogWriter(log)
+
+    def again(make: Callable[[], object]) -> None:
+        stream = make()
+        writer.keep_question(conversation)
+        writer.keep(conversation, stream.read_to_end())
+
+    deeds: list[Callable[[], object]] = [
+        lambda: ask(conversation, writer, f"question {dice.random()}"),
+        lambda: again(conversation.regenerate),
+        lambda: again(conversation.go_on),
+        lambda: (conversation.undo(), writer.keep(conversation)),
+        lambda: (conversation.reset(), writer.begin()),
+        lambda: setattr(conversation, "system", f"be brief {dice.random()}"),
+    ]
+    for _ in range(40):
+        try:
+            dice.choices(deeds, (5, 2, 2, 2, 1, 1))[0]()
+        except UsageError:
+            continue
+        writer.keep(conversation)
+        if conversation.turns:
+            entry = log.read(writer.number)
+            restored = Conversation(engine)
+            assert restored.restore(entry.to_json(), "the log") == engine.model.name
+            assert restored.messages == conversation.messages
+    assert len(log.entries()) > 1
+
+
+def test_a_question_is_there_before_its_reply(engine: Engine, log: ConversationLog) -> None:
+    conversation, writer = Conversation(engine), LogWriter(log)
+    stream = conversation.send("what will be lost?")
+    writer.keep_question(conversation)
+    assert texts(log) == ["what will be lost?"]
+    stream.close()  # before there was any token: the question is not part of the conversation
+    writer.keep(conversation, stream.reply)
+    assert not log.entries() and writer.number is None
+
+
+def test_a_regenerated_reply_is_there_until_another_is(
+    engine: Engine, log: ConversationLog
+) -> None:
+    conversation, writer = Conversation(engine), LogWriter(log)
+    ask(conversation, writer)
+    stream = conversation.regenerate()
+    writer.keep_question(conversation)
+    assert len(texts(log)) == 2
+    stream.close()
+
+
+def test_how_a_reply_was_made_is_kept_with_it(engine: Engine, log: ConversationLog) -> None:
+    conversation, writer = Conversation(engine), LogWriter(log)
+    ask(conversation, writer)
+    stream = conversation.go_on()
+    pieces = [piece for update in stream.updates() for piece in update.pieces]
+    writer.keep(conversation, stream.reply, pieces)
+    ask(conversation, writer, "more")
+    for row in log.read().rows[1::2]:
+        made = json.loads(row.made or "")
+        assert sum(length for length, _ in made["sources"]) == len(row.content)
+        assert made["spec"]["method"] == engine.method and made["finish_reason"] == "length"
+
+
+def test_two_chats_do_not_touch_each_others_conversation(
+    engine: Engine, log: ConversationLog
+) -> None:
+    pair = [(Conversation(engine), LogWriter(log)) for _ in range(2)]
+    for turn in range(3):
+        for number, (conversation, writer) in enumerate(pair):
+            ask(conversation, writer, f"{number}.{turn}")
+    assert [texts(log, writer.number)[::2] for _, writer in pair] == [
+        [f"{number}.{turn}" for turn in range(3)] for number in range(2)
+    ]
+    entry = log.read(pair[0][1].number)
+    for conversation, writer in pair:  # both go on with the same one
+        conversation.restore(entry.to_json(), "the log")
+        writer.go_on_with(entry)
+    for number, (conversation, writer) in enumerate(pair):
+        ask(conversation, writer, f"then {number}")
+    assert [texts(log, writer.number)[-2] for _, writer in pair] == ["then 0", "then 1"]
+    assert pair[0][1].number == entry.id != pair[1][1].number
+
+
+def test_a_conversation_that_was_deleted_meanwhile_is_written_anew(
+    engine: Engine, log: ConversationLog
+) -> None:
+    conversation, writer = Conversation(engine), LogWriter(log)
+    ask(conversation, writer)
+    log.delete(log.read().id)
+    ask(conversation, writer, "still here")
+    assert texts(log)[::2] == ["hello", "still here"]
+
+
+def test_what_was_kept_before_there_was_a_log_is_taken_over(
+    engine: Engine, log: ConversationLog
+) -> None:
+    former = log.path.with_name("last.json")
+    former.parent.mkdir()
+    conversation = Conversation(engine, system="be brief")
+    conversation.send("hello").read_to_end()
+    conversation.save(former)
+    assert log.entries()[0].title == "hello"
+    assert not former.exists()
+    restored = Conversation(engine)
+    restored.restore(log.read().to_json(), "the log")
+    assert restored.messages == conversation.messages
+    former.write_text("[]")
+    log.path.unlink()
+    assert not log.entries() and former.read_text() == "[]", "what is none stays where it is"
+
+
+def test_only_its_owner_reads_it_and_what_is_deleted_is_gone(
+    engine: Engine, log: ConversationLog
+) -> None:
+    conversation, writer = Conversation(engine), LogWriter(log)
+    ask(conversation, writer, "the secret is rosebud")
+    assert log.path.stat().st_mode & 0o077 == 0
+    assert b"rosebud" in log.path.read_bytes()
+    nfox("delete", str(writer.number), "--yes")
+    assert b"rosebud" not in log.path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"no database, and long enough" * 99, "not a database"), (None, "later nfox")],
+)
+def test_a_file_that_is_no_log_is_one_line(
+    content: bytes | None, words: str, log: ConversationLog
+) -> None:
+    log.path.parent.mkdir()
+    if content is None:
+        log.entries()
+        with sqlite3.connect(log.path) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+    else:
+        log.path.write_bytes(content)
+    with pytest.raises(NfoxError, match=words):
+        log.entries()
+
+
+def test_conversations_are_listed_searched_shown_exported_and_deleted(
+    engine: Engine, log: ConversationLog, tmp_path: Path
+) -> None:
+    assert "no conversation in the log yet" in nfox("show", code=2)
+    for questions in (
+        ("Was ist ein Fuchs?", "STRASSE"),
+        ("你好吗朋友",),
+        ("a fox\x1b[2J and more",),
+    ):
+        conversation, writer = Conversation(engine), LogWriter(log)
+        for question in questions:
+            ask(conversation, writer, question)
+    lines = nfox("list").splitlines()
+    assert [line.split()[0] for line in lines] == ["3", "2", "1"]
+    assert "2 turns" in lines[2] and "Was ist ein Fuchs?" in lines[2] and "\x1b" not in lines[0]
+    assert len(nfox("list", "-n", "1").splitlines()) == 1
+    assert [line.split()[0] for line in nfox("search", "FUCHS", "ist").splitlines()] == ["1"]
+    assert nfox("search", "straße").split()[0] == "1"
+    assert nfox("search", "好吗").split()[0] == "2"
+    assert "no message has Fuchs and straße" in nfox("search", "Fuchs", "straße")
+    listed = json.loads(nfox("list", "--json"))["conversations"]
+    assert [row["id"] for row in listed] == [3, 2, 1]
+    assert "user:\nWas ist ein Fuchs?" in nfox("show", "1")
+    nfox("export", "1", "-o", str(tmp_path / "one.json"))
+    restored = Conversation(engine)
+    restored.load(tmp_path / "one.json")
+    assert [m.content for m in restored.messages] == texts(log, 1)
+    training = json.loads(nfox("export", "--all", "-f", "fastchat"))
+    assert [turn["from"] for turn in training[2]["conversations"]] == ["human", "gpt"] * 2
+    assert "there is no conversation 9" in nfox("delete", "1", "9", "--yes", code=2)
+    assert len(log.entries()) == 3, "where one is wrong, none is deleted"
+    nfox("delete", "--all", "--yes")
+    assert nfox("list") == ""
+
+
+def test_a_restored_talk_keeps_its_title_and_number(engine: Engine, log: ConversationLog) -> None:
+    conversation, writer = Conversation(engine, system="be brief"), LogWriter(log)
+    ask(conversation, writer, "x" * 99)
+    entry = log.read()
+    assert entry.title == "x" * 59 + "…"
+    log.retitle(entry.id, "letters")
+    ask(conversation, writer)
+    assert (log.read().id, log.read().title) == (entry.id, "letters")
+    assert log.read().rows[0].role == "system"
+
+
+@pytest.mark.slow
+def test_a_chat_that_is_killed_has_kept_the_question_and_goes_on(
+    engine: Engine, tmp_path: Path
+) -> None:
+    model, log = engine.model.name, ConversationLog(tmp_path / "state" / "nfox" / "log.db")
+    with chatting(tmp_path, "-m", model, "--max-new-tokens", "4000") as chat:
+        chat.until_prompt()
+        chat.keys(b"do not lose me\r")
+        deadline = time.monotonic() + 60
+        while not log.path.exists() or not log.entries():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        chat.process.send_signal(signal.SIGKILL)
+        chat.process.wait(60)
+    assert texts(log) == ["do not lose me"]
+    words = ("-m", model, "--max-new-tokens", "9", "--resume", "1")
+    with chatting(tmp_path, *words) as chat:
+        assert b"going on with 1: do not lose me" in chat.until_prompt()
+        chat.type("/regen")
+        chat.type("/title found again")
+        assert b"found again (this one)" in chat.type("/log")
+    assert len(texts(log)) == 2
+    with chatting(tmp_path, "-m", model, "--max-new-tokens", "9", "--no-save") as chat:
+        chat.until_prompt()
+        chat.type("between us")
+    assert len(log.entries()) == 1
