@@ -213,7 +213,7 @@ def test_mistakes_are_told_and_the_talk_goes_on(model: str, start: Callable[...,
     # Too long a message is refused, and stands in the input line again.
     chat.child.send("x" * 150 + ENTER)
     text = chat.wait(lambda now: "the context holds 128" in now and now.endswith("xxx"))
-    assert "/reset" in text.rpartition("the context holds")[2]
+    assert "shorten it" in text.rpartition("the context holds")[2]
     chat.child.send(CTRL_C)
     chat.wait(lambda now: now.endswith("\n>"))
     assert chat.saved()[0]["content"] == "hello"
