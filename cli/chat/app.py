@@ -29,6 +29,7 @@ from ..options.chat import DisplayArguments
 from ..printing import tell
 from .context_notes import fullness, hinting_at_room, no_longer_read
 from .interrupt import interruptible
+from .provenance import Provenance
 from .saved_files import Keeper, error_of, rescue
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class ChatApp:
         fold: whether reasoning is hidden.
         records: the steps of the last reply.
         pieces: the text of the last reply, with the sources of its tokens.
+        provenance: the pieces of all replies.
         explain_marks: whether to say once, under a reply, what its marks mean.
         next_input: the text that the next input line starts with.
     """
@@ -75,6 +77,7 @@ class ChatApp:
         self.fold = display.fold_thinking
         self.records: list[StepRecord] = []
         self.pieces: list[Piece] = []
+        self.provenance = Provenance()
         settings = replace(self.engine.settings, keep_logits=display.verbose > 1)
         self.engine.use_settings(settings)
         self.next_input = ""
@@ -124,6 +127,7 @@ class ChatApp:
         try:
             self._draw(stream)
         finally:  # whatever ended it: a part of the reply is part of the conversation
+            self.provenance.keep(self.conversation.turns, self.pieces)
             self.keep(stream.reply)
         self._print_footer(stream.reply)
         return bool(self.records)

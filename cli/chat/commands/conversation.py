@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,11 @@ from nfox.text.conversation_file import FORMAT
 
 from ...display.reply_view import clean
 from ..context_notes import hinting_at_room
+from ..paths import typed_path
 from .registry import Leave, command, find_command, registry
 
 if TYPE_CHECKING:
     from ..app import ChatApp
-
-
-def _files(app: ChatApp) -> Iterable[str]:
-    return (path.name for path in Path().glob("*.json"))
 
 
 @command("/help", "/?", usage="[COMMAND]", completions=lambda app: registry())
@@ -81,23 +77,23 @@ def go_on(app: ChatApp, argument: str) -> None:
     app.show_reply(stream)
 
 
-@command("/save", "!!save", usage="FILE", completions=_files)
+@command("/save", "!!save", usage="FILE", paths=(".json",))
 def save(app: ChatApp, argument: str) -> None:
     """Write the conversation to a JSON file."""
-    path = _path(argument)
+    path = typed_path(argument, "/save talk.json")
     if os.path.exists(path) and not _is_conversation(path):  # noqa: PTH110, which raises
         raise UsageError(f"{path} exists and is no conversation", "choose another name")
     app.conversation.save(path)
     app.say(f"saved {_turns(app)} in {path}")
 
 
-@command("/load", "!!load", usage="[FILE]", completions=_files)
+@command("/load", "!!load", usage="[FILE]", paths=(".json",))
 def load(app: ChatApp, argument: str) -> None:
     """Go on with a saved conversation, ours or FastChat's; without a file, as /resume."""
     if not argument:
         registry()["/resume"].run(app, "")
         return
-    model = app.conversation.load(_path(argument))
+    model = app.conversation.load(typed_path(argument, "/load talk.json"))
     if app.log is not None:
         app.log.begin()
     restored(app, model)
@@ -115,16 +111,6 @@ def system(app: ChatApp, argument: str) -> None:
         message = app.engine.template.system
     for line in (f"system: {message or 'as the template has it'}").splitlines():
         app.say(line)
-
-
-def _path(text: str) -> Path:
-    """Return the path that was typed; without one, raise UsageError."""
-    if not text:
-        raise UsageError("which file?", "for example /save talk.json")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise UsageError(f"{text}: there is no such home", "write the whole path") from None
 
 
 def _is_conversation(path: Path) -> bool:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from nfox.errors import UsageError
 
+from ..paths import complete_path
+
 if TYPE_CHECKING:
     from ..app import ChatApp
 
@@ -33,6 +35,7 @@ class Command:
         help: one line that says what the command does.
         run: does it.
         completions: words that may follow the name.
+        paths: the endings of files whose paths may follow the name, ("",) for all; () for none.
     """
 
     names: tuple[str, ...]
@@ -40,17 +43,21 @@ class Command:
     help: str
     run: Action
     completions: Completions
+    paths: tuple[str, ...] = ()
 
 
 REGISTRY: dict[str, Command] = {}
 """All commands by their names, aliases included."""
 
-_MODULES = ("conversation", "log", "models", "settings", "inspect")
+_MODULES = ("conversation", "share", "log", "models", "settings", "inspect")
 """The modules that register commands, in the order of /help."""
 
 
 def command(
-    *names: str, usage: str = "", completions: Completions = lambda app: ()
+    *names: str,
+    usage: str = "",
+    completions: Completions = lambda app: (),
+    paths: tuple[str, ...] = (),
 ) -> Callable[[Action], Action]:
     """Register a function as a command, whose help is the first line of its docstring.
 
@@ -58,11 +65,13 @@ def command(
         names: the name that /help shows, and aliases.
         usage: what follows the name, as /help shows it; where it is empty, nothing may.
         completions: returns words that may follow the name.
+        paths: the endings of files whose paths may follow the name, ("",) for all; () for none.
     """
 
     def register(run: Action) -> Action:
         help = (run.__doc__ or "").splitlines()[0]
-        REGISTRY.update(dict.fromkeys(names, Command(names, usage, help, run, completions)))
+        entry = Command(names, usage, help, run, completions, paths)
+        REGISTRY.update(dict.fromkeys(names, entry))
         return run
 
     return register
@@ -123,7 +132,13 @@ def complete(app: ChatApp, typed: str) -> Iterable[str]:
     name, space, argument = typed.partition(" ")
     if not space:
         return sorted(known for known in registry() if known.startswith(name))
-    if name not in registry():
+    entry = registry().get(name)
+    if entry is None:
         return ()
-    start = argument.rpartition(" ")[2]
-    return sorted(word for word in registry()[name].completions(app) if word.startswith(start))
+    before, space, start = argument.rpartition(" ")
+    words = [word for word in entry.completions(app) if word.startswith(start)]
+    if entry.paths:  # a path is all of the argument, spaces included
+        words += (
+            path.removeprefix(before + space) for path in complete_path(argument, entry.paths)
+        )
+    return sorted(words)

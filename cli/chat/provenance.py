@@ -1,0 +1,49 @@
+"""The sources of all replies of a chat, not of the last one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nfox.text.pieces import Piece, text_of
+
+if TYPE_CHECKING:
+    from nfox.text.messages import Message
+
+
+class Provenance:
+    """The pieces of every reply, by its place among the messages after the system message.
+
+    Turns are taken back, answered again and replaced by others; pieces are those of a reply only
+    where they are its text.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: dict[int, list[Piece]] = {}
+
+    def keep(self, turns: Sequence[Message], pieces: Sequence[Piece]) -> None:
+        """Keep the pieces of the last turn, or those with which it went on.
+
+        Args:
+            turns: the messages after the system message.
+            pieces: what the stream of the last reply gave.
+        """
+        place = len(turns) - 1
+        before = self._pieces.get(place, [])
+        joined = [*before, *pieces]
+        if turns and turns[-1].content == text_of(joined):
+            self._pieces[place] = joined
+        else:
+            self._pieces[place] = list(pieces)
+
+    def of(self, turns: Sequence[Message]) -> list[list[Piece]]:
+        """Return the pieces of each turn, none where its sources are not known.
+
+        Args:
+            turns: the messages after the system message.
+        """
+        found = [self._pieces.get(place, []) for place in range(len(turns))]
+        return [
+            pieces if text_of(pieces) == turn.content else []
+            for turn, pieces in zip(turns, found, strict=True)
+        ]

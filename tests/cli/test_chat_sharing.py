@@ -1,0 +1,163 @@
+"""What leaves the chat: exported conversations, and the clipboard."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import chat_app
+import cli_model
+import pytest
+from chat_app import contents, do
+
+from nfox import Message, Settings, load
+from nfox.cli.chat.app import ChatApp
+from nfox.cli.chat.commands import registry
+from nfox.cli.chat.exported import ExportedConversation, export
+from nfox.controls import sanitize
+from nfox.engine import Engine
+from nfox.errors import UsageError
+from nfox.text.pieces import text_of
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return load(str(cli_model.save(tmp_path_factory.mktemp("model"))))
+
+
+@pytest.fixture
+def app(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatApp:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    engine.use("lookup")
+    engine.use_settings(Settings(max_new_tokens=31))
+    return chat_app.make(engine)
+
+
+class Page(HTMLParser):
+    """The texts of a page by the class they stand in, and its tags."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.classes: list[str] = []
+        self.texts: list[str] = []
+        self.marked: list[tuple[str, str]] = []
+        self.tags: set[str] = set()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag in ("div", "span", "h2", "footer"):
+            self.classes.append(dict(attrs).get("class") or tag)
+            if self.classes[-1] == "text":
+                self.texts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("div", "span", "h2", "footer"):
+            self.classes.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "text" in self.classes:
+            self.texts[-1] += data
+            self.marked.append((self.classes[-1], data))
+
+
+def test_a_page_has_every_word_and_marks_what_was_drafted(app: ChatApp) -> None:
+    do(app, "/system be <b>brief</b> & kind")
+    do(app, "hello <script>alert(1)</script>")
+    do(app, "and then?")
+    assert do(app, "/export talk.html") == "the conversation is in talk.html\n"
+    page = Page(Path("talk.html").read_text(encoding="utf-8"))
+    assert page.texts == [sanitize(text) for text in contents(app)]
+    assert page.tags.isdisjoint({"script", "b"})
+    pieces = [p for pieces in app.provenance.of(app.conversation.turns) for p in pieces]
+    accepted = "".join(p.text for p in pieces if p.source == "accepted")
+    assert accepted and "".join(text for mark, text in page.marked if mark == "a") == sanitize(
+        accepted
+    )
+
+
+def test_the_sources_are_those_of_the_replies_that_there_are(app: ChatApp) -> None:
+    """Whatever became of turns: their pieces are known, and make up their text."""
+    do(app, "/set max_new_tokens=28")  # which never ends inside a character
+    steps = ("hello", "again", "/regen", "/undo", "more", "/continue", "/system x", "/continue")
+    for step in steps:
+        do(app, step)
+        turns = app.conversation.turns
+        for turn, pieces in zip(turns, app.provenance.of(turns), strict=True):
+            assert text_of(pieces) == (turn.content if turn.role == "assistant" else "")
+    do(app, "/set max_new_tokens=24")
+    do(app, "/regen")
+    assert contents(app)[-1].endswith("\ufffd")  # and goes on with the rest of the character
+    do(app, "/continue")
+    assert "\ufffd" not in contents(app)[-1] and app.provenance.of(app.conversation.turns)[-1] == []
+    app.conversation.messages[-1] = Message("assistant", "something else")
+    assert app.provenance.of(app.conversation.turns)[-1] == []
+
+
+def test_json_is_read_again(app: ChatApp) -> None:
+    do(app, "hello")
+    do(app, "/export talk.json")
+    [_, reply] = json.loads(Path("talk.json").read_text(encoding="utf-8"))["messages"]
+    assert sum(length for length, _ in reply["made"]["sources"]) == len(reply["content"])
+    before = app.conversation.messages
+    do(app, "/reset")
+    do(app, "/load talk.json")
+    assert app.conversation.messages == before and before[-1].ids
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"),
+    [
+        ("plain", "plain"),
+        ("```py\nx = 1\n```", "```py\nx = 1\n```"),
+        ("see\n````\nx = 1", "see\n````\nx = 1\n````"),
+        ("```\na\n```\n\n~~~\nb\n```", "```\na\n```\n\n~~~\nb\n```\n~~~"),
+        ("a\x1b[31mb", "a[31mb"),
+    ],
+)
+def test_a_code_block_that_was_cut_does_not_swallow_the_next_turn(text: str, closed: str) -> None:
+    messages = [Message("user", "hi"), Message("assistant", text), Message("user", "and?")]
+    written = export(ExportedConversation(messages, "org/fox", ""), "md")
+    assert written == f"# hi\n\n## You\n\nhi\n\n## org/fox\n\n{closed}\n\n## You\n\nand?\n"
+
+
+def test_titles_are_one_short_line(app: ChatApp) -> None:
+    messages = [Message("user", "long\nwords " * 20)]
+    first = export(ExportedConversation(messages, "fox", ""), "md").splitlines()[0]
+    assert first.startswith("# long words long") and len(first) <= 63 and first.endswith("…")
+    assert export(ExportedConversation(messages, "fox", "", title="A talk"), "md")[:8] == "# A talk"
+
+
+def test_nothing_is_overwritten_by_an_export(app: ChatApp) -> None:
+    with pytest.raises(UsageError, match="nothing to export"):
+        do(app, "/export talk.md")
+    do(app, "hello")
+    Path("notes.md").write_text("mine")
+    for line, wrong in {
+        "/export": "which file",
+        "/export notes.md": "notes.md exists",
+        "/export talk.pdf": r"expected a file that ends in \.md, \.json, \.html",
+        "/export nowhere/talk.md": "no folder nowhere",
+        "/export ~nosuchuser/x.md": "no such home",
+        "/export a\0b.md": "null",
+    }.items():
+        with pytest.raises(UsageError, match=wrong):
+            do(app, line)
+    assert Path("notes.md").read_text() == "mine"
+
+
+def test_paths_are_completed(app: ChatApp) -> None:
+    Path("my talks").mkdir()
+    for name in ("my talks/one two.md", "my talks/one.json", ".hidden.md", "other.txt"):
+        Path(name).touch()
+
+    def completed(typed: str) -> list[str]:
+        return list(registry.complete(app, typed))
+
+    assert completed("/export my talks/one ") == ["two.md"]
+    assert completed("/export ") == ["my talks/"] and completed("/export .h") == [".hidden.md"]
+    assert completed("/load my talks/o") == ["talks/one.json"]
+    assert completed("/save t") == []

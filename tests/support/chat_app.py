@@ -1,0 +1,45 @@
+"""The chat without its loop: lines are handled one by one, and what they print is read."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from nfox import Conversation
+from nfox.cli.chat.app import ChatApp
+from nfox.cli.chat.commands import registry
+from nfox.cli.display.theme import make_screen
+from nfox.cli.options.chat import DisplayArguments
+from nfox.engine import Engine
+
+
+def make(engine: Engine, **options: object) -> ChatApp:
+    """Return a chat that prints to memory, 100 columns wide."""
+    display = replace(DisplayArguments(), **options)  # type: ignore[arg-type]
+    file = io.StringIO()
+    app = ChatApp(Conversation(engine), make_screen(display, file), display)
+    app.notes = Console(file=file, width=100, highlight=False)
+    return app
+
+
+def said(app: ChatApp) -> str:
+    """Return what was printed since the last call."""
+    file = app.screen.console.file
+    assert isinstance(file, io.StringIO)
+    text = file.getvalue()
+    file.seek(0)
+    file.truncate()
+    return text
+
+
+def do(app: ChatApp, text: str) -> str:
+    """Handle a line that does not end the chat; return what was printed."""
+    assert registry.handle(app, text)
+    return said(app)
+
+
+def contents(app: ChatApp) -> list[str]:
+    """Return the texts of all messages."""
+    return [message.content for message in app.conversation.messages]
