@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from nfox.controls import json_text, one_line
+from nfox.controls import one_line
 from nfox.errors import ContextError, NfoxError
 
 from ..display.console import hanging
@@ -23,10 +23,8 @@ from ..display.reply_view import ReplyView
 from ..display.steps import StepRecord, StepRecorder, print_steps
 from ..display.theme import Screen
 from ..display.why import gained_nothing
-from ..errors import print_error
 from ..log.writer import LogWriter
 from ..options.chat import DisplayArguments
-from ..printing import tell
 from .context_notes import fullness, hinting_at_room, no_longer_read
 from .interrupt import interruptible
 from .provenance import Provenance
@@ -219,15 +217,6 @@ class ChatApp:
             self.rescue()
 
     def rescue(self) -> None:
-        """Save the conversation, if there is any, to a new file, and print its path; where no file
-        can be written, print the conversation.
-        """
-        if not self.conversation.turns:
-            return
-        path, wrong = rescue(self.conversation)
-        if path is not None:
-            tell(f"the conversation is in {path}; /load reads it")
-            return
-        print_error(f"the conversation could not be saved: {wrong}; here it is, as /load reads it")
-        messages = [{"role": m.role, "content": m.content} for m in self.conversation.messages]
-        tell(*json_text(messages, indent=1).splitlines())
+        """Save the conversation, if there is any, to a new file, or print it."""
+        if self.conversation.turns:
+            rescue(self.conversation)

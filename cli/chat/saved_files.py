@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nfox.controls import json_text
 from nfox.errors import NfoxError
 from nfox.files.reading import describe
 
+from ..errors import print_error
+from ..printing import tell
 from ..state_folder import state_folder, state_path
 
 if TYPE_CHECKING:
@@ -23,7 +26,20 @@ def history_file() -> Path:
     return state_path() / "input_history"
 
 
-def rescue(conversation: Conversation) -> tuple[Path | None, str]:
+def rescue(conversation: Conversation) -> None:
+    """Save a conversation to a new file, and print its path; where no file can be written, print
+    the conversation.
+    """
+    path, wrong = _saved_anew(conversation)
+    if path is not None:
+        tell(f"the conversation is in {path}; /load reads it")
+        return
+    print_error(f"the conversation could not be saved: {wrong}; here it is, as /load reads it")
+    messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
+    tell(*json_text(messages, indent=1).splitlines())
+
+
+def _saved_anew(conversation: Conversation) -> tuple[Path | None, str]:
     """Save a conversation to a new file, beside the log or else among temporary files.
 
     Returns:
