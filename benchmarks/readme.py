@@ -1,10 +1,10 @@
-"""The README's table: every method and every peer on the embedded model, in one run.
+"""The tables of docs/benchmark.md and of the README: every method and every peer, in one run.
 
     python benchmarks/readme.py --sgd sgd/dev.json --gsm8k gsm8k/test.jsonl
 
-It runs `nfox bench`, keeps its result in docs/benchmark/ with the plot that the README shows, and
-writes the table between the marks in the README; then it runs once more over lengths of the
-context, for the plot that docs/benchmark.md shows. The pages and all other plots lie in
+It runs `nfox bench` on the embedded model, keeps its result in docs/benchmark/ with the plot of
+speed-ups, and writes the table between its marks in docs/benchmark.md; then it runs once more over
+lengths of the context, for the plot over them. The pages and all other plots lie in
 build/benchmark/. Without files prompts are fetched from where they were published. Leave the
 machine alone meanwhile. `--table` makes the table anew from the kept result.
 
@@ -12,7 +12,8 @@ machine alone meanwhile. `--table` makes the table anew from the kept result.
 
 measures any other model, on first turns of MT-bench and on GSM8K, with all methods whose needs are
 met, the plain text's replay, transformers' `generate` and everything of llama.cpp; it keeps
-docs/benchmark/NAME.json and its plot, and prints the table. Options that are not its own, such as
+docs/benchmark/NAME.json and its plot, and writes the table, where there are marks for one of this
+name; in the README the few rows that a reader compares first. Options that are not its own, such as
 --draft-model or --threads, go to `nfox bench`.
 """
 
@@ -33,7 +34,9 @@ ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "benchmark" / "embedded.json"
 BUILD = ROOT / "build"
 SCRATCH = BUILD / "benchmark"
-BEGIN, END = "<!-- benchmarks/readme.py -->\n", "<!-- end -->"
+BEGIN, END = "<!-- benchmarks/readme.py {} -->\n", "<!-- end -->"
+FIRST = ("auto", "lookup", "none", "llama.cpp", "llama.cpp lookup", "hf")
+"""The rows that the README shows."""
 METHODS = "none,auto,spec,ctc,chimera,medusa,lookup,jacobi,jacobi:pool=0"
 
 
@@ -148,6 +151,34 @@ def notes(result: BenchResult) -> list[str]:
     return lines + [f"- *{name}*: {entrant.settings}." for name, entrant in peers.items()]
 
 
+def short_table(result: BenchResult) -> str:
+    """Return the rows that a reader compares first, as Markdown."""
+    rows = {row.method: row for row in result.rows if row.category == "all"}
+    lines = ["| | tokens/s | of plain | 95 % | tau | same text |", "|---" * 6 + "|"]
+    for name in FIRST:
+        row, is_method = rows[name], result.entrants[name].kind == "method"
+        cells = [f"`{name}`" if is_method else f"*{name}*", written(row.tokens_per_second, ".0f")]
+        cells += [written(row.speedup), f"{written(row.speedup_low)} - {written(row.speedup_high)}"]
+        cells += [written(row.tau), written(row.identical, ".0%")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def write_tables(kept: Path) -> None:
+    """Write the tables of a kept result wherever there are marks for its name."""
+    result = read(kept, BenchResult)
+    for place, markdown in (
+        ("docs/benchmark.md", table(result)),
+        ("README.md", short_table(result)),
+    ):
+        begin = BEGIN.format(kept.stem)
+        before, mark, rest = (ROOT / place).read_text(encoding="utf-8").partition(begin)
+        if mark:
+            _, _, after = rest.partition(END)
+            text = f"{before}{begin}\n{markdown}\n{END}{after}"
+            (ROOT / place).write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     """Parse the command line, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -170,18 +201,14 @@ def main() -> None:
         kept = KEPT.with_name(f"{arguments.name}.json")
         if not arguments.table:
             run_model(arguments.model, prompts, arguments, more)
-        print(table(read(kept, BenchResult)))
+        write_tables(kept)
         return
     if more:
         parser.error(f"unrecognised without --model: {' '.join(more)}")
     if not arguments.table:
         run(prompts, arguments.limit, arguments.rounds)
         run_contexts(prompts)
-    markdown = table(read(KEPT, BenchResult))
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{markdown}\n{END}{after}", encoding="utf-8")
+    write_tables(KEPT)
 
 
 if __name__ == "__main__":
