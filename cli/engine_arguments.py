@@ -58,7 +58,7 @@ class EngineArguments:
                 option = name.replace("_", "-")
                 raise UsageError(f"--{option} is empty", f"leave --{option} out, or name one")
         _method_options(method)
-        _model_options(self.model)
+        model_options(self.model)
         if self.model.reproducible and method.accept != "exact":
             raise UsageError(
                 f"--reproducible: the rule `{method.accept}` gives each method a text of its own",
@@ -87,7 +87,7 @@ class EngineArguments:
             model, method = self.model, self.method
             if model.threads is not None:  # for loading too
                 torch.set_num_threads(model.threads)
-            loading, draft_loading = _model_options(model)
+            loading, draft_loading = model_options(model)
             engine = load(
                 model.model,
                 method=method.method,
@@ -154,7 +154,7 @@ def _options_set(group: object, *fields: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
+def model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
     """Return how the target is loaded, and how a draft model is loaded.
 
     Raises:

@@ -102,12 +102,12 @@ def print_welcome(engine: Engine, screen: Screen, *, questions: bool) -> None:
         screen: the screen to print on.
         questions: whether to propose any.
     """
-    for number, question in enumerate(_questions(engine) if questions else ()):
+    for number, question in enumerate(questions_to_try(engine) if questions else ()):
         screen.console.print(Text(f"{'' if number else 'try:':6}{question}", _DIM))
     screen.console.print(Text("/help   ^C stops a reply   ^D leaves", _DIM))
 
 
-def _questions(engine: Engine) -> tuple[str, ...]:
+def questions_to_try(engine: Engine) -> tuple[str, ...]:
     """Return three questions that suit the model."""
     path = Path(engine.model.name)
     if path == TARGET:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nfox.drafters import method_class, plain_method
+from nfox.models.native.processor import BUSY
 
 from .reply_stats import by_depth, duration
 from .text_kinds import KINDS, kinds_of
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from .steps import StepRecord
 
 _SLOWER = 1.5  # a forward than at load, where the machine is busy
-_LOAD = 1.5  # processes for each core, where it is busy
 _GAIN = 1.1  # below, a reply has gained nothing worth the name
 _LONGEST = 16  # tokens of the chains that are thought of
 _DRAFTING = 0.35  # of the time, where drafting is what takes it
@@ -181,7 +181,7 @@ def _held_up(engine: Engine, *, is_slow: bool) -> tuple[str, str] | None:
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     slower = costs.forward_seconds(1) / before.forward_seconds(1) if costs and before else 1.0
-    if slower > _SLOWER or (is_slow and load > _LOAD * cores):
+    if slower > _SLOWER or (is_slow and load > BUSY * cores):
         cause = f"a busy machine: load {load:.1f} on {cores} cores, forwards take {slower:.1f}x"
         setting = "--threads 1" if threads > 1 else "end what else runs"
         return f"{cause} of what they did at load", setting

@@ -136,6 +136,12 @@ def cache_bytes(config: dict[str, Any], tokens: int, itemsize: int) -> int:
     return int(tokens * itemsize * (2 * layers * shared * head + width))
 
 
+def context_of(config: dict[str, Any]) -> int:
+    """Return the tokens of the context that a config gives; 0 if it gives none."""
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    return _size(config, *names)
+
+
 def config_of_model(name: str) -> dict[str, Any]:
     """Return the config of a model on this machine; {} for one of the hub."""
     if path := local_gguf(name):

@@ -66,6 +66,20 @@ def must_compile() -> bool:
         return False
 
 
+def compiler_version() -> str:
+    """Return the first line that the C++ compiler says of itself.
+
+    Raises:
+        NativeLibraryError: if there is none.
+    """
+    return _version_of(_compiler()).partition("\n")[0]
+
+
+def _version_of(compiler: str) -> str:
+    done = subprocess.run([compiler, "--version"], capture_output=True, check=False)
+    return done.stdout.decode(errors="replace")
+
+
 def _loaded(path: Path) -> ctypes.CDLL | None:
     """Return the library in a file; None if there is none, or not all of it."""
     try:
@@ -99,9 +113,13 @@ def _path(compiler: str) -> Path:
 def _fingerprint(compiler: str) -> str:
     """Return a short hash of all that the compiled library depends on."""
     sources = [file.read_bytes() for file in sorted(_SOURCE.parent.glob("*.[hc]*"))]
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
     processor = platform.processor() + platform.machine() + flags_line()
-    parts = [*sources, version, processor.encode(), " ".join(_FLAGS).encode()]
+    parts = [
+        *sources,
+        _version_of(compiler).encode(),
+        processor.encode(),
+        " ".join(_FLAGS).encode(),
+    ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

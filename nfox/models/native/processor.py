@@ -5,6 +5,9 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+BUSY = 1.5
+"""The load for each core from which on a machine is busy."""
+
 
 def processor_name() -> str:
     """Return the name of the processor's model; elsewhere than on Linux what Python knows of it."""

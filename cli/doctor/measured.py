@@ -1,0 +1,181 @@
+"""What was measured on a loaded model: forwards, the methods that are ready, and what other options
+would give.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.filesize import decimal
+
+from nfox.drafters import choosing_method, drafting_methods, method_class, plain_method
+from nfox.drafters.common.method import DrafterInputs, Method
+from nfox.models.memory import memory_in_use
+from nfox.models.options import LoadProgress
+
+from ..display.header import questions_to_try
+from .findings import Advice, Finding
+from .subject import Subject
+
+if TYPE_CHECKING:
+    from nfox.engine import Engine
+    from nfox.reply import Reply
+
+_SECTION = "measured"
+_SECONDS = 4.0  # of answering by all methods
+_FEWEST, _MOST = 8, 64  # tokens of a reply
+GAIN = 1.1
+"""Below, nothing is worth a word."""
+
+
+@dataclass
+class Speed:
+    """What a method gave over all questions.
+
+    Args:
+        tokens: emitted.
+        seconds: of the steps.
+        steps: target forwards.
+        replies: the token ids of each reply.
+    """
+
+    tokens: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+    replies: list[list[int]] = field(default_factory=list)
+
+    def add(self, reply: Reply) -> None:
+        """Count a reply."""
+        self.tokens += reply.stats.tokens
+        self.seconds += reply.stats.seconds
+        self.steps += reply.stats.steps
+        self.replies.append(reply.ids)
+
+    @classmethod
+    def of(cls, rounds: Iterable[Speed]) -> Speed:
+        """Return what a method gave over several rounds."""
+        whole = cls()
+        for one in rounds:
+            whole.tokens += one.tokens
+            whole.seconds += one.seconds
+            whole.steps += one.steps
+            whole.replies += one.replies
+        return whole
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The tokens emitted in a second of decoding."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def of_loading(engine: Engine, seconds: float) -> Iterator[Finding]:
+    """Yield what was loaded, what runs its forwards, and what steps of it cost.
+
+    Args:
+        engine: with the model.
+        seconds: that loading took.
+    """
+    target, summary = engine.model.target, engine.summary()
+    used = decimal(memory_in_use(target.device))
+    words = f"{seconds:.1f} s, {summary.dtype} on {', '.join(target.devices)}, {used} in use"
+    facts: dict[str, Any] = {"seconds": seconds, "memory_bytes": memory_in_use(target.device)}
+    yield Finding(_SECTION, "loading", words, facts=facts)
+    why = target.why_not_native if not target.is_native and target.device.type == "cpu" else ""
+    words = f"{target.forward}; takes {target.proposals}"
+    if target.copied_bytes:
+        words += f"; {decimal(target.copied_bytes)} of weights are there twice"
+    words += f"; not native: {why}" if why and why not in words else ""
+    facts = {"forward": target.forward, "native": target.is_native, "copies": target.copied_bytes}
+    yield Finding(_SECTION, "forward", words, "warn" if why else "ok", facts=facts)
+    if engine.costs is not None:
+        words, pays = str(engine.costs), engine.costs.speculation_pays
+        words += "" if pays else "; drafts cannot pay, whoever makes them"
+        facts = {"seconds": engine.costs.seconds, "speculation_pays": pays}
+        yield Finding(_SECTION, "step", words, "ok" if pays else "warn", facts=facts)
+
+
+def of_methods(
+    subject: Subject, engine: Engine, methods: Mapping[str, Method], progress: LoadProgress
+) -> Iterator[Finding]:
+    """Yield how fast each method answers some questions, in turn, and which is to be taken.
+
+    Args:
+        subject: the model with its options.
+        engine: with the model.
+        methods: that fit it, by name.
+        progress: told what is measured.
+    """
+    plain, choosing = plain_method(), choosing_method()
+    ways = {plain: engine.make(plain), **methods}
+    if methods:
+        ways[choosing] = _choosing(subject, engine, methods)
+    speeds = _measured(engine, ways, progress)
+    base = speeds[plain]
+    now = speeds.get(choosing, base)
+    best = max(speeds, key=lambda name: speeds[name].tokens_per_second)
+    for name, speed in speeds.items():
+        gain = speed.tokens_per_second / now.tokens_per_second if now.seconds else 0.0
+        advice = None
+        if name == best and gain > GAIN:
+            text = f"{name} alone is faster on these questions than {choosing}, the default"
+            advice = Advice(text, subject.command(method=name), round(gain, 2))
+        yield _of_speed(engine, name, speed, base, advice)
+
+
+def _choosing(subject: Subject, engine: Engine, methods: Mapping[str, Method]) -> Method:
+    """Return the method that chooses from the others, with those that are there already."""
+    kind = method_class(choosing_method())
+    names = drafting_methods(choosing_method(), subject.named.base, subject.sources)
+    others = {name: (lambda it=methods[name]: it) for name in names if name in methods}
+    return kind.build(DrafterInputs(engine.model, engine.costs, others=others), kind.options())
+
+
+def _measured(
+    engine: Engine, ways: Mapping[str, Method], progress: LoadProgress
+) -> dict[str, Speed]:
+    """Return the speeds of methods that answer questions in turn, so that all of them meet what
+    else the machine does. Where there is time for several rounds, the first one is not counted:
+    some methods learn in it.
+    """
+    questions = questions_to_try(engine)
+    step = engine.costs.forward_seconds(1) if engine.costs else 0.1
+    share = _SECONDS / (step * len(ways) * len(questions))
+    tokens = int(min(max(share, _FEWEST), _MOST))
+    begin, rounds = time.perf_counter(), list[dict[str, Speed]]()
+    while not rounds or time.perf_counter() - begin < _SECONDS * len(rounds) / (len(rounds) + 1):
+        speeds = {name: Speed() for name in ways}
+        rounds.append(speeds)
+        for question in questions:
+            for name, method in ways.items():
+                progress.stage(f"measuring {name}")
+                reply = engine.answer(question, drafter=method, max_new_tokens=tokens)
+                speeds[name].add(reply)
+    counted = rounds[1:] or rounds
+    return {name: Speed.of(one[name] for one in counted) for name in ways}
+
+
+def _of_speed(
+    engine: Engine, name: str, speed: Speed, base: Speed, advice: Advice | None
+) -> Finding:
+    """Return the speed of a method beside plain decoding, and whether it gave the same text."""
+    ratio = speed.tokens_per_second / base.tokens_per_second if base.seconds else 0.0
+    tau = speed.tokens / max(speed.steps, 1)
+    same = sum(a == b for a, b in zip(speed.replies, base.replies, strict=True))
+    words = f"{speed.tokens_per_second:.1f} tok/s"
+    if speed is not base:
+        words += f", {ratio:.2f}x, {tau:.2f} tokens a step"
+        words += f", the same text {same} of {len(base.replies)} times"
+    facts = {
+        "tokens_per_second": speed.tokens_per_second,
+        "speedup": ratio,
+        "tau": tau,
+        "tokens": speed.tokens,
+        "same_text": same,
+        "replies": len(base.replies),
+    }
+    # Where forwards are native, every method gives the same text: nothing else may happen.
+    differs = engine.model.target.is_native and same < len(base.replies)
+    return Finding(_SECTION, name, words, "wrong" if differs else "ok", advice, facts)
