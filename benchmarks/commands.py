@@ -15,6 +15,7 @@ import json
 import os
 import pty
 import random
+import re
 import select
 import signal
 import struct
@@ -38,11 +39,13 @@ _FORGETTING = ("/reset", "/clear", "!!reset", "/undo", "!!remove", "/load", "!!l
 _COMMANDS = (
     *("/help", "/?", "/save", "!!save", "/system", "/regen", "/continue", "/set", "/method"),
     *("/adapter", "/template", "/fold", "/legend", "/stats", "/steps", "/compare", "/nowhere"),
+    *("/copy", "/copy code", "/edit", "/export"),
     *_FORGETTING,
 )
+_COPIED = re.compile(rb"\x1b\]52;c;(?!QUJD\x07)[\w+/]*=*\x07")
 _OSC = "\x1b]52;c;QUJD\x07"
 _ARGUMENTS = (
-    *("", " ", "x", "talk.json", "kept.json", "probe.json", "broken.json", "bytes.json"),
+    *("", " ", "x", "talk.json", "talk.md", "kept.json", "probe.json", "broken.json", "bytes.json"),
     *("deep.json", "list.json", "fastchat.json", "huge.json", "pipe", "locked/talk.json"),
     *("x" * 300, "x" * 5000, "~nosuchuser/x", "~", "~/", "/", ".", "..", "/dev/full", "/dev/null"),
     *("/proc/self/mem", "/proc/1/environ", "nul\0here", "\0", _OSC, f"{_OSC}.json", "a\x1b[2Jb"),
@@ -214,7 +217,8 @@ class Fuzzer:
             keys = b"\t" if self._numbers.random() < 0.05 else b""  # completes, or shows how to
             written = self._typist.type(line, interrupt, keys)
             self._check(line, written)
-            if b"makes room" in written or b"before anything" in written:
+            again = (b"makes room", b"before anything")
+            if line.startswith("/edit") or any(words in written for words in again):
                 self._typist.clear_line()  # the line stands there again
             if line.startswith(("/set", "/template", "/system")):
                 self._restore(line)
@@ -255,6 +259,8 @@ class Fuzzer:
         """Note what must not be written to a terminal."""
         if b"Traceback" in written:
             self.outcome.wrong.append(f"a traceback after {line!r:.200}: {written[-600:]!r}")
+        # A reply that is copied goes to the terminal in one, as base64.
+        written = _COPIED.sub(b"", written) if line.startswith("/copy") else written
         if b"\x1b]" in written or b"\x9b" in written.replace(b"\xc2\x9b", b""):
             self.outcome.wrong.append(f"an escape sequence after {line!r:.200}: {written!r:.600}")
 
@@ -322,7 +328,8 @@ def main() -> None:
             **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
             cwd=folder,
             env={**os.environ, "XDG_STATE_HOME": str(state), "TERM": "xterm-256color"}
-            | {"PROMPT_TOOLKIT_NO_CPR": "1", "HF_HUB_OFFLINE": "1"},
+            | {"PROMPT_TOOLKIT_NO_CPR": "1", "HF_HUB_OFFLINE": "1", "VISUAL": "true"}
+            | dict.fromkeys(("TMUX", "DISPLAY", "WAYLAND_DISPLAY"), ""),
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )

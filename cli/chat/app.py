@@ -5,6 +5,7 @@ Nothing that goes wrong may lose the conversation.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from .context_notes import fullness, hinting_at_room, no_longer_read
 from .interrupt import interruptible
 from .provenance import Provenance
 from .saved_files import Keeper, error_of, rescue
+from .suspension import suspendable
 
 if TYPE_CHECKING:
     from nfox.conversation import Conversation
@@ -134,21 +136,22 @@ class ChatApp:
         """Draw a reply as it grows, and record its steps."""
         recorder, speed = StepRecorder(self.engine.model.tokenizer), Speed()
         # Closed at once, whatever fails: only then is the reply so far part of the conversation.
-        with interruptible(stream), stream:
-            view = ReplyView(self.screen, fold=self.fold, thinking=self._thinking())
-            try:
-                view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
-                self.pieces = []
-                for update in stream.updates():
-                    self.pieces += update.pieces
-                    if update.step is not None:
-                        recorder.add(update.step)
-                        speed.add(len(update.step.tokens), update.step.times.total)
-                    width = self.screen.console.width
-                    row = status_row(self.engine, stream.reply, speed, self.screen.symbols, width)
-                    view.add(update.pieces, Text(row, _DIM))
-            finally:
-                view.close()
+        with (
+            interruptible(stream),
+            stream,
+            closing(ReplyView(self.screen, fold=self.fold, thinking=self._thinking())) as view,
+            suspendable(view.pause, view.go_on),
+        ):
+            view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
+            self.pieces = []
+            for update in stream.updates():
+                self.pieces += update.pieces
+                if update.step is not None:
+                    recorder.add(update.step)
+                    speed.add(len(update.step.tokens), update.step.times.total)
+                width = self.screen.console.width
+                row = status_row(self.engine, stream.reply, speed, self.screen.symbols, width)
+                view.add(update.pieces, Text(row, _DIM))
         self.records = recorder.records
 
     def _thinking(self) -> bool:

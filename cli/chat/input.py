@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from nfox.characters import whole_characters
+from nfox.errors import NfoxError
 from nfox.files.reading import describe
 
+from ..errors import report
 from ..printing import say as print_line
 from ..standard_input import escape_invalid_bytes
 from ..state_folder import state_folder
+from .editor import edit
 from .saved_files import Keeper, history_file
 
 if TYPE_CHECKING:
@@ -136,13 +139,17 @@ def _session(complete: Complete, multiline: bool, history: History) -> PromptSes
         complete_while_typing=False,
         color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
         reserve_space_for_menu=4,
+        enable_suspend=True,
     )
 
 
 def _keys(multiline: bool) -> KeyBindings:
     """Return the keys: Enter sends, Alt-Enter or Ctrl-J makes a new line; with `multiline` Enter
-    makes a new line and Alt-Enter sends.
+    makes a new line and Alt-Enter sends. Ctrl-G or Ctrl-X Ctrl-E opens the person's editor, whose
+    text comes back to be sent.
     """
+    from prompt_toolkit.application import run_in_terminal
+    from prompt_toolkit.document import Document
     from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.keys import Keys
@@ -157,9 +164,24 @@ def _keys(multiline: bool) -> KeyBindings:
     def newline(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
+    def edit_elsewhere(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+
+        def run() -> None:
+            try:
+                text = edit(buffer.text)
+            except NfoxError as error:
+                report(error)
+            else:
+                buffer.document = Document(text, len(text))
+
+        run_in_terminal(run)
+
     keys.add("enter")(newline if multiline else send)
     keys.add("escape", "enter")(send if multiline else newline)
     keys.add("c-j")(newline)
+    keys.add("c-g")(edit_elsewhere)
+    keys.add("c-x", "c-e")(edit_elsewhere)
     return keys
 
 

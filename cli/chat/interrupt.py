@@ -1,7 +1,8 @@
 """What the keyboard and signals do while nothing is read from them.
 
-Ctrl-C during a reply ends the reply; a second one ends the program. What is typed meanwhile does
-not show in the middle of a text, and is not lost: the next prompt reads it.
+Ctrl-C during a reply ends the reply; a second one ends the program. Ctrl-Z stops it, with the
+terminal as it was before, until `fg`. What is typed meanwhile does not show in the middle of a
+text, and is not lost: the next prompt reads it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .suspension import suspendable
 
 if TYPE_CHECKING:
     from nfox.reply_stream import ReplyStream
@@ -66,9 +70,14 @@ def silent_keyboard(*, raw_enter: bool = False) -> Iterator[None]:
     if raw_enter:
         silent[0] &= ~termios.ICRNL
     silent[3] &= ~termios.ECHO
-    termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
-    try:
-        yield
-    finally:
+
+    def set_to(wanted: list[Any]) -> None:
         with suppress(termios.error):  # a window that was closed meanwhile
-            termios.tcsetattr(sys.stdin, termios.TCSANOW, attributes)
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, wanted)
+
+    set_to(silent)
+    try:
+        with suspendable(partial(set_to, attributes), partial(set_to, silent)):
+            yield
+    finally:
+        set_to(attributes)

@@ -78,6 +78,14 @@ class ReplyView:
         self._writer.write(text)
         self._writer.close()
 
+    def pause(self) -> None:
+        """Leave the terminal to the shell, at any moment."""
+        self._writer.pause()
+
+    def go_on(self) -> None:
+        """Go on where the reply was left: its last line is drawn anew with what follows."""
+        self._writer.go_on()
+
     def _mark(self, piece: Piece, inside_think: bool) -> Text:
         """Return a piece in the style and the brackets of its source."""
         # A file gets the text as it is, tabs and leading spaces included.

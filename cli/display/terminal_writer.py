@@ -7,6 +7,8 @@ row below is drawn and erased with the cursor returning to the end of the text.
 
 from __future__ import annotations
 
+import os
+
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -33,19 +35,26 @@ class TerminalWriter:
     def __init__(self, console: Console, *, live: bool) -> None:
         self._console = console
         self._live = live
-        self._line = ""  # since the last newline; only the column it ends in is of interest
+        self._line = Text()  # what was written since the last newline
         self._held = Text()  # text that waits, so that the cursor never stands behind a full row
         self._has_status = False  # whether a status row is on the screen
+        self._was_left = False  # whether the line was left for the shell, and must be begun anew
 
     def write(self, text: Text, status: Text | None = None) -> None:
         """Append text; draw a status row below it, or with None leave no row there."""
         text = self._held + text
-        line = (self._line.removesuffix(self._held.plain) + text.plain).rpartition("\n")[2]
+        line = (self._line.plain + text.plain).rpartition("\n")[2]
         held = _last_cluster(text.plain) if self._live and self._fills_row(line) else 0
         cut = len(text) - held
         text, self._held = text[:cut], text[cut:]
-        self._line = line
         frame = self._render(text)
+        if self._was_left:
+            self._was_left = self._has_status = False
+            frame = self._render(self._line) + frame
+        if "\n" in text:
+            self._line = text[text.plain.rindex("\n") + 1 :]
+        else:
+            self._line.append_text(text)
         if self._live:
             erase = _ERASE_BELOW if self._has_status else ""
             frame = _BEGIN + erase + frame + self._row(status) + _END
@@ -58,7 +67,18 @@ class TerminalWriter:
         live, self._live = self._live, False
         if live and self._has_status:
             self._console.file.write(_ERASE_BELOW)
-        self.write(Text("\n") if self._line else Text())
+        self.write(Text("\n") if self._line or self._held else Text())
+
+    def pause(self) -> None:
+        """Leave the terminal to the shell: erase the status row, past all that is still to be
+        written.
+        """
+        if self._live and self._has_status:
+            os.write(self._console.file.fileno(), _ERASE_BELOW.encode())
+
+    def go_on(self) -> None:
+        """Begin the line anew at the next text: what the shell wrote stands between."""
+        self._was_left = True
 
     def _row(self, status: Text | None) -> str:
         """Return what draws a status row, cut at the width, and brings the cursor back."""

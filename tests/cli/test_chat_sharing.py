@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,7 @@ import chat_app
 import cli_model
 import pytest
 from chat_app import contents, do
+from terminals import Tty
 
 from nfox import Message, Settings, load
 from nfox.cli.chat.app import ChatApp
@@ -161,3 +163,87 @@ def test_paths_are_completed(app: ChatApp) -> None:
     assert completed("/export ") == ["my talks/"] and completed("/export .h") == [".hidden.md"]
     assert completed("/load my talks/o") == ["talks/one.json"]
     assert completed("/save t") == []
+
+
+@pytest.fixture
+def desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of the only programs that there are; no desktop is running."""
+    for name in ("TMUX", "WAYLAND_DISPLAY", "DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def tool(folder: Path, name: str, script: str) -> None:
+    """Write a program that notes how it was called, and does what a script says."""
+    (folder / name).write_text(f'#!/bin/sh\necho "$@" > {name}.called\n{script}\n')
+    (folder / name).chmod(0o755)
+
+
+def test_the_last_reply_is_copied_by_the_tool_of_the_desktop(
+    app: ChatApp, desktop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="no reply yet"):
+        do(app, "/copy")
+    do(app, "hello")
+    text = "<think>so</think>\n\nüber \x1b[31m🦊\nand on\n"
+    app.conversation.messages[-1] = Message("assistant", text)
+    with pytest.raises(UsageError, match="no clipboard here"):
+        do(app, "/copy")
+    tool(desktop, "xclip", "/bin/cat > taken")
+    tool(desktop, "wl-copy", "exit 1")
+    with pytest.raises(UsageError, match="no clipboard here"):
+        do(app, "/copy")
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    assert do(app, "/copy") == "copied 2 lines, 17 characters by xclip\n"
+    assert Path("taken").read_text(encoding="utf-8") == "über [31m🦊\nand on"
+    assert Path("xclip.called").read_text() == "-selection clipboard\n"
+    assert Path("wl-copy.called").exists()
+    tool(desktop, "clip.exe", "/bin/cat > taken")
+    assert do(app, "/copy") == "copied 2 lines, 17 characters by xclip and clip.exe\n"
+    assert Path("taken").read_bytes().decode("utf-16") == "über [31m🦊\nand on"
+    assert contents(app)[-1] == text
+
+
+def test_the_last_block_of_code_is_copied(app: ChatApp, desktop: Path) -> None:
+    tool(desktop, "pbcopy", "/bin/cat > taken")
+    do(app, "hello")
+    with pytest.raises(UsageError, match="no block of code"):
+        do(app, "/copy code")
+    for text, code in {
+        "```\nfirst\n```\n\nand\n\n```py\nx = 1\n\ny = 2\n```\nDone.": "x = 1\n\ny = 2",
+        "~~~~\n```\ninside\n```\n~~~~": "```\ninside\n```",
+        "1. do\n\n   ```sh\n   ls\n   ```": "ls",
+        "```py\nnever closed": "never closed",
+    }.items():
+        app.conversation.messages[-1] = Message("assistant", text)
+        do(app, "/copy code")
+        assert Path("taken").read_text() == code
+    with pytest.raises(UsageError, match="expected code or nothing"):
+        do(app, "/copy all")
+    assert list(registry.complete(app, "/copy c")) == ["code"]
+
+
+@pytest.mark.parametrize("terminal", ["xterm-256color", "dumb"])
+def test_a_terminal_is_asked_to_copy(
+    terminal: str, app: ChatApp, desktop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", terminal)
+    do(app, "hello")
+    monkeypatch.setattr(app.screen.console, "_file", Tty())
+    if terminal == "dumb":
+        with pytest.raises(UsageError, match="no clipboard here"):
+            do(app, "/copy")
+        return
+    registry.handle(app, "/copy")
+    sequence = app.screen.console.file.getvalue()
+    assert sequence.startswith("\x1b]52;c;") and sequence.endswith("\x07")
+    copied = base64.b64decode(sequence[7:-1]).decode()
+    assert copied == sanitize(contents(app)[-1]).strip()
+    app.notes.file.seek(0)
+    assert f"copied {len(copied.splitlines())} lines" in app.notes.file.read()
+    app.notes.file.seek(0)
+    assert "by OSC 52, if the terminal takes that" in app.notes.file.read()

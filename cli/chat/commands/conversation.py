@@ -33,7 +33,7 @@ def show_help(app: ChatApp, argument: str) -> None:
     aliases = [name for name, entry in registry().items() if name != entry.names[0]]
     app.say(f"also {' '.join(aliases)}")
     app.say("Enter sends, Alt-Enter or ^J makes a new line, //... sends a leading slash,")
-    app.say("^C stops a reply, ^D leaves.")
+    app.say("^G opens your editor, ^C stops a reply, ^Z suspends, ^D leaves.")
 
 
 @command("/exit", "/quit", "/bye", "!!exit")

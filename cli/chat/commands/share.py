@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from markdown_it import MarkdownIt
+
+from nfox.controls import sanitize
 from nfox.errors import UsageError
 from nfox.files.reading import refusing
 from nfox.text.pieces import source_runs
 
 from ...output_files import check_out, write_out
+from ..clipboard import TERMINAL, copy, takes_sequences
 from ..exported import FORMATS, ExportedConversation, export
 from ..paths import typed_path
 from .registry import command
@@ -17,7 +21,31 @@ from .registry import command
 if TYPE_CHECKING:
     from ..app import ChatApp
 
+_THOUGHT = "</think>"
 _SUFFIXES = tuple(f".{format}" for format in FORMATS)
+
+
+@command("/copy", usage="[code]", completions=lambda app: ("code",))
+def copy_reply(app: ChatApp, argument: str) -> None:
+    """Copy the last reply, or its last block of code."""
+    if argument not in ("", "code"):
+        raise UsageError(f"/copy {argument}: expected code or nothing")
+    last = app.conversation.turns[-1:]
+    if not last or last[0].role != "assistant":
+        raise UsageError("there is no reply yet")
+    text = sanitize(last[0].content.rpartition(_THOUGHT)[2].strip())
+    if argument:
+        blocks = [token for token in MarkdownIt().parse(text) if token.type == "fence"]
+        if not blocks:
+            raise UsageError("the last reply has no block of code", "/copy copies all of it")
+        text = blocks[-1].content.rstrip("\n")
+    terminal = app.screen.console.file
+    ways = copy(text, terminal if takes_sequences(terminal) else None)
+    if not ways:
+        raise UsageError("there is no clipboard here", "wl-copy, xclip or xsel reach the desktop's")
+    unsure = ", if the terminal takes that" if len(ways) == 1 and ways[0] == TERMINAL else ""
+    lines = f"{len(text.splitlines())} lines, " if "\n" in text else ""
+    app.say(f"copied {lines}{len(text)} characters by {' and '.join(ways)}{unsure}")
 
 
 @command("/export", usage="FILE", paths=_SUFFIXES)

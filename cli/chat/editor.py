@@ -1,0 +1,63 @@
+"""The person's own editor, for messages that are longer than a line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nfox.errors import UsageError
+from nfox.files.reading import read_text, refusing
+
+_USUAL = ("editor", "nano", "vim", "vi", "emacs", "notepad.exe")
+
+
+def edit(text: str) -> str:
+    """Return what becomes of a text in the person's editor: that of VISUAL, of EDITOR, or a usual
+    one. Newlines at its end, which editors add, are left out.
+
+    Raises:
+        UsageError: if there is no editor, if it fails, or if what it leaves is no text.
+    """
+    command = _command()
+    with TemporaryDirectory(prefix="nfox-") as folder:
+        file = Path(folder, "message.md")
+        file.write_text(text, encoding="utf-8")
+        with refusing(command[0], hint="VISUAL or EDITOR names the editor"), _lent_terminal():
+            code = subprocess.run([*command, str(file)], check=False).returncode
+        if code:
+            raise UsageError(f"{command[0]} ended with code {code}; the text stays as it was")
+        return read_text(file).rstrip("\n")
+
+
+def _command() -> list[str]:
+    """Return the words of the command that starts the editor."""
+    for variable in ("VISUAL", "EDITOR"):
+        if named := os.environ.get(variable, "").strip():
+            with refusing(f"{variable}={named}", "a command"):
+                return shlex.split(named)
+    for name in _USUAL:
+        if shutil.which(name):
+            return [name]
+    raise UsageError("there is no editor", "VISUAL or EDITOR names the editor")
+
+
+@contextmanager
+def _lent_terminal() -> Iterator[None]:
+    """Set the terminal as programs expect it, and leave Ctrl-C to the program that uses it."""
+    from prompt_toolkit.input import create_input
+
+    previous_handler = signal.signal(signal.SIGINT, lambda number, frame: None)
+    previous_wakeup = signal.set_wakeup_fd(-1)  # by which a prompt would hear of it all the same
+    try:
+        with create_input().cooked_mode():
+            yield
+    finally:
+        signal.set_wakeup_fd(previous_wakeup)
+        signal.signal(signal.SIGINT, previous_handler)

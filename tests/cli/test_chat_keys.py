@@ -1,0 +1,143 @@
+"""Ctrl-Z and `fg`, and the person's editor, in a terminal."""
+
+from __future__ import annotations
+
+import json
+import stat
+import termios
+from pathlib import Path
+
+import cli_model
+import pyte
+import pytest
+from chat_terminal import Chat, chatting
+from job_control import STOPPED
+from terminals import Terminal
+
+pytestmark = pytest.mark.slow
+CTRL_C, CTRL_D, CTRL_G, CTRL_Z, ENTER = b"\x03", b"\x04", b"\x07", b"\x1a", b"\r"
+UNDER_A_SHELL = "job_control:under_a_shell"
+CANONICAL = termios.ICANON | termios.ECHO | termios.ISIG
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(cli_model.save(tmp_path_factory.mktemp("model")))
+
+
+def shown(written: bytes) -> str:
+    """Return what a terminal has on its screen and in its scrollback."""
+    screen = Terminal(80, 24, history=10_000, ratio=0.001)
+    pyte.ByteStream(screen).feed(written)
+    past = ["".join(row[x].data for x in range(80)) for row in screen.history.top]
+    return "\n".join(row.rstrip() for row in [*past, *screen.display]).rstrip()
+
+
+def messages(chat: Chat, folder: Path) -> list[str]:
+    chat.type("/save talk.json")
+    data = json.loads((folder / "work" / "talk.json").read_text())
+    return [message["content"] for message in data["messages"]]
+
+
+def editor(folder: Path, script: str) -> str:
+    """Return the path of an editor that does what a script says with the file "$1"."""
+    file = folder / "an editor"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return f"'{file}'"
+
+
+def test_ctrl_z_in_mid_reply_gives_the_terminal_back_and_fg_goes_on(
+    model: str, tmp_path: Path
+) -> None:
+    with chatting(tmp_path, "-m", model, "-M", "1500", prepare=UNDER_A_SHELL) as chat:
+        before = chat.settings()
+        written = chat.until_prompt()
+        chat.keys(b"hello" + ENTER)
+        written += chat.until(b"tok/s")
+        for _ in range(2):
+            chat.keys(CTRL_Z)
+            written += chat.until(STOPPED)
+            assert chat.settings() == before
+            at_rest = shown(written)
+            assert "tok/s" not in at_rest and at_rest.endswith(f"{STOPPED.decode()}\n$")
+            chat.keys(b"fg\n")
+            written += chat.until(b"tok/s")
+            assert not chat.settings()[3] & termios.ECHO
+        text = shown(written)
+        chat.keys(CTRL_C)
+        chat.until_prompt()
+        asked, reply = messages(chat, tmp_path)
+        whole = reply.rstrip("\ufffd")  # it may have ended inside a character
+        assert asked == "hello" and whole and cli_model.said(1500).startswith(whole)
+        # The line that was left is there again behind the stop, and goes on.
+        resumed = text.rpartition("$ fg\n")[2].replace("\n", "")
+        begun = at_rest.partition(f"\n{STOPPED.decode()}")[0].splitlines()[-1]
+        assert begun and begun in resumed
+
+
+def test_ctrl_z_at_the_prompt_keeps_what_was_typed(model: str, tmp_path: Path) -> None:
+    with chatting(tmp_path, "-m", model, "-M", "9", prepare=UNDER_A_SHELL) as chat:
+        before = chat.settings()
+        chat.until_prompt()
+        chat.keys(b"half a quest" + CTRL_Z)
+        chat.until(STOPPED)
+        assert chat.settings() == before
+        chat.keys(b"fg\n")
+        chat.until_prompt()
+        chat.keys(b"ion" + ENTER)
+        chat.until_prompt()
+        assert messages(chat, tmp_path)[0] == "half a question"
+        chat.keys(CTRL_D)
+        assert chat.process.wait(60) == 0
+        assert chat.settings() == before
+
+
+@pytest.mark.parametrize("keys", [CTRL_G, b"\x18\x05"])
+def test_the_editor_gets_what_was_typed_and_gives_it_back(
+    keys: bytes, model: str, tmp_path: Path
+) -> None:
+    script = 'stty -a > tty; printf " edited\\n\\n2nd\\n" >> "$1"; kill -INT 0'
+    name = editor(tmp_path, f"trap : INT; {script}")
+    with chatting(tmp_path, "-m", model, "-M", "9", EDITOR="nowhere", VISUAL=name) as chat:
+        chat.until_prompt()
+        chat.keys(b"a text" + keys)
+        chat.until_prompt()
+        chat.keys(b"!" + ENTER)
+        chat.until_prompt()
+        assert messages(chat, tmp_path) == ["a text edited\n\n2nd!", cli_model.said(9)]
+        settings = (tmp_path / "work" / "tty").read_text()
+        assert " echo " in settings and " icanon " in settings and " icrnl" in settings
+
+
+def test_edit_puts_the_next_message_into_the_line(model: str, tmp_path: Path) -> None:
+    name = editor(tmp_path, 'stty -a > tty; cat "$1" > had; echo "written there" > "$1"')
+    with chatting(tmp_path, "-m", model, "-M", "9", VISUAL=name) as chat:
+        chat.until_prompt()
+        chat.type("/edit to begin with")
+        chat.keys(b" and here" + ENTER)
+        chat.until_prompt()
+        assert messages(chat, tmp_path) == ["written there and here", cli_model.said(9)]
+        assert (tmp_path / "work" / "had").read_text() == "to begin with"
+        assert " echo " in (tmp_path / "work" / "tty").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("nowhere --wait", b"nowhere: No such file"),
+        ("false", b"false ended with code 1; the text stays"),
+        ("'", b"VISUAL=': No closing quotation"),
+    ],
+)
+def test_an_editor_that_fails_costs_nothing(
+    command: str, told: bytes, model: str, tmp_path: Path
+) -> None:
+    with chatting(tmp_path, "-m", model, "-M", "9", VISUAL=command) as chat:
+        chat.until_prompt()
+        assert told in chat.type("/edit")
+        chat.keys(b"kept" + CTRL_G)
+        assert told in chat.until_prompt()
+        chat.keys(ENTER)
+        chat.until_prompt()
+        assert messages(chat, tmp_path)[0] == "kept"
