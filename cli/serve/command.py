@@ -14,8 +14,9 @@ def serve(
 ) -> None:
     """Serve the model: OpenAI's /v1/chat/completions, /v1/completions and /v1/models.
 
-    Also /health, /metrics for Prometheus, and /predict. Where a request is silent, the options of
-    sampling count. A request chooses a method by the model's name, NAME:METHOD, or by `method`.
+    Also a page to chat in at /, the API as a page at /docs, /health, /metrics for Prometheus, and
+    /predict. Where a request is silent, the options of sampling count. A request chooses a method
+    by the model's name, NAME:METHOD, or by `method`.
     """
     engine_arguments.check()
     from nfox.serve.server import bind

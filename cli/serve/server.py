@@ -149,12 +149,13 @@ def announce(served: ServedModel, listener: socket, path: str, warning: str) -> 
     Args:
         served: the model that is served.
         listener: the socket that listens.
-        path: what follows the address.
+        path: what follows the address; a page to chat in stands where something does.
         warning: a line that is added where other machines reach the socket.
     """
     engine = served.worker.engine
     lines = [
         f"{served.name} at {url(listener)}{path}; {method_line(engine)}; {exactness(engine)}",
+        *([f"a page to chat: {url(listener)}/"] if path else []),
         f"models: {', '.join(served.names)}",
     ]
     if warning and not is_loopback(listener):

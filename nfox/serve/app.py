@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from nfox.serve.connected_reply import ConnectedReply, client_address, client_closed_request
 from nfox.serve.error_handlers import add_error_handlers
 from nfox.serve.errors import Json, UnknownModel, error_response
+from nfox.serve.pages import page_routes
 from nfox.serve.pending_reply import Event
 from nfox.serve.responses import ChatResponse, ResponseBuilder, TextResponse
 from nfox.serve.schemas import ChatCompletion, Completion, CompletionBody, ModelName, Prediction
@@ -44,10 +45,12 @@ def make_app(served: ServedModel) -> FastAPI:
     Args:
         served: the model that answers.
     """
+    # FastAPI's own page of the API takes its scripts from elsewhere.
     app = FastAPI(title="nfox", version=__version__, docs_url=None, redoc_url=None)
     add_error_handlers(app, served.metrics)
     for router in (_completion_routes(served), _model_routes(served), _process_routes(served)):
         app.include_router(router, responses=_ERROR_RESPONSES)
+    app.include_router(page_routes(app))
     return app
 
 
@@ -144,7 +147,7 @@ def _model_routes(served: ServedModel) -> APIRouter:
             raise UnknownModel(f"there is no model {name} here")
         context = served.worker.engine.max_context
         known = {"id": name, "object": "model", "created": created, "owned_by": "nfox"}
-        return known | {"max_model_len": context}
+        return known | {"max_model_len": context, "method": served.method_of(name)}
 
     @router.get("/v1/models", summary="The model, and the model with each method")
     async def models() -> Json:

@@ -18,8 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nfox.serve.errors import error_body
 from nfox.serve.origins import ANY, normalised_host, parse_origin, requested_origin
 
-OPEN_PATH = "/health"
-"""The path that answers without a key, so that programs that watch the process need none."""
+PAGES = frozenset({"/", "/docs"})
+"""Pages that say nothing of the model: a browser cannot bring a key with an address, and follows
+links from other sites."""
+
+OPEN_PATHS = PAGES | {"/health"}
+"""What answers without a key: pages, and what programs that watch the process ask."""
 
 _BODY_SECONDS = 30.0  # for a body to arrive
 _LINGER_SECONDS = 2.0  # for the rest of a refused body, so that its sender reads why
@@ -103,10 +107,12 @@ class RequestGuard:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Refuse a request by its headers alone."""
-        refusal = self._check_origin(scope.get("scheme", "http"), headers) or self._check_host(
-            headers
-        )
-        if refusal is None and scope["path"] != OPEN_PATH:
+        path = scope["path"]
+        refusal = None
+        if path not in PAGES:
+            refusal = self._check_origin(scope.get("scheme", "http"), headers)
+        refusal = refusal or self._check_host(headers)
+        if refusal is None and path not in OPEN_PATHS:
             refusal = self._check_key(headers)
         if refusal is not None:
             empty = headers.get("content-length", "0") == "0"

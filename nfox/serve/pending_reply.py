@@ -74,11 +74,15 @@ class Delta:
         pieces: the text that was added.
         logprobs: log-probabilities of the tokens that were added, where they were asked for. The
             text of a token may come in a later event.
+        tokens: the number of tokens that the reply has by now.
+        steps: the number of steps that it took by now.
     """
 
     choice: int
     pieces: tuple[Piece, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
+    tokens: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)

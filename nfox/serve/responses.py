@@ -18,10 +18,8 @@ from nfox.reply import Reply
 from nfox.serve.errors import Json
 from nfox.serve.logprobs import TokenLogprob
 from nfox.serve.pending_reply import Delta, Event, Finished, ServeRequest
-from nfox.text.pieces import Piece, source_runs
+from nfox.text.pieces import Piece, source_runs, text_of
 from nfox.version import __version__
-
-_FINISH_REASONS = {"stop": "stop"}  # all others are a length: the reply's, the context's, the time
 
 
 class ResponseBuilder(ABC):
@@ -56,9 +54,10 @@ class ResponseBuilder(ABC):
         """Take the next event into the response; return the event's chunk."""
         if isinstance(event, Delta):
             self._pieces.setdefault(event.choice, []).extend(event.pieces)
-            text = "".join(piece.text for piece in event.pieces)
-            chunk = self._chunk(event.choice, self._delta_field(text), event.logprobs)
-            return chunk | {"speculation": {"runs": source_runs(event.pieces)}}
+            text = self._delta_field(text_of(event.pieces))
+            chunk = self._chunk(event.choice, text, event.logprobs)
+            told = {"runs": source_runs(event.pieces), "tokens": event.tokens, "steps": event.steps}
+            return chunk | {"speculation": told}
         self._finished.append(event)
         reply = event.reply
         chunk = self._chunk(event.choice, self._delta_field(""), (), reply)
@@ -137,7 +136,8 @@ class ResponseBuilder(ABC):
             logprobs: log-probabilities of its tokens.
             reply: the reply if it is complete, else None.
         """
-        reason = _FINISH_REASONS.get(reply.finish, "length") if reply else None
+        # What is no stop is a length: the reply's, the context's, the time.
+        reason = ("stop" if reply.finish == "stop" else "length") if reply else None
         offset = 0 if reply else self._text_offsets.get(index, 0)
         self._text_offsets[index] = offset + sum(len(logprob.text) for logprob in logprobs)
         entry = self._logprobs(logprobs, offset) if self._with_logprobs else None

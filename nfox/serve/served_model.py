@@ -60,6 +60,10 @@ class ServedModel:
         """All names that are listed: the model's, and one with each method."""
         return [self.name, *self._methods]
 
+    def method_of(self, name: str) -> str:
+        """Return the method that answers under one of the names."""
+        return self._methods.get(name, self.worker.engine.method)
+
     def chat_request(self, body: ChatCompletion, client: str) -> ServeRequest:
         """Return the request of a chat completion.
 

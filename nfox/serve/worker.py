@@ -211,13 +211,14 @@ class Worker:
                     logprobs.add(update.step, len(reply.ids) - logprobs.count)
                 added = logprobs.certain(len(reply.text))
                 if update.pieces or added:
-                    pending.put(Delta(choice, update.pieces, added))
+                    counts = len(reply.ids), reply.stats.steps
+                    pending.put(Delta(choice, update.pieces, added, *counts))
         if not (reply.stats.steps or choice or pending.cancelled.is_set()):
             raise DeadlineExceeded("its time passed before the first token", "try again later")
         self._keep(cache, prompt, reply)
         self._prompts.remember(pending.request.questions[choice], reply)
         if rest := logprobs.finish(reply):
-            pending.put(Delta(choice, (), rest))
+            pending.put(Delta(choice, (), rest, len(reply.ids), reply.stats.steps))
         pending.put(Finished(choice, reply, tuple(logprobs.told)))
         return reply
 
