@@ -21,7 +21,9 @@ from ..display.console import hanging
 from ..display.header import print_legend
 from ..display.reply_stats import NAME_CELLS, Speed, details, empty_reply, footer, status_row
 from ..display.reply_view import ReplyView
-from ..display.steps import StepRecord, StepRecorder, print_steps
+from ..display.step_table import print_table
+from ..display.step_trees import print_trees
+from ..display.steps import StepRecord, StepRecorder
 from ..display.theme import Screen
 from ..display.why import gained_nothing
 from ..log.writer import LogWriter
@@ -78,7 +80,7 @@ class ChatApp:
         self.records: list[StepRecord] = []
         self.pieces: list[Piece] = []
         self.provenance = Provenance()
-        settings = replace(self.engine.settings, keep_logits=display.verbose > 1)
+        settings = replace(self.engine.settings, keep_logits=True)  # for /steps
         self.engine.use_settings(settings)
         self.next_input = ""
         self.explain_marks = False
@@ -176,7 +178,7 @@ class ChatApp:
         self._explain_marks()
         verbose = self.display.verbose
         if verbose:
-            print_steps(self.records, self.screen, self.notes, trees=verbose > 1)
+            (print_trees if verbose > 1 else print_table)(self.records, self.screen, self.notes)
         if self.display.stats and not self.display.quiet:
             self.say(footer(self.engine, reply, self.screen.symbols, self.notes.width))
             for line in details(self.engine, reply.stats, self.screen.symbols) if verbose else ():

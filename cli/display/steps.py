@@ -1,28 +1,45 @@
-"""The steps of a reply in a table: which tokens each committed, of which source, and which drafted
-tokens were refused.
+"""The steps of a reply as they were: what was drafted, what became of it, what was emitted.
+
+`step_table` and `step_trees` draw them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.style import Style
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, Literal
 
 from .reply_view import clean
-from .theme import Screen, Symbols
+from .theme import Symbols
 
 if TYPE_CHECKING:
     from nfox.decoding.drafter import StepTimes
     from nfox.decoding.generate import Step
     from nfox.decoding.tree import Source
 
-_DIM = Style(dim=True)
-_SHOWN = 6  # refused tokens, and siblings at one depth of a wide tree, that are shown
+Outcome = Literal["accepted", "refused", "unjudged"]
+"""What became of a drafted token: "unjudged" is one that follows a refused one, or the token that
+ended the reply.
+"""
+
+
+class TokenTexts:
+    """The texts of tokens, which are looked up only when they are shown.
+
+    Args:
+        tokenizer: the target's tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[int, str] = {}
+
+    def __call__(self, token: int) -> str:
+        """Return the text of a token that follows another one, with its spaces and newlines."""
+        text = self._known.get(token)
+        if text is None:
+            text = self._known[token] = token_text(token, self._tokenizer)
+        return text
 
 
 @dataclass(frozen=True)
@@ -30,16 +47,16 @@ class Node:
     """A drafted token, without the tensors.
 
     Args:
-        text: its text, with its spaces and newlines.
-        depth: its depth in the tree; the tokens that follow the root have depth 1.
-        accepted: whether it was accepted.
-        p: the target's probability of it before temperature, if logits were kept.
-        q: the draft model's probability of it, if that was kept.
+        token: its id.
+        parent: the index of the node that it follows, 0 for the root.
+        outcome: what became of it.
+        p: the target's probability of it before temperature, if it was judged and logits were kept.
+        q: the draft model's probability of it, if that was kept too.
     """
 
-    text: str
-    depth: int
-    accepted: bool
+    token: int
+    parent: int
+    outcome: Outcome
     p: float | None = None
     q: float | None = None
 
@@ -49,24 +66,38 @@ class StepRecord:
     """A step, without the tensors.
 
     Args:
-        tokens: the texts of the committed tokens, with their spaces and newlines.
+        root: the token that everything drafted follows.
+        ids: the emitted tokens.
         sources: the source of each.
-        nodes: the drafted tokens.
+        nodes: the drafted tokens; node N of the tree is the one before N.
         seconds: how long each part of the step took.
-        p: the target's probability of the last committed token, if logits were kept.
+        texts: returns the text of a token.
+        p: the target's probability of the last emitted token, if logits were kept.
         choice: what the drafter chose to draft with; "" if it has no choice.
     """
 
-    tokens: tuple[str, ...]
+    root: int
+    ids: tuple[int, ...]
     sources: tuple[Source, ...]
     nodes: tuple[Node, ...]
     seconds: StepTimes
+    texts: TokenTexts
     p: float | None = None
     choice: str = ""
 
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The texts of the emitted tokens, with their spaces and newlines."""
+        return tuple(map(self.texts, self.ids))
+
+    @property
+    def accepted(self) -> int:
+        """How many drafted tokens were accepted and emitted."""
+        return self.sources.count("accepted")
+
 
 class StepRecorder:
-    """Records the steps of a reply as texts and numbers, so that no tensors need to be kept.
+    """Records the steps of a reply as numbers, so that no tensors need to be kept.
 
     Args:
         tokenizer: the target's tokenizer.
@@ -76,27 +107,55 @@ class StepRecorder:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self._texts = TokenTexts(tokenizer)
         self.records: list[StepRecord] = []
 
     def add(self, step: Step) -> None:
         """Record a step."""
-        tree, path = step.tree, set(step.verdict.path)
-        probabilities = None if step.logits is None else step.logits.float().softmax(-1)
+        tree = step.tree
+        accepted = step.sources.count("accepted")
+        kept = step.verdict.path[: accepted + 1]  # a stop token may cut the path
+        judging = kept[: len(step.tokens)]  # what follows the token that ended it is not judged
+        p, q, last = _probabilities(step, kept)
         nodes = []
-        for n in range(1, len(tree)):
-            token, p, q = tree.tokens[n], None, None
-            if probabilities is not None:
-                p = float(probabilities[tree.parents[n], token])
-                q = None if tree.q is None else float(tree.q[n, token])
-            text = token_text(token, self._tokenizer)
-            nodes.append(Node(text, tree.depths[n], n in path, p, q))
-        parent = step.verdict.path[len(step.tokens) - 1]  # a stop token may cut the path
-        last = None if probabilities is None else float(probabilities[parent, step.tokens[-1]])
-        tokens = tuple(token_text(token, self._tokenizer) for token in step.tokens)
+        for n, parent in enumerate(tree.parents[1:], 1):
+            outcome: Outcome = "refused" if parent in judging else "unjudged"
+            outcome = "accepted" if n in kept else outcome
+            nodes.append(Node(tree.tokens[n], parent, outcome, p.get(n), q.get(n)))
         self.records.append(
-            StepRecord(tokens, step.sources, tuple(nodes), step.times, last, step.choice)
+            StepRecord(
+                tree.tokens[0],
+                step.tokens,
+                step.sources,
+                tuple(nodes),
+                step.times,
+                self._texts,
+                last,
+                step.choice,
+            )
         )
+
+
+def _probabilities(
+    step: Step, kept: Sequence[int]
+) -> tuple[dict[int, float], dict[int, float], float | None]:
+    """Return the target's and the draft model's probability of each node that follows an accepted
+    one, and the target's of the last emitted token, as far as they are known.
+
+    Args:
+        step: the step.
+        kept: the accepted nodes, the root first.
+    """
+    if step.logits is None:
+        return {}, {}, None
+    tree, place = step.tree, {node: row for row, node in enumerate(kept)}
+    nodes = [n for n, parent in enumerate(tree.parents) if parent in place]
+    rows = [*(place[tree.parents[n]] for n in nodes), len(step.tokens) - 1]
+    tokens = [tree.tokens[n] for n in nodes]
+    of_target = step.logits[list(kept)].float().softmax(-1)
+    *p, last = of_target[rows, [*tokens, step.tokens[-1]]].tolist()
+    q = tree.q[nodes, tokens].tolist() if tree.q is not None and nodes else []
+    return dict(zip(nodes, p, strict=True)), dict(zip(nodes, q, strict=False)), last
 
 
 def token_text(token: int, tokenizer: Any) -> str:
@@ -114,81 +173,3 @@ def visible(text: str, symbols: Symbols) -> str:
 def visible_text(token: int, tokenizer: Any, symbols: Symbols) -> str:
     """Return the text of a token, with symbols instead of its spaces and newlines."""
     return visible(token_text(token, tokenizer), symbols)
-
-
-def print_steps(
-    records: Sequence[StepRecord], screen: Screen, console: Console, *, trees: bool
-) -> None:
-    """Print a table with a row for each step, and on demand its tree below the row.
-
-    Args:
-        records: the steps of a reply.
-        screen: how tokens of each source are marked.
-        console: the console to print on.
-        trees: show every drafted token with its probabilities.
-    """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=_DIM)
-    table.add_column("step", justify="right")
-    table.add_column("ms", justify="right")
-    table.add_column("draft", justify="right")
-    table.add_column("kept", justify="right")
-    has_choices = any(record.choice for record in records)
-    if has_choices:
-        table.add_column("by")
-    table.add_column(
-        f"emitted, by draft depth or target {screen.symbols.raised[-1]}", overflow="fold"
-    )
-    table.add_column("refused", overflow="fold", style=_DIM)
-    for number, record in enumerate(records, 1):
-        accepted = sum(node.accepted for node in record.nodes)
-        table.add_row(
-            str(number),
-            f"{record.seconds.total * 1e3:.1f}",
-            f"{record.seconds.draft * 1e3:.1f}",
-            f"{accepted}/{len(record.nodes)}",
-            *([record.choice] if has_choices else []),
-            _committed(record, screen),
-            _refused(record, screen.symbols),
-        )
-        for line in _tree_lines(record, screen) if trees else ():
-            table.add_row("", "", "", "", *([""] if has_choices else []), line, "")
-    console.print(table)
-
-
-def _committed(record: StepRecord, screen: Screen) -> Text:
-    """Return the committed tokens, each with its draft depth or the sign of the target."""
-    line = Text()
-    for index, (token, source) in enumerate(zip(record.tokens, record.sources, strict=True), 1):
-        line.append(visible(token, screen.symbols), screen.styles[source])
-        raised = screen.symbols.depth(index) if source == "accepted" else screen.symbols.raised[-1]
-        line.append(f"{raised} ", _DIM)
-    return line
-
-
-def _refused(record: StepRecord, symbols: Symbols) -> str:
-    refused = [visible(node.text, symbols) for node in record.nodes if not node.accepted]
-    more = [symbols.ellipsis] if len(refused) > _SHOWN else []
-    return " ".join(refused[:_SHOWN] + more)
-
-
-def _tree_lines(record: StepRecord, screen: Screen) -> Iterator[Text]:
-    """Yield the drafted tokens, a line for each depth, the accepted token first."""
-    symbols = screen.symbols
-    for depth in sorted({node.depth for node in record.nodes}):
-        nodes = [node for node in record.nodes if node.depth == depth]
-        nodes.sort(key=lambda node: (not node.accepted, -(node.p or 0.0)))
-        texts = [_describe(node, symbols) for node in nodes[:_SHOWN]]
-        more = f"  {symbols.ellipsis} {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
-        yield Text(f"{symbols.depth(depth)}  {'  '.join(texts)}{more}", _DIM)
-    if record.p is not None and record.sources[-1] != "accepted":
-        yield Text(
-            f"{symbols.raised[-1]}  {visible(record.tokens[-1], symbols)} p={record.p:.3f}", _DIM
-        )
-
-
-def _describe(node: Node, symbols: Symbols) -> str:
-    """Return a drafted token with its mark and its probabilities."""
-    mark = symbols.yes if node.accepted else symbols.no
-    p = "" if node.p is None else f" p={node.p:.3f}"
-    q = "" if node.q is None else f" q={node.q:.3f}"
-    return f"{mark} {visible(node.text, symbols)}{p}{q}"

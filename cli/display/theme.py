@@ -42,6 +42,7 @@ class Symbols:
     brackets: tuple[str, str] = ("⟨", "⟩")
     raised: str = "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ"  # digits, and T for the target
     shades: str = "█▓░"  # of bars that lie one after the other
+    guides: tuple[str, str, str, str] = ("├ ", "└ ", "│ ", " ─ ")  # fork, corner, line, link
 
     def depth(self, number: int) -> str:
         """Return a draft depth in raised digits, which stand apart from a token's text."""
@@ -49,7 +50,8 @@ class Symbols:
 
 
 ASCII = Symbols(
-    *(" | ", "tau", "...", "_", "\\n", "+", "x", ".:-=+*#@"), ("[", "]"), "0123456789T", "#=."
+    *(" | ", "tau", "...", "_", "\\n", "+", "x", ".:-=+*#@"),
+    *(("[", "]"), "0123456789T", "#=.", ("|-", "`-", "| ", " - ")),
 )
 
 

@@ -16,7 +16,8 @@ from rich.text import Text
 from terminals import Terminal, Tty, bare
 
 from nfox.cli.display.reply_view import ReplyView, clean
-from nfox.cli.display.steps import StepRecorder, print_steps
+from nfox.cli.display.step_trees import print_whole
+from nfox.cli.display.steps import StepRecorder
 from nfox.cli.display.theme import PALETTES, Screen, make_screen
 from nfox.cli.options.chat import DisplayArguments
 from nfox.decoding.drafter import StepTimes
@@ -217,10 +218,10 @@ def test_the_probability_beside_a_token_is_its_own(end: int) -> None:
     assert record.p == pytest.approx(float(p[end - 1, emitted[0][-1]]))
     assert record.nodes[1].p == pytest.approx(float(p[1, 2]))
     screen = screen_for(io.StringIO())
-    print_steps([record], screen, screen.console, trees=True)
+    print_whole(1, [record], screen, screen.console)
     shown = screen.console.file.getvalue()
-    assert ("ᵀ  e p=" in shown) is (end == 3)  # a drafted token stands in the tree already
-    assert f"b p={float(p[0, 1]):.3f}" in shown
+    assert ("ᵀ e p=" in shown) is (end == 3)  # a drafted token stands in the tree already
+    assert f"b p={float(p[0, 1]):.3g}" in shown
 
 
 def test_the_status_row_stands_below_the_text_and_goes() -> None:

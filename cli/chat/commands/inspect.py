@@ -10,7 +10,7 @@ from nfox.errors import UsageError
 
 from ...display.race_picture import RacePicture
 from ...display.reply_stats import NAME_CELLS, details, footer
-from ...display.steps import print_steps
+from ...display.step_trees import meanings, print_trees, print_whole
 from ...display.why import explain
 from ..compare import compare, prove
 from ..race import measure, parse, show, usual_methods
@@ -58,9 +58,21 @@ def why(app: ChatApp, argument: str) -> None:
 
 @command("/steps")
 def steps(app: ChatApp, argument: str) -> None:
-    """Show the steps of the last reply: sources, refusals."""
+    """Draw what each step of the last reply drafted."""
     _last(app)
-    print_steps(app.records, app.screen, app.screen.console, trees=app.display.verbose > 1)
+    print_trees(app.records, app.screen, app.screen.console)
+    app.say(meanings(app.records, app.screen.symbols))
+
+
+@command("/step", usage="N")
+def step(app: ChatApp, argument: str) -> None:
+    """Draw one step of the last reply whole."""
+    _last(app)
+    count = len(app.records)
+    if not argument.isdecimal() or not 1 <= int(argument) <= count:
+        wanted = f"there is no step {argument}" if argument else "which step?"
+        raise UsageError(wanted, f"/step N, from 1 to {count}: /steps shows them")
+    print_whole(int(argument), app.records, app.screen, app.screen.console)
 
 
 @command("/compare")
