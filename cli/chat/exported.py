@@ -123,9 +123,7 @@ def _html(conversation: ExportedConversation) -> str:
         marked |= {letter for _, letter in runs} & _MEANINGS.keys()
     meanings = [f'<span class="{letter}">{_MEANINGS[letter]}</span>' for letter in sorted(marked)]
     if meanings:
-        rows.append(
-            f"<footer>{' · '.join(meanings)} · the model the model&#39;s own<#39;s own</footer>"
-        )
+        rows.append(f"<footer>{' · '.join(meanings)} · the model&#39;s own</footer>")
     return "\n".join(rows) + "\n"
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -19,6 +20,7 @@ from ..output_files import check_out, write_out
 from ..printing import say, tell
 
 if TYPE_CHECKING:
+    from ..chat.exported import ExportedConversation
     from .database import ConversationLog
     from .entry import Entry
 
@@ -28,7 +30,7 @@ _MAYBE_ID = Annotated[
 _IDS = Annotated[
     list[int] | None, typer.Argument(metavar="[ID]...", help="As `nfox log list` has them.")
 ]
-Format = Literal["json", "fastchat"]
+Format = Literal["md", "json", "html", "fastchat"]
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,15 @@ class ExportArguments:
 
     all: Annotated[bool, option("Log", "All conversations.", "--all", envvar=None)] = False
     format: Annotated[
-        Format,
+        Format | None,
         option(
             "Log",
-            "json: as /load reads it; fastchat: ShareGPT's layout, to train on.",
+            "json: as /load reads it; fastchat: to train on; by the file's ending, or else json.",
             "--format",
             "-f",
             envvar=None,
         ),
-    ] = "json"
+    ] = None
     out: Annotated[
         Path | None, option("Log", "The file; stdout without it.", "--out", "-o", envvar=None)
     ] = None
@@ -105,12 +107,18 @@ def export(arguments: ExportArguments, numbers: _IDS = None) -> None:
     chosen: Sequence[int | None] = _chosen(log, numbers, all=arguments.all) or [None]
     check_out(arguments.out, "conversation")
     entries = [log.read(number) for number in chosen]
-    text = exported(entries, arguments.format)
+    text = exported(entries, arguments.format or _ending(arguments.out))
     if arguments.out is None:
         sys.stdout.write(text)
         return
     write_out(arguments.out, text, "the log still has it")
     tell(f"{len(entries)} conversation{'' if len(entries) == 1 else 's'} in {arguments.out}")
+
+
+def _ending(out: Path | None) -> str:
+    """Return the format that the name of a file asks for; json where it asks for none."""
+    ending = "" if out is None else out.suffix.removeprefix(".").lower()
+    return ending if ending in get_args(Format) else "json"
 
 
 def delete(arguments: DeleteArguments, numbers: _IDS = None) -> None:
@@ -156,22 +164,43 @@ def line_of(entry: Entry) -> str:
     return f"{entry.id:>4}  {when}  {entry.model.rpartition('/')[2]}  {turns:>8}  {entry.title}"
 
 
-def exported(entries: Sequence[Entry], format: Format) -> str:
+def exported(entries: Sequence[Entry], format: str) -> str:
     """Return conversations as a text.
 
     Args:
         entries: the conversations, with their messages; one alone stands for itself in JSON.
-        format: "json" as /load reads it, or "fastchat".
+        format: one of the formats of `chat.exported`, or "fastchat" for the layout that FastChat
+            trains on, which is ShareGPT's.
+
+    Raises:
+        UsageError: if there are several where a document holds one.
     """
-    rows = [_fastchat(entry) if format == "fastchat" else entry.to_json() for entry in entries]
-    single = format == "json" and len(rows) == 1
-    return json_text(rows[0] if single else rows, indent=1) + "\n"
+    from ..chat.exported import export as export_document
+
+    if format == "fastchat":
+        return json_text([_fastchat(entry) for entry in entries], indent=1) + "\n"
+    if format == "json":
+        rows = [entry.to_json() for entry in entries]
+        return json_text(rows[0] if len(rows) == 1 else rows, indent=1) + "\n"
+    if len(entries) > 1:
+        raise UsageError(f"{format} holds one conversation", "json and fastchat hold several")
+    return export_document(_document(entries[0]), format)
+
+
+def _document(entry: Entry) -> ExportedConversation:
+    """Return a conversation as it is exported, with the sources of its replies."""
+    from nfox.text.messages import Message
+
+    from ..chat.exported import ExportedConversation
+
+    messages = [Message(row.role, row.content) for row in entry.rows]
+    made = [json.loads(row.made)["sources"] if row.made else [] for row in entry.rows]
+    return ExportedConversation(messages, entry.model, entry.template, made, entry.title)
 
 
 _SPEAKERS = {"user": "human", "assistant": "gpt"}
 
 
 def _fastchat(entry: Entry) -> dict[str, object]:
-    """Return a conversation as FastChat trains on it, which is ShareGPT's layout."""
     turns = [{"from": _SPEAKERS.get(r.role, r.role), "value": r.content} for r in entry.rows]
     return {"id": f"nfox-{entry.id}", "conversations": turns}

@@ -26,7 +26,8 @@ from nfox.errors import NfoxError, UsageError
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     engine = load(str(cli_model.save(tmp_path_factory.mktemp("model"))))
-    engine.use_settings(Settings(max_new_tokens=9))
+    engine.use("lookup")  # what it drafts depends on no time
+    engine.use_settings(Settings(max_new_tokens=31))
     return engine
 
 
@@ -226,6 +227,11 @@ def test_conversations_are_listed_searched_shown_exported_and_deleted(
     assert [m.content for m in restored.messages] == texts(log, 1)
     training = json.loads(nfox("export", "--all", "-f", "fastchat"))
     assert [turn["from"] for turn in training[2]["conversations"]] == ["human", "gpt"] * 2
+    nfox("export", "1", "-o", str(tmp_path / "one.html"))
+    page = (tmp_path / "one.html").read_text()
+    assert "Was ist ein Fuchs?" in page and 'class="a"' in page
+    assert nfox("export", "2", "-f", "md").startswith("# 你好吗朋友\n")
+    assert "holds one conversation" in nfox("export", "--all", "-f", "html", code=2)
     assert "there is no conversation 9" in nfox("delete", "1", "9", "--yes", code=2)
     assert len(log.entries()) == 3, "where one is wrong, none is deleted"
     nfox("delete", "--all", "--yes")
