@@ -33,6 +33,7 @@ from typing import Any
 
 PATIENCE = 120.0  # seconds that a command may take
 _ENTER, _CTRL_C = b"\r", b"\x03"
+_ASKED, _ATTRIBUTES = b"\x1b[c", b"\x1b[?62c"  # a terminal for its kind, and what it says
 _PROMPT = b"\x1b[?2004h"  # a prompt has begun: from now on pastes are told from keys
 _PASTE = b"\x1b[200~%b\x1b[201~"
 _FORGETTING = ("/reset", "/clear", "!!reset", "/undo", "!!remove", "/load", "!!load")
@@ -132,7 +133,10 @@ class Typist:
 
     def _read(self) -> None:
         try:
-            self._written += os.read(self._terminal, 1 << 16)
+            written = os.read(self._terminal, 1 << 16)
+            if _ASKED in written:
+                self._write(_ATTRIBUTES)
+            self._written += written
         except OSError:  # Linux, where the other end is closed
             raise EOFError(self._written[-300:]) from None
 

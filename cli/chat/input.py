@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -17,11 +15,11 @@ from nfox.errors import NfoxError
 from nfox.files.reading import describe
 
 from ..errors import report
-from ..printing import say as print_line
 from ..standard_input import escape_invalid_bytes
 from ..state_folder import state_folder
 from .editor import edit
 from .saved_files import Keeper, history_file
+from .type_ahead import type_again, typed_early
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -53,6 +51,7 @@ def make_reader(
     multiline: bool,
     remember: bool,
     say: Tell = lambda line: None,
+    typed: bytes = b"",
 ) -> Reader:
     """Return the reader for this terminal.
 
@@ -62,39 +61,23 @@ def make_reader(
         multiline: whether Enter makes a new line.
         remember: save what was typed in a file, to be called up again.
         say: is told where what was typed cannot be saved.
+        typed: keys that were read before there was a reader.
     """
     if not reads_keys(plain=plain):
         return _read_lines if multiline else _read_line
     keeper = Keeper("what is typed is", say)
     errors: list[str] = []  # of saving what was typed last
     session = _session(complete, multiline, _history(remember, errors))
-    early = [] if multiline else _typed_early()
+    type_again(session, typed + typed_early())
 
     def read(start: str) -> str:
         errors.clear()
-        if early:
-            text = early.pop(0)
-            print_line(f"{PROMPT}{text}")
-            session.history.append_string(text)
-        else:
-            text = whole_characters(session.prompt(default=start))
+        text = whole_characters(session.prompt(default=start))
         if errors:
             keeper.note(errors[-1])  # now that the line is no longer drawn
         return text
 
     return read
-
-
-def _typed_early() -> list[str]:
-    """Return the lines that were typed before the terminal was set for a prompt that reads keys:
-    what it made of their Enter is another key there.
-    """
-    if find_spec("termios") is None:
-        return []
-    typed, file = b"", sys.stdin.fileno()
-    while select.select([file], [], [], 0)[0] and (line := os.read(file, 1 << 12)):
-        typed += line
-    return typed.decode(errors="replace").splitlines()
 
 
 def _read_line(start: str) -> str:

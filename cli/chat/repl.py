@@ -5,21 +5,25 @@ The commands know the app that they work on; only the loop knows both.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..display.header import print_header, print_welcome
-from ..display.theme import make_screen
+from ..display.theme import Screen, make_screen, theme_for
 from ..ending import EndedBySignal
 from ..errors import report
 from ..log.database import ConversationLog
 from ..log.writer import LogWriter
 from ..options.chat import LAST, DisplayArguments, SessionArguments
 from .app import ChatApp
+from .background import ask_background
 from .commands import registry as commands
 from .context_notes import new_conversation
-from .input import Reader, make_reader
+from .input import Reader, make_reader, reads_keys
 from .interrupt import SecondInterrupt
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ def chat_loop(
         display: how much is shown.
         session: how lines are read, and what is saved.
     """
-    screen = make_screen(display)
+    screen, typed = _screen(display)
     app = ChatApp(new_conversation(engine, session, "drop"), screen, display)
     if not (session.no_save or session.no_input_history):
         app.log = LogWriter(ConversationLog())
@@ -54,11 +58,20 @@ def chat_loop(
         multiline=session.multiline,
         remember=not session.no_input_history,
         say=app.say,
+        typed=typed,
     )
+    resume = session.resume
+    _chat(app, reader, "" if resume is None else f"/resume {resume.removeprefix(LAST)}")
+
+
+def _chat(app: ChatApp, read: Reader, first: str) -> None:
+    """Run the command that comes first, if one does, and then read and handle lines up to the end;
+    whatever ends it, the conversation is kept.
+    """
     try:
-        if session.resume is not None:
-            _handle(app, f"/resume {session.resume.removeprefix(LAST)}")
-        _loop(app, reader)
+        if first:
+            _handle(app, first)
+        _loop(app, read)
         app.leave()
     except EndedBySignal:  # what there is of a reply is saved by now, if anything is to be
         app.leave()
@@ -66,6 +79,19 @@ def chat_loop(
     except (KeyboardInterrupt, Exception):
         app.rescue()
         raise
+
+
+def _screen(display: DisplayArguments) -> tuple[Screen, bytes]:
+    """Return the screen, in the theme for the background that the terminal names where none was
+    chosen; and what was typed meanwhile.
+    """
+    has_colors = display.color != "never" and not (display.no_color or os.environ.get("NO_COLOR"))
+    keys = reads_keys(plain=display.style != "rich") and sys.stdout.isatty()
+    if display.theme != "auto" or not (has_colors and keys):
+        return make_screen(display), b""
+    background, typed = ask_background()
+    theme = theme_for(background) if background else display.theme
+    return make_screen(replace(display, theme=theme)), typed
 
 
 def _loop(app: ChatApp, read: Reader) -> None:

@@ -14,13 +14,13 @@ from typing import IO, TYPE_CHECKING
 from rich.console import Console
 from rich.style import Style
 
-from ..options.chat import DisplayArguments
+from ..options.chat import DisplayArguments, Theme
 from .console import CleanConsole
 
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source
 
-PALETTES = {  # accepted, corrected: at least 4.5:1 on their backgrounds
+PALETTES: dict[Theme, tuple[str, str]] = {  # accepted, corrected: 4.5:1 on their backgrounds
     "auto": ("#0077cd", "#b45e00"),  # on black and on white
     "dark": ("#56b4e9", "#e69f00"),
     "light": ("#00619f", "#8f4a00"),
@@ -110,7 +110,7 @@ def make_screen(display: DisplayArguments, file: IO[str] | None = None) -> Scree
     )
 
 
-def _palette(theme: str) -> tuple[str, str]:
+def _palette(theme: Theme) -> tuple[str, str]:
     """Return the colours of accepted and of corrected tokens in a theme.
 
     The theme "auto" follows COLORFGBG, by which some terminals tell their background.
@@ -119,6 +119,32 @@ def _palette(theme: str) -> tuple[str, str]:
     if theme == "auto" and background.isdecimal():
         theme = "light" if int(background) in (7, 15) else "dark"
     return PALETTES[theme]
+
+
+def theme_for(background: str) -> Theme:
+    """Return the theme whose colours are easier to read on a background.
+
+    Args:
+        background: a colour, as "#rrggbb".
+    """
+    themes: tuple[Theme, Theme] = ("dark", "light")
+    return max(themes, key=lambda theme: min(contrast(c, background) for c in PALETTES[theme]))
+
+
+def contrast(color: str, background: str) -> float:
+    """Return the contrast ratio of two colours, written as "#rrggbb": 1 to 21 (WCAG 2.2)."""
+    low, high = sorted(map(_luminance, (color, background)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(color: str) -> float:
+    """Return the relative luminance of a colour."""
+    channels = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
+        for channel in channels
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _styles(mode: str, palette: tuple[str, str], console: Console) -> dict[Source, Style]:

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 90  # seconds; a busy machine takes long to import torch
+ASKED, ATTRIBUTES = "\x1b[c", b"\x1b[?62c"
 ENTER, CTRL_C, CTRL_D, CTRL_J = "\r", "\x03", "\x04", "\x0a"
 
 
@@ -38,14 +39,22 @@ class Program:
         home: the folder it runs in.
         arguments: of it.
         columns: of the terminal.
+        answer: what the terminal says when it is asked for its background and its attributes.
         real: whether it is started as a person starts it, with its own imports.
         env: variables of its environment.
     """
 
     def __init__(
-        self, home: Path, *arguments: str, columns: int = 80, real: bool = False, **env: str
+        self,
+        home: Path,
+        *arguments: str,
+        columns: int = 80,
+        answer: bytes = ATTRIBUTES,
+        real: bool = False,
+        **env: str,
     ) -> None:
         self.home = home
+        self.answer = answer
         self.raw = ""
         self.screen = Terminal(columns, 24, history=100_000, ratio=0.001)
         self.stream = Stream(self.screen)
@@ -97,6 +106,8 @@ class Program:
 
     def _feed(self, output: str) -> None:
         self.raw += output
+        if ASKED in output:
+            os.write(self.child.fileno(), self.answer)
         self.stream.feed(output)
 
     def prompt(self) -> str:
@@ -187,6 +198,20 @@ def test_a_conversation(model: str, start: Callable[..., Program]) -> None:
     later = start("-m", model, "--resume")
     assert "loaded 6 messages" in later.prompt()
     assert "user: once more" in later.text()
+
+
+@pytest.mark.parametrize("background", [b"ffff/ffff/dddd", b"1e1e/1e1e/1e1e"])
+def test_colours_go_by_the_background(
+    background: bytes, model: str, start: Callable[..., Program]
+) -> None:
+    answer = b"\x1b]11;rgb:%s\x1b\\typed\x08\x08\x08ahead%sof it" % (background, ATTRIBUTES)
+    env = {"COLORTERM": "truecolor", "COLORFGBG": "0;7"}
+    chat = start("-m", model, "--max-new-tokens", "41", answer=answer, **env)
+    chat.wait(lambda text: text.endswith("> tyaheadof it"))
+    chat.type("")
+    accepted = "0;97;159" if background.startswith(b"f") else "86;180;233"
+    assert f"\x1b[4;38;2;{accepted}m" in chat.raw
+    assert chat.saved()[0]["content"] == "tyaheadof it"
 
 
 def test_mistakes_are_told_and_the_talk_goes_on(model: str, start: Callable[..., Program]) -> None:

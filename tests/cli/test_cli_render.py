@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import random
 import re
+import sys
+import termios
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Timer
 
 import pyte
 import pytest
 import torch
-from rich.color import ColorTriplet
 from rich.text import Text
 from terminals import Terminal, Tty, bare
 
+from nfox.cli.chat.background import ask_background
 from nfox.cli.display.reply_view import ReplyView, clean
 from nfox.cli.display.step_trees import print_whole
 from nfox.cli.display.steps import StepRecorder
-from nfox.cli.display.theme import PALETTES, Screen, make_screen
-from nfox.cli.options.chat import DisplayArguments
+from nfox.cli.display.theme import PALETTES, Screen, contrast, make_screen, theme_for
+from nfox.cli.options.chat import DisplayArguments, Theme
 from nfox.decoding.drafter import StepTimes
 from nfox.decoding.generate import Step
 from nfox.decoding.tree import TokenTree
@@ -96,22 +101,49 @@ def test_a_file_gets_the_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written(PIECES) == "The quick fox\n"
 
 
-@pytest.mark.parametrize("theme", PALETTES)
-def test_colours_can_be_read(theme: str) -> None:
-    def luminance(color: str) -> float:
-        rgb = ColorTriplet(*(int(color[i : i + 2], 16) for i in (1, 3, 5))).normalized
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+BACKGROUNDS = {  # of terminals and editors as they come, and of themes that many use
+    "dark": "#000000 #0c0c0c #1e1e1e #1e1e2e #171421 #1d1f21 #002b36 #282a36 #282828 #292929",
+    "light": "#ffffff #fdf6e3 #fbf1c7 #fafafa #eff1f5 #eeeeee",
+}
 
-    grounds = {
-        "auto": ("#000000", "#ffffff"),
-        "dark": ("#000000", "#1e1e1e"),
-        "light": ("#ffffff", "#fdf6e3"),
-    }
-    for color in PALETTES[theme]:
-        for ground in grounds[theme]:
-            low, high = sorted((luminance(color), luminance(ground)))
-            assert (high + 0.05) / (low + 0.05) >= 4.5
+
+@pytest.mark.parametrize("theme", BACKGROUNDS)
+def test_colours_can_be_read(theme: Theme) -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+    for background in BACKGROUNDS[theme].split():
+        assert theme_for(background) == theme
+        for color in PALETTES[theme]:
+            assert contrast(color, background) >= 4.5
+    extreme = BACKGROUNDS[theme].split()[0]
+    assert all(contrast(color, extreme) >= 4.5 for color in PALETTES["auto"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "background"),
+    [
+        (b"\x1b]11;rgb:1e1e/1e1e/2e2e\x1b\\", "#1e1e2e"),
+        (b"\x1b]11;rgb:f/f/f\x07", "#ffffff"),
+        (b"\x1b]11;rgba:0000/8000/ffff/ffff\x07", "#007fff"),
+        (b"\x1b]11;black\x07", None),
+        (b"", None),
+    ],
+)
+def test_the_terminal_is_asked_and_what_is_typed_is_kept(
+    answer: bytes, background: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pty.openpty()
+    with open(theirs) as keyboard, open(theirs, "w", closefd=False) as display:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdin", keyboard)
+        monkeypatch.setattr(sys, "stdout", display)
+        settings = termios.tcgetattr(theirs)
+        os.write(ours, b"early\r" + answer[:9])
+        timer = Timer(0.05, os.write, (ours, answer[9:] + b"later\x1b[A\x1b[?62;4c"))
+        timer.start()
+        assert ask_background() == (background, b"early\nlater\x1b[A")
+        timer.join()
+        assert termios.tcgetattr(theirs) == settings
+    os.close(ours)
 
 
 def test_the_terminal_says_whether_it_is_dark(monkeypatch: pytest.MonkeyPatch) -> None:
