@@ -26,7 +26,7 @@ _NO_ADAPTER = "none"
 _NOT_BY_NAME = ("sampling", "keep_logits")  # fields of Settings that /set does not know
 
 
-def _values(settings: Settings) -> dict[str, Any]:
+def values_of(settings: Settings) -> dict[str, Any]:
     """Return the value of everything that /set knows."""
     sampling = {f.name: getattr(settings.sampling, f.name) for f in fields(settings.sampling)}
     others = [field.name for field in fields(settings) if field.name not in _NOT_BY_NAME]
@@ -36,14 +36,14 @@ def _values(settings: Settings) -> dict[str, Any]:
 @command(
     "/set",
     usage="[NAME=VALUE]",
-    completions=lambda app: (f"{name}=" for name in _values(app.engine.settings)),
+    completions=lambda app: (f"{name}=" for name in values_of(app.engine.settings)),
 )
 def change(app: ChatApp, argument: str) -> None:
     """Show or change settings: temperature, stop, ..."""
     if argument:
         app.engine.use_settings(changed(app.engine.settings, argument))
-    values = _values(app.engine.settings).items()
-    app.say("  ".join(f"{name}={_format(value)}" for name, value in values))
+    values = values_of(app.engine.settings).items()
+    app.say("  ".join(f"{name}={format_value(value)}" for name, value in values))
     if argument:
         app.say(exactness(app.engine))
 
@@ -54,7 +54,7 @@ def changed(settings: Settings, text: str) -> Settings:
     Raises:
         UsageError: for an unknown name or a value that does not fit.
     """
-    known, values = _values(settings), {}
+    known, values = values_of(settings), {}
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -65,7 +65,9 @@ def changed(settings: Settings, text: str) -> Settings:
         if name not in known:
             raise UsageError(f"there is no setting {name!r}", f"it is one of {', '.join(known)}")
         if not equals:
-            raise UsageError(f"{name} to what?", f"for example /set {name}={_format(known[name])}")
+            raise UsageError(
+                f"{name} to what?", f"for example /set {name}={format_value(known[name])}"
+            )
         values[name] = _parse(name, value, known[name])
     of_sampling = {f.name for f in fields(settings.sampling)} & values.keys()
     sampling = replace(settings.sampling, **{name: values.pop(name) for name in of_sampling})
@@ -84,7 +86,7 @@ def _parse(name: str, text: str, old: Any) -> Any:
         ) from None
 
 
-def _format(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return the value of a setting as it can be typed."""
     return (
         shlex.quote("".join(value).replace("\n", "\\n")) if isinstance(value, tuple) else str(value)

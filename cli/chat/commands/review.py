@@ -1,0 +1,100 @@
+"""Commands that look at the conversation: its turns, its tokens, what is in force."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from nfox.errors import UsageError
+from nfox.reply import Settings
+from nfox.text.pieces import Piece
+
+from ...display.context_bar import context_bar, context_lines
+from ...display.header import method_line, model_name
+from ...display.reply_view import ReplyView, clean
+from ..context_use import measure, split_turns
+from .registry import command
+from .settings import format_value, values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..app import ChatApp
+
+
+def _numbers(app: ChatApp) -> Iterable[str]:
+    return map(str, range(1, len(split_turns(app.conversation.turns)) + 1))
+
+
+@command("/history", usage="[N]", completions=_numbers)
+def history(app: ChatApp, argument: str) -> None:
+    """List the turns of this conversation, or show one."""
+    turns = split_turns(app.conversation.turns)
+    if not turns:
+        raise UsageError("nothing was said yet")
+    if argument:
+        _show_turn(app, argument, len(turns))
+        return
+    dot = app.screen.symbols.dot
+    cells = max((app.notes.width - 5 - len(dot)) // 2, 8)
+    for number, messages in enumerate(turns, 1):
+        question, *replies = (_cut(app, message.content, cells) for message in messages)
+        padding = " " * (cells - Text(question).cell_len)
+        app.say(f"{number:>3}  {question}{padding if replies else ''}{dot.join(['', *replies])}")
+
+
+def _cut(app: ChatApp, text: str, cells: int) -> str:
+    """Return the beginning of a text in one line of so many cells at most."""
+    line, ellipsis = Text(" ".join(clean(text).split())), app.screen.symbols.ellipsis
+    if line.cell_len <= cells:
+        return line.plain
+    line.truncate(cells - len(ellipsis))
+    return line.plain.rstrip() + ellipsis
+
+
+def _show_turn(app: ChatApp, argument: str, count: int) -> None:
+    """Show the messages of a turn as they were said, replies with what was drafted in them."""
+    if not (argument.isdecimal() and 1 <= int(argument) <= count):
+        raise UsageError(f"/history {argument}: expected the number of a turn, 1 to {count}")
+    pieces = app.provenance.of(app.conversation.turns)
+    shown = split_turns(
+        list(zip(app.conversation.turns, pieces, strict=True)), lambda pair: pair[0]
+    )
+    for message, known in shown[int(argument) - 1]:
+        app.say("you:" if message.role == "user" else f"{message.role}:")
+        view = ReplyView(app.screen, fold=app.fold)
+        view.add(known or [Piece(message.content or " ", "bonus", 0)])
+        view.close()
+
+
+@command("/tokens")
+def tokens(app: ChatApp, argument: str) -> None:
+    """Show what the context holds: system message, each turn, room left."""
+    use = measure(app.conversation)
+    app.say(context_bar(use, app.screen.symbols, app.notes.width - 1))
+    for line in context_lines(use, lambda text, cells: _cut(app, text, cells), app.notes.width):
+        app.say(line)
+
+
+@command("/params")
+def params(app: ChatApp, argument: str) -> None:
+    """Show all that is in force: model, method, settings."""
+    engine, summary = app.engine, app.engine.summary()
+    rows = {
+        "model": model_name(engine),
+        "adapter": summary.adapter or "none",
+        "loaded as": f"{summary.dtype} on {summary.device}",
+        "method": method_line(engine),
+        "template": f"{engine.template.name}, from {engine.template.origin}",
+        "context": f"{engine.max_context:,} tokens; when full: {app.conversation.context_policy}",
+    }
+    if engine.threads is not None:
+        rows["threads"] = str(engine.threads)
+    defaults = values_of(Settings())
+    for name, value in values_of(engine.settings).items():
+        changed = f"  (default {format_value(defaults[name])})" if value != defaults[name] else ""
+        rows[name] = f"{format_value(value)}{changed}"
+    width = max(map(len, rows)) + 2
+    for name, text in rows.items():
+        app.say(f"{name.ljust(width)}{text}", indent=width)
