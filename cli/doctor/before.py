@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 from nfox.drafters import method_class, ready_methods
 from nfox.errors import ModelError
-from nfox.files.hub import check_hub_id, file_of, local_folder, short_name
+from nfox.files.hub import check_hub_id, file_of, local_folder
 from nfox.heads.checkpoint import INFO_FILE
 from nfox.models.checkpoint_files import check_files
 from nfox.models.devices import choose_device
@@ -86,8 +86,12 @@ class Memory:
         return max(left, 0) // max(self.cache_per_token, 1)
 
 
-def of_model(subject: Subject) -> Iterator[Finding]:
+def of_model(subject: Subject, section: str) -> Iterator[Finding]:
     """Yield findings about a model that is not loaded yet; one is "wrong" where it cannot be.
+
+    Args:
+        subject: the model with its options.
+        section: of these findings.
 
     Raises:
         NfoxError: if it is not there, or its files are not whole.
@@ -95,12 +99,11 @@ def of_model(subject: Subject) -> Iterator[Finding]:
     name, loading = subject.named.base, subject.loading
     place = place_of(name, loading)
     config = config_of_model(place)
-    context = context_of(config)
+    context = context_of(config) or _LEAST_CONTEXT
     tokens = min(subject.arguments.max_context or context, context)
     kind = ", ".join(config.get("architectures") or [str(config.get("model_type", "a model"))])
     dtype = str(number_dtype(place, loading)).removeprefix("torch.")
     words = f"{kind}, {dtype}, a context of {context:,} tokens, in {place}"
-    section = f"model {short_name(name)}"
     facts = {"place": place, "dtype": dtype, "context": context}
     yield Finding(section, "files", words, facts=facts)
     yield _of_memory(subject, section, _memory(subject, place), tokens)

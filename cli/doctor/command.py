@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nfox.controls import json_text
-from nfox.errors import NfoxError
+from nfox.errors import NfoxError, UsageError
 from nfox.files.hub import short_name
 from nfox.version import __version__
 
@@ -44,12 +44,15 @@ class DoctorArguments:
     as_json: Annotated[bool, option("Display", "As JSON.", "--json", envvar=None)] = False
 
 
-def doctor(arguments: DoctorArguments, model: ModelArguments) -> None:
+def doctor(context: typer.Context, arguments: DoctorArguments, model: ModelArguments) -> None:
     """Say whether machine, packages and a model are fit, measure it, and advise what is faster.
 
     Downloads nothing. Exit code 1: something is wrong.
     """
     if arguments.name is not None:
+        source = context.get_parameter_source("model")
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"two models: {arguments.name} and {model.model}", "name one")
         model = replace(model, model=arguments.name)
     EngineArguments(model).check()
     findings: list[Finding] = []
@@ -93,12 +96,12 @@ def _examine(subject: Subject) -> Iterator[Finding]:
 
     if torch.cuda.is_available() or subject.arguments.quantisation in ("4bit", "8bit"):
         yield of_bitsandbytes()
-    name = short_name(subject.arguments.model or "the embedded model")
+    section = f"model {short_name(subject.arguments.model or 'the embedded model')}"
     try:
-        yield from _of_model(subject)
+        yield from _of_model(subject, section)
     except NfoxError as error:
         advice = Advice("the model", error.hint) if error.hint else None
-        yield Finding(f"model {name}", "model", error.message, "wrong", advice)
+        yield Finding(section, "model", error.message, "wrong", advice)
 
 
 def _of_machine(subject: Subject) -> Iterator[Finding]:
@@ -115,8 +118,12 @@ def _of_machine(subject: Subject) -> Iterator[Finding]:
     yield from found
 
 
-def _of_model(subject: Subject) -> Iterator[Finding]:
+def _of_model(subject: Subject, section: str) -> Iterator[Finding]:
     """Yield findings about the model, before it is loaded and after.
+
+    Args:
+        subject: the model with its options.
+        section: of what is said before it is loaded.
 
     Raises:
         NfoxError: if it cannot be loaded.
@@ -124,7 +131,7 @@ def _of_model(subject: Subject) -> Iterator[Finding]:
     from . import before, changes, drafting, measured, prompts
 
     is_fit = True
-    for finding in before.of_model(subject):
+    for finding in before.of_model(subject, section):
         is_fit = is_fit and finding.mark != "wrong"
         yield finding
     if not is_fit:
@@ -133,7 +140,7 @@ def _of_model(subject: Subject) -> Iterator[Finding]:
     with warnings_kept() as told:
         engine = _load(subject)
     seconds = time.perf_counter() - begin
-    yield from (Finding("drafting", "warning", text, "warn") for text in told)
+    yield from (Finding(section, "loading", text, "warn") for text in told)
     found = [*drafting.of_methods(subject, engine)]
     yield from (one.finding for one in found)
     yield from drafting.of_cache(subject, engine)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _SECTION = "drafting"
 _SMALLER = 2  # times, that a draft model has to be smaller than the target
+_SIMILAR = 1.1  # times, by which vocabularies with the same tokens may differ in size
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Found:
 
 def of_methods(subject: Subject, engine: Engine) -> Iterator[Found]:
     """Yield every method that drafts with what it needs, built where it is there."""
+    if engine.model.target.proposals == "nothing":
+        words = "no method: the model keeps a state that cannot forget a refused token"
+        yield Found(Finding(_SECTION, "none", words, "-"))
+        return
     for name in method_names():
         kind = method_class(name)
         if not kind.drafts or kind.chooses:
@@ -69,7 +74,7 @@ def _built(subject: Subject, engine: Engine, name: str, weights: str | None) -> 
 
 
 def _absent(subject: Subject, name: str) -> Finding:
-    """Return that a method lacks what it needs, and where that is published or how it is made."""
+    """Return that a method lacks what it needs, and whether that is published."""
     kind, base = method_class(name), subject.named.base
     if published := kind.published(base):
         advice = Advice(f"the published weights for {name}", f"hf download {published}")
@@ -102,7 +107,7 @@ def of_cache(subject: Subject, engine: Engine) -> Iterator[Finding]:
                 if info is None or place_of(name, subject.draft_loading) == place:
                     continue
                 if kind.exchange_type is DraftModel:
-                    fits, option = _can_draft(subject, engine, name, place), "draft_model"
+                    fits, option = _can_draft(subject, engine, name, info.config), "draft_model"
                 else:
                     fits, option = _has_sizes(engine, info.config), "heads"
             except NfoxError:  # something else, or not whole
@@ -127,11 +132,16 @@ def _on_this_machine(subject: Subject) -> list[str]:
     return kept + sorted(one.repo_id for one in repositories if one.repo_type == "model")
 
 
-def _can_draft(subject: Subject, engine: Engine, name: str, place: str) -> bool:
+def _can_draft(subject: Subject, engine: Engine, name: str, config: dict[str, Any]) -> bool:
     """Return whether a language model is smaller than the target and has its tokens."""
     own = place_of(name, subject.draft_loading)
     size = weight_bytes(own, subject.draft_loading)
-    if not 0 < _SMALLER * size < weight_bytes(place, replace(subject.loading, quantisation=None)):
+    ratio = config.get("vocab_size", 0) / engine.model.target.vocabulary_size
+    if not 1 / _SIMILAR < ratio < _SIMILAR:  # to compare all tokens takes a while
+        return False
+    loading = replace(subject.loading, quantisation=None)
+    target = weight_bytes(place_of(subject.named.base, loading), loading)
+    if not 0 < _SMALLER * size < target:
         return False
     tokenizer, other = engine.model.tokenizer, tokenizer_of(own, subject.draft_loading)
     return None not in (tokenizer, other) and nearly_agree(tokenizer, other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -44,7 +45,9 @@ class Drawing:
             say("  nothing: no change that was measured here is faster")
         for number, one in enumerate(advice, start=1):
             gain = f"{one.gain:.2f}x  " if one.gain else ""
-            self.console.print(Text(f"  {number}. {gain}{one.text}"), soft_wrap=True)
+            line = Padding(Text(gain + one.text), (0, 0, 0, 5))
+            self.console.print(f"  {number}. ", end="")
+            self.console.print(line)
             self.console.print(Text(f"     {one.command}", "bold"), soft_wrap=True)
 
     def _heading(self, name: str) -> None:

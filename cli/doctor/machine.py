@@ -85,7 +85,7 @@ def of_forwards(device: torch.device) -> Iterator[Finding]:
     Args:
         device: the one that models run on.
     """
-    from nfox.models.devices import BFLOAT16_FLAGS
+    from nfox.models.devices import BFLOAT16_FLAGS, choose_dtype
 
     flags = processor_flags()
     used = [name for name in _USED_FLAGS if name in flags]
@@ -94,9 +94,11 @@ def of_forwards(device: torch.device) -> Iterator[Finding]:
         yield Finding(_SECTION, "compiler", "not needed: models run on the GPU")
         return
     if flags and not flags & BFLOAT16_FLAGS:
-        words += "; no bfloat16 arithmetic, so that models are loaded in float32"
+        words += "; no arithmetic in bfloat16, so that models are loaded in float32"
         yield Finding(_SECTION, "instructions", words, "warn", facts=facts)
     else:
+        dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+        words += f"; models are loaded in {dtype}"
         yield Finding(_SECTION, "instructions", words, facts=facts)
     yield _compiler()
 

@@ -92,6 +92,7 @@ def of_loading(engine: Engine, seconds: float) -> Iterator[Finding]:
     yield Finding(_SECTION, "forward", words, "warn" if why else "ok", facts=facts)
     if engine.costs is not None:
         words, pays = str(engine.costs), engine.costs.speculation_pays
+        pays = pays or target.proposals == "nothing"  # then there is nothing to pay
         words += "" if pays else "; drafts cannot pay, whoever makes them"
         facts = {"seconds": engine.costs.seconds, "speculation_pays": pays}
         yield Finding(_SECTION, "step", words, "ok" if pays else "warn", facts=facts)
@@ -120,7 +121,7 @@ def of_methods(
         gain = speed.tokens_per_second / now.tokens_per_second if now.seconds else 0.0
         advice = None
         if name == best and gain > GAIN:
-            text = f"{name} alone is faster on these questions than {choosing}, the default"
+            text = f"{name} is faster on these questions than {choosing}, the default"
             advice = Advice(text, subject.command(method=name), round(gain, 2))
         yield _of_speed(engine, name, speed, base, advice)
 

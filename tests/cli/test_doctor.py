@@ -26,6 +26,7 @@ from nfox.cli.doctor.findings import Advice, Finding, ordered_advice
 from nfox.cli.doctor.measured import Speed
 from nfox.cli.doctor.subject import Subject
 from nfox.cli.options.engine import ModelArguments
+from nfox.decoding.costs import Costs
 from nfox.models.native.library import NativeLibraryError
 from nfox.models.options import LoadProgress
 
@@ -222,7 +223,7 @@ def test_a_gpu_that_torch_cannot_use_is_wrong(
 
 
 def memory_of(model: Path, **options: Any) -> Finding:
-    *_, found = of_model(subject_of(model, dtype="float32", **options))
+    *_, found = of_model(subject_of(model, dtype="float32", **options), "model")
     return found
 
 
@@ -258,11 +259,11 @@ def test_the_copy_of_the_weights_is_told_with_the_room_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     subject = subject_of(folder.llama(), dtype="bfloat16")
-    *_, found = of_model(subject)
+    *_, found = of_model(subject, "model")
     copy, weights = found.facts["copy_bytes"], found.facts["weight_bytes"]
     assert copy and "a copy of them" in found.text and "no room for the copy" not in found.text
     monkeypatch.setattr("nfox.cli.doctor.before.free_bytes", lambda options: weights + 2 * copy)
-    *_, found = of_model(subject)
+    *_, found = of_model(subject, "model")
     assert "no room for the copy" in found.text
 
 
@@ -283,9 +284,73 @@ def test_what_is_not_there_is_wrong_and_not_an_error(
     assert found["by_name"][name]["mark"] == "wrong" and told in found["by_name"][name]["text"]
 
 
-def test_options_that_contradict_each_other_are_a_usage_error() -> None:
-    done = run("doctor", "--quantize", "int8", "--load-in-4bit")
-    assert done.exit_code == 2 and "choose one of the two" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--quantize", "int8", "--load-in-4bit"), "choose one of the two"),
+        (("one", "--model", "two"), "two models: one and two"),
+        (("--draft-model", ""), "--draft-model is empty"),
+    ],
+)
+def test_options_that_contradict_each_other_are_a_usage_error(
+    words: tuple[str, ...], told: str
+) -> None:
+    done = run("doctor", *words)
+    assert done.exit_code == 2 and told in done.stderr
+
+
+@pytest.mark.parametrize("make", [folder.mamba, folder.t5])
+def test_models_of_other_kinds_are_fit_too(make: Any) -> None:
+    found = examined("--model", str(make()))
+    assert found["code"] == 0 and found["by_name"]["none"]["facts"]["tokens"] > 0
+    assert "cannot pay" not in found["by_name"]["step"]["text"] or make is folder.t5
+    assert not [one for one in found["findings"] if one["mark"] == "wrong"]
+
+
+def test_slow_loading_is_not_done_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "_QUICK", 0.0)
+    found = examined("--model", str(folder.llama()), "--dtype", "float32")
+    advice = found["by_name"]["--dtype bfloat16"]["advice"]
+    assert advice["gain"] is None and "doctor" in shlex.split(advice["command"])
+
+
+def test_what_bitsandbytes_quantised_is_compared_with_what_is_quantised_for_speed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = subject_of(folder.llama(), load_in_8bit=True)
+    target = SimpleNamespace(is_native=False, dtype=torch.bfloat16, device=torch.device("cpu"))
+    engine: Any = SimpleNamespace(model=SimpleNamespace(target=target), loader=1, threads=1)
+    monkeypatch.setattr(changes, "usable_cores", lambda: 1)
+    [found] = changes.of_changes(subject, engine, 99.0, LoadProgress())
+    assert found.advice and found.name == "--quantize int8"
+    words = shlex.split(found.advice.command)
+    assert "--load-in-8bit" not in words and words[-2:] == ["--quantize", "int8"]
+
+
+def test_a_gpu_is_described_and_has_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none here: torch's answers are made up, and what it computes is the CPU's."""
+    ones = torch.ones
+    answers: dict[str, Any] = {
+        "is_available": lambda: True,
+        "device_count": lambda: 2,
+        "get_device_name": lambda index: "Some GPU",
+        "get_device_capability": lambda index: (9, 0),
+        "mem_get_info": lambda index: (10**9, 2 * 10**9),
+        "is_bf16_supported": lambda including_emulation: True,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", answer)
+
+    def on_gpu(*sizes: int, device: str) -> torch.Tensor:
+        if device == "cuda:1":
+            raise RuntimeError("no kernel image is available\nmore")
+        return ones(*sizes)
+
+    monkeypatch.setattr("torch.ones", on_gpu)
+    first, second = machine.of_gpus()
+    assert first.mark == "ok"
+    assert first.text == "Some GPU, 1.0 GB of 2.0 GB are free, computes in bfloat16"
+    assert second.mark == "wrong" and second.text.endswith("no kernel image is available")
 
 
 def test_heads_of_another_model_are_wrong(tmp_path: Path) -> None:
@@ -381,14 +446,23 @@ def test_another_text_by_a_native_forward_is_wrong(speeds: dict[str, Speed]) -> 
 
 
 def test_other_options_are_advised_where_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([2.0, 1.0])
-    monkeypatch.setattr(changes, "_step_seconds", lambda target: next(times))
-    found = changes._of_threads(subject_of(folder.llama()), None, 7)  # type: ignore[arg-type]
-    assert found.advice and found.advice.gain == 2.0
-    assert "--threads 7" in found.advice.command
-    assert torch.get_num_threads() != 7
-    times = iter([1.0, 1.0])
-    assert not changes._of_threads(subject_of(folder.llama()), None, 7).advice  # type: ignore[arg-type]
+    """The least of several times counts: a machine is busy now and then."""
+    before = torch.get_num_threads()
+
+    def advised(times: dict[int, float]) -> Advice | None:
+        noise = iter([1.0, 5.0, 0.0, 1.0, 2.0, 0.0])
+
+        def costs(target: object, time_limit: float) -> Costs:
+            return Costs({1: times[torch.get_num_threads()] + next(noise)})
+
+        monkeypatch.setattr(changes, "measure_costs", costs)
+        target: Any = None
+        return changes._of_threads(subject_of(folder.llama()), target, 7).advice
+
+    advice = advised({before: 2.0, 7: 1.0})
+    assert advice and advice.gain == 2.0 and "--threads 7" in advice.command
+    assert torch.get_num_threads() == before
+    assert advised({before: 1.0, 7: 1.0}) is None
 
 
 def test_a_command_keeps_what_was_asked_for() -> None:
