@@ -36,11 +36,11 @@ _ENTER, _CTRL_C = b"\r", b"\x03"
 _ASKED, _ATTRIBUTES = b"\x1b[c", b"\x1b[?62c"  # a terminal for its kind, and what it says
 _PROMPT = b"\x1b[?2004h"  # a prompt has begun: from now on pastes are told from keys
 _PASTE = b"\x1b[200~%b\x1b[201~"
-_FORGETTING = ("/reset", "/clear", "!!reset", "/undo", "!!remove", "/load", "!!load")
+_FORGETTING = (*("/reset", "/clear", "!!reset", "/undo", "!!remove", "/load", "!!load", "/resume"),)
 _COMMANDS = (
     *("/help", "/?", "/save", "!!save", "/system", "/regen", "/continue", "/set", "/method"),
     *("/adapter", "/template", "/fold", "/legend", "/stats", "/steps", "/compare", "/nowhere"),
-    *("/copy", "/copy code", "/edit", "/export"),
+    *("/copy", "/copy code", "/edit", "/export", "/log", "/title", "/resume 1", "/resume 2"),
     *_FORGETTING,
 )
 _COPIED = re.compile(rb"\x1b\]52;c;(?!QUJD\x07)[\w+/]*=*\x07")

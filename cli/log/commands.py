@@ -159,9 +159,12 @@ def _print(entries: Sequence[Entry], *, as_json: bool) -> None:
 
 def line_of(entry: Entry) -> str:
     """Return the line that stands for a conversation in a list."""
+    from nfox.files.hub import short_name
+
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.changed))
     turns = f"{entry.questions} turn{'' if entry.questions == 1 else 's'}"
-    return f"{entry.id:>4}  {when}  {entry.model.rpartition('/')[2]}  {turns:>8}  {entry.title}"
+    model = short_name(entry.model).removeprefix("the ")
+    return f"{entry.id:>4}  {when}  {turns:>8}  {entry.title}  ({model})"
 
 
 def exported(entries: Sequence[Entry], format: str) -> str:

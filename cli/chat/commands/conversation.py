@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfox.errors import NfoxError, UsageError
+from nfox.files.hub import short_name
 from nfox.files.reading import read_json
 from nfox.text.conversation_file import FORMAT
 
@@ -137,7 +138,8 @@ def restored(app: ChatApp, model: str | None) -> None:
     """
     app.say(f"loaded {_turns(app)}")
     if model is not None and model != app.engine.model.name:
-        app.say(f"it was with {model}; {app.engine.model.name} answers from now on")
+        names = (short_name(model), short_name(app.engine.model.name))
+        app.say("it was with {}; {} answers from now on".format(*names))
 
 
 def excerpt(app: ChatApp, text: str) -> str:

@@ -48,8 +48,8 @@ def list_log(app: ChatApp, argument: str) -> None:
     if not entries:
         raise UsageError("there is no such conversation in the log")
     for entry in entries:
-        app.say(f"{line_of(entry)}{' (this one)' if _is_this(app, entry) else ''}")
-    app.say("/resume ID goes on with one; nfox log shows, exports and deletes")
+        app.say(f"{'*' if _is_this(app, entry) else ' '}{line_of(entry)}")
+    app.say("* this one; /resume ID goes on with one; nfox log shows, exports and deletes")
 
 
 @command("/title", usage="TEXT")
@@ -60,6 +60,7 @@ def title(app: ChatApp, argument: str) -> None:
     if not argument:
         raise UsageError("which title?", "for example /title letters to the bank")
     app.log.log.retitle(app.log.number, argument)
+    app.say(f"{app.log.number} is: {excerpt(app, argument)}")
 
 
 def _number(text: str) -> int:
