@@ -117,6 +117,7 @@ class EngineArguments:
             accept=self.method.accept,
             max_new_tokens=self.generation.max_new_tokens,
             stop=tuple(self.generation.stop),
+            **_options_set(self.generation, "think"),
             **_options_set(self.method, "lenience", "epsilon", "delta"),
         )
 

@@ -95,6 +95,8 @@ def of_loading(engine: Engine) -> dict[str, str]:
         unused["revision"] = f"{engine.model.name} is a folder"
     if engine.max_context == target.max_context:
         unused["max_context"] = f"the model has no more than {target.max_context} positions"
+    if engine.template.switch is None:
+        unused["think"] = f"the template {engine.template.name} has no switch for thinking"
     if target.is_encoder_decoder:
         question = "an encoder reads the question alone"
         unused |= dict.fromkeys(("system", "conv_template", "cllm_type"), question)

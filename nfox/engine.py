@@ -31,6 +31,7 @@ from nfox.reply_text import timed, to_updates
 from nfox.text.messages import Message, Messages, as_messages
 from nfox.text.resolve import resolve
 from nfox.text.template import Template
+from nfox.text.thinking import Think
 
 _FREED = ("model", "drafter", "cache", "_inputs", "loader", "_costs")
 """What `Engine.close` gives back: all that holds weights or cached states."""
@@ -222,16 +223,15 @@ class Engine:
             ContextError: if the conversation does not fit into the context.
             UsageError: if it is not one, or the template refuses it.
         """
+        settings = settings or self.settings
         if not isinstance(messages, Prompt):
-            messages = self.encode(as_messages(messages))
+            messages = self.encode(as_messages(messages), settings.think)
         messages.check(self.max_context, self.model.target.vocabulary_size)
         if number is None:
             number = self._replies
             self._replies += 1
         stop_strings = self.template.stop_strings
-        return Request(
-            messages, settings or self.settings, number, stop_strings, frozenset(self.stop_ids)
-        )
+        return Request(messages, settings, number, stop_strings, frozenset(self.stop_ids))
 
     def stream(
         self,
@@ -313,13 +313,18 @@ class Engine:
         requests = [self.request(one, settings, number=n) for n, one in enumerate(several)]
         return [self.answer(request) for request in requests]
 
-    def encode(self, messages: list[Message]) -> Prompt:
+    def encode(self, messages: list[Message], think: Think | None = None) -> Prompt:
         """Return the token ids that answering a conversation begins with.
+
+        Args:
+            messages: the conversation.
+            think: whether the model is told to think; None for the engine's setting.
 
         Raises:
             UsageError: if there is nothing to answer.
         """
-        return encode_prompt(self.model, self.template, messages)
+        template = self.template.told(think or self.settings.think)
+        return encode_prompt(self.model, template, messages)
 
     def summary(self) -> EngineSummary:
         """Return which model answers, by which method and template, and where."""

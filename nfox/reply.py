@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from typing_extensions import override
 
@@ -16,6 +16,7 @@ from nfox.decoding.verify import Rule
 from nfox.errors import UsageError
 from nfox.text.messages import Message
 from nfox.text.pieces import Piece
+from nfox.text.thinking import Think
 
 Finish = FinishReason | Literal["interrupt"]
 """Why a reply ended; "interrupt" where it was cancelled, or has not ended yet."""
@@ -34,6 +35,8 @@ class Settings:
         max_new_tokens: the most tokens of a reply.
         stop: strings that end a reply, besides the template's.
         keep_logits: put the target's logits into each step.
+        think: whether the model is told to think before it answers, by its template's own switch;
+            where that has none, it does as it does.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -44,8 +47,11 @@ class Settings:
     max_new_tokens: int = 512
     stop: tuple[str, ...] = ()
     keep_logits: bool = False
+    think: Think = "auto"
 
     def __post_init__(self) -> None:
+        if self.think not in get_args(Think):
+            raise UsageError(f"think must be {' or '.join(get_args(Think))}, not {self.think!r}")
         if self.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
         self.rule(0)  # refuses what does not fit together

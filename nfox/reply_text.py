@@ -10,7 +10,7 @@ from nfox.decoding.cache import KVCache
 from nfox.decoding.generate import Prompt, Step
 from nfox.reply import Reply, Request, Update
 from nfox.text.messages import Message
-from nfox.text.pieces import Piece
+from nfox.text.pieces import Piece, ThinkSplitter
 from nfox.text.stream import TextStream, decode_text, reply_text
 
 
@@ -32,10 +32,10 @@ def to_updates(
         stops = (*request.stop_strings, *request.settings.stop)
         return TextStream(tokenizer, stops, begun, trim=not begun)
 
-    text = new_text()
+    text, thoughts = new_text(), ThinkSplitter(request.prompt.thinking)
     try:
         for step in steps:
-            pieces = _take(step, reply, text, stop_ids)
+            pieces = _take(step, reply, text, stop_ids, thoughts)
             reply.finish = "stop" if text.stopped else step.finish or "interrupt"
             yield Update(tuple(pieces), step)
             if text.stopped:
@@ -76,19 +76,29 @@ def timed(steps: Iterator[Step], prompt: Prompt, cache: KVCache, reply: Reply) -
     stats.cached_tokens = cache.reused  # also where the reading was cancelled
 
 
-def _take(step: Step, reply: Reply, text: TextStream, stop_ids: frozenset[int]) -> list[Piece]:
+def _take(
+    step: Step,
+    reply: Reply,
+    text: TextStream,
+    stop_ids: frozenset[int],
+    thoughts: ThinkSplitter,
+) -> list[Piece]:
     """Add a step's tokens to the reply; return the text that they complete."""
     pieces: list[Piece] = []
-    count = 0
+    count = thought = 0
     for token, source in zip(step.tokens, step.sources, strict=True):
         count += 1
         if token in stop_ids:
             break
         reply.ids.append(token)
-        pieces += text.push(token, source, reply.stats.steps)
+        new, was_inside = text.push(token, source, reply.stats.steps), thoughts.inside
+        for piece in new:
+            thoughts.push(piece)
+        thought += was_inside or thoughts.inside
+        pieces += new
         if text.stopped:
             break
-    reply.stats.add(step, count)
+    reply.stats.add(step, count, thought)
     reply.text = text.text
     return pieces
 

@@ -15,7 +15,7 @@ from rich.style import Style
 from rich.text import Text
 
 from nfox.controls import one_line
-from nfox.errors import ContextError, NfoxError
+from nfox.errors import ContextError
 
 from ..display.console import hanging
 from ..display.header import print_legend
@@ -138,10 +138,11 @@ class ChatApp:
         """Draw a reply as it grows, and record its steps."""
         recorder, speed = StepRecorder(self.engine.model.tokenizer), Speed()
         # Closed at once, whatever fails: only then is the reply so far part of the conversation.
+        thinking = stream.request.prompt.thinking
         with (
             interruptible(stream),
             stream,
-            closing(ReplyView(self.screen, fold=self.fold, thinking=self._thinking())) as view,
+            closing(ReplyView(self.screen, fold=self.fold, thinking=thinking)) as view,
             suspendable(view.pause, view.go_on),
         ):
             view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
@@ -155,18 +156,6 @@ class ChatApp:
                 row = status_row(self.engine, stream.reply, speed, self.screen.symbols, width)
                 view.add(update.pieces, Text(row, _DIM))
         self.records = recorder.records
-
-    def _thinking(self) -> bool:
-        """Whether the reply goes on inside <think>, as some templates begin it."""
-        messages = self.conversation.asked or self.conversation.messages
-        try:
-            text = self.engine.template.text(messages)
-        except NfoxError:  # which the reply itself will run into
-            return False
-        begun = messages[-1].content if messages[-1].role == "assistant" else ""
-        prompt = text.removesuffix(begun).rstrip()
-        thought = "<think>" in begun or prompt.endswith("<think>")
-        return thought and "</think>" not in begun
 
     def _print_footer(self, reply: Reply) -> None:
         """Print the steps, the footer and the warnings that follow a reply."""

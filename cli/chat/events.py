@@ -53,7 +53,11 @@ def reply(stream: ReplyStream, *, steps: bool) -> Iterator[Event]:
         "event": "end",
         "finish_reason": whole_reply.finish,
         "text": whole_reply.text,
-        "usage": {"prompt_tokens": stats.prompt_tokens, "completion_tokens": stats.tokens},
+        "usage": {
+            "prompt_tokens": stats.prompt_tokens,
+            "completion_tokens": stats.tokens,
+            "completion_tokens_details": {"reasoning_tokens": stats.thought_tokens},
+        },
         "timings": {
             **stats.timings(),
             "draft_n": stats.drafted,

@@ -75,6 +75,7 @@ def status_row(engine: Engine, reply: Reply, speed: Speed, symbols: Symbols, wid
         str(speed),
         f"{symbols.tau} {stats.tau:.2f}",
         f"{stats.tokens} tok",
+        thought(stats),
         bars(stats.lengths[-12:], symbols.bars) if width >= 72 else "",
         context_use(engine, stats),
         "^C stops",
@@ -90,6 +91,7 @@ def footer(engine: Engine, reply: Reply, symbols: Symbols, width: int) -> str:
         f"{stats.tokens_per_second:.1f} tok/s",
         f"{symbols.tau} {stats.tau:.2f}",
         f"{stats.tokens} tok",
+        thought(stats),
         f"accepted {stats.accepted}/{stats.drafted}" if stats.drafted else "nothing drafted",
         f"TTFT {duration(stats.first_token_seconds)}",
         f"{stats.steps} steps",
@@ -97,6 +99,13 @@ def footer(engine: Engine, reply: Reply, symbols: Symbols, width: int) -> str:
         context_use(engine, stats),
     )
     return join_fitting(parts, width, symbols.dot)
+
+
+def thought(stats: Stats) -> str:
+    """Return how long the model thought before it answered; "" if it did not."""
+    if not stats.thought_tokens:
+        return ""
+    return f"thought {stats.thought_tokens} tok, {duration(stats.thought_seconds)}"
 
 
 def context_use(engine: Engine, stats: Stats) -> str:

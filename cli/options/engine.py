@@ -23,6 +23,7 @@ Switch = bool
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+Think = Literal["auto", "on", "off"]
 Accept = Literal["exact", "rejection", "typical"]
 CllmType = Literal["spider", "python", "gsm8k", "sharegpt"]
 
@@ -166,7 +167,7 @@ class MethodArguments:
 
 @dataclass(frozen=True)
 class GenerationArguments:
-    """How tokens are sampled, and when a reply ends. None stands for the default of `Sampling`."""
+    """How tokens are sampled, and when a reply ends. None stands for the default of `Settings`."""
 
     temperature: Annotated[
         float | None, _generation("0: the likeliest token.", "--temperature", "-t", min=0)
@@ -198,3 +199,6 @@ class GenerationArguments:
         int,
         _generation("Of a reply.", "--max-new-tokens", "-M", min=1),
     ] = 512
+    think: Annotated[
+        Think | None, _generation("Before it answers, by the template's switch.", "--think")
+    ] = None

@@ -33,11 +33,13 @@ class Prompt:
         encoder_ids: the token ids that the encoder reads; None for decoder-only models.
         continued: whether the last ids are already the reply's: its text goes on from theirs
             instead of starting anew.
+        thinking: whether the reply begins inside what the model thinks before it answers.
     """
 
     ids: tuple[int, ...]
     encoder_ids: tuple[int, ...] | None = None
     continued: bool = False
+    thinking: bool = False
 
     def check(self, max_context: int, vocabulary_size: int) -> None:
         """Refuse a prompt that cannot be decoded on from.

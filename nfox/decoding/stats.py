@@ -14,6 +14,7 @@ DEFINITIONS = {
     "tokens/s": "tokens emitted / time of the steps after prefill; drawing the text is not in it",
     "acceptance": "accepted tokens / drafted tokens; small by construction for wide trees",
     "by depth": "of the steps that drafted that deep, the share that accepted that deep",
+    "thought": "tokens inside <think>, and their share of the time after prefill",
     "TTFT": "time to first token: prefill and the first step",
     "prefill": "prompt tokens that had to be read, without those the cache still held",
     "speed-up": "tokens/s against this program's own plain decoding (--method none), same prompt",
@@ -33,6 +34,8 @@ class Stats:
         tokens: emitted in these steps.
         drafted: nodes of all trees, without their roots.
         accepted: drafted tokens that were emitted.
+        thought_tokens: emitted inside what the model thinks before it answers.
+        thought_seconds: their share of the steps' time.
         seconds: of all steps; the next four are parts of it.
         draft_seconds: what the drafter took.
         target_seconds: what the target's forwards took.
@@ -52,6 +55,8 @@ class Stats:
     tokens: int = 0
     drafted: int = 0
     accepted: int = 0
+    thought_tokens: int = 0
+    thought_seconds: float = 0.0
     seconds: float = 0.0
     draft_seconds: float = 0.0
     target_seconds: float = 0.0
@@ -62,12 +67,13 @@ class Stats:
     tried: list[int] = field(default_factory=list)
     choices: dict[str, int] = field(default_factory=dict)
 
-    def add(self, step: Step, emitted: int | None = None) -> None:
+    def add(self, step: Step, emitted: int | None = None, thought: int = 0) -> None:
         """Add the counts and times of a step.
 
         Args:
             step: what the loop yielded.
             emitted: how many of its tokens count, if a stop string cut it short; by default all.
+            thought: how many of these the model thought before it answers.
         """
         count = len(step.tokens) if emitted is None else emitted
         accepted = sum(source == "accepted" for source in step.sources[:count])
@@ -77,6 +83,8 @@ class Stats:
         self.drafted += len(step.tree) - 1
         self.accepted += accepted
         self.seconds += step.times.total
+        self.thought_tokens += thought
+        self.thought_seconds += step.times.total * thought / max(count, 1)
         self.draft_seconds += step.times.draft
         self.target_seconds += step.times.target
         self.verify_seconds += step.times.verify

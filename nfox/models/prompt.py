@@ -10,6 +10,7 @@ from nfox.errors import ModelError, UsageError
 from nfox.models.options import LoadedModel
 from nfox.text.messages import Message
 from nfox.text.template import Template, say
+from nfox.text.thinking import begins_thought, is_thought_at_end
 
 
 class UnknownTokenError(UsageError):
@@ -48,8 +49,14 @@ def encode_prompt(model: LoadedModel, template: Template, messages: Sequence[Mes
 def _encode_conversation(
     model: LoadedModel, template: Template, messages: Sequence[Message]
 ) -> Prompt:
-    ids = template.encode(model.tokenizer, messages)
-    return Prompt(tuple(ids), continued=messages[-1].role == "assistant")
+    ids, before = template.encode(model.tokenizer, messages), messages[:-1]
+    if messages[-1].role != "assistant":
+        return Prompt(tuple(ids), thinking=begins_thought(model.tokenizer, ids))
+    thinking = is_thought_at_end(messages[-1].content)
+    if thinking is None and before:
+        asked = template.encode(model.tokenizer, before)
+        thinking = begins_thought(model.tokenizer, asked)
+    return Prompt(tuple(ids), continued=True, thinking=bool(thinking))
 
 
 def _encode_question(model: LoadedModel, template: Template, messages: Sequence[Message]) -> Prompt:

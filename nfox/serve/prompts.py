@@ -15,6 +15,7 @@ from nfox.errors import NfoxError
 from nfox.reply import Reply
 from nfox.serve.pending_reply import Question
 from nfox.serve.prompt_bound import PromptBound
+from nfox.text.forms import Render
 from nfox.text.messages import Message
 from nfox.text.template import Template
 
@@ -69,7 +70,7 @@ class _Watch:
         self._given_up = given_up
         self._bound = bound
 
-    def render(self, template: Template, turns: Any, generate: bool) -> str:
+    def render(self, render: Render, turns: Any, generate: bool) -> str:
         """Return what a template writes.
 
         Raises:
@@ -78,7 +79,7 @@ class _Watch:
         try:
             if self._given_up():
                 raise NfoxError("nobody waits for this prompt any more")
-            text = template.render(turns, generate)
+            text = render(turns, generate)
             if generate:  # a prompt, which is tokenised as it stands here
                 self._bound.check(Question(text=text))
         except NfoxError as error:
@@ -93,13 +94,17 @@ _watch: ContextVar[_Watch | None] = ContextVar("_watch", default=None)  # of thi
 def _watched(template: Template) -> Template:
     """Return a template that is rendered under the watch of its thread's prompt."""
 
-    def render(turns: Any, generate: bool) -> str:
-        watch = _watch.get()
-        return (
-            watch.render(template, turns, generate) if watch else template.render(turns, generate)
-        )
+    def watched(render: Render) -> Render:
+        def rendered(turns: Any, generate: bool) -> str:
+            watch = _watch.get()
+            return watch.render(render, turns, generate) if watch else render(turns, generate)
 
-    return replace(template, render=render)
+        return rendered
+
+    switch = template.switch
+    if switch is not None:
+        switch = replace(switch, on=watched(switch.on), off=watched(switch.off))
+    return replace(template, render=watched(template.render), switch=switch)
 
 
 def _prefix_digests(messages: Sequence[Message]) -> Iterator[bytes]:

@@ -17,6 +17,22 @@ _NEAR = 64  # characters before a reply that are enough to spell its first one
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A stretch of a rendered conversation.
+
+    Args:
+        text: the text of the stretch; the texts of all segments, joined, are the conversation.
+        message: the index of the message whose reply this is; None for questions and for the text
+            of the template.
+        supervised: whether a model is trained to write it: a reply, or the mark that ends one.
+    """
+
+    text: str
+    message: int | None
+    supervised: bool
+
+
+@dataclass(frozen=True)
 class Layout:
     """A conversation as it is written.
 

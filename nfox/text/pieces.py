@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source
 
-_THINK_TAGS = ("<think>", "</think>")
+THINK_TAGS = ("<think>", "</think>")
+"""What opens and closes the reasoning of a model in its reply."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,11 @@ class ThinkSplitter:
         """Take one more piece; return those that are certain now, and whether each is inside."""
         self._held.append(piece)
         certain: list[tuple[Piece, bool]] = []
-        while (at := text_of(self._held).find(_THINK_TAGS[self.inside])) >= 0:
-            certain += self._take(at + self.inside * len(_THINK_TAGS[True]))
+        while (at := text_of(self._held).find(THINK_TAGS[self.inside])) >= 0:
+            certain += self._take(at + self.inside * len(THINK_TAGS[True]))
             self.inside = not self.inside
         held = text_of(self._held)
-        return certain + self._take(
-            len(held) - unfinished_length(held, (_THINK_TAGS[self.inside],))
-        )
+        return certain + self._take(len(held) - unfinished_length(held, (THINK_TAGS[self.inside],)))
 
     def finish(self) -> list[tuple[Piece, bool]]:
         """Return the pieces that were held back, after the last piece of a reply."""

@@ -21,7 +21,7 @@ from nfox.errors import ModelError
 from nfox.files.reading import parse_json, refusing
 from nfox.text.forms import Turn
 from nfox.text.template import HINT, Template, say
-from nfox.text.tokenizer_templates import jinja_renderer, own_source
+from nfox.text.tokenizer_templates import jinja_renderer, jinja_switch, own_source
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -112,8 +112,9 @@ def _named(tokenizer: Tokenizer, name: str) -> Template:
     if name.endswith(".json"):
         return _from_file(tokenizer, Path(name), name)
     if name.partition(":")[0] == "tokenizer":
-        render = jinja_renderer(tokenizer, own_source(tokenizer, name))
-        return Template(name, "tokenizer", render, adds_bos=False)
+        source = own_source(tokenizer, name)
+        render, switch = jinja_renderer(tokenizer, source), jinja_switch(tokenizer, source)
+        return Template(name, "tokenizer", render, adds_bos=False, switch=switch)
     close = ", ".join(difflib.get_close_matches(name, [*available(), "tokenizer"]))
     nearest = f"; did you mean {close}?" if close else ""
     raise ModelError(f"there is no conversation template {name}{nearest}", HINT)
@@ -189,11 +190,10 @@ def _from_file(tokenizer: Tokenizer, path: Traversable, origin: str) -> Template
             raise ValueError(f"{', '.join(unknown)} unknown; known are {', '.join(sorted(known))}")
         _TemplateFields.model_validate(fields)
         if "chat_template" in fields:
-            render = jinja_renderer(tokenizer, "".join(fields["chat_template"]))
+            source, system = "".join(fields["chat_template"]), fields.get("system_message")
+            render, switch = jinja_renderer(tokenizer, source), jinja_switch(tokenizer, source)
             stops, ids = _stops(fields.get("stop_str"), fields.get("stop_token_ids"))
-            return Template(
-                fields["name"], origin, render, stops, ids, fields.get("system_message")
-            )
+            return Template(fields["name"], origin, render, stops, ids, system, switch=switch)
         fastchat = import_module("fastchat.conversation")
         styles = {style.name: style for style in fastchat.SeparatorStyle}
         if (style := fields.pop("sep_style", None)) not in styles:

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from functools import cache, lru_cache, wraps
 from typing import Any
 
-from jinja2 import Template, nodes
+from jinja2 import Template, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 from transformers.utils.chat_template_utils import _compile_jinja_template
@@ -45,9 +45,25 @@ def render(source: str, variables: Mapping[str, Any], size: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _compiled(source: str) -> Template:
+def outer_variables(source: str) -> frozenset[str]:
+    """Return the names that a chat template reads and does not itself define; none where it cannot
+    be parsed, which rendering it will tell.
+    """
+    try:
+        _check_length(source)
+        return frozenset(meta.find_undeclared_variables(_environment().parse(source)))
+    except Exception:  # a template is a program, and not ours
+        return frozenset()
+
+
+def _check_length(source: str) -> None:
     if len(source) > _MOST_SOURCE:
         raise LimitExceeded(f"it is {len(source):,} characters long, {_MOST_SOURCE:,} may be")
+
+
+@lru_cache(maxsize=64)
+def _compiled(source: str) -> Template:
+    _check_length(source)
     environment = _environment()
     tree = _Weighing().visit(environment.parse(source))
     tree.set_environment(environment)

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from nfox.errors import ModelError, NfoxError
 from nfox.text.forms import Render, Turn
-from nfox.text.layout import Layout
+from nfox.text.layout import Layout, Segment
 from nfox.text.messages import Message
 from nfox.text.rendering import Rendering
+from nfox.text.thinking import Think, ThinkSwitch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -28,22 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HINT = "choose one with --conv-template NAME; `--conv-template list` shows them all"
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of a rendered conversation.
-
-    Args:
-        text: the text of the stretch; the texts of all segments, joined, are the conversation.
-        message: the index of the message whose reply this is; None for questions and for the text
-            of the template.
-        supervised: whether a model is trained to write it: a reply, or the mark that ends one.
-    """
-
-    text: str
-    message: int | None
-    supervised: bool
 
 
 @dataclass(frozen=True)
@@ -60,6 +45,7 @@ class Template:
         adds_bos: whether the tokens that the tokenizer puts before a text, such as the beginning
             of sequence, are put before a conversation as well.
         end: the text that ends a reply; "" where that is neither a token nor a stop string.
+        switch: the template's own switch for thinking; None if it has none.
     """
 
     name: str
@@ -70,6 +56,13 @@ class Template:
     system: str | None = None
     adds_bos: bool = True
     end: str = ""
+    switch: ThinkSwitch | None = field(default=None, repr=False)
+
+    def told(self, think: Think) -> Template:
+        """Return this template with thinking switched on or off, where it has a switch for it."""
+        if self.switch is None or think == "auto":
+            return self
+        return replace(self, render=self.switch.on if think == "on" else self.switch.off)
 
     def segments(self, messages: Sequence[Message], *, generate: bool = True) -> list[Segment]:
         """Return a rendered conversation in segments.

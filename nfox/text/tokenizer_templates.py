@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from nfox.characters import whole_characters
 from nfox.errors import ModelError
 from nfox.text.forms import Render, Turn
 from nfox.text.template import HINT
+from nfox.text.thinking import ThinkSwitch, find_switch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -47,8 +49,16 @@ def own_source(tokenizer: Tokenizer, name: str) -> str:
     return str(own[which])
 
 
-def jinja_renderer(tokenizer: Tokenizer, source: str) -> Render:
-    """Return a function that renders turns by a Jinja source."""
+def jinja_renderer(
+    tokenizer: Tokenizer, source: str, told: Mapping[str, Any] | None = None
+) -> Render:
+    """Return a function that renders turns by a Jinja source.
+
+    Args:
+        tokenizer: has the special tokens that it may name.
+        source: the template.
+        told: the values of other variables that it reads.
+    """
 
     def render(turns: Sequence[Turn], generate: bool) -> str:
         from nfox.text.sandbox import render as render_within_limits
@@ -56,9 +66,17 @@ def jinja_renderer(tokenizer: Tokenizer, source: str) -> Render:
         variables = {
             **{"tools": None, "documents": None},
             **tokenizer.special_tokens_map,
+            **(told or {}),
             **{"messages": list(turns), "add_generation_prompt": generate},
         }
-        size = sum(len(str(value)) for turn in turns for value in turn.values())
+        size = sum(len(str(turn["content"])) for turn in turns)
         return whole_characters(render_within_limits(source, variables, size))
 
     return render
+
+
+def jinja_switch(tokenizer: Tokenizer, source: str) -> ThinkSwitch | None:
+    """Return the switch for thinking that a Jinja source has; None if it has none."""
+    from nfox.text.sandbox import outer_variables
+
+    return find_switch(outer_variables(source), partial(jinja_renderer, tokenizer, source))

@@ -341,9 +341,8 @@ def test_verbose_shows_steps_probabilities_and_trees(engine: Engine, app: ChatAp
 def test_a_thought_that_was_cut_is_still_one(app: ChatApp) -> None:
     for begun, inside in (("<think>so", True), ("<think>so</think>yes", False), ("no", False)):
         app.conversation.messages = [Message("user", "<think>"), Message("assistant", begun, (1,))]
-        assert app._thinking() is inside
-    app.conversation.messages = app.conversation.messages[:1]
-    assert not app._thinking()
+        assert app.engine.encode(app.conversation.messages).thinking is inside
+    assert not app.engine.encode(app.conversation.messages[:1]).thinking
 
 
 def test_compare_measures_and_changes_nothing(app: ChatApp) -> None:

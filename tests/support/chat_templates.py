@@ -201,3 +201,83 @@ OF_TOOLS = {
     "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
 }
 """Templates that write the calls of tools, and what these answered."""
+
+_CHATML_TURNS = _CHATML.split("{% if add_generation_prompt")[0]
+_ASSISTANT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+_NO_THOUGHT = "{{ '<think>\\n\\n</think>\\n\\n' }}"
+
+SWITCHED: dict[str, tuple[str, str, object, object]] = {
+    "qwen 3": (
+        _CHATML_TURNS + _ASSISTANT + "{% if enable_thinking is defined and enable_thinking is false"
+        " %}" + _NO_THOUGHT + "{% endif %}{% endif %}",
+        *("enable_thinking", True, False),
+    ),
+    # The default is set in the template; told yes, thinking is begun for the model.
+    "laguna": (
+        "{%- set enable_thinking = enable_thinking | default(false) -%}"
+        + _CHATML_TURNS + _ASSISTANT + "{{ '<think>\\n' if enable_thinking else '</think>\\n' }}"
+        "{% endif %}",
+        *("enable_thinking", True, False),
+    ),
+    "granite 3.2": (
+        "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}"
+        "{% set rest = messages[1:] %}{% else %}{% set rest = messages %}"
+        "{% set system = 'You are Granite.' %}{% if thinking %}{% set system = system + "
+        "' Write down your thoughts first.' %}{% endif %}{% endif %}"
+        "{{ '<|im_start|>system\\n' + system + '<|im_end|>\\n' }}"
+        + _CHATML_TURNS.replace("in messages", "in rest") + _ASSISTANT + "{% endif %}",
+        *("thinking", True, False),
+    ),
+    "deepseek v3.1": (
+        "{%- if not thinking is defined -%}{%- set thinking = false -%}{%- endif -%}"
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}"
+        "{% elif m.role == 'user' %}{{ '<|User|>' + m.content }}{% else %}"
+        "{{ '<|Assistant|></think>' + m.content.split('</think>')[-1] + eos_token }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|Assistant|>' }}"
+        "{{ '<think>' if thinking else '</think>' }}{% endif %}",
+        *("thinking", True, False),
+    ),
+    # Told no, the question says so.
+    "glm 4.5": (
+        "[gMASK]<sop>{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content }}"
+        "{% if m.role == 'user' and enable_thinking is defined and not enable_thinking %}"
+        "{{ '/nothink' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}"
+        "{% if enable_thinking is defined and not enable_thinking %}{{ '\\n<think></think>' }}"
+        "{% endif %}{% endif %}",
+        *("enable_thinking", True, False),
+    ),
+    "minimax m3": (
+        _CHATML_TURNS + _ASSISTANT + "{% if thinking_mode is defined and thinking_mode == 'enabled'"
+        " %}{{ '<think>\\n' }}{% elif thinking_mode is defined and thinking_mode == 'disabled' %}"
+        + _NO_THOUGHT + "{% endif %}{% endif %}",
+        *("thinking_mode", "enabled", "disabled"),
+    ),
+    "seed oss": (
+        "{%- if not thinking_budget is defined -%}{%- set thinking_budget = -1 -%}{%- endif -%}"
+        "{% if thinking_budget == 0 %}{{ '<|im_start|>system\\nDo not think.<|im_end|>\\n' }}"
+        "{% elif thinking_budget != -1 %}{{ 'Think by %d tokens.' % thinking_budget }}"
+        "{% endif %}" + _CHATML,
+        *("thinking_budget", -1, 0),
+    ),
+    # Refuses a conversation without a system message.
+    "insisting": (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('say who I am') }}{% endif %}"
+        + _CHATML + "{% if enable_thinking %}{{ '<think>' }}{% endif %}",
+        *("enable_thinking", True, False),
+    ),
+}  # fmt: skip
+"""Templates with a switch for thinking, each with its name and its values for on and off."""
+
+UNSWITCHED = {
+    "its own": "{% set enable_thinking = true %}{% if enable_thinking %}{% endif %}" + _CHATML,
+    "of a namespace": "{% set ns = namespace(thinking=true) %}{% if ns.thinking %}{% endif %}"
+    + _CHATML,
+    "of a message": _CHATML.replace("{% for m in messages %}", "{% for m in messages %}"
+    "{% if m.thinking %}{{ m.thinking }}{% endif %}"),
+    "without effect": "{% if enable_thinking %}{% endif %}" + _CHATML,
+    "only with tools": "{% if tools and enable_thinking %}<think>{% endif %}" + _CHATML,
+    "in a comment": "{# enable_thinking #}" + _CHATML,
+    "of another kind": "{% if preserve_thinking %}<think>{% endif %}" + _CHATML,
+    "broken": "{% if enable_thinking %}",
+}  # fmt: skip
+"""Templates that have no switch, though a word in them may look like one."""

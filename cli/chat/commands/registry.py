@@ -49,7 +49,17 @@ class Command:
 REGISTRY: dict[str, Command] = {}
 """All commands by their names, aliases included."""
 
-_MODULES = ("conversation", "compose", "share", "log", "models", "settings", "review", "inspect")
+_MODULES = (
+    "conversation",
+    "compose",
+    "share",
+    "log",
+    "models",
+    "settings",
+    "thinking",
+    "review",
+    "inspect",
+)
 """The modules that register commands, in the order of /help."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 _BEST = "auto"
 _NO_ADAPTER = "none"
-_NOT_BY_NAME = ("sampling", "keep_logits")  # fields of Settings that /set does not know
+_NOT_BY_NAME = ("sampling", "keep_logits", "think")  # fields of Settings that /set does not know
 
 
 def values_of(settings: Settings) -> dict[str, Any]:
@@ -150,19 +149,6 @@ def use_template(app: ChatApp, argument: str) -> None:
             resolve(model.tokenizer, argument, model_name=model.name, system=engine.system)
         )
     app.say(f"template {engine.template.name}, from {engine.template.origin}")
-
-
-def _fold_words(app: ChatApp) -> Iterable[str]:
-    return ("on", "off")
-
-
-@command("/fold", usage="[on|off]", completions=_fold_words)
-def fold(app: ChatApp, argument: str) -> None:
-    """Hide or show reasoning (<think>) in replies to come."""
-    if argument not in ("", "on", "off"):
-        raise UsageError(f"/fold {argument}: expected on or off")
-    app.fold = argument == "on" if argument else not app.fold
-    app.say("reasoning is folded" if app.fold else "reasoning is shown")
 
 
 @command("/legend")

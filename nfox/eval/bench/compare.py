@@ -27,7 +27,7 @@ SETTINGS = (
     "prompts", "categories", "limit", "turns",
     "schemas", "accept", "temperature", "top_p", "top_k", "min_p",
     "repetition_penalty", "sampling", "seed", "stop", "max_new_tokens", "max_context", "template",
-    "system", "revision", "quantisation",
+    "system", "think", "revision", "quantisation",
 )  # fmt: skip
 """The settings that decide which text is said; the model is known by its name in the rows."""
 _MACHINE = ("device", "threads", "dtype")

@@ -1,0 +1,42 @@
+"""Commands about what the model thinks before it answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+from nfox.errors import UsageError
+from nfox.text.thinking import Think
+
+from .registry import command
+
+if TYPE_CHECKING:
+    from ..app import ChatApp
+
+_THINK = get_args(Think)
+_FOLD = ("on", "off")
+
+
+@command("/think", usage="[on|off|auto]", completions=lambda app: _THINK)
+def think(app: ChatApp, argument: str) -> None:
+    """Show or change whether the model thinks before it answers."""
+    engine, template = app.engine, app.engine.template
+    if argument not in ("", *_THINK):
+        raise UsageError(f"/think {argument}: expected {', '.join(_THINK)}")
+    if template.switch is None:
+        raise UsageError(
+            f"the template {template.name} has no switch for thinking",
+            "/fold on hides what a model thinks",
+        )
+    if argument:
+        engine.use_settings(engine.settings.changed(think=argument))
+    words = {"on": "on", "off": "off", "auto": "as the template has it"}
+    app.say(f"thinking is {words[engine.settings.think]} ({template.switch.name})")
+
+
+@command("/fold", usage="[on|off]", completions=lambda app: _FOLD)
+def fold(app: ChatApp, argument: str) -> None:
+    """Hide or show reasoning (<think>) in replies to come."""
+    if argument not in ("", *_FOLD):
+        raise UsageError(f"/fold {argument}: expected on or off")
+    app.fold = argument == "on" if argument else not app.fold
+    app.say("reasoning is folded" if app.fold else "reasoning is shown")
