@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -27,16 +26,8 @@ class Drawing:
         """Draw one, under the heading of its section."""
         if finding.section != self._section:
             self._heading(finding.section)
-        if not self.console.is_terminal:  # one line each, for whoever searches in them
-            say(f"  {finding.mark:<5}  {finding.name:<{_NAME}} {finding.text}")
-            return
-        grid = Table.grid(padding=(0, 1, 0, 0))
-        grid.add_column(width=2)
-        grid.add_column(width=5, style=_STYLES[finding.mark])
-        grid.add_column(width=max(_NAME, len(finding.name)))
-        grid.add_column(overflow="fold")
-        grid.add_row("", finding.mark, Text(finding.name), Text(finding.text))
-        self.console.print(grid)
+        mark = (f"  {finding.mark:<5}  ", _STYLES[finding.mark])
+        self._row(Text.assemble(mark, f"{finding.name:<{_NAME}} "), finding.text)
 
     def advice(self, advice: Sequence[Advice]) -> None:
         """Draw what to do, each with its command in a line of its own."""
@@ -45,10 +36,21 @@ class Drawing:
             say("  nothing: no change that was measured here is faster")
         for number, one in enumerate(advice, start=1):
             gain = f"{one.gain:.2f}x  " if one.gain else ""
-            line = Padding(Text(gain + one.text), (0, 0, 0, 5))
-            self.console.print(f"  {number}. ", end="")
-            self.console.print(line)
+            self._row(Text(f"  {number}. "), gain + one.text)
             self.console.print(Text(f"     {one.command}", "bold"), soft_wrap=True)
+
+    def _row(self, label: Text, text: str) -> None:
+        """Draw a text behind a label, wrapped beside it; where no terminal wraps it, in one line,
+        for whoever searches in them.
+        """
+        if not self.console.is_terminal:
+            say(f"{label.plain}{text}")
+            return
+        grid = Table.grid()
+        grid.add_column(no_wrap=True, width=label.cell_len)
+        grid.add_column(overflow="fold")
+        grid.add_row(label, Text(text))
+        self.console.print(grid)
 
     def _heading(self, name: str) -> None:
         self.console.print(Text(f"{name}" if not self._section else f"\n{name}", "bold"))

@@ -40,12 +40,14 @@ class Speed:
         seconds: of the steps.
         steps: target forwards.
         replies: the token ids of each reply.
+        rates: the tokens per second of each reply.
     """
 
     tokens: int = 0
     seconds: float = 0.0
     steps: int = 0
     replies: list[list[int]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
 
     def add(self, reply: Reply) -> None:
         """Count a reply."""
@@ -53,6 +55,7 @@ class Speed:
         self.seconds += reply.stats.seconds
         self.steps += reply.stats.steps
         self.replies.append(reply.ids)
+        self.rates.append(reply.stats.tokens_per_second)
 
     @classmethod
     def of(cls, rounds: Iterable[Speed]) -> Speed:
@@ -63,6 +66,7 @@ class Speed:
             whole.seconds += one.seconds
             whole.steps += one.steps
             whole.replies += one.replies
+            whole.rates += one.rates
         return whole
 
     @property
@@ -120,7 +124,8 @@ def of_methods(
     for name, speed in speeds.items():
         gain = speed.tokens_per_second / now.tokens_per_second if now.seconds else 0.0
         advice = None
-        if name == best and gain > GAIN:
+        surely = all(one > other for one, other in zip(speed.rates, now.rates, strict=False))
+        if name == best and gain > GAIN and surely:
             text = f"{name} is faster on these questions than {choosing}, the default"
             advice = Advice(text, subject.command(method=name), round(gain, 2))
         yield _of_speed(engine, name, speed, base, advice)
