@@ -38,6 +38,10 @@ class RaceArguments:
         Path | None,
         option("Race", "A recording to write, for asciinema.", "--cast", envvar=None),
     ] = None
+    svg: Annotated[
+        Path | None,
+        option("Race", "A moving picture to write, for a page.", "--svg", envvar=None),
+    ] = None
 
 
 def race(
@@ -55,7 +59,10 @@ def race(
     prompt = cleaned(arguments.prompt)
     if not prompt.strip():
         raise UsageError("the prompt is empty", 'nfox race "text"')
+    from .display.pictures import check_file
+
     check_out(arguments.cast, "recording")
+    check_file(arguments.svg)
     from .chat import race as racing  # it takes torch
 
     names = arguments.methods
@@ -65,29 +72,36 @@ def race(
     drafting = unused.of_drafting(engine, [entrant.method for entrant in entrants])
     unused.report_typed(context, unused.of_loading(engine) | unused.of_sampling(engine) | drafting)
     measured = racing.measure(engine, engine.request(prompt), entrants, tell)
-    if measured is None:
+    if not _show(measured, engine.model.tokenizer, arguments):
         raise typer.Exit(INTERRUPTED)
-    _show(measured, engine.model.tokenizer, arguments.cast)
 
 
-def _show(measured: Race, tokenizer: Any, cast: Path | None) -> None:
-    """Show a race on stdout, in columns where that is a terminal, and record it."""
+def _show(measured: Race, tokenizer: Any, arguments: RaceArguments) -> bool:
+    """Show a race on stdout, in columns where that is a terminal, and record it where it came to
+    its end; return whether nobody stopped it.
+    """
     from .chat.race import show
     from .display.cast import recording
     from .display.race_picture import RacePicture
+    from .display.race_svg import animated
     from .display.theme import make_screen
 
     picture, screen = RacePicture(measured, tokenizer), make_screen(DisplayArguments())
     if screen.console.is_terminal:
-        show(picture, screen)
+        went_on = show(picture, screen, tell)
     else:
-        say(*picture.table(screen.symbols))
-        for text, names in picture.texts().items():
+        say(*picture.results.table(screen.symbols))
+        for text, names in picture.results.texts().items():
             say("", f"{', '.join(names)}:", *text.splitlines())
-    tell(picture.note)
-    if cast is not None:
-        write_out(cast, recording(picture))
-        tell(f"the recording is in {cast}; asciinema play {cast} shows it")
+        tell(picture.note)
+        went_on = measured.is_complete
+    if measured.is_complete and arguments.cast is not None:
+        write_out(arguments.cast, recording(picture))
+        tell(f"the recording is in {arguments.cast}; asciinema play {arguments.cast} shows it")
+    if measured.is_complete and arguments.svg is not None:
+        write_out(arguments.svg, animated(picture, arguments.prompt))
+        tell(f"the moving picture is in {arguments.svg}")
+    return went_on
 
 
 def register(app: typer.Typer) -> None:

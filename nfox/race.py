@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nfox.decoding.cache import common_prefix
 from nfox.drafters import plain_method
 from nfox.drafters.common.method import Method
 from nfox.engine import Engine
+from nfox.plain_reply import Parting, find_parting
 from nfox.reply import Reply, Request
 from nfox.reply_stream import ReplyStream
 from nfox.text.pieces import Piece
@@ -40,22 +41,31 @@ class Moment:
 
 @dataclass(frozen=True)
 class Run:
-    """The answer of one method.
+    """The answer of one method, complete or not.
 
     Args:
         name: of the method, with its options.
         reply: what it answered.
-        moments: its steps, in order.
+        moments: its steps, in order; none if it has not begun.
+        idle: why it drafted nothing; "" if it drafted, or is plain decoding.
+        parting: where and why it differs from plain decoding, if it does and that raced too.
     """
 
     name: str
     reply: Reply
-    moments: tuple[Moment, ...]
+    moments: tuple[Moment, ...] = ()
+    idle: str = ""
+    parting: Parting | None = None
 
     @property
     def seconds(self) -> float:
         """How long it took from the prompt to its end; 0 if nothing was answered."""
         return self.moments[-1].seconds if self.moments else 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it came to its end."""
+        return self.reply.finish != "interrupt"
 
     def until(self, seconds: float) -> tuple[Moment, ...]:
         """Return the moments of the first so many seconds."""
@@ -78,6 +88,11 @@ class Race:
         return max(run.seconds for run in self.runs)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all came to their ends."""
+        return all(run.is_complete for run in self.runs)
+
+    @property
     def reference(self) -> Run:
         """The run that the others' texts are compared with: plain decoding, else the first."""
         plain = plain_method()
@@ -85,14 +100,21 @@ class Race:
 
     def place(self, run: Run) -> int:
         """Return as which, from 1, a run was done."""
-        return 1 + sum(other.seconds < run.seconds for other in self.runs)
+        return 1 + sum(other.is_complete and other.seconds < run.seconds for other in self.runs)
 
-    def parting(self, run: Run) -> int | None:
+    def index_of_parting(self, run: Run) -> int | None:
         """Return from which token on, from 0, a run differs from the reference; None where the two
         are identical.
         """
         ids, others = run.reply.ids, self.reference.reply.ids
         return None if ids == others else common_prefix(ids, others)
+
+    def speedup(self, run: Run) -> float | None:
+        """Return a run's speed as a multiple of plain decoding's; None if that did not race."""
+        reference = self.reference
+        if reference.reply.method != plain_method() or not reference.moments:
+            return None
+        return run.reply.stats.tokens_per_second / reference.reply.stats.tokens_per_second
 
 
 def enter(
@@ -111,11 +133,12 @@ def enter(
     return engine.stream(request, drafter=drafter, cache=cache, max_new_tokens=tokens)
 
 
-def record(name: str, stream: ReplyStream) -> Run:
+def record(name: str, drafter: Method, stream: ReplyStream) -> Run:
     """Read a run to its end, and return it with the times of its steps.
 
     Args:
         name: of the method, with its options.
+        drafter: what drafts in the stream.
         stream: the reply, not begun yet.
     """
     stats = stream.reply.stats
@@ -123,7 +146,30 @@ def record(name: str, stream: ReplyStream) -> Run:
         Moment(stats.seconds, update.pieces, stats.tokens, stats.tokens_per_second, stats.tau)
         for update in stream.updates()
     ]
-    return Run(name, stream.reply, tuple(moments))
+    drafted_nothing = drafter.drafts and moments and not stats.drafted
+    idle = (drafter.idle or drafter.nothing_found) if drafted_nothing else ""
+    return Run(name, stream.reply, tuple(moments), idle)
+
+
+def compare(engine: Engine, request: Request, runs: Sequence[Run]) -> Race:
+    """Return the race of some runs, in which each that differs from plain decoding says why.
+
+    Args:
+        engine: the engine that answered.
+        request: what was asked for.
+        runs: in the order in which they were asked for.
+    """
+    race = Race(tuple(runs))
+    plain = race.reference
+    is_random = request.settings.rule(request.number).follows_drafts  # then they differ by right
+    if plain.reply.method != plain_method() or is_random or not race.is_complete:
+        return race
+    return Race(
+        tuple(
+            replace(run, parting=find_parting(engine, request, run.reply, plain.reply))
+            for run in runs
+        )
+    )
 
 
 def pieces_of(moments: Sequence[Moment]) -> list[Piece]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from nfox import drafters
 from nfox.errors import UsageError
-from nfox.race import Race, enter, record
+from nfox.race import Race, Run, compare, enter, record
+from nfox.reply import Reply
 
 from .interrupt import interruptible, silent_keyboard
 
@@ -54,10 +55,8 @@ def parse(names: Sequence[str]) -> list[MethodEntrant]:
     return [MethodEntrant.parse(name) for name in names]
 
 
-def measure(
-    engine: Engine, request: Request, entrants: Sequence[MethodEntrant], say: Say
-) -> Race | None:
-    """Let several methods answer a request, one after the other; return None if that was stopped.
+def measure(engine: Engine, request: Request, entrants: Sequence[MethodEntrant], say: Say) -> Race:
+    """Let several methods answer a request, one after the other; Ctrl-C stops the race.
 
     Args:
         engine: the engine that answers; its method and its cache stay.
@@ -70,27 +69,39 @@ def measure(
     """
     # All of them first: what the last one lacks is told before the first one answers.
     made = [(one.name, engine.make(one.method, one.options)) for one in entrants]
-    runs = []
-    for name, drafter in made:
+    runs = [Run(name, Reply(drafter.method_name())) for name, drafter in made]
+    for number, (name, drafter) in enumerate(made):
         say(f"answering with {name}")
         for tokens in (_WARM_UP, None):  # what a drafter does once is no part of its pace
             stream = enter(engine, request, drafter, tokens)
             with interruptible(stream):
-                run = record(name, stream)
-            if run.reply.finish == "interrupt":
-                return None
-        runs.append(run)
-    return Race(tuple(runs))
+                runs[number] = record(name, drafter, stream)
+            if not runs[number].is_complete:
+                return compare(engine, request, runs)
+    return compare(engine, request, runs)
 
 
-def show(picture: RacePicture, screen: Screen) -> None:
-    """Show a race: played at its own pace where a terminal can, then as it ended.
+def show(picture: RacePicture, screen: Screen, say: Say) -> bool:
+    """Show a race: played at its own pace where a terminal can, then as it ended. Ctrl-C stops it
+    where it is; of a race that was stopped while it was measured, where each stood is said.
 
     Args:
         picture: of the race.
         screen: the screen to draw on.
+        say: is called with lines around it.
+
+    Returns:
+        Whether it came to its end.
     """
-    if screen.live:
-        with silent_keyboard():
-            picture.play(screen)
-    screen.console.print(picture.frame(screen, whole=True))
+    race, stopped = picture.race, None
+    if race.is_complete:
+        if screen.live:
+            with silent_keyboard():
+                stopped = picture.play(screen)
+        screen.console.print(picture.frame(screen, stopped, whole=True))
+    if stopped is not None or not race.is_complete:
+        say("stopped; where each stood:" if stopped is None else "stopped; what was measured:")
+        for line in picture.results.table(screen.symbols):
+            say(line)
+    say(picture.note)
+    return stopped is None and race.is_complete

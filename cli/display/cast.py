@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from nfox.controls import json_text
@@ -43,7 +42,7 @@ def _events(picture: RacePicture) -> Iterator[list[Any]]:
     seconds, slowness = 0.0, picture.slowness
     end = picture.race.seconds * slowness
     while True:
-        frame = _drawn(picture, screen, inf if seconds == end else seconds / slowness)
+        frame = _drawn(picture, screen, None if seconds == end else seconds / slowness)
         if frame != before:
             hide = "" if before else _NO_CURSOR
             yield [round(seconds, 3), "o", hide + frame]
@@ -54,7 +53,7 @@ def _events(picture: RacePicture) -> Iterator[list[Any]]:
     yield [round(end + _STAY, 3), "o", ""]
 
 
-def _drawn(picture: RacePicture, screen: Screen, seconds: float) -> str:
+def _drawn(picture: RacePicture, screen: Screen, seconds: float | None) -> str:
     """Return what draws a frame over the one before."""
     with screen.console.capture() as captured:
         screen.console.print(picture.frame(screen, seconds))

@@ -143,8 +143,7 @@ def idle_reason(draft_length: int, *, is_explicit: bool) -> str:
     """
     if draft_length:
         return ""
-    reason = "as asked for" if is_explicit else "drafting does not pay on this machine"
-    return f"; plain decoding, {reason}"
+    return "as asked for" if is_explicit else "drafting does not pay on this machine"
 
 
 def time_call(call: Callable[[], object], device: torch.device) -> float:

@@ -219,13 +219,18 @@ class Auto(Method):
         self._followed[way] = len(context.tokens)
         return tree
 
+    @property
+    @override
+    def idle(self) -> str:
+        return "nothing else pays" if {*self._recent} == {self._plain.name} else ""
+
     @override
     def describe(self) -> str:
         counts = Counter(self._recent).most_common()
         if not counts:
             return ""  # the steps to come show it
-        if [name for name, _ in counts] == [self._plain.name]:
-            return "plain decoding at present, since nothing else pays; tried again later"
+        if self.idle:
+            return f"plain decoding at present, since {self.idle}; tried again later"
         steps = ", ".join(f"{name} {count}" for name, count in counts)
         return f"of the last {len(self._recent)} steps: {steps}"
 

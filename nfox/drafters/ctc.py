@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from nfox.decoding.costs import Costs, idle_reason
+from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree import TokenTree
@@ -325,7 +325,7 @@ class CTC(HeadsDrafter):
         depth = self.heads.config.num_heads if self.shape else 0
         about = "about " if self.budget else ""
         size = f"{self.name}, {about}{len(self.shape)} nodes, up to {depth} deep"
-        return size + idle_reason(len(self.shape), is_explicit=self.drafting_disabled)
+        return self._with_idle(size)
 
 
 METHOD = CTC

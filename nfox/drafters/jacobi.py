@@ -175,12 +175,16 @@ class Jacobi(Method):
         self._trajectories, self._pooled = [], 0
         self._advantage, self._compared = 0.0, (0, (), ())
 
+    @property
+    @override
+    def idle(self) -> str:
+        return idle_reason(self.window + self.branches, is_explicit=self.is_explicit)
+
     @override
     def describe(self) -> str:
         where = f"{self.branches} n-grams beside it" if self.takes_trees else "or an n-gram"
         pool = f", {where}" if self.branches else ""
-        idle = idle_reason(self.window + self.branches, is_explicit=self.is_explicit)
-        return f"window {self.window}{pool}{idle}"
+        return self._with_idle(f"window {self.window}{pool}")
 
 
 def _window_and_branches(

@@ -47,6 +47,7 @@ class Lookup(Method):
     summary = "copies what followed the same few words earlier in the text"
     rank = 1
     is_free = True
+    nothing_found = "no word came a second time"
     options = LookupOptions
 
     def __init__(
@@ -125,10 +126,14 @@ class Lookup(Method):
         """
         self._text, self._next, self._indexed = [], {}, 0
 
+    @property
+    @override
+    def idle(self) -> str:
+        return idle_reason(self.gamma, is_explicit=self.is_explicit)
+
     @override
     def describe(self) -> str:
-        idle = idle_reason(self.gamma, is_explicit=self.is_explicit)
-        return f"up to {self.gamma} tokens after the last {self.ngram}{idle}"
+        return self._with_idle(f"up to {self.gamma} tokens after the last {self.ngram}")
 
 
 METHOD = Lookup

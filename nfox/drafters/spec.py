@@ -249,12 +249,16 @@ class Speculative(Method):
         self.cache.truncate(length)
         self._matched = 0
 
+    @property
+    @override
+    def idle(self) -> str:
+        return idle_reason(self.gamma, is_explicit=self.is_explicit)
+
     @override
     def describe(self) -> str:
-        idle = idle_reason(self.gamma, is_explicit=self.is_explicit)
         at_most = "at most " if self.budget else ""
         size = f"gamma {at_most}{self.gamma}, branches {at_most}{self.branches}"
-        return f"draft model {self.name}, {size}{idle}"
+        return self._with_idle(f"draft model {self.name}, {size}")
 
 
 def _read_json_file(location: str, name: str, hub: HubOptions) -> dict[str, Any]:

@@ -4,29 +4,45 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import signal
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import cli_model
 import pyte
 import pytest
 import terminals
+from rich.cells import cell_len, set_cell_size
 from typer.testing import CliRunner
 
 from nfox import load
 from nfox.cli.app import app as program
-from nfox.cli.chat.race import measure, parse, usual_methods
+from nfox.cli.chat import race as racing
+from nfox.cli.chat.race import measure, parse, show, usual_methods
 from nfox.cli.display.cast import recording
 from nfox.cli.display.race_picture import RacePicture
+from nfox.cli.display.race_results import RaceResults
+from nfox.cli.display.race_svg import animated
+from nfox.cli.display.reply_view import clean
 from nfox.cli.display.theme import ASCII, Screen, make_screen
 from nfox.cli.options.chat import DisplayArguments
 from nfox.controls import sanitize
+from nfox.drafters.common.method import Method
 from nfox.engine import Engine
 from nfox.errors import UsageError
-from nfox.race import Race
-from nfox.reply import Settings
+from nfox.plain_reply import Parting
+from nfox.race import Race, Run, compare, pieces_of, record
+from nfox.reply import Reply, Settings, Update
+from nfox.reply_stream import ReplyStream
+from nfox.text.pieces import text_of
 
 TOKENS = 31
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +58,24 @@ def engine(model: Path) -> Engine:
 @pytest.fixture(scope="module")
 def race(engine: Engine) -> Race:
     entrants = parse(["none", "lookup:ngram=2"])
-    found = measure(engine, engine.request("hello"), entrants, lambda line: None)
-    assert found is not None
-    return found
+    return measure(engine, engine.request("hello"), entrants, lambda line: None)
 
 
 def ink(text: str) -> str:
     return terminals.bare(text)
 
 
-def columns(screen: Screen, picture: RacePicture, *, whole: bool = True) -> list[str]:
-    """Return the ink of the two columns of a finished race."""
+def drawn(screen: Screen, picture: RacePicture, **when: Any) -> str:
     with screen.console.capture() as captured:
-        screen.console.print(picture.frame(screen, whole=whole))
+        screen.console.print(picture.frame(screen, **when))
+    return captured.get()
+
+
+def columns(screen: Screen, picture: RacePicture) -> list[str]:
+    """Return the ink of the two columns of a finished race."""
     terminal = terminals.Terminal(screen.console.width, 100)
-    pyte.Stream(terminal).feed(captured.get().replace("\n", "\r\n"))
+    frame = drawn(screen, picture, whole=True)
+    pyte.Stream(terminal).feed(frame.replace("\n", "\r\n"))
     half = screen.console.width // 2
     return [ink("".join(row[a : a + half] for row in terminal.display)) for a in (0, half)]
 
@@ -65,27 +84,59 @@ def test_each_column_has_its_numbers_and_its_whole_text(engine: Engine, race: Ra
     screen = make_screen(DisplayArguments(color="always"), terminals.Tty())
     screen.console.width = 80
     plain, drafted = columns(screen, RacePicture(race, engine.model.tokenizer))
-    assert plain.startswith("none#") and "comparedwith" in plain and "31tokin" in plain
-    assert drafted.startswith("lookup:ngram=2#") and "identicaltonone" in drafted
+    assert plain.startswith("none") and "thereference" in plain and "·31tokThe" in plain
+    assert drafted.startswith("lookup:ngram=2") and "identicaltonone" in drafted
     for column in (plain, drafted):
         assert "[red]notred[/red]" in column and "\x1b" not in column
-        assert "untilthen." in column and column.endswith("[31mloud]0;title")
+        assert "untilthen." in column and "[31mloud]0;title#" in column
+
+
+@pytest.mark.parametrize("width", [20, 40, 57, 80, 120, 200])
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_every_width_has_all_columns(
+    engine: Engine,
+    race: Race,
+    width: int,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in ({"TERM": "xterm-256color"} | environment).items():
+        monkeypatch.setenv(name, value)
+    screen = make_screen(DisplayArguments(), terminals.Tty())
+    screen.console.width, screen.console.height = width, 24
+    assert screen.live is ("TERM" not in environment)
+    picture = RacePicture(Race((*race.runs, *race.runs)), engine.model.tokenizer)
+    whole = drawn(screen, picture, whole=True)
+    codes = {int(n) for found in re.findall(r"\x1b\[([\d;]+)m", whole) for n in found.split(";")}
+    assert bool(codes & {*range(30, 39), *range(90, 98)}) == (environment == {})
+    assert (4 in codes) == ("TERM" not in environment)
+    rows = re.sub(r"\x1b\[[0-9;]*m", "", whole).splitlines()
+    assert max(map(cell_len, rows)) <= width
+    words = "".join(rows).split()
+    assert (words.count("quick"), words.count("then.")) == (8, 4)
+    assert words.count("lookup:ngram=2") == 2
+    moving = drawn(screen, picture, seconds=race.seconds / 2)
+    assert width < 40 or len(moving.splitlines()) < 24
 
 
 def test_a_frame_shows_what_there_was_at_its_moment(engine: Engine, race: Race) -> None:
     picture = RacePicture(race, engine.model.tokenizer)
     screen = make_screen(DisplayArguments(), io.StringIO())
-
-    def drawn(seconds: float) -> str:
-        with screen.console.capture() as captured:
-            screen.console.print(picture.frame(screen, seconds))
-        return captured.get()
-
-    assert drawn(0).count("reading") == 2 and "quick" not in drawn(0)
+    begin = drawn(screen, picture, seconds=0.0)
+    assert begin.count("…") == 2 and "quick" not in begin
     first = race.runs[0]
-    begun = drawn(first.moments[3].seconds)
-    assert "4 tok" in begun and "brown" in begun and "#" not in begun.split()[0]
-    assert drawn(race.seconds) == drawn(race.seconds + 100)
+    middle = drawn(screen, picture, seconds=first.moments[3].seconds)
+    assert "4 tok" in middle and "brown" in middle and "reference" not in middle
+    assert drawn(screen, picture, seconds=race.seconds) == drawn(screen, picture)
+
+
+def test_an_empty_reply_is_one(engine: Engine, race: Race) -> None:
+    first, second = race.runs
+    empty = replace(second, reply=Reply("lookup", finish="stop"), moments=())
+    picture = RacePicture(Race((first, empty)), engine.model.tokenizer)
+    assert "empty reply" in drawn(make_screen(DisplayArguments(), io.StringIO()), picture)
+    assert "(an empty reply)" in animated(picture, "hello")
 
 
 def test_a_race_is_played_and_leaves_nothing(engine: Engine, race: Race) -> None:
@@ -95,18 +146,21 @@ def test_a_race_is_played_and_leaves_nothing(engine: Engine, race: Race) -> None
     assert isinstance(file, io.StringIO)
     terminal = terminals.Terminal(screen.console.width, 40)
     pyte.Stream(terminal).feed(file.getvalue().replace("\n", "\r\n"))
-    assert "reading" in file.getvalue() and not "".join(terminal.display).strip()
+    assert "quick" in file.getvalue() and not "".join(terminal.display).strip()
 
 
 def test_a_difference_is_shown_by_its_tokens(engine: Engine, race: Race) -> None:
     first, second = race.runs
     ids = [*second.reply.ids[:1], second.reply.ids[0], *second.reply.ids[2:]]
     other = Race((first, replace(second, reply=replace(second.reply, ids=ids, text="Other."))))
-    picture = RacePicture(other, engine.model.tokenizer)
-    assert picture.verdict(other.runs[1], ASCII) == (
-        "differs from token 2 on: _The, none says _quick"
-    )
-    assert list(picture.texts()) == [sanitize(cli_model.said(TOKENS)), "Other."]
+    results = RaceResults(other, engine.model.tokenizer)
+    words = "differs from token 2 on: _The, none says _quick"
+    assert results.verdict(other.runs[1], ASCII) == words
+    assert list(results.texts()) == [sanitize(cli_model.said(TOKENS)), "Other."]
+    explained = compare(engine, engine.request("hello"), other.runs)
+    assert results.verdict(explained.runs[1], ASCII) == f"{words} (no near-tie: a bug)"
+    tie = replace(other.runs[1], parting=Parting(1, 0, 0, 0.1, 0.2))
+    assert results.verdict(tie, ASCII) == f"{words} (a near-tie)"
 
 
 def test_a_recording_plays_to_the_last_frame(engine: Engine, race: Race) -> None:
@@ -128,6 +182,91 @@ def test_a_recording_plays_to_the_last_frame(engine: Engine, race: Race) -> None
     assert ink(picture.note)[-20:] in shown
 
 
+def seen(svg: str, second: float) -> list[str]:
+    """Return what is uncovered in each column of an animated picture at a second."""
+    found = []
+    for column in ElementTree.fromstring(svg).iterfind(f"{SVG}svg"):
+        [motion] = column.iter(f"{SVG}animateTransform")
+        times = [float(time) for time in motion.attrib["keyTimes"].split(";")]
+        places = [(*map(int, place.split()),) for place in motion.attrib["values"].split(";")]
+        assert times == sorted(times) and times[0] == 0 and len(times) == len(places)
+        now = second / float(motion.attrib["dur"].removesuffix("s"))
+        cell, row = places[bisect_right(times, now + 2e-4) - 1]
+        lines = {}
+        for line in column.iterfind(f"{SVG}text"):
+            lines[(int(line.attrib["y"]) - 13) // 18] = text = "".join(line.itertext())
+            assert cell_len(text) * 8 == int(line.attrib["textLength"])
+            assert cell_len(text) * 8 <= int(column.attrib["width"])
+        shown = [text for number, text in lines.items() if number < row]
+        found.append(ink("".join([*shown, set_cell_size(lines.get(row, ""), cell)])))
+    return found
+
+
+def test_a_moving_picture_uncovers_what_was_said_by_then(engine: Engine, race: Race) -> None:
+    picture = RacePicture(race, engine.model.tokenizer)
+    svg = animated(picture, "hello <b>&\n\x1b[31m world")
+    assert "&gt; hello &lt;b&gt;&amp; [31m world" in svg and "http" not in svg[40:]
+    for number, run in enumerate(race.runs):
+        for second in (0.0, *(moment.seconds for moment in run.moments[::4]), run.seconds):
+            uncovered = seen(svg, second * picture.slowness)[number]
+            said = ink(clean(text_of(pieces_of(run.until(second)))))
+            assert uncovered.startswith(said)
+            assert (uncovered == said) == (second < run.seconds)
+    assert all("#" in column for column in seen(svg, 99.0))
+    for source in ("accepted", "corrected"):
+        is_there = any(p.source == source for run in race.runs for p in pieces_of(run.moments))
+        assert (f'class="{source[0]}"' in svg) is is_there
+
+
+def test_a_race_that_is_stopped_says_where_each_stood(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupting(name: str, drafter: Method, stream: ReplyStream) -> Run:
+        updates = stream.updates
+
+        def some() -> Iterator[Update]:
+            for number, update in enumerate(updates()):
+                if name == "jacobi" and number == 2:
+                    signal.raise_signal(signal.SIGINT)
+                yield update
+
+        monkeypatch.setattr(stream, "updates", some)
+        return record(name, drafter, stream)
+
+    monkeypatch.setattr(racing, "record", interrupting)
+    entrants, told = parse(["none", "jacobi", "lookup"]), list[str]()
+    stopped = measure(engine, engine.request("hello"), entrants, told.append)
+    assert told == ["answering with none", "answering with jacobi"]
+    assert [run.is_complete for run in stopped.runs] == [True, False, False]
+    picture = RacePicture(stopped, engine.model.tokenizer)
+    screen = make_screen(DisplayArguments(), io.StringIO())
+    assert not show(picture, screen, told.append)
+    _, none, jacobi, lookup, note = told[3:]
+    assert none.split()[:2] == ["none", "1"] and none.split()[-1] == "reference"
+    assert jacobi.split()[1] == "-" and jacobi.endswith(" stopped")
+    assert int(jacobi.split(" tok/s")[0].split()[-2]) > 0 if " tok/s" in jacobi else True
+    assert lookup.endswith("not begun") and "shown together" not in note
+
+
+def test_a_show_that_is_stopped_says_where_it_was_and_what_was_measured(
+    engine: Engine, race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal frames
+        frames += 1
+        if frames == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("nfox.cli.display.race_picture.time.sleep", sleep)
+    screen, told = make_screen(DisplayArguments(), terminals.Tty()), list[str]()
+    assert not show(RacePicture(race, engine.model.tokenizer), screen, told.append)
+    assert told[0] == "stopped; what was measured:" and "identical to none" in told[3]
+    file = screen.console.file
+    assert isinstance(file, io.StringIO) and file.getvalue().count("\x1b[?7h") == 1
+
+
 @pytest.mark.parametrize(
     "names", [["none"], ["none"] * 5, ["none", "nosuch"], ["none", "lookup:x=1"]]
 )
@@ -143,8 +282,10 @@ def test_a_model_races_its_own_method_against_plain_decoding(engine: Engine) -> 
 
 def test_the_command_prints_a_table_and_the_texts(model: Path, tmp_path: Path) -> None:
     cast = tmp_path / "race.cast"
+    svg = tmp_path / "race.svg"
     words = ["race", "hello", "--model", str(model), "--methods", "none,lookup"]
-    done = CliRunner().invoke(program, [*words, "--max-new-tokens", "6", "--cast", str(cast)])
+    files = ["--cast", str(cast), "--svg", str(svg)]
+    done = CliRunner().invoke(program, [*words, "--max-new-tokens", "6", *files])
     assert done.exit_code == 0, done.output
     head, *rows = done.stdout.splitlines()
     assert head.split()[:4] == ["method", "place", "time", "tok/s"]
@@ -152,5 +293,8 @@ def test_the_command_prints_a_table_and_the_texts(model: Path, tmp_path: Path) -
     assert rows[3] == "none, lookup:" and rows[4].startswith("The quick brown fox")
     assert "measured one after the other" in done.stderr
     assert cast.read_text().startswith('{"version": 2')
+    assert "&gt; hello" in svg.read_text()
+    done = CliRunner().invoke(program, [*words, "--svg", str(tmp_path / "race.gif")])
+    assert done.exit_code == 2 and "end its name in .svg" in done.stderr
     done = CliRunner().invoke(program, [*words[:2], "--methods", "none"])
     assert done.exit_code == 2 and "expected 2 to 4 methods" in done.stderr

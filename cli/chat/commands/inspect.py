@@ -94,9 +94,4 @@ def race(app: ChatApp, argument: str) -> None:
     last = _last(app)
     entrants = parse(argument.split() or usual_methods(app.engine))
     measured = measure(app.engine, last.request, entrants, app.say)
-    if measured is None:
-        app.say("stopped")
-        return
-    picture = RacePicture(measured, app.engine.model.tokenizer)
-    show(picture, app.screen)
-    app.say(picture.note)
+    show(RacePicture(measured, app.engine.model.tokenizer), app.screen, app.say)

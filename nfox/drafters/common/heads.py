@@ -203,11 +203,16 @@ class HeadsDrafter(HeadsMethod):
             width: how many tokens for each depth.
         """
 
+    @property
+    @override
+    def idle(self) -> str:
+        return idle_reason(len(self.shape), is_explicit=self.drafting_disabled)
+
     @override
     def describe(self) -> str:
         about = "about " if self.budget else ""
         size = f"{self.name}, {about}{len(self.shape)} nodes, {self.shape.depth} deep"
-        return size + idle_reason(len(self.shape), is_explicit=self.drafting_disabled)
+        return self._with_idle(size)
 
 
 def _report_cut(name: str, shape: TreeShape, cut: TreeShape) -> None:

@@ -124,6 +124,7 @@ class Method(Drafter):
         is_free: whether guessing takes next to no time, so that it can be done in every step.
         kind: of what kind the last guess is, where some are surer than others: the higher, the
             surer.
+        nothing_found: why a whole reply may go without a guess where the method is not idle.
         options: the class of its options.
         exchange_type: the form in which its weights are handed to other engines, a class of
             `nfox.export.formats`; None if no other engine can use them.
@@ -139,6 +140,7 @@ class Method(Drafter):
     options: ClassVar[type[Options]] = Options
     exchange_type: ClassVar[type | None] = None
     kind: int = 0
+    nothing_found: ClassVar[str] = "no guess was likely enough to pay"
 
     @classmethod
     def method_name(cls) -> str:
@@ -191,6 +193,15 @@ class Method(Drafter):
     def in_words(self) -> str:
         """Return what the method does here, in one line for whoever knows none of its terms."""
         return self.summary
+
+    @property
+    def idle(self) -> str:
+        """Why it drafts nothing at present, in a few words; "" if it drafts where it can."""
+        return ""
+
+    def _with_idle(self, size: str) -> str:
+        """Return in words how much it drafts, and where that is nothing, why."""
+        return f"{size}; plain decoding, {self.idle}" if self.idle else size
 
     def explain(self) -> list[str]:
         """Return lines about what the method has tried, and why it does what it does now."""
