@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nfox.drafters import method_names, plain_method
+from nfox.drafters import check_method_name, plain_method
 from nfox.errors import ModelError, UsageError
 from nfox.models.options import ModelOptions
 
@@ -49,10 +49,8 @@ class EngineArguments:
             NfoxError: for the first mistake.
         """
         method = self.method
-        if method.method is not None and method.method not in method_names():
-            raise UsageError(
-                f"unknown method {method.method!r}", f"available: {', '.join(method_names())}"
-            )
+        if method.method is not None:
+            check_method_name(method.method)
         for name in ("model", "base_model", "heads", "draft_model", "adapter"):
             if getattr(self.model, name) == "":  # of a shell's variable that is not set
                 option = name.replace("_", "-")

@@ -34,7 +34,7 @@ def print_error(message: str, hint: str = "") -> None:
 def print_traceback(error: Exception) -> None:
     """Print the traceback of an error to stderr."""
     with suppress(OSError):
-        tell(*traceback_lines(error))
+        tell(*traceback_lines(error), whole=True)
 
 
 def report(error: Exception) -> None:
@@ -51,11 +51,15 @@ def report(error: Exception) -> None:
 
 def in_one_line(error: Exception) -> str:
     """Return the type and the message of an unexpected error in one line."""
-    text = str(error)
+    text, kind = str(error), type(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif len(error.args) == 2 and isinstance(error.args[0], int):  # as of termios: number and words
+        text = str(error.args[1])
     text = " ".join(text.split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    # Some modules call theirs `error`, which says nothing without the module's name.
+    name = f"{kind.__module__}.{kind.__name__}" if kind.__name__.islower() else kind.__name__
+    return f"{name}: {text[:300]}" if text else name
 
 
 def output_failed(error: OSError) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nfox.errors import NfoxError, UsageError
+from nfox.errors import NfoxError, UsageError, did_you_mean
 from nfox.export import engine_names, find_format
 
 from . import unused
@@ -88,18 +88,17 @@ def _inspect(
     Raises:
         UsageError: if no method knows them, or they cannot be written in that layout.
     """
-    from nfox.drafters import method_class, method_names
-    from nfox.drafters.common.heads import HeadsDrafter
+    from nfox.drafters import method_class, method_names, methods_with_heads
 
-    layout, location = arguments.layout, arguments.weights
-    classes = {name: method_class(name) for name in method_names()}
-    if export_format is None and layout not in classes:
-        heads = [name for name, method in classes.items() if issubclass(method, HeadsDrafter)]
-        known = ", ".join(heads + engine_names())
-        raise UsageError(f"unknown layout {layout!r}", f"available: {known}")
-    methods = [*classes.values()] if export_format else [classes[layout]]
-    if export_format is None and not issubclass(methods[0], HeadsDrafter):
-        raise UsageError(f"{layout} has no heads to export")
+    layout, location, names = arguments.layout, arguments.weights, method_names()
+    known = [*methods_with_heads(), *engine_names()]
+    if layout not in known:
+        wrong = (
+            f"{layout} has no heads to export" if layout in names else f"unknown layout {layout!r}"
+        )
+        hint = f"available: {', '.join(known)}"
+        raise UsageError(wrong, hint if layout in names else did_you_mean(layout, known, hint))
+    methods = [method_class(name) for name in (names if export_format else [layout])]
     for method in methods:
         if info := method.inspect(location, hub):
             break

@@ -25,10 +25,43 @@ def say(*lines: object, end: str = "\n") -> None:
         print(one_line(str(line)), end=end)
 
 
-def tell(*lines: object, end: str = "\n") -> None:
-    """Print lines that are no result to stderr at once: where things are, and how far."""
+def tell(*lines: object, end: str = "\n", whole: bool = False) -> None:
+    """Print lines that are no result to stderr at once: where things are, and how far.
+
+    Args:
+        lines: the lines.
+        end: what follows each.
+        whole: leave it to the terminal to break lines that are longer than its rows, as where they
+            will be copied; else they are broken between words.
+    """
     for line in lines:
-        print(one_line(str(line)), end=end, file=sys.stderr, flush=True)
+        text = one_line(str(line))
+        if not whole and (width := _terminal_width()):
+            text = "\n".join(_rows(text, width))
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _rows(text: str, width: int) -> list[str]:
+    """Return a line broken between words, those after the first row indented."""
+    if len(text) <= width:
+        return [text]
+    from textwrap import wrap
+
+    return wrap(
+        text,
+        width,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _terminal_width() -> int:
+    """Return how long a row of stderr is; 0 where that is no terminal."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def traceback_lines(error: BaseException) -> list[str]:

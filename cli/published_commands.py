@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from typing_extensions import override
 from . import unused
 from .printing import tell
 from .published_names import FLAGS, IMPLIED, READ, READ_WITH, UNUSED, VALUES
+from .usage_errors import refuse_command, refusing_in_one_line
 
 _PROFILING = "profiling"
 """What -p is beside --input, and takes no value."""
@@ -188,6 +190,20 @@ class PublishedCommand(TyperCommand):
 
 class PublishedGroup(TyperGroup):
     """A group of commands that reads published names."""
+
+    @override
+    def main(self, *args: Any, **extra: Any) -> Any:
+        returning = {**extra, "standalone_mode": False}
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **returning)
+        with refusing_in_one_line():
+            sys.exit(super().main(*args, **returning) or 0)
+
+    @override
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if self.get_command(ctx, ctx.token_normalize_func(args[0])) is None:
+            refuse_command(args[0], self.commands, ctx.command_path)
+        return super().resolve_command(ctx, args)
 
     @override
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

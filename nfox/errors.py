@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class NfoxError(Exception):
     """An error with a message for the person at the terminal.
@@ -39,3 +41,19 @@ class ContextError(NfoxError):
     """A prompt that is longer than the model's context (exit code 4)."""
 
     code = 4
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return a hint that names what was perhaps meant by a word that is not known.
+
+    Args:
+        word: as it was typed.
+        known: what could stand in its place.
+        otherwise: the hint where nothing of these is near.
+    """
+    import difflib  # which only a mistake needs
+
+    close = difflib.get_close_matches(word, list(known), cutoff=0.7)
+    *others, last = close or [""]
+    before = f"{', '.join(others)} or " if others else ""
+    return f"did you mean {before}{last}?" if close else otherwise

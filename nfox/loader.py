@@ -22,7 +22,7 @@ from nfox.models.loading import load_model
 from nfox.models.memory import check_memory
 from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
 from nfox.models.prompt import UnknownTokenError, encode_prompt
-from nfox.models.training_folders import option_for
+from nfox.models.training_folders import describe_folder, option_for
 from nfox.reply import Settings
 from nfox.text.messages import Message
 from nfox.text.resolve import FALLBACKS, resolve
@@ -208,7 +208,7 @@ def _check_heads(heads: str, model: str, sources: WeightSources) -> None:
         raise ModelError(f"--heads {heads}: no such folder", "check the path")
     raise ModelError(
         f"{heads} holds no heads that a method of nfox reads",
-        option_for(heads) or f"an adapter goes with its base: --model {model} --adapter {heads}",
+        option_for(heads) or describe_folder(heads),
     )
 
 

@@ -17,9 +17,11 @@ from nfox.text.messages import parse_message
 from .. import standard_input
 from ..display.console import CleanConsole
 from ..display.header import adapter_hint, exactness
+from ..display.reply_stats import FINISHES
 from ..display.theme import make_screen
 from ..errors import INTERRUPTED, in_one_line, report
 from ..options.chat import DisplayArguments, SessionArguments
+from ..printing import tell
 from . import events
 from .app import ChatApp
 from .compare import compare
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from nfox.reply_stream import ReplyStream
 
 
+_LONGER = {
+    "length": "-M N (--max-new-tokens) allows more",
+    "context": "a larger --max-context or a shorter prompt leaves more room",
+}
 _LINES = '{"role": "user" or "system", "content": TEXT} or {"cmd": "reset"}'
 
 
@@ -57,8 +63,17 @@ def answer_text(
     stream = app.conversation.send(prompt)
     app.show_reply(stream)
     _exit_if_interrupted(stream.reply)
+    if not (stats or display.quiet):  # the footer says it
+        _say_if_cut(engine, stream.reply)
     if compared and app.conversation.last is not None:
         app.say(compare(app, app.conversation.last))
+
+
+def _say_if_cut(engine: Engine, reply: Reply) -> None:
+    """Say on stderr that a reply was cut, and what makes it longer."""
+    if reply.finish in _LONGER:
+        cut = FINISHES[reply.finish].format(limit=engine.settings.max_new_tokens)
+        tell(f"nfox: {cut}; {_LONGER[reply.finish]}")
 
 
 def answer_json(engine: Engine, prompt: str, display: DisplayArguments) -> None:

@@ -32,11 +32,11 @@ def rescue(conversation: Conversation) -> None:
     """
     path, wrong = _saved_anew(conversation)
     if path is not None:
-        tell(f"the conversation is in {path}; /load reads it")
+        tell(f"the conversation is in {path}; /load reads it", whole=True)
         return
     print_error(f"the conversation could not be saved: {wrong}; here it is, as /load reads it")
     messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
-    tell(*json_text(messages, indent=1).splitlines())
+    tell(*json_text(messages, indent=1).splitlines(), whole=True)
 
 
 def _saved_anew(conversation: Conversation) -> tuple[Path | None, str]:

@@ -15,7 +15,6 @@ from nfox.errors import ContextError, UsageError
 from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
-from ..printing import tell
 from ..processes import own_share, split_over_gpus
 from .answering import answer_all
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from nfox.batch import BatchPrompt
     from nfox.engine import Engine
     from nfox.files.jsonl import WorkShare
+
+
+_SOURCES = 'nfox generate "TEXT", --prompts FILE, or lines in a pipe'
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ def generate(
         return engine
 
     if not prompts:
-        tell("nfox: there are no prompts")
-        return
+        where = standard_input.NAME if files.prompts in (None, "-") else files.prompts
+        raise UsageError(f"there are no prompts in {where}", _SOURCES)
     if files.out is not None:
         from .output import add_answers, depends_on
 
@@ -97,7 +99,7 @@ def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
     if share.size > 1 and files.out is None:
         raise UsageError("several processes cannot share stdout", "give --out FILE")
     if from_stdin and files.prompts != "-" and sys.stdin.isatty():
-        raise UsageError("no prompts", 'nfox generate "text", --prompts FILE, or a pipe')
+        raise UsageError("there are no prompts", _SOURCES)
     from nfox.batch import BatchPrompt, parse_prompts, parse_texts
     from nfox.characters import cleaned, decode_escaped
     from nfox.files.reading import read_bytes

@@ -18,6 +18,7 @@ import typer
 from nfox.errors import UsageError
 
 from ..errors import error_boundary
+from ..origins import naming_origins
 
 
 def option(panel: str, help: str, *names: str, **extra: Any) -> Any:
@@ -55,7 +56,7 @@ def split_variable(
     try:
         return shlex.split(os.environ[name])
     except ValueError as error:
-        raise typer.BadParameter(f"{name}: {error}; put quotes around what has spaces") from None
+        raise typer.BadParameter(f"{error}; put quotes around what has spaces") from None
 
 
 def typed_otherwise(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
@@ -105,7 +106,7 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     parameters.append(inspect.Parameter("debug", keyword, default=False, annotation=_Debug))
 
     def command(*, debug: bool, **values: Any) -> None:
-        with error_boundary(debug=debug):
+        with error_boundary(debug=debug), naming_origins():
             filled = {name: _filled(group, values) for name, group in groups.items()}
             function(**values, **filled)
 

@@ -7,7 +7,6 @@ as if its keys had been typed first.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Container, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
@@ -18,7 +17,8 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import is_torch_tf32_available
 from typing_extensions import override
 
-from nfox.errors import UsageError
+from nfox.drafters import method_names, methods_with_heads
+from nfox.errors import UsageError, did_you_mean
 from nfox.models.devices import best_device, cpu_computes_bfloat16
 from nfox.train.job import Job
 
@@ -47,6 +47,14 @@ def kind(method: str) -> TrainingKind:
     Raises:
         UsageError: if there is no such method, or it has nothing to train.
     """
+    with_heads = methods_with_heads()
+    if method not in _KINDS and method not in with_heads:
+        is_method = method in method_names()
+        hint = f"what is trained: heads of {', '.join(with_heads)}; {', '.join(_KINDS)}"
+        raise UsageError(
+            f"{method} has no heads to train" if is_method else f"unknown method {method[:100]!r}",
+            hint if is_method else did_you_mean(method, [*with_heads, *_KINDS], hint),
+        )
     return _KINDS.get(method, HeadsKind)(method)
 
 
@@ -184,6 +192,6 @@ def _refuse_unknown(parser: _Parser, unknown: Sequence[str]) -> None:
     if not unknown:
         return
     names = [name for action in parser._actions for name in action.option_strings]
-    close = difflib.get_close_matches(unknown[0].partition("=")[0], names, 1)
-    hint = f"did you mean {close[0]}?" if close else "`nfox train METHOD --help` lists all settings"
+    typed, hint = unknown[0].partition("=")[0], "`nfox train METHOD --help all` lists all settings"
+    hint = did_you_mean(typed, names, hint)
     raise UsageError(f"unknown setting {unknown[0][:100]}", hint)

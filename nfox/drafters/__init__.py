@@ -23,16 +23,33 @@ def method_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
+def check_method_name(name: str) -> None:
+    """Refuse a name that no method has.
+
+    Raises:
+        UsageError: if there is no such method.
+    """
+    names = method_names()
+    if name not in names:
+        raise UsageError(f"unknown method {name!r}", f"available: {', '.join(names)}")
+
+
 def method_class(name: str) -> type[Method]:
     """Return the drafter class of a method.
 
     Raises:
         UsageError: if there is no such method.
     """
-    if name not in method_names():
-        raise UsageError(f"unknown method {name!r}", f"available: {', '.join(method_names())}")
+    check_method_name(name)
     drafter_class: type[Method] = import_module(f"{__name__}.{name}").METHOD
     return drafter_class
+
+
+def methods_with_heads() -> list[str]:
+    """Return the names of the methods that draft with heads."""
+    from nfox.drafters.common.heads import HeadsDrafter
+
+    return [name for name in method_names() if issubclass(method_class(name), HeadsDrafter)]
 
 
 def plain_method() -> str:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nfox.errors import ModelError
 from nfox.files.hub import is_local_file, local_folder
+from nfox.files.reading import refusing
 from nfox.models.adapter_files import CONFIG_FILE
+from nfox.models.gguf_files import SUFFIX as GGUF_SUFFIX
 
 ADAPTER_FOLDER, BASE_FOLDER = "adapter", "base"
 """The folders in the output folder: of the adapter in peft's layout, of a wholly trained base."""
@@ -24,7 +27,7 @@ def option_for(location: str) -> str:
     of it.
     """
     if is_local_file(location):
-        if location.endswith(".gguf"):
+        if location.endswith(GGUF_SUFFIX):
             return f"this is a model: --model {location}, or --draft-model {location}"
         return "a folder is expected here, and this is a file"
     folder = local_folder(location)
@@ -36,8 +39,25 @@ def option_for(location: str) -> str:
         _TRAINER_STATE: "this is a checkpoint, from which its training goes on; what the training "
         f"made is in {folder.parent}",
         MODEL_CONFIG: f"this is a model: --model {folder}, or --draft-model {folder}",
+        f"*{GGUF_SUFFIX}": f"this is a model: --model {folder}, or --draft-model {folder}",
     }
-    return next((hint for name, hint in kinds.items() if (folder / name).is_file()), "")
+    return next((hint for pattern, hint in kinds.items() if any(folder.glob(pattern))), "")
+
+
+def describe_folder(location: str) -> str:
+    """Return what lies in a folder of which `option_for` knows nothing, instead of heads."""
+    folder = local_folder(location)
+    if folder is None:
+        return "heads are what `nfox train` wrote, or published ones"
+    with refusing(location, error_type=ModelError):
+        names = sorted(path.name for path in folder.iterdir())
+    if not names:
+        return "the folder is empty"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"neither heads nor a model nor an adapter: in it are {', '.join(names[:_NAMED])}{more}"
+
+
+_NAMED = 3  # files of a folder, where it is said what is in it
 
 
 def base_in(location: str) -> Path | None:

@@ -76,6 +76,9 @@ def piped(*arguments: str) -> Iterator[tuple[programs.Program, BinaryIO, BinaryI
         yield process, out, err
 
 
+CUT = "nfox: cut at max_new_tokens=31; -M N (--max-new-tokens) allows more\n"
+
+
 def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -180,7 +183,9 @@ def test_mistakes_are_one_line_and_a_code(arguments: list[str], code: int, said:
 def test_one_answer(model: str) -> None:
     done = ask(model, "-p", "hello")
     assert (done.exit_code, done.stdout) == (0, REPLY + "\n")
-    assert done.stderr == ""
+    assert done.stderr == CUT
+    whole = ask(model, "-p", "hello", "--stop", "fox")
+    assert (whole.exit_code, whole.stdout, whole.stderr) == (0, "The quick brown \n", "")
 
 
 def test_a_pipe_and_a_prompt_are_joined(model: str) -> None:
@@ -332,7 +337,7 @@ def test_a_real_pipe_gets_the_answer_alone(model: str) -> None:
     done = subprocess.run(
         command, input=b"hello\n", capture_output=True, env=programs.ENVIRONMENT, timeout=120
     )
-    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, REPLY + "\n", b"")
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, REPLY + "\n", CUT.encode())
 
 
 @pytest.mark.slow

@@ -98,6 +98,21 @@ def test_one_registry_drives_everything(app: ChatApp) -> None:
     assert set(commands.complete(app, "/")) > first_words
 
 
+@pytest.mark.parametrize("width", [40, 59, 60, 80, 111, 200])
+def test_help_stands_in_columns_and_groups(width: int, app: ChatApp) -> None:
+    app.notes.width = width
+    rows = do(app, "/help").splitlines()
+    assert max(map(len, rows)) <= width
+    groups = [row for row in rows if row and row[0] != " "]
+    modules = dict.fromkeys(command.group for command in commands.registry().values())
+    assert groups == [*(name.capitalize() for name in modules), "Keys"]
+    names = [row.split()[0] for row in rows if row.startswith("  /") and row[2:4] != "//"]
+    assert names == list(dict.fromkeys(c.names[0] for c in commands.registry().values()))
+    # Whatever goes on in another row is indented deeper than names are.
+    starts = {len(row) - len(row.lstrip()) for row in rows} - {0, 2}
+    assert len(starts) == 1
+
+
 def test_a_command_takes_only_what_its_usage_says(app: ChatApp) -> None:
     do(app, "hello")
     before = contents(app)

@@ -106,9 +106,14 @@ def test_it_goes_on_with_options_that_are_no_utf_8(tmp_path: Path) -> None:
         assert (done.exit_code, said in done.stderr) == (4, True)
 
 
-def test_without_prompts_nothing_is_loaded() -> None:
+def test_without_prompts_nothing_is_loaded(tmp_path: Path) -> None:
     done = run("generate", "--model", "./absent", stdin="\n")
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "nfox: there are no prompts\n")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("nfox: error: there are no prompts in stdin\nhint: ")
+    prompts = tmp_path / "empty.jsonl"
+    prompts.touch()
+    done = run("generate", "--model", "./absent", "--prompts", str(prompts))
+    assert (done.exit_code, f"there are no prompts in {prompts}" in done.stderr) == (2, True)
 
 
 @pytest.mark.slow

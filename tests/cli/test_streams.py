@@ -56,7 +56,7 @@ def test_nobody_reads(words: list[str]) -> None:
 
 
 def test_closed_streams_are_empty_and_take_what_is_written(model: str, tmp_path: Path) -> None:
-    words = ["-m", model, "-p", "hi", "--max-new-tokens", "9"]
+    words = ["-m", model, "-p", "hi", "--max-new-tokens", "9", "-q"]
     assert end(*words, prepare="broken_streams:without_stdout") == (0, "")
     assert end(*words, prepare="broken_streams:without_any") == (0, "")
     code, told = end("-m", model, prepare="broken_streams:without_stdin")

@@ -10,12 +10,9 @@ from typing import Any
 
 import full_disk
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from nfox.cli.bench.compare import baseline as baseline_command
-from nfox.cli.bench.compare import compare as compare_command
-from nfox.cli.options.dataclass_options import grouped
+from nfox.cli.app import app
 from nfox.errors import UsageError
 from nfox.eval.bench.baseline import baseline
 from nfox.eval.bench.compare import (
@@ -395,9 +392,6 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Run a command; results are written to files first."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    for command in (compare_command, baseline_command):
-        app.command()(grouped(command))
 
     def called(*words: object) -> Result:
         given = []
@@ -407,7 +401,7 @@ def run(tmp_path: Path) -> Run:
                 (file := tmp_path / f"{place}.json").write_text(text)
                 word = file
             given.append(str(word))
-        return CliRunner().invoke(app, given)
+        return CliRunner().invoke(app, ["bench", *given])
 
     return called
 
@@ -521,10 +515,10 @@ def test_mistakes_are_one_line(run: Run, words: list[Any], code: int, said: str)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["compare"], "Missing argument 'OLD'"),
-        (["compare", "old.json"], "Missing argument 'NEW'"),
-        (["baseline", "--out", "x.json"], "Missing argument 'RESULT'"),
-        (["baseline", "x.json"], "Missing option '--out'"),
+        (["compare"], "OLD is missing\nhint: "),
+        (["compare", "old.json"], "NEW is missing\nhint: "),
+        (["baseline", "--out", "x.json"], "RESULT is missing\nhint: "),
+        (["baseline", "x.json"], "--out is missing\nhint: "),
     ],
 )
 def test_what_is_needed_is_asked_for(run: Run, words: list[Any], said: str) -> None:

@@ -12,12 +12,24 @@ from nfox.files.reading import read_json
 from nfox.text.conversation_file import FORMAT
 
 from ...display.reply_view import clean
+from ...layout import column_of, definitions
 from ..context_notes import hinting_at_room
 from ..paths import typed_path
 from .registry import Leave, command, find_command, registry
 
 if TYPE_CHECKING:
     from ..app import ChatApp
+
+
+_KEYS = {
+    "Enter": "Send.",
+    "Alt-Enter, ^J": "Make a new line.",
+    "^G": "Write in your editor.",
+    "^C": "Stop a reply.",
+    "^Z": "Suspend.",
+    "^D": "Leave.",
+    "//...": "Send what begins with a slash.",
+}
 
 
 @command("/help", "/?", usage="[COMMAND]", completions=lambda app: registry())
@@ -27,14 +39,17 @@ def show_help(app: ChatApp, argument: str) -> None:
         entry = find_command(argument if argument in registry() else f"/{argument}")
         app.say(f"{' '.join(entry.names)} {entry.usage}  {entry.help}")
         return
-    commands = {f"{entry.names[0]} {entry.usage}": entry.help for entry in registry().values()}
-    width = max(map(len, commands))
-    for usage, help in commands.items():
-        app.say(f"{usage.ljust(width)}  {help}")
+    groups: dict[str, dict[str, str]] = {}
+    for entry in registry().values():
+        usage = f"{entry.names[0]} {entry.usage}".strip()
+        groups.setdefault(entry.group.capitalize(), {})[usage] = entry.help
     aliases = [name for name, entry in registry().items() if name != entry.names[0]]
-    app.say(f"also {' '.join(aliases)}")
-    app.say("Enter sends, Alt-Enter or ^J makes a new line, //... sends a leading slash,")
-    app.say("^G opens your editor, ^C stops a reply, ^Z suspends, ^D leaves.")
+    groups["Keys"] = {**_KEYS, "also": " ".join(aliases)}
+    column = column_of(usage for rows in groups.values() for usage in rows)
+    for group, rows in groups.items():
+        app.say(group)
+        for line in definitions(rows.items(), app.notes.width, column):
+            app.say(line)
 
 
 @command("/exit", "/quit", "/bye", "!!exit")

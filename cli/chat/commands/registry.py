@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from nfox.errors import UsageError
+from nfox.errors import UsageError, did_you_mean
 
 from ..paths import complete_path
 
@@ -44,6 +43,11 @@ class Command:
     run: Action
     completions: Completions
     paths: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The group of /help in which the command stands: its module's name."""
+        return self.run.__module__.rpartition(".")[2]
 
 
 REGISTRY: dict[str, Command] = {}
@@ -129,9 +133,8 @@ def find_command(name: str) -> Command:
     """
     known = registry()
     if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]}?" if close else "/help lists them"
-        raise UsageError(f"there is no command {name}", f"{hint} //... sends a leading slash")
+        hint = did_you_mean(name, known, "/help lists them")
+        raise UsageError(f"there is no command {name}", f"{hint} (//... sends a leading slash)")
     return known[name]
 
 

@@ -164,9 +164,7 @@ def heads_class(method: str) -> type[HeadsDrafter]:
     """
     drafter = drafters.method_class(method)
     if not issubclass(drafter, HeadsDrafter):
-        classes = {name: drafters.method_class(name) for name in drafters.method_names()}
-        with_heads = [name for name, other in classes.items() if issubclass(other, HeadsDrafter)]
-        hint = f"methods with: {', '.join(with_heads)}"
+        hint = f"methods with: {', '.join(drafters.methods_with_heads())}"
         raise UsageError(f"{method} has no heads to train", hint)
     return drafter
 
