@@ -41,6 +41,7 @@ _COMMANDS = (
     *("/help", "/?", "/save", "!!save", "/system", "/regen", "/continue", "/set", "/method"),
     *("/adapter", "/template", "/fold", "/legend", "/stats", "/steps", "/compare", "/nowhere"),
     *("/copy", "/copy code", "/edit", "/export", "/log", "/title", "/resume 1", "/resume 2"),
+    *("/file", "/history", "/tokens", "/params"),
     *_FORGETTING,
 )
 _COPIED = re.compile(rb"\x1b\]52;c;(?!QUJD\x07)[\w+/]*=*\x07")
@@ -58,7 +59,10 @@ _ARGUMENTS = (
     *("on", "off", "explain", "tokenizer", "vicuna", "{{ 7*7 }}", "{% x %}", "%s %d {x}", "'", '"'),
     *("@reply@0;", "@reply1;", "</s>", "[red]not red[/red]", "--help", "-1", "!!exit x", "💥" * 99),
 )
-_MESSAGES = ("hello", "//etc/hosts", "the quick brown", "\x1b[31mred", "\ud83d", "你好", "a\nb")
+_MESSAGES = (
+    *("hello", "//etc/hosts", "the quick brown", "\x1b[31mred", "\ud83d", "你好", "a\nb"),
+    *("@talk.json say", "@pipe", "@bytes.json @huge.json", '@"locked" @@x @nul\0 @~nosuchuser'),
+)
 _SETTINGS = "/set max_new_tokens=9 temperature=0 top_k=0 top_p=1 seed=0 stop="
 
 
@@ -221,8 +225,8 @@ class Fuzzer:
             keys = b"\t" if self._numbers.random() < 0.05 else b""  # completes, or shows how to
             written = self._typist.type(line, interrupt, keys)
             self._check(line, written)
-            again = (b"makes room", b"before anything")
-            if line.startswith("/edit") or any(words in written for words in again):
+            again = (b"makes room", b"before anything", b"too large", b"a text file")
+            if line.startswith(("/edit", "/file")) or any(words in written for words in again):
                 self._typist.clear_line()  # the line stands there again
             if line.startswith(("/set", "/template", "/system")):
                 self._restore(line)

@@ -101,18 +101,20 @@ class ChatApp:
         """
         self.notes.print(hanging(Text(one_line(text), _DIM), indent, self.notes.width))
 
-    def send(self, text: str) -> None:
-        """Send a message and draw the reply; without one, put the message into the next input."""
+    def send(self, text: str, typed: str = "") -> None:
+        """Send a message and draw the reply; without one, put the message into the next input, as
+        it was typed if that is another text.
+        """
         if self.log is not None and not self.conversation.history:
             self.log.begin()
         try:
             with hinting_at_room(self.conversation):
                 stream = self.conversation.send(text)
         except ContextError:
-            self.next_input = text
+            self.next_input = typed or text
             raise
         if not self.show_reply(stream):
-            self.next_input = text
+            self.next_input = typed or text
 
     def show_reply(self, stream: ReplyStream) -> bool:
         """Draw a reply as it grows, and then its numbers.

@@ -108,7 +108,7 @@ def _session(complete: Complete, multiline: bool, history: History) -> PromptSes
         @override
         def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
             typed = document.text_before_cursor
-            start = typed.rpartition(" ")[2]
+            start = "" if typed[-1:].isspace() else typed.split()[-1] if typed else ""
             return (Completion(word, -len(start)) for word in complete(typed))
 
     return PromptSession(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nfox.errors import UsageError
+
+from ..attachments import mention, split_path, with_files
 from ..editor import edit
+from ..paths import typed_path
 from .registry import command
 
 if TYPE_CHECKING:
@@ -17,3 +21,17 @@ def edit_message(app: ChatApp, argument: str) -> None:
     app.next_input = edit(argument)
     if not app.next_input:
         app.say("nothing was written")
+
+
+@command("/file", usage="PATH [QUESTION]", paths=("",))
+def ask_about_file(app: ChatApp, argument: str) -> None:
+    """Ask about a text file; in a message, @PATH does the same."""
+    name, question = split_path(argument)
+    path = typed_path(name, "/file notes.txt what does it say?")
+    if path.is_dir():
+        raise UsageError(f"{name} is a folder", "/file takes one text file")
+    message = with_files(app, question, {name: path})
+    if question:
+        app.send(message, typed=f"/file {argument}")
+    else:
+        app.next_input = f"{mention(name)} "

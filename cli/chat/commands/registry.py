@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nfox.errors import UsageError, did_you_mean
 
+from ..attachments import complete_mention, send
 from ..paths import complete_path
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def handle(app: ChatApp, text: str) -> bool:
     """
     text = text.strip()
     if text.startswith("//"):
-        app.send(text[1:])
+        send(app, text[1:], typed=text)
     elif text.startswith(("/", "!!")):
         name, _, argument = text.partition(" ")
         command, argument = find_command(name), argument.strip()
@@ -121,7 +122,7 @@ def handle(app: ChatApp, text: str) -> bool:
         except Leave:
             return False
     elif text:
-        app.send(text)
+        send(app, text)
     return True
 
 
@@ -141,7 +142,7 @@ def find_command(name: str) -> Command:
 def complete(app: ChatApp, typed: str) -> Iterable[str]:
     """Return the words to which the end of what was typed can be completed."""
     if not typed.startswith("/") or "\n" in typed:
-        return ()
+        return sorted(complete_mention(typed))
     name, space, argument = typed.partition(" ")
     if not space:
         return sorted(known for known in registry() if known.startswith(name))
