@@ -37,7 +37,7 @@ class Conversation:
     Attributes:
         messages: all messages so far, the system message first if there is one.
         asked: the messages that the last reply was asked by, its question among them.
-        left_out: how many of the oldest turns were not among them.
+        left_out: how many of the oldest turns were not among them; 0 in another conversation.
         last: the last reply, ended or not, with its request; None before the first.
     """
 
@@ -172,7 +172,7 @@ class Conversation:
         self._end_last()
         self.engine = engine
         self.messages = [replace(message, ids=None) for message in self.messages]
-        self.asked, self.last, self._unread = [], None, []
+        self.asked, self.last, self._unread, self.left_out = [], None, [], 0
         self._complete_replies.clear()
 
     def undo(self) -> str | None:
@@ -187,7 +187,7 @@ class Conversation:
     def reset(self) -> None:
         """Remove all messages but the system message."""
         self._complete_replies.clear()
-        self.messages, self._unread = self._opening(), []
+        self.messages, self._unread, self.left_out = self._opening(), [], 0
 
     def save(self, path: Path, *, private: bool = False) -> None:
         """Write the conversation to a JSON file, which only its owner can read if it is private.
@@ -216,8 +216,7 @@ class Conversation:
             NfoxError: if it has none of these layouts; the messages stay as they are.
         """
         saved = parse_conversation(data, where, self.engine.model.name, self._spells)
-        self.messages = saved.messages
-        self._unread = []
+        self.messages, self._unread, self.left_out = saved.messages, [], 0
         return saved.model
 
     def _spells(self, ids: Sequence[int], text: str) -> bool:

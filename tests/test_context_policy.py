@@ -149,6 +149,24 @@ def test_turns_are_read_again_where_there_is_room_again() -> None:
     assert conversation.left_out == 0 and len(conversation.asked) == 3
 
 
+def test_another_conversation_leaves_nothing_out(tmp_path: Path) -> None:
+    conversation = Conversation(new_engine("llama"), context_policy="drop")
+    say(conversation, "the fox")
+    conversation.save(tmp_path / "short.json")
+
+    def change_model() -> None:
+        conversation.go_on_with(conversation.engine)
+
+    def load() -> None:
+        conversation.load(tmp_path / "short.json")
+
+    for change in (conversation.reset, change_model, load):
+        while not conversation.left_out:
+            say(conversation, "the quick brown fox")
+        change()
+        assert conversation.left_out == 0
+
+
 def test_what_never_got_an_answer_costs_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     conversation = Conversation(new_engine("llama"), context_policy="drop")
     for _ in range(2):

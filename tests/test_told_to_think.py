@@ -137,6 +137,11 @@ def test_a_template_without_a_switch_is_named(app: ChatApp) -> None:
         with pytest.raises(UsageError, match=r"vicuna_v1.1 has no switch for thinking") as refused:
             do(app, line)
         assert "/fold on" in refused.value.hint
+    hint = "the template vicuna_v1.1 has no switch for thinking"
+    assert hint in do(app, "/params")
+    for think, told in (("auto", False), ("off", True)):
+        engine.use_settings(engine.settings.changed(think=think))
+        assert (hint in do(app, "/template vicuna_v1.1")) is told
 
 
 def run(*arguments: object) -> Any:

@@ -35,6 +35,8 @@ from .saved_files import Keeper, error_of, rescue
 from .suspension import suspendable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nfox.conversation import Conversation
     from nfox.engine import Engine
     from nfox.reply import Reply
@@ -84,7 +86,6 @@ class ChatApp:
         self.engine.use_settings(settings)
         self.next_input = ""
         self.explain_marks = False
-        self._told_left_out = 0  # how many turns were last said to be
 
     @property
     def engine(self) -> Engine:
@@ -108,13 +109,29 @@ class ChatApp:
         if self.log is not None and not self.conversation.history:
             self.log.begin()
         try:
-            with hinting_at_room(self.conversation):
-                stream = self.conversation.send(text)
+            stream = self.ask(lambda: self.conversation.send(text))
         except ContextError:
             self.next_input = typed or text
             raise
         if not self.show_reply(stream):
             self.next_input = typed or text
+
+    def ask(self, ask: Callable[[], ReplyStream]) -> ReplyStream:
+        """Return the stream of a reply; say which turns it does not read, if they are others.
+
+        Args:
+            ask: asks for it.
+
+        Raises:
+            ContextError: if what must be read does not fit into the context.
+        """
+        before = self.conversation.left_out
+        with hinting_at_room(self.conversation):
+            stream = ask()
+        left_out = self.conversation.left_out
+        if left_out not in (0, before):
+            self.say(no_longer_read(left_out, self.engine.max_context))
+        return stream
 
     def show_reply(self, stream: ReplyStream) -> bool:
         """Draw a reply as it grows, and then its numbers.
@@ -125,7 +142,6 @@ class ChatApp:
         Returns:
             Whether the reply has any token.
         """
-        self._tell_what_is_left_out()
         if self.log is not None:
             self._keeper.note(error_of(partial(self.log.keep_question, self.conversation)))
         try:
@@ -179,13 +195,6 @@ class ChatApp:
                 self.say(f"drafting gained nothing here, {tau}; /why tells")
         if room := fullness(self.conversation, reply):
             self.say(room)
-
-    def _tell_what_is_left_out(self) -> None:
-        """Say which turns the model no longer reads, once they are others."""
-        left_out = self.conversation.left_out
-        if left_out and left_out != self._told_left_out:
-            self.say(no_longer_read(left_out, self.engine.max_context))
-        self._told_left_out = left_out
 
     def _explain_marks(self) -> None:
         """Print what the marks mean, under the first reply of a chat that has any."""

@@ -46,6 +46,21 @@ def exactness(engine: Engine) -> str:
     return "lossless" if settings.lossless else f"{settings.accept}: not lossless"
 
 
+def thinking(engine: Engine) -> str:
+    """Return whether the model is told to think, and by what, or that it cannot be told."""
+    switch = engine.template.switch
+    if switch is None:
+        return f"the template {engine.template.name} has no switch for thinking"
+    words = {"on": "on", "off": "off", "auto": "as the template has it"}
+    return f"{words[engine.settings.think]} ({switch.name})"
+
+
+def thinking_hint(engine: Engine) -> str:
+    """Return that the model cannot be told whether to think, where the person asked for that."""
+    told = engine.settings.think != "auto" and engine.template.switch is None
+    return thinking(engine) if told else ""
+
+
 def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verbose: bool) -> None:
     """Print which model answers, and how; where there is something to do about it, a line each.
 

@@ -69,6 +69,16 @@ def test_one_turn_is_one(app: ChatApp) -> None:
     assert "turn 1 is no longer read: context 200" in do(app, "x" * 130)
 
 
+def test_what_is_left_out_of_another_conversation_is_said_again(app: ChatApp) -> None:
+    for _ in range(2):
+        do(app, "hello")
+        assert "turn 1 is no longer read" in do(app, "x" * 130)
+        do(app, "/undo")
+        assert "no longer read" not in do(app, "y" * 130)  # it is the same turn
+        do(app, "/reset")
+        assert app.conversation.left_out == 0
+
+
 def test_a_reply_that_filled_the_context_goes_on_by_continue(app: ChatApp) -> None:
     do(app, "hello")
     app.engine.use_settings(Settings(max_new_tokens=999))

@@ -13,7 +13,6 @@ from nfox.text.conversation_file import FORMAT
 
 from ...display.reply_view import clean
 from ...layout import column_of, definitions
-from ..context_notes import hinting_at_room
 from ..paths import typed_path
 from .registry import Leave, command, find_command, registry
 
@@ -80,17 +79,13 @@ def undo(app: ChatApp, argument: str) -> None:
 @command("/regen", "!!regen")
 def regenerate(app: ChatApp, argument: str) -> None:
     """Answer the last question again; above temperature 0, differently."""
-    with hinting_at_room(app.conversation):
-        stream = app.conversation.regenerate()
-    app.show_reply(stream)
+    app.show_reply(app.ask(app.conversation.regenerate))
 
 
 @command("/continue")
 def go_on(app: ChatApp, argument: str) -> None:
     """Go on with a reply that was cut by its length, the context or ^C."""
-    with hinting_at_room(app.conversation):
-        stream = app.conversation.go_on()
-    app.show_reply(stream)
+    app.show_reply(app.ask(app.conversation.go_on))
 
 
 @command("/save", "!!save", usage="FILE", paths=(".json",))

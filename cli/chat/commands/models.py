@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nfox.files.hub import short_name
 from nfox.known_models import KNOWN, kept_at
 
-from ...display.header import model_name, print_header
+from ...display.header import model_name, print_header, thinking_hint
 from .registry import command
 
 if TYPE_CHECKING:
@@ -37,3 +37,5 @@ def use_model(app: ChatApp, argument: str) -> None:
     app.conversation.go_on_with(engine)
     former.close()
     print_header(engine, app.screen, time.perf_counter() - begin, verbose=False)
+    if hint := thinking_hint(engine):
+        app.say(hint)

@@ -11,7 +11,7 @@ from nfox.reply import Settings
 from nfox.text.pieces import Piece
 
 from ...display.context_bar import context_bar, context_lines
-from ...display.header import method_line, model_name
+from ...display.header import method_line, model_name, thinking
 from ...display.reply_view import ReplyView, clean
 from ..context_use import measure, split_turns
 from .registry import command
@@ -87,6 +87,7 @@ def params(app: ChatApp, argument: str) -> None:
         "loaded as": f"{summary.dtype} on {summary.device}",
         "method": method_line(engine),
         "template": f"{engine.template.name}, from {engine.template.origin}",
+        "think": thinking(engine),
         "context": f"{engine.max_context:,} tokens; when full: {app.conversation.context_policy}",
     }
     if engine.threads is not None:

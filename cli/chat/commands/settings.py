@@ -12,7 +12,14 @@ from nfox.models import adapters
 from nfox.text.resolve import available, resolve
 from nfox.text.tokenizer_templates import own_names
 
-from ...display.header import adapter_hint, exactness, method_line, model_name, print_legend
+from ...display.header import (
+    adapter_hint,
+    exactness,
+    method_line,
+    model_name,
+    print_legend,
+    thinking_hint,
+)
 from .registry import command
 
 if TYPE_CHECKING:
@@ -149,6 +156,8 @@ def use_template(app: ChatApp, argument: str) -> None:
             resolve(model.tokenizer, argument, model_name=model.name, system=engine.system)
         )
     app.say(f"template {engine.template.name}, from {engine.template.origin}")
+    if argument and (hint := thinking_hint(engine)):
+        app.say(hint)
 
 
 @command("/legend")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 from nfox.errors import UsageError
 from nfox.text.thinking import Think
 
+from ...display.header import thinking
 from .registry import command
 
 if TYPE_CHECKING:
@@ -19,18 +20,14 @@ _FOLD = ("on", "off")
 @command("/think", usage="[on|off|auto]", completions=lambda app: _THINK)
 def think(app: ChatApp, argument: str) -> None:
     """Show or change whether the model thinks before it answers."""
-    engine, template = app.engine, app.engine.template
+    engine = app.engine
     if argument not in ("", *_THINK):
         raise UsageError(f"/think {argument}: expected {', '.join(_THINK)}")
-    if template.switch is None:
-        raise UsageError(
-            f"the template {template.name} has no switch for thinking",
-            "/fold on hides what a model thinks",
-        )
+    if engine.template.switch is None:
+        raise UsageError(thinking(engine), "/fold on hides what a model thinks")
     if argument:
         engine.use_settings(engine.settings.changed(think=argument))
-    words = {"on": "on", "off": "off", "auto": "as the template has it"}
-    app.say(f"thinking is {words[engine.settings.think]} ({template.switch.name})")
+    app.say(f"thinking is {thinking(engine)}")
 
 
 @command("/fold", usage="[on|off]", completions=lambda app: _FOLD)
