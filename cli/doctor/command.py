@@ -100,8 +100,7 @@ def _examine(subject: Subject) -> Iterator[Finding]:
     try:
         yield from _of_model(subject, section)
     except NfoxError as error:
-        advice = Advice("the model", error.hint) if error.hint else None
-        yield Finding(section, "model", error.message, "wrong", advice)
+        yield Finding(section, "model", error.message, "wrong", Advice.of(error))
 
 
 def _of_machine(subject: Subject) -> Iterator[Finding]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nfox.drafters import method_class, method_names
 from nfox.errors import NfoxError
 from nfox.export.formats import DraftModel
 from nfox.files.hub import beside, short_name
+from nfox.heads.checkpoint import INFO_FILE, HeadsInfo
+from nfox.heads.compatibility import mismatch_warning
 from nfox.known_models import KNOWN, SHIPPED, kept_at
 from nfox.models.draft_pairs import nearly_agree
 from nfox.models.memory import weight_bytes
@@ -48,15 +51,20 @@ def of_methods(subject: Subject, engine: Engine) -> Iterator[Found]:
         words = "no method: the model keeps a state that cannot forget a refused token"
         yield Found(Finding(_SECTION, "none", words, "-"))
         return
-    for name in method_names():
-        kind = method_class(name)
-        if not kind.drafts or kind.chooses:
-            continue
-        weights = kind.locate(subject.named.base, subject.sources)
-        if kind.needs and weights is None:
-            yield Found(_absent(subject, name))
+    kinds = {name: method_class(name) for name in method_names()}
+    kinds = {name: kind for name, kind in kinds.items() if kind.drafts and not kind.chooses}
+    located = {
+        name: kind.locate(subject.named.base, subject.sources) for name, kind in kinds.items()
+    }
+    trainable = [name for name, kind in kinds.items() if kind.training_command("")]
+    proposed = None  # one of them is enough
+    if trainable and not any(located.values()):
+        proposed = max(trainable, key=lambda name: kinds[name].rank)
+    for name, kind in kinds.items():
+        if kind.needs and located[name] is None:
+            yield Found(_absent(subject, name, is_proposed=name == proposed))
         else:
-            yield _built(subject, engine, name, weights)
+            yield _built(subject, engine, name, located[name])
 
 
 def _built(subject: Subject, engine: Engine, name: str, weights: str | None) -> Found:
@@ -67,20 +75,28 @@ def _built(subject: Subject, engine: Engine, name: str, weights: str | None) -> 
             method = engine.make(name)
         except NfoxError as error:
             words = f"{where}: {error.message}"
-            advice = Advice(f"what fits, for {name}", error.hint) if error.hint else None
-            return Found(Finding(_SECTION, name, words, "wrong", advice, facts))
+            return Found(Finding(_SECTION, name, words, "wrong", Advice.of(error), facts))
     words = "; ".join([where, *told])
     return Found(Finding(_SECTION, name, words, "warn" if told else "ok", facts=facts), method)
 
 
-def _absent(subject: Subject, name: str) -> Finding:
-    """Return that a method lacks what it needs, and whether that is published."""
+def _absent(subject: Subject, name: str, *, is_proposed: bool) -> Finding:
+    """Return that a method lacks what it needs, and whether that is published.
+
+    Args:
+        subject: the model with its options.
+        name: of the method.
+        is_proposed: whether to advise that it be trained.
+    """
     kind, base = method_class(name), subject.named.base
     if published := kind.published(base):
         advice = Advice(f"the published weights for {name}", f"hf download {published}")
         words = f"not here; published as {published}"
         return Finding(_SECTION, name, words, "-", advice, {"published": published})
-    return Finding(_SECTION, name, f"not here: it needs {kind.needs}", "-")
+    text = f"weights of its own for {name}, trained on {short_name(base)}'s replies"
+    training = Advice(text, kind.training_command(shlex.quote(base)))
+    advice = training if is_proposed else None
+    return Finding(_SECTION, name, f"not here: it needs {kind.needs}", "-", advice)
 
 
 def _where(subject: Subject, weights: str) -> str:
@@ -96,35 +112,39 @@ def _where(subject: Subject, weights: str) -> str:
 
 
 def of_cache(subject: Subject, engine: Engine) -> Iterator[Finding]:
-    """Yield what lies in the cache of the hub, or was fetched, and could draft for the model."""
-    place, own = place_of(subject.named.base, subject.loading), subject.sources.named
-    names = [name for name in _on_this_machine(subject) if name not in (subject.named.base, *own)]
-    for name in names:
-        for method in method_names():
-            kind = method_class(method)
+    """Yield what comes with nfox, was fetched, or lies in the cache of the hub, could draft for the
+    model and is not used.
+    """
+    base, sources = subject.named.base, subject.sources
+    place, kinds = place_of(base, subject.loading), [*map(method_class, method_names())]
+    used = {base, *(kind.locate(base, sources) for kind in kinds)}
+    for name in filter(lambda name: name not in used, _on_this_machine(subject)):
+        for kind in kinds:
             try:
-                info = kind.inspect(name, subject.sources.hub)
+                info = kind.inspect(name, sources.hub)
                 if info is None or place_of(name, subject.draft_loading) == place:
                     continue
-                if kind.exchange_type is DraftModel:
-                    fits, option = _can_draft(subject, engine, name, info.config), "draft_model"
-                else:
-                    fits, option = _has_sizes(engine, info.config), "heads"
+                is_model = kind.exchange_type is DraftModel
+                fits = (_can_draft if is_model else _are_for)(subject, engine, name, info)
             except NfoxError:  # something else, or not whole
                 continue
             if fits:
+                option, method = "draft_model" if is_model else "heads", kind.method_name()
                 command = subject.command("doctor", **{option: name})
-                advice = Advice(f"{method} with {name}: this measures it", command)
+                advice = Advice(f"{method} with what is here: this measures it", command)
                 words = f"{name} is on this machine, and not used"
-                yield Finding(_SECTION, method, words, advice=advice, facts={"cached": name})
+                yield Finding(_SECTION, method, words, "-", advice, {"unused": name})
 
 
 def _on_this_machine(subject: Subject) -> list[str]:
-    """Return the names of the models and heads that were fetched or lie in the hub's cache."""
+    """Return the places of the heads that come with nfox, and the names of the models and heads
+    that were fetched or lie in the hub's cache.
+    """
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     kept = [name for name in KNOWN if kept_at(name)]
+    kept += sorted(str(file.parent) for file in SHIPPED.glob(f"*/*/{INFO_FILE}"))
     try:
         repositories = scan_cache_dir(subject.loading.cache_dir).repos
     except CacheNotFound:
@@ -132,11 +152,11 @@ def _on_this_machine(subject: Subject) -> list[str]:
     return kept + sorted(one.repo_id for one in repositories if one.repo_type == "model")
 
 
-def _can_draft(subject: Subject, engine: Engine, name: str, config: dict[str, Any]) -> bool:
+def _can_draft(subject: Subject, engine: Engine, name: str, info: HeadsInfo) -> bool:
     """Return whether a language model is smaller than the target and has its tokens."""
     own = place_of(name, subject.draft_loading)
     size = weight_bytes(own, subject.draft_loading)
-    ratio = config.get("vocab_size", 0) / engine.model.target.vocabulary_size
+    ratio = info.config.get("vocab_size", 0) / engine.model.target.vocabulary_size
     if not 1 / _SIMILAR < ratio < _SIMILAR:  # to compare all tokens takes a while
         return False
     loading = replace(subject.loading, quantisation=None)
@@ -147,8 +167,10 @@ def _can_draft(subject: Subject, engine: Engine, name: str, config: dict[str, An
     return None not in (tokenizer, other) and nearly_agree(tokenizer, other)
 
 
-def _has_sizes(engine: Engine, config: dict[str, Any]) -> bool:
-    """Return whether heads have the sizes of the target."""
-    target = engine.model.target
-    sizes = (config.get("hidden_size"), config.get("vocab_size") or target.vocabulary_size)
-    return sizes == (target.hidden_size, target.vocabulary_size)
+def _are_for(subject: Subject, engine: Engine, name: str, info: HeadsInfo) -> bool:
+    """Return whether heads have the sizes of the target, and are not known to be another's."""
+    model, config = engine.model, info.config
+    sizes = (config.get("hidden_size"), config.get("vocab_size") or model.target.vocabulary_size)
+    if sizes != (model.target.hidden_size, model.target.vocabulary_size):
+        return False
+    return not mismatch_warning(info, name, model.name, model.target, model.adapter)

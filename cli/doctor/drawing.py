@@ -12,7 +12,7 @@ from ..printing import say
 from .findings import Advice, Finding, Mark
 
 _STYLES: dict[Mark, str] = {"ok": "green", "warn": "yellow", "wrong": "bold red", "-": "dim"}
-_NAME = 13  # characters of the column of names
+_NAME = 15  # characters of the column of names
 
 
 class Drawing:
@@ -37,7 +37,8 @@ class Drawing:
         for number, one in enumerate(advice, start=1):
             gain = f"{one.gain:.2f}x  " if one.gain else ""
             self._row(Text(f"  {number}. "), gain + one.text)
-            self.console.print(Text(f"     {one.command}", "bold"), soft_wrap=True)
+            if one.command:
+                self.console.print(Text(f"     {one.command}", "bold"), soft_wrap=True)
 
     def _row(self, label: Text, text: str) -> None:
         """Draw a text behind a label, wrapped beside it; where no terminal wraps it, in one line,

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
+from nfox.errors import NfoxError
+
 Mark = Literal["ok", "warn", "wrong", "-"]
 
 
@@ -19,14 +21,21 @@ class Advice:
 
     Args:
         text: what it does.
-        command: the one to type.
+        command: the one to type; "" where it is not one that can be typed.
         gain: the speed with it, as a multiple of that without, as measured just now; None where
             that was not measured.
     """
 
     text: str
-    command: str
+    command: str = ""
     gain: float | None = None
+
+    @classmethod
+    def of(cls, error: NfoxError) -> Advice | None:
+        """Return what an error says is to be done; None if it says nothing."""
+        if error.hint.partition(" ")[0] in ("nfox", "pip", "hf"):
+            return cls("what is missing", error.hint)
+        return cls(error.hint) if error.hint else None
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _compiler() -> Finding:
     except NativeLibraryError as error:
         words = f"{error}: forwards run by torch's operators, which is slower"
         command = next((text for tool, text in _INSTALLERS.items() if shutil.which(tool)), "")
-        advice = Advice("a C++ compiler, for the native forward", command or "install g++")
+        advice = Advice("a C++ compiler such as g++, for the native forward", command)
         return Finding(_SECTION, "compiler", words, "warn", advice, {"native": False})
     words = f"{version}; the native forward is compiled for this processor"
     return Finding(_SECTION, "compiler", words, facts={"native": True, "compiler": version})

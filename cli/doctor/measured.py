@@ -148,10 +148,10 @@ def _measured(
     """
     questions = questions_to_try(engine)
     step = engine.costs.forward_seconds(1) if engine.costs else 0.1
-    share = _SECONDS / (step * len(ways) * len(questions))
+    share = _SECONDS / 2 / (step * len(ways) * len(questions))
     tokens = int(min(max(share, _FEWEST), _MOST))
     begin, rounds = time.perf_counter(), list[dict[str, Speed]]()
-    while not rounds or time.perf_counter() - begin < _SECONDS * len(rounds) / (len(rounds) + 1):
+    while not rounds or _has_time(time.perf_counter() - begin, len(rounds)):
         speeds = {name: Speed() for name in ways}
         rounds.append(speeds)
         for question in questions:
@@ -161,6 +161,11 @@ def _measured(
                 speeds[name].add(reply)
     counted = rounds[1:] or rounds
     return {name: Speed.of(one[name] for one in counted) for name in ways}
+
+
+def _has_time(seconds: float, rounds: int) -> bool:
+    """Return whether there is time for one more round, after some that took so many seconds."""
+    return seconds < 2 * _SECONDS if rounds == 1 else seconds / rounds * (rounds + 1) < _SECONDS
 
 
 def _of_speed(

@@ -380,6 +380,16 @@ def test_the_draft_models_tokens_and_prompts_are_compared(tmp_path: Path) -> Non
     assert "has another tokenizer" in found["by_name"]["spec"]["text"]
 
 
+def test_training_is_advised_where_nothing_is_there_that_was_trained() -> None:
+    found = examined("--model", str(folder.llama()))
+    [advice] = [one for one in found["advice"] if " train " in one["command"]]
+    words = shlex.split(advice["command"])
+    assert words[2] in drafters.method_names() and str(folder.llama()) in words
+    assert advice["gain"] is None
+    found = examined("--model", str(folder.equipped()))
+    assert not [one for one in found["advice"] if " train " in one["command"]]
+
+
 def test_a_model_without_a_chat_template_is_measured_all_the_same(tmp_path: Path) -> None:
     found = examined("--model", str(folder.without_template(tmp_path / "base")))
     assert found["code"] == 0 and found["by_name"]["template"]["mark"] == "warn"
@@ -401,9 +411,17 @@ def test_what_lies_in_the_cache_is_proposed(
     cache = str(tmp_path / "hub")
     monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", cache)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", cache)
+    monkeypatch.setattr("nfox.cli.doctor.drafting.SHIPPED", tmp_path / "shipped")
+    shutil.copytree(folder.equipped() / "nfox" / "medusa", tmp_path / "shipped" / "m" / "medusa")
+    other = tmp_path / "shipped" / "m" / "chimera"
+    shutil.copytree(folder.equipped() / "nfox" / "chimera", other)
+    about = json.loads((other / "drafter.json").read_text())
+    about["training"] = {"base_fingerprint": [1.0, 2.0]}  # of another model
+    (other / "drafter.json").write_text(json.dumps(about))
     found = examined("--model", str(folder.llama(layers=4)))
-    cached = {one["facts"]["cached"]: one for one in found["findings"] if "cached" in one["facts"]}
-    assert set(cached) == {"someone/small", "someone/heads"}
+    cached = {one["facts"]["unused"]: one for one in found["findings"] if "unused" in one["facts"]}
+    shipped = str(tmp_path / "shipped" / "m" / "medusa")
+    assert set(cached) == {"someone/small", "someone/heads", shipped}
     assert cached["someone/small"]["name"] == "spec" and cached["someone/heads"]["name"] == "ctc"
     assert "--draft-model someone/small" in cached["someone/small"]["advice"]["command"]
     used = examined("--model", str(folder.llama(layers=4)), "--draft-model", "someone/small")

@@ -148,7 +148,12 @@ class HeadsMethod(Method):
     @classmethod
     def hint(cls, model: str) -> str:
         """Return the command that trains heads of this method for a model."""
+        return f"train them: {cls.training_command(model)}, then --heads FOLDER"
+
+    @override
+    @classmethod
+    def training_command(cls, model: str) -> str:
         return (
-            f"train them: nfox train {cls.method_name()} --model_name_or_path {model} "
-            "--data_path conversations.json --output_dir FOLDER, then --heads FOLDER"
+            f"nfox train {cls.method_name()} --model_name_or_path {model} "
+            "--data_path conversations.json --output_dir FOLDER"
         )
