@@ -32,6 +32,7 @@ def write(folder: Path, engine: Engine) -> None:
     _write_results(folder)
     _write_lines(folder)
     _write_conversation(engine, folder / "chat.json")
+    _write_events(engine, folder / "events.jsonl")
     _write_gguf(engine, folder)
 
 
@@ -135,6 +136,15 @@ def _write_conversation(engine: Engine, path: Path) -> None:
     conversation = Conversation(engine, system="be brief")
     conversation.send("one two").read_to_end()
     conversation.save(path)
+
+
+def _write_events(engine: Engine, path: Path) -> None:
+    """Write the events of two replies."""
+    from nfox.cli.chat import events
+
+    replies = [events.reply(engine.stream(text), steps=False) for text in ("one two", "two")]
+    rows = [events.start(engine), *(event for reply in replies for event in reply)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _write_gguf(engine: Engine, folder: Path) -> None:

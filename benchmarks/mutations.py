@@ -135,6 +135,7 @@ class Samples:
             "settings": Kind(
                 "settings.yaml", any_of(change_json, change_yaml), self._settings, named=False
             ),
+            "events": Kind("events.jsonl", as_lines, self._events),
             "checkpoint": Kind("checkpoint-1/trainer_state.json", as_json, self._checkpoint),
         }
         for file, change in heads.items():
@@ -318,6 +319,17 @@ class Samples:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parse("medusa", [str(self.folder / "settings.yaml")], "")
+        return ""
+
+    def _events(self) -> str:
+        from nfox.cli.display.heat_document import FORMATS
+        from nfox.cli.heat import read_heat_maps
+
+        for heat in read_heat_maps(str(self.folder / "events.jsonl")):
+            if any(band.length not in heat.lengths for band in heat.bands):
+                return f"a step that is none: {heat}"
+            for document in FORMATS.values():
+                document(heat)
         return ""
 
     def _checkpoint(self) -> str:

@@ -16,6 +16,7 @@ from . import (
     eval,
     export,
     generate,
+    heat,
     known_models,
     log,
     methods,
@@ -56,6 +57,7 @@ for group in (
     eval,
     bench,
     export,
+    heat,
 ):
     group.register(app)
 read_published_names(app)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nfox.controls import json_text
 from nfox.errors import NfoxError
-from nfox.text.pieces import source_runs
+from nfox.text.pieces import source_runs, step_runs
 from nfox.version import __version__
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def reply(stream: ReplyStream, *, steps: bool) -> Iterator[Event]:
             "draft_n": stats.drafted,
             "draft_n_accepted": stats.accepted,
         },
-        "spec": stats.spec(whole_reply.method),
+        "spec": stats.spec(whole_reply.method) | {"lengths": stats.lengths},
     }
 
 
@@ -88,6 +88,7 @@ def _delta(pieces: tuple[Piece, ...]) -> Event:
         "event": "delta",
         "text": "".join(piece.text for piece in pieces),
         "runs": source_runs(pieces),
+        "steps": step_runs(pieces),
     }
 
 

@@ -43,6 +43,12 @@ def source_runs(pieces: Iterable[Piece]) -> list[tuple[int, str]]:
     return [(len(list(run)), letter) for letter, run in groupby(letters)]
 
 
+def step_runs(pieces: Iterable[Piece]) -> list[tuple[int, int]]:
+    """Return the steps that completed a text, run by run: characters, and the index of the step."""
+    steps = (piece.step for piece in pieces for _ in piece.text)
+    return [(len(list(run)), step) for step, run in groupby(steps)]
+
+
 def text_of(pieces: Sequence[Piece]) -> str:
     """Return the text of pieces, joined."""
     return "".join(piece.text for piece in pieces)

@@ -36,7 +36,7 @@ class Page:
     def __init__(self, send: int, receive: int) -> None:
         self.complaints: list[str] = []
         self._send = send
-        self._receive = os.fdopen(receive, "rb")
+        self._receive = receive
         self._count = 0
         self._rest = b""
         self._session: str | None = None
@@ -106,7 +106,7 @@ class Page:
 
     def _next(self) -> Any:
         while b"\0" not in self._rest:
-            data = os.read(self._receive.fileno(), 1 << 20)
+            data = os.read(self._receive, 1 << 20)
             assert data, "the browser has ended"
             self._rest += data
         message, _, self._rest = self._rest.partition(b"\0")
@@ -140,3 +140,4 @@ def chromium(folder: Path) -> Iterator[Page]:
         process.kill()
         process.wait()
         os.close(send)
+        os.close(receive)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..app import ChatApp
 
 
-def _last(app: ChatApp) -> Exchange:
+def last_exchange(app: ChatApp) -> Exchange:
     """Return the last reply and its request; raise UsageError if there is none yet."""
     last = app.conversation.last
     if last is None or not last.reply.stats.steps:
@@ -37,7 +37,7 @@ def stats(app: ChatApp, argument: str) -> None:
         for name, meaning in DEFINITIONS.items():
             app.say(f"{name.ljust(11)} {meaning}", 12)
         return
-    reply, symbols = _last(app).reply, app.screen.symbols
+    reply, symbols = last_exchange(app).reply, app.screen.symbols
     app.say(footer(app.engine, reply, symbols, width=1000))
     for line in details(app.engine, reply.stats, symbols):
         app.say(line, NAME_CELLS)
@@ -52,14 +52,14 @@ def stats(app: ChatApp, argument: str) -> None:
 @command("/why")
 def why(app: ChatApp, argument: str) -> None:
     """Show why the last reply was as fast as it was."""
-    for line in explain(app.engine, _last(app).reply, app.records):
+    for line in explain(app.engine, last_exchange(app).reply, app.records):
         app.say(line, NAME_CELLS)
 
 
 @command("/steps")
 def steps(app: ChatApp, argument: str) -> None:
     """Draw what each step of the last reply drafted."""
-    _last(app)
+    last_exchange(app)
     print_trees(app.records, app.screen, app.screen.console)
     app.say(meanings(app.records, app.screen.symbols))
 
@@ -67,7 +67,7 @@ def steps(app: ChatApp, argument: str) -> None:
 @command("/step", usage="N")
 def step(app: ChatApp, argument: str) -> None:
     """Draw one step of the last reply whole."""
-    _last(app)
+    last_exchange(app)
     count = len(app.records)
     if not argument.isdecimal() or not 1 <= int(argument) <= count:
         wanted = f"there is no step {argument}" if argument else "which step?"
@@ -78,20 +78,20 @@ def step(app: ChatApp, argument: str) -> None:
 @command("/compare")
 def compare_methods(app: ChatApp, argument: str) -> None:
     """Measure the speed-up: the last reply, plainly decoded."""
-    app.say(compare(app, _last(app)))
+    app.say(compare(app, last_exchange(app)))
 
 
 @command("/prove")
 def prove_reply(app: ChatApp, argument: str) -> None:
     """Check that the last reply is what plain decoding gives."""
-    for line in prove(app, _last(app)):
+    for line in prove(app, last_exchange(app)):
         app.say(line)
 
 
 @command("/race", usage="[A B C]", completions=lambda app: method_names())
 def race(app: ChatApp, argument: str) -> None:
     """Answer the last question by several methods, side by side."""
-    last = _last(app)
+    last = last_exchange(app)
     entrants = parse(argument.split() or usual_methods(app.engine))
     measured = measure(app.engine, last.request, entrants, app.say)
     show(RacePicture(measured, app.engine.model.tokenizer), app.screen, app.say)

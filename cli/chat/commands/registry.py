@@ -64,6 +64,7 @@ _MODULES = (
     "thinking",
     "review",
     "inspect",
+    "heat",
 )
 """The modules that register commands, in the order of /help."""
 

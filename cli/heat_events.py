@@ -1,0 +1,106 @@
+"""The events of `--json`, as far as a heat map needs them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from nfox.files.hub import short_name
+from nfox.text.pieces import Piece
+
+from .chat.events import SCHEMA
+from .display.heat_map import HeatMap, bands_of
+
+Count = Annotated[int, Field(ge=0, strict=True)]
+Speed = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Start(BaseModel):
+    event: Literal["start"]
+    schema_: Literal["nfox.chat/1"] = Field(alias="schema")
+    model: str
+    adapter: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the model for a person, with that of its adapter."""
+        adapter = f" + {short_name(self.adapter)}" if self.adapter else ""
+        return short_name(self.model) + adapter
+
+
+class _Delta(BaseModel):
+    event: Literal["delta"]
+    text: str
+    steps: list[tuple[Count, Count]]
+
+    @model_validator(mode="after")
+    def _check(self) -> _Delta:
+        if sum(length for length, _ in self.steps) != len(self.text):
+            raise ValueError("the steps are not those of the text")
+        return self
+
+    def pieces(self) -> list[Piece]:
+        """Return its text, with the steps that completed it."""
+        pieces, at = [], 0
+        for length, step in self.steps:
+            pieces.append(Piece(self.text[at : at + length], "bonus", step))
+            at += length
+        return pieces
+
+
+class _Speculation(BaseModel):
+    method: str
+    lengths: list[Count]
+
+
+class _Timings(BaseModel):
+    predicted_per_second: Speed
+
+
+class _End(BaseModel):
+    event: Literal["end"]
+    spec: _Speculation
+    timings: _Timings
+
+
+class Replies:
+    """Takes events one by one, and makes a heat map of each reply that has ended."""
+
+    def __init__(self) -> None:
+        self._start: _Start | None = None
+        self._pieces: list[Piece] = []
+
+    def take(self, event: Any) -> HeatMap | None:
+        """Take an event; return the heat map of the reply that it ends.
+
+        Raises:
+            ValueError: if it is none, or not one that can follow those before it.
+        """
+        kind = event.get("event") if isinstance(event, dict) else None
+        if not isinstance(kind, str):
+            raise ValueError("no event")
+        if kind == "start":
+            self._start = _Start.model_validate(event)
+        elif self._start is None:
+            raise ValueError(f"{kind} before any start of {SCHEMA}")
+        elif kind == "delta":
+            self._pieces += _Delta.model_validate(event).pieces()
+        elif kind in ("end", "error"):
+            pieces, self._pieces = self._pieces, []
+            return _map(self._start, _End.model_validate(event), pieces) if kind == "end" else None
+        return None
+
+
+def _map(start: _Start, end: _End, pieces: list[Piece]) -> HeatMap:
+    """Return the heat map of a reply."""
+    lengths = end.spec.lengths
+    if any(piece.step >= len(lengths) for piece in pieces):
+        raise ValueError(f"text of more steps than the {len(lengths)} of the reply")
+    return HeatMap(
+        bands_of(pieces, lengths),
+        lengths,
+        start.name,
+        end.spec.method,
+        end.timings.predicted_per_second,
+    )
