@@ -117,7 +117,7 @@ class Typist:
         """Return what the chat writes until it asks for the next line.
 
         Args:
-            after: what it writes before, if it is known.
+            after: a pattern of what it writes before, if it is known.
             patience: seconds that this may take.
 
         Raises:
@@ -125,7 +125,7 @@ class Typist:
             TimeoutError: if it does neither.
         """
         end = time.monotonic() + patience
-        while _PROMPT not in (self._written.partition(after)[2] if after else self._written):
+        while not re.search(after + b".*" + re.escape(_PROMPT), self._written, re.DOTALL):
             if time.monotonic() > end:
                 raise TimeoutError(self._written[-300:])
             if select.select([self._terminal], [], [], 0.2)[0]:
@@ -154,7 +154,7 @@ class Typist:
             word = b"/caught-up-%d." % self._caught_up
             self._write(word + _ENTER)
             try:
-                return self.until_prompt(b"command " + word, patience=2)
+                return self.until_prompt(rb"command\s+" + re.escape(word), patience=2)
             except TimeoutError:
                 if time.monotonic() > end:
                     raise
@@ -226,7 +226,8 @@ class Fuzzer:
             written = self._typist.type(line, interrupt, keys)
             self._check(line, written)
             again = (b"makes room", b"before anything", b"too large", b"a text file")
-            if line.startswith(("/edit", "/file")) or any(words in written for words in again):
+            told = b" ".join(written.split())  # a narrow window breaks lines anywhere
+            if line.startswith(("/edit", "/file")) or any(words in told for words in again):
                 self._typist.clear_line()  # the line stands there again
             if line.startswith(("/set", "/template", "/system")):
                 self._restore(line)
