@@ -112,8 +112,17 @@ def _of_machine(subject: Subject) -> Iterator[Finding]:
         torch.set_num_threads(subject.arguments.threads)
     yield from of_processor(torch.get_num_threads(), subject)
     with loading_display(sys.stderr.isatty()) as progress:
-        progress.stage("looking for a compiler and for GPUs")
-        found = [*of_forwards(choose_device(subject.arguments.device)), *of_gpus()]
+        progress.stage("looking for GPUs")
+        found = [*of_gpus()]
+    yield from found
+    try:
+        device = choose_device(subject.arguments.device)
+    except NfoxError as error:
+        yield Finding("machine", "device", error.message, "wrong", Advice.of(error))
+        return
+    with loading_display(sys.stderr.isatty()) as progress:
+        progress.stage("looking for a compiler")
+        found = [*of_forwards(device)]
     yield from found
 
 
@@ -142,7 +151,11 @@ def _of_model(subject: Subject, section: str) -> Iterator[Finding]:
     yield from (Finding(section, "loading", text, "warn") for text in told)
     found = [*drafting.of_methods(subject, engine)]
     yield from (one.finding for one in found)
-    yield from drafting.of_cache(subject, engine)
+    unused = [*drafting.of_cache(subject, engine)]
+    yield from unused
+    trained = [one for one in found if one.finding.facts.get("weights")]
+    if not trained and not unused and engine.model.target.proposals != "nothing":
+        yield drafting.of_training(subject)
     yield prompts.of_template(subject, engine)
     yield from prompts.of_pairs(subject, engine)
     yield from measured.of_loading(engine, seconds)

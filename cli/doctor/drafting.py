@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfox.drafters import method_class, method_names
+from nfox.drafters.common.heads_weights import HeadsMethod
 from nfox.errors import NfoxError
 from nfox.export.formats import DraftModel
 from nfox.files.hub import beside, short_name
@@ -53,18 +54,12 @@ def of_methods(subject: Subject, engine: Engine) -> Iterator[Found]:
         return
     kinds = {name: method_class(name) for name in method_names()}
     kinds = {name: kind for name, kind in kinds.items() if kind.drafts and not kind.chooses}
-    located = {
-        name: kind.locate(subject.named.base, subject.sources) for name, kind in kinds.items()
-    }
-    trainable = [name for name, kind in kinds.items() if kind.training_command("")]
-    proposed = None  # one of them is enough
-    if trainable and not any(located.values()):
-        proposed = max(trainable, key=lambda name: kinds[name].rank)
     for name, kind in kinds.items():
-        if kind.needs and located[name] is None:
-            yield Found(_absent(subject, name, is_proposed=name == proposed))
+        weights = kind.locate(subject.named.base, subject.sources)
+        if kind.needs and weights is None:
+            yield Found(_absent(subject, name))
         else:
-            yield _built(subject, engine, name, located[name])
+            yield _built(subject, engine, name, weights)
 
 
 def _built(subject: Subject, engine: Engine, name: str, weights: str | None) -> Found:
@@ -80,23 +75,14 @@ def _built(subject: Subject, engine: Engine, name: str, weights: str | None) -> 
     return Found(Finding(_SECTION, name, words, "warn" if told else "ok", facts=facts), method)
 
 
-def _absent(subject: Subject, name: str, *, is_proposed: bool) -> Finding:
-    """Return that a method lacks what it needs, and whether that is published.
-
-    Args:
-        subject: the model with its options.
-        name: of the method.
-        is_proposed: whether to advise that it be trained.
-    """
+def _absent(subject: Subject, name: str) -> Finding:
+    """Return that a method lacks what it needs, and whether that is published."""
     kind, base = method_class(name), subject.named.base
     if published := kind.published(base):
         advice = Advice(f"the published weights for {name}", f"hf download {published}")
         words = f"not here; published as {published}"
         return Finding(_SECTION, name, words, "-", advice, {"published": published})
-    text = f"weights of its own for {name}, trained on {short_name(base)}'s replies"
-    training = Advice(text, kind.training_command(shlex.quote(base)))
-    advice = training if is_proposed else None
-    return Finding(_SECTION, name, f"not here: it needs {kind.needs}", "-", advice)
+    return Finding(_SECTION, name, f"not here: it needs {kind.needs}", "-")
 
 
 def _where(subject: Subject, weights: str) -> str:
@@ -109,6 +95,17 @@ def _where(subject: Subject, weights: str) -> str:
     if any(path.is_relative_to(place) for place in beside(subject.named.base)):
         return "beside the model"
     return f"in {weights}"
+
+
+def of_training(subject: Subject) -> Finding:
+    """Return how weights are trained for a model for which none are here."""
+    kinds = [kind for kind in map(method_class, method_names()) if issubclass(kind, HeadsMethod)]
+    best = max(kinds, key=lambda kind: kind.rank)
+    advice = Advice(
+        "heads of the model's own", best.training_command(shlex.quote(subject.named.base))
+    )
+    words = "there are none for this model here: they can be trained"
+    return Finding(_SECTION, "weights", words, "-", advice)
 
 
 def of_cache(subject: Subject, engine: Engine) -> Iterator[Finding]:
@@ -132,7 +129,9 @@ def of_cache(subject: Subject, engine: Engine) -> Iterator[Finding]:
                 option, method = "draft_model" if is_model else "heads", kind.method_name()
                 command = subject.command("doctor", **{option: name})
                 advice = Advice(f"{method} with what is here: this measures it", command)
-                words = f"{name} is on this machine, and not used"
+                shipped = Path(name).is_relative_to(SHIPPED)
+                words = "comes with nfox" if shipped else f"{name} is on this machine"
+                words += ", fits the model, and is not used"
                 yield Finding(_SECTION, method, words, "-", advice, {"unused": name})
 
 

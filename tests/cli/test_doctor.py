@@ -274,6 +274,7 @@ def test_the_copy_of_the_weights_is_told_with_the_room_for_it(
         (("--model", "someone/absent"), "model", "someone/absent is not on this machine"),
         (("--heads", "./absent"), "model", "no such folder"),
         (("--adapter", "./absent"), "model", "no such folder"),
+        (("--device", "cuda:77"), "device", "there is no device 'cuda:77'"),
     ],
 )
 def test_what_is_not_there_is_wrong_and_not_an_error(
@@ -383,6 +384,7 @@ def test_the_draft_models_tokens_and_prompts_are_compared(tmp_path: Path) -> Non
 def test_training_is_advised_where_nothing_is_there_that_was_trained() -> None:
     found = examined("--model", str(folder.llama()))
     [advice] = [one for one in found["advice"] if " train " in one["command"]]
+    assert found["by_name"]["weights"]["mark"] == "-"
     words = shlex.split(advice["command"])
     assert words[2] in drafters.method_names() and str(folder.llama()) in words
     assert advice["gain"] is None

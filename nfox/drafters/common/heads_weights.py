@@ -147,12 +147,12 @@ class HeadsMethod(Method):
     @override
     @classmethod
     def hint(cls, model: str) -> str:
-        """Return the command that trains heads of this method for a model."""
+        """Return how heads of this method for a model are had."""
         return f"train them: {cls.training_command(model)}, then --heads FOLDER"
 
-    @override
     @classmethod
     def training_command(cls, model: str) -> str:
+        """Return the command that trains heads of this method for a model."""
         return (
             f"nfox train {cls.method_name()} --model_name_or_path {model} "
             "--data_path conversations.json --output_dir FOLDER"

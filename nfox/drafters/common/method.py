@@ -177,11 +177,6 @@ class Method(Drafter):
         return "`nfox methods` lists the others"
 
     @classmethod
-    def training_command(cls, model: str) -> str:
-        """Return the command that trains weights of this method for a model; "" if none does."""
-        return ""
-
-    @classmethod
     def inspect(cls, location: str, hub: HubOptions) -> HeadsInfo | None:
         """Return what weights of this method a folder or hub repository holds; None if none."""
         return None
