@@ -11,6 +11,7 @@ from typing import Any
 
 import folder
 import pytest
+import serving
 from chat_templates import SWITCHED, TEMPLATES
 from rich.console import Console
 from typer.testing import CliRunner
@@ -25,6 +26,7 @@ from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.serve.pending_reply import Question
 from nfox.serve.prompts import PromptEncoder
+from nfox.text.messages import as_messages
 from nfox.text.resolve import resolve
 
 HI = [Message("user", "the fox")]
@@ -95,6 +97,45 @@ def test_the_server_reads_what_its_setting_says_and_still_watches(engine: Engine
     assert decoded(engine, encoder.encode(question).ids) == expected
     with pytest.raises(NfoxError, match="nobody waits"):
         encoder.encode(question, lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("told", "think"),
+    [
+        ({"enable_thinking": True}, "on"),
+        ({"enable_thinking": False}, "off"),
+        ({"thinking": False}, "off"),  # by another template's name
+        ({"thinking_budget": 0}, "off"),
+        ({"enable_thinking": None, "preserve_thinking": True}, None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("own", ["on", "off"])
+def test_a_request_tells_the_template_in_place_of_the_server(
+    engine: Engine, told: dict[str, Any] | None, think: str | None, own: str
+) -> None:
+    engine.use_settings(engine.settings.changed(think=own))
+    served = serving.serve(engine)
+    body = {"messages": serving.QUESTION, "chat_template_kwargs": told}
+    with serving.client(served) as http:
+        answer = http.post("/v1/chat/completions", json=body).json()
+    expected = engine.encode(
+        as_messages(serving.QUESTION), "on" if (think or own) == "on" else "off"
+    )
+    assert answer["usage"]["prompt_tokens"] == len(expected.ids)
+    assert expected.thinking is ((think or own) == "on")
+
+
+def test_a_request_may_tell_a_template_that_has_no_switch() -> None:
+    body = {"messages": serving.QUESTION}
+    with serving.client(serving.serve()) as http:
+        answers = [
+            http.post("/v1/chat/completions", json=body | more).json()["choices"][0]["message"]
+            for more in ({}, {"chat_template_kwargs": {"enable_thinking": False, "a": [1]}})
+        ]
+        wrong = http.post("/v1/chat/completions", json=body | {"chat_template_kwargs": "no"})
+    assert answers[0] == answers[1]
+    assert wrong.status_code == 400
 
 
 @pytest.fixture

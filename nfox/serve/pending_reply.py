@@ -15,6 +15,7 @@ from nfox.serve.errors import DeadlineExceeded
 from nfox.serve.logprobs import TokenLogprob
 from nfox.text.messages import Message
 from nfox.text.pieces import Piece
+from nfox.text.thinking import Think
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class Question:
         messages: a conversation to answer; if it is empty, `text` or `ids` is continued.
         text: a text to continue.
         ids: token ids to continue, instead of a text.
+        think: whether the model is told to think about the conversation; None for the server's own
+            setting.
     """
 
     messages: tuple[Message, ...] = ()
     text: str = ""
     ids: tuple[int, ...] = ()
+    think: Think | None = None
 
 
 @dataclass(frozen=True)

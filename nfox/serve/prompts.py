@@ -149,7 +149,8 @@ class PromptEncoder:
             watch = _Watch(given_up, self.bound)
             token = _watch.set(watch)
             try:
-                return self._engine.encode(self._reply_tokens.recall(question.messages))
+                messages = self._reply_tokens.recall(question.messages)
+                return self._engine.encode(messages, question.think)
             except NfoxError as error:
                 raise watch.error or error from None  # not in the words of a template's error
             finally:

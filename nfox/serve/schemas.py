@@ -126,6 +126,9 @@ class ChatCompletion(CompletionBody):
 
     messages: list[Turn] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     max_completion_tokens: TokenLimit | None = None
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Whether to think, such as enable_thinking: false; all else is ignored."
+    )
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     tools: list[Any] | None = Field(None, description="No reply calls one: the answer is a text.")

@@ -25,6 +25,7 @@ from nfox.serve.schemas import (
     WorkerGenerateBody,
 )
 from nfox.serve.worker import Worker
+from nfox.text.thinking import think_of
 
 _MIN_TOP_P = 1e-9  # keeps the likeliest token alone, as a top-p of 0 is meant to
 
@@ -81,7 +82,8 @@ class ServedModel:
             raise WrongParameter("messages", message, "send what the tool answered behind it")
         if len(messages) > 1 and (messages[-1].role, messages[-1].content) == ("assistant", ""):
             messages.pop()  # nothing to go on with: a place for the reply
-        question = Question(tuple(messages))
+        told = think_of(body.chat_template_kwargs or {})
+        question = Question(tuple(messages), think=None if told == "auto" else told)
         top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
         defaults = _with_generation_config(self.worker.engine.settings, body.generation_config)
         if body.max_completion_tokens:

@@ -66,6 +66,16 @@ def find_switch(
     return None
 
 
+def think_of(told: Mapping[str, Any]) -> Think:
+    """Return what values for the variables of a template say about thinking, by any of the names
+    that templates have for it: the one that asks need not know the template's.
+    """
+    for name, (on, off) in _VALUES.items():
+        if told.get(name) in (on, off):
+            return "on" if told[name] == on else "off"
+    return "auto"
+
+
 def _differs(switch: ThinkSwitch) -> bool:
     """Return whether both ways of a switch lead to different prompts."""
     for asked in _ASKED:

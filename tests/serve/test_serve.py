@@ -871,9 +871,9 @@ def test_a_question_with_many_replies_is_rendered_once(monkeypatch: pytest.Monke
     engine, rendered = served.worker.engine, list[Any]()
     encode = engine.encode
 
-    def counted(messages: Any) -> Any:
-        rendered.append(messages)
-        return encode(messages)
+    def counted(*arguments: Any) -> Any:
+        rendered.append(arguments)
+        return encode(*arguments)
 
     monkeypatch.setattr(engine, "encode", counted)
     ask(client(served), n=3, max_tokens=2)
