@@ -162,15 +162,85 @@ def test_speed_ups_are_bars_with_their_interval_and_the_color_of_their_kind() ->
     assert [1.0, 1.0] in [list(line.get_xdata()) for line in axes.get_lines()]
 
 
+def test_a_bar_that_would_flatten_all_others_is_cut_and_says_how_long_it_is() -> None:
+    for longest, others, end in ((9.74, (2.0, 1.5), 3.0), (2.4, (1.3, 0.5), 3.05), (4.0, (), 4.7)):
+        rivals = [peer(f"rival {place}", speedup) for place, speedup in enumerate(others)]
+        made = result(plain(), row("spec", longest), *rivals)
+        (axes,) = plots(made)["speedup"].axes
+        assert widths(axes)[0] == [longest, *others]
+        assert axes.get_xlim() == pytest.approx((0, end), abs=0.1)
+        assert f"{longest:.2f}" in [text.get_text() for text in axes.texts]
+        marks = [line for line in axes.get_lines() if line.get_color() == "white"]
+        assert len(marks) == (longest > end)
+
+
+def test_other_programs_have_colours_of_their_own_and_what_is_simulated_comes_last() -> None:
+    names = ["hf", "llama.cpp", "hf-lookup", "llama.cpp q4_0"]
+    made = result(
+        *(peer(name, 2.0 + place) for place, name in enumerate(names)),
+        plain(), row("spec", 3.5), row("replay, gamma 7", 9.0),
+        kinds=dict.fromkeys(names, "peer") | {"replay, gamma 7": "simulated"},
+    )  # fmt: skip
+    order = ["llama.cpp q4_0", "hf-lookup", "spec", "llama.cpp", "hf", "none", "replay, gamma 7"]
+    (axes,) = plots(made)["speedup"].axes
+    assert y_names(axes) == [name for name in order if name != "none"]
+    shades = [bar.get_facecolor() for bar in axes.containers[1]]
+    assert shades[0] == shades[3] and shades[1] == shades[4] and len({*shades}) == 4
+    text = page(made)
+    assert [line[0] for line in cells(text, "together")] == order
+    marks = re.findall(r'<i class="(p\d)" title="([\w.]+)"></i>', text)
+    assert {*marks} == {
+        ("p0", "nfox"),
+        ("p1", "llama.cpp"),
+        ("p2", "transformers"),
+        ("p3", "simulated"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([row("spec", 2.25, speedup_low=2.05, speedup_high=2.45), row("ctc", 1.5)],
+         "spec answers 2.25x (2.05-2.45) as fast as plain decoding, with the same text in all "
+         "conversations."),
+        ([row("spec", 2.25, identical=0.5, prompts=1, speedup_low=2.25, speedup_high=2.25)],
+         "spec answers 2.25x (one prompt) as fast as plain decoding, with the same text in 50% of "
+         "the conversations."),
+        ([row("spec", 1.2, speedup_low=0.9)],
+         "spec answers 1.20x (0.90-1.70) as fast as plain decoding, which may be chance."),
+        ([row("spec", 0.8, speedup_low=None)],
+         "No method is faster than plain decoding here: spec has 0.80x."),
+        ([row("replay, gamma 7", 9.0), row("spec", 2.0, speedup_low=None, identical=None),
+          peer("hf", 3.0)],
+         "spec answers 2.00x as fast as plain decoding. The fastest other program, hf, has 3.00x "
+         "(2.75-3.50)."),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_the_page_begins_with_what_came_of_it(rows: list[Row], said: str | None) -> None:
+    kinds = {"hf": "peer", "replay, gamma 7": "simulated"}
+    found = re.findall(r'<p class="lead">(.*)</p>', page(result(plain(), *rows, kinds=kinds)))
+    assert found == ([] if said is None else [said])
+
+
+def test_plots_on_the_page_are_dark_where_the_page_is() -> None:
+    text = page(result(plain(), row("spec")))
+    (speedup, *_) = re.findall("<svg.*?</svg>", text, re.DOTALL)
+    assert "var(--ink)" in speedup and "var(--line)" in speedup and "var(--back)" in speedup
+    assert not re.search("#(222222|ffffff|e4e4e4|000000)", speedup)
+    assert all("fill: " in style for style in re.findall(r'<text style="([^"]*)"', speedup))
+
+
 def test_tau_is_drawn_for_every_category_of_its_own() -> None:
     rows = of_each("none", "spec", "ctc", categories=("a", "context 128", "b"))
     rows = [one for one in rows if (one.method, one.category) != ("ctc", "b")]
-    first, second = plots(result(*rows))["tau-by-category"].axes
-    assert (first.get_title(), second.get_title()) == ("a", "b")
-    assert y_names(first) == ["spec", "ctc"]
-    assert widths(first) == [[4.5, 4.5]]
-    assert widths(second) == [[7.5, 0.0]]
-    assert [text.get_text() for text in second.texts] == ["7.50", ""]
+    (axes,) = plots(result(*rows))["tau-by-category"].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
+    assert y_names(axes) == ["spec", "ctc"]
+    shown = {text.get_position(): text.get_text() for text in axes.texts}
+    assert shown == {(0, 0): "4.5", (0, 1): "4.5", (1, 0): "7.5"}
+    shades = {bar.get_xy(): bar.get_facecolor()[3] for bar in axes.patches}  # type: ignore[attr-defined]
+    assert shades[-0.5, -0.5] == shades[-0.5, 0.5] < shades[0.5, -0.5]
 
 
 @pytest.mark.slow
@@ -203,7 +273,7 @@ def test_a_sweep_has_a_line_for_each_method_with_its_other_options() -> None:
 def test_parts_of_a_step_are_stacked_and_expected_speeds_stand_beside_measured_ones() -> None:
     made = result(plain(), row("spec"), peer("hf"), simulation=SIMULATION)
     (axes,) = plots(made)["step-time"].axes
-    assert y_names(axes) == ["none", "spec"]
+    assert y_names(axes) == ["spec", "none"]
     assert widths(axes) == [[1.0, 1.0], [8.0, 8.0], [0.25, 0.25], [0.5, 0.5], [0.125, 0.125]]
     starts = [[bar.get_x() for bar in one] for one in axes.containers]  # type: ignore[attr-defined]
     assert starts == [[0, 0], [1, 1], [9, 9], [9.25, 9.25], [9.75, 9.75]]
@@ -221,6 +291,7 @@ def cut(figure: Figure) -> list[str]:
 
     draw, whole = FigureCanvasAgg(figure).get_renderer(), figure.bbox.padded(1)
     words = [one for one in figure.findobj(Text) if re.search("[a-z]", one.get_text())]
+    words += [one for axes in figure.axes for one in axes.texts]  # figures beside bars, too
     boxes = {one.get_text(): one.get_window_extent(draw) for one in words}
     return [
         text for text, box in boxes.items()
@@ -248,7 +319,7 @@ def test_long_and_odd_names_are_shown_as_they_are_and_whole() -> None:
     assert [name.replace("\n", "") for name in y_names(drawn["speedup"].axes[0])] == names
     for name in ("speedup", "step-time"):  # bars have their room beside the names
         figure = drawn[name]
-        assert figure.axes[0].get_position().width * figure.get_figwidth() > 4
+        assert figure.axes[0].get_position().width * figure.get_figwidth() > 2.2
     (legend,) = drawn["acceptance"].legends
     assert [text.get_text().replace("\n", "") for text in legend.get_texts()] == names
     assert all(not text.get_parse_math() for text in legend.get_texts())
@@ -308,18 +379,21 @@ def test_the_page_has_the_figures_and_nothing_where_there_are_none() -> None:
         kinds={"hf": "peer"}, missing={"medusa": "needs trained heads"},
     )  # fmt: skip
     text = page(made)
-    base, spec, hf, missing = cells(text, "together")
-    assert base[:5] == ["none", "1.00", "100.2", "1.00", "0.75-1.50"]
-    assert spec == [
-        "spec", "3.00", "200.5", "2.00", "1.75-2.50", "1.88", "2.06", "0.62", "100%", "0.000",
-        "31", "4.5", "1.25", "0.38", "3.0%", "1.00", "8.00", "0.88", "602", "7", "700", "350", "0",
-    ]  # fmt: skip
-    assert hf[0].split("\n")[0] == "hf another program"
-    assert hf[1:5] == ["", "150.4", "1.50", "1.25-2.00"]
-    assert (hf[6], hf[8], hf[11:18]) == ("", "", [""] * 7)
+    spec, hf, base, missing = cells(text, "together")
+    assert base[:5] == ["none", "1.00", "0.75-1.50", "100.2", "1.00"]
+    assert spec == ["spec", "2.00", "1.75-2.50", "200.5", "3.00", "100%"]
+    assert hf == ["hf", "1.50", "1.25-2.00", "150.4", "", ""]
+    assert cells(text, "costs")[:2] == [
+        ["spec", "4.5", "1.25", "0.38", "2.06", "0.62"],
+        ["hf", "", "", "", "", "0.62"],
+    ]
+    assert cells(text, "times")[0] == ["spec", "1.00", "8.00", "0.88", "3.0%", "31"]
+    assert cells(text, "times")[1] == ["hf", "", "", "", "", "31"]
+    assert cells(text, "counts")[0] == ["spec", "7", "700", "350", "0"]
+    assert cells(text, "others")[0] == ["spec", "1.88", "602", "0.000"]
     assert missing == ["medusa", "did not run: needs trained heads"]
-    assert cells(text, "settings")[1] == ["spec", "how spec is set"]
-    assert cells(text, "depths") == [["spec", "0.75", "0.50"]]
+    assert cells(text, "settings")[0] == ["spec", "how spec is set"]
+    assert cells(text, "depths") == [["spec", "0.75 0.50"]]
     said = Seen(text).text
     assert said.count("None") == said.count("None: every conversation that was compared") == 1
     assert "nan" not in said.split()
@@ -337,9 +411,13 @@ def test_categories_simulation_and_divergences_are_on_the_page() -> None:
         for n in range(4)
     ]
     text = page(result(*rows[:-1], simulation=SIMULATION, divergences=parted))
-    base, spec = cells(text, "categories")
-    assert base[1] == base[2] == "1.000.75-1.501.00100.2"
-    assert spec == ["spec", "3.002.75-3.504.50300.8", ""]
+    assert cells(text, "category1") == [
+        ["spec", "3.00", "2.75-3.50", "300.8", "4.50"],
+        ["none", "1.00", "0.75-1.50", "100.2", "1.00"],
+    ]
+    assert [line[0] for line in cells(text, "category2")] == ["none"]
+    assert "<b>a</b>: spec answers 3.00x (2.75-3.50) as fast" in text
+    assert "<b>b</b></summary>" in text
     assert cells(text, "simulation")[0] == [
         "acceptance 0.6", "0.60", "4", "2.25", "2.30", "1.75", "1.88",
     ]  # fmt: skip
@@ -377,10 +455,8 @@ def test_a_result_that_lacks_newer_figures_is_shown(tmp_path: Path) -> None:
     rows = [one.model_dump(include=kept) for one in (plain(), row("spec", 2.0))]
     content = {"schema": "nfox.bench/1", "machine": {}, "settings": {}, "rows": rows}
     made = read(written(tmp_path, json.dumps(content)), BenchResult)
-    assert cells(page(made), "together") == [
-        ["none", "1.00", "1.00", "7"],
-        ["spec", "3.00", "2.00", "7"],
-    ]
+    assert cells(page(made), "together") == [["spec", "2.00", "3.00"], ["none", "1.00", "1.00"]]
+    assert cells(page(made), "counts") == [["spec", "7"], ["none", "7"]]
     assert list(plots(made)) == ["speedup"]
 
 

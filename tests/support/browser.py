@@ -113,12 +113,21 @@ class Page:
         return json.loads(message)
 
 
+def _pipe() -> tuple[int, int]:
+    """Return the ends of a pipe, neither of them 3 or 4, where the browser looks for its own."""
+    ends = os.pipe()
+    reading, writing = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
+    for end in ends:
+        os.close(end)
+    return reading, writing
+
+
 @contextlib.contextmanager
 def chromium(folder: Path) -> Iterator[Page]:
     """Start a browser that keeps its files in a folder; end it behind the block."""
     assert PROGRAM is not None
-    commands, send = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in os.pipe())
-    receive, answers = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in os.pipe())
+    commands, send = _pipe()
+    receive, answers = _pipe()
 
     def where_it_looks() -> None:
         os.dup2(commands, 3)

@@ -18,11 +18,21 @@ _CLASSES = {
     "llama.cpp q4_0": "llama_cpp.Q40",
     "llama.cpp q4_1": "llama_cpp.Q41",
 }
+_PROGRAMS = {
+    "hf": "transformers",
+    "llama_cpp": "llama.cpp",
+    "llama_cpp_speculation": "llama.cpp",
+}
 
 
 def names() -> list[str]:
     """Return the names of all peers."""
     return list(_CLASSES)
+
+
+def program(name: str) -> str:
+    """Return the program whose way to answer a peer is; of one that is not known, its own name."""
+    return _PROGRAMS[_CLASSES[name].partition(".")[0]] if name in _CLASSES else name
 
 
 def peer(name: str) -> type[Peer]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nfox.errors import UsageError
 from nfox.eval.bench.figures import Row
-from nfox.eval.bench.result import KINDS, BenchResult
+from nfox.eval.bench.result import BenchResult
+from nfox.eval.report.entrants import OURS, SIMULATED, program, programs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,24 +23,33 @@ if TYPE_CHECKING:
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 
-BLUE, ORANGE, GREY, INK = "#0072B2", "#E69F00", "#999999", "#222222"
+BLUE, ORANGE, GREY, INK, GRID = "#0072B2", "#E69F00", "#999999", "#222222", "#E4E4E4"
 SPEEDUP_LABEL = "times the speed of plain decoding"
 TAU_LABEL = "tau: tokens that a step gives"
 
-_OF_KIND = dict(zip(KINDS, ((BLUE, "-"), (ORANGE, "--"), (GREY, ":")), strict=True))
+WIDTH = 5.2
+"""The width of every plot in inches: its letters can be read on a telephone."""
+
+OF_PROGRAMS = (ORANGE, "#CC79A7", "#009E73", "#D55E00")
+"""The colours of other programs, in their order."""
+_OF_KIND = {"method": "-", "peer": "--", "simulated": ":"}
 _LINES = (INK, BLUE, "#D55E00", "#009E73", "#CC79A7", "#56B4E9", ORANGE)
 _MARKERS = "osD^vPX<>*p"
-_WIDEST = 34  # characters of a name on one line
+_WIDEST = 22  # characters of a name on one line
 _STYLE = {
     "text.color": INK,
     "text.parse_math": False,  # a dollar in a name is a dollar
+    "font.size": 9,
     "axes.edgecolor": GREY,
-    "axes.titlesize": 10,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
+    "grid.color": GRID,
     "legend.frameon": False,
     "svg.fonttype": "none",
 }
@@ -93,23 +103,21 @@ def image(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     return file.getvalue()
 
 
-def empty_figure(names: Iterable[str], width: float, height: float) -> Figure:
-    """Return an empty figure with room for names beside its axes.
-
-    Args:
-        names: that stand beside the axes.
-        width: of the axes, in inches.
-        height: of the figure, in inches.
-    """
+def empty_figure(height: float) -> Figure:
+    """Return an empty figure of a height in inches."""
     from matplotlib.figure import Figure
 
-    longest = max(len(line) for name in names for line in wrapped(name).split("\n"))
-    return Figure((width + 0.6 + 0.09 * longest, height), layout="constrained")
+    return Figure((WIDTH, height), layout="constrained")
 
 
-def bars(names: Sequence[str]) -> tuple[Figure, Axes]:
-    """Return a figure, and its axes with a name for each horizontal bar, the first one on top."""
-    figure = empty_figure(names, 6, 1.1 + height(names))
+def bars(names: Sequence[str], below: float = 0.5) -> tuple[Figure, Axes]:
+    """Return a figure, and its axes with a name for each horizontal bar, the first one on top.
+
+    Args:
+        names: of the bars.
+        below: the height in inches of what stands below them.
+    """
+    figure = empty_figure(0.3 + below + height(names))
     axes = figure.subplots()
     name_bars(axes, names)
     return figure, axes
@@ -125,7 +133,7 @@ def name_bars(axes: Axes, names: Sequence[str]) -> None:
 def height(names: Collection[str]) -> float:
     """Return the height in inches of horizontal bars that have these names."""
     lines = max(wrapped(name).count("\n") + 1 for name in names)
-    return len(names) * (0.12 + 0.19 * lines)
+    return len(names) * (0.1 + 0.17 * lines)
 
 
 def wrapped(name: str) -> str:
@@ -134,20 +142,28 @@ def wrapped(name: str) -> str:
     return "\n".join(textwrap.wrap(foldable, _WIDEST, replace_whitespace=False)).replace("\f", "")
 
 
+def program_colors(result: BenchResult) -> dict[str, str]:
+    """Return the colour of whatever entrants are of: nfox, other programs, a simulation."""
+    others = [name for name in programs(result) if name not in (OURS, SIMULATED)]
+    rivals = dict(zip(others, OF_PROGRAMS * len(others), strict=False))
+    return {name: {OURS: BLUE, SIMULATED: GREY, **rivals}[name] for name in programs(result)}
+
+
 def colors(result: BenchResult, rows: Iterable[Row]) -> list[str]:
-    """Return the colour of every row: that of its kind of entrant."""
-    return [_OF_KIND[result.kind(row.method)][0] for row in rows]
+    """Return the colour of every row: that of its program."""
+    shades = program_colors(result)
+    return [shades[program(result, row.method)] for row in rows]
 
 
-def name_kinds(figure: Figure, result: BenchResult, rows: Iterable[Row]) -> None:
+def name_programs(figure: Figure, result: BenchResult, rows: Iterable[Row]) -> None:
     """Add a legend of what colours mean, where there are several."""
     from matplotlib.patches import Patch
 
-    kinds = {result.kind(row.method) for row in rows}
-    if len(kinds) > 1:
-        drawn = [kind for kind in KINDS if kind in kinds]
-        patches = [Patch(color=_OF_KIND[kind][0], label=KINDS[kind]) for kind in drawn]
-        figure.legend(handles=patches, loc="outside upper center", ncols=len(patches))
+    there = {program(result, row.method) for row in rows}
+    shades = {name: color for name, color in program_colors(result).items() if name in there}
+    if len(shades) > 1:
+        patches = {name: Patch(color=color) for name, color in shades.items()}
+        legend(figure, patches, above=True)
 
 
 def legend_entries(handles: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
@@ -160,17 +176,20 @@ def legend_entries(handles: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
 
 
 def legend(figure: Figure, handles: Mapping[str, Any], *, above: bool = False) -> None:
-    """Add a legend at the right of a figure, or above it.
+    """Add a legend below a figure, or above it.
 
     Args:
         figure: the figure.
         handles: what is drawn, by name.
-        above: above it, in one line.
+        above: above it.
     """
-    if above:
-        figure.legend(*legend_entries(handles), loc="outside upper center", ncols=len(handles))
-    else:
-        figure.legend(*legend_entries(handles), loc="outside right upper")
+    entries, side = legend_entries(handles), "upper" if above else "lower"
+    lines = [line for label in entries[1] for line in label.split("\n")]
+    # In inches: a sample beside each name, and the letters.
+    columns = max(1, min(len(handles), int(WIDTH / (0.5 + 0.09 * max(map(len, lines))))))
+    figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(lines) // columns))
+    place: Any = f"outside {side} center"
+    figure.legend(*entries, loc=place, ncols=columns)
 
 
 def points(pairs: Iterable[tuple[float, float | None]]) -> list[tuple[float, float]]:
@@ -193,7 +212,7 @@ def draw(axes: Axes, result: BenchResult, curves: Curves) -> dict[str, Any]:
             *zip(*curve, strict=True),
             color=_LINES[place % len(_LINES)],
             marker=_MARKERS[place % len(_MARKERS)],
-            linestyle=_OF_KIND[kind][1],
+            linestyle=_OF_KIND[kind],
             markerfacecolor=None if kind == "method" else "white",
             label=name,
         )

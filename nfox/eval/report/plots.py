@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nfox.drafters import plain_method
-from nfox.eval.bench.figures import Row
-from nfox.eval.bench.result import BenchResult, swept
+from nfox.eval.bench.result import BenchResult
 from nfox.eval.report import plot_style
-from nfox.eval.report.plot_style import BLUE, GREY, INK, ORANGE, SPEEDUP_LABEL, TAU_LABEL
+from nfox.eval.report.entrants import fastest_first
+from nfox.eval.report.plot_style import BLUE, GREY, INK, ORANGE, SPEEDUP_LABEL
+from nfox.eval.report.speed_plots import speedup, tau_by_category
 from nfox.eval.report.sweep_plots import context, sweep, temperature
 
 if TYPE_CHECKING:
@@ -49,69 +49,11 @@ def plots(result: BenchResult) -> dict[str, Figure]:
         UsageError: if matplotlib is not installed.
     """
     plot_style.check()
-    result = result.legible()
+    result = fastest_first(result.legible())
     with plot_style.style():
         drawn = {name: plot.draw(result) for name, plot in PLOTS.items()}
         figures = {name: figure for name, figure in drawn.items() if figure is not None}
         return plot_style.finished(figures)
-
-
-def speedup(result: BenchResult) -> Figure | None:
-    """Draw how many times faster every entrant is than plain decoding."""
-    rows = [row for row in _others(result) if row.speedup is not None]
-    if not rows:
-        return None
-    figure, axes = plot_style.bars([row.method for row in rows])
-    across = axes.get_yaxis_transform()
-    values = [row.speedup or 0.0 for row in rows]
-    errors = []
-    for place, (row, value) in enumerate(zip(rows, values, strict=True)):
-        low, high = row.speedup_low, row.speedup_high
-        axes.text(1.02, place, f"{value:.2f}", transform=across, va="center", weight="bold")
-        if low is None or high is None:
-            low = high = value
-        else:
-            axes.text(1.11, place, f"{low:.2f} to {high:.2f}", transform=across, va="center")
-        errors.append((max(value - low, 0), max(high - value, 0)))
-    axes.barh(
-        range(len(rows)),
-        values,
-        color=plot_style.colors(result, rows),
-        xerr=list(zip(*errors, strict=True)),
-        error_kw={"ecolor": INK, "capsize": 3, "elinewidth": 1},
-    )
-    axes.axvline(1, color=INK, linewidth=1)
-    axes.set_xlabel(f"{SPEEDUP_LABEL} (line: 1), with its 95 % interval")
-    plot_style.name_kinds(figure, result, rows)
-    return figure
-
-
-def tau_by_category(result: BenchResult) -> Figure | None:
-    """Draw the tokens that a step gives, for every kind of tasks."""
-    kinds = [name for name in result.categories if not swept(name)]
-    rows = [row for row in _others(result) if row.tau is not None]
-    if len(kinds) < 2 or not rows:
-        return None
-    names = [row.method for row in rows]
-    columns = min(len(kinds), 4)
-    lines = -(-len(kinds) // columns)
-    height = 0.8 + lines * (0.5 + plot_style.height(names))
-    figure = plot_style.empty_figure(names, 2.3 * columns, height)
-    panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for kind, axes in zip(kinds, panels, strict=False):
-        taus = {row.method: row.tau or 0.0 for row in result.of_category(kind)}
-        values = [taus.get(name, 0.0) for name in names]
-        drawn = axes.barh(range(len(names)), values, color=plot_style.colors(result, rows))
-        axes.bar_label(drawn, [f"{value:.2f}" if value else "" for value in values], padding=3)
-        axes.set_title(plot_style.wrapped(kind))
-        axes.grid(False, axis="y")
-    for spare in panels[len(kinds) :]:
-        spare.set_axis_off()
-    plot_style.name_bars(panels[0], names)
-    panels[0].margins(x=0.2)
-    figure.supxlabel(TAU_LABEL, fontsize=10)
-    plot_style.name_kinds(figure, result, rows)
-    return figure
 
 
 def acceptance(result: BenchResult) -> Figure | None:
@@ -123,7 +65,7 @@ def acceptance(result: BenchResult) -> Figure | None:
     deepest = max(map(len, curves.values()))
     if not deepest:
         return None
-    figure = plot_style.empty_figure(curves, 5.2, 3.6)
+    figure = plot_style.empty_figure(3.8)
     axes = figure.subplots()
     plot_style.legend(figure, plot_style.draw(axes, result, curves))
     axes.set_ylim(-0.03, 1.03)
@@ -176,21 +118,16 @@ def simulated(result: BenchResult) -> Figure | None:
     return figure
 
 
-def _others(result: BenchResult) -> list[Row]:
-    """Return the rows of all tasks, without that of plain decoding."""
-    return [row for row in result.of_category() if row.method != plain_method()]
-
-
 PLOTS = {
     "speedup": Plot(
         "Speed-up",
         "Right of the line is faster than plain decoding; an interval that holds the line may be "
-        "chance.",
+        "chance. A bar that would flatten all others is cut.",
         speedup,
     ),
     "tau-by-category": Plot(
         "Tokens per step by category",
-        "Longer is better; a method whose bars differ much depends on the kind of text.",
+        "More is better; a method whose figures differ much depends on the kind of text.",
         tau_by_category,
     ),
     "acceptance": Plot(

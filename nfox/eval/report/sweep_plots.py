@@ -54,8 +54,7 @@ def sweep(result: BenchResult) -> Figure | None:
     options = _by_option(result.of_category())
     if not options:
         return None
-    names = {name for groups in options.values() for name in groups}
-    figure = empty_figure(names, 8, 3.2 * len(options))
+    figure = empty_figure(3.4 * len(options))
     shown = {"speedup": SPEEDUP_LABEL, "tau": TAU_LABEL}
     grid = figure.subplots(len(options), len(shown), squeeze=False)
     for line, (option, groups) in zip(grid, options.items(), strict=True):
@@ -69,7 +68,7 @@ def sweep(result: BenchResult) -> Figure | None:
             axes.set_xlabel(option)
             axes.set_ylabel(label)
         line[0].axhline(1, color=INK, linewidth=1, zorder=1)
-        line[-1].legend(*legend_entries(handles), loc="center left", bbox_to_anchor=(1, 0.5))
+        line[0].legend(*legend_entries(handles), fontsize=7)
     return figure
 
 
@@ -92,7 +91,7 @@ def _over(result: BenchResult, swept_over: str, metric: str, without: str = "") 
                 curves.setdefault(row.method, []).extend(point)
     if len(values) < 2 or not any(curves.values()):
         return None
-    figure = empty_figure(curves, 5.2, 3.8)
+    figure = empty_figure(4)
     legend(figure, draw(figure.subplots(), result, curves))
     return figure
 
