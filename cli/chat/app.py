@@ -30,7 +30,7 @@ from ..log.writer import LogWriter
 from ..options.chat import DisplayArguments
 from .context_notes import fullness, hinting_at_room, no_longer_read
 from .interrupt import interruptible
-from .provenance import Provenance
+from .provenance import Candidate, Provenance
 from .saved_files import Keeper, error_of, rescue
 from .suspension import suspendable
 
@@ -61,6 +61,7 @@ class ChatApp:
         records: the steps of the last reply.
         pieces: the text of the last reply, with the sources of its tokens.
         provenance: the pieces of all replies.
+        candidates: the replies to the last question, where /retry has asked for several.
         explain_marks: whether to say once, under a reply, what its marks mean.
         next_input: the text that the next input line starts with.
     """
@@ -82,6 +83,7 @@ class ChatApp:
         self.records: list[StepRecord] = []
         self.pieces: list[Piece] = []
         self.provenance = Provenance()
+        self.candidates: dict[int, Candidate] = {}
         settings = replace(self.engine.settings, keep_logits=True)  # for /steps
         self.engine.use_settings(settings)
         self.next_input = ""

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nfox.text.pieces import Piece, text_of
 
 if TYPE_CHECKING:
+    from nfox.reply import Exchange
     from nfox.text.messages import Message
+
+    from ..display.steps import StepRecord
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several replies to a question, with all that commands about the last reply look at.
+
+    Args:
+        message: the reply, as it stands in the conversation.
+        exchange: the reply, and what it was asked by; None where that is not known.
+        pieces: its text, with the sources of its tokens.
+        records: its steps.
+    """
+
+    message: Message
+    exchange: Exchange | None
+    pieces: list[Piece]
+    records: list[StepRecord]
 
 
 class Provenance:

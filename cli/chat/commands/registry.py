@@ -57,6 +57,7 @@ REGISTRY: dict[str, Command] = {}
 _MODULES = (
     "conversation",
     "compose",
+    "retry",
     "share",
     "log",
     "models",
