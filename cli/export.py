@@ -49,7 +49,7 @@ class ExportArguments:
 
 
 def export(context: typer.Context, arguments: ExportArguments) -> None:
-    """Write heads or a draft model in the layout of published checkpoints, or of another engine.
+    """Write heads or a draft model in a published layout, or in another engine's.
 
     Medusa's published layout is other engines' too; heads of methods without one are copied as they
     are. For an engine, how it is started with what was written is said as well.

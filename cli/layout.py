@@ -11,6 +11,7 @@ from textwrap import wrap
 WIDEST_COLUMN = 26
 """Of names, in characters; a longer name has a row of its own."""
 _LEAST_TEXT = 20
+_NO_BREAK = "\xa0"
 
 
 def column_of(names: Iterable[str], widest: int = WIDEST_COLUMN) -> int:
@@ -31,12 +32,17 @@ def definitions(
     """
     start = indent + column + 2
     if width - start < _LEAST_TEXT:  # the meaning stands below its name
-        start = 2 * indent + 2
+        start = 4 * indent
     for name, meaning in rows:
         lines = wrap(meaning, max(width - start, 1), break_on_hyphens=False) or [""]
         first = " " * indent + name
         if len(first) + 2 <= start:
-            yield (first.ljust(start) + lines.pop(0)).rstrip()
+            yield (first.ljust(start) + lines.pop(0)).rstrip().replace(_NO_BREAK, " ")
         else:
             yield from wrap(first, width, subsequent_indent=" " * start, break_on_hyphens=False)
-        yield from (" " * start + line for line in lines if line)
+        yield from ((" " * start + line).replace(_NO_BREAK, " ") for line in lines if line)
+
+
+def unbroken(text: str) -> str:
+    """Return a text that `definitions` puts into one row."""
+    return text.replace(" ", _NO_BREAK)

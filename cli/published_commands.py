@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 from typing_extensions import override
 
 from . import unused
+from .help import HelpCommand, HelpGroup
 from .printing import tell
 from .published_names import FLAGS, IMPLIED, READ, READ_WITH, UNUSED, VALUES
 from .usage_errors import refuse_command, refusing_in_one_line
@@ -178,7 +179,7 @@ def reader_of(command: Any, context: Any) -> Reader:
     return Reader(" ".join(path), known, is_group=isinstance(command, TyperGroup))
 
 
-class PublishedCommand(TyperCommand):
+class PublishedCommand(HelpCommand):
     """A command that reads published names."""
 
     @override
@@ -188,7 +189,7 @@ class PublishedCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-class PublishedGroup(TyperGroup):
+class PublishedGroup(HelpGroup):
     """A group of commands that reads published names."""
 
     @override
@@ -216,8 +217,8 @@ def read_published_names(app: typer.Typer) -> None:
     """Make all commands of a program read published names, but for those that take any words."""
     app.info.cls = PublishedGroup
     for command in app.registered_commands:
-        if not (command.context_settings or {}).get("ignore_unknown_options"):
-            command.cls = PublishedCommand
+        takes_any = (command.context_settings or {}).get("ignore_unknown_options")
+        command.cls = HelpCommand if takes_any else PublishedCommand
     for group in app.registered_groups:
         if group.typer_instance is not None:
             read_published_names(group.typer_instance)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nfox.text.resolve import TOKENIZER_OR_PLAIN
-
 Typed = Mapping[str, str]
 """The values of the options on a command line, by their names without dashes; "" for a flag."""
 
@@ -199,12 +197,26 @@ def _answers_folder(typed: Typed) -> str:
 _ANSWERING = ("", "generate", "serve", "worker")
 _A_MODEL = ("model", "m", "url", *(name for name, text in _EVERYWHERE.items() if "--model" in text))
 _A_TEMPLATE = ("conv-template", "cllm-type")
-_PLAIN = _fixed(TOKENIZER_OR_PLAIN)
+
+
+def _own_template(typed: Typed) -> str:
+    """Return the name of the model's own template, or else of none at all."""
+    from nfox.text.resolve import TOKENIZER_OR_PLAIN  # which takes longer than all of this module
+
+    return TOKENIZER_OR_PLAIN
+
+
 _TGI, _VLLM = (_fixed(f"http://localhost:{port}/v1/chat/completions") for port in (8080, 8000))
 
 IMPLIED = (
-    Implied(_ANSWERING, "target-model-name", _A_TEMPLATE, "--conv-template", _PLAIN),
-    Implied(_ANSWERING, "input", (*_A_TEMPLATE, "target-model-name"), "--conv-template", _PLAIN),
+    Implied(_ANSWERING, "target-model-name", _A_TEMPLATE, "--conv-template", _own_template),
+    Implied(
+        _ANSWERING,
+        "input",
+        (*_A_TEMPLATE, "target-model-name"),
+        "--conv-template",
+        _own_template,
+    ),
     Implied(("data distill",), "input-filename", _A_MODEL, "--url", _TGI),
     Implied(("data distill",), "num-threads", _A_MODEL, "--url", _VLLM),
     Implied(("data trajectories",), "filename", ("out",), "--out", _trajectories_file),

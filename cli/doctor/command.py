@@ -20,14 +20,12 @@ from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import option
 from ..options.engine import MethodArguments, ModelArguments
 from ..printing import say
-from .drawing import Drawing
-from .findings import Advice, Finding, ordered_advice, warnings_kept
-from .machine import of_forwards, of_gpus, of_processor
-from .packages import of_bitsandbytes, of_packages, starts
-from .subject import Subject
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
+
+    from .findings import Advice, Finding
+    from .subject import Subject
 
 WRONG = 1
 """The exit code where something is wrong."""
@@ -55,6 +53,10 @@ def doctor(context: typer.Context, arguments: DoctorArguments, model: ModelArgum
             raise UsageError(f"two models: {arguments.name} and {model.model}", "name one")
         model = replace(model, model=arguments.name)
     EngineArguments(model).check()
+    from .drawing import Drawing
+    from .findings import ordered_advice
+    from .subject import Subject
+
     findings: list[Finding] = []
     draw = None if arguments.as_json else Drawing()
     for finding in _examine(Subject(model)):
@@ -85,6 +87,9 @@ def _examine(subject: Subject) -> Iterator[Finding]:
     """Yield all findings, from the machine to what was measured; where one is wrong that the others
     need, they are not looked for.
     """
+    from .findings import Advice, Finding
+    from .packages import of_bitsandbytes, of_packages, starts
+
     torch_fault = starts("torch")
     if torch_fault is None:
         yield from _of_machine(subject)
@@ -107,6 +112,8 @@ def _of_machine(subject: Subject) -> Iterator[Finding]:
     import torch
 
     from nfox.models.devices import choose_device
+
+    from .machine import of_forwards, of_gpus, of_processor
 
     if subject.arguments.threads is not None:
         torch.set_num_threads(subject.arguments.threads)
@@ -137,6 +144,7 @@ def _of_model(subject: Subject, section: str) -> Iterator[Finding]:
         NfoxError: if it cannot be loaded.
     """
     from . import before, changes, drafting, measured, prompts
+    from .findings import Finding, warnings_kept
 
     is_fit = True
     for finding in before.of_model(subject, section):

@@ -10,7 +10,11 @@ from . import gsm8k, harness, heads, jacobi, loss
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    group = typer.Typer(help="Measure.", no_args_is_help=True, pretty_exceptions_enable=False)
+    group = typer.Typer(
+        help="Measure what a model, its heads and its answers are worth.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
     for function in (
         heads.heads,
         jacobi.jacobi,

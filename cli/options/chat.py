@@ -14,9 +14,10 @@ import typer
 from nfox.version import __version__
 
 from ..printing import say
-from .dataclass_options import option
+from .dataclass_options import option, rare
 
 _display, _session = partial(option, "Display"), partial(option, "Session")
+_rare_display, _rare_session = partial(rare, "Display"), partial(rare, "Session")
 Text = str | None
 Switch = bool
 Style = Literal["rich", "simple", "programmatic"]
@@ -33,19 +34,25 @@ class DisplayArguments:
     """How replies are drawn."""
 
     style: Annotated[
-        Style, _display("simple: plain lines; programmatic: JSONL in and out.", "--style")
+        Style, _rare_display("simple: plain lines; programmatic: JSONL in and out.", "--style")
     ] = "rich"
     provenance: Annotated[
-        Provenance, _display("How drafted tokens are marked.", "--provenance")
+        Provenance, _rare_display("How drafted tokens are marked.", "--provenance")
     ] = "auto"
-    color: Annotated[Color, _display("NO_COLOR is respected.", "--color")] = "auto"
-    no_color: Annotated[Switch, _display("As --color never.", "--no-color", envvar=None)] = False
-    theme: Annotated[Theme, _display("The terminal's background.", "--theme")] = "auto"
-    ascii: Annotated[Switch, _display("No symbols beyond ASCII.", "--ascii")] = False
-    live: Annotated[Switch, _display("A status line during the reply.", "--live/--no-live")] = True
-    stats: Annotated[Switch, _display("A footer after the reply.", "--stats/--no-stats")] = True
+    color: Annotated[Color, _rare_display("NO_COLOR is respected.", "--color")] = "auto"
+    no_color: Annotated[Switch, _rare_display("As --color never.", "--no-color", envvar=None)] = (
+        False
+    )
+    theme: Annotated[Theme, _rare_display("The terminal's background.", "--theme")] = "auto"
+    ascii: Annotated[Switch, _rare_display("No symbols beyond ASCII.", "--ascii")] = False
+    live: Annotated[
+        Switch, _rare_display("A status line during the reply.", "--live/--no-live")
+    ] = True
+    stats: Annotated[Switch, _rare_display("A footer after the reply.", "--stats/--no-stats")] = (
+        True
+    )
     fold_thinking: Annotated[
-        Switch, _display("Hide what is inside <think>.", "--fold-thinking")
+        Switch, _rare_display("Hide what is inside <think>.", "--fold-thinking")
     ] = False
     verbose: Annotated[
         int,
@@ -76,21 +83,23 @@ class SessionArguments:
     ] = None
     as_json: Annotated[Switch, _session("Events as JSON lines.", "--json")] = False
     compare: Annotated[
-        Switch, _session("After the answer: what drafting gained.", "--compare", "-b")
+        Switch, _rare_session("After the answer: what drafting gained.", "--compare", "-b")
     ] = False
     multiline: Annotated[
-        Switch, _session("Enter makes a new line, Esc Enter sends.", "--multiline")
+        Switch, _rare_session("Enter makes a new line, Esc Enter sends.", "--multiline")
     ] = False
     context_policy: Annotated[
         ContextPolicy | None,
-        _session(
-            "A full context: stop, or drop the oldest turns. \\[default: drop in the chat]",
+        _rare_session(
+            "A full context: stop, or drop the oldest turns. [default: drop in the chat]",
             "--context-policy",
         ),
     ] = None
-    no_history: Annotated[Switch, _session("Each prompt starts fresh.", "--no-history")] = False
+    no_history: Annotated[Switch, _rare_session("Each prompt starts fresh.", "--no-history")] = (
+        False
+    )
     no_input_history: Annotated[
-        Switch, _session("Keep neither input nor talk in files.", "--no-input-history")
+        Switch, _rare_session("Keep neither input nor talk in files.", "--no-input-history")
     ] = False
     no_save: Annotated[Switch, _session("Keep the talk out of the log.", "--no-save")] = False
     resume: Annotated[

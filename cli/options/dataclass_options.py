@@ -11,6 +11,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -18,6 +19,7 @@ import typer
 from nfox.errors import UsageError
 
 from ..errors import error_boundary
+from ..help import RARE
 from ..origins import naming_origins
 
 
@@ -36,6 +38,11 @@ def option(panel: str, help: str, *names: str, **extra: Any) -> Any:
     variable = names[0].split("/")[0].removeprefix("--").replace("-", "_").upper()
     usual: dict[str, Any] = {"envvar": f"NFOX_{variable}", "show_envvar": False}
     return typer.Option(*names, help=help, rich_help_panel=panel, **usual | extra)
+
+
+def rare(panel: str, help: str, *names: str, **extra: Any) -> Any:
+    """Declare an option as `option` does, which is shown by `--help all` only."""
+    return option(f"{panel}{RARE}", help, *names, **extra)
 
 
 def split_variable(
@@ -87,7 +94,7 @@ def refuse_stray_options(context: typer.Context) -> None:
             )
 
 
-_Debug = Annotated[bool, option("Options", "Show tracebacks.", "--debug")]
+_Debug = Annotated[bool, rare("Options", "Show tracebacks.", "--debug")]
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
@@ -135,6 +142,7 @@ def _filled(group: Any, values: dict[str, Any]) -> Any:
     )
 
 
+@cache
 def _hinted(group: Any) -> list[tuple[Field[Any], Any]]:
     """Return the fields of a dataclass, each with its type."""
     hints = get_type_hints(group, include_extras=True)

@@ -13,11 +13,11 @@ from nfox.drafters import method_names
 from nfox.errors import UsageError
 from nfox.models.options import Compilation, Quantisation, WeightBits, choose_quantisation
 
-from .dataclass_options import option, split_variable, typed_otherwise
+from .dataclass_options import option, rare, split_variable, typed_otherwise
 
-_model, _method, _generation = (
-    partial(option, panel) for panel in ("Model", "Method", "Generation")
-)
+_PANELS = ("Model", "Method", "Generation")
+_model, _method, _generation = (partial(option, panel) for panel in _PANELS)
+_rare_model, _rare_method, _rare_generation = (partial(rare, panel) for panel in _PANELS)
 Text = str | None
 Switch = bool
 DType = Literal["auto", "float32", "float16", "bfloat16"]
@@ -44,60 +44,64 @@ class ModelArguments:
         Text,
         _model("Folder, GGUF file, hub id, name; or heads.", "--model", "-m"),
     ] = None
-    base_model: Annotated[Text, _model("Base of the heads, if moved.", "--base-model")] = None
-    heads: Annotated[Text, _model("Folder or hub id of trained heads.", "--heads")] = None
+    base_model: Annotated[Text, _rare_model("Base of the heads, if moved.", "--base-model")] = None
+    heads: Annotated[Text, _rare_model("Folder or hub id of trained heads.", "--heads")] = None
     draft_model: Annotated[
         Text, _model("Folder, GGUF file or hub id that drafts.", "--draft-model")
     ] = None
     adapter: Annotated[
-        Text, _model("A LoRA of the model: name, folder or hub id.", "--adapter")
+        Text, _rare_model("A LoRA of the model: name, folder or hub id.", "--adapter")
     ] = None
-    load_in_4bit: Annotated[Switch, _model("Quantise to nf4.", "--load-in-4bit")] = False
-    load_in_8bit: Annotated[Switch, _model("Quantise to int8.", "--load-in-8bit")] = False
+    load_in_4bit: Annotated[Switch, _rare_model("Quantise to nf4.", "--load-in-4bit")] = False
+    load_in_8bit: Annotated[Switch, _rare_model("Quantise to int8.", "--load-in-8bit")] = False
     quantize: Annotated[
-        WeightBits | None, _model("Quantise for speed: weights in groups of 32.", "--quantize")
+        WeightBits | None, _rare_model("Quantise for speed: weights in groups of 32.", "--quantize")
     ] = None
     draft_load_in_4bit: Annotated[
-        Switch, _model("The draft model too.", "--draft-load-in-4bit")
+        Switch, _rare_model("The draft model too.", "--draft-load-in-4bit")
     ] = False
     draft_load_in_8bit: Annotated[
-        Switch, _model("The draft model too.", "--draft-load-in-8bit")
+        Switch, _rare_model("The draft model too.", "--draft-load-in-8bit")
     ] = False
     draft_quantize: Annotated[
-        WeightBits | None, _model("The draft model too.", "--draft-quantize")
+        WeightBits | None, _rare_model("The draft model too.", "--draft-quantize")
     ] = None
     compile: Annotated[
-        Compilation, _model("Run forwards by the library compiled for this CPU.", "--compile")
+        Compilation, _rare_model("Run forwards by the library compiled for this CPU.", "--compile")
     ] = "auto"
     reproducible: Annotated[
-        Switch, _model("The same text by every method, or an error.", "--reproducible")
+        Switch, _rare_model("The same text by every method, or an error.", "--reproducible")
     ] = False
-    dtype: Annotated[DType, _model("Of weights and activations.", "--dtype")] = "auto"
-    attn: Annotated[Attention, _model("The attention of transformers.", "--attn")] = "auto"
-    device: Annotated[Text, _model("cpu, cuda:1, ... \\[default: a GPU if any]", "--device")] = None
+    dtype: Annotated[DType, _rare_model("Of weights and activations.", "--dtype")] = "auto"
+    attn: Annotated[Attention, _rare_model("The attention of transformers.", "--attn")] = "auto"
+    device: Annotated[Text, _rare_model("cpu, cuda:1, ... [default: a GPU if any]", "--device")] = (
+        None
+    )
     threads: Annotated[
-        int | None, _model("Of the CPU. \\[default: the faster of 1 and all]", "--threads", min=1)
+        int | None,
+        _rare_model("Of the CPU. [default: the faster of 1 and all]", "--threads", min=1),
     ] = None
     device_map: Annotated[
-        DeviceMap | None, _model("Split the model over all devices.", "--device-map")
+        DeviceMap | None, _rare_model("Split the model over all devices.", "--device-map")
     ] = None
     max_memory: Annotated[
-        Text, _model("Of --device-map: 0=9GiB,cpu=20GiB; the rest: disk.", "--max-memory")
+        Text, _rare_model("Of --device-map: 0=9GiB,cpu=20GiB; the rest: disk.", "--max-memory")
     ] = None
     max_context: Annotated[
-        int | None, _model("Positions to use at most.", "--max-context", min=8)
+        int | None, _rare_model("Positions to use at most.", "--max-context", min=8)
     ] = None
-    revision: Annotated[Text, _model("Commit, tag or branch on the hub.", "--revision")] = None
-    offline: Annotated[Switch, _model("Use local files only.", "--offline")] = False
+    revision: Annotated[Text, _rare_model("Commit, tag or branch on the hub.", "--revision")] = None
+    offline: Annotated[Switch, _rare_model("Use local files only.", "--offline")] = False
     trust_remote_code: Annotated[
-        Switch, _model("Run code that comes with the model.", "--trust-remote-code")
+        Switch, _rare_model("Run code that comes with the model.", "--trust-remote-code")
     ] = False
     conv_template: Annotated[
-        Text, _model("FastChat's name, a .json file, tokenizer:NAME, or `list`.", "--conv-template")
+        Text,
+        _rare_model("FastChat's name, a .json file, tokenizer:NAME, or `list`.", "--conv-template"),
     ] = None
     cllm_type: Annotated[
         CllmType | None,
-        _model("Of a CLLM: a short name for its --conv-template.", "--cllm-type"),
+        _rare_model("Of a CLLM: a short name for its --conv-template.", "--cllm-type"),
     ] = None
     system: Annotated[
         Text, _model("Replaces the system message.", "--system", "--conv-system-msg", "-s")
@@ -133,11 +137,11 @@ class MethodArguments:
     """Which method drafts, with which options, and which rule accepts."""
 
     method: Annotated[
-        Text, _method(f"{' | '.join(method_names())} \\[default: auto, or none]", "--method")
+        Text, _method(f"{' | '.join(method_names())} [default: auto, or none]", "--method")
     ] = None
     options: Annotated[
         list[str],
-        _method(
+        _rare_method(
             "An option of the method.",
             "--option",
             "-o",
@@ -151,17 +155,18 @@ class MethodArguments:
     ] = None
     tree: Annotated[
         Text,
-        _method("Of heads, a name or file: -o tree=.", "--tree", callback=typed_otherwise),
+        _rare_method("Of heads, a name or file: -o tree=.", "--tree", callback=typed_otherwise),
     ] = None
-    accept: Annotated[Accept, _method("The acceptance rule.", "--accept")] = "exact"
+    accept: Annotated[Accept, _rare_method("The acceptance rule.", "--accept")] = "exact"
     lenience: Annotated[
-        float | None, _method("Of rejection: below 1 it is lossy.", "--lenience", min=0, max=1)
+        float | None, _rare_method("Of rejection: below 1 it is lossy.", "--lenience", min=0, max=1)
     ] = None
     epsilon: Annotated[
-        float | None, _method("Of typical: the posterior threshold.", "--epsilon", min=0, max=1)
+        float | None,
+        _rare_method("Of typical: the posterior threshold.", "--epsilon", min=0, max=1),
     ] = None
     delta: Annotated[
-        float | None, _method("Of typical: the posterior alpha.", "--delta", min=0)
+        float | None, _rare_method("Of typical: the posterior alpha.", "--delta", min=0)
     ] = None
 
 
@@ -173,23 +178,23 @@ class GenerationArguments:
         float | None, _generation("0: the likeliest token.", "--temperature", "-t", min=0)
     ] = None
     top_p: Annotated[
-        float | None, _generation("Nucleus sampling.", "--top-p", min=0.0001, max=1)
+        float | None, _rare_generation("Nucleus sampling.", "--top-p", min=0.0001, max=1)
     ] = None
-    top_k: Annotated[int | None, _generation("0: all tokens.", "--top-k", min=0)] = None
+    top_k: Annotated[int | None, _rare_generation("0: all tokens.", "--top-k", min=0)] = None
     min_p: Annotated[
-        float | None, _generation("Relative to the likeliest.", "--min-p", min=0, max=1)
+        float | None, _rare_generation("Relative to the likeliest.", "--min-p", min=0, max=1)
     ] = None
     repetition_penalty: Annotated[
-        float | None, _generation("1: none.", "--repetition-penalty", min=0.01, max=100)
+        float | None, _rare_generation("1: none.", "--repetition-penalty", min=0.01, max=100)
     ] = None
     sampling: Annotated[
         Literal["greedy", "model"],
-        _generation("model: as its generation_config says.", "--sampling"),
+        _rare_generation("model: as its generation_config says.", "--sampling"),
     ] = "greedy"
-    seed: Annotated[int | None, _generation("Of the random numbers.", "--seed", min=0)] = None
+    seed: Annotated[int | None, _rare_generation("Of the random numbers.", "--seed", min=0)] = None
     stop: Annotated[
         list[str],
-        _generation(
+        _rare_generation(
             "Text that ends a reply; repeatable. NFOX_STOP: words, in quotes if need be.",
             "--stop",
             callback=split_variable,

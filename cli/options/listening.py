@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
-
 from nfox.drafters import method_names
 from nfox.errors import UsageError
 from nfox.serve.origins import as_sent
@@ -26,11 +24,11 @@ class AddressArguments:
     port: Annotated[
         int | None,
         _server(
-            "0: any that is free. \\[default: 5000; of a worker 21002]", "--port", min=0, max=65535
+            "0: any that is free. [default: 5000; of a worker 21002]", "--port", min=0, max=65535
         ),
     ] = None
     served_model_name: Annotated[
-        Text, _server("What requests call the model. \\[default: its own]", "--served-model-name")
+        Text, _server("What requests call the model. [default: its own]", "--served-model-name")
     ] = None
     verbose: Annotated[bool, _server("Log every request.", "--verbose", "-v", envvar=None)] = False
 
@@ -67,7 +65,7 @@ class AccessArguments:
     allow_method: Annotated[
         list[str],
         _server(
-            "A method that requests may name; repeatable. \\[default: all that are ready]",
+            "A method that requests may name; repeatable. [default: all that are ready]",
             "--allow-method",
             callback=split_variable,
         ),
@@ -123,6 +121,8 @@ def parse_bytes(option: str, text: str) -> int:
     Raises:
         UsageError: if the text is no size.
     """
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:

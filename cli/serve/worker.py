@@ -34,7 +34,7 @@ class WorkerArguments:
         str | None,
         option(
             "Server",
-            "URL of this worker, as the others reach it. \\[default: where it listens]",
+            "URL of this worker, as the others reach it. [default: where it listens]",
             "--worker-address",
         ),
     ] = None

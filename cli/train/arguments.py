@@ -8,7 +8,7 @@ as if its keys had been typed first.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from typing import Any, NoReturn
 
@@ -28,6 +28,7 @@ from .config_file import settings_with_files
 from .data_arguments import DataArguments, common_fields
 from .draft import DraftKind
 from .heads import HeadsKind
+from .help import settings_help
 from .kinds import TrainingKind
 from .published_names import join, translate
 from .reporting import check_reports
@@ -93,10 +94,10 @@ def _parser(training: TrainingKind) -> _Parser:
     return parser
 
 
-def help_text(method: str) -> str:
-    """Return the help text of all settings of a method's training."""
-    text: str = _parser(kind(method)).format_help()
-    return text
+def help_lines(method: str, *, everything: bool) -> Iterator[str]:
+    """Yield the lines of the help of a method's training, see `settings_help`."""
+    training = kind(method)
+    return settings_help(_parser(training), training.arguments(), everything=everything)
 
 
 def parse(

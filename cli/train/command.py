@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ..errors import INTERRUPTED, error_boundary
+from ..help import HELP_NAMES, asks_for_everything
 from ..printing import say, tell
 
 if TYPE_CHECKING:
@@ -21,25 +22,27 @@ if TYPE_CHECKING:
 
     from nfox.train.job import Job, TrainingResult
 
-_HELP = ("-h", "--help")
-
 
 def train(
     context: typer.Context,
     method: Annotated[str, typer.Argument(help="Whose heads; or cllm, or draft.")] = "",
 ) -> None:
-    """Train: nfox train METHOD [CONFIG.yaml] [--name value ...].
+    """Train heads, the model itself for Jacobi decoding, or a draft model.
+
+    nfox train METHOD [CONFIG.yaml] [--name value ...]
 
     METHOD is one with heads; cllm makes the model itself fast for Jacobi decoding, from
     trajectories (nfox data trajectories); draft distils a draft model for it.
     --model_name_or_path (or --model) and --output_dir are needed. Without --data_path the model
     has conversations with itself first (nfox data synthesise); --eval_data_path measures on other
-    data. `nfox train METHOD --help` lists all settings: those of nfox, of the method
-    (--METHOD_num_heads), and all of transformers' TrainingArguments. A YAML or JSON file may hold
-    the same names. Several processes: torchrun --nproc_per_node=N -m nfox.cli train ...
+    data. A YAML or JSON file may hold the same names.
+
+    `nfox train METHOD --help` lists the settings of nfox and of the method, `--help all` those of
+    transformers' TrainingArguments too. Several processes: torchrun --nproc_per_node=N -m nfox.cli
+    train ...
     """
-    if method in ("", *_HELP):
-        say(*context.get_help().splitlines())
+    if method in ("", *HELP_NAMES):
+        typer.echo(context.get_help())
         return
     words = [word for word in context.args if word != "--debug"]
     with error_boundary(debug=len(words) < len(context.args)):
@@ -61,10 +64,11 @@ def run(method: str, words: Sequence[str]) -> None:
     from nfox.files.progress import quiet
 
     quiet()  # before bitsandbytes is imported: it warns while it is
-    from .arguments import help_text, kind, parse
+    from .arguments import help_lines, kind, parse
 
-    if set(words) & set(_HELP):
-        say(*help_text(method).splitlines())
+    if set(words) & set(HELP_NAMES):
+        lines = help_lines(method, everything=asks_for_everything(words))
+        typer.echo("\n".join(lines))
         return
     command = shlex.join(["nfox", "train", method, *words])
     job, args, notes = parse(method, words, command)

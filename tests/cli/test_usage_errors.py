@@ -36,7 +36,7 @@ def run(*words: str, **environment: str) -> Result:
         ("--theme", "--theme needs a value", ""),
         ("methods --json=3", "--json takes no value", ""),
         ("serve x", "not expected here: (x)", "`nfox serve --help` lists what there is"),
-        ("bench compare", "OLD is missing", "nfox bench compare [OPTIONS] {OLD} {NEW}"),
+        ("bench compare", "OLD is missing", "nfox bench compare [OPTIONS] OLD NEW"),
         (
             "train foo",
             "unknown method 'foo'",

@@ -1,0 +1,113 @@
+"""Help fits on two screens of 24 rows and 80 columns, and `--help all` keeps nothing back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from nfox.cli.app import app
+
+TWO_SCREENS = 48
+ROOT: Any = get_command(app)
+
+
+def commands(command: Any = ROOT, path: tuple[str, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield every command with the words that call it."""
+    yield command, path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+COMMANDS = list(commands())
+PATHS = [path for _, path in COMMANDS if path != ("train",)]
+OPTIONS = {path: command.params for command, path in COMMANDS}
+
+
+def shown(*words: str, columns: int = 80) -> list[str]:
+    env = {"COLUMNS": str(columns)}
+    done = CliRunner().invoke(app, words, env=env, prog_name="nfox", color=False)
+    assert (done.exit_code, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def typed(lines: list[str]) -> list[str]:
+    """Return the long names of the options that begin a row."""
+    rows = (re.match(r"  (?:-\w, |    )(--[\w-]+)", line) for line in lines)
+    return [row[1] for row in rows if row]
+
+
+def options(path: tuple[str, ...]) -> list[str]:
+    found = [p for p in OPTIONS[path] if p.param_type_name == "option"]
+    names = [next(name for name in p.opts if name.startswith("--")) for p in found]
+    return [*names, "--help"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_the_most_needed_fits_on_two_screens(path: tuple[str, ...]) -> None:
+    lines = shown(*path, "--help")
+    assert len(lines) <= TWO_SCREENS
+    assert max(map(len, lines)) <= 80
+    everything = shown(*path, "--help", "all")
+    few, many = typed(lines), typed(everything)
+    assert sorted(many) == sorted(options(path))
+    assert [name for name in many if name in few] == few
+    hidden = set(many) - set(few) - {"--debug", "--help", "--install-completion"}
+    hidden -= {"--show-completion"}
+    said = re.search(r"lists (\d+) more option", " ".join(lines))
+    assert (int(said[1]) if said else 0) == len(hidden)
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 200])
+def test_no_name_is_cut_at_any_width(columns: int) -> None:
+    for path in ((), ("bench",), ("serve",), ("train",)):
+        lines = shown(*path, "--help", "all", columns=columns)
+        assert max(map(len, lines)) <= columns
+        if path != ("train",):
+            assert sorted(typed(lines)) == sorted(options(path))
+
+
+def test_a_command_is_a_row_and_types_make_no_noise() -> None:
+    lines = shown("--help")
+    rows = lines[lines.index("Commands") + 1 :]
+    rows = rows[: rows.index("")]
+    assert [row.split()[0] for row in rows] == list(ROOT.commands)
+    assert all(len(row.split()) > 2 and row.endswith(".") for row in rows)
+    text = "\n".join(shown("--help", "all"))
+    assert not re.search(r"<\w+|range|x>=|\.\.\.\|", text.replace("<think>", ""))
+    for words in ("--threads N ", "--top-p X ", "--live/--no-live ", "[default: --live]"):
+        assert words in text
+    flat = " ".join(text.split())
+    assert "Of weights and activations: auto, float32, float16, bfloat16. [default: auto]" in flat
+
+
+def test_all_is_asked_for_before_a_command_only() -> None:
+    assert shown("methods", "-h", "all") == shown("methods", "--help", "all")
+    assert shown("-q", "--help", "all") == shown("--help", "all")
+    done = CliRunner().invoke(app, ["get", "all", "--help"], prog_name="nfox")
+    assert "--debug" not in done.stdout and done.exit_code == 0
+
+
+def test_a_training_shows_its_own_settings_first() -> None:
+    few, many = (shown("train", "ctc", "--help", *words) for words in ((), ("all",)))
+    headings = [line for line in few if line and line[0] != " "][1:4]
+    assert headings == ["Model and data", "Method", "Trainer"]
+    names = [re.findall(r"^  (--\w+)", "\n".join(lines), re.MULTILINE) for lines in (few, many)]
+    assert names[1][: len(names[0])] == names[0]
+    assert {"--data_path", "--ctc_num_heads", "--output_dir", "--learning_rate"} < {*names[0]}
+    assert "--adam_beta1" in names[1] and "--adam_beta1" not in names[0]
+    assert f"lists {len(names[1]) - len(names[0])} more" in " ".join(few)
+    assert "[default: 0.001]" in " ".join(few) and max(map(len, many)) <= 80
+
+
+def test_headings_are_bold_at_a_terminal_alone() -> None:
+    colored = CliRunner().invoke(app, ["--help"], color=True, env={"TERM": "xterm"}).stdout
+    assert "\x1b[1mCommands\x1b[0m" in colored
+    assert (
+        "\x1b" not in CliRunner().invoke(app, ["--help"], color=True, env={"TERM": "dumb"}).stdout
+    )
+    assert "\x1b" not in CliRunner().invoke(app, ["--help"]).stdout
