@@ -41,7 +41,7 @@ _COMMANDS = (
     *("/help", "/?", "/save", "!!save", "/system", "/regen", "/continue", "/set", "/method"),
     *("/adapter", "/template", "/fold", "/legend", "/stats", "/steps", "/compare", "/nowhere"),
     *("/copy", "/copy code", "/edit", "/export", "/log", "/title", "/resume 1", "/resume 2"),
-    *("/file", "/history", "/tokens", "/params", "/retry", "/retry 2"),
+    *("/file", "/history", "/tokens", "/params", "/think", "/retry", "/retry 2"),
     *("/retry pick 0", "/retry pick 1"),
     *_FORGETTING,
 )
