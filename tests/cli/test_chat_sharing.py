@@ -7,35 +7,17 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
-import chat_app
-import cli_model
 import pytest
 from chat_app import contents, do
 from terminals import Tty
 
-from nfox import Message, Settings, load
+from nfox import Message
 from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry
 from nfox.cli.chat.exported import ExportedConversation, export
 from nfox.controls import sanitize
-from nfox.engine import Engine
 from nfox.errors import UsageError
 from nfox.text.pieces import text_of
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return load(str(cli_model.save(tmp_path_factory.mktemp("model"))))
-
-
-@pytest.fixture
-def app(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatApp:
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
-    engine.use("lookup")
-    engine.use_settings(Settings(max_new_tokens=31))
-    return chat_app.make(engine)
 
 
 class Page(HTMLParser):

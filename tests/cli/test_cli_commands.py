@@ -16,9 +16,9 @@ from typing import Any
 import cli_model
 import pytest
 import typer
-from rich.console import Console
+from chat_app import contents, do, make, said
 
-from nfox import Conversation, Message, Settings, load
+from nfox import Message, Settings
 from nfox.cli.chat import events, input, repl
 from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry as commands
@@ -29,7 +29,6 @@ from nfox.cli.chat.repl import chat_loop
 from nfox.cli.display.console import CleanConsole
 from nfox.cli.display.header import print_header
 from nfox.cli.display.steps import visible
-from nfox.cli.display.theme import make_screen
 from nfox.cli.errors import error_boundary
 from nfox.cli.log.database import ConversationLog
 from nfox.cli.log.writer import LogWriter
@@ -45,48 +44,6 @@ from nfox.engine import Engine
 from nfox.errors import ContextError, NfoxError, UsageError
 
 FASTCHAT = ("!!exit", "!!reset", "!!remove", "!!regen", "!!save", "!!load")
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return load(str(cli_model.save(tmp_path_factory.mktemp("model"))))
-
-
-@pytest.fixture
-def app(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatApp:
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
-    engine.use("lookup")  # what it drafts depends on no time
-    engine.use_settings(Settings(max_new_tokens=31))
-    return make(engine)
-
-
-def make(engine: Engine, **options: object) -> ChatApp:
-    display = replace(DisplayArguments(), **options)  # type: ignore[arg-type]
-    file = io.StringIO()
-    app = ChatApp(Conversation(engine), make_screen(display, file), display)
-    app.notes = Console(file=file, width=100, highlight=False)
-    return app
-
-
-def said(app: ChatApp) -> str:
-    """Return what was printed since the last call."""
-    file = app.screen.console.file
-    assert isinstance(file, io.StringIO)
-    text = file.getvalue()
-    file.seek(0)
-    file.truncate()
-    return text
-
-
-def do(app: ChatApp, text: str) -> str:
-    assert commands.handle(app, text)
-    return said(app)
-
-
-def contents(app: ChatApp) -> list[str]:
-    return [message.content for message in app.conversation.messages]
 
 
 def test_one_registry_drives_everything(app: ChatApp) -> None:
