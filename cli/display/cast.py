@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 80, 24  # cells
 _STAY = 3.0  # seconds that the end is shown
 _HOME, _REST_OF_ROW, _REST, _NO_CURSOR = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[?25l"
+_CURSOR = "\x1b[?25h\r\n"
 
 
 def recording(picture: RacePicture) -> str:
@@ -50,7 +51,7 @@ def _events(picture: RacePicture) -> Iterator[list[Any]]:
         if seconds >= end:
             break
         seconds = min(seconds + FRAME, end)
-    yield [round(end + _STAY, 3), "o", ""]
+    yield [round(end + _STAY, 3), "o", _CURSOR]
 
 
 def _drawn(picture: RacePicture, screen: Screen, seconds: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from itertools import groupby
-from math import ceil, inf
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -50,7 +50,7 @@ class RacePicture:
     @property
     def slowness(self) -> int:
         """How many times slower than measured the race is shown; 1 unless it is very short."""
-        return max(ceil(_SHORTEST / self.race.seconds), 1) if self.race.seconds else 1
+        return max(round(_SHORTEST / self.race.seconds), 1) if self.race.seconds else 1
 
     @property
     def note(self) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import select
 import signal
+import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +20,7 @@ import cli_model
 import pyte
 import pytest
 import terminals
+from chat_terminal import Chat, chatting
 from rich.cells import cell_len, set_cell_size
 from typer.testing import CliRunner
 
@@ -173,6 +177,8 @@ def test_a_recording_plays_to_the_last_frame(engine: Engine, race: Race) -> None
     assert times[-1] > times[-2] >= 2  # nobody would see a shorter one
     assert f"{picture.slowness} times slower" in picture.note
     assert {kind for _, kind, _ in events} == {"o"}
+    drawing = "".join(data for _, _, data in events)
+    assert drawing.rindex("\x1b[?25h") > drawing.rindex("\x1b[?25l")
     terminal = terminals.Terminal(80, 24)
     stream = pyte.Stream(terminal)
     for _, _, data in events:
@@ -298,3 +304,45 @@ def test_the_command_prints_a_table_and_the_texts(model: Path, tmp_path: Path) -
     assert done.exit_code == 2 and "end its name in .svg" in done.stderr
     done = CliRunner().invoke(program, [*words[:2], "--methods", "none"])
     assert done.exit_code == 2 and "expected 2 to 4 methods" in done.stderr
+
+
+def until(chat: Chat, words: str) -> terminals.Terminal:
+    """Return the screen when it shows some words, or the program has ended."""
+    screen = terminals.Terminal(80, 24)
+    stream = pyte.ByteStream(screen)
+    end = time.monotonic() + 90
+    while words not in "\n".join(screen.display) and time.monotonic() < end:
+        if select.select([chat.ours], [], [], 0.1)[0]:
+            stream.feed(os.read(chat.ours, 1 << 16))
+    return screen
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_a_race_where_it_is(tmp_path: Path) -> None:
+    words = ("race", "What can you do?", "--methods", "none,spec", "--threads", "1")
+    with chatting(tmp_path, *words, "--svg", "race.svg") as chat:
+        before = chat.settings()
+        shown = "\n".join(until(chat, "I can chat").display)
+        assert "answering with spec" in shown and "tok/s" in shown and "reference" not in shown
+        chat.keys(b"\x03")
+        shown = "\n".join(until(chat, "moving picture").display)
+        assert "stopped; what was measured:" in shown and "identical to none" in shown
+        assert chat.process.wait(30) == 130
+        assert chat.settings() == before
+    assert "I can chat" in (tmp_path / "work" / "race.svg").read_text()
+
+
+@pytest.mark.slow
+def test_a_race_in_a_chat(tmp_path: Path) -> None:
+    with chatting(tmp_path, "--threads", "1") as chat:
+        chat.until_prompt()
+        chat.type("What can you do?")
+        written = chat.type("/race none spec ctc").decode()
+        assert "Traceback" not in written and "answering with ctc" in written
+        screen = terminals.Terminal(80, 40)
+        pyte.Stream(screen).feed(written)
+        shown = ["".join(row[start : start + 26] for row in screen.display) for start in (0, 26)]
+        assert "the reference" in shown[0] and "identical to none" in shown[1]
+        for column in shown:
+            assert all(words in column for words in ("tok/s", "I can chat", "#"))
+        assert b"decode" in chat.type("/stats")
