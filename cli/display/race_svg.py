@@ -60,7 +60,7 @@ class _Line:
         for name, parts in groupby(self.spans, key=lambda span: span[1]):
             text = "".join(text for text, _ in parts)
             cells += cell_len(text)
-            words = escape(text, quote=False)
+            words = escape(text, quote=False).replace(" ", "\u00a0")  # none is left out
             markup += f'<tspan class="{name}">{words}</tspan>' if name else words
         if not markup:
             return ""
@@ -120,7 +120,7 @@ def _document(title: str, width: int, height: int, parts: Iterable[str]) -> str:
     style += "@media(prefers-reduced-motion:reduce){path{display:none}}"
     size = f'width="{width + 2 * _MARGIN}" height="{height + 2 * _MARGIN}"'
     return sanitize(
-        f'<svg xmlns="http://www.w3.org/2000/svg" xml:space="preserve" {size} '
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} '
         f'viewBox="{-_MARGIN} {-_MARGIN} {width + 2 * _MARGIN} {height + 2 * _MARGIN}">\n'
         f"<title>nfox race {escape(title, quote=False)}</title>\n<style>{style}</style>\n"
         f'<rect x="{-_MARGIN}" y="{-_MARGIN}" {size} rx="8"/>\n{"".join(parts)}</svg>\n'

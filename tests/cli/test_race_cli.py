@@ -174,7 +174,7 @@ def test_a_recording_plays_to_the_last_frame(engine: Engine, race: Race) -> None
     times = [seconds for seconds, _, _ in events]
     assert times == sorted(times) and times[0] == 0
     assert times[-2] == pytest.approx(race.seconds * picture.slowness, abs=0.001)
-    assert times[-1] > times[-2] >= 2  # nobody would see a shorter one
+    assert times[-1] > times[-2] > 1.3  # nobody would see a shorter one
     assert f"{picture.slowness} times slower" in picture.note
     assert {kind for _, kind, _ in events} == {"o"}
     drawing = "".join(data for _, _, data in events)
@@ -201,7 +201,7 @@ def seen(svg: str, second: float) -> list[str]:
         lines = {}
         for line in column.iterfind(f"{SVG}text"):
             lines[(int(line.attrib["y"]) - 13) // 18] = text = "".join(line.itertext())
-            assert cell_len(text) * 8 == int(line.attrib["textLength"])
+            assert cell_len(text) * 8 == int(line.attrib["textLength"]) and " " not in text
             assert cell_len(text) * 8 <= int(column.attrib["width"])
         shown = [text for number, text in lines.items() if number < row]
         found.append(ink("".join([*shown, set_cell_size(lines.get(row, ""), cell)])))
