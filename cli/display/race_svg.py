@@ -27,6 +27,7 @@ from .theme import PALETTES, Symbols
 if TYPE_CHECKING:
     from nfox.race import Run
 
+    from ..options.chat import Theme
     from .race_picture import RacePicture
 
 _CELL, _ROW, _MARGIN = 8, 18, 16  # pixels
@@ -36,7 +37,9 @@ _NARROWEST, _GAP = 30, 3  # cells of a column, and between two
 _STAY = 4.0  # seconds that the end is shown
 _COVER = "M0 0H999V999H-999V1H0z"  # in cells: from one on to the end, in the order of reading
 _FONT = "font:13.3px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace"
-_COLORS = {  # background, text, and what is less important: at least 4.5:1
+_COLORS: dict[
+    Theme, tuple[str, str, str]
+] = {  # background, text, and what is less important: at least 4.5:1
     "dark": ("#14171c", "#d6d9de", "#9aa3ad"),
     "light": ("#fff", "#1f2328", "#59636e"),
 }
@@ -127,7 +130,7 @@ def _document(title: str, width: int, height: int, parts: Iterable[str]) -> str:
     )
 
 
-def _colors(theme: str) -> str:
+def _colors(theme: Theme) -> str:
     """Return the rules of a theme's colours."""
     (ground, text, dim), (accepted, corrected) = _COLORS[theme], PALETTES[theme]
     names = ("rect,path", "text", ".d", ".a", ".c")

@@ -140,7 +140,7 @@ def test_an_empty_reply_is_one(engine: Engine, race: Race) -> None:
     empty = replace(second, reply=Reply("lookup", finish="stop"), moments=())
     picture = RacePicture(Race((first, empty)), engine.model.tokenizer)
     assert "empty reply" in drawn(make_screen(DisplayArguments(), io.StringIO()), picture)
-    assert "(an empty reply)" in animated(picture, "hello")
+    assert "(an\u00a0empty\u00a0reply)" in animated(picture, "hello")
 
 
 def test_a_race_is_played_and_leaves_nothing(engine: Engine, race: Race) -> None:
@@ -329,7 +329,7 @@ def test_ctrl_c_stops_a_race_where_it_is(tmp_path: Path) -> None:
         assert "stopped; what was measured:" in shown and "identical to none" in shown
         assert chat.process.wait(30) == 130
         assert chat.settings() == before
-    assert "I can chat" in (tmp_path / "work" / "race.svg").read_text()
+    assert "I\u00a0can\u00a0chat" in (tmp_path / "work" / "race.svg").read_text()
 
 
 @pytest.mark.slow
