@@ -31,7 +31,8 @@ from nfox.text.template import Template
 log = logging.getLogger(__name__)
 
 _RUN_HINT = "a value in its config.json is not what it should be: copy the model's own"
-_LEAST_CONTEXT = 4096  # tokens of the cache that must find room before anything is loaded
+LEAST_CONTEXT = 4096
+"""The tokens of the cache that must find room before anything is loaded."""
 
 
 def load(
@@ -81,7 +82,7 @@ def load(
     if heads:
         _check_heads(heads, name, sources)
     weights = _weights(name, method, sources)
-    context = min(max_context or _LEAST_CONTEXT, _LEAST_CONTEXT)
+    context = min(max_context or LEAST_CONTEXT, LEAST_CONTEXT)
     draft_loading = draft_loading or loading.for_draft()
     loader = _Loader(name, loading, draft_loading, weights, context, progress)
     loaded = loader.target(loading.adapter)

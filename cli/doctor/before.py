@@ -11,6 +11,7 @@ from nfox.drafters import method_class, ready_methods
 from nfox.errors import ModelError
 from nfox.files.hub import check_hub_id, file_of, local_folder
 from nfox.heads.checkpoint import INFO_FILE
+from nfox.loader import LEAST_CONTEXT
 from nfox.models.checkpoint_files import check_files
 from nfox.models.devices import choose_device
 from nfox.models.gguf_files import find_gguf
@@ -28,8 +29,6 @@ from nfox.models.training_folders import base_in
 
 from .findings import Advice, Finding
 from .subject import Subject
-
-_LEAST_CONTEXT = 4096  # tokens of the cache, for which loading asks for memory
 
 
 def place_of(name: str, options: ModelOptions) -> str:
@@ -99,7 +98,7 @@ def of_model(subject: Subject, section: str) -> Iterator[Finding]:
     name, loading = subject.named.base, subject.loading
     place = place_of(name, loading)
     config = config_of_model(place)
-    context = context_of(config) or _LEAST_CONTEXT
+    context = context_of(config) or LEAST_CONTEXT
     tokens = min(subject.arguments.max_context or context, context)
     kind = ", ".join(config.get("architectures") or [str(config.get("model_type", "a model"))])
     dtype = str(number_dtype(place, loading)).removeprefix("torch.")
@@ -153,7 +152,7 @@ def _of_memory(subject: Subject, section: str, memory: Memory, tokens: int) -> F
         "cache_bytes": cache,
         "free_bytes": memory.free,
     }
-    least = memory.needed(min(tokens, _LEAST_CONTEXT))
+    least = memory.needed(min(tokens, LEAST_CONTEXT))
     if subject.loading.device_map is None and least > memory.free:
         return Finding(section, "memory", words, "wrong", _smaller(subject), facts)
     if whole > memory.free:

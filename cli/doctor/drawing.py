@@ -13,6 +13,7 @@ from .findings import Advice, Finding, Mark
 
 _STYLES: dict[Mark, str] = {"ok": "green", "warn": "yellow", "wrong": "bold red", "-": "dim"}
 _NAME = 15  # characters of the column of names
+_NARROW = 60  # columns of a terminal, below which there is no room for columns
 
 
 class Drawing:
@@ -46,6 +47,9 @@ class Drawing:
         """
         if not self.console.is_terminal:
             say(f"{label.plain}{text}")
+            return
+        if self.console.width < _NARROW:
+            self.console.print(Text.assemble(label, text))
             return
         grid = Table.grid()
         grid.add_column(no_wrap=True, width=label.cell_len)

@@ -105,14 +105,17 @@ def of_forwards(device: torch.device) -> Iterator[Finding]:
 
 def _compiler() -> Finding:
     """Return whether there is the native library, which is compiled if it is not there yet."""
+    version, facts = "", {"native": False}
     try:
         version = compiler_version()
         native_library()
     except NativeLibraryError as error:
-        words = f"{error}: forwards run by torch's operators, which is slower"
+        words = f"{error}; forwards run by torch's operators, which is slower"
+        if version:  # it is there, and does not do
+            return Finding(_SECTION, "compiler", words, "wrong", facts=facts)
         command = next((text for tool, text in _INSTALLERS.items() if shutil.which(tool)), "")
         advice = Advice("a C++ compiler such as g++, for the native forward", command)
-        return Finding(_SECTION, "compiler", words, "warn", advice, {"native": False})
+        return Finding(_SECTION, "compiler", words, "warn", advice, facts)
     words = f"{version}; the native forward is compiled for this processor"
     return Finding(_SECTION, "compiler", words, facts={"native": True, "compiler": version})
 

@@ -135,6 +135,8 @@ def _choosing(subject: Subject, engine: Engine, methods: Mapping[str, Method]) -
     """Return the method that chooses from the others, with those that are there already."""
     kind = method_class(choosing_method())
     names = drafting_methods(choosing_method(), subject.named.base, subject.sources)
+    for method in methods.values():
+        method.rewind(0)
     others = {name: (lambda it=methods[name]: it) for name in names if name in methods}
     return kind.build(DrafterInputs(engine.model, engine.costs, others=others), kind.options())
 

@@ -85,14 +85,17 @@ def test_marks_survive_without_colour(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    drawing = Drawing()
-    drawing.finding(Finding("section", "name", "word " * 30, "wrong"))
-    told = capsys.readouterr().out
-    assert "wrong" in told and "\x1b[31m" not in told and "38;5" not in told
-    rows = [line for line in re.sub("\x1b[^m]*m", "", told).splitlines() if "word" in line]
-    assert len(rows) > 1 and len({line.index("word") for line in rows}) == 1
+    for columns in (40, 60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        drawing = Drawing()
+        drawing.finding(Finding("section", "name", "word " * 30, "wrong"))
+        told = capsys.readouterr().out
+        assert "wrong" in told and "\x1b[31m" not in told and "38;5" not in told
+        plain = re.sub("\x1b[^m]*m", "", told).splitlines()
+        rows = [line for line in plain if "word" in line]
+        assert max(map(len, plain)) <= columns and len(rows) > 1
+        assert columns < 60 or len({line.index("word") for line in rows}) == 1
 
 
 def test_advice_mends_first_and_then_gains_most() -> None:
@@ -186,8 +189,12 @@ def test_a_busy_machine_and_one_without_a_compiler_are_said(
     def none() -> str:
         raise NativeLibraryError("no C++ compiler")
 
-    monkeypatch.setattr(machine, "compiler_version", none)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(machine, "compiler_version", lambda: "c++ 12")
+    monkeypatch.setattr(machine, "native_library", none)
+    compiler = {one.name: one for one in machine.of_forwards(cpu)}["compiler"]
+    assert compiler.mark == "wrong" and not compiler.advice
+    monkeypatch.setattr(machine, "compiler_version", none)
     compiler = {one.name: one for one in machine.of_forwards(cpu)}["compiler"]
     assert compiler.mark == "warn" and compiler.advice
     assert [one.mark for one in machine.of_forwards(gpu)] == ["ok"]
@@ -241,7 +248,7 @@ def test_memory_is_told_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory_of(model, max_context=64).facts["cache_bytes"] == facts["cache_bytes"] // 8
 
     monkeypatch.setattr("nfox.cli.doctor.before.free_bytes", lambda options: whole - 1)
-    monkeypatch.setattr("nfox.cli.doctor.before._LEAST_CONTEXT", 64)
+    monkeypatch.setattr("nfox.cli.doctor.before.LEAST_CONTEXT", 64)
     short = memory_of(model)
     assert short.mark == "warn" and short.advice
     words = shlex.split(short.advice.command)

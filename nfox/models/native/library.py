@@ -131,8 +131,9 @@ def _compile(compiler: str, path: Path) -> None:
         try:
             subprocess.run(command, capture_output=True, check=True, timeout=_TIME_LIMIT)
         except subprocess.CalledProcessError as error:
-            lines = error.stderr.decode(errors="replace").strip().splitlines() or [""]
-            raise NativeLibraryError(f"{compiler} failed: {lines[0]}") from error
+            lines = error.stderr.decode(errors="replace").strip().splitlines()
+            why = lines[0] if lines else f"exit code {error.returncode}"
+            raise NativeLibraryError(f"{compiler} failed: {why}") from error
         except subprocess.TimeoutExpired as error:
             raise NativeLibraryError(f"{compiler} took over {_TIME_LIMIT:.0f} seconds") from error
         path.with_suffix(".sha256").write_text(_checksum(part), encoding="utf-8")
