@@ -51,7 +51,8 @@ class Rendering:
             index
             for index, turn in enumerate(self.turns)
             if turn["content"].strip() not in self.text
-            and turn["role"] != "assistant"  # of which templates cut what was thought
+            # Templates cut what was thought in replies; tools have a check of their own.
+            and turn["role"] not in ("assistant", "tool")
             and self._is_lost(index)
         ]
 

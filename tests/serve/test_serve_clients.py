@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import folder
 import httpx
@@ -76,6 +77,12 @@ def test_the_openai_package(server: Server, expected: str) -> None:
         parts = list(stream)
         assert "".join(p.choices[0].delta.content or "" for p in parts if p.choices) == expected
         assert parts[-1].usage.completion_tokens == whole.usage.completion_tokens
+    tools: Any = [{"type": "function", "function": {"name": "count", "parameters": {}}}]
+    asked = {"model": "tiny", "tools": tools, "tool_choice": "auto", "parallel_tool_calls": False}
+    unmoved = client.chat.completions.create(messages=QUESTION, **asked).choices[0]
+    assert (unmoved.message.content, unmoved.message.tool_calls) == (expected, None)
+    sent_back: Any = [*QUESTION, unmoved.message, *QUESTION]  # with all that it leaves null
+    assert client.chat.completions.create(messages=sent_back, **asked).choices[0].message.content
     text = client.completions.create(model="tiny", prompt="the", max_tokens=5, logprobs=1)
     assert len(text.choices[0].logprobs.tokens) == 5
     with pytest.raises(openai.NotFoundError, match="there is no model gpt"):

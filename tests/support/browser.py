@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -113,33 +112,21 @@ class Page:
         return json.loads(message)
 
 
-def _pipe() -> tuple[int, int]:
-    """Return the ends of a pipe, neither of them 3 or 4, where the browser looks for its own."""
-    ends = os.pipe()
-    reading, writing = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
-    for end in ends:
-        os.close(end)
-    return reading, writing
-
-
 @contextlib.contextmanager
 def chromium(folder: Path) -> Iterator[Page]:
     """Start a browser that keeps its files in a folder; end it behind the block."""
     assert PROGRAM is not None
-    commands, send = _pipe()
-    receive, answers = _pipe()
+    commands, send = os.pipe()
+    receive, answers = os.pipe()
 
-    def where_it_looks() -> None:
-        os.dup2(commands, 3)
-        os.dup2(answers, 4)
-
+    # It reads from 3 and writes to 4, which a shell gives it: forking with threads is not safe.
+    where = f'exec "$0" "$@" 3</dev/fd/{commands} 4>/dev/fd/{answers}'
     process = subprocess.Popen(
-        [PROGRAM, *_OPTIONS, f"--user-data-dir={folder}"],
+        ["sh", "-c", where, PROGRAM, *_OPTIONS, f"--user-data-dir={folder}"],
         env=os.environ | {"HOME": str(folder)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=where_it_looks,
-        pass_fds=(3, 4),
+        pass_fds=(commands, answers),
     )
     try:
         os.close(commands)
