@@ -108,6 +108,9 @@ class _Tree:
         self._children: dict[int, list[int]] = {}
         for n, node in enumerate(record.nodes, 1):
             self._children.setdefault(node.parent, []).append(n)
+        self._sizes = [1] * (1 + len(record.nodes))  # of nodes with all that follow them
+        for n in range(len(record.nodes), 0, -1):
+            self._sizes[self._node(n).parent] += self._sizes[n]
         is_ended = record.accepted == len(record.ids)  # by an accepted token
         kept = [n for n, node in enumerate(record.nodes, 1) if node.outcome == "accepted"]
         self._before_own = -1 if is_ended else max(kept, default=0)
@@ -157,7 +160,7 @@ class _Tree:
 
     def _count(self, nodes: Sequence[int]) -> int:
         """Return how many nodes there are, with all that follow them."""
-        return sum(1 + self._count(self._children.get(n, ())) for n in nodes)
+        return sum(self._sizes[n] for n in nodes)
 
     def _chain(self, n: int) -> Branch:
         """Return a node and what alone follows it, and what is below that."""

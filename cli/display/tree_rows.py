@@ -52,7 +52,7 @@ class Branch:
 
     def _cut(self, width: int) -> Text:
         """Return one row: as many tokens as fit, at least one, and how many more there are."""
-        for shown in range(len(self.parts), -1, -1):
+        for shown in range(min(len(self.parts), width), -1, -1):
             more = self.more + sum(count for _, count in self.parts[shown:])
             row = Text(self.mark) + Text(self.link, _DIM).join(
                 part for part, _ in self.parts[:shown]

@@ -199,6 +199,16 @@ def test_chains_stand_in_one_row_and_repeated_tokens_are_counted() -> None:
     ]
 
 
+def test_the_longest_chain_is_drawn() -> None:
+    drafted = [n % 30 + 1 for n in range(1200)]
+    records = recorded([chain(drafted, accepted, 35) for accepted in (0, 600, 1200)])
+    refused, *_ = drawn(records, 80).splitlines()
+    assert refused.startswith("1  ├ ✗ <1> 3% ─ <2>") and refused.endswith("more")
+    shown = refused.count("<")
+    assert refused.endswith(f"and {1200 - shown} more")
+    assert drawn(records, 80, whole=2).count("<") == 1200 + 1 + 1  # and the target's, and the root
+
+
 def test_many_refused_guesses_are_few_rows() -> None:
     paths = [[n, n + 20] for n in range(1, 9)] + [[n] for n in range(9, 20)]
     tree = TokenTree.from_paths(0, paths)
