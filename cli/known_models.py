@@ -11,10 +11,13 @@ import typer
 from nfox.controls import json_text
 from nfox.known_models import KNOWN, KnownModel, kept_at
 
+from .options.completion import known
 from .options.dataclass_options import grouped, option
 from .printing import say, tell
 
-_Name = Annotated[str, typer.Argument(metavar="NAME", help="As `nfox models` lists them.")]
+_Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="As `nfox models` lists them.", autocompletion=known)
+]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nfox.errors import NfoxError, UsageError
 from nfox.files.reading import read_text, refusing
 
-from .paths import complete_path, typed_path
+from ..paths import complete_path, typed_path
 
 if TYPE_CHECKING:
     from nfox.engine import Engine

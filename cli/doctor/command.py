@@ -17,6 +17,7 @@ from nfox.version import __version__
 
 from ..display.progress import loading_display
 from ..engine_arguments import EngineArguments
+from ..options.completion import models
 from ..options.dataclass_options import option
 from ..options.engine import MethodArguments, ModelArguments
 from ..printing import say
@@ -37,7 +38,9 @@ class DoctorArguments:
 
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="As --model. [default: the embedded one]"),
+        typer.Argument(
+            metavar="[MODEL]", help="As --model. [default: the embedded one]", autocompletion=models
+        ),
     ] = None
     as_json: Annotated[bool, option("Display", "As JSON.", "--json", envvar=None)] = False
 

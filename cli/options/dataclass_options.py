@@ -21,6 +21,7 @@ from nfox.errors import UsageError
 from ..errors import error_boundary
 from ..help import RARE
 from ..origins import naming_origins
+from .completion import COMPLETED
 
 
 def option(panel: str, help: str, *names: str, **extra: Any) -> Any:
@@ -37,6 +38,7 @@ def option(panel: str, help: str, *names: str, **extra: Any) -> Any:
     """
     variable = names[0].split("/")[0].removeprefix("--").replace("-", "_").upper()
     usual: dict[str, Any] = {"envvar": f"NFOX_{variable}", "show_envvar": False}
+    usual["autocompletion"] = COMPLETED.get(names[0])
     return typer.Option(*names, help=help, rich_help_panel=panel, **usual | extra)
 
 

@@ -15,6 +15,7 @@ import typer
 
 from ..errors import INTERRUPTED, error_boundary
 from ..help import HELP_NAMES, asks_for_everything
+from ..options.completion import trained
 from ..printing import say, tell
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 def train(
     context: typer.Context,
-    method: Annotated[str, typer.Argument(help="Whose heads; or cllm, or draft.")] = "",
+    method: Annotated[
+        str, typer.Argument(help="Whose heads; or cllm, or draft.", autocompletion=trained)
+    ] = "",
 ) -> None:
     """Train heads, the model itself for Jacobi decoding, or a draft model.
 

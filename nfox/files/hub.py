@@ -91,6 +91,21 @@ def beside(model: str) -> list[Path]:
     return [place for place in (own, shipped_for(model, home)) if place is not None]
 
 
+def adapters_beside(model: str) -> dict[str, Path]:
+    """Return the folders of the adapters that lie beside a model, by their names."""
+    places = [place / "adapters" for place in reversed(beside(model))]
+    files = [file for place in places for file in place.glob("*/adapter_config.json")]
+    return {file.parent.name: file.parent for file in files}
+
+
+def kept_repositories() -> list[str]:
+    """Return the ids of the models that are in the hub's cache, in whole or in part."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folders = sorted(Path(HF_HUB_CACHE).glob("models--*"))
+    return [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
+
+
 def is_local_file(name: str) -> bool:
     """Return whether the name of a model is that of a file."""
     try:

@@ -11,13 +11,12 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from nfox.errors import ModelError, NfoxError
-from nfox.files.hub import beside, local_folder
+from nfox.files.hub import adapters_beside, local_folder
 from nfox.files.reading import describe
 from nfox.models import adapter_files
 from nfox.models.adapter_embeddings import embedding_paths, resize_embeddings, untie_adapted
@@ -29,16 +28,9 @@ from nfox.models.training_folders import adapter_in, option_for
 log = logging.getLogger(__name__)
 
 
-def _adapters(model: str) -> dict[str, Path]:
-    """Return the folders of the adapters that lie beside a model, by their names."""
-    places = [place / "adapters" for place in reversed(beside(model))]
-    files = [file for place in places for file in place.glob(f"*/{CONFIG_FILE}")]
-    return {file.parent.name: file.parent for file in files}
-
-
 def available(model: str) -> list[str]:
     """Return the names of the adapters that lie beside a model, given its folder or hub id."""
-    return sorted(_adapters(model))
+    return sorted(adapters_beside(model))
 
 
 def location(model: str, adapter: str) -> str:
@@ -51,7 +43,7 @@ def location(model: str, adapter: str) -> str:
     Raises:
         ModelError: if there is no such adapter.
     """
-    if (place := _adapters(model).get(adapter)) is not None:
+    if (place := adapters_beside(model).get(adapter)) is not None:
         return str(place)
     folder = local_folder(adapter)
     if folder is not None:

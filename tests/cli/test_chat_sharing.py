@@ -145,6 +145,11 @@ def test_paths_are_completed(app: ChatApp) -> None:
     assert completed("/export ") == ["my talks/"] and completed("/export .h") == [".hidden.md"]
     assert completed("/load my talks/o") == ["talks/one.json"]
     assert completed("/save t") == []
+    Path("small.gguf").touch()
+    Path("terse.json").touch()
+    assert completed("/model sm") == ["small.gguf", "smollm2"]
+    assert completed("/template ters") == ["terse.json"]
+    assert completed("/adapter m") == ["my talks/"] and completed("/adapter sm") == []
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from nfox.errors import UsageError
 
+from ...paths import typed_path
 from ..attachments import mention, split_path, with_files
 from ..editor import edit
-from ..paths import typed_path
 from .registry import command
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from nfox.text.conversation_file import FORMAT
 
 from ...display.reply_view import clean
 from ...layout import column_of, definitions
-from ..paths import typed_path
+from ...paths import typed_path
 from .registry import Leave, command, find_command, registry
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from nfox.files.hub import short_name
 
 from ...display.heat_map import HeatMap, bands_of, print_heat_map
 from ...heat import check_heat_file, write_heat
-from ..paths import typed_path
+from ...paths import typed_path
 from .inspect import last_exchange
 from .registry import command
 

@@ -9,6 +9,7 @@ from nfox.files.hub import short_name
 from nfox.known_models import KNOWN, kept_at
 
 from ...display.header import model_name, print_header, thinking_hint
+from ...options.completion import model_names
 from .registry import command
 
 if TYPE_CHECKING:
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 _EMBEDDED = "embedded"
 
 
-@command("/model", usage="[NAME]", completions=lambda app: (*KNOWN, _EMBEDDED))
+@command(
+    "/model",
+    usage="[NAME]",
+    completions=lambda app: (*model_names(), _EMBEDDED),
+    paths=(".gguf",),
+)
 def use_model(app: ChatApp, argument: str) -> None:
     """Show or change the model, which then reads the conversation anew."""
     if not argument:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from nfox.errors import UsageError, did_you_mean
 
+from ...paths import complete_path
 from ..attachments import complete_mention, send
-from ..paths import complete_path
 
 if TYPE_CHECKING:
     from ..app import ChatApp

@@ -20,6 +20,7 @@ from ...display.header import (
     print_legend,
     thinking_hint,
 )
+from ...paths import NO_FILES
 from .registry import command
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _adapters(app: ChatApp) -> list[str]:
     return choices
 
 
-@command("/adapter", usage="[NAME]", completions=_adapters)
+@command("/adapter", usage="[NAME]", completions=_adapters, paths=NO_FILES)
 def use_adapter(app: ChatApp, argument: str) -> None:
     """Show or change the adapter of the model, which then reads the conversation anew."""
     engine = app.engine
@@ -146,7 +147,7 @@ def _templates(app: ChatApp) -> list[str]:
     return [*own_names(app.engine.model.tokenizer), *available()]
 
 
-@command("/template", usage="[NAME]", completions=_templates)
+@command("/template", usage="[NAME]", completions=_templates, paths=(".json",))
 def use_template(app: ChatApp, argument: str) -> None:
     """Show or change the conversation template."""
     engine = app.engine

@@ -13,9 +13,9 @@ from nfox.files.reading import refusing
 from nfox.text.pieces import source_runs
 
 from ...output_files import check_out, write_out
+from ...paths import typed_path
 from ..clipboard import TERMINAL, copy, takes_sequences
 from ..exported import FORMATS, ExportedConversation, export
-from ..paths import typed_path
 from .registry import command
 
 if TYPE_CHECKING:

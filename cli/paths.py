@@ -1,4 +1,4 @@
-"""Paths as they are typed in a chat: what they mean, and how they go on."""
+"""Paths as they are typed, in a chat or a shell: what they mean, and how they go on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nfox.errors import UsageError
+
+NO_FILES = ("/",)
+"""The ending of no file: where folders are meant."""
 
 
 def typed_path(text: str, example: str) -> Path:
@@ -34,7 +37,7 @@ def complete_path(typed: str, suffixes: tuple[str, ...] = ()) -> Iterable[str]:
 
     Args:
         typed: the beginning of a path.
-        suffixes: of the files that are meant; () for all.
+        suffixes: of the files that are meant; () for all, `NO_FILES` for none.
     """
     folder, begun = os.path.split(typed)
     before, found = typed.removesuffix(begun), []
