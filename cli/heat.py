@@ -1,4 +1,4 @@
-"""`nfox heat`: a reply from its JSON lines as a heat map of accepted lengths."""
+"""`nfox heat`: a reply from its JSON lines, or from the log, as a heat map of accepted lengths."""
 
 from __future__ import annotations
 
@@ -27,8 +27,12 @@ _EXPECTED = "what nfox -p TEXT --json writes"
 class HeatArguments:
     """Which reply is drawn, and where."""
 
-    events: Annotated[
-        str, typer.Argument(metavar="FILE", help="What nfox -p TEXT --json wrote; - for stdin.")
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|ID",
+            help="What nfox -p TEXT --json wrote, - for stdin; a conversation of nfox log.",
+        ),
     ]
     out: Annotated[
         Path | None,
@@ -46,11 +50,16 @@ def heat(arguments: HeatArguments) -> None:
     nfox -p "Tell me about foxes." --json | nfox heat - --out foxes.html
     """
     check_heat_file(arguments.out)
-    map = _choose(list(read_heat_maps(arguments.events)), arguments)
+    source, number = arguments.source, arguments.reply
+    if source.isdecimal() and not Path(source).exists():
+        map = _logged(int(source), number)
+    else:
+        maps = list(read_heat_maps(source))
+        map = maps[_place(len(maps), number, source)]
     if arguments.out is None:
         _show(map)
     else:
-        write_heat(map, arguments.out, "the JSON lines are whole")
+        write_heat(map, arguments.out, f"{source} is whole")
         say(f"heat map written to {arguments.out}")
 
 
@@ -85,14 +94,36 @@ def write_heat(map: HeatMap, file: Path, not_lost: str) -> None:
     write_out(file, FORMATS[file.suffix.lower()](map), not_lost)
 
 
-def _choose(maps: list[HeatMap], arguments: HeatArguments) -> HeatMap:
-    """Return the heat map of the reply that is asked for."""
-    number = arguments.reply or len(maps)
-    if not maps:
-        raise UsageError(f"{arguments.events}: there is no whole reply", _EXPECTED)
-    if number > len(maps):
-        raise UsageError(f"{arguments.events}: there is no reply {number}, it has {len(maps)}")
-    return maps[number - 1]
+def _place(count: int, number: int | None, where: str) -> int:
+    """Return the index of the reply that is asked for.
+
+    Args:
+        count: how many there are.
+        number: the one that is asked for, from 1; None for the last one.
+        where: what holds them.
+
+    Raises:
+        UsageError: if there is none, or no such one.
+    """
+    if not count:
+        raise UsageError(f"{where}: there is no whole reply", f"expected {_EXPECTED}")
+    if (number or count) > count:
+        raise UsageError(f"{where}: there is no reply {number}, it has {count}")
+    return (number or count) - 1
+
+
+def _logged(conversation: int, number: int | None) -> HeatMap:
+    """Return the heat map of a reply in the log."""
+    from nfox.files.reading import refusing
+
+    from .heat_events import read_made
+    from .log.database import ConversationLog
+
+    entry, where = ConversationLog().read(conversation), f"conversation {conversation}"
+    replies = [row for row in entry.rows if row.role == "assistant"]
+    row = replies[_place(len(replies), number, where)]
+    with refusing(where, hint="replies that an earlier nfox logged have no steps"):
+        return read_made(entry.model, row.content, row.made or "{}")
 
 
 def read_heat_maps(name: str) -> Iterator[HeatMap]:

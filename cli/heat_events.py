@@ -1,10 +1,10 @@
-"""The events of `--json`, as far as a heat map needs them."""
+"""Replies as they were written, as events of `--json` or to the log, made into heat maps."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from nfox.files.hub import short_name
 from nfox.text.pieces import Piece
@@ -13,6 +13,8 @@ from .chat.events import SCHEMA
 from .display.heat_map import HeatMap, bands_of
 
 Count = Annotated[int, Field(ge=0, strict=True)]
+Runs = list[tuple[Count, Count]]
+"""Of a text: so many characters, and the index of the step that completed them."""
 Speed = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -32,21 +34,7 @@ class _Start(BaseModel):
 class _Delta(BaseModel):
     event: Literal["delta"]
     text: str
-    steps: list[tuple[Count, Count]]
-
-    @model_validator(mode="after")
-    def _check(self) -> _Delta:
-        if sum(length for length, _ in self.steps) != len(self.text):
-            raise ValueError("the steps are not those of the text")
-        return self
-
-    def pieces(self) -> list[Piece]:
-        """Return its text, with the steps that completed it."""
-        pieces, at = [], 0
-        for length, step in self.steps:
-            pieces.append(Piece(self.text[at : at + length], "bonus", step))
-            at += length
-        return pieces
+    steps: Runs
 
 
 class _Speculation(BaseModel):
@@ -59,9 +47,12 @@ class _Timings(BaseModel):
 
 
 class _End(BaseModel):
-    event: Literal["end"]
     spec: _Speculation
     timings: _Timings
+
+
+class _Made(_End):
+    steps: Runs
 
 
 class Replies:
@@ -85,14 +76,46 @@ class Replies:
         elif self._start is None:
             raise ValueError(f"{kind} before any start of {SCHEMA}")
         elif kind == "delta":
-            self._pieces += _Delta.model_validate(event).pieces()
+            delta = _Delta.model_validate(event)
+            self._pieces += _pieces(delta.text, delta.steps)
         elif kind in ("end", "error"):
             pieces, self._pieces = self._pieces, []
-            return _map(self._start, _End.model_validate(event), pieces) if kind == "end" else None
+            return (
+                _map(self._start.name, _End.model_validate(event), pieces)
+                if kind == "end"
+                else None
+            )
         return None
 
 
-def _map(start: _Start, end: _End, pieces: list[Piece]) -> HeatMap:
+def read_made(model: str, text: str, made: str) -> HeatMap:
+    """Return the heat map of a reply in the log.
+
+    Args:
+        model: the name of the model.
+        text: the reply; one that went on with another is drawn from there on.
+        made: how it was made, as the log has it.
+
+    Raises:
+        ValueError: if its steps are not in the log.
+    """
+    read = _Made.model_validate_json(made)
+    own = len(text) - sum(length for length, _ in read.steps)
+    return _map(short_name(model), read, _pieces(text[max(own, 0) :], read.steps))
+
+
+def _pieces(text: str, steps: Runs) -> list[Piece]:
+    """Return a text with the steps that completed it."""
+    if sum(length for length, _ in steps) != len(text):
+        raise ValueError("the steps are not those of the text")
+    pieces, at = [], 0
+    for length, step in steps:
+        pieces.append(Piece(text[at : at + length], "bonus", step))
+        at += length
+    return pieces
+
+
+def _map(model: str, end: _End, pieces: list[Piece]) -> HeatMap:
     """Return the heat map of a reply."""
     lengths = end.spec.lengths
     if any(piece.step >= len(lengths) for piece in pieces):
@@ -100,7 +123,7 @@ def _map(start: _Start, end: _End, pieces: list[Piece]) -> HeatMap:
     return HeatMap(
         bands_of(pieces, lengths),
         lengths,
-        start.name,
+        model,
         end.spec.method,
         end.timings.predicted_per_second,
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from nfox.text.pieces import Piece, source_runs
+from nfox.text.pieces import Piece, source_runs, step_runs
 
 from .entry import Entry, Row
 from .messages import write_messages
@@ -140,7 +140,7 @@ class LogWriter:
 
     def _made(self, row: Row, reply: Reply, pieces: Sequence[Piece]) -> str:
         """Return how a reply was made, as JSON. One that went on with another has the sources of
-        both where they are known.
+        both where they are known, and the steps of its own part at the end of the text.
         """
         runs = source_runs(pieces)
         before = self._rows[-1] if self._rows else row
@@ -150,7 +150,8 @@ class LogWriter:
         made: dict[str, Any] = {
             "finish_reason": reply.finish,
             "sources": runs if known else [],
+            "steps": step_runs(pieces),
             "timings": reply.timings,
-            "spec": reply.stats.spec(reply.method),
+            "spec": reply.stats.spec(reply.method) | {"lengths": reply.stats.lengths},
         }
         return json.dumps(made)

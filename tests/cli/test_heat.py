@@ -27,6 +27,8 @@ from nfox.cli.display.heat_map import DARK, LIGHT, HeatMap, bands_of, level_of, 
 from nfox.cli.display.reply_view import clean
 from nfox.cli.display.theme import contrast, make_screen
 from nfox.cli.heat import read_heat_maps
+from nfox.cli.log.database import ConversationLog
+from nfox.cli.log.writer import LogWriter
 from nfox.cli.options.chat import DisplayArguments
 from nfox.controls import sanitize
 from nfox.engine import Engine
@@ -210,6 +212,36 @@ def test_a_reply_from_its_lines_is_the_one_of_the_chat(engine: Engine, tmp_path:
     read = Bands(page.read_text()).found
     assert "".join(letter for letter, _ in read) == sanitize(last.reply.text)
     assert "tokens per step" in chat_app.do(app, "/heat")
+
+
+def test_a_reply_in_the_log_is_drawn(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    conversation, log = Conversation(engine), ConversationLog()
+    writer = LogWriter(log)
+    parts: list[list[Piece]] = []
+    for ask in (lambda: conversation.send("the quick brown dog"), conversation.go_on):
+        stream = ask()
+        parts.append([piece for update in stream.updates() for piece in update.pieces])
+        writer.keep(conversation, stream.reply, parts[-1])
+        assert invoke(1, "--out", "a.html").exit_code == 0
+        found = Bands(Path("a.html").read_text()).found
+        lengths = stream.reply.stats.lengths
+        assert found == [
+            (letter, f"n{level_of(lengths[piece.step])}")
+            for piece in parts[-1]
+            for letter in sanitize(piece.text)
+        ]
+    conversation.send("and?").read_to_end()
+    writer.keep(conversation)
+    refused("conversation 1: ", 1)  # nothing is known of its steps
+    assert invoke(1, "--reply", 1).exit_code == 0
+    refused("no reply 3", 1, "--reply", 3)
+    refused("no conversation 2", 2)
+    Path("2").write_text("a file goes before the log")
+    refused("2, line 1", 2)
 
 
 def test_files_are_written_by_their_endings(engine: Engine, tmp_path: Path) -> None:
