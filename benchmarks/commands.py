@@ -42,7 +42,7 @@ _COMMANDS = (
     *("/adapter", "/template", "/fold", "/legend", "/stats", "/steps", "/compare", "/nowhere"),
     *("/copy", "/copy code", "/edit", "/export", "/log", "/title", "/resume 1", "/resume 2"),
     *("/file", "/history", "/tokens", "/params", "/think", "/retry", "/retry 2"),
-    *("/retry pick 0", "/retry pick 1", "/step", "/step 1", "/heat"),
+    *("/retry pick 0", "/retry pick 1", "/step", "/step 1", "/heat", "/race", "/race none lookup"),
     *_FORGETTING,
 )
 _COPIED = re.compile(rb"\x1b\]52;c;(?!QUJD\x07)[\w+/]*=*\x07")

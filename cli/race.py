@@ -15,8 +15,8 @@ from nfox.errors import UsageError
 from . import unused
 from .engine_arguments import EngineArguments
 from .errors import INTERRUPTED
-from .options.chat import DisplayArguments
-from .options.dataclass_options import grouped, option
+from .options.chat import DisplayArguments, Theme
+from .options.dataclass_options import grouped, option, rare
 from .options.engine import GenerationArguments, MethodArguments, ModelArguments
 from .output_files import check_out, write_out
 from .printing import say, tell
@@ -42,6 +42,7 @@ class RaceArguments:
         Path | None,
         option("Race", "A moving picture to write, for a page.", "--svg", envvar=None),
     ] = None
+    theme: Annotated[Theme, rare("Race", "The terminal's background.", "--theme")] = "auto"
 
 
 def race(
@@ -86,7 +87,8 @@ def _show(measured: Race, tokenizer: Any, arguments: RaceArguments) -> bool:
     from .display.race_svg import animated
     from .display.theme import make_screen
 
-    picture, screen = RacePicture(measured, tokenizer), make_screen(DisplayArguments())
+    picture = RacePicture(measured, tokenizer)
+    screen = make_screen(DisplayArguments(theme=arguments.theme))
     if screen.console.is_terminal:
         went_on = show(picture, screen, tell)
     else:

@@ -22,6 +22,7 @@ import pytest
 import terminals
 from chat_terminal import Chat, chatting
 from rich.cells import cell_len, set_cell_size
+from rich.color import ColorSystem
 from typer.testing import CliRunner
 
 from nfox import load
@@ -33,7 +34,7 @@ from nfox.cli.display.race_picture import RacePicture
 from nfox.cli.display.race_results import RaceResults
 from nfox.cli.display.race_svg import animated
 from nfox.cli.display.reply_view import clean
-from nfox.cli.display.theme import ASCII, Screen, make_screen
+from nfox.cli.display.theme import ASCII, PALETTES, Screen, make_screen
 from nfox.cli.options.chat import DisplayArguments
 from nfox.controls import sanitize
 from nfox.drafters.common.method import Method
@@ -122,6 +123,18 @@ def test_every_width_has_all_columns(
     assert words.count("lookup:ngram=2") == 2
     moving = drawn(screen, picture, seconds=race.seconds / 2)
     assert width < 40 or len(moving.splitlines()) < 24
+
+
+def test_each_theme_has_its_colours(
+    engine: Engine, race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLORFGBG", "0;15")
+    for theme, palette in (("auto", "light"), ("dark", "dark"), ("light", "light")):
+        screen = make_screen(DisplayArguments(color="always", theme=theme), io.StringIO())
+        screen.console._color_system = ColorSystem.TRUECOLOR
+        shown = drawn(screen, RacePicture(race, engine.model.tokenizer))
+        red, green, blue = (int(PALETTES[palette][1][n : n + 2], 16) for n in (1, 3, 5))
+        assert f"38;2;{red};{green};{blue}" in shown, theme
 
 
 def test_a_frame_shows_what_there_was_at_its_moment(engine: Engine, race: Race) -> None:
