@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from nfox.errors import UsageError
 
-from ..context_notes import hinting_at_room
 from ..provenance import Candidate
 from .registry import command
 
@@ -47,8 +46,7 @@ def _answer(app: ChatApp, count: int) -> None:
     app.candidates = {}
     _note(app, 0)
     for number in range(1, count + 1):
-        with hinting_at_room(app.conversation):
-            stream = app.conversation.regenerate()
+        stream = app.ask(app.conversation.regenerate)
         app.say(f"reply {number} of {count}:")
         if app.show_reply(stream):
             _note(app, number)
