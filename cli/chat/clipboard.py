@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
-TERMINAL = "OSC 52"
+TERMINAL = "the terminal (OSC 52)"
 """The name of the way through the terminal, which cannot tell whether it works."""
 
 _SECONDS = 5.0  # that a tool may take; some hang where their display is gone

@@ -47,7 +47,7 @@ class ExportedConversation:
     def heading(self) -> str:
         """Return the title, in one line."""
         first = next((m.content for m in self.messages if m.role == "user"), "A conversation")
-        line = " ".join(sanitize(self.title or first).split())
+        line = " ".join(sanitize(self.title or first.strip().partition("\n")[0]).split())
         short = line[:_TITLE_LENGTH].rstrip()
         return line if self.title or line == short else f"{short}…"
 

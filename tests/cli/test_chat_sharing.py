@@ -109,7 +109,7 @@ def test_a_code_block_that_was_cut_does_not_swallow_the_next_turn(text: str, clo
 
 
 def test_titles_are_one_short_line(app: ChatApp) -> None:
-    messages = [Message("user", "long\nwords " * 20)]
+    messages = [Message("user", "\n" + "long  words " * 20 + "\nand a file")]
     first = export(ExportedConversation(messages, "fox", ""), "md").splitlines()[0]
     assert first.startswith("# long words long") and len(first) <= 63 and first.endswith("…")
     assert export(ExportedConversation(messages, "fox", "", title="A talk"), "md")[:8] == "# A talk"
@@ -233,4 +233,4 @@ def test_a_terminal_is_asked_to_copy(
     app.notes.file.seek(0)
     assert f"copied {len(copied.splitlines())} lines" in app.notes.file.read()
     app.notes.file.seek(0)
-    assert "by OSC 52, if the terminal takes that" in app.notes.file.read()
+    assert "by the terminal (OSC 52), if it takes that" in app.notes.file.read()

@@ -43,7 +43,7 @@ def copy_reply(app: ChatApp, argument: str) -> None:
     ways = copy(text, terminal if takes_sequences(terminal) else None)
     if not ways:
         raise UsageError("there is no clipboard here", "wl-copy, xclip or xsel reach the desktop's")
-    unsure = ", if the terminal takes that" if len(ways) == 1 and ways[0] == TERMINAL else ""
+    unsure = ", if it takes that" if len(ways) == 1 and ways[0] == TERMINAL else ""
     lines = f"{len(text.splitlines())} lines, " if "\n" in text else ""
     app.say(f"copied {lines}{len(text)} characters by {' and '.join(ways)}{unsure}")
 
