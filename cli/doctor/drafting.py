@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nfox.drafters import method_class, method_names
+from nfox.drafters import build_drafter, method_class, method_names
 from nfox.drafters.common.heads_weights import HeadsMethod
+from nfox.drafters.common.method import DrafterInputs
 from nfox.errors import NfoxError
 from nfox.export.formats import DraftModel
 from nfox.files.hub import beside, short_name
@@ -38,12 +39,15 @@ class Found:
     """A method with what it drafts with.
 
     Args:
-        finding: what is said of it.
-        method: what drafts; None if it does not fit.
+        finding: what is said of it, under the method's name.
+        method: what drafts; None if it was not built, or does not fit.
+        changes: the options, by their names in Python, by which its weights are used; none where
+            they are used already.
     """
 
     finding: Finding
     method: Method | None = None
+    changes: Mapping[str, str] = field(default_factory=dict)
 
 
 def of_methods(subject: Subject, engine: Engine) -> Iterator[Found]:
@@ -108,9 +112,9 @@ def of_training(subject: Subject) -> Finding:
     return Finding(_SECTION, "weights", words, "-", advice)
 
 
-def of_cache(subject: Subject, engine: Engine) -> Iterator[Finding]:
+def of_unused(subject: Subject, engine: Engine) -> Iterator[Found]:
     """Yield what comes with nfox, was fetched, or lies in the cache of the hub, could draft for the
-    model and is not used.
+    model and is not used. Heads, which are small, are built.
     """
     base, sources = subject.named.base, subject.sources
     place, kinds = place_of(base, subject.loading), [*map(method_class, method_names())]
@@ -126,13 +130,29 @@ def of_cache(subject: Subject, engine: Engine) -> Iterator[Finding]:
             except NfoxError:  # something else, or not whole
                 continue
             if fits:
-                option, method = "draft_model" if is_model else "heads", kind.method_name()
-                command = subject.command("doctor", **{option: name})
-                advice = Advice(f"{method} with what is here: this measures it", command)
-                shipped = Path(name).is_relative_to(SHIPPED)
-                words = "comes with nfox" if shipped else f"{name} is on this machine"
-                words += ", fits the model, and is not used"
-                yield Finding(_SECTION, method, words, "-", advice, {"unused": name})
+                yield (_unused_model if is_model else _unused_heads)(subject, engine, kind, name)
+
+
+def _unused_model(subject: Subject, engine: Engine, kind: type[Method], name: str) -> Found:
+    command, method = subject.command("doctor", draft_model=name), kind.method_name()
+    advice = Advice(f"{method} with {name}: this measures it", command)
+    words = f"{name} is on this machine, has the model's tokens, and is not used"
+    return Found(Finding(_SECTION, method, words, "-", advice, {"unused": name}))
+
+
+def _unused_heads(subject: Subject, engine: Engine, kind: type[Method], name: str) -> Found:
+    shipped, method, built = Path(name).is_relative_to(SHIPPED), kind.method_name(), None
+    words = "comes with nfox" if shipped else f"{name} is on this machine"
+    words += ", fits the model, and is not used"
+    with warnings_kept() as told:
+        try:
+            inputs = DrafterInputs(engine.model, engine.costs, hub=subject.sources.hub)
+            sources = replace(subject.sources, heads=name)
+            built = build_drafter(method, {}, inputs, sources)
+        except NfoxError as error:
+            told.append(error.message)
+    finding = Finding(_SECTION, method, "; ".join([words, *told]), "-", facts={"unused": name})
+    return Found(finding, built, {"heads": name})
 
 
 def _on_this_machine(subject: Subject) -> list[str]:

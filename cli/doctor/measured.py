@@ -17,6 +17,7 @@ from nfox.models.memory import memory_in_use
 from nfox.models.options import LoadProgress
 
 from ..display.header import questions_to_try
+from .drafting import Found
 from .findings import Advice, Finding
 from .subject import Subject
 
@@ -103,20 +104,25 @@ def of_loading(engine: Engine, seconds: float) -> Iterator[Finding]:
 
 
 def of_methods(
-    subject: Subject, engine: Engine, methods: Mapping[str, Method], progress: LoadProgress
+    subject: Subject, engine: Engine, found: Iterable[Found], progress: LoadProgress
 ) -> Iterator[Finding]:
     """Yield how fast each method answers some questions, in turn, and which is to be taken.
 
     Args:
         subject: the model with its options.
         engine: with the model.
-        methods: that fit it, by name.
+        found: the methods that fit it.
         progress: told what is measured.
     """
     plain, choosing = plain_method(), choosing_method()
-    ways = {plain: engine.make(plain), **methods}
-    if methods:
-        ways[choosing] = _choosing(subject, engine, methods)
+    ways, commands, ready = {plain: engine.make(plain)}, dict[str, str](), dict[str, Method]()
+    for one in found:
+        if one.method is not None:
+            ways[_label(one)] = one.method
+            commands[_label(one)] = subject.command(method=one.finding.name, **one.changes)
+            ready |= {} if one.changes else {one.finding.name: one.method}
+    if ready:
+        ways[choosing] = _choosing(subject, engine, ready)
     speeds = _measured(engine, ways, progress)
     base = speeds[plain]
     now = speeds.get(choosing, base)
@@ -127,8 +133,14 @@ def of_methods(
         surely = all(one > other for one, other in zip(speed.rates, now.rates, strict=False))
         if name == best and gain > GAIN and surely:
             text = f"{name} is faster on these questions than {choosing}, the default"
-            advice = Advice(text, subject.command(method=name), round(gain, 2))
+            command = commands.get(name, subject.command(method=name))
+            advice = Advice(text, command, round(gain, 2))
         yield _of_speed(engine, name, speed, base, advice)
+
+
+def _label(found: Found) -> str:
+    """Return the name of a method, and that its weights are not used, where they are not."""
+    return f"{found.finding.name} (unused)" if found.changes else found.finding.name
 
 
 def _choosing(subject: Subject, engine: Engine, methods: Mapping[str, Method]) -> Method:

@@ -433,6 +433,8 @@ def test_what_lies_in_the_cache_is_proposed(
     assert set(cached) == {"someone/small", "someone/heads", shipped}
     assert cached["someone/small"]["name"] == "spec" and cached["someone/heads"]["name"] == "ctc"
     assert "--draft-model someone/small" in cached["someone/small"]["advice"]["command"]
+    assert found["by_name"]["medusa (unused)"]["facts"]["tokens"] > 0
+    assert found["by_name"]["ctc (unused)"]["facts"]["tokens"] > 0
     used = examined("--model", str(folder.llama(layers=4)), "--draft-model", "someone/small")
     assert used["code"] == 0 and used["by_name"]["spec"]["facts"]["tokens"] > 0
 
@@ -466,10 +468,10 @@ def test_another_text_by_a_native_forward_is_wrong(speeds: dict[str, Speed]) -> 
     speeds["none"] = Speed(100, 1.0, 100, [[1, 2], [3]])
     speeds["lookup"] = Speed(100, 1.0, 100, [[1, 2], [4]])
     subject = subject_of(folder.llama())
-    plain, other = measured.of_methods(subject, engine, {}, LoadProgress())
+    plain, other = measured.of_methods(subject, engine, [], LoadProgress())
     assert plain.mark == "ok" and other.mark == "wrong" and "1 of 2" in other.text
     engine.model.target.is_native = False
-    _, other = measured.of_methods(subject, engine, {}, LoadProgress())
+    _, other = measured.of_methods(subject, engine, [], LoadProgress())
     assert other.mark == "ok"
 
 
