@@ -3,7 +3,7 @@
 The one idea: whoever leaves out one turn leaves out several. What the model remembers of a word
 depends on every word before it, so without a turn all that follows is read anew. Half of what finds
 room stays: until the other half is full again, every question is read behind what was read before
-it, and over a conversation no word is read more than about twice.
+it, and while turns are short against the context, no word is read more than about twice.
 """
 
 from __future__ import annotations
