@@ -72,7 +72,8 @@ class StepRecord:
         nodes: the drafted tokens; node N of the tree is the one before N.
         seconds: how long each part of the step took.
         texts: returns the text of a token.
-        p: the target's probability of the last emitted token, if logits were kept.
+        p: the target's probability of the last emitted token, if logits were kept and anything
+            was drafted.
         choice: what the drafter chose to draft with; "" if it has no choice.
     """
 
@@ -140,13 +141,14 @@ def _probabilities(
     step: Step, kept: Sequence[int]
 ) -> tuple[dict[int, float], dict[int, float], float | None]:
     """Return the target's and the draft model's probability of each node that follows an accepted
-    one, and the target's of the last emitted token, as far as they are known.
+    one, and the target's of the last emitted token, as far as they are known; none of a step that
+    drafted nothing, which would cost as much to record as one that did.
 
     Args:
         step: the step.
         kept: the accepted nodes, the root first.
     """
-    if step.logits is None:
+    if step.logits is None or len(step.tree) == 1:
         return {}, {}, None
     tree, place = step.tree, {node: row for row, node in enumerate(kept)}
     nodes = [n for n, parent in enumerate(tree.parents) if parent in place]

@@ -185,7 +185,7 @@ def test_chains_stand_in_one_row_and_repeated_tokens_are_counted() -> None:
         "  1  └ ✓ <1> ─ <2>",
         "       ├ ✗ <3> 3% ─ <9> x4 ─ <4>",
         "       └ ᵀ <5> 57%",
-        "2-4  ᵀ <6> 58% <6> 58% <6> 58%",
+        "2-4  ᵀ <6> <6> <6>",
         "  5  └ ✓ <7> ─ ᵀ <8> 58%",
     ]
     assert drawn(records, 30).splitlines()[1] == "       ├ ✗ <3> 3%  and 5 more"
