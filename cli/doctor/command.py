@@ -31,7 +31,7 @@ class DoctorArguments:
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="As --model. [default: the embedded one]", autocompletion=models
+            metavar="MODEL", help="As --model. [default: the embedded one]", autocompletion=models
         ),
     ] = None
     as_json: Annotated[bool, option("Display", "As JSON.", "--json", envvar=None)] = False
@@ -51,6 +51,7 @@ def doctor(context: typer.Context, arguments: DoctorArguments, model: ModelArgum
     from .drawing import Drawing
     from .examination import examine
     from .findings import ordered_advice
+    from .machine import is_busy
     from .subject import Subject
 
     findings: list[Finding] = []
@@ -61,7 +62,7 @@ def doctor(context: typer.Context, arguments: DoctorArguments, model: ModelArgum
             draw.finding(finding)
     advice, wrong = ordered_advice(findings), any(one.mark == "wrong" for one in findings)
     if draw:
-        draw.advice(advice)
+        draw.advice(advice, is_busy=any(is_busy(one) for one in findings))
     else:
         _print_json(model, findings, advice)
     if wrong:

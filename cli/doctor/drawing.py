@@ -12,7 +12,7 @@ from ..printing import say
 from .findings import Advice, Finding, Mark
 
 _STYLES: dict[Mark, str] = {"ok": "green", "warn": "yellow", "wrong": "bold red", "-": "dim"}
-_NAME = 15  # characters of the column of names
+_NAME = 16  # characters of the column of names
 _NARROW = 60  # columns of a terminal, below which there is no room for columns
 
 
@@ -30,9 +30,15 @@ class Drawing:
         mark = (f"  {finding.mark:<5}  ", _STYLES[finding.mark])
         self._row(Text.assemble(mark, f"{finding.name:<{_NAME}} "), finding.text)
 
-    def advice(self, advice: Sequence[Advice]) -> None:
-        """Draw what to do, each with its command in a line of its own."""
-        self._heading("what to do, the most gain first")
+    def advice(self, advice: Sequence[Advice], *, is_busy: bool) -> None:
+        """Draw what to do, each with its command in a line of its own.
+
+        Args:
+            advice: in the order in which it is drawn.
+            is_busy: whether it was measured while other programs ran.
+        """
+        measured = " (measured while other programs ran)" if is_busy else ""
+        self._heading(f"what to do, the most gain first{measured}")
         if not advice:
             say("  nothing: no change that was measured here is faster")
         for number, one in enumerate(advice, start=1):

@@ -73,6 +73,11 @@ def of_processor(threads: int, subject: Subject) -> Iterator[Finding]:
         yield Finding(_SECTION, "memory", words, facts=facts)
 
 
+def is_busy(finding: Finding) -> bool:
+    """Return whether a finding says that other programs keep the machine busy."""
+    return (finding.section, finding.name, finding.mark) == (_SECTION, "load", "warn")
+
+
 def usable_cores() -> int:
     """Return how many physical cores this process may run on."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -78,7 +78,7 @@ def test_lines_are_aligned_and_marked_by_words(monkeypatch: pytest.MonkeyPatch) 
     found = [line for line in lines if line[2:7].strip() in ("ok", "warn", "wrong", "-")]
     assert len(found) > 15 and all(line[9] != " " and line[8] == " " for line in found)
     assert done.stdout.splitlines()[0] == "machine"
-    assert "what to do, the most gain first" in done.stdout
+    assert "\nwhat to do, the most gain first\n" in done.stdout
 
 
 def test_marks_survive_without_colour(
@@ -185,6 +185,8 @@ def test_a_busy_machine_and_one_without_a_compiler_are_said(
     monkeypatch.setattr("psutil.getloadavg", lambda: (99.0, 0.0, 0.0))
     load = {one.name: one for one in machine.of_processor(1, subject)}["load"]
     assert load.mark == "warn" and load.text.startswith("99.0 on")
+    told = run("doctor", "--device", "cpu", "--model", "./absent").stdout
+    assert "what to do, the most gain first (measured while other programs ran)" in told
 
     def none() -> str:
         raise NativeLibraryError("no C++ compiler")
