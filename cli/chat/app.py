@@ -157,6 +157,10 @@ class ChatApp:
     def _draw(self, stream: ReplyStream) -> None:
         """Draw a reply as it grows, and record its steps."""
         recorder, speed = StepRecorder(self.engine.model.tokenizer), Speed()
+
+        def status() -> Text:
+            return Text(status_row(self.engine, stream.reply, speed, self.screen), _DIM)
+
         # Closed at once, whatever fails: only then is the reply so far part of the conversation.
         thinking = stream.request.prompt.thinking
         with (
@@ -165,16 +169,14 @@ class ChatApp:
             closing(ReplyView(self.screen, fold=self.fold, thinking=thinking)) as view,
             suspendable(view.pause, view.go_on),
         ):
-            view.add((), Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
+            view.add((), lambda: Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
             self.pieces = []
             for update in stream.updates():
                 self.pieces += update.pieces
                 if update.step is not None:
                     recorder.add(update.step)
                     speed.add(len(update.step.tokens), update.step.times.total)
-                width = self.screen.console.width
-                row = status_row(self.engine, stream.reply, speed, self.screen.symbols, width)
-                view.add(update.pieces, Text(row, _DIM))
+                view.add(update.pieces, status)
         self.records = recorder.records
 
     def _print_footer(self, reply: Reply) -> None:

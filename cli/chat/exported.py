@@ -17,7 +17,7 @@ from nfox.files.hub import short_name
 from nfox.text.conversation_file import to_json
 from nfox.text.messages import Message
 
-from ..display.theme import PALETTES
+from ..display.palettes import PALETTES
 
 Runs = Sequence[tuple[int, str]]
 """The sources of a text run by run, as `source_runs` returns them: lengths and letters."""
@@ -99,12 +99,12 @@ body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 45rem; margin: 2rem aut
 h1 {{ font-size: 1.4rem; }}
 h2 {{ font-size: 1rem; margin: 1.5rem 0 0; opacity: 0.7; }}
 .text {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
-.a {{ color: {_LIGHT[0]}; text-decoration: underline; text-underline-offset: 0.2em; }}
-.c {{ color: {_LIGHT[1]}; font-style: italic; }}
+.a {{ color: {_LIGHT.accepted}; text-decoration: underline; text-underline-offset: 0.2em; }}
+.c {{ color: {_LIGHT.corrected}; font-style: italic; }}
 footer {{ margin-top: 2rem; font-size: 0.9rem; }}
 @media (prefers-color-scheme: dark) {{
-  .a {{ color: {_DARK[0]}; }}
-  .c {{ color: {_DARK[1]}; }}
+  .a {{ color: {_DARK.accepted}; }}
+  .c {{ color: {_DARK.corrected}; }}
 }}
 """
 

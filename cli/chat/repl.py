@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..display.header import print_header, print_welcome
-from ..display.theme import Screen, make_screen, theme_for
+from ..display.palettes import theme_for
+from ..display.theme import Screen, make_screen
 from ..ending import EndedBySignal
 from ..errors import report
 from ..log.database import ConversationLog

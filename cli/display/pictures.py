@@ -21,7 +21,8 @@ from nfox.errors import UsageError
 
 from ..output_files import check_out, write_out
 from .console import CleanConsole
-from .theme import PALETTES, Screen
+from .palettes import PALETTES
+from .theme import Screen
 
 COLORS = ("right", "close", "far")
 _FONT = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
@@ -71,7 +72,7 @@ def save(picture: RenderableType, file: Path, title: str = "") -> None:
     canvas = CleanConsole(
         record=True,
         file=StringIO(),
-        theme=_theme(*PALETTES["dark"]),  # as rich's SVG is
+        theme=_theme(PALETTES["dark"].accepted, PALETTES["dark"].corrected),  # as rich's SVG is
         color_system="truecolor",
         force_terminal=True,
         no_color=False,

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from nfox.text.resolve import is_foreign
 
-from .theme import Symbols
+from .theme import Screen, Symbols
 
 if TYPE_CHECKING:
     from nfox.decoding.stats import Stats
@@ -68,9 +68,9 @@ def short_count(number: int) -> str:
     return str(number) if number < 1000 else f"{number / 1000:.1f}k".replace(".0k", "k")
 
 
-def status_row(engine: Engine, reply: Reply, speed: Speed, symbols: Symbols, width: int) -> str:
+def status_row(engine: Engine, reply: Reply, speed: Speed, screen: Screen) -> str:
     """Return the row that is shown below a growing reply."""
-    stats = reply.stats
+    stats, symbols, width = reply.stats, screen.symbols, screen.console.width
     parts = (
         str(speed),
         f"{symbols.tau} {stats.tau:.2f}",

@@ -7,7 +7,7 @@ shows it in fewer rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -16,13 +16,15 @@ from rich.text import Text
 from nfox.controls import sanitize
 from nfox.text.pieces import Piece, ThinkSplitter
 
+from .markdown.stream import MarkdownStream
 from .terminal_writer import TerminalWriter
 from .theme import Screen
 
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source
 
-_FRAME = 0.08  # seconds between two status rows
+_FRAME = 0.03  # seconds between two frames, at least
+_SHARE = 0.015  # of the time, that may be spent on drawing
 _DIM = Style(dim=True)
 
 
@@ -45,37 +47,44 @@ class ReplyView:
         self.fold = fold
         self._writer = TerminalWriter(screen.console, live=screen.live)
         self._think_splitter = ThinkSplitter(thinking)
+        self._markdown = MarkdownStream(screen) if screen.is_markdown else None
+        self._text = Text()  # that has not been drawn
         self._source: Source = "bonus"  # of the last piece
         self._started = False  # whether a visible character was written
         self._folded = 0  # characters of reasoning that were left out
-        self._drawn_at = 0.0
+        self._last_frame = 0.0  # the seconds that it took
+        self._next_frame = 0.0  # the time before which nothing is drawn
 
-    def add(self, pieces: Iterable[Piece], status: Text | None = None) -> None:
-        """Append pieces of the reply, and draw the status row if it is time to.
+    def add(self, pieces: Iterable[Piece], status: Callable[[], Text] | None = None) -> None:
+        """Append pieces of the reply, and draw them if it is time to.
 
         Args:
             pieces: the pieces that follow the last ones.
-            status: the text of the status row; None draws no row.
+            status: returns the text of the status row; None draws no row.
         """
-        text = Text()
         for piece in pieces:
             for part, inside_think in self._think_splitter.push(piece):
-                text += self._mark(part, inside_think)
-        now = time.monotonic()
-        if text or now - self._drawn_at >= _FRAME:
-            self._drawn_at = now
-            self._writer.write(text, status if self.screen.live else None)
+                self._take(part, inside_think)
+        begin = time.perf_counter()
+        if begin >= self._next_frame:
+            certain, tail = self._markdown.take() if self._markdown else (Text(), Text())
+            self._text.append_text(certain)
+            self._draw(status() if status and self.screen.live else None, tail)
+            end = time.perf_counter()
+            # One frame that takes long has imported something; two in a row have much to draw.
+            usual, self._last_frame = min(end - begin, self._last_frame), end - begin
+            self._next_frame = end + max(_FRAME, usual / _SHARE)
 
     def close(self) -> None:
         """Write what was held back, and end the line."""
-        text = Text()
         for part, inside_think in self._think_splitter.finish():
-            text += self._mark(part, inside_think)
-        text += self._switch("bonus")
+            self._take(part, inside_think)
+        self._end_markdown()
+        self._switch("bonus")
         if self._folded:
             note = f"({self._folded} characters of reasoning folded; /fold off shows it)"
-            text += Text(f"\n{note}" if self._started else note, _DIM)
-        self._writer.write(text)
+            self._text.append(f"\n{note}" if self._started else note, _DIM)
+        self._draw(None, Text())
         self._writer.close()
 
     def pause(self) -> None:
@@ -86,28 +95,42 @@ class ReplyView:
         """Go on where the reply was left: its last line is drawn anew with what follows."""
         self._writer.go_on()
 
-    def _mark(self, piece: Piece, inside_think: bool) -> Text:
-        """Return a piece in the style and the brackets of its source."""
+    def _draw(self, status: Text | None, tail: Text) -> None:
+        text, self._text = self._text, Text()
+        self._writer.write(text, status, tail)
+
+    def _end_markdown(self) -> None:
+        """Take all of the Markdown there is as certain."""
+        if self._markdown is not None:
+            self._text.append_text(self._markdown.take(is_end=True)[0])
+
+    def _take(self, piece: Piece, inside_think: bool) -> None:
+        """Take a piece of the reply: in the style of its source, or as Markdown."""
         # A file gets the text as it is, tabs and leading spaces included.
         terminal = self.screen.console.is_terminal
         content = clean(piece.text) if terminal else sanitize(piece.text)
         if inside_think and self.fold:
             self._folded += len(content)
-            return Text()
+            return
         if not self._started:
             content = content.lstrip() if terminal else content
             self._started = bool(content)
         if not content:
-            return Text()
+            return
+        if self._markdown is not None and not inside_think:
+            self._switch("bonus")
+            self._markdown.push(content, piece.source)
+            return
+        self._end_markdown()
         style = self.screen.styles[piece.source]
         style = style + _DIM if inside_think else style
-        return self._switch(piece.source) + Text(content, style)
+        self._switch(piece.source)
+        self._text.append(content, style)
 
-    def _switch(self, source: Source) -> Text:
-        """Return the closing bracket of the last source and the opening one of the next."""
-        if source == self._source:
-            return Text()
-        closing = self.screen.brackets.get(self._source, ("", ""))[1]
-        opening = self.screen.brackets.get(source, ("", ""))[0]
-        self._source = source
-        return Text(closing + opening)
+    def _switch(self, source: Source) -> None:
+        """Write the closing bracket of the last source and the opening one of the next."""
+        if source != self._source:
+            closing = self.screen.brackets.get(self._source, ("", ""))[1]
+            opening = self.screen.brackets.get(source, ("", ""))[0]
+            self._text.append(closing + opening)
+            self._source = source

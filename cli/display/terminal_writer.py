@@ -1,8 +1,9 @@
-"""Text that is only ever appended, with one status row below its end.
+"""Text that is only ever appended, with a few rows behind its end that come and go.
 
 Nothing that was written is drawn again, so nothing can be lost or doubled in the scrollback however
-long a paragraph is, and what is copied from the terminal has no breaks that the text has not. The
-row below is drawn and erased with the cursor returning to the end of the text.
+long a paragraph is, and what is copied from the terminal has no breaks that the text has not. What
+may yet change, and a status row, are drawn and erased with the cursor returning to the end of the
+text.
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ from rich.text import Text
 
 _JOINER = "\u200d"
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # a terminal that knows it draws a frame at once
-_MAKE_ROOM = "\x1bD\x1b[A"  # down one row, scrolling where needed, and back up
+_DOWN = "\x1bD"  # one row, scrolling where needed
 _SAVE, _RESTORE = "\x1b7", "\x1b8"
 _NEXT_ROW = "\x1b[B\r"
 # From the row below on: the cursor may stand on the last character of a full row.
+_ERASE_BEHIND = "\x1b[K"
 _ERASE_BELOW = f"{_SAVE}{_NEXT_ROW}\x1b[J{_RESTORE}"
 # While a window shrinks, what is drawn may be wider than it for a moment; a row must not wrap then.
 _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 
 class TerminalWriter:
-    """Appends text to what was written on a console, and draws a status row below it.
+    """Appends text to what was written on a console, and draws below it what is to go again: the
+    end of the text that may yet change, and a status row.
 
     Args:
         console: the console to write on.
-        live: whether to draw status rows.
+        live: whether to draw what is to go again.
     """
 
     def __init__(self, console: Console, *, live: bool) -> None:
@@ -37,64 +40,115 @@ class TerminalWriter:
         self._live = live
         self._line = Text()  # what was written since the last newline
         self._held = Text()  # text that waits, so that the cursor never stands behind a full row
-        self._has_status = False  # whether a status row is on the screen
+        self._has_rows = False  # whether rows below the text are on the screen
+        self._has_tail = False  # whether something behind it is, in its own row
         self._was_left = False  # whether the line was left for the shell, and must be begun anew
 
-    def write(self, text: Text, status: Text | None = None) -> None:
-        """Append text; draw a status row below it, or with None leave no row there."""
+    def write(self, text: Text, status: Text | None = None, tail: Text | None = None) -> None:
+        """Append text; draw behind it what may yet change, and below that a status row.
+
+        Args:
+            text: what is appended.
+            status: the status row; None leaves no row there.
+            tail: what follows the text as long as nothing else is written.
+        """
         text = self._held + text
         line = (self._line.plain + text.plain).rpartition("\n")[2]
-        held = _last_cluster(text.plain) if self._live and self._fills_row(line) else 0
-        cut = len(text) - held
+        is_full = self._live and self._column(line) == self._console.width
+        cut = len(text) - (_last_cluster(text.plain) if is_full else 0)
         text, self._held = text[:cut], text[cut:]
         frame = self._render(text)
         if self._was_left:
-            self._was_left = self._has_status = False
+            self._was_left = self._has_rows = self._has_tail = False
             frame = self._render(self._line) + frame
         if "\n" in text:
             self._line = text[text.plain.rindex("\n") + 1 :]
         else:
             self._line.append_text(text)
         if self._live:
-            erase = _ERASE_BELOW if self._has_status else ""
-            frame = _BEGIN + erase + frame + self._row(status) + _END
-        self._has_status = self._live and status is not None
+            erase = self._erase()
+            frame = (
+                _BEGIN
+                + erase
+                + frame
+                + self._draw_below(self._held + (tail or Text()), status)
+                + _END
+            )
         self._console.file.write(frame)
         self._console.file.flush()
 
     def close(self) -> None:
-        """Erase the status row and end the line."""
+        """Erase what is to go again, and end the line."""
         live, self._live = self._live, False
-        if live and self._has_status:
-            self._console.file.write(_ERASE_BELOW)
+        if live:
+            self._console.file.write(self._erase())
         self.write(Text("\n") if self._line or self._held else Text())
 
     def pause(self) -> None:
-        """Leave the terminal to the shell: erase the status row, past all that is still to be
+        """Leave the terminal to the shell: erase what is to go again, past all that is still to be
         written.
         """
-        if self._live and self._has_status:
-            os.write(self._console.file.fileno(), _ERASE_BELOW.encode())
+        if self._live and (erase := self._erase()):
+            os.write(self._console.file.fileno(), erase.encode())
 
     def go_on(self) -> None:
         """Begin the line anew at the next text: what the shell wrote stands between."""
         self._was_left = True
 
-    def _row(self, status: Text | None) -> str:
-        """Return what draws a status row, cut at the width, and brings the cursor back."""
-        if status is None:
-            return ""
-        status = status.copy()
-        status.truncate(max(self._console.width - 1, 1))
-        return _MAKE_ROOM + _SAVE + _NEXT_ROW + _CUT + self._render(status) + _WRAP + _RESTORE
+    def _erase(self) -> str:
+        """Return what erases all behind and below the text."""
+        behind = _ERASE_BEHIND if self._has_tail else ""
+        return behind + _ERASE_BELOW if self._has_rows else behind
 
-    def _fills_row(self, line: str) -> bool:
-        """Whether the cursor would stand behind the last column, where terminals disagree."""
+    def _rows(self, tail: Text) -> list[Text]:
+        """Return the rows of what follows the text, of which the first goes on behind it. What does
+        not fit on half the screen is cut at its beginning.
+        """
+        width, starts, column = self._console.width, [0], self._column(self._line.plain)
+        for index, character in enumerate(tail.plain):
+            cells = cell_len(character)
+            if character == "\n":
+                starts.append(index + 1)
+                column = 0
+            elif column + cells > width:
+                starts.append(index)
+                column = cells
+            else:
+                column += cells
+        ends = [*(start for start in starts[1:]), len(tail)]
+        rows = [tail[start:end] for start, end in zip(starts, ends, strict=True)]
+        for row in rows:
+            row.rstrip()
+        most = max(self._console.height // 2, 2)
+        return rows if len(rows) <= most else [Text(), *rows[1 - most :]]
+
+    def _draw_below(self, tail: Text, status: Text | None) -> str:
+        """Return what draws the rows that are to go again, and brings the cursor back."""
+        rows = self._rows(tail)
+        self._has_tail = bool(tail)
+        if status is not None:
+            row = status.copy()
+            row.truncate(max(self._console.width - 1, 1))
+            rows.append(row)
+        room = len(rows) - 1
+        self._has_rows = room > 0
+        if not any(rows):
+            return ""
+        make_room = _DOWN * room + f"\x1b[{room}A" if room else ""
+        drawn = _NEXT_ROW.join(self._render(row) for row in rows)
+        return make_room + _SAVE + _CUT + drawn + _WRAP + _RESTORE
+
+    def _column(self, line: str) -> int:
+        """Return the column in which the cursor stands behind a line; behind the last column, where
+        terminals disagree, it is the width.
+        """
         width, column = self._console.width, 0
+        if line.isascii():
+            return (len(line) - 1) % width + 1 if line else 0
         for character in line:
             cells = cell_len(character)
             column = cells if column + cells > width else column + cells
-        return column == width
+        return column
 
     def _render(self, text: Text) -> str:
         """Return a text with the escape sequences of its styles."""

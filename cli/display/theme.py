@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
@@ -16,15 +17,10 @@ from rich.style import Style
 
 from ..options.chat import DisplayArguments, Theme
 from .console import CleanConsole
+from .palettes import PALETTES, Palette
 
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source
-
-PALETTES: dict[Theme, tuple[str, str]] = {  # accepted, corrected: 4.5:1 on their backgrounds
-    "auto": ("#0077cd", "#b45e00"),  # on black and on white
-    "dark": ("#56b4e9", "#e69f00"),
-    "light": ("#00619f", "#8f4a00"),
-}
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,10 @@ class Symbols:
     raised: str = "⁰¹²³⁴⁵⁶⁷⁸⁹ᵀ"  # digits, and T for the target
     shades: str = "█▓░"  # of bars that lie one after the other
     guides: tuple[str, str, str, str] = ("├ ", "└ ", "│ ", " ─ ")  # fork, corner, line, link
+    bullet: str = "•"
+    quote: str = "▌ "
+    rule: str = "─"
+    boxes: tuple[str, str] = ("☐", "☑")  # of tasks to do, and done
 
     def depth(self, number: int) -> str:
         """Return a draft depth in raised digits, which stand apart from a token's text."""
@@ -52,6 +52,7 @@ class Symbols:
 ASCII = Symbols(
     *(" | ", "tau", "...", "_", "\\n", "+", "x", ".:-=+*#@"),
     *(("[", "]"), "0123456789T", "#=.", ("|-", "`-", "| ", " - ")),
+    *("*", "> ", "-", ("[ ]", "[x]")),
 )
 
 
@@ -65,6 +66,9 @@ class Screen:
         styles: the style of tokens by their source.
         brackets: what opens and closes tokens of a source, if anything does.
         live: whether a status row may be drawn below a growing reply.
+        is_markdown: whether replies are rendered as Markdown.
+        syntax: the styles of code, by the names of pygments' tokens.
+        code_styles: the style of tokens by their source, over these.
     """
 
     console: Console
@@ -72,6 +76,14 @@ class Screen:
     styles: dict[Source, Style]
     brackets: dict[Source, tuple[str, str]]
     live: bool
+    is_markdown: bool = False
+    syntax: Mapping[str, Style] = field(default_factory=dict)
+    code_styles: dict[Source, Style] = field(default_factory=dict)
+
+    @property
+    def code_color(self) -> Style:
+        """The style of code in a sentence."""
+        return self.syntax.get("Literal.String", Style())
 
     @property
     def marked(self) -> bool:
@@ -101,17 +113,23 @@ def make_screen(display: DisplayArguments, file: IO[str] | None = None) -> Scree
         mode = "off"
     rich = display.style == "rich" and file.isatty() and not console.is_dumb_terminal
     live = display.live and rich and not console.legacy_windows and not display.quiet
+    palette = _palette(display.theme)
+    styles = _styles(mode, palette, console)
+    has_colors = rich and console.color_system is not None and not console.no_color
     return Screen(
         console,
         symbols,
-        _styles(mode, _palette(display.theme), console),
+        styles,
         _brackets(mode, symbols),
         live,
+        is_markdown=has_colors if display.render == "auto" else display.render == "markdown",
+        syntax=palette.syntax() if has_colors else {},
+        code_styles=_code_styles(mode, palette, console) or styles,
     )
 
 
-def _palette(theme: Theme) -> tuple[str, str]:
-    """Return the colours of accepted and of corrected tokens in a theme.
+def _palette(theme: Theme) -> Palette:
+    """Return the colours of a theme.
 
     The theme "auto" follows COLORFGBG, by which some terminals tell their background.
     """
@@ -121,43 +139,33 @@ def _palette(theme: Theme) -> tuple[str, str]:
     return PALETTES[theme]
 
 
-def theme_for(background: str) -> Theme:
-    """Return the theme whose colours are easier to read on a background.
-
-    Args:
-        background: a colour, as "#rrggbb".
-    """
-    themes: tuple[Theme, Theme] = ("dark", "light")
-    return max(themes, key=lambda theme: min(contrast(c, background) for c in PALETTES[theme]))
-
-
-def contrast(color: str, background: str) -> float:
-    """Return the contrast ratio of two colours, written as "#rrggbb": 1 to 21 (WCAG 2.2)."""
-    low, high = sorted(map(_luminance, (color, background)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def _luminance(color: str) -> float:
-    """Return the relative luminance of a colour."""
-    channels = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    red, green, blue = (
-        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
-        for channel in channels
-    )
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def _styles(mode: str, palette: tuple[str, str], console: Console) -> dict[Source, Style]:
+def _styles(mode: str, palette: Palette, console: Console) -> dict[Source, Style]:
     """Return the style of each source, for a mode of --provenance."""
-    accepted, corrected = palette
     colored, underlined = mode in ("auto", "color"), mode in ("auto", "underline")
     plain = console.no_color or not colored
     return {
-        "accepted": Style(color=accepted if colored else None, underline=underlined or None),
+        "accepted": Style(
+            color=palette.accepted if colored else None, underline=underlined or None
+        ),
         # Without colour, a correction needs a mark of its own.
         "corrected": Style(
-            color=corrected if colored else None, italic=(plain and underlined) or None
+            color=palette.corrected if colored else None, italic=(plain and underlined) or None
         ),
+        "bonus": Style(),
+    }
+
+
+def _code_styles(mode: str, palette: Palette, console: Console) -> dict[Source, Style]:
+    """Return the style of each source in code, whose own colours stay: colours behind the text, or
+    none where the colours of the text have to do.
+    """
+    if mode not in ("auto", "color") or not palette.behind_accepted:
+        return {}
+    if console.color_system != "truecolor" or console.no_color:  # the next one may be too strong
+        return {}
+    return {
+        "accepted": Style(bgcolor=palette.behind_accepted, underline=(mode == "auto") or None),
+        "corrected": Style(bgcolor=palette.behind_corrected),
         "bonus": Style(),
     }
 

@@ -22,6 +22,7 @@ Text = str | None
 Switch = bool
 Style = Literal["rich", "simple", "programmatic"]
 Color = Literal["auto", "always", "never"]
+Render = Literal["auto", "markdown", "text"]
 Provenance = Literal["auto", "off", "color", "underline", "brackets"]
 Theme = Literal["auto", "dark", "light"]
 ContextPolicy = Literal["drop", "stop"]
@@ -36,6 +37,9 @@ class DisplayArguments:
     style: Annotated[
         Style, _rare_display("simple: plain lines; programmatic: JSONL in and out.", "--style")
     ] = "rich"
+    render: Annotated[
+        Render, _rare_display("Replies as Markdown, or as they are written.", "--render")
+    ] = "auto"
     provenance: Annotated[
         Provenance, _rare_display("How drafted tokens are marked.", "--provenance")
     ] = "auto"
@@ -43,7 +47,7 @@ class DisplayArguments:
     no_color: Annotated[Switch, _rare_display("As --color never.", "--no-color", envvar=None)] = (
         False
     )
-    theme: Annotated[Theme, _rare_display("The terminal's background.", "--theme")] = "auto"
+    theme: Annotated[Theme, _rare_display("The background; auto asks.", "--theme")] = "auto"
     ascii: Annotated[Switch, _rare_display("No symbols beyond ASCII.", "--ascii")] = False
     live: Annotated[
         Switch, _rare_display("A status line during the reply.", "--live/--no-live")

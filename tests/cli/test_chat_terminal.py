@@ -163,7 +163,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 
 def test_a_conversation(model: str, start: Callable[..., Program]) -> None:
     chat = start("-m", model, "--max-new-tokens", "41")
-    reply = clean(cli_model.said(41)).strip()
+    reply = clean(cli_model.said(41)).strip().replace("\n* ", "\n• ")
     header = chat.prompt()
     for part in ("nfox", "auto", "lossless", "try:", "/help"):
         assert part in header

@@ -11,6 +11,7 @@ import sys
 import termios
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from threading import Timer
 
 import pyte
@@ -20,10 +21,11 @@ from rich.text import Text
 from terminals import Terminal, Tty, bare
 
 from nfox.cli.chat.background import ask_background
+from nfox.cli.display.palettes import PALETTES, contrast, theme_for
 from nfox.cli.display.reply_view import ReplyView, clean
 from nfox.cli.display.step_trees import print_whole
 from nfox.cli.display.steps import StepRecorder
-from nfox.cli.display.theme import PALETTES, Screen, contrast, make_screen, theme_for
+from nfox.cli.display.theme import Screen, make_screen
 from nfox.cli.options.chat import DisplayArguments, Theme
 from nfox.decoding.drafter import StepTimes
 from nfox.decoding.generate import Step
@@ -94,7 +96,7 @@ def test_modes_of_provenance() -> None:
 def test_a_file_gets_the_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     view = ReplyView(screen_for(file))
-    view.add(PIECES, Text("status"))
+    view.add(PIECES, lambda: Text("status"))
     view.close()
     assert file.getvalue() == "The quick fox\n"
     monkeypatch.setenv("TERM", "dumb")
@@ -113,10 +115,12 @@ def test_colours_can_be_read(theme: Theme) -> None:
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
     for background in BACKGROUNDS[theme].split():
         assert theme_for(background) == theme
-        for color in PALETTES[theme]:
-            assert contrast(color, background) >= 4.5
+        assert all(contrast(color, background) >= 4.5 for color in PALETTES[theme].in_front())
     extreme = BACKGROUNDS[theme].split()[0]
-    assert all(contrast(color, extreme) >= 4.5 for color in PALETTES["auto"])
+    assert all(contrast(color, extreme) >= 4.5 for color in PALETTES["auto"].in_front())
+    for behind in (PALETTES[theme].behind_accepted, PALETTES[theme].behind_corrected):
+        assert all(contrast(color, behind) >= 4.5 for color in PALETTES[theme].in_front())
+        assert contrast("#c0c0c0" if theme == "dark" else "#404040", behind) >= 4.5
 
 
 @pytest.mark.parametrize(
@@ -175,8 +179,9 @@ def test_reasoning_is_dim_or_folded() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [20, 60, 120])
+@pytest.mark.parametrize("render", ["text", "markdown"])
 def test_a_long_reply_is_neither_cut_nor_doubled(
-    columns: int, monkeypatch: pytest.MonkeyPatch
+    columns: int, render: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     chance = random.Random(columns)
@@ -186,15 +191,15 @@ def test_a_long_reply_is_neither_cut_nor_doubled(
         for _ in range(600)
     ]
     file = Tty()
-    view = ReplyView(screen_for(file))
+    view = ReplyView(screen_for(file, render=render))
     for number, word in enumerate(words):
-        view._drawn_at = 0  # draw every status row, however fast this is
+        view._next_frame = 0  # draw every status row, however fast this is
         view.add(
             [Piece(word, chance.choice(["accepted", "corrected", "bonus"]), number)],
-            Text(f"STATUS {number}"),
+            partial(Text, f"STATUS {number}"),
         )
-        view._drawn_at = 0
-        view.add((), Text(f"STATUS {number} again"))
+        view._next_frame = 0
+        view.add((), partial(Text, f"STATUS {number} again"))
     view.close()
     assert file.getvalue().count("STATUS") == 1200
     assert bare(shown(file.getvalue(), columns)) == bare(clean("".join(words)))
@@ -205,7 +210,7 @@ def test_one_word_wider_than_the_screen_survives() -> None:
     view = ReplyView(screen_for(file))
     text = "".join(chr(ord("a") + n % 26) for n in range(1000))
     for n, letter in enumerate(text):
-        view.add([Piece(letter, "bonus", n)], Text("row"))
+        view.add([Piece(letter, "bonus", n)], lambda: Text("row"))
     view.close()
     assert bare(shown(file.getvalue())) == text
 
@@ -218,11 +223,11 @@ def test_the_terminal_wraps_so_that_what_is_copied_is_what_was_said(
     said = "prose of words " * 20 + "\n```\n" + "code " * 60 + "\n```\n" + "最後" * 60
     parts = re.findall(".{1,3}", said, re.DOTALL)
     pieces = [Piece(part, "bonus", number) for number, part in enumerate(parts)]
-    assert written(pieces) == f"{said}\n"
+    assert written(pieces, render="text") == f"{said}\n"
     file = Tty()
-    view = ReplyView(screen_for(file))
+    view = ReplyView(screen_for(file, render="text"))
     for piece in pieces:
-        view.add([piece], Text("row"))
+        view.add([piece], lambda: Text("row"))
     view.close()
     assert file.getvalue().count("\n") == said.count("\n") + 1
     wide = [row.rstrip() for row in shown(file.getvalue(), 400).split("\n")]
@@ -259,10 +264,10 @@ def test_the_probability_beside_a_token_is_its_own(end: int) -> None:
 def test_the_status_row_stands_below_the_text_and_goes() -> None:
     file = Tty()
     view = ReplyView(screen_for(file))
-    view.add([Piece("some text and", "bonus", 0)], Text("12 tok/s"))
+    view.add([Piece("some text and", "bonus", 0)], lambda: Text("12 tok/s"))
     rows = [row.rstrip() for row in shown(file.getvalue()).split("\n")]
     assert rows[:3] == ["some text and", "12 tok/s", ""]
-    view.add([Piece(" and more", "bonus", 1)], Text("13 tok/s"))
+    view.add([Piece(" and more", "bonus", 1)], lambda: Text("13 tok/s"))
     view.close()
     assert bare(shown(file.getvalue())) == "sometextandandmore"
 
