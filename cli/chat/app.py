@@ -157,10 +157,7 @@ class ChatApp:
     def _draw(self, stream: ReplyStream) -> None:
         """Draw a reply as it grows, and record its steps."""
         recorder, speed = StepRecorder(self.engine.model.tokenizer), Speed()
-
-        def status() -> Text:
-            return Text(status_row(self.engine, stream.reply, speed, self.screen), _DIM)
-
+        status = partial(status_row, self.engine, stream.reply, speed, self.screen)
         # Closed at once, whatever fails: only then is the reply so far part of the conversation.
         thinking = stream.request.prompt.thinking
         with (

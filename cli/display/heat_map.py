@@ -16,8 +16,9 @@ from rich.text import Text
 
 from nfox.text.pieces import Piece, text_of
 
+from .palettes import PALETTES
 from .reply_view import clean
-from .theme import PALETTES, Screen
+from .theme import Screen
 
 _DARK_INK, _LIGHT_INK = "#14171a", "#ffffff"
 LIGHT = {
@@ -123,7 +124,7 @@ def print_heat_map(heat: HeatMap, screen: Screen) -> None:
     """
     console, symbols = screen.console, screen.symbols
     accepted = screen.styles["accepted"].color
-    is_light = accepted is not None and accepted.name == PALETTES["light"][0]
+    is_light = accepted is not None and accepted.name == PALETTES["light"].accepted
     palette = LIGHT if is_light else DARK
     styles = {level: Style(bgcolor=back, color=ink) for level, (back, ink) in palette.items()}
     is_coloured = console.color_system is not None and not console.no_color

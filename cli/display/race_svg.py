@@ -21,8 +21,9 @@ from rich.text import Text
 from nfox.controls import one_line, sanitize
 
 from .console import CleanConsole
+from .palettes import PALETTES
 from .reply_view import clean
-from .theme import PALETTES, Symbols
+from .theme import Symbols
 
 if TYPE_CHECKING:
     from nfox.race import Run
@@ -132,9 +133,9 @@ def _document(title: str, width: int, height: int, parts: Iterable[str]) -> str:
 
 def _colors(theme: Theme) -> str:
     """Return the rules of a theme's colours."""
-    (ground, text, dim), (accepted, corrected) = _COLORS[theme], PALETTES[theme]
+    (ground, text, dim), palette = _COLORS[theme], PALETTES[theme]
     names = ("rect,path", "text", ".d", ".a", ".c")
-    colors = (ground, text, dim, accepted, corrected)
+    colors = (ground, text, dim, palette.accepted, palette.corrected)
     return "".join(f"{name}{{fill:{color}}}" for name, color in zip(names, colors, strict=True))
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
+from rich.style import Style
+from rich.text import Text
 from typing_extensions import override
 
 from nfox.text.resolve import is_foreign
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 NAME_CELLS = 10
 """Cells of the name that each line of `details` begins with."""
+_DIM = Style(dim=True)
 _RECENT = 16  # steps whose speed the status row shows
 FINISHES = {
     "length": "cut at max_new_tokens={limit}",
@@ -68,7 +71,7 @@ def short_count(number: int) -> str:
     return str(number) if number < 1000 else f"{number / 1000:.1f}k".replace(".0k", "k")
 
 
-def status_row(engine: Engine, reply: Reply, speed: Speed, screen: Screen) -> str:
+def status_row(engine: Engine, reply: Reply, speed: Speed, screen: Screen) -> Text:
     """Return the row that is shown below a growing reply."""
     stats, symbols, width = reply.stats, screen.symbols, screen.console.width
     parts = (
@@ -80,7 +83,7 @@ def status_row(engine: Engine, reply: Reply, speed: Speed, screen: Screen) -> st
         context_use(engine, stats),
         "^C stops",
     )
-    return join_fitting(parts, width - 1, symbols.dot)
+    return Text(join_fitting(parts, width - 1, symbols.dot), _DIM)
 
 
 def footer(engine: Engine, reply: Reply, symbols: Symbols, width: int) -> str:

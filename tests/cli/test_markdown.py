@@ -178,7 +178,8 @@ def test_blocks() -> None:
     source = (
         "# Title #\n\nSome *text*\nin two lines\n\n1. one\n   more\n2. two\n"
         "   - in it\n   - [x] done\n"
-        "* * *\n> quoted\n> text\n> ```sh\n> ls\n> ```\n```python\nx  = 1\n```\n#tag 1.5 - no list\n"
+        "* * *\n> quoted\n> text\n> ```sh\n> ls\n> ```\n```python\nx  = 1\n```\n"
+        "#tag 1.5 - no list\n"
     )
     assert plain(source) == (
         "Title\n\nSome text\nin two lines\n\n1. one\n   more\n2. two\n"

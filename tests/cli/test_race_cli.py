@@ -30,11 +30,12 @@ from nfox.cli.app import app as program
 from nfox.cli.chat import race as racing
 from nfox.cli.chat.race import measure, parse, show, usual_methods
 from nfox.cli.display.cast import recording
+from nfox.cli.display.palettes import PALETTES
 from nfox.cli.display.race_picture import RacePicture
 from nfox.cli.display.race_results import RaceResults
 from nfox.cli.display.race_svg import animated
 from nfox.cli.display.reply_view import clean
-from nfox.cli.display.theme import ASCII, PALETTES, Screen, make_screen
+from nfox.cli.display.theme import ASCII, Screen, make_screen
 from nfox.cli.options.chat import DisplayArguments
 from nfox.controls import sanitize
 from nfox.drafters.common.method import Method
@@ -133,7 +134,7 @@ def test_each_theme_has_its_colours(
         screen = make_screen(DisplayArguments(color="always", theme=theme), io.StringIO())
         screen.console._color_system = ColorSystem.TRUECOLOR
         shown = drawn(screen, RacePicture(race, engine.model.tokenizer))
-        red, green, blue = (int(PALETTES[palette][1][n : n + 2], 16) for n in (1, 3, 5))
+        red, green, blue = (int(PALETTES[palette].corrected[n : n + 2], 16) for n in (1, 3, 5))
         assert f"38;2;{red};{green};{blue}" in shown, theme
 
 
