@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +23,8 @@ from .output_files import check_out, write_out
 from .printing import say, tell
 
 if TYPE_CHECKING:
-    from nfox.race import Race
+    from nfox.engine import Engine
+    from nfox.eval.bench.entrants import MethodEntrant
 
 
 @dataclass(frozen=True)
@@ -72,23 +74,25 @@ def race(
     entrants = entrants or racing.parse(racing.usual_methods(engine))
     drafting = unused.of_drafting(engine, [entrant.method for entrant in entrants])
     unused.report_typed(context, unused.of_loading(engine) | unused.of_sampling(engine) | drafting)
-    measured = racing.measure(engine, engine.request(prompt), entrants, tell)
-    if not _show(measured, engine.model.tokenizer, arguments):
+    if not _hold(engine, prompt, entrants, arguments):
         raise typer.Exit(INTERRUPTED)
 
 
-def _show(measured: Race, tokenizer: Any, arguments: RaceArguments) -> bool:
-    """Show a race on stdout, in columns where that is a terminal, and record it where it came to
-    its end; return whether nobody stopped it.
+def _hold(
+    engine: Engine, prompt: str, entrants: Sequence[MethodEntrant], arguments: RaceArguments
+) -> bool:
+    """Hold a race, show it on stdout, in columns where that is a terminal, and record it where it
+    came to its end; return whether nobody stopped it.
     """
-    from .chat.race import show
+    from .chat.race import measure, show
     from .display.cast import recording
     from .display.race_picture import RacePicture
     from .display.race_svg import animated
     from .display.theme import make_screen
 
-    picture = RacePicture(measured, tokenizer)
     screen = make_screen(DisplayArguments(theme=arguments.theme))
+    measured = measure(engine, engine.request(prompt), entrants, screen, tell)
+    picture = RacePicture(measured, engine.model.tokenizer)
     if screen.console.is_terminal:
         went_on = show(picture, screen, tell)
     else:
@@ -101,7 +105,7 @@ def _show(measured: Race, tokenizer: Any, arguments: RaceArguments) -> bool:
         write_out(arguments.cast, recording(picture))
         tell(f"the recording is in {arguments.cast}; asciinema play {arguments.cast} shows it")
     if measured.is_complete and arguments.svg is not None:
-        write_out(arguments.svg, animated(picture, arguments.prompt))
+        write_out(arguments.svg, animated(picture, prompt))
         tell(f"the moving picture is in {arguments.svg}")
     return went_on
 

@@ -7,10 +7,11 @@ measured, they race.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nfox.decoding.cache import common_prefix
+from nfox.decoding.stats import Stats
 from nfox.drafters import plain_method
 from nfox.drafters.common.method import Method
 from nfox.engine import Engine
@@ -133,19 +134,25 @@ def enter(
     return engine.stream(request, drafter=drafter, cache=cache, max_new_tokens=tokens)
 
 
-def record(name: str, drafter: Method, stream: ReplyStream) -> Run:
+def record(
+    name: str,
+    drafter: Method,
+    stream: ReplyStream,
+    on_step: Callable[[Stats], object] = lambda stats: None,
+) -> Run:
     """Read a run to its end, and return it with the times of its steps.
 
     Args:
         name: of the method, with its options.
         drafter: what drafts in the stream.
         stream: the reply, not begun yet.
+        on_step: is called after every step; what it takes is no part of the times.
     """
-    stats = stream.reply.stats
-    moments = [
-        Moment(stats.seconds, update.pieces, stats.tokens, stats.tokens_per_second, stats.tau)
-        for update in stream.updates()
-    ]
+    stats, moments = stream.reply.stats, []
+    for update in stream.updates():
+        now = stats.seconds, update.pieces, stats.tokens, stats.tokens_per_second, stats.tau
+        moments.append(Moment(*now))
+        on_step(stats)
     drafted_nothing = drafter.drafts and moments and not stats.drafted
     idle = (drafter.idle or drafter.nothing_found) if drafted_nothing else ""
     return Run(name, stream.reply, tuple(moments), idle)

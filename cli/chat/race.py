@@ -10,6 +10,7 @@ from nfox.errors import UsageError
 from nfox.race import Race, Run, compare, enter, record
 from nfox.reply import Reply
 
+from ..display.race_picture import answering
 from .interrupt import interruptible, silent_keyboard
 
 if TYPE_CHECKING:
@@ -55,14 +56,17 @@ def parse(names: Sequence[str]) -> list[MethodEntrant]:
     return [MethodEntrant.parse(name) for name in names]
 
 
-def measure(engine: Engine, request: Request, entrants: Sequence[MethodEntrant], say: Say) -> Race:
+def measure(
+    engine: Engine, request: Request, entrants: Sequence[MethodEntrant], screen: Screen, say: Say
+) -> Race:
     """Let several methods answer a request, one after the other; Ctrl-C stops the race.
 
     Args:
         engine: the engine that answers; its method and its cache stay.
         request: what is asked for.
         entrants: the methods.
-        say: is called with a line before each.
+        screen: shows who answers, and how far that is, where it may.
+        say: is called with a line before each otherwise.
 
     Raises:
         NfoxError: if a method lacks what it needs.
@@ -71,13 +75,13 @@ def measure(engine: Engine, request: Request, entrants: Sequence[MethodEntrant],
     made = [(one.name, engine.make(one.method, one.options)) for one in entrants]
     runs = [Run(name, Reply(drafter.method_name())) for name, drafter in made]
     for number, (name, drafter) in enumerate(made):
-        say(f"answering with {name}")
-        for tokens in (_WARM_UP, None):  # what a drafter does once is no part of its pace
-            stream = enter(engine, request, drafter, tokens)
-            with interruptible(stream):
-                runs[number] = record(name, drafter, stream)
-            if not runs[number].is_complete:
-                return compare(engine, request, runs)
+        with answering(name, screen, say) as on_step:
+            for tokens in (_WARM_UP, None):  # what a drafter does once is no part of its pace
+                stream = enter(engine, request, drafter, tokens)
+                with interruptible(stream):
+                    runs[number] = record(name, drafter, stream, on_step)
+                if not runs[number].is_complete:
+                    return compare(engine, request, runs)
     return compare(engine, request, runs)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,12 @@ from nfox.race import pieces_of
 from nfox.text.pieces import text_of
 
 from .race_results import RaceResults
+from .reply_stats import join_fitting
 from .reply_view import clean
 from .theme import Screen
 
 if TYPE_CHECKING:
+    from nfox.decoding.stats import Stats
     from nfox.race import Race, Run
 
 FRAME = 0.08  # seconds between two frames
@@ -33,6 +36,50 @@ _BLANK = 3  # rows of a column without anything
 _SHORTEST = 2.0  # seconds, below which nobody would see who is ahead
 # A terminal may take an emoji for wider than rich does; a row that wraps would never be erased.
 _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
+
+
+@contextmanager
+def answering(
+    name: str, screen: Screen, say: Callable[[str], object]
+) -> Iterator[Callable[[Stats], None]]:
+    """Show who answers, and how far that is, in a row that is gone at the end.
+
+    Args:
+        name: of the method.
+        screen: the screen to draw on.
+        say: is called with a line where nothing may be drawn.
+
+    Yields:
+        A function that is called with the numbers after every step.
+    """
+    words, drawn = f"answering with {name}", 0.0
+    if not screen.live:
+        say(words)
+        yield lambda stats: None
+        return
+    with _live(screen) as live:
+
+        def on_step(stats: Stats) -> None:
+            nonlocal drawn
+            if time.monotonic() - drawn >= FRAME:
+                drawn = time.monotonic()
+                parts = words, f"{stats.tokens} tok", f"{stats.tokens_per_second:.1f} tok/s"
+                row = join_fitting(parts, screen.console.width, screen.symbols.dot)
+                live.update(Text(row, _DIM), refresh=True)
+
+        live.update(Text(words, _DIM), refresh=True)
+        yield on_step
+
+
+def _live(screen: Screen) -> Live:
+    """Return what draws frames, each over the last, and in the end nothing."""
+    return Live(
+        console=screen.console,
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
 class RacePicture:
@@ -104,17 +151,10 @@ class RacePicture:
         Returns:
             None, or at which second Ctrl-C stopped it.
         """
-        live = Live(
-            console=screen.console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
         begin, now = time.monotonic(), 0.0
         screen.console.file.write(_CUT)
         try:
-            with live:
+            with _live(screen) as live:
                 while now < self.race.seconds:
                     live.update(self.frame(screen, now), refresh=True)
                     time.sleep(FRAME)

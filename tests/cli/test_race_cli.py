@@ -64,7 +64,8 @@ def engine(model: Path) -> Engine:
 @pytest.fixture(scope="module")
 def race(engine: Engine) -> Race:
     entrants = parse(["none", "lookup:ngram=2"])
-    return measure(engine, engine.request("hello"), entrants, lambda line: None)
+    screen = make_screen(DisplayArguments(), io.StringIO())
+    return measure(engine, engine.request("hello"), entrants, screen, lambda line: None)
 
 
 def ink(text: str) -> str:
@@ -167,6 +168,19 @@ def test_a_race_is_played_and_leaves_nothing(engine: Engine, race: Race) -> None
     assert "quick" in file.getvalue() and not "".join(terminal.display).strip()
 
 
+def test_who_answers_is_shown_meanwhile(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nfox.cli.display.race_picture.FRAME", 0.0)
+    screen, told = make_screen(DisplayArguments(), terminals.Tty()), list[str]()
+    measure(engine, engine.request("hello"), parse(["none", "lookup"]), screen, told.append)
+    file = screen.console.file
+    assert isinstance(file, io.StringIO) and not told
+    for method in ("none", "lookup"):
+        assert f"answering with {method} · 31 tok · " in file.getvalue()
+    terminal = terminals.Terminal(screen.console.width, 40)
+    pyte.Stream(terminal).feed(file.getvalue().replace("\n", "\r\n"))
+    assert not "".join(terminal.display).strip()
+
+
 def test_a_difference_is_shown_by_its_tokens(engine: Engine, race: Race) -> None:
     first, second = race.runs
     ids = [*second.reply.ids[:1], second.reply.ids[0], *second.reply.ids[2:]]
@@ -241,7 +255,7 @@ def test_a_moving_picture_uncovers_what_was_said_by_then(engine: Engine, race: R
 def test_a_race_that_is_stopped_says_where_each_stood(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupting(name: str, drafter: Method, stream: ReplyStream) -> Run:
+    def interrupting(name: str, drafter: Method, stream: ReplyStream, on_step: Any) -> Run:
         updates = stream.updates
 
         def some() -> Iterator[Update]:
@@ -251,15 +265,15 @@ def test_a_race_that_is_stopped_says_where_each_stood(
                 yield update
 
         monkeypatch.setattr(stream, "updates", some)
-        return record(name, drafter, stream)
+        return record(name, drafter, stream, on_step)
 
     monkeypatch.setattr(racing, "record", interrupting)
     entrants, told = parse(["none", "jacobi", "lookup"]), list[str]()
-    stopped = measure(engine, engine.request("hello"), entrants, told.append)
+    screen = make_screen(DisplayArguments(), io.StringIO())
+    stopped = measure(engine, engine.request("hello"), entrants, screen, told.append)
     assert told == ["answering with none", "answering with jacobi"]
     assert [run.is_complete for run in stopped.runs] == [True, False, False]
     picture = RacePicture(stopped, engine.model.tokenizer)
-    screen = make_screen(DisplayArguments(), io.StringIO())
     assert not show(picture, screen, told.append)
     _, none, jacobi, lookup, note = told[3:]
     assert none.split()[:2] == ["none", "1"] and none.split()[-1] == "reference"
@@ -337,7 +351,7 @@ def test_ctrl_c_stops_a_race_where_it_is(tmp_path: Path) -> None:
     with chatting(tmp_path, *words, "--svg", "race.svg") as chat:
         before = chat.settings()
         shown = "\n".join(until(chat, "I can chat").display)
-        assert "answering with spec" in shown and "tok/s" in shown and "reference" not in shown
+        assert "answering" not in shown and "tok/s" in shown and "reference" not in shown
         chat.keys(b"\x03")
         shown = "\n".join(until(chat, "moving picture").display)
         assert "stopped; what was measured:" in shown and "identical to none" in shown

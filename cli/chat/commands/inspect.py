@@ -93,5 +93,5 @@ def race(app: ChatApp, argument: str) -> None:
     """Answer the last question by several methods, side by side."""
     last = last_exchange(app)
     entrants = parse(argument.split() or usual_methods(app.engine))
-    measured = measure(app.engine, last.request, entrants, app.say)
+    measured = measure(app.engine, last.request, entrants, app.screen, app.say)
     show(RacePicture(measured, app.engine.model.tokenizer), app.screen, app.say)
