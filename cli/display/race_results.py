@@ -81,6 +81,8 @@ class RaceResults:
     def _row(self, run: Run, symbols: Symbols) -> tuple[str, ...]:
         """Return a line of the table."""
         stats, speedup = run.reply.stats, self.race.speedup(run)
+        if not run.moments:
+            return (run.name, *"------", self.verdict(run, symbols))
         return (
             run.name,
             str(self.race.place(run)) if run.is_complete else "-",

@@ -279,7 +279,7 @@ def test_a_race_that_is_stopped_says_where_each_stood(
     assert none.split()[:2] == ["none", "1"] and none.split()[-1] == "reference"
     assert jacobi.split()[1] == "-" and jacobi.endswith(" stopped")
     assert int(jacobi.split(" tok/s")[0].split()[-2]) > 0 if " tok/s" in jacobi else True
-    assert lookup.endswith("not begun") and "shown together" not in note
+    assert lookup.endswith("not begun") and lookup.count("-") == 6 and "shown together" not in note
 
 
 def test_a_show_that_is_stopped_says_where_it_was_and_what_was_measured(
