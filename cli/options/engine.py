@@ -205,5 +205,5 @@ class GenerationArguments:
         _generation("Of a reply.", "--max-new-tokens", "-M", min=1),
     ] = 512
     think: Annotated[
-        Think | None, _generation("Before it answers, by the template's switch.", "--think")
+        Think | None, _generation("Tell the model to think first, or not to.", "--think")
     ] = None
