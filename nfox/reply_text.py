@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
+from nfox.decoding import clock
 from nfox.decoding.cache import KVCache
 from nfox.decoding.generate import Prompt, Step
 from nfox.reply import Reply, Request, Update
@@ -67,11 +67,11 @@ def timed(steps: Iterator[Step], prompt: Prompt, cache: KVCache, reply: Reply) -
     """
     stats = reply.stats
     stats.prompt_tokens = len(prompt.ids)
-    start = time.perf_counter()
+    start = clock.now()
     for index, step in enumerate(steps):
         stats.cached_tokens = cache.reused
         if index == 0:
-            stats.prefill_seconds = time.perf_counter() - start - step.times.total
+            stats.prefill_seconds = clock.now() - start - step.times.total
         yield step
     stats.cached_tokens = cache.reused  # also where the reading was cancelled
 

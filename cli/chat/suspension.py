@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from nfox.decoding import clock
 
 
 @contextmanager
@@ -28,7 +31,9 @@ def suspendable(pause: Callable[[], None], go_on: Callable[[], None]) -> Iterato
             previous(number, frame)
         elif previous == signal.SIG_DFL:
             innermost = signal.signal(number, signal.SIG_DFL)
+            begin = time.perf_counter()
             signal.raise_signal(number)  # to this thread: it stops here, and not a little later
+            clock.leave_out(time.perf_counter() - begin)
             signal.signal(number, innermost)
         go_on()
 

@@ -6,13 +6,13 @@ the first included, scores a tree.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
+from nfox.decoding import clock
 from nfox.decoding.cache import KVCache
 from nfox.decoding.drafter import Context, Drafter, StepTimes
 from nfox.decoding.target import Target, are_numbers, check_tokens
@@ -171,11 +171,11 @@ class _Timer:
     """Tells how many seconds have passed since it was made or last asked."""
 
     def __init__(self) -> None:
-        self._last = time.perf_counter()
+        self._last = clock.now()
 
     def split(self) -> float:
         """Return the seconds since the last split."""
-        now = time.perf_counter()
+        now = clock.now()
         passed, self._last = now - self._last, now
         return passed
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 import termios
+import time
 from pathlib import Path
 
 import cli_model
@@ -17,7 +19,6 @@ from terminals import Terminal
 pytestmark = pytest.mark.slow
 CTRL_C, CTRL_D, CTRL_G, CTRL_Z, ENTER = b"\x03", b"\x04", b"\x07", b"\x1a", b"\r"
 UNDER_A_SHELL = "job_control:under_a_shell"
-CANONICAL = termios.ICANON | termios.ECHO | termios.ISIG
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,7 @@ def test_ctrl_z_in_mid_reply_gives_the_terminal_back_and_fg_goes_on(
     with chatting(tmp_path, "-m", model, "-M", "1500", prepare=UNDER_A_SHELL) as chat:
         before = chat.settings()
         written = chat.until_prompt()
+        begin, stopped = time.monotonic(), 0.0
         chat.keys(b"hello" + ENTER)
         written += chat.until(b"tok/s")
         for _ in range(2):
@@ -61,12 +63,18 @@ def test_ctrl_z_in_mid_reply_gives_the_terminal_back_and_fg_goes_on(
             assert chat.settings() == before
             at_rest = shown(written)
             assert "tok/s" not in at_rest and at_rest.endswith(f"{STOPPED.decode()}\n$")
+            time.sleep(0.5)
+            stopped += 0.5
             chat.keys(b"fg\n")
             written += chat.until(b"tok/s")
             assert not chat.settings()[3] & termios.ECHO
         text = shown(written)
         chat.keys(CTRL_C)
         chat.until_prompt()
+        elapsed = time.monotonic() - begin
+        took = re.search(rb"decode +\d+ tok in ([\d.]+) (m?s)", chat.type("/stats"))
+        assert took is not None
+        assert float(took[1]) / (1000 if took[2] == b"ms" else 1) < elapsed - stopped
         asked, reply = messages(chat, tmp_path)
         whole = reply.rstrip("\ufffd")  # it may have ended inside a character
         assert asked == "hello" and whole and cli_model.said(1500).startswith(whole)
