@@ -31,7 +31,7 @@ def html(heat: HeatMap) -> str:
     """Return a heat map as a page."""
     title = _text(one_line(heat.model))
     legend = "".join(
-        f'<span class="n{level}"> {name} </span> {steps} ' for level, name, steps in heat.legend()
+        f'<span class="n{level}">{name}</span>{steps} ' for level, name, steps in heat.legend()
     )
     bands = "".join(
         f'<span class="n{band.level}" title="{band.told}">{_with_newlines(band.text)}</span>'
@@ -52,7 +52,7 @@ h1 {{ font-size: 1.3rem; margin: 0; overflow-wrap: anywhere; }}
 p {{ margin: .3rem 0; }}
 pre {{ font: 15px/1.7 {_FONT}; white-space: pre-wrap; overflow-wrap: anywhere; margin: 1.5rem 0; }}
 span {{ border-radius: 3px; padding: .15em 0; box-shadow: inset 1px 0 var(--back); }}
-.legend span {{ padding: .15em .5em; margin-left: .5em; font-family: {_FONT}; }}
+.legend span {{ padding: .15em .5em; margin: 0 .3em 0 .5em; font-family: {_FONT}; }}
 .legend .n1 {{ outline: 1px solid var(--line); }}
 i::before {{ content: "{_NEWLINE}"; opacity: .5; font-style: normal; }}
 </style>
@@ -71,8 +71,8 @@ def svg(heat: HeatMap) -> str:
         text.append(shown, Style(meta={"band": number, "class": f"n{band.level}"}))
     legend = Text().append(MEANING, Style(meta={"class": "dim"}))
     for level, name, steps in heat.legend():
-        legend.append("  ").append(f" {name} ", Style(meta={"class": f"n{level}"}))
-        legend.append(f" {steps}" if steps else "", Style(meta={"class": "dim"}))
+        legend.append(" ").append(f" {name} ", Style(meta={"class": f"n{level}"}))
+        legend.append(steps, Style(meta={"class": "dim"}))
     title = Text().append(clean(one_line(heat.model)), Style(meta={"class": "title"}))
     rows = [row for part in (title, Text(heat.facts), legend, Text(), text) for row in _rows(part)]
     width, height = round(_COLUMNS * _CELL + 2 * _EDGE), len(rows) * _ROW + 2 * _EDGE

@@ -131,9 +131,7 @@ def print_heat_map(heat: HeatMap, screen: Screen) -> None:
     facts = heat.facts.replace(" · ", symbols.dot).replace("τ", symbols.tau)
     legend = Text(f"{MEANING}:")
     for level, name, steps in heat.legend():
-        legend.append("  ").append(f" {name} ", styles.get(level, "")).append(
-            f" {steps}" if steps else ""
-        )
+        legend.append(" ").append(f" {name} ", styles.get(level, "")).append(steps)
     text = Text()
     for band in heat.bands:
         shown = clean(band.text).replace("\n", f"{symbols.newline}\n")

@@ -164,7 +164,7 @@ def test_without_colours_numbers_say_it(monkeypatch: pytest.MonkeyPatch) -> None
     assert drawn(heat).splitlines() == [
         "m",
         "spec · τ 5.00 · 5.0 tokens/s · 15 tokens in 3 steps",
-        "tokens per step:   1  1x   2  1x   3    4    5    6    7    8+  1x",
+        "tokens per step:  1 1x  2 1x  3   4   5   6   7   8+ 1x",
         "",
         "A¹ quick↵²",
         "fox¹²",
