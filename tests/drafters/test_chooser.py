@@ -119,6 +119,17 @@ def drawn_worlds(seed: int) -> list[World]:
     ]
 
 
+def test_plain_steps_that_other_programs_hold_up_lose_nothing() -> None:
+    good = World(0.9, 4)
+    chooser, noise = chooser_of(1, [good]), random.Random(0)
+    for _ in range(200):
+        chooser.count(chooser.plain, 1, 5.0)
+    assert not chooser.is_locked
+    for _ in range(4):
+        reply(chooser, [good], 128, noise)
+    assert chooser.fastest is chooser.ways[1]
+
+
 MANY = [128] * 100
 
 

@@ -22,10 +22,8 @@ _REPLY_LOSS, _REPLY_SHARE = 2.0, 0.03  # what trials may cost in a reply: plain 
 _LOSS, _SHARE = 12.0, 0.01  # what trials may cost in all, and what may be lost to plain decoding
 _SAVED = 16.0  # plain steps that were gained and may be lost again before that
 _LAST_INTERVAL = 2048  # tokens between trials at most
-_SOON, _FEW_STEPS = (
-    32,
-    16,
-)  # tokens to the next trial of what may be the fastest and was seen rarely
+_SOON = 32  # tokens to the next trial of what may be the fastest and was seen rarely
+_FEW_STEPS = 16  # up to which a way was seen rarely
 _HYSTERESIS = 1.03  # another way must promise so many times the speed
 _GAIN_OVER_TRIAL = 2.0  # tokens that free guesses must promise to be scored alone in place of one
 _REPLY_LENGTH = 64.0  # tokens, before any reply was seen
@@ -217,7 +215,8 @@ class Chooser:
         """
         self.tokens += tokens
         self._reply_tokens += tokens
-        lost = seconds * self.speed(self.plain) - tokens
+        # A plain step has lost nothing, however long other programs made it.
+        lost = 0.0 if way is self.plain else seconds * self.speed(self.plain) - tokens
         self._lost, self._reply_lost = max(self._lost + lost, -_SAVED), self._reply_lost + lost
         if self._trial and way is self._trial.way:
             self._trial.left -= 1
