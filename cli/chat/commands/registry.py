@@ -63,6 +63,7 @@ _MODULES = (
     "models",
     "settings",
     "thinking",
+    "view",
     "review",
     "inspect",
     "heat",
