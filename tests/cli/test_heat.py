@@ -24,8 +24,9 @@ from nfox.cli.app import app as program
 from nfox.cli.chat import events
 from nfox.cli.display import heat_document
 from nfox.cli.display.heat_map import DARK, LIGHT, HeatMap, bands_of, level_of, print_heat_map
+from nfox.cli.display.palettes import contrast
 from nfox.cli.display.reply_view import clean
-from nfox.cli.display.theme import contrast, make_screen
+from nfox.cli.display.theme import make_screen
 from nfox.cli.heat import read_heat_maps
 from nfox.cli.log.database import ConversationLog
 from nfox.cli.log.writer import LogWriter
