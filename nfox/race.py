@@ -79,9 +79,11 @@ class Race:
 
     Args:
         runs: in the order in which they were asked for.
+        follows_drafts: whether their texts may differ by right, as `Rule.follows_drafts` has it.
     """
 
     runs: tuple[Run, ...]
+    follows_drafts: bool = False
 
     @property
     def seconds(self) -> float:
@@ -166,17 +168,14 @@ def compare(engine: Engine, request: Request, runs: Sequence[Run]) -> Race:
         request: what was asked for.
         runs: in the order in which they were asked for.
     """
-    race = Race(tuple(runs))
+    race = Race(tuple(runs), request.settings.rule(request.number).follows_drafts)
     plain = race.reference
-    is_random = request.settings.rule(request.number).follows_drafts  # then they differ by right
-    if plain.reply.method != plain_method() or is_random or not race.is_complete:
+    if plain.reply.method != plain_method() or race.follows_drafts or not race.is_complete:
         return race
-    return Race(
-        tuple(
-            replace(run, parting=find_parting(engine, request, run.reply, plain.reply))
-            for run in runs
-        )
+    explained = (
+        replace(run, parting=find_parting(engine, request, run.reply, plain.reply)) for run in runs
     )
+    return Race(tuple(explained))
 
 
 def pieces_of(moments: Sequence[Moment]) -> list[Piece]:

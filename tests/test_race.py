@@ -76,6 +76,9 @@ def test_a_difference_from_plain_decoding_is_explained(engine: Engine) -> None:
     parting = race.runs[1].parting
     assert isinstance(parting, Parting) and parting.index == 5
     assert parting.plain_token == plain.reply.ids[5] and not parting.is_near_tie
+    settings = engine.settings.changed(accept="rejection", temperature=0.8)
+    race_of_draws = compare(engine, replace(request, settings=settings), [plain, wrong])
+    assert race_of_draws.follows_drafts and race_of_draws.runs == (plain, wrong)
     speeds = [one.reply.stats.tokens_per_second for one in (wrong, plain)]
     assert race.speedup(race.runs[1]) == speeds[0] / speeds[1]
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT = 80, 24  # cells
 _STAY = 3.0  # seconds that the end is shown
-_HOME, _REST_OF_ROW, _REST, _NO_CURSOR = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[?25l"
-_CURSOR = "\x1b[?25h\r\n"
+_BEGIN, _END = "\x1b[?25l\x1b[2J", "\x1b[?25h"  # no cursor, and nothing drawn yet
+_ERASE_ROW = "\x1b[2K"
 
 
 def recording(picture: RacePicture) -> str:
@@ -38,29 +38,34 @@ def recording(picture: RacePicture) -> str:
 
 
 def _events(picture: RacePicture) -> Iterator[list[Any]]:
-    """Yield the frames that differ from the one before, each with the second it is drawn at."""
-    screen, before = _screen(), ""
+    """Yield what changes, frame by frame, each with the second it is drawn at."""
+    screen, before = _screen(), [""] * _HEIGHT
     seconds, slowness = 0.0, picture.slowness
     end = picture.race.seconds * slowness
+    yield [0.0, "o", _BEGIN]
     while True:
-        frame = _drawn(picture, screen, None if seconds == end else seconds / slowness)
-        if frame != before:
-            hide = "" if before else _NO_CURSOR
-            yield [round(seconds, 3), "o", hide + frame]
-        before = frame
+        rows = _rows(picture, screen, None if seconds == end else seconds / slowness)
+        changed = "".join(
+            f"\x1b[{number};1H{_ERASE_ROW}{row}"
+            for number, row in enumerate(rows, 1)
+            if row != before[number - 1]
+        )
+        if changed:
+            yield [round(seconds, 3), "o", changed]
+        before = rows
         if seconds >= end:
             break
         seconds = min(seconds + FRAME, end)
-    yield [round(end + _STAY, 3), "o", _CURSOR]
+    yield [round(end + _STAY, 3), "o", f"\x1b[{_HEIGHT};1H{_END}"]
 
 
-def _drawn(picture: RacePicture, screen: Screen, seconds: float | None) -> str:
-    """Return what draws a frame over the one before."""
+def _rows(picture: RacePicture, screen: Screen, seconds: float | None) -> list[str]:
+    """Return the rows of a frame."""
     with screen.console.capture() as captured:
         screen.console.print(picture.frame(screen, seconds))
         screen.console.print(picture.note, style="dim")
     rows = captured.get().splitlines()[:_HEIGHT]
-    return _HOME + "\r\n".join(row + _REST_OF_ROW for row in rows) + _REST
+    return rows + [""] * (_HEIGHT - len(rows))
 
 
 def _screen() -> Screen:

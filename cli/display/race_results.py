@@ -74,6 +74,8 @@ class RaceResults:
             for ids in (run.reply.ids, reference.reply.ids)
         )
         words = f"differs from token {index + 1} on: {own}, {reference.name} says {other}"
+        if self.race.follows_drafts:
+            return f"{words} (its acceptance allows that)"
         if run.parting is None:
             return words
         return f"{words} ({'a near-tie' if run.parting.is_near_tie else 'no near-tie: a bug'})"

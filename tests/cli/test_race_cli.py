@@ -193,6 +193,8 @@ def test_a_difference_is_shown_by_its_tokens(engine: Engine, race: Race) -> None
     assert results.verdict(explained.runs[1], ASCII) == f"{words} (no near-tie: a bug)"
     tie = replace(other.runs[1], parting=Parting(1, 0, 0, 0.1, 0.2))
     assert results.verdict(tie, ASCII) == f"{words} (a near-tie)"
+    results = RaceResults(replace(other, follows_drafts=True), engine.model.tokenizer)
+    assert results.verdict(other.runs[1], ASCII) == f"{words} (its acceptance allows that)"
 
 
 def test_a_recording_plays_to_the_last_frame(engine: Engine, race: Race) -> None:
