@@ -203,6 +203,12 @@ def test_tables_are_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
     ).splitlines()
     assert all(len(line) < 24 for line in narrow) and len(narrow) > 4
     assert "".join(narrow).count("x") == 30 and "".join(narrow).count("word") == 12
+    for columns in range(2, 40):  # in columns narrower than a cell, too, nothing is lost
+        size(monkeypatch, columns, 12)
+        letters = re.sub(
+            r"[\s─]", "", plain("| 你好吗 | b |\n|--|--|\n| 최후 abc | ddd 👩\u200d👧 e |\n")
+        )
+        assert sorted(letters) == sorted("你好吗b최후abcddd👩\u200d👧e")
     assert plain("| no table\n| here\n") == "| no table\n| here\n"
 
 

@@ -1,20 +1,19 @@
-"""Tables, laid out by rich once all their rows are known."""
+"""Tables, laid out once all their rows are known."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
-from rich import box
 from rich.style import Style
-from rich.table import Table
 from rich.text import Text
 
 from ..theme import Screen
 from .inline import InlineText
-from .runs import Marked, paint
+from .runs import DIM, PLAIN, Marked, paint
 
+_GAP = 2  # cells between two columns
 _DELIMITER = re.compile(r" *\|?(?: *:?-+:? *\|)* *:?-+:? *\|? *")
 _BAR = re.compile(r"(?<!\\)\|")
 _BOLD = Style(bold=True)
@@ -27,7 +26,8 @@ def is_table(heads: Marked, delimiters: Marked) -> bool:
 
 
 def table_text(rows: Sequence[Marked], screen: Screen, width: int) -> Text:
-    """Return a table as lines.
+    """Return a table as lines: headings, a rule, and the rows, with cells folded where they are
+    too wide.
 
     Args:
         rows: its lines: headings, delimiters, and as many others as there are.
@@ -35,17 +35,44 @@ def table_text(rows: Sequence[Marked], screen: Screen, width: int) -> Text:
         width: the most cells of a line.
     """
     heads, delimiters, *others = (_cells(row) for row in rows)
-    style = box.ASCII2 if screen.symbols.rule == "-" else box.SIMPLE_HEAD
-    table = Table(box=style, pad_edge=False, show_edge=False)
-    for number in range(max(map(len, (heads, *others)))):
-        head = heads[number] if number < len(heads) else Marked("", [])
-        mark = delimiters[number].text if number < len(delimiters) else ""
-        runs = InlineText(head, _BOLD, screen.code_color).runs
-        table.add_column(paint(runs, screen), justify=_alignment(mark), overflow="fold")
-    for cells in others:
-        runs_of = (InlineText(cell, code=screen.code_color).runs for cell in cells)
-        table.add_row(*(paint(runs, screen) for runs in runs_of))
-    return _drawn(table, screen, width)
+    sides = [_side(delimiter.text) for delimiter in delimiters]
+    texts = [[_painted(cell, screen, _BOLD) for cell in heads]]
+    texts += [[_painted(cell, screen) for cell in cells] for cells in others]
+    columns = max(map(len, texts))
+    for row in texts:
+        row += [Text()] * (columns - len(row))
+    sides += ["left"] * (columns - len(sides))
+    widths = [max(cell.cell_len for cell in column) for column in zip(*texts, strict=True)]
+    while sum(widths) + _GAP * (columns - 1) > width and max(widths) > 2:  # wide ones
+        widths[widths.index(max(widths))] -= 1
+    first, *lines = (_laid_out(row, widths, sides, screen) for row in texts)
+    rule = Text(screen.symbols.rule * (sum(widths) + _GAP * (columns - 1)), DIM)
+    return Text("\n").join([*first, rule, *(part for line in lines for part in line)])
+
+
+def _painted(cell: Marked, screen: Screen, style: Style = PLAIN) -> Text:
+    return paint(InlineText(cell, style, screen.code_color).runs, screen)
+
+
+def _laid_out(
+    row: Sequence[Text], widths: Sequence[int], sides: Sequence[str], screen: Screen
+) -> Iterator[Text]:
+    """Yield the lines of one row."""
+    folded = [
+        [cell]
+        if cell.cell_len <= width
+        else cell.wrap(screen.console, width, overflow="fold", no_wrap=False)
+        for cell, width in zip(row, widths, strict=True)
+    ]
+    for parts in zip_longest(*folded, fillvalue=Text()):
+        line, column = Text(), 0
+        for part, width, side in zip(parts, widths, sides, strict=True):
+            room = width - part.cell_len
+            left = {"left": 0, "center": room // 2, "right": room}[side]
+            line.append(" " * (column + left - line.cell_len)).append_text(part)
+            column += width + _GAP
+        line.rstrip()
+        yield line
 
 
 def _cells(row: Marked) -> list[Marked]:
@@ -62,18 +89,7 @@ def _stripped(cell: Marked) -> Marked:
     return cell.part(start, max(len(cell.text.rstrip()), start))
 
 
-def _alignment(delimiter: str) -> Any:
-    """Return how the cells below a delimiter such as `:--` are aligned."""
+def _side(delimiter: str) -> str:
+    """Return the side at which the cells below a delimiter such as `:--` stand."""
     left, right = delimiter.startswith(":"), delimiter.endswith(":")
     return "center" if left and right else "right" if right else "left"
-
-
-def _drawn(table: Table, screen: Screen, width: int) -> Text:
-    """Return the lines that rich makes of a table, without spaces at their ends."""
-    options = screen.console.options.update(width=width)
-    rows = []
-    for line in screen.console.render_lines(table, options, pad=False):
-        row = Text.assemble(*((segment.text, segment.style or "") for segment in line))
-        row.rstrip()
-        rows.append(row)
-    return Text("\n").join(rows)
