@@ -198,6 +198,21 @@ def change_yaml(text: str, numbers: random.Random) -> str:
     return "\n".join(lines) + "\n"
 
 
+def change_toml(text: str, numbers: random.Random) -> str:
+    """Return options as TOML writes them, of which a line was changed and one is new."""
+    lines = text.splitlines()
+    lines[numbers.randrange(len(lines))] += numbers.choice(_TOML)
+    lines.insert(numbers.randrange(len(lines)), numbers.choice(_TOML))
+    return "\n".join(lines) + "\n"
+
+
+_TOML = (
+    "", " x", "[", "[[serve]]", "[serve]", "[serve.port]", "[nowhere]", " # [x]", "seed = nan",
+    "seed = " + "9" * 5000, "top-k = 1e999", "seed = 1979-05-27T07:32:00Z", "seed = 0x1F",
+    "serve.port = 1", "stop = [[1], 2]", "stop = {a = 1}", '"" = 1', '"a\\n" = 1', "quiet = ''",
+    "verbose = true", "a" + ".a" * 3000 + " = 1", "x = " + "[" * 3000, 'model = "\\ud800"',
+    'system = """', "'seed' = -1", "top_p = 0.5", "no-live = true", "config = 'x'", "\x07",
+)  # fmt: skip
 _JINJA = (
     "", "{{", "%}", "{% if %}", "{{ x.y.z }}", "{{ messages[99].content }}", "{{ 1/0 }}",
     "{{ raise_exception('no') }}", "{{ ''.__class__.__mro__ }}", "{{ messages }}", "{% x %}",

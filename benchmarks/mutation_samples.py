@@ -98,6 +98,11 @@ def _write_texts(folder: Path) -> None:
             "log_history": [{"loss": 2.5, "step": 1}], "stateful_callbacks": {},
         },
     }  # fmt: skip
+    (folder / "options.toml").write_text(
+        'model = "m"\ntemperature = 0.7\nstop = ["x", "y"]\nlive = false\n'
+        'system = """\nseed = 1\n"""\n'
+        "[serve]\nport = 5055\n[data.distill]\nlimit = 3\n"
+    )
     (folder / "checkpoint-1").mkdir()
     for name, value in texts.items():
         (folder / name).write_text(json.dumps(value, indent=1))

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +35,7 @@ from changes import (
     change_source,
     change_template,
     change_tensors,
+    change_toml,
     change_yaml,
     damage,
 )
@@ -135,6 +137,7 @@ class Samples:
             "settings": Kind(
                 "settings.yaml", any_of(change_json, change_yaml), self._settings, named=False
             ),
+            "options": Kind("options.toml", any_of(change_toml), self._options),
             "events": Kind("events.jsonl", as_lines, self._events),
             "checkpoint": Kind("checkpoint-1/trainer_state.json", as_json, self._checkpoint),
         }
@@ -196,6 +199,12 @@ class Samples:
         tasks = read(source, schemas=self.folder / "tables.json").tasks
         texts = [text for task in tasks for text in (task.id, task.category, *task.turns)]
         return "" if all(isinstance(text, str) for text in texts) else f"no texts: {tasks}"
+
+    def _options(self) -> str:
+        from nfox.cli.config.file import read_config
+
+        values = read_config(self.folder / "options.toml", _commands()).values
+        return "" if isinstance(values, dict) else f"no table: {values}"
 
     def _training_data(self) -> str:
         from nfox.train.data.conversations import read_conversations
@@ -376,6 +385,16 @@ def _differs(engine: Engine, messages: Any = "one two one two one") -> str:
     if drafted.ids == expected.ids:
         return ""
     return f"not the plain text: {drafted.ids}, expected {expected.ids}"
+
+
+@cache
+def _commands() -> Any:
+    """Return the program's command, with all that are below it."""
+    from typer.main import get_command
+
+    from nfox.cli.app import app
+
+    return get_command(app)
 
 
 def _messages() -> list[Message]:

@@ -24,6 +24,7 @@ from . import (
     serve,
     train,
 )
+from .config import command as config
 from .published_commands import read_published_names
 
 
@@ -58,6 +59,7 @@ for group in (
     bench,
     export,
     heat,
+    config,
 ):
     group.register(app)
 read_published_names(app)

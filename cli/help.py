@@ -27,7 +27,13 @@ HELP_NAMES = ("-h", "--help")
 _EVERYTHING = "nfox.everything"  # in a context: whether `--help all` was typed
 _LEAST_WIDTH, _MOST_WIDTH = 40, 100
 _OTHERS = "Options"
-_EVERYWHERE = ("debug", "help", "install_completion", "show_completion")  # in any command's help
+_EVERYWHERE = (
+    "debug",
+    "config",
+    "help",
+    "install_completion",
+    "show_completion",
+)  # in any command's help
 _LONGEST_CHOICES = 14
 
 Rows = Sequence[tuple[str, str]]
@@ -118,7 +124,7 @@ def _help_lines(command: Any, context: Any) -> Iterator[str]:
     groups: dict[str, list[tuple[str, str]]] = {}
     for parameter in shown:
         rows = groups.setdefault((parameter.rich_help_panel or _OTHERS).removesuffix(RARE), [])
-        rows.append((_names(parameter), _meaning(parameter)))
+        rows.append((_names(parameter), meaning(parameter)))
     yield from panels(groups.items(), apart=everything)
     if more := sum(p.name not in _EVERYWHERE for p in options if p not in shown):
         word = "option" if more == 1 else "options"
@@ -183,7 +189,7 @@ def _metavar(parameter: Any) -> str:
     return f"{name}..." if repeated else name
 
 
-def _meaning(parameter: Any) -> str:
+def meaning(parameter: Any) -> str:
     """Return what an option does: its choices where its name does not show them, its default."""
     if parameter.name == "help":
         return "Show the most needed options, or all, and exit."

@@ -13,17 +13,23 @@ from typer._click.globals import get_current_context
 
 from nfox.errors import NfoxError
 
+from .config.file import CONFIG
+from .config.option import command_words
+
 _LEAST = 3  # characters of a value that is looked for in a message
 
 
 def origin(context: Any, parameter: Any) -> str:
-    """Return where a value comes from that was not typed: the environment variable; "" for others.
+    """Return where a value comes from that was not typed: the environment variable, or the file and
+    the line; "" for others.
 
     Args:
         context: of the command, Typer's.
         parameter: of the command, Typer's.
     """
     source = context.get_parameter_source(parameter.name)
+    if source is not None and source.name == "DEFAULT_MAP" and CONFIG in context.meta:
+        return str(context.meta[CONFIG].place(command_words(context), parameter.name))
     return str(parameter.envvar) if source is not None and source.name == "ENVIRONMENT" else ""
 
 

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from typing_extensions import override
 
 from . import unused
+from .config.option import COMMAND
 from .help import HelpCommand, HelpGroup
 from .printing import tell
 from .published_names import FLAGS, IMPLIED, READ, READ_WITH, UNUSED, VALUES
@@ -28,7 +29,6 @@ _ALONE = {("", "resume"): "last"}
 """Options of ours that can stand without a value, with the value that this means. Typer knows no
 such options.
 """
-_TRUTHS = ("True", "False", "true", "false")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class Reader:
         unused.report(idle)
         return [*implied, *ours]  # in front: at the end, they would be another command's
 
+    def command_in(self, words: Sequence[str]) -> str:
+        """Return the first word that is neither an option nor its value; "" if there is none."""
+        return next((typed.words[0] for typed in self._split(words) if not typed.name), "")
+
     def _split(self, words: Sequence[str]) -> Iterator[Typed]:
         """Yield the words of a command line, options with their values."""
         rest = list(words)
@@ -111,7 +115,7 @@ class Reader:
         if name in self.known:
             return self.known[name]
         if name in FLAGS:
-            return following in _TRUTHS
+            return following.lower() in ("true", "false")
         return name in self.names or name in VALUES or (self.command, name) in UNUSED
 
     def _ours(
@@ -209,7 +213,9 @@ class PublishedGroup(HelpGroup):
     @override
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
-            args = reader_of(self, ctx).read(args)
+            reader = reader_of(self, ctx)
+            args = reader.read(args)
+            ctx.meta[COMMAND] = reader.command_in(args)
         return super().parse_args(ctx, args)
 
 

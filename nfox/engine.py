@@ -59,6 +59,10 @@ class ModelLoader(Protocol):
         """Load a draft model from a folder or hub id."""
 
 
+ASKED_FOR = "as asked for"
+"""Why a method is the one in use, where it was named."""
+
+
 class Engine:
     """Answers conversations, one reply at a time. What two of them have in common is read once.
 
@@ -146,7 +150,7 @@ class Engine:
         Raises:
             NfoxError: if the method is unknown, does not fit, or lacks what it needs.
         """
-        why = "as asked for"
+        why = ASKED_FOR
         if not method:
             method, why = drafters.choose_method(self.model, self.sources, options or ())
         self.drafter = self.make(method, options)

@@ -18,6 +18,8 @@ if _MAKES_FOLDER := "PYTEST_XDIST_WORKER" not in os.environ:  # which inherit it
 
 # No model that somebody has fetched is found.
 os.environ["XDG_DATA_HOME"] = f"{tempfile.gettempdir()}/no-data"
+# Nor are anybody's own defaults.
+os.environ["XDG_CONFIG_HOME"] = f"{tempfile.gettempdir()}/no-config"
 
 import programs
 import pytest

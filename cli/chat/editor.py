@@ -25,15 +25,24 @@ def edit(text: str) -> str:
     Raises:
         UsageError: if there is no editor, if it fails, or if what it leaves is no text.
     """
-    command = _command()
     with TemporaryDirectory(prefix="nfox-") as folder:
         file = Path(folder, "message.md")
         file.write_text(text, encoding="utf-8")
-        with refusing(command[0], hint="VISUAL or EDITOR names the editor"), _lent_terminal():
-            code = subprocess.run([*command, str(file)], check=False).returncode
-        if code:
-            raise UsageError(f"{command[0]} ended with code {code}; the text stays as it was")
+        edit_file(file)
         return read_text(file).rstrip("\n")
+
+
+def edit_file(file: Path) -> None:
+    """Open a file in the person's editor, until it is closed.
+
+    Raises:
+        UsageError: if there is no editor, or it fails.
+    """
+    command = _command()
+    with refusing(command[0], hint="VISUAL or EDITOR names the editor"), _lent_terminal():
+        code = subprocess.run([*command, str(file)], check=False).returncode
+    if code:
+        raise UsageError(f"{command[0]} ended with code {code}; the text stays as it was")
 
 
 def _command() -> list[str]:

@@ -12,12 +12,14 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from nfox.errors import UsageError
 
+from ..config.option import ConfigOption, config_option
 from ..errors import error_boundary
 from ..help import RARE
 from ..origins import naming_origins
@@ -69,14 +71,14 @@ def split_variable(
 
 
 def typed_otherwise(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
-    """Leave an option of the environment out where `-o NAME=VALUE`, whose shorthand it is, stands
-    on the command line: what was typed wins. Typer calls this function as the option's callback,
-    after those of options that were typed.
+    """Leave an option of the environment or of a file out where `-o NAME=VALUE`, whose shorthand it
+    is, stands on the command line: what was typed wins. Typer calls this function as the option's
+    callback, after those of options that were typed.
     """
     source = context.get_parameter_source(str(parameter.name))
     pairs = context.params.get("options") or ()
     named = any(pair.partition("=")[0].strip() == parameter.name for pair in pairs)
-    return None if named and source is not None and source.name == "ENVIRONMENT" else value
+    return None if named and source is not None and source.name != "COMMANDLINE" else value
 
 
 def refuse_stray_options(context: typer.Context) -> None:
@@ -87,7 +89,7 @@ def refuse_stray_options(context: typer.Context) -> None:
     """
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name == "COMMANDLINE":
+        if source is not None and source.name == "COMMANDLINE" and parameter.name != "config":
             command = context.invoked_subcommand
             path = f"{context.command_path} {command}"
             raise UsageError(
@@ -96,12 +98,13 @@ def refuse_stray_options(context: typer.Context) -> None:
             )
 
 
+_Config = Annotated[ConfigOption, config_option()]
 _Debug = Annotated[bool, rare("Options", "Show tracebacks.", "--debug")]
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """Turn a function that takes dataclasses of options into a function for Typer, which takes the
-    options one by one, and --debug for the `error_boundary` that it stands in.
+    options one by one, --debug for the `error_boundary` that it stands in, and --config.
     """
     hints = get_type_hints(function, include_extras=True)
     groups = {name: hints[name] for name in hints if is_dataclass(hints[name])}
@@ -113,8 +116,9 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
         else:
             parameters.append(parameter.replace(annotation=hints[name], kind=keyword))
     parameters.append(inspect.Parameter("debug", keyword, default=False, annotation=_Debug))
+    parameters.append(inspect.Parameter("config", keyword, default=None, annotation=_Config))
 
-    def command(*, debug: bool, **values: Any) -> None:
+    def command(*, debug: bool, config: Path | None, **values: Any) -> None:
         with error_boundary(debug=debug), naming_origins():
             filled = {name: _filled(group, values) for name, group in groups.items()}
             function(**values, **filled)

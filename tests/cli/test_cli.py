@@ -123,7 +123,7 @@ def test_a_group_of_options_may_consist_of_groups() -> None:
     parameters = signature(typed).parameters
     groups = (ModelArguments, MethodArguments, GenerationArguments)
     names = [field.name for group in groups for field in fields(group)]
-    assert list(parameters) == [*names, "debug"]
+    assert list(parameters) == [*names, "debug", "config"]
     values = {name: parameter.default for name, parameter in parameters.items()}
     typed(**values | {"model": "some", "gamma": 3})
     assert received == [EngineArguments(ModelArguments("some"), MethodArguments(gamma=3))]

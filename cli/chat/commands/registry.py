@@ -65,6 +65,7 @@ _MODULES = (
     "thinking",
     "view",
     "review",
+    "config",
     "inspect",
     "heat",
 )

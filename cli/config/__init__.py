@@ -1,0 +1,1 @@
+"""A file of options: `nfox config`, and how every command reads it."""
