@@ -32,7 +32,7 @@ class MethodsArguments:
 
 
 def methods(arguments: MethodsArguments) -> None:
-    """List the methods, what each needs, and which weights were found for the model."""
+    """List the methods, with what each needs, and which weights were found for the model."""
     from nfox.demo import TARGET
     from nfox.drafters.common.method import WeightSources
     from nfox.files.hub import check_hub_id

@@ -25,7 +25,7 @@ def bench(
     model: ModelArguments,
     generation: GenerationArguments,
 ) -> None:
-    """Measure methods against plain decoding: in turn, on the same prompts, with exactness."""
+    """Measure methods against plain decoding, in turn and on the same prompts, with exactness."""
     if context.invoked_subcommand is not None:
         refuse_stray_options(context)
         return

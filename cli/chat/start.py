@@ -31,8 +31,8 @@ def chat(
 ) -> None:
     """Chat with a language model that answers faster by speculation, and shows it.
 
-    Without a prompt and at a terminal: a chat; /help says what can be typed there. `nfox config` is
-    for what you would type every time.
+    Without a prompt and at a terminal: a chat; /help says what can be typed there. `nfox config
+    --edit` opens a file for what you would type every time.
     """
     if context.invoked_subcommand is not None:
         refuse_stray_options(context)

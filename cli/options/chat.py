@@ -109,7 +109,7 @@ class SessionArguments:
     resume: Annotated[
         Text,
         _session(
-            "Go on with the last conversation, or another of the log.",
+            "Go on with the last conversation, or number ID.",
             "--resume",
             envvar=None,
             metavar="[ID]",

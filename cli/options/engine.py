@@ -151,7 +151,7 @@ class MethodArguments:
     ] = field(default_factory=list)
     gamma: Annotated[
         int | None,
-        _method("Draft length: -o gamma=N.", "--gamma", "-g", min=0, callback=typed_otherwise),
+        _rare_method("Draft length: -o gamma=N.", "--gamma", "-g", min=0, callback=typed_otherwise),
     ] = None
     tree: Annotated[
         Text,
