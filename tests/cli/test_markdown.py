@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import random
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pyte
 import pytest
@@ -20,6 +22,9 @@ from nfox.cli.display.theme import Screen, make_screen
 from nfox.cli.options.chat import DisplayArguments
 from nfox.text.pieces import Piece
 from nfox.text.stream import _extends
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+import drawing
 
 ACCEPTED, TINT = "4;38;2;86;180;233", "48;2;15;51;71"  # of the dark theme
 FRAGMENTS = (
@@ -316,3 +321,13 @@ def test_frames_are_rarer_where_they_take_long(monkeypatch: pytest.MonkeyPatch) 
         now += 0.01
     view.close()
     assert 0.005 < spent / now < 0.02
+
+
+@pytest.mark.parametrize("text", drawing.TEXTS)
+def test_drawing_takes_less_than_a_thirtieth_of_the_time(text: str) -> None:
+    """In processor time, at 500 tokens per second."""
+    for _ in range(5):  # what else the machine does makes all of it slower at times
+        spent, decoded = drawing.measure(drawing.TEXTS[text], "markdown")
+        if spent < 0.03 * decoded:
+            return
+    pytest.fail(f"{spent / decoded:.1%}")
