@@ -89,6 +89,7 @@ def _inspect(
         UsageError: if no method knows them, or they cannot be written in that layout.
     """
     from nfox.drafters import method_class, method_names, methods_with_heads
+    from nfox.models.training_folders import describe_folder, option_for
 
     layout, location, names = arguments.layout, arguments.weights, method_names()
     known = [*methods_with_heads(), *engine_names()]
@@ -104,8 +105,9 @@ def _inspect(
             break
     else:
         wanted = "weights of any method" if export_format else f"{layout} heads"
+        hint = option_for(location) or describe_folder(location)
         raise UsageError(
-            f"{location} holds no {wanted}", export_format.hint if export_format else ""
+            f"{location} holds no {wanted}", export_format.hint if export_format else hint
         )
     if export_format and method.exchange_type not in export_format.writers:
         raise UsageError(

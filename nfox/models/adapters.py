@@ -23,7 +23,7 @@ from nfox.models.adapter_embeddings import embedding_paths, resize_embeddings, u
 from nfox.models.adapter_files import CONFIG_FILE, AdapterFiles
 from nfox.models.checkpoint_keys import check_keys, is_computed
 from nfox.models.options import ModelOptions
-from nfox.models.training_folders import adapter_in, option_for
+from nfox.models.training_folders import adapter_in, describe_folder, option_for
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ def location(model: str, adapter: str) -> str:
             return str(found)
         if not (folder / CONFIG_FILE).is_file():
             raise ModelError(
-                f"adapter {adapter}: there is no {CONFIG_FILE} in this folder", option_for(adapter)
+                f"adapter {adapter}: there is no {CONFIG_FILE} in this folder",
+                option_for(adapter) or describe_folder(adapter),
             )
         return str(folder)
     if adapter.count("/") != 1 or adapter.startswith((".", "/", "~")):

@@ -91,6 +91,11 @@ def test_a_folder_that_holds_no_heads_is_told_apart(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     done = run("--heads", str(tmp_path), "-p", "hi")
     assert "neither heads nor a model nor an adapter: in it are a, b, c and 1 more" in done.stderr
+    for words in (
+        ("--adapter", str(tmp_path), "-p", "hi"),
+        ("export", "ctc", str(tmp_path), "--out", "x"),
+    ):
+        assert "in it are a, b, c and 1 more" in run(*words).stderr
     (tmp_path / "some.gguf").touch()
     assert f"this is a model: --model {tmp_path}" in run("--heads", str(tmp_path), "-p", "x").stderr
 

@@ -10,7 +10,7 @@ from nfox.engine import ASKED_FOR
 from nfox.errors import UsageError
 from nfox.reply import Settings
 
-from ...config.file import default_path, short
+from ...config.file import CONFIG, ConfigFile, short
 from ...config.shown import DEFAULT, as_toml, key_of, shown
 from ...layout import column_of, definitions
 from .registry import command
@@ -27,8 +27,7 @@ def _in_force(app: ChatApp) -> dict[str, Any]:
     """Return the values that commands of the chat can change, by the names of their options."""
     engine = app.engine
     values = values_of(engine.settings) | {"fold_thinking": app.fold}
-    if engine.settings.think is not None:
-        values["think"] = engine.settings.think
+    values["think"] = engine.settings.think
     if engine.why == ASKED_FOR:
         values["method"] = engine.method
     return values
@@ -42,18 +41,20 @@ def show_config(app: ChatApp, argument: str) -> None:
     context: Any = get_current_context(silent=True)
     if context is None:
         raise UsageError("this chat was not started by a command line")
-    values, defaults = _in_force(app), values_of(Settings())
+    file: ConfigFile = context.meta[CONFIG]
+    values, usual = _in_force(app), Settings()
+    defaults = values_of(usual) | {"think": usual.think}
     rows = []
     for parameter, text, place in shown(context):
         given = context.params[parameter.name]
         before = as_toml(defaults.get(parameter.name) if given is None else given)
-        if (now := as_toml(values.get(parameter.name, given))) not in (text, before):
-            text, place = now, _CHANGED
-        rows.append((f"{key_of(parameter)} = {text}", place))
+        now = as_toml(values.get(parameter.name, given))
+        place = place if now in (text, before) else _CHANGED
+        rows.append((f"{key_of(parameter)} = {now}", place))
     others = sum(place == DEFAULT for _, place in rows)
     chosen = [row for row in rows if argument or row[1] != DEFAULT]
     column = column_of((text for text, _ in chosen), app.notes.width // 2)
     for line in definitions(chosen, app.notes.width, column, indent=0):
         app.say(line)
     if not argument:
-        app.say(f"{others} others have their defaults: /config {_ALL}; {short(default_path())}")
+        app.say(f"{others} others have their defaults: /config {_ALL}; {short(file.path)}")
