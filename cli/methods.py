@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import typer
 
-from nfox.controls import json_text
+from nfox.controls import json_text, one_line
 from nfox.drafters import method_class, method_names
 
+from .help import panels
+from .layout import unbroken
 from .options.dataclass_options import grouped, option
 from .printing import say
 
@@ -45,26 +48,37 @@ def methods(arguments: MethodsArguments) -> None:
     if arguments.as_json:
         say(*json_text({"model": model, "methods": rows}, indent=1).splitlines())
         return
-    from rich.padding import Padding
-    from rich.text import Text
+    typer.echo("\n".join(panels(_panels(model, rows))).lstrip("\n"))
 
-    from .display.console import CleanConsole
 
-    console = CleanConsole()
+def _panels(model: str, rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield the panel of the methods, and one for the options of each that has any."""
+    widest = max(len(row["name"]) for row in rows)
+    states = {True: "ready", False: "missing"}
+    yield (
+        "Methods",
+        [(f"{row['name']:<{widest}}  {states[row['ready']]}", _about(model, row)) for row in rows],
+    )
     for row in rows:
-        console.print(Text(f"{row['name']}", style="bold"), Text(row["summary"]))
-        for line in _lines(row):
-            console.print(Padding(Text(line, style="dim"), (0, 0, 0, 8)))
+        settings = row["options"].items()
+        yield (
+            f"Options of {row['name']}",
+            [(f"-o {name}=", _setting(one)) for name, one in settings],
+        )
 
 
-def _lines(row: dict[str, Any]) -> list[str]:
-    """Return a line with what a method needs, and a line for each of its options."""
-    weights = f"found: {row['weights']}" if row["weights"] else "not found for this model"
-    lines = [f"needs {row['needs']} ({weights})"] if row["needs"] else []
-    for name, setting in row["options"].items():
-        default = "" if setting["default"] is None else f" (default {setting['default']})"
-        lines.append(f"-o {name}=: {setting['help']}{default}")
-    return lines
+def _about(model: str, row: dict[str, Any]) -> str:
+    """Return what a method does, and where its weights are, or which it needs."""
+    weights = (row["weights"] or "").replace(model, "<model>")
+    more = f"; weights: {weights}" if weights else f"; needs {row['needs']}" if row["needs"] else ""
+    return one_line(f"{row['summary']}{more}")
+
+
+def _setting(setting: dict[str, Any]) -> str:
+    """Return what an option of a method does, and its default."""
+    default = setting["default"]
+    shown = "" if default in (None, "") else f" {unbroken(f'[default: {default}]')}"
+    return f"{setting['help']}{shown}"
 
 
 def _row(name: str, model: str, weights: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cli_model
@@ -158,6 +159,9 @@ def test_methods_says_what_is_needed_and_what_was_found() -> None:
     for row in found:
         assert row["name"] in shown
         assert all(f"-o {option}=" in shown for option in row["options"])
+        state = "ready" if row["ready"] else "missing"
+        assert re.search(rf"^  {row['name']} +{state} ", shown, re.MULTILINE)
+        assert not row["weights"] or f"<model>/nfox/{row['name']}" in shown
 
 
 def test_a_tree_is_named_or_refused(caplog: pytest.LogCaptureFixture) -> None:
