@@ -7,6 +7,7 @@ import re
 import stat
 import termios
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import cli_model
@@ -16,8 +17,11 @@ from chat_terminal import Chat, chatting
 from job_control import STOPPED
 from terminals import Terminal
 
+from nfox.cli.chat.editor import edit
+from nfox.errors import UsageError
+
 pytestmark = pytest.mark.slow
-CTRL_D, CTRL_G, CTRL_Z, ENTER = b"\x04", b"\x07", b"\x1a", b"\r"
+CTRL_D, CTRL_E, CTRL_G, CTRL_X, CTRL_Z, ENTER = b"\x04", b"\x05", b"\x07", b"\x18", b"\x1a", b"\r"
 UNDER_A_SHELL = "job_control:under_a_shell"
 
 
@@ -101,19 +105,17 @@ def test_ctrl_z_at_the_prompt_keeps_what_was_typed(model: str, tmp_path: Path) -
         assert chat.settings() == before
 
 
-@pytest.mark.parametrize("keys", [CTRL_G, b"\x18\x05"])
-def test_the_editor_gets_what_was_typed_and_gives_it_back(
-    keys: bytes, model: str, tmp_path: Path
-) -> None:
+def test_the_editor_gets_what_was_typed_and_gives_it_back(model: str, tmp_path: Path) -> None:
     script = 'stty -a > tty; printf " edited\\n\\n2nd\\n" >> "$1"; kill -INT 0'
     name = editor(tmp_path, f"trap : INT; {script}")
     with chatting(tmp_path, "-m", model, "-M", "9", EDITOR="nowhere", VISUAL=name) as chat:
         chat.until_prompt()
-        chat.keys(b"a text" + keys)
-        chat.until_prompt()
-        chat.keys(b"!" + ENTER)
-        chat.until_prompt()
-        assert messages(chat, tmp_path) == ["a text edited\n\n2nd!", cli_model.said(9)]
+        for keys in (CTRL_G, CTRL_X + CTRL_E):
+            chat.keys(b"a text" + keys)
+            chat.until_prompt()
+            chat.keys(b"!" + ENTER)
+            chat.until_prompt()
+        assert messages(chat, tmp_path) == ["a text edited\n\n2nd!", cli_model.said(9)] * 2
         settings = (tmp_path / "work" / "tty").read_text()
         assert " echo " in settings and " icanon " in settings and " icrnl" in settings
 
@@ -130,18 +132,9 @@ def test_edit_puts_the_next_message_into_the_line(model: str, tmp_path: Path) ->
         assert " echo " in (tmp_path / "work" / "tty").read_text()
 
 
-@pytest.mark.parametrize(
-    ("command", "told"),
-    [
-        ("nowhere --wait", b"nowhere: No such file"),
-        ("false", b"false ended with code 1; the text stays"),
-        ("'", b"VISUAL=': No closing quotation"),
-    ],
-)
-def test_an_editor_that_fails_costs_nothing(
-    command: str, told: bytes, model: str, tmp_path: Path
-) -> None:
-    with chatting(tmp_path, "-m", model, "-M", "9", VISUAL=command) as chat:
+def test_an_editor_that_fails_costs_nothing(model: str, tmp_path: Path) -> None:
+    told = b"false ended with code 1; the text stays"
+    with chatting(tmp_path, "-m", model, "-M", "9", VISUAL="false") as chat:
         chat.until_prompt()
         assert told in chat.type("/edit")
         chat.keys(b"kept" + CTRL_G)
@@ -149,3 +142,22 @@ def test_an_editor_that_fails_costs_nothing(
         chat.keys(ENTER)
         chat.until_prompt()
         assert messages(chat, tmp_path)[0] == "kept"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [("nowhere --wait", "nowhere: No such file"), ("'", "VISUAL=': No closing quotation")],
+)
+def test_an_editor_that_there_is_not_is_told(
+    command: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nfox.cli.chat.editor._lent_terminal", nullcontext)
+    monkeypatch.setenv("VISUAL", command)
+    with pytest.raises(UsageError, match=told) as error:
+        edit("text")
+    assert error.value.hint
+    monkeypatch.setenv("PATH", "")
+    for name in ("VISUAL", "EDITOR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="there is no editor"):
+        edit("text")
