@@ -157,17 +157,23 @@ def _styles(mode: str, palette: Palette, console: Console) -> dict[Source, Style
 
 def _code_styles(mode: str, palette: Palette, console: Console) -> dict[Source, Style]:
     """Return the style of each source in code, whose own colours stay: colours behind the text, or
-    none where the colours of the text have to do.
+    where these cannot be had, underlining and italics; none where colours of the text have to do.
     """
-    if mode not in ("auto", "color") or not palette.behind_accepted:
-        return {}
-    if console.color_system != "truecolor" or console.no_color:  # the next one may be too strong
-        return {}
-    return {
-        "accepted": Style(bgcolor=palette.behind_accepted, underline=(mode == "auto") or None),
-        "corrected": Style(bgcolor=palette.behind_corrected),
-        "bonus": Style(),
-    }
+    is_exact = console.color_system == "truecolor" and not console.no_color  # others are too strong
+    underline = (mode == "auto") or None
+    if is_exact and palette.behind_accepted and mode in ("auto", "color"):
+        return {
+            "accepted": Style(bgcolor=palette.behind_accepted, underline=underline),
+            "corrected": Style(bgcolor=palette.behind_corrected),
+            "bonus": Style(),
+        }
+    if mode == "auto":
+        return {
+            "accepted": Style(underline=True),
+            "corrected": Style(italic=True),
+            "bonus": Style(),
+        }
+    return {}
 
 
 def _brackets(mode: str, symbols: Symbols) -> dict[Source, tuple[str, str]]:

@@ -237,6 +237,10 @@ def test_marks_lie_over_markdown_and_code() -> None:
     assert plain("".join(text for text, _ in said)) == "bold code\n\n─── python\nx = 'ab'\n───\n"
     brackets = written(pieces, live=False, provenance="brackets", no_color=True)
     assert "⟨\x1b[1mld\x1b[0m co⟩de" in brackets and "x⟨ = 'a⟩{b'}\n" in brackets
+    for options in ({"theme": "auto"}, {"theme": "dark", "provenance": "color"}):
+        few = written(pieces, live=False, **options)
+        assert ("48;2" in few) is (options["theme"] == "dark")
+        assert ("\x1b[3;" in few) is (options["theme"] == "auto")
     uncoloured = written(pieces, live=False, no_color=True)
     assert "38;" not in uncoloured and "\x1b[4m = 'a\x1b[0m" in uncoloured
 
