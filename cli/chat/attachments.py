@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MENTION = re.compile(r'(?<!\S)@(?:(@)|"([^"\n]+)"|([^\s"@]\S*))')
 _BEGUN = re.compile(r'(?<!\S)@("[^"\n]*|[^\s"@]*)$')
+_TOLD = 4  # names that are no files
 _PUNCTUATION = ".,;:!?)]}'\""
 _MOST_BYTES = 16  # of a token, beyond which a file need not be read to be too large
 _TICKS = re.compile("`{3,}")
@@ -49,7 +50,7 @@ def send(app: ChatApp, text: str, typed: str = "") -> None:
             return "@"
         path, rest = _existing(match[2] or match[3], quoted=bool(match[2]))
         if path is None:
-            unknown.append(match[0])
+            unknown.append(match[0].rstrip(_PUNCTUATION))
             return match[0]
         name = str(match[2] or match[3]).removesuffix(rest)
         files[name] = path
@@ -62,7 +63,9 @@ def send(app: ChatApp, text: str, typed: str = "") -> None:
         app.next_input = typed or text
         raise
     if unknown:
-        app.say(f"no file: {' '.join(dict.fromkeys(unknown))}, left as typed (@@ is a plain @)")
+        names = list(dict.fromkeys(unknown))
+        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+        app.say(f"no file: {' '.join(names[:_TOLD])}{more}, left as typed (@@ is a plain @)")
     app.send(message, typed or text)
 
 

@@ -96,8 +96,9 @@ def test_a_path_in_a_message(app: ChatApp, typed: str, message: str, names: list
 def test_what_is_no_file_is_left_as_typed(app: ChatApp) -> None:
     told = do(app, "@property and @sub and @nowhere.txt, @property")
     assert asked(app) == "@property and @sub and @nowhere.txt, @property"
-    note = "no file: @property @sub @nowhere.txt,, left as typed (@@ is a plain @)"
+    note = "no file: @property @sub @nowhere.txt, left as typed (@@ is a plain @)"
     assert told.splitlines()[0] == note
+    assert "no file: @0 @1 @2 @3 and 5 more, left" in do(app, " ".join(f"@{n}" for n in range(9)))
 
 
 def test_backticks_in_a_file_do_not_end_it(app: ChatApp) -> None:
