@@ -12,12 +12,11 @@ from typing import Any
 
 import cli_model
 import pytest
+from command_line import root, run
 from rich.console import Console
-from typer.main import get_command
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from nfox import Conversation, load
-from nfox.cli.app import app
 from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry
 from nfox.cli.config.file import ConfigFile, read_config
@@ -26,7 +25,7 @@ from nfox.cli.display.theme import make_screen
 from nfox.cli.options.chat import DisplayArguments
 from nfox.errors import UsageError
 
-ROOT: Any = get_command(app)
+ROOT = root()
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +41,6 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "nfox").mkdir()
     return tmp_path / "nfox" / "config.toml"
-
-
-def run(*words: object, **environment: str) -> Result:
-    env = {"COLUMNS": "80", **environment}
-    return CliRunner().invoke(app, [*map(str, words)], env=env, prog_name="nfox")
 
 
 def tokens(model: str, *words: object, **environment: str) -> int:

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from typer.main import get_command
-from typer.testing import CliRunner
-
-from nfox.cli.app import app
+from command_line import root, run
 
 TWO_SCREENS = 48
-ROOT: Any = get_command(app)
+ROOT = root()
 
 
 def commands(command: Any = ROOT, path: tuple[str, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -29,8 +26,7 @@ OPTIONS = {path: command.params for command, path in COMMANDS}
 
 
 def shown(*words: str, columns: int = 80) -> list[str]:
-    env = {"COLUMNS": str(columns)}
-    done = CliRunner().invoke(app, words, env=env, prog_name="nfox", color=False)
+    done = run(*words, COLUMNS=str(columns))
     assert (done.exit_code, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -88,7 +84,7 @@ def test_a_command_is_a_row_and_types_make_no_noise() -> None:
 def test_all_is_asked_for_before_a_command_only() -> None:
     assert shown("methods", "-h", "all") == shown("methods", "--help", "all")
     assert shown("-q", "--help", "all") == shown("--help", "all")
-    done = CliRunner().invoke(app, ["get", "all", "--help"], prog_name="nfox")
+    done = run("get", "all", "--help")
     assert "--debug" not in done.stdout and done.exit_code == 0
 
 
@@ -105,9 +101,6 @@ def test_a_training_shows_its_own_settings_first() -> None:
 
 
 def test_headings_are_bold_at_a_terminal_alone() -> None:
-    colored = CliRunner().invoke(app, ["--help"], color=True, env={"TERM": "xterm"}).stdout
-    assert "\x1b[1mCommands\x1b[0m" in colored
-    assert (
-        "\x1b" not in CliRunner().invoke(app, ["--help"], color=True, env={"TERM": "dumb"}).stdout
-    )
-    assert "\x1b" not in CliRunner().invoke(app, ["--help"]).stdout
+    assert "\x1b[1mCommands\x1b[0m" in run("--help", color=True, TERM="xterm").stdout
+    assert "\x1b" not in run("--help", color=True, TERM="dumb").stdout
+    assert "\x1b" not in run("--help").stdout

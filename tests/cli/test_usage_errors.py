@@ -10,15 +10,10 @@ import zlib
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from command_line import run
 
-from nfox.cli.app import app
 from nfox.cli.errors import in_one_line, print_error
 from nfox.cli.layout import column_of, definitions
-
-
-def run(*words: str, **environment: str) -> Result:
-    return CliRunner().invoke(app, words, env={"COLUMNS": "80", **environment}, prog_name="nfox")
 
 
 @pytest.mark.parametrize(
