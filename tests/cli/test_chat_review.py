@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import chat_app
@@ -61,6 +61,12 @@ def test_one_turn_is_shown_as_it_was_said(app: ChatApp) -> None:
         with pytest.raises(UsageError, match="expected the number of a turn, 1 to 2"):
             do(app, f"/history {wrong}")
     assert list(registry.complete(app, "/history ")) == ["1", "2"]
+
+
+def test_a_question_is_shown_as_it_was_typed(app: ChatApp) -> None:
+    app.screen = replace(app.screen, is_markdown=True)
+    do(app, "# **one** <think>")
+    assert do(app, "/history 1").splitlines()[:2] == ["you:", "# **one** <think>"]
 
 
 def test_a_turn_keeps_its_marks(engine: Engine, app: ChatApp) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -62,8 +63,11 @@ def _show_turn(app: ChatApp, argument: str, count: int) -> None:
         list(zip(app.conversation.turns, pieces, strict=True)), lambda pair: pair[0]
     )
     for message, known in shown[int(argument) - 1]:
+        is_reply = message.role == "assistant"
         app.say("you:" if message.role == "user" else f"{message.role}:")
-        view = ReplyView(app.screen, fold=app.fold)
+        # A question is shown as it was typed.
+        screen = app.screen if is_reply else replace(app.screen, is_markdown=False)
+        view = ReplyView(screen, fold=app.fold and is_reply)
         view.add(known or [Piece(message.content or " ", "bonus", 0)])
         view.close()
 
