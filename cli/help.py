@@ -25,7 +25,7 @@ RARE = " (rare)"
 ALL = "all"
 HELP_NAMES = ("-h", "--help")
 _EVERYTHING = "nfox.everything"  # in a context: whether `--help all` was typed
-_LEAST_WIDTH, _MOST_WIDTH = 40, 100
+_LEAST_WIDTH, _USUAL_WIDTH, _MOST_WIDTH = 40, 80, 100
 _OTHERS = "Options"
 _EVERYWHERE = (
     "debug",
@@ -144,7 +144,8 @@ def _usage(command: Any, context: Any) -> str:
 def _command_rows(command: Any) -> Iterator[tuple[str, str]]:
     """Yield the name of each command of a group, and the part of its help that fits in a row."""
     commands: dict[str, Any] = getattr(command, "commands", {})
-    room = page_width() - column_of(commands) - 4
+    # In a narrower page it goes on in the next row: a shorter part may say something else.
+    room = max(page_width(), _USUAL_WIDTH) - column_of(commands) - 4
     for name, inner in commands.items():
         text = " ".join((inner.help or "").split("\n\n")[0].split())
         text = text.partition(". ")[0].rstrip(".")
@@ -186,7 +187,7 @@ def _metavar(parameter: Any) -> str:
     else:
         name = parameter.opts[0].rpartition("-")[2].rpartition("_")[2].upper()
     repeated = parameter.nargs == -1 or (parameter.multiple and not parameter.metavar)
-    return f"{name}..." if repeated else name
+    return f"{name.removesuffix('...')}..." if repeated else name
 
 
 def meaning(parameter: Any) -> str:

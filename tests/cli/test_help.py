@@ -81,6 +81,12 @@ def test_a_command_is_a_row_and_types_make_no_noise() -> None:
     assert "Of weights and activations: auto, float32, float16, bfloat16. [default: auto]" in flat
 
 
+def test_a_narrow_page_says_the_same() -> None:
+    wide, narrow = (" ".join(" ".join(shown("--help", columns=n)).split()) for n in (80, 60))
+    assert wide == narrow
+    assert "WORD..." in shown("log", "search", "--help")[0] and "WORD......" not in wide
+
+
 def test_all_is_asked_for_before_a_command_only() -> None:
     assert shown("methods", "-h", "all") == shown("methods", "--help", "all")
     assert shown("-q", "--help", "all") == shown("--help", "all")
