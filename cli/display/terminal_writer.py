@@ -22,6 +22,7 @@ _NEXT_ROW = "\x1b[B\r"
 # From the row below on: the cursor may stand on the last character of a full row.
 _ERASE_BEHIND = "\x1b[K"
 _ERASE_BELOW = f"{_SAVE}{_NEXT_ROW}\x1b[J{_RESTORE}"
+_HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"  # the cursor: it would stand before what may yet change
 # While a window shrinks, what is drawn may be wider than it for a moment; a row must not wrap then.
 _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
@@ -42,6 +43,7 @@ class TerminalWriter:
         self._held = Text()  # text that waits, so that the cursor never stands behind a full row
         self._has_rows = False  # whether rows below the text are on the screen
         self._has_tail = False  # whether something behind it is, in its own row
+        self._is_hidden = False  # whether the cursor is
         self._was_left = False  # whether the line was left for the shell, and must be begun anew
 
     def write(self, text: Text, status: Text | None = None, tail: Text | None = None) -> None:
@@ -67,13 +69,10 @@ class TerminalWriter:
             self._line.append_text(text)
         if self._live:
             erase = self._erase()
-            frame = (
-                _BEGIN
-                + erase
-                + frame
-                + self._draw_below(self._held + (tail or Text()), status)
-                + _END
-            )
+            if status is not None and not self._is_hidden:
+                erase, self._is_hidden = _HIDE + erase, True
+            below = self._draw_below(self._held + (tail or Text()), status)
+            frame = _BEGIN + erase + frame + below + _END
         self._console.file.write(frame)
         self._console.file.flush()
 
@@ -81,19 +80,24 @@ class TerminalWriter:
         """Erase what is to go again, and end the line."""
         live, self._live = self._live, False
         if live:
-            self._console.file.write(self._erase())
+            self._console.file.write(self._erase() + self._show())
         self.write(Text("\n") if self._line or self._held else Text())
 
     def pause(self) -> None:
         """Leave the terminal to the shell: erase what is to go again, past all that is still to be
         written.
         """
-        if self._live and (erase := self._erase()):
-            os.write(self._console.file.fileno(), erase.encode())
+        if self._live and (frame := self._erase() + self._show()):
+            os.write(self._console.file.fileno(), frame.encode())
 
     def go_on(self) -> None:
         """Begin the line anew at the next text: what the shell wrote stands between."""
         self._was_left = True
+
+    def _show(self) -> str:
+        """Return what shows the cursor again, where it is hidden."""
+        shown, self._is_hidden = _SHOW if self._is_hidden else "", False
+        return shown
 
     def _erase(self) -> str:
         """Return what erases all behind and below the text."""

@@ -296,13 +296,14 @@ def test_what_may_change_is_drawn_and_goes() -> None:
     stream = pyte.Stream(rows)
     stream.feed(file.getvalue().replace("\n", "\r\n"))
     assert [row.rstrip() for row in rows.display[:2]] == ["sure **not ye", "row"]
-    assert rows.cursor.x == len("sure ")
+    assert rows.cursor.x == len("sure ") and rows.cursor.hidden
     file.truncate(file.seek(0))
     view._next_frame = 0
     view.add([Piece("t** end", "bonus", 1)])
     view.close()
     stream.feed(file.getvalue().replace("\n", "\r\n"))
     assert [row.rstrip() for row in rows.display[:2]] == ["sure not yet end", ""]
+    assert not rows.cursor.hidden
     assert rows.buffer[0][6].bold and not rows.buffer[0][14].bold
 
 
