@@ -39,9 +39,13 @@ def ask_background() -> tuple[str | None, bytes]:
                 break
             read += more
     said = _COLOR.search(read)
-    return said and parse_color(said[1].decode(errors="replace")), _ATTRIBUTES.sub(
-        b"", _COLOR.sub(b"", read)
-    )
+    color = said and parse_color(said[1].decode(errors="replace"))
+    return color, without_answers(read)
+
+
+def without_answers(read: bytes) -> bytes:
+    """Return what was typed without what the terminal answered among it, be it too late."""
+    return _ATTRIBUTES.sub(b"", _COLOR.sub(b"", read))
 
 
 def parse_color(text: str) -> str | None:

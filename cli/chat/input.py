@@ -17,6 +17,7 @@ from nfox.files.reading import describe
 from ..errors import report
 from ..standard_input import escape_invalid_bytes
 from ..state_folder import state_folder
+from .background import without_answers
 from .editor import edit
 from .saved_files import Keeper, history_file
 from .type_ahead import type_again, typed_early
@@ -68,7 +69,7 @@ def make_reader(
     keeper = Keeper("what is typed is", say)
     errors: list[str] = []  # of saving what was typed last
     session = _session(complete, multiline, _history(remember, errors))
-    type_again(session, typed + typed_early())
+    type_again(session, without_answers(typed + typed_early()))
 
     def read(start: str) -> str:
         errors.clear()

@@ -20,7 +20,7 @@ import torch
 from rich.text import Text
 from terminals import Terminal, Tty, bare
 
-from nfox.cli.chat.background import ask_background
+from nfox.cli.chat.background import ask_background, without_answers
 from nfox.cli.display.palettes import PALETTES, contrast, theme_for
 from nfox.cli.display.reply_view import ReplyView, clean
 from nfox.cli.display.step_trees import print_whole
@@ -121,6 +121,11 @@ def test_colours_can_be_read(theme: Theme) -> None:
     for behind in (PALETTES[theme].behind_accepted, PALETTES[theme].behind_corrected):
         assert all(contrast(color, behind) >= 4.5 for color in PALETTES[theme].in_front())
         assert contrast("#c0c0c0" if theme == "dark" else "#404040", behind) >= 4.5
+
+
+def test_an_answer_that_comes_too_late_is_not_typed() -> None:
+    late = b"ear\x1b]11;rgb:1e1e/1e1e/2e2e\x1b\\ly\x1b[?62;4c\r\x1b[A"
+    assert without_answers(late) == b"early\r\x1b[A"
 
 
 @pytest.mark.parametrize(
