@@ -43,6 +43,7 @@ class Symbols:
     quote: str = "▌ "
     rule: str = "─"
     boxes: tuple[str, str] = ("☐", "☑")  # of tasks to do, and done
+    seam: str = "┊"  # between two tokens
 
     def depth(self, number: int) -> str:
         """Return a draft depth in raised digits, which stand apart from a token's text."""
@@ -52,7 +53,7 @@ class Symbols:
 ASCII = Symbols(
     *(" | ", "tau", "...", "_", "\\n", "+", "x", ".:-=+*#@"),
     *(("[", "]"), "0123456789T", "#=.", ("|-", "`-", "| ", " - ")),
-    *("*", "> ", "-", ("[ ]", "[x]")),
+    *("*", "> ", "-", ("[ ]", "[x]"), "|"),
 )
 
 

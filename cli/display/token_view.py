@@ -14,7 +14,7 @@ _DIM = Style(dim=True)
 
 
 def token_view(records: Sequence[StepRecord], screen: Screen) -> Text:
-    """Return the tokens of a reply with bars between them and their spaces visible; a new row
+    """Return the tokens of a reply with seams between them and their spaces visible; a new row
     begins behind a newline.
 
     Args:
@@ -27,5 +27,5 @@ def token_view(records: Sequence[StepRecord], screen: Screen) -> Text:
             opening, closing = screen.brackets.get(source, ("", ""))
             shown = opening + visible(token, screen.symbols) + closing
             view.append(shown, screen.styles[source])
-            view.append("|\n" if "\n" in token else "|", _DIM)
+            view.append(screen.symbols.seam + ("\n" if "\n" in token else ""), _DIM)
     return view

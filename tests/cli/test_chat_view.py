@@ -28,9 +28,9 @@ def test_a_reply_is_shown_token_by_token(app: ChatApp) -> None:
     said = sanitize(contents(app)[-1])
     *rows, count = do(app, "/view tokens").splitlines()
     assert count.startswith("31 tokens in ")
-    tokens = "".join(rows).split("|")
+    tokens = "".join(rows).split("┊")
     assert len(tokens) == 31 + 1 and tokens[-1] == ""
-    assert "The|·quick|·brown|·fox·|" in rows[0]
+    assert "The┊·quick┊·brown┊·fox·┊" in rows[0]
     assert "".join(tokens).replace("·", " ").replace("↵", "\n").replace("\ufffd", "").lstrip() == (
         said.replace("🦊", "").replace("\t", "    ")
     )
