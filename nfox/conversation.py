@@ -217,6 +217,7 @@ class Conversation:
         """
         saved = parse_conversation(data, where, self.engine.model.name, self._spells)
         self.messages, self._unread, self.left_out = saved.messages, [], 0
+        self._complete_replies, self.asked, self.last = [], [], None
         return saved.model
 
     def _spells(self, ids: Sequence[int], text: str) -> bool:

@@ -31,7 +31,7 @@ from ..options.chat import DisplayArguments
 from .context_notes import fullness, hinting_at_room, no_longer_read
 from .interrupt import interruptible
 from .provenance import Candidate, Provenance
-from .saved_files import Keeper, error_of, rescue
+from .saved_files import Keeper, rescue
 from .suspension import suspendable
 
 if TYPE_CHECKING:
@@ -108,13 +108,13 @@ class ChatApp:
         """Send a message and draw the reply; without one, put the message into the next input, as
         it was typed if that is another text.
         """
-        if self.log is not None and not self.conversation.history:
-            self.log.begin()
         try:
             stream = self.ask(lambda: self.conversation.send(text))
         except ContextError:
             self.next_input = typed or text
             raise
+        if self.log is not None and not self.conversation.history:
+            self.log.begin()
         if not self.show_reply(stream):
             self.next_input = typed or text
 
@@ -145,7 +145,7 @@ class ChatApp:
             Whether the reply has any token.
         """
         if self.log is not None:
-            self._keeper.note(error_of(partial(self.log.keep_question, self.conversation)))
+            self._keeper.keep(partial(self.log.keep_question, self.conversation))
         try:
             self._draw(stream)
         finally:  # whatever ended it: a part of the reply is part of the conversation
@@ -212,8 +212,9 @@ class ChatApp:
             reply: the reply that has just ended, if one has.
         """
         if self.log is not None:
-            write = partial(self.log.keep, self.conversation, reply, self.pieces)
-            self._keeper.note(error_of(write))
+            known = [[], *self.provenance.of(self.conversation.turns)][-1]
+            write = partial(self.log.keep, self.conversation, reply, self.pieces, known)
+            self._keeper.keep(write)
 
     def leave(self) -> None:
         """Save the conversation somewhere if the last attempt to keep it has failed."""

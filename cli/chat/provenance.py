@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,15 @@ class Candidate:
     Args:
         message: the reply, as it stands in the conversation.
         exchange: the reply, and what it was asked by; None where that is not known.
-        pieces: its text, with the sources of its tokens.
+        known: the text of the message, with the sources of its tokens; none where they are not
+            known.
+        pieces: that of the reply, with which the message ends.
         records: its steps.
     """
 
     message: Message
     exchange: Exchange | None
+    known: list[Piece]
     pieces: list[Piece]
     records: list[StepRecord]
 
@@ -56,6 +59,10 @@ class Provenance:
             self._pieces[place] = joined
         else:
             self._pieces[place] = list(pieces)
+
+    def restore(self, pieces: Iterable[list[Piece]]) -> None:
+        """Keep the pieces of all turns of another conversation, none where they are not known."""
+        self._pieces = dict(enumerate(pieces))
 
     def of(self, turns: Sequence[Message]) -> list[list[Piece]]:
         """Return the pieces of each turn, none where its sources are not known.

@@ -86,10 +86,17 @@ class Keeper:
     def __init__(self, what: str, say: Callable[[str], None]) -> None:
         self._what = what
         self._say = say
+        self._told = False
         self.failed = False
+
+    def keep(self, write: Callable[[], None]) -> None:
+        """Write something; where a signal comes in between, that has failed too."""
+        self.failed = True
+        self.note(error_of(write))
 
     def note(self, error: str) -> None:
         """Take what went wrong at an attempt, or "" if nothing did."""
-        changed, self.failed = self.failed != bool(error), bool(error)
-        if changed:
+        self.failed = bool(error)
+        if self._told != self.failed:
+            self._told = self.failed
             self._say(f"{self._what} not kept: {error}" if error else f"{self._what} kept again")

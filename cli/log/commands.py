@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -197,8 +196,8 @@ def _document(entry: Entry) -> ExportedConversation:
     from ..chat.exported import ExportedConversation
 
     messages = [Message(row.role, row.content) for row in entry.rows]
-    made = [json.loads(row.made)["sources"] if row.made else [] for row in entry.rows]
-    return ExportedConversation(messages, entry.model, entry.template, made, entry.title)
+    sources = [row.sources for row in entry.rows]
+    return ExportedConversation(messages, entry.model, entry.template, sources, entry.title)
 
 
 _SPEAKERS = {"user": "human", "assistant": "gpt"}

@@ -33,6 +33,7 @@ _SCHEMA = (
     f"PRAGMA user_version = {_VERSION}",
 )
 _WAIT = 5.0  # seconds, for another chat that is writing
+_ALL = (1 << 63) - 1  # more than there can be
 
 
 class ConversationLog:
@@ -111,7 +112,8 @@ class ConversationLog:
                 + ")"
             )
         )
-        arguments = [*(word.casefold() for word in words), -1 if limit is None else limit]
+        most = _ALL if limit is None else min(limit, _ALL)
+        arguments = [*(word.casefold() for word in words), most]
         with self.transaction() as connection:
             query = f"{_ENTRIES} {found} ORDER BY changed DESC, id DESC LIMIT ?"
             return [entry_of(values) for values in connection.execute(query, arguments)]
@@ -128,7 +130,7 @@ class ConversationLog:
         order = "ORDER BY changed DESC, id DESC LIMIT 1" if number is None else "WHERE id = ?"
         with self.transaction() as connection:
             found = connection.execute(
-                f"{_ENTRIES} {order}", () if number is None else (number,)
+                f"{_ENTRIES} {order}", () if number is None else (str(number),)
             ).fetchone()
             if found is None:
                 raise _missing(number)
@@ -158,7 +160,8 @@ class ConversationLog:
 
     def _change(self, statement: str, number: int, *values: str | None) -> None:
         with self.transaction() as connection:
-            if not connection.execute(statement, (*values, number)).rowcount:
+            # As a text, which may be a number beyond those that SQLite counts to.
+            if not connection.execute(statement, (*values, str(number))).rowcount:
                 raise _missing(number)
 
 

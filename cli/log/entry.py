@@ -26,6 +26,13 @@ class Row(NamedTuple):
     ids: str | None = None
     made: str | None = None
 
+    @property
+    def sources(self) -> list[tuple[int, str]]:
+        """The sources of its text, as `source_runs` returns them; none where they are not known."""
+        return [
+            (length, letter) for length, letter in json.loads(self.made or "{}").get("sources", ())
+        ]
+
 
 @dataclass(frozen=True)
 class Entry:

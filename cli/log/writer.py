@@ -69,7 +69,11 @@ class LogWriter:
             self._keep(conversation, [*before, question])
 
     def keep(
-        self, conversation: Conversation, reply: Reply | None = None, pieces: Sequence[Piece] = ()
+        self,
+        conversation: Conversation,
+        reply: Reply | None = None,
+        pieces: Sequence[Piece] = (),
+        known: Sequence[Piece] = (),
     ) -> None:
         """Write the messages of a conversation.
 
@@ -77,22 +81,29 @@ class LogWriter:
             conversation: it.
             reply: the reply that has just ended, with which the last message ends.
             pieces: the text of this reply.
+            known: the text of the last message, which may have begun before this reply; none where
+                its sources are not known.
 
         Raises:
             NfoxError: if they cannot be written.
         """
-        self._keep(conversation, conversation.messages, reply, pieces)
+        made = "" if reply is None else _made(reply, pieces, known)
+        is_answered = reply is None or reply.ids or reply.text or reply.finish != "interrupt"
+        if is_answered or conversation.history:
+            self._keep(conversation, conversation.messages, made if reply and reply.text else "")
+        elif not any(conversation.asked[-1] is message for message in conversation.messages):
+            self._keep(conversation, [])  # what is there was asked before, and is written elsewhere
 
     def _keep(
         self,
         conversation: Conversation,
         messages: Sequence[Message],
-        reply: Reply | None = None,
-        pieces: Sequence[Piece] = (),
+        made: str = "",
     ) -> None:
-        rows = [self._row(at, message) for at, message in enumerate(messages)]
-        if reply is not None and reply.text and rows and rows[-1].role == "assistant":
-            rows[-1] = rows[-1]._replace(made=self._made(rows[-1], reply, pieces))
+        shift = _opening(self._rows) - _opening(messages)  # a system message came, or went
+        rows = [self._row(at + shift, message) for at, message in enumerate(messages)]
+        if made and rows and rows[-1].role == "assistant":
+            rows[-1] = rows[-1]._replace(made=made)
         engine, empty = conversation.engine, all(row.role == "system" for row in rows)
         if empty and self._id is None:
             return
@@ -135,23 +146,24 @@ class LogWriter:
         """Return a message for the log, with how it was made if it stands there already."""
         ids = None if message.ids is None else json.dumps(message.ids)
         row = Row(message.role, message.content, ids)
-        before = self._rows[at] if at < len(self._rows) else row
+        before = self._rows[at] if 0 <= at < len(self._rows) else row
         return row._replace(made=before.made) if before[:2] == row[:2] else row
 
-    def _made(self, row: Row, reply: Reply, pieces: Sequence[Piece]) -> str:
-        """Return how a reply was made, as JSON. One that went on with another has the sources of
-        both where they are known, and the steps of its own part at the end of the text.
-        """
-        runs = source_runs(pieces)
-        before = self._rows[-1] if self._rows else row
-        if before.made and before.role == row.role and row.content.startswith(before.content):
-            runs = [*(tuple(run) for run in json.loads(before.made)["sources"]), *runs]
-        known = sum(length for length, _ in runs) == len(row.content)
-        made: dict[str, Any] = {
-            "finish_reason": reply.finish,
-            "sources": runs if known else [],
-            "steps": step_runs(pieces),
-            "timings": reply.timings,
-            "spec": reply.stats.spec(reply.method) | {"lengths": reply.stats.lengths},
-        }
-        return json.dumps(made)
+
+def _opening(messages: Sequence[Message | Row]) -> int:
+    """Return how many system messages there are, which stand first."""
+    return sum(message.role == "system" for message in messages)
+
+
+def _made(reply: Reply, pieces: Sequence[Piece], known: Sequence[Piece]) -> str:
+    """Return how a reply was made, as JSON. One that went on with another has the sources of both,
+    and the steps of its own part at the end of the text.
+    """
+    made: dict[str, Any] = {
+        "finish_reason": reply.finish,
+        "sources": source_runs(known),
+        "steps": step_runs(pieces),
+        "timings": reply.timings,
+        "spec": reply.stats.spec(reply.method) | {"lengths": reply.stats.lengths},
+    }
+    return json.dumps(made)

@@ -31,6 +31,7 @@ class Piece:
 
 
 _LETTERS: dict[Source, str] = {"accepted": "a", "corrected": "c", "bonus": "b"}
+_SOURCES = {letter: source for source, letter in _LETTERS.items()}
 
 
 def source_runs(pieces: Iterable[Piece]) -> list[tuple[int, str]]:
@@ -41,6 +42,15 @@ def source_runs(pieces: Iterable[Piece]) -> list[tuple[int, str]]:
     """
     letters = (_LETTERS[piece.source] for piece in pieces for _ in piece.text)
     return [(len(list(run)), letter) for letter, run in groupby(letters)]
+
+
+def pieces_of_runs(text: str, runs: Iterable[tuple[int, str]]) -> list[Piece]:
+    """Return a text in pieces by what `source_runs` says of it, all as if of the first step."""
+    pieces, at = [], 0
+    for length, letter in runs:
+        pieces.append(Piece(text[at : at + length], _SOURCES[letter], 0))
+        at += length
+    return pieces
 
 
 def step_runs(pieces: Iterable[Piece]) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ from nfox.cli.log.database import ConversationLog
 from nfox.cli.log.writer import LogWriter
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
+from nfox.text.pieces import pieces_of_runs
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def ask(conversation: Conversation, writer: LogWriter, text: str = "hello") -> N
     stream = conversation.send(text)
     writer.keep_question(conversation)
     pieces = [piece for update in stream.updates() for piece in update.pieces]
-    writer.keep(conversation, stream.reply, pieces)
+    writer.keep(conversation, stream.reply, pieces, pieces)
 
 
 def texts(log: ConversationLog, number: int | None = None) -> list[str]:
@@ -110,13 +111,15 @@ def test_a_regenerated_reply_is_there_until_another_is(
 def test_how_a_reply_was_made_is_kept_with_it(engine: Engine, log: ConversationLog) -> None:
     conversation, writer = Conversation(engine), LogWriter(log)
     ask(conversation, writer)
+    begun = log.read().rows[-1]
     stream = conversation.go_on()
     pieces = [piece for update in stream.updates() for piece in update.pieces]
-    writer.keep(conversation, stream.reply, pieces)
+    known = [*pieces_of_runs(begun.content, begun.sources), *pieces]
+    writer.keep(conversation, stream.reply, pieces, known)
     ask(conversation, writer, "more")
     for row in log.read().rows[1::2]:
         made = json.loads(row.made or "")
-        assert sum(length for length, _ in made["sources"]) == len(row.content)
+        assert sum(length for length, _ in row.sources) == len(row.content)
         assert made["spec"]["method"] == engine.method and made["finish_reason"] == "length"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nfox.errors import UsageError
+from nfox.text.pieces import pieces_of_runs
 
 from ...display.reply_view import clean
 from ...log.commands import line_of
@@ -34,6 +35,8 @@ def resume(app: ChatApp, argument: str) -> None:
     """Go on with the last conversation, or with another one of the log."""
     entry = _log(app).read(_number(argument) if argument else _before(app))
     model = app.conversation.restore(entry.to_json(), f"conversation {entry.id} of the log")
+    said = [row for row in entry.rows if row.role != "system"]
+    app.provenance.restore(pieces_of_runs(row.content, row.sources) for row in said)
     if app.log is not None:
         app.log.go_on_with(entry)
     app.say(f"going on with {entry.id}: {excerpt(app, entry.title)}")

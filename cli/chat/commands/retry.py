@@ -64,15 +64,15 @@ def _note(app: ChatApp, number: int) -> None:
     turns, last = app.conversation.turns, app.conversation.last
     if not turns or turns[-1].role != "assistant":
         return
-    reply = turns[-1]
+    reply, known = turns[-1], app.provenance.of(turns)[-1]
     for other, candidate in app.candidates.items():
         if candidate.message.content == reply.content:
             app.say(f"the same as {_name(other)}")
             break
     if last is not None and reply.content.endswith(last.reply.text):
-        app.candidates[number] = Candidate(reply, last, app.pieces, app.records)
+        app.candidates[number] = Candidate(reply, last, known, app.pieces, app.records)
     else:  # it was loaded
-        app.candidates[number] = Candidate(reply, None, [], [])
+        app.candidates[number] = Candidate(reply, None, known, [], [])
 
 
 def _name(number: int) -> str:
@@ -94,6 +94,6 @@ def _pick(app: ChatApp, number: int) -> None:
     conversation.messages = [*conversation.messages[:-1], chosen.message]
     conversation.last = chosen.exchange
     app.pieces, app.records = chosen.pieces, chosen.records
-    app.provenance.keep(conversation.turns, chosen.pieces)
+    app.provenance.keep(conversation.turns, chosen.known)
     app.keep(None if chosen.exchange is None else chosen.exchange.reply)
     app.say(f"{_name(number)} stays")
