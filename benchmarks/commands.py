@@ -4,7 +4,8 @@ conversation is lost, and nothing that was typed or read steers the terminal.
     python benchmarks/commands.py --count 3000
 
 Names that no file can have, files that are broken, folders that are locked, numbers beyond all
-limits, escape sequences, Ctrl-C at any moment; and for a while the disk keeps nothing.
+limits, escape sequences, Ctrl-C at any moment, other models; for a while the disk keeps nothing.
+`/prove`, among them, finds every reply that is not what plain decoding gives.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import sys
 import termios
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,10 +40,11 @@ _PASTE = b"\x1b[200~%b\x1b[201~"
 _FORGETTING = (*("/reset", "/clear", "!!reset", "/undo", "!!remove", "/load", "!!load", "/resume"),)
 _COMMANDS = (
     *("/help", "/?", "/save", "!!save", "/system", "/regen", "/continue", "/set", "/method"),
-    *("/adapter", "/template", "/fold", "/legend", "/stats", "/steps", "/compare", "/nowhere"),
+    *("/adapter", "/template", "/fold", "/legend", "/stats", "/steps", "/compare", "/prove"),
     *("/copy", "/copy code", "/edit", "/export", "/log", "/title", "/resume 1", "/resume 2"),
     *("/file", "/history", "/tokens", "/params", "/think", "/retry", "/retry 2"),
     *("/retry pick 0", "/retry pick 1", "/step", "/step 1", "/heat", "/race", "/race none lookup"),
+    *("/why", "/view raw", "/view tokens", "/nowhere", "/prove", "/prove"),
     *_FORGETTING,
 )
 _COPIED = re.compile(rb"\x1b\]52;c;(?!QUJD\x07)[\w+/]*=*\x07")
@@ -203,13 +205,17 @@ class Fuzzer:
         folder: the folder that the chat runs in.
         state: the folder that it keeps its state in, which is taken from it for a while.
         seed: of the commands.
+        models: folders of models to change to now and then.
     """
 
-    def __init__(self, typist: Typist, folder: Path, state: Path, seed: int) -> None:
+    def __init__(
+        self, typist: Typist, folder: Path, state: Path, seed: int, models: Sequence[str] = ()
+    ) -> None:
         self._typist = typist
         self._folder = folder
         self._state = state
         self._numbers = random.Random(seed)
+        self._models = models
         self.outcome = Outcome()
 
     def run(self, count: int, look_every: int = 1) -> None:
@@ -244,6 +250,8 @@ class Fuzzer:
         interrupt = numbers.choice((0.0, 0.01, 0.1)) if numbers.random() < 0.05 else None
         if numbers.random() < 0.25:
             return numbers.choice(_MESSAGES), interrupt
+        if self._models and numbers.random() < 0.02:
+            return f"/model {numbers.choice(self._models)}", interrupt
         command = numbers.choice(_COMMANDS)
         if command in ("/method", "/adapter", "/compare") and interrupt is not None:
             interrupt = numbers.choice((0.0, 0.3))
@@ -269,6 +277,8 @@ class Fuzzer:
         """Note what must not be written to a terminal."""
         if b"Traceback" in written:
             self.outcome.wrong.append(f"a traceback after {line!r:.200}: {written[-600:]!r}")
+        if line.startswith("/prove") and b"a bug" in b" ".join(written.split()):
+            self.outcome.wrong.append(f"not what plain decoding gives: {written!r:.900}")
         # A reply that is copied goes to the terminal in one, as base64.
         written = _COPIED.sub(b"", written) if line.startswith("/copy") else written
         if b"\x1b]" in written or b"\x9b" in written.replace(b"\xc2\x9b", b""):
@@ -298,7 +308,13 @@ class Fuzzer:
 
 
 def fuzz(
-    typist: Typist, folder: Path, state: Path, count: int, seed: int = 0, look_every: int = 1
+    typist: Typist,
+    folder: Path,
+    state: Path,
+    count: int,
+    seed: int = 0,
+    look_every: int = 1,
+    models: Sequence[str] = (),
 ) -> Outcome:
     """Type odd commands at a chat, up to the end of it if it ends.
 
@@ -309,9 +325,10 @@ def fuzz(
         count: of lines.
         seed: of the lines.
         look_every: after how many lines the conversation is looked at, at the latest.
+        models: folders of models to change to now and then.
     """
     prepare(folder)
-    fuzzer = Fuzzer(typist, folder, state, seed)
+    fuzzer = Fuzzer(typist, folder, state, seed, models)
     try:
         fuzzer.run(count, look_every)
     except (EOFError, TimeoutError) as error:
@@ -326,6 +343,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", help="a folder; the embedded model by default")
+    parser.add_argument("--other", action="append", default=[], help="a model to change to")
     arguments = parser.parse_args()
     with TemporaryDirectory() as name:
         folder, state = Path(name, "work"), Path(name, "state")
@@ -345,7 +363,9 @@ def main() -> None:
         )
         os.close(theirs)
         typist = Typist(ours, lambda: process.poll() is not None)
-        outcome = fuzz(typist, folder, state / "nfox", arguments.count, arguments.seed)
+        models = [arguments.model, *arguments.other] if arguments.other else []
+        place, count, seed = state / "nfox", arguments.count, arguments.seed
+        outcome = fuzz(typist, folder, place, count, seed, models=models)
         process.send_signal(signal.SIGHUP)
         process.wait()
     print(json.dumps({"lines": dict(outcome.counts.most_common())}))
