@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -37,6 +39,7 @@ def ending_well() -> Iterator[None]:
 
     A signal that is ignored, as under nohup, or handled in another way stays so; and so do those by
     which a launcher ends several processes, which may be waiting for each other deep in a library.
+    An interrupt inside a destructor, which Python would print and forget, comes again behind it.
     """
     if threading.current_thread() is not threading.main_thread() or "LOCAL_RANK" in os.environ:
         yield
@@ -51,14 +54,24 @@ def ending_well() -> Iterator[None]:
 
     for number in taken:
         signal.signal(number, end)
+    print_unraisable, sys.unraisablehook = sys.unraisablehook, _interrupt_again
     try:
         yield
     except EndedBySignal as ended:
         _end_by(ended.number)
         raise
     finally:
+        sys.unraisablehook = print_unraisable
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Raise a KeyboardInterrupt once more, in a moment: here, too, nothing could be raised."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(0.01, interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _end_by(number: Any) -> None:

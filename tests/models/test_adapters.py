@@ -163,7 +163,8 @@ def test_the_options_of_the_method_stay(model: str) -> None:
     assert engine.drafter.describe() == "window 3"
 
 
-def test_in_the_chat(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_the_chat(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where no folder begins as an adapter does
     file = io.StringIO()
     display = DisplayArguments()
     app = ChatApp(Conversation(load_engine(model)), make_screen(display, file), display)
