@@ -96,7 +96,7 @@ def of_loading(engine: Engine) -> dict[str, str]:
     if engine.max_context == target.max_context:
         unused["max_context"] = f"the model has no more than {target.max_context} positions"
     if engine.template.switch is None:
-        unused["think"] = f"the template {engine.template.name} has no switch for thinking"
+        unused["think"] = f"{engine.template.in_words} has no switch for thinking"
     if target.is_encoder_decoder:
         question = "an encoder reads the question alone"
         unused |= dict.fromkeys(("system", "conv_template", "cllm_type"), question)

@@ -200,5 +200,6 @@ def test_the_option_tells_one_prompt_and_is_said_to_do_nothing_where_it_cannot(
         assert end["usage"]["completion_tokens_details"] == {"reasoning_tokens": thought}
     plain = thinker(tmp_path / "plain", TEMPLATES["chatml"])
     done = run("-m", plain, *asked, "--think", "off")
-    line = "nfox: not used: --think (the template tokenizer has no switch for thinking)"
+    reason = "the model's own template (tokenizer) has no switch for thinking"
+    line = f"nfox: not used: --think ({reason})"
     assert done.exit_code == 0 and line in done.stderr

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nfox.counting import counted
 from nfox.errors import NfoxError, UsageError
 from nfox.files.reading import read_text, refusing
 
@@ -95,7 +96,7 @@ def with_files(app: ChatApp, message: str, files: dict[str, Path]) -> str:
         text, tokens = _text_of(name, path, app.engine)
         fence = "`" * max(3, *(len(ticks) + 1 for ticks in _TICKS.findall(text)), 3)
         parts.append(f"{name}:\n{fence}\n{text}\n{fence}")
-        sizes.append(f"{name}: {tokens:,} token{'' if tokens == 1 else 's'}")
+        sizes.append(f"{name}: {counted(tokens, 'token')}")
     for size in sizes:
         app.say(size)
     return "\n\n".join(parts)
@@ -108,12 +109,12 @@ def _text_of(name: str, path: Path, engine: Engine) -> tuple[str, int]:
     with refusing(name, "a text file"):
         size = path.stat().st_size
         if size > _MOST_BYTES * limit:
-            raise UsageError(f"{name} is too large: {size:,} bytes", hint)
+            raise UsageError(f"{name} is too large: {counted(size, 'byte')}", hint)
         text = read_text(path, "a text file").rstrip("\n")
     tokenizer = engine.model.tokenizer
     tokens = len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
     if tokens >= limit:
-        raise UsageError(f"{name} is too large: {tokens:,} tokens", hint)
+        raise UsageError(f"{name} is too large: {counted(tokens, 'token')}", hint)
     return text, tokens
 
 

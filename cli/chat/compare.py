@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nfox.counting import counted
 from nfox.decoding.cache import common_prefix
 from nfox.drafters import plain_method
 from nfox.errors import UsageError
@@ -61,7 +62,7 @@ def prove(app: ChatApp, last: Exchange) -> list[str]:
     parting = find_parting(app.engine, last.request, reply, plain_reply)
     if parting is None and reply.text == plain_reply.text:
         return [
-            f"identical: {len(reply.ids)} tokens, those of plain decoding from the same "
+            f"identical: {counted(len(reply.ids), 'token')}, those of plain decoding from the same "
             f"{len(last.request.prompt.ids)} of the prompt (adapter {last.adapter or 'none'}, "
             f"template {last.template}{random})"
         ]
@@ -97,8 +98,9 @@ def _test(app: ChatApp, last: Exchange) -> list[str]:
     return [
         f"{settings.accept} acceptance at temperature {settings.sampling.temperature:g} draws by "
         "other random numbers than plain decoding: no text to compare, but a test of chances",
-        f"{found.tokens} tokens of {found.mean:.3f} nats each, {found.expected:.3f} expected: "
-        f"{found.deviations:+.1f} standard deviations, {verdict}{loss}",
+        f"{counted(found.tokens, 'token')} of {found.mean:.3f} nats each, "
+        f"{found.expected:.3f} expected: {found.deviations:+.1f} standard deviations, "
+        f"{verdict}{loss}",
     ]
 
 

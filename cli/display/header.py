@@ -50,7 +50,7 @@ def thinking(engine: Engine) -> str:
     """Return whether the model is told to think, and by what, or that it cannot be told."""
     switch = engine.template.switch
     if switch is None:
-        return f"the template {engine.template.name} has no switch for thinking"
+        return f"{engine.template.in_words} has no switch for thinking"
     words = {"on": "on", "off": "off", "auto": "as the template has it"}
     return f"{words[engine.settings.think]} ({switch.name})"
 

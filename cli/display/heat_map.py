@@ -14,6 +14,7 @@ from itertools import groupby
 from rich.style import Style
 from rich.text import Text
 
+from nfox.counting import counted
 from nfox.text.pieces import Piece, text_of
 
 from .palettes import PALETTES
@@ -86,7 +87,7 @@ class HeatMap:
         """The method and the numbers of the reply, in a line."""
         tokens, steps = sum(self.lengths), len(self.lengths)
         speed = f"τ {tokens / max(steps, 1):.2f} · {self.tokens_per_second:.1f} tokens/s"
-        return f"{self.method} · {speed} · {tokens} tokens in {steps} steps"
+        return f"{self.method} · {speed} · {counted(tokens, 'token')} in {counted(steps, 'step')}"
 
     def legend(self) -> Iterator[tuple[int, str, str]]:
         """Yield the levels up to the highest that there is, each with its name, and with the number

@@ -11,6 +11,7 @@ from rich.style import Style
 from rich.text import Text
 from typing_extensions import override
 
+from nfox.counting import counted
 from nfox.text.resolve import is_foreign
 
 from .theme import Screen, Symbols
@@ -97,7 +98,7 @@ def footer(engine: Engine, reply: Reply, symbols: Symbols, width: int) -> str:
         thought(stats),
         f"accepted {stats.accepted}/{stats.drafted}" if stats.drafted else "nothing drafted",
         f"TTFT {duration(stats.first_token_seconds)}",
-        f"{stats.steps} steps",
+        counted(stats.steps, "step"),
         reply.method,
         context_use(engine, stats),
     )
@@ -159,9 +160,10 @@ def details(engine: Engine, stats: Stats, symbols: Symbols) -> list[str]:
     depths = by_depth(stats)
     most = sorted(stats.choices.items(), key=lambda choice: -choice[1])
     choices = "  ".join(f"{name}:{steps}" for name, steps in most)
+    steps = counted(stats.steps, "step")
     return [
         f"prefill   {uncached} tok in {duration(prefill)}{speed}, {stats.cached_tokens} cached",
-        f"decode    {stats.tokens} tok in {duration(stats.seconds)}, {stats.steps} steps",
+        f"decode    {stats.tokens} tok in {duration(stats.seconds)}, {steps}",
         f"ms/step   {times}",
         f"lengths   {lengths}  (tokens:steps)",
         *([f"by depth  {depths}"] if depths else []),

@@ -14,6 +14,7 @@ from rich.style import Style
 from rich.text import Text
 
 from nfox.controls import sanitize
+from nfox.counting import counted
 from nfox.text.pieces import Piece, ThinkSplitter
 
 from .markdown.stream import MarkdownStream
@@ -82,7 +83,7 @@ class ReplyView:
         self._end_markdown()
         self._switch("bonus")
         if self._folded:
-            note = f"({self._folded} characters of reasoning folded; /fold off shows it)"
+            note = f"({counted(self._folded, 'character')} of reasoning folded; /fold off shows it)"
             self._text.append(f"\n{note}" if self._started else note, _DIM)
         self._draw(None, Text())
         self._writer.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nfox.counting import counted
 from nfox.drafters import method_class, plain_method
 from nfox.models.native.processor import BUSY
 
@@ -120,7 +121,9 @@ def _allowed(stats: Stats, costs: Costs) -> str:
     if not stats.drafted:
         return text
     gamma, speedup = _best(stats, costs)
-    best = f"{gamma} guesses in a row {plain * speedup:.1f}" if gamma else "no guess at all"
+    best = (
+        f"{counted(gamma, 'guess')} in a row {plain * speedup:.1f}" if gamma else "no guess at all"
+    )
     return f"{text}, at best {best} (each right with {_rate(stats):.2f})"
 
 
@@ -182,9 +185,13 @@ def _held_up(engine: Engine, *, is_slow: bool) -> tuple[str, str] | None:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     slower = costs.forward_seconds(1) / before.forward_seconds(1) if costs and before else 1.0
     if slower > _SLOWER or (is_slow and load > BUSY * cores):
-        cause = f"a busy machine: load {load:.1f} on {cores} cores, forwards take {slower:.1f}x"
-        setting = "--threads 1" if threads > 1 else "end what else runs"
-        return f"{cause} of what they did at load", setting
+        cause = f"a busy machine: load {load:.1f} on {counted(cores, 'core')}"
+        if slower > _SLOWER:
+            cause += f", forwards take {slower:.1f}x of what they did at load"
+        return cause, "--threads 1" if threads > 1 else "end what else runs"
     if threads < cores and not engine.threads:
-        return f"few threads: {threads} of {cores} cores", f"--threads {cores}, or leave it out"
+        return (
+            f"few threads: {threads} of {counted(cores, 'core')}",
+            f"--threads {cores}, or leave it out",
+        )
     return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nfox.counting import counted
 from nfox.decoding.costs import measure_costs
 from nfox.errors import NfoxError
 from nfox.models.options import LoadProgress
@@ -87,7 +88,10 @@ def _of_threads(subject: Subject, target: Target, cores: int) -> Finding:
         now, then = _seconds_of(target, target, threads=(threads, cores))
     finally:
         torch.set_num_threads(threads)
-    text, command = f"{cores} threads instead of {threads}", subject.command(threads=cores)
+    text, command = (
+        f"{counted(cores, 'thread')} instead of {threads}",
+        subject.command(threads=cores),
+    )
     return _compared(f"--threads {cores}", now, then, text, command)
 
 

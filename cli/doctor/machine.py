@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 from rich.filesize import decimal
 
+from nfox.counting import counted
 from nfox.models.native.library import NativeLibraryError, compiler_version, native_library
 from nfox.models.native.processor import BUSY, processor_flags, processor_name
 
@@ -46,7 +47,9 @@ def of_processor(threads: int, subject: Subject) -> Iterator[Finding]:
     """
     cores, logical = usable_cores(), os.cpu_count() or 1
     shared = f", of {logical} logical ones" if logical != cores else ""
-    words = f"{processor_name()}, {cores} cores{shared}; {threads} threads in use"
+    words = (
+        f"{processor_name()}, {counted(cores, 'core')}{shared}; {counted(threads, 'thread')} in use"
+    )
     facts = {"processor": processor_name(), "cores": cores, "threads": threads}
     if (quota := _quota()) is not None and quota < threads:
         command = subject.command("doctor", threads=max(int(quota), 1))
@@ -56,7 +59,7 @@ def of_processor(threads: int, subject: Subject) -> Iterator[Finding]:
     else:
         yield Finding(_SECTION, "processor", words, facts=facts)
     load = psutil.getloadavg()[0]
-    words, facts = f"{load:.1f} on {cores} cores", {"load": round(load, 2)}
+    words, facts = f"{load:.1f} on {counted(cores, 'core')}", {"load": round(load, 2)}
     if load > BUSY * cores:
         words += ": other programs run, and what is measured below is slower for it"
         yield Finding(_SECTION, "load", words, "warn", facts=facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 
 from nfox.controls import json_text
+from nfox.counting import counted
 from nfox.errors import UsageError
 
 from ..options.dataclass_options import option
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
     from .entry import Entry
 
 _MAYBE_ID = Annotated[
-    int | None, typer.Argument(metavar="[ID]", help="As `nfox log list` has it; the last one.")
+    int | None, typer.Argument(metavar="ID", help="As `nfox log list` has it; the last one.")
 ]
 _IDS = Annotated[
-    list[int] | None, typer.Argument(metavar="[ID]...", help="As `nfox log list` has them.")
+    list[int] | None, typer.Argument(metavar="ID", help="As `nfox log list` has them.")
 ]
 Format = Literal["md", "json", "html", "fastchat"]
 
@@ -111,7 +113,7 @@ def export(arguments: ExportArguments, numbers: _IDS = None) -> None:
         sys.stdout.write(text)
         return
     write_out(arguments.out, text, "the log still has it")
-    tell(f"{len(entries)} conversation{'' if len(entries) == 1 else 's'} in {arguments.out}")
+    tell(f"{counted(len(entries), 'conversation')} in {arguments.out}")
 
 
 def _ending(out: Path | None) -> str:
@@ -153,17 +155,27 @@ def _print(entries: Sequence[Entry], *, as_json: bool) -> None:
             del row["rows"], row["version"]
         say(*json_text({"conversations": rows}, indent=1).splitlines())
         return
-    say(*map(line_of, entries))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    say(*(line_of(entry, width) for entry in entries))
 
 
-def line_of(entry: Entry) -> str:
-    """Return the line that stands for a conversation in a list."""
+def line_of(entry: Entry, width: int | None = None) -> str:
+    """Return the line that stands for a conversation in a list.
+
+    Args:
+        entry: the conversation.
+        width: cells that the line has at most, for which its title is cut; None for any number.
+    """
+    from rich.text import Text
+
     from nfox.files.hub import short_name
 
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.changed))
-    turns = f"{entry.questions} turn{'' if entry.questions == 1 else 's'}"
-    model = short_name(entry.model).removeprefix("the ")
-    return f"{entry.id:>4}  {when}  {turns:>8}  {entry.title}  ({model})"
+    before = f"{entry.id:>4}  {when}  {counted(entry.questions, 'turn'):>8}  "
+    title, after = Text(entry.title), f"  ({short_name(entry.model).removeprefix('the ')})"
+    if width is not None:
+        title.truncate(max(width - len(before) - len(after), 8), overflow="ellipsis")
+    return f"{before}{title.plain}{after}"
 
 
 def exported(entries: Sequence[Entry], format: str) -> str:

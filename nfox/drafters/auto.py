@@ -17,6 +17,7 @@ from functools import partial
 
 from typing_extensions import override
 
+from nfox.counting import counted
 from nfox.decoding.costs import Costs, sample_cache, time_call
 from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
@@ -232,7 +233,7 @@ class Auto(Method):
         if self.idle:
             return f"plain decoding at present, since {self.idle}; tried again later"
         steps = ", ".join(f"{name} {count}" for name, count in counts)
-        return f"of the last {len(self._recent)} steps: {steps}"
+        return f"of the last {counted(len(self._recent), 'step')}: {steps}"
 
     @override
     def in_words(self) -> str:
@@ -265,13 +266,17 @@ class Auto(Method):
         seconds, speed = self.chooser.seconds(way), self.chooser.speed(way)
         speedup = speed / self.chooser.speed(self._plain)
         left = max(way.due - self.chooser.tokens, 0)
-        due = f"tried again in {left} tokens at the earliest" if left else "due to be tried"
+        due = (
+            f"tried again in {counted(left, 'token')} at the earliest"
+            if left
+            else "due to be tried"
+        )
         again = "" if way is self.chooser.fastest else f", {due}"
         if not way.steps:
             return f"{way.name}: not seen yet, a step takes {seconds:.2f} plain ones{again}"
         return (
             f"{way.name}: {way.tokens:.2f} tokens in a step of {seconds:.2f} plain ones, "
-            f"{speedup:.2f}x, by {way.steps} steps{again}"
+            f"{speedup:.2f}x, by {counted(way.steps, 'step')}{again}"
         )
 
 

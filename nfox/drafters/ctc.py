@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+from nfox.counting import counted
 from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target, Vocabulary
@@ -324,7 +325,7 @@ class CTC(HeadsDrafter):
     def describe(self) -> str:
         depth = self.heads.config.num_heads if self.shape else 0
         about = "about " if self.budget else ""
-        size = f"{self.name}, {about}{len(self.shape)} nodes, up to {depth} deep"
+        size = f"{self.name}, {about}{counted(len(self.shape), 'node')}, up to {depth} deep"
         return self._with_idle(size)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
+from nfox.counting import counted
 from nfox.decoding.costs import Costs, draft_length, idle_reason
 from nfox.decoding.drafter import Context
 from nfox.decoding.tree import TokenTree
@@ -133,7 +134,7 @@ class Lookup(Method):
 
     @override
     def describe(self) -> str:
-        return self._with_idle(f"up to {self.gamma} tokens after the last {self.ngram}")
+        return self._with_idle(f"up to {counted(self.gamma, 'token')} after the last {self.ngram}")
 
 
 METHOD = Lookup

@@ -58,6 +58,13 @@ class Template:
     end: str = ""
     switch: ThinkSwitch | None = field(default=None, repr=False)
 
+    @property
+    def in_words(self) -> str:
+        """Which template it is, for the person."""
+        if self.origin == "tokenizer":
+            return f"the model's own template ({self.name})"
+        return f"the template {self.name}"
+
     def told(self, think: Think) -> Template:
         """Return this template with thinking switched on or off, where it has a switch for it."""
         if self.switch is None or think == "auto":

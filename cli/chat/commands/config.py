@@ -57,4 +57,5 @@ def show_config(app: ChatApp, argument: str) -> None:
     for line in definitions(chosen, app.notes.width, column, indent=0):
         app.say(line)
     if not argument:
-        app.say(f"{others} others have their defaults: /config {_ALL}; {short(file.path)}")
+        which = f"{others} others" if chosen else f"all {others}"
+        app.say(f"{which} have their defaults, /config {_ALL} lists them; file {short(file.path)}")

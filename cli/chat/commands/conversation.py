@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nfox.counting import counted
 from nfox.errors import NfoxError, UsageError
 from nfox.files.hub import short_name
 from nfox.files.reading import read_json
@@ -135,8 +136,7 @@ def _is_conversation(path: Path) -> bool:
 
 def _turns(app: ChatApp) -> str:
     """Return how many messages the conversation has, in words."""
-    count = len(app.conversation.turns)
-    return f"{count} message{'' if count == 1 else 's'}"
+    return counted(len(app.conversation.turns), "message")
 
 
 def restored(app: ChatApp, model: str | None) -> None:

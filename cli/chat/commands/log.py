@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from nfox.counting import counted
 from nfox.errors import UsageError
 from nfox.text.pieces import pieces_of_runs
 
@@ -51,7 +52,8 @@ def list_log(app: ChatApp, argument: str) -> None:
     if not entries:
         raise UsageError("there is no such conversation in the log")
     for entry in entries:
-        app.say(f"{'*' if _is_this(app, entry) else ' '}{line_of(entry)}")
+        mark = "*" if _is_this(app, entry) else " "
+        app.say(f"{mark}{line_of(entry, app.notes.width - len(mark))}")
     app.say("* this one; /resume ID goes on with one; nfox log shows, exports and deletes")
 
 
@@ -90,7 +92,7 @@ def _show_end(app: ChatApp) -> None:
             app.say(f"{message.role}: {excerpt(app, message.content)}")
             continue
         hidden = len(lines) - _TAIL
-        before = f" {app.screen.symbols.ellipsis} {hidden} lines before" if hidden > 0 else ""
-        app.say(f"{message.role}:{before}")
+        cut = f" {app.screen.symbols.ellipsis} {counted(hidden, 'line')} before"
+        app.say(f"{message.role}:{cut if hidden > 0 else ''}")
         for line in lines[-_TAIL:]:
             app.say(line)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..app import ChatApp
 
 _EMBEDDED = "embedded"
+_NAME_CELLS = 13  # of a model in the list
 
 
 @command(
@@ -29,9 +30,10 @@ def use_model(app: ChatApp, argument: str) -> None:
     if not argument:
         app.say(f"in use: {model_name(app.engine)}")
         for name, known in KNOWN.items():
-            where = "" if kept_at(name) else f"; not here yet: nfox get {name}"
-            app.say(f"  {name.ljust(10)} {known.repository}, {known.parameters}{where}")
-        app.say(f"  {_EMBEDDED.ljust(10)} the model that comes with nfox")
+            where = "" if kept_at(name) else f"; not here yet: `nfox get {name}`"
+            text = f"{known.repository}, {known.parameters}{where}"
+            app.say(f"  {name.ljust(10)} {text}", _NAME_CELLS)
+        app.say(f"  {_EMBEDDED.ljust(10)} the model that comes with nfox", _NAME_CELLS)
         app.say("or a folder, a GGUF file, a hub id")
         return
     from nfox.loader import load_another

@@ -30,7 +30,7 @@ def retry(app: ChatApp, argument: str) -> None:
         _pick(app, int(rest[0]))
         return
     if rest or not (first.isdecimal() and 1 <= int(first) <= _MOST):
-        raise UsageError(f"/retry {argument}: {_EXPECTED}", "for example /retry 3")
+        raise UsageError(f"{f'/retry {argument}'.strip()}: {_EXPECTED}", "for example /retry 3")
     if app.engine.settings.sampling.greedy:
         raise UsageError(
             "at temperature 0 every reply to a question is the same",

@@ -90,7 +90,7 @@ def params(app: ChatApp, argument: str) -> None:
         "adapter": summary.adapter or "none",
         "loaded as": f"{summary.dtype} on {summary.device}",
         "method": method_line(engine),
-        "template": f"{engine.template.name}, from {engine.template.origin}",
+        "template": engine.template.in_words,
         "think": thinking(engine),
         "context": f"{engine.max_context:,} tokens; when full: {app.conversation.context_policy}",
     }

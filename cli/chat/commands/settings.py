@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _BEST = "auto"
 _NO_ADAPTER = "none"
+_NAME_CELLS = 13  # of a method in its list
 _NOT_BY_NAME = ("sampling", "keep_logits", "think")  # fields of Settings that /set does not know
 
 
@@ -115,8 +116,8 @@ def use_method(app: ChatApp, argument: str) -> None:
         return
     for name in method_names():
         mark = "*" if name == engine.method else " "
-        app.say(f"{mark} {name.ljust(10)} {method_class(name).summary}")
-    app.say(f"in use: {engine.method}, {engine.why}")
+        app.say(f"{mark} {name.ljust(10)} {method_class(name).summary}", _NAME_CELLS)
+    app.say(f"in use: {method_line(engine)}")
 
 
 def _adapters(app: ChatApp) -> list[str]:
@@ -156,7 +157,9 @@ def use_template(app: ChatApp, argument: str) -> None:
         engine.use_template(
             resolve(model.tokenizer, argument, model_name=model.name, system=engine.system)
         )
-    app.say(f"template {engine.template.name}, from {engine.template.origin}")
+    template = engine.template
+    origin = "" if template.origin == "tokenizer" else f", from {template.origin}"
+    app.say(f"in use: {template.in_words}{origin}")
     if argument and (hint := thinking_hint(engine)):
         app.say(hint)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from markdown_it import MarkdownIt
 
 from nfox.controls import sanitize
+from nfox.counting import counted
 from nfox.errors import UsageError
 from nfox.files.reading import refusing
 from nfox.text.pieces import source_runs
@@ -44,8 +45,8 @@ def copy_reply(app: ChatApp, argument: str) -> None:
     if not ways:
         raise UsageError("there is no clipboard here", "wl-copy, xclip or xsel reach the desktop's")
     unsure = ", if it takes that" if len(ways) == 1 and ways[0] == TERMINAL else ""
-    lines = f"{len(text.splitlines())} lines, " if "\n" in text else ""
-    app.say(f"copied {lines}{len(text)} characters by {' and '.join(ways)}{unsure}")
+    lines = f"{counted(len(text.splitlines()), 'line')}, " if "\n" in text else ""
+    app.say(f"copied {lines}{counted(len(text), 'character')} by {' and '.join(ways)}{unsure}")
 
 
 @command("/export", usage="FILE", paths=_SUFFIXES)

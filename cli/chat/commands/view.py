@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from nfox.counting import counted
 from nfox.errors import UsageError
 from nfox.text.pieces import Piece, text_of
 
@@ -44,4 +45,6 @@ def _show_tokens(app: ChatApp, text: str) -> None:
         )
     app.screen.console.print(token_view(app.records, app.screen), soft_wrap=True)
     count = sum(len(record.ids) for record in app.records)
-    app.say(f"{count} tokens in {len(app.records)} steps, {len(text) / count:.1f} characters each")
+    steps = counted(len(app.records), "step")
+    each = f"{len(text) / count:.1f} characters each"
+    app.say(f"{counted(count, 'token')} in {steps}, {each}")

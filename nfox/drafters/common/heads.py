@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 from typing_extensions import override
 
+from nfox.counting import counted
 from nfox.decoding import tree_shapes
 from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
@@ -210,9 +211,8 @@ class HeadsDrafter(HeadsMethod):
 
     @override
     def describe(self) -> str:
-        about = "about " if self.budget else ""
-        size = f"{self.name}, {about}{len(self.shape)} nodes, {self.shape.depth} deep"
-        return self._with_idle(size)
+        nodes = f"{'about ' if self.budget else ''}{counted(len(self.shape), 'node')}"
+        return self._with_idle(f"{self.name}, {nodes}, {self.shape.depth} deep")
 
 
 def _report_cut(name: str, shape: TreeShape, cut: TreeShape) -> None:
