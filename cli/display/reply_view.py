@@ -107,9 +107,10 @@ class ReplyView:
 
     def _take(self, piece: Piece, inside_think: bool) -> None:
         """Take a piece of the reply: in the style of its source, or as Markdown."""
-        # A file gets the text as it is, tabs and leading spaces included.
+        # A file gets the text as it is, tabs and leading spaces included, unless it is rendered.
         terminal = self.screen.console.is_terminal
-        content = clean(piece.text) if terminal else sanitize(piece.text)
+        is_shown = terminal or self._markdown is not None
+        content = clean(piece.text) if is_shown else sanitize(piece.text)
         if inside_think and self.fold:
             self._folded += len(content)
             return

@@ -272,6 +272,34 @@ def test_auto_is_markdown_where_there_are_colours(
     assert ("**" not in said) is is_markdown
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "[[x] and](u)",
+        r"[a `]` b](u)",
+        r"[a \] b](u)",
+        "![a ``` b](u) ```",
+        "![[x] y](u)",
+        "[[x](u)",
+    ],
+)
+def test_what_brackets_may_become_is_not_decided_before(source: str) -> None:
+    assert {_in_two(source, cut) for cut in range(1, len(source))} == {plain(source)}
+
+
+def _in_two(source: str, cut: int) -> str:
+    parts = [Piece(source[:cut], "bonus", 0), Piece(source[cut:], "bonus", 1)]
+    return re.sub(r"\x1b\[[\d;]*m", "", written(parts, live=False))
+
+
+def test_a_pipe_that_asks_for_markdown_gets_spaces_for_tabs() -> None:
+    file = io.StringIO()
+    view = ReplyView(screen_for(file))
+    view.add([Piece("a `b`\n\t**c** `d`\n\t*e*", "bonus", 0)])
+    view.close()
+    assert file.getvalue() == "a b\n    c d\n    e\n"
+
+
 def test_a_pipe_and_a_dumb_terminal_get_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     view = ReplyView(screen_for(file, render="auto"))

@@ -25,10 +25,14 @@ _RULES = (
     *("entity", "balance_pairs", "fragments_join"),
 )
 _STYLES = {"strong": Style(bold=True), "em": Style(italic=True), "s": Style(strike=True)}
+# What follows a bracket that another has closed, and no address behind that. Where code or an
+# address between them has not ended, nothing is certain.
+_WORDS = r"(?:[^]\[`\\<]|\\.|(?<!`)`[^`]+`(?!`)|<(?=[^<>]*\s))*"
+_CLOSED = rf"(?:\[{_WORDS}\])?{_WORDS}\][^(]"
 # What may yet become the beginning of something, where it is shown as it stands.
 _MAY_OPEN = re.compile(
     r"`|\*(?=\**(?![\s*]))|(?<![^\W_])_(?=_*(?![\s_]))|~(?=~+(?![\s~]))"
-    r"|(?:!(?=\[)|\[)(?!\[?[^\[\]]*\][^(])|<(?=[^\s<>]*$)|&(?=#?\w*$)"
+    rf"|!(?=\[)(?!\[{_CLOSED})|\[(?!{_CLOSED})|<(?=[^\s<>]*$)|&(?=#?\w*$)"
 )
 _OPEN_END = re.compile(r"[\W_]*$")  # marks at the end may grow, or be something by what follows
 
@@ -136,6 +140,9 @@ class InlineText:
     def _image(self, token: Token) -> None:
         start = self._at
         self._show(token.content, start + 2)
+        # Code and addresses that begin in the text of a picture may end behind it, and undo it.
+        inner = range(start + 2, start + 2 + len(token.content))
+        self._literal += [range(n, n + 1) for n in inner if self._source.text[n] in "`<"]
         self._at += 2 + len(token.content)
         self._target(start, token.meta["end"], is_shown=False)
         self._spans.append((start, self._at))
