@@ -56,7 +56,7 @@ def test_one_turn_is_shown_as_it_was_said(app: ChatApp) -> None:
     for question in ("hello", "and then?"):
         do(app, question)
     shown = do(app, "/history 2")
-    assert shown == f"you:\nand then?\nassistant:\n{sanitize(contents(app)[-1])}\n"
+    assert shown == f"user:\nand then?\nassistant:\n{sanitize(contents(app)[-1])}\n"
     for wrong in ("0", "3", "-1", "x", "1 2", "²"):
         with pytest.raises(UsageError, match="expected the number of a turn, 1 to 2"):
             do(app, f"/history {wrong}")
@@ -66,7 +66,7 @@ def test_one_turn_is_shown_as_it_was_said(app: ChatApp) -> None:
 def test_a_question_is_shown_as_it_was_typed(app: ChatApp) -> None:
     app.screen = replace(app.screen, is_markdown=True)
     do(app, "# **one** <think>")
-    assert do(app, "/history 1").splitlines()[:2] == ["you:", "# **one** <think>"]
+    assert do(app, "/history 1").splitlines()[:2] == ["user:", "# **one** <think>"]
 
 
 def test_a_turn_keeps_its_marks(engine: Engine, app: ChatApp) -> None:

@@ -61,8 +61,8 @@ def test_help_stands_in_columns_and_groups(width: int, app: ChatApp) -> None:
     rows = do(app, "/help").splitlines()
     assert max(map(len, rows)) <= width
     groups = [row for row in rows if row and row[0] != " "]
-    modules = dict.fromkeys(command.group for command in commands.registry().values())
-    assert groups == [*(name.capitalize() for name in modules), "Keys"]
+    named = dict.fromkeys(command.group for command in commands.registry().values())
+    assert groups == [*named, "Keys"]
     names = [row.split()[0] for row in rows if row.startswith("  /") and row[2:4] != "//"]
     assert names == list(dict.fromkeys(c.names[0] for c in commands.registry().values()))
     # Whatever goes on in another row is indented deeper than names are.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @command("/edit", usage="[TEXT]")
 def edit_message(app: ChatApp, argument: str) -> None:
-    """Write the next message in your editor; it comes back to be sent."""
+    """Write the next message in your editor."""
     app.next_input = edit(argument)
     if not app.next_input:
         app.say("nothing was written")
@@ -25,7 +25,7 @@ def edit_message(app: ChatApp, argument: str) -> None:
 
 @command("/file", usage="PATH [QUESTION]", paths=("",))
 def ask_about_file(app: ChatApp, argument: str) -> None:
-    """Ask about a text file; in a message, @PATH does the same."""
+    """Ask about a text file; @PATH in a message does too."""
     name, question = split_path(argument)
     path = typed_path(name, "/file notes.txt what does it say?")
     if path.is_dir():

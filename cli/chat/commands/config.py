@@ -35,7 +35,7 @@ def _in_force(app: ChatApp) -> dict[str, Any]:
 
 @command("/config", usage=f"[{_ALL}]", completions=lambda app: (_ALL,))
 def show_config(app: ChatApp, argument: str) -> None:
-    """Show the options that were set, or all, and where each was."""
+    """Show the options that were set, or all, and where."""
     if argument not in ("", _ALL):
         raise UsageError(f"/config {argument}: expected nothing, or {_ALL}")
     context: Any = get_current_context(silent=True)

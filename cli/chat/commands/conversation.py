@@ -42,7 +42,7 @@ def show_help(app: ChatApp, argument: str) -> None:
     groups: dict[str, dict[str, str]] = {}
     for entry in registry().values():
         usage = f"{entry.names[0]} {entry.usage}".strip()
-        groups.setdefault(entry.group.capitalize(), {})[usage] = entry.help
+        groups.setdefault(entry.group, {})[usage] = entry.help
     aliases = [name for name, entry in registry().items() if name != entry.names[0]]
     groups["Keys"] = {**_KEYS, "also": " ".join(aliases)}
     column = column_of(usage for rows in groups.values() for usage in rows)
@@ -79,13 +79,13 @@ def undo(app: ChatApp, argument: str) -> None:
 
 @command("/regen", "!!regen")
 def regenerate(app: ChatApp, argument: str) -> None:
-    """Answer the last question again; above temperature 0, differently."""
+    """Answer again; above temperature 0, differently."""
     app.show_reply(app.ask(app.conversation.regenerate))
 
 
 @command("/continue")
 def go_on(app: ChatApp, argument: str) -> None:
-    """Go on with a reply that was cut by its length, the context or ^C."""
+    """Go on with a reply that was cut short, or by ^C."""
     app.show_reply(app.ask(app.conversation.go_on))
 
 

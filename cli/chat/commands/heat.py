@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @command("/heat", usage="[FILE]", paths=(".html", ".svg"))
 def heat(app: ChatApp, argument: str) -> None:
-    """Draw how many tokens each step of the last reply gave, here or in an .html or .svg."""
+    """Draw how many tokens each step gave; .html, .svg."""
     last = last_exchange(app)
     stats, adapter = last.reply.stats, last.adapter
     model = short_name(app.engine.model.name) + (f" + {short_name(adapter)}" if adapter else "")

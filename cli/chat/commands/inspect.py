@@ -83,14 +83,14 @@ def compare_methods(app: ChatApp, argument: str) -> None:
 
 @command("/prove")
 def prove_reply(app: ChatApp, argument: str) -> None:
-    """Check that the last reply is what plain decoding gives."""
+    """Check that plain decoding gives the same reply."""
     for line in prove(app, last_exchange(app)):
         app.say(line)
 
 
 @command("/race", usage="[A B C]", completions=lambda app: method_names())
 def race(app: ChatApp, argument: str) -> None:
-    """Answer the last question by several methods, side by side."""
+    """Answer by several methods, side by side."""
     last = last_exchange(app)
     entrants = parse(argument.split() or usual_methods(app.engine))
     measured = measure(app.engine, last.request, entrants, app.screen, app.say)

@@ -33,7 +33,7 @@ def _numbers(app: ChatApp) -> Iterable[str]:
 
 @command("/resume", usage="[ID]", completions=_numbers)
 def resume(app: ChatApp, argument: str) -> None:
-    """Go on with the last conversation, or with another one of the log."""
+    """Go on with the last conversation, or number ID."""
     entry = _log(app).read(_number(argument) if argument else _before(app))
     model = app.conversation.restore(entry.to_json(), f"conversation {entry.id} of the log")
     said = [row for row in entry.rows if row.role != "system"]
@@ -47,7 +47,7 @@ def resume(app: ChatApp, argument: str) -> None:
 
 @command("/log", usage="[WORDS]")
 def list_log(app: ChatApp, argument: str) -> None:
-    """List the conversations, or those with a message that has all words."""
+    """List conversations, or those with all WORDS."""
     entries = _log(app).entries(_LISTED, argument.split())
     if not entries:
         raise UsageError("there is no such conversation in the log")

@@ -26,7 +26,7 @@ _NAME_CELLS = 13  # of a model in the list
     paths=(".gguf",),
 )
 def use_model(app: ChatApp, argument: str) -> None:
-    """Show or change the model, which then reads the conversation anew."""
+    """Show or change the model; the conversation stays."""
     if not argument:
         app.say(f"in use: {model_name(app.engine)}")
         for name, known in KNOWN.items():

@@ -46,30 +46,35 @@ class Command:
     paths: tuple[str, ...] = ()
 
     @property
-    def group(self) -> str:
-        """The group of /help in which the command stands: its module's name."""
+    def module(self) -> str:
+        """The name of the module that registers the command."""
         return self.run.__module__.rpartition(".")[2]
+
+    @property
+    def group(self) -> str:
+        """The group of /help in which the command stands."""
+        return _MODULES[self.module]
 
 
 REGISTRY: dict[str, Command] = {}
 """All commands by their names, aliases included."""
 
-_MODULES = (
-    "conversation",
-    "compose",
-    "retry",
-    "share",
-    "log",
-    "models",
-    "settings",
-    "thinking",
-    "view",
-    "review",
-    "config",
-    "inspect",
-    "heat",
-)
-"""The modules that register commands, in the order of /help."""
+_MODULES = {
+    "conversation": "Conversation",
+    "retry": "Conversation",
+    "review": "Conversation",
+    "log": "Conversation",
+    "compose": "Messages",
+    "view": "Messages",
+    "share": "Messages",
+    "models": "Settings",
+    "settings": "Settings",
+    "thinking": "Settings",
+    "config": "Settings",
+    "inspect": "Speculation",
+    "heat": "Speculation",
+}
+"""The modules that register commands, in the order of /help, and their groups there."""
 
 
 def command(
@@ -97,10 +102,13 @@ def command(
 
 
 def registry() -> dict[str, Command]:
-    """Return all commands by name, after importing the modules that register them."""
+    """Return all commands by name, in the order of /help, after importing the modules that
+    register them.
+    """
     for module in _MODULES:
         import_module(f".{module}", __package__)
-    return REGISTRY
+    order = list(_MODULES)
+    return dict(sorted(REGISTRY.items(), key=lambda entry: order.index(entry[1].module)))
 
 
 def handle(app: ChatApp, text: str) -> bool:

@@ -24,7 +24,7 @@ def _words(app: ChatApp) -> Iterable[str]:
 
 @command("/retry", usage="N | pick K", completions=_words)
 def retry(app: ChatApp, argument: str) -> None:
-    """Answer the last question N times more; /retry pick K keeps one."""
+    """Answer N times more; /retry pick K keeps one."""
     first, *rest = argument.split() or [""]
     if first == "pick" and len(rest) == 1 and rest[0].isdecimal():
         _pick(app, int(rest[0]))

@@ -64,7 +64,7 @@ def _show_turn(app: ChatApp, argument: str, count: int) -> None:
     )
     for message, known in shown[int(argument) - 1]:
         is_reply = message.role == "assistant"
-        app.say("you:" if message.role == "user" else f"{message.role}:")
+        app.say(f"{message.role}:")
         # A question is shown as it was typed.
         screen = app.screen if is_reply else replace(app.screen, is_markdown=False)
         view = ReplyView(screen, fold=app.fold and is_reply)
@@ -74,7 +74,7 @@ def _show_turn(app: ChatApp, argument: str, count: int) -> None:
 
 @command("/tokens")
 def tokens(app: ChatApp, argument: str) -> None:
-    """Show what the context holds: system message, each turn, room left."""
+    """Show what fills the context, and the room left."""
     use = measure(app.conversation)
     app.say(context_bar(use, app.screen.symbols, app.notes.width - 1))
     for line in context_lines(use, lambda text, cells: _cut(app, text, cells), app.notes.width):

@@ -131,7 +131,7 @@ def _adapters(app: ChatApp) -> list[str]:
 
 @command("/adapter", usage="[NAME]", completions=_adapters, paths=NO_FILES)
 def use_adapter(app: ChatApp, argument: str) -> None:
-    """Show or change the adapter of the model, which then reads the conversation anew."""
+    """Show or change the adapter of the model."""
     engine = app.engine
     if argument:
         if argument != _NO_ADAPTER:

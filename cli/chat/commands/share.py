@@ -51,7 +51,7 @@ def copy_reply(app: ChatApp, argument: str) -> None:
 
 @command("/export", usage="FILE", paths=_SUFFIXES)
 def export_conversation(app: ChatApp, argument: str) -> None:
-    """Write the conversation as Markdown, JSON or HTML, by the file's ending."""
+    """Write the conversation as .md, .json or .html."""
     path = typed_path(argument, "/export talk.html")
     format = path.suffix.lower().removeprefix(".")
     if format not in FORMATS:

@@ -19,7 +19,7 @@ _FOLD = ("on", "off")
 
 @command("/think", usage="[on|off|auto]", completions=lambda app: _THINK)
 def think(app: ChatApp, argument: str) -> None:
-    """Show or change whether the model thinks before it answers."""
+    """Show or change whether the model thinks first."""
     engine = app.engine
     if argument not in ("", *_THINK):
         raise UsageError(f"/think {argument}: expected {', '.join(_THINK)}")
@@ -32,7 +32,7 @@ def think(app: ChatApp, argument: str) -> None:
 
 @command("/fold", usage="[on|off]", completions=lambda app: _FOLD)
 def fold(app: ChatApp, argument: str) -> None:
-    """Hide or show reasoning (<think>) in replies to come."""
+    """Hide reasoning (<think>) in replies to come, or not."""
     if argument not in ("", *_FOLD):
         raise UsageError(f"/fold {argument}: expected on or off")
     app.fold = argument == "on" if argument else not app.fold

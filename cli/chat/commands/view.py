@@ -21,7 +21,7 @@ _WAYS = ("raw", "markdown", "tokens")
 
 @command("/view", usage="[raw|markdown|tokens]", completions=lambda app: _WAYS)
 def view(app: ChatApp, argument: str) -> None:
-    """Show the last reply as written, rendered, or by tokens."""
+    """Show the last reply raw, rendered or by tokens."""
     way = argument or ("raw" if app.screen.is_markdown else "markdown")
     if way not in _WAYS:
         raise UsageError(f"/view {way}: expected one of {', '.join(_WAYS)}")
