@@ -69,9 +69,17 @@ def ending_well() -> Iterator[None]:
 def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
     """Raise a KeyboardInterrupt once more, in a moment: here, too, nothing could be raised."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        threading.Timer(0.01, interrupt_main).start()
+        threading.Timer(0.01, _interrupt_main_thread).start()
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _interrupt_main_thread() -> None:
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):  # which also ends its waiting
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        interrupt_main()
 
 
 def _end_by(number: Any) -> None:
