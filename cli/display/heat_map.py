@@ -132,6 +132,8 @@ def print_heat_map(heat: HeatMap, screen: Screen) -> None:
     facts = heat.facts.replace(" · ", symbols.dot).replace("τ", symbols.tau)
     legend = Text(f"{MEANING}:")
     for level, name, steps in heat.legend():
+        if not (steps or is_coloured):
+            continue
         legend.append(" ").append(f" {name} ", styles.get(level, "")).append(steps)
     text = Text()
     for band in heat.bands:

@@ -71,12 +71,12 @@ def print_whole(
         console.print(row)
 
 
-def meanings(records: Sequence[StepRecord], symbols: Symbols) -> str:
-    """Return in a line how the trees of some steps are to be read."""
+def meanings(records: Sequence[StepRecord], symbols: Symbols) -> Iterator[str]:
+    """Yield lines that say how the trees of some steps are to be read."""
     line = f"{symbols.yes} accepted  {symbols.no} refused, what follows it was not judged"
-    line += f"  {symbols.raised[-1]} the target's own"
-    has_p = any(record.p is not None for record in records)
-    return f"{line}  %: the target's probability, where it is neither 0 nor 100" if has_p else line
+    yield f"{line}  {symbols.raised[-1]} the target's own"
+    if any(record.p is not None for record in records):
+        yield "%: the target's probability, where it is neither 0 nor 100"
 
 
 def _name(block: Sequence[tuple[int, StepRecord]]) -> str:

@@ -46,8 +46,9 @@ class Symbols:
     seam: str = "┊"  # between two tokens
 
     def depth(self, number: int) -> str:
-        """Return a draft depth in raised digits, which stand apart from a token's text."""
-        return "".join(self.raised[int(digit)] for digit in str(number))
+        """Return a number in raised digits, which stand apart from a token's text."""
+        digits = "".join(self.raised[int(digit)] for digit in str(number))
+        return f"^{digits}" if digits.isascii() else digits
 
 
 ASCII = Symbols(

@@ -306,7 +306,7 @@ def test_verbose_shows_steps_probabilities_and_trees(engine: Engine, app: ChatAp
     plain = make(engine, verbose=1, ascii=True)
     shown = do(plain, "the quick brown dog").partition("step ")[2]
     assert "kept" in shown and "refused" in shown
-    assert "_brown1 _fox_T" in shown
+    assert "_brown^1 _fox_T" in shown
     assert not set(shown) & set("·τ✓✗…↵ᵀ")
 
 

@@ -165,12 +165,12 @@ def test_without_colours_numbers_say_it(monkeypatch: pytest.MonkeyPatch) -> None
     assert drawn(heat).splitlines() == [
         "m",
         "spec · τ 5.00 · 5.0 tokens/s · 15 tokens in 3 steps",
-        "tokens per step:  1 1x  2 1x  3   4   5   6   7   8+ 1x",
+        "tokens per step:  1 1x  2 1x  8+ 1x",
         "",
         "A¹ quick↵²",
         "fox¹²",
     ]
-    assert drawn(heat, ascii=True).isascii() and "fox12" in drawn(heat, ascii=True)
+    assert drawn(heat, ascii=True).isascii() and "fox^12" in drawn(heat, ascii=True)
     coloured = drawn(heat, color="always", theme="dark")
     assert "A\x1b" in coloured and "fox¹²" in coloured and "\x1b[38" in coloured
     assert coloured != drawn(heat, color="always", theme="light")

@@ -61,7 +61,8 @@ def steps(app: ChatApp, argument: str) -> None:
     """Draw what each step of the last reply drafted."""
     last_exchange(app)
     print_trees(app.records, app.screen, app.screen.console)
-    app.say(meanings(app.records, app.screen.symbols))
+    for line in meanings(app.records, app.screen.symbols):
+        app.say(line)
 
 
 @command("/step", usage="N")
