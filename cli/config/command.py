@@ -49,8 +49,11 @@ def config(context: typer.Context, arguments: ConfigArguments) -> None:
         return
     with root.command.make_context(root.info_name, [f"--config={named}"] if named else []) as chat:
         _show(_below(chat, arguments.command or []))
-    found = f"the file is {short(path)}" if path.is_file() else f"there is no file {short(path)}"
-    tell(f"nfox: {found}; nfox config --edit")
+    edit = "nfox config --edit"
+    if path.is_file():
+        tell(f"nfox: the file is {short(path)}; `{edit}` opens it")
+    else:
+        tell(f"nfox: there is no file {short(path)} yet; `{edit}` makes it")
 
 
 def _below(context: Any, words: list[str]) -> Any:

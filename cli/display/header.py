@@ -17,6 +17,7 @@ from nfox.known_models import DEFAULT, KNOWN, SHIPPED, kept_at, known_model
 from nfox.models.adapters import available
 from nfox.version import __version__
 
+from .console import hanging
 from .theme import Screen
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nfox.engine import Engine
 
 _DIM = Style(dim=True)
+_TRY_CELLS = 6  # before a question to try
 _GENERAL_QUESTIONS = (
     "What is the capital of France?",
     "Write a Python function that reverses a text.",
@@ -118,7 +120,8 @@ def print_welcome(engine: Engine, screen: Screen, *, questions: bool) -> None:
         questions: whether to propose any.
     """
     for number, question in enumerate(questions_to_try(engine) if questions else ()):
-        screen.console.print(Text(f"{'' if number else 'try:':6}{question}", _DIM))
+        line = Text(f"{'' if number else 'try:':{_TRY_CELLS}}{question}", _DIM)
+        screen.console.print(hanging(line, _TRY_CELLS, screen.console.width))
     screen.console.print(Text("/help   ^C stops a reply   ^D leaves", _DIM))
 
 
