@@ -51,8 +51,11 @@ def heat(arguments: HeatArguments) -> None:
     """
     check_heat_file(arguments.out)
     source, number = arguments.source, arguments.reply
-    if source.isdecimal() and not Path(source).exists():
-        map = _logged(int(source), number)
+    from .log.entry import id_of
+
+    conversation = id_of(source)
+    if conversation is not None and not Path(source).exists():
+        map = _logged(conversation, number)
     else:
         maps = list(read_heat_maps(source))
         map = maps[_place(len(maps), number, source)]

@@ -74,7 +74,10 @@ def _chat(app: ChatApp, read: Reader, first: str) -> None:
             _handle(app, first)
         _loop(app, read)
         app.leave()
-    except EndedBySignal:  # what there is of a reply is saved by now, if anything is to be
+    except (
+        EndedBySignal,
+        SecondInterrupt,
+    ):  # what there is of a reply is saved by now, if it is to
         app.leave()
         raise
     except (KeyboardInterrupt, Exception):

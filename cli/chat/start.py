@@ -144,7 +144,8 @@ def _check_streams(session: SessionArguments, prompt: str | None, programmatic: 
 def _check_resumed(number: str) -> None:
     """Check, before a model is loaded, that there is the conversation to go on with."""
     from ..log.database import ConversationLog  # which takes pydantic
+    from ..log.entry import id_of
 
-    if number != LAST and not number.isdecimal():
-        raise UsageError(f"--resume {number}: expected a number", "nfox log list has them")
-    ConversationLog().read(None if number == LAST else int(number))
+    if number != LAST and id_of(number) is None:
+        raise UsageError(f"--resume {number[:100]}: expected a number", "nfox log list has them")
+    ConversationLog().read(id_of(number))

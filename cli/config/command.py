@@ -13,6 +13,7 @@ from nfox.errors import UsageError, did_you_mean
 from ..help import meaning
 from ..layout import column_of, definitions
 from ..options.dataclass_options import grouped, option
+from ..paths import typed_path
 from ..printing import say, tell
 from .file import default_path, read_config, short
 from .shown import DEFAULT, as_toml, key_of, settable, shown
@@ -40,7 +41,7 @@ def config(context: typer.Context, arguments: ConfigArguments) -> None:
     """
     root: Any = context.find_root()
     named = context.params.get("config") or root.params.get("config")
-    path = (named or default_path()).expanduser()
+    path = typed_path(str(named), "--config nfox.toml") if named else default_path()
     if arguments.path:
         say(path)
         return

@@ -22,6 +22,7 @@ from nfox.controls import one_line
 from nfox.errors import UsageError, did_you_mean
 from nfox.files.reading import read_text, refusing
 
+from ..paths import typed_path
 from .lines import Words, lines_of
 
 CONFIG = "nfox.config"
@@ -90,7 +91,7 @@ def read_config(named: Path | None, root: Any) -> ConfigFile:
     Raises:
         UsageError: if the file that was named is missing, or something in it cannot be used.
     """
-    path = (named or default_path()).expanduser()
+    path = default_path() if named is None else typed_path(str(named), "--config nfox.toml")
     if str(path) == os.devnull or (named is None and not path.is_file()):
         return ConfigFile(path)
     text = read_text(path, "a file of options, such as temperature = 0.7")

@@ -145,7 +145,7 @@ def _chosen(log: ConversationLog, numbers: Sequence[int] | None, *, all: bool) -
     """
     if numbers and all:
         raise UsageError("--all leaves no ID to name", "leave one of them out")
-    return [entry.id for entry in log.entries()] if all else list(numbers or ())
+    return [entry.id for entry in log.entries()] if all else list(dict.fromkeys(numbers or ()))
 
 
 def _print(entries: Sequence[Entry], *, as_json: bool) -> None:

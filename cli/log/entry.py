@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from nfox.text.conversation_file import FORMAT
 
+_DIGITS = 18  # of the longest id that is looked for
 _TITLE_LENGTH = 60  # characters of the first question that stand for a title
 
 
@@ -71,6 +72,11 @@ class Entry:
         ]
         head = {"format": FORMAT, "model": self.model, "template": self.template}
         return head | {"title": self.title, "begun": self.begun, "messages": messages}
+
+
+def id_of(text: str) -> int | None:
+    """Return the id that a text names; None for what names none."""
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
 
 
 def _named(row: Row) -> tuple[tuple[str, str | None], ...]:

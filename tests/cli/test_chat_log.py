@@ -12,9 +12,14 @@ import chat_app
 import folder
 import pytest
 from chat_app import contents, do
+from typer.testing import CliRunner
 
 from nfox import Settings, load
+from nfox.cli.app import app as program
 from nfox.cli.chat.app import ChatApp
+from nfox.cli.chat.interrupt import SecondInterrupt
+from nfox.cli.chat.repl import _chat
+from nfox.cli.chat.start import _check_resumed
 from nfox.cli.ending import EndedBySignal
 from nfox.cli.log.database import ConversationLog
 from nfox.cli.log.writer import LogWriter
@@ -169,3 +174,44 @@ def test_a_number_that_no_conversation_can_have_is_one_that_none_has(
         with pytest.raises(UsageError, match=f"there is no conversation {number} in the log"):
             use(number)
     assert log_of(app).entries(abs(number)) == []
+
+
+@pytest.mark.parametrize("ending", [SecondInterrupt(), EndedBySignal(15)])
+def test_who_ends_a_chat_by_force_leaves_no_file_beside_the_log(
+    ending: BaseException, app: ChatApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = iter(["hello"])
+
+    def read(start: str) -> str:
+        if (line := next(lines, None)) is None:
+            raise ending
+        return line
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    log, app.log = log_of(app), None  # as with --no-save
+    with pytest.raises(type(ending)):
+        _chat(app, read, "")
+    assert contents(app)[0] == "hello" and not log.path.exists()
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_number_is_none_or_named_once(
+    app: ChatApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    app.log = LogWriter(ConversationLog())
+    for question in ("hello", "/reset", "again"):
+        do(app, question)
+
+    def nfox(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(program, words)
+        return done.exit_code, done.output
+
+    code, told = nfox("heat", "9" * 300)
+    assert code == 2 and "OSError" not in told
+    code, told = nfox("heat", "9" * 5000)
+    assert code == 2 and "ValueError" not in told
+    assert nfox("log", "delete", "1", "1", "--yes")[0] == 0
+    assert [entry.id for entry in log_of(app).entries()] == [2]
+    with pytest.raises(UsageError, match="expected a number"):
+        _check_resumed("9" * 5000)

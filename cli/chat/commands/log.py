@@ -12,6 +12,7 @@ from nfox.text.pieces import pieces_of_runs
 from ...display.reply_view import clean
 from ...log.commands import line_of
 from ...log.database import ConversationLog
+from ...log.entry import id_of
 from .conversation import excerpt, restored
 from .registry import command
 
@@ -69,9 +70,9 @@ def title(app: ChatApp, argument: str) -> None:
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal() or len(text) > 18:  # digits of what SQLite can count to
+    if (number := id_of(text)) is None:
         raise UsageError(f"{text} is no conversation's number", "/log lists them")
-    return int(text)
+    return number
 
 
 def _before(app: ChatApp) -> int | None:
