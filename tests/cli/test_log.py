@@ -13,11 +13,14 @@ from pathlib import Path
 import cli_model
 import pytest
 from chat_terminal import chatting
+from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from nfox import Conversation, Settings, load
 from nfox.cli.app import app as program
+from nfox.cli.log.commands import line_of
 from nfox.cli.log.database import ConversationLog
+from nfox.cli.log.entry import Entry
 from nfox.cli.log.writer import LogWriter
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
@@ -279,3 +282,12 @@ def test_a_chat_that_is_killed_has_kept_the_question_and_goes_on(
         chat.until_prompt()
         chat.type("between us")
     assert len(log.entries()) == 1
+
+
+@pytest.mark.parametrize("title", ["a title " * 20, "中文标题" * 20, "short"])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_line_of_a_conversation_fits_into_the_terminal(title: str, width: int) -> None:
+    entry = Entry(7, 1, 0.0, 0.0, "org/model", "chatml", title, 1)
+    line = line_of(entry, width)
+    assert cell_len(line) <= width and " 1 turn  " in line and line.endswith("model)")
+    assert title in line_of(entry) and (len(title) > 5 or line == line_of(entry))
