@@ -74,14 +74,12 @@ def _chat(app: ChatApp, read: Reader, first: str) -> None:
             _handle(app, first)
         _loop(app, read)
         app.leave()
-    except (
-        EndedBySignal,
-        SecondInterrupt,
-    ):  # what there is of a reply is saved by now, if it is to
+    except EndedBySignal:  # what there is of a reply is saved by now, if anything is to be
         app.leave()
         raise
-    except (KeyboardInterrupt, Exception):
-        app.rescue()
+    except (KeyboardInterrupt, Exception) as error:
+        if app.log is not None or not isinstance(error, SecondInterrupt):
+            app.rescue()  # not where the person ends what is not to be kept
         raise
 
 

@@ -177,7 +177,7 @@ def test_a_number_that_no_conversation_can_have_is_one_that_none_has(
 
 
 @pytest.mark.parametrize("ending", [SecondInterrupt(), EndedBySignal(15)])
-def test_who_ends_a_chat_by_force_leaves_no_file_beside_the_log(
+def test_who_ends_by_force_a_chat_that_is_not_kept_leaves_no_file(
     ending: BaseException, app: ChatApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = iter(["hello"])
