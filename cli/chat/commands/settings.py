@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from nfox.drafters import method_class, method_names
@@ -77,9 +77,7 @@ def changed(settings: Settings, text: str) -> Settings:
                 f"{name} to what?", f"for example /set {name}={format_value(known[name])}"
             )
         values[name] = _parse(name, value, known[name])
-    of_sampling = {f.name for f in fields(settings.sampling)} & values.keys()
-    sampling = replace(settings.sampling, **{name: values.pop(name) for name in of_sampling})
-    return replace(settings, sampling=sampling, **values)
+    return settings.changed(**values)
 
 
 def _parse(name: str, text: str, old: Any) -> Any:
