@@ -14,7 +14,6 @@ import folder
 import pytest
 import tiny
 import torch
-import transformers
 from torch import Tensor
 from training import METHODS, job, learn
 from transformers import TrainerCallback
@@ -23,6 +22,7 @@ from nfox import ModelOptions, drafters
 from nfox.decoding.tree import TokenTree
 from nfox.heads import checkpoint
 from nfox.loader import load
+from nfox.models import pretrained_arguments
 from nfox.models.transformers_target import TransformersTarget
 
 pytestmark = [
@@ -157,7 +157,8 @@ def test_drafting_changes_nothing_but_near_ties(
 def test_drafting_changes_nothing_where_rows_are_computed_each_by_itself(
     method: str, quantisation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = partial(transformers.BitsAndBytesConfig, llm_int8_threshold=0.0)
-    monkeypatch.setattr(transformers, "BitsAndBytesConfig", made)
+    used = pretrained_arguments.transformers  # importing models replaces it in sys.modules
+    made = partial(used.BitsAndBytesConfig, llm_int8_threshold=0.0)
+    monkeypatch.setattr(used, "BitsAndBytesConfig", made)
     _, drafted, plain = guessed(method, quantisation, tmp_path)
     assert drafted == plain
