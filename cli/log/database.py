@@ -73,7 +73,6 @@ class ConversationLog:
         with closing(sqlite3.connect(self.path, timeout=_WAIT)) as connection:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA secure_delete = ON")  # what was deleted is gone
-            connection.execute("PRAGMA synchronous = NORMAL")
             connection.create_function("holds", 2, _holds, deterministic=True)
             yield connection
 

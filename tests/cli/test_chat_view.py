@@ -16,7 +16,7 @@ def test_a_reply_is_shown_otherwise(app: ChatApp) -> None:
     do(app, "hello")
     said = sanitize(contents(app)[-1])
     assert "\n* until" in said
-    rendered = said.replace("\n* until", "\n• until")
+    rendered = said.replace("\n* until", "\n• until").replace("\t", "    ")
     assert do(app, "/view raw") == f"{said}\n"
     assert do(app, "/view markdown") == do(app, "/view") == f"{rendered.rstrip()}\n"
     app.screen = replace(app.screen, is_markdown=True)
