@@ -206,6 +206,10 @@ class Fuzzer:
         state: the folder that it keeps its state in, which is taken from it for a while.
         seed: of the commands.
         models: folders of models to change to now and then.
+
+    Attributes:
+        outcome: what came of it so far.
+        last: the line that was typed last.
     """
 
     def __init__(
@@ -216,6 +220,7 @@ class Fuzzer:
         self._state = state
         self._numbers = random.Random(seed)
         self._models = models
+        self.last = ""
         self.outcome = Outcome()
 
     def run(self, count: int, look_every: int = 1) -> None:
@@ -228,6 +233,7 @@ class Fuzzer:
             elif number % 100 == 90:
                 self._take_state(taken=False)
             line, interrupt = self._line()
+            self.last = line
             self.outcome.counts[line.split(" ")[0] if line[:1] in "/!" else "a message"] += 1
             keys = b"\t" if self._numbers.random() < 0.05 else b""  # completes, or shows how to
             written = self._typist.type(line, interrupt, keys)
@@ -333,7 +339,8 @@ def fuzz(
         fuzzer.run(count, look_every)
     except (EOFError, TimeoutError) as error:
         last = sum(fuzzer.outcome.counts.values())
-        fuzzer.outcome.wrong.append(f"{type(error).__name__} after {last} lines: {error}")
+        name = type(error).__name__
+        fuzzer.outcome.wrong.append(f"{name} after {last} lines, {fuzzer.last!r:.99}: {error}")
     return fuzzer.outcome
 
 

@@ -11,6 +11,9 @@ from textwrap import wrap
 WIDEST_COLUMN = 26
 """Of names, in characters; a longer name has a row of its own."""
 _LEAST_TEXT = 20
+_LEAST_WIDTH = (
+    24  # below which the terminal may break lines: indents would be all there is room for
+)
 _NO_BREAK = "\xa0"
 
 
@@ -30,7 +33,7 @@ def definitions(
         column: width of the column of names, see `column_of`.
         indent: spaces before the names.
     """
-    start = indent + column + 2
+    width, start = max(width, _LEAST_WIDTH), indent + column + 2
     if width - start < _LEAST_TEXT:  # the meaning stands below its name
         start = 4 * indent
     for name, meaning in rows:

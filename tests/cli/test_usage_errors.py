@@ -130,6 +130,10 @@ def test_no_error_is_called_error_alone(error: Exception, said: str) -> None:
 ROWS = {"/short": "Words that go on for long. " * 4, "/long NAME=VALUE": "A few.", "/bare": ""}
 
 
+def test_two_columns_are_no_longer_in_a_window_of_one() -> None:
+    assert list(definitions(ROWS.items(), 1, 6)) == list(definitions(ROWS.items(), 20, 6))
+
+
 @pytest.mark.parametrize("width", range(20, 201, 9))
 def test_two_columns_fit_any_width(width: int) -> None:
     column = column_of(ROWS, 12)
