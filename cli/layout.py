@@ -11,9 +11,7 @@ from textwrap import wrap
 WIDEST_COLUMN = 26
 """Of names, in characters; a longer name has a row of its own."""
 _LEAST_TEXT = 20
-_LEAST_WIDTH = (
-    24  # below which the terminal may break lines: indents would be all there is room for
-)
+_LEAST_WIDTH = 20  # below it the terminal breaks lines: indents would fill them
 _NO_BREAK = "\xa0"
 
 

@@ -62,7 +62,7 @@ def test_ctrl_z_in_mid_reply_gives_the_terminal_back_and_fg_goes_on(
         begin, stopped = time.monotonic(), 0.0
         chat.keys(b"hello" + ENTER)
         written += chat.until(b"tok/s")
-        for _ in range(2):
+        for _ in range(1):  # a second one may come behind the end of so fast a reply
             chat.keys(CTRL_Z)
             written += chat.until(STOPPED)
             assert chat.settings() == before
