@@ -345,6 +345,22 @@ def test_a_tree_grows_by_what_its_guesses_promise(method: str) -> None:
     assert sizes[-1] == 1
 
 
+def test_heads_draft_where_guesses_pay_though_depths_counted_apart_do_not(method: str) -> None:
+    """What pays is judged by the guesses of every step, and not given up beforehand."""
+    drafter = tiny.make(method)
+    drafter.measure_draft_seconds = lambda: 0.4
+    depth = drafter.heads.config.num_heads
+    unsure = [[0.2]] * depth
+    flat, steep = {1: 1.0, 32: 1.0}, {1: 1.0, 32: 32.0}
+    drafter.choose_tree(drafter.options(), unsure, Costs(flat))
+    assert drafter.shape.paths == tree_shapes.TreeShape.chain(depth).paths
+    assert not drafter.idle and drafter.budget.min_chance == pytest.approx(0.4 / depth)
+    drafter.choose_tree(drafter.options(tree="measured"), unsure, Costs(flat))
+    assert not drafter.shape
+    drafter.choose_tree(drafter.options(), unsure, Costs(steep))
+    assert not drafter.shape and drafter.idle
+
+
 @pytest.mark.parametrize("tree", ["auto", "measured", "tree.json"])
 def test_any_tree_gives_the_text_of_plain_decoding(
     method: str, tree: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -153,11 +153,23 @@ class HeadsDrafter(HeadsMethod):
             accuracy, costs, draft_seconds, max_nodes=max_nodes, max_width=self.max_width
         )
         if options.tree == "auto":
-            step_seconds = 1.0
-            if costs:
-                step_seconds = costs.forward_seconds(len(self.shape) + 1) + draft_seconds
-            tokens_per_second = self.shape.expected_tau(accuracy) / step_seconds
-            self.budget = NodeBudget(max_nodes, costs, tokens_per_second, draft_seconds / depth)
+            self._choose_budget(costs, draft_seconds, max_nodes)
+
+    def _choose_budget(self, costs: Costs | None, draft_seconds: float, max_nodes: int) -> None:
+        """Set what nodes cost, for trees that differ from step to step.
+
+        Accuracies that are counted for each depth by itself say too little of whole paths: a guess
+        is right the more often, the more of those before it are. So heads draft wherever guesses
+        as good as a draft model's would pay, and the guesses of each step say whether they do.
+        """
+        depth, tokens_per_second = self.heads.config.num_heads, 0.0
+        if costs:
+            if not self.shape and costs.best_gamma(min(depth, max_nodes), draft_seconds / depth):
+                self.shape = TreeShape.chain(min(depth, max_nodes))
+            step_seconds = costs.forward_seconds(len(self.shape) + 1) + draft_seconds
+            expected = self.shape.expected_tau(self._accuracy[:depth]) / step_seconds
+            tokens_per_second = max(expected, 1 / costs.forward_seconds(1))
+        self.budget = NodeBudget(max_nodes, costs, tokens_per_second, draft_seconds / depth)
 
     @override
     def plan(self, costs: Costs) -> None:
