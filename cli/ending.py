@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -39,7 +38,8 @@ def ending_well() -> Iterator[None]:
 
     A signal that is ignored, as under nohup, or handled in another way stays so; and so do those by
     which a launcher ends several processes, which may be waiting for each other deep in a library.
-    An interrupt inside a destructor, which Python would print and forget, comes again behind it.
+    What a signal raises inside a destructor, where Python would print and forget it, is raised once
+    more behind that.
     """
     if threading.current_thread() is not threading.main_thread() or "LOCAL_RANK" in os.environ:
         yield
@@ -54,7 +54,7 @@ def ending_well() -> Iterator[None]:
 
     for number in taken:
         signal.signal(number, end)
-    print_unraisable, sys.unraisablehook = sys.unraisablehook, _interrupt_again
+    print_unraisable, sys.unraisablehook = sys.unraisablehook, _raise_later
     try:
         yield
     except EndedBySignal as ended:
@@ -66,20 +66,21 @@ def ending_well() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Raise a KeyboardInterrupt once more, in a moment: here, too, nothing could be raised."""
-    if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        threading.Timer(0.01, _interrupt_main_thread).start()
-    else:
+def _raise_later(unraisable: sys.UnraisableHookArgs) -> None:
+    """Raise what a signal has raised once more, where the next function begins: at once, and still
+    within what the signal came to end.
+    """
+    error = unraisable.exc_value
+    if not isinstance(error, KeyboardInterrupt | EndedBySignal):
         sys.__unraisablehook__(unraisable)
+        return
+    error = error.with_traceback(None)  # which would keep alive what is just destroyed
 
+    def raise_it(frame: FrameType, event: str, argument: object) -> None:
+        sys.settrace(None)
+        raise error
 
-def _interrupt_main_thread() -> None:
-    main = threading.main_thread().ident
-    if main is not None and hasattr(signal, "pthread_kill"):  # which also ends its waiting
-        signal.pthread_kill(main, signal.SIGINT)
-    else:
-        interrupt_main()
+    sys.settrace(raise_it)  # the only way to raise something in a function that does not look
 
 
 def _end_by(number: Any) -> None:

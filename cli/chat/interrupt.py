@@ -23,24 +23,55 @@ if TYPE_CHECKING:
 
 
 class SecondInterrupt(KeyboardInterrupt):
-    """Ctrl-C while a reply that it has ended already goes on."""
+    """Ctrl-C while a reply that it has ended already goes on: it ends the program."""
+
+
+class Turn:
+    """A line that is read and then handled, which Ctrl-C ends.
+
+    Attributes:
+        runs: whether there is anything to end. Where this is assigned, and no function is called
+            before the next `try`, no interrupt comes outside of that.
+    """
+
+    def __init__(self) -> None:
+        self.runs = False
+
+
+@contextmanager
+def interrupting(turn: Turn) -> Iterator[None]:
+    """Make Ctrl-C raise KeyboardInterrupt while a turn runs, and do nothing between two of them:
+    what ends there is the chat, whose conversation must be kept.
+    """
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if turn.runs:
+            raise KeyboardInterrupt
+
+    previous_handler = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous_handler)
 
 
 @contextmanager
 def interruptible(stream: ReplyStream) -> Iterator[None]:
-    """Make the first Ctrl-C cancel a reply, and the second raise SecondInterrupt.
+    """Make the first Ctrl-C cancel a reply, and the second raise SecondInterrupt; a third one must
+    not end what the second one leads to.
 
     Args:
         stream: the reply on its way.
     """
-    pressed = False
+    pressed, over = 0, False
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
-        if pressed:
+        pressed += not over
+        if pressed == 1:
+            stream.cancel()
+        elif pressed == 2 and not over:
             raise KeyboardInterrupt
-        pressed = True
-        stream.cancel()
 
     previous_handler = signal.signal(signal.SIGINT, on_interrupt)
     try:
@@ -49,7 +80,8 @@ def interruptible(stream: ReplyStream) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         raise SecondInterrupt from interrupt
     finally:
-        signal.signal(signal.SIGINT, previous_handler)
+        over = True  # before any call, in which an interrupt may come
+        signal.signal(signal.SIGINT, signal.SIG_IGN if pressed > 1 else previous_handler)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from .background import ask_background
 from .commands import registry as commands
 from .context_notes import new_conversation
 from .input import Reader, make_reader, reads_keys
-from .interrupt import SecondInterrupt
+from .interrupt import SecondInterrupt, Turn, interrupting
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -69,18 +69,18 @@ def _chat(app: ChatApp, read: Reader, first: str) -> None:
     """Run the command that comes first, if one does, and then read and handle lines up to the end;
     whatever ends it, the conversation is kept.
     """
-    try:
-        if first:
-            _handle(app, first)
-        _loop(app, read)
-        app.leave()
-    except EndedBySignal:  # what there is of a reply is saved by now, if anything is to be
-        app.leave()
-        raise
-    except (KeyboardInterrupt, Exception) as error:
-        if app.log is not None or not isinstance(error, SecondInterrupt):
-            app.rescue()  # not where the person ends what is not to be kept
-        raise
+    turn = Turn()
+    with interrupting(turn):
+        try:
+            _loop(app, read, first, turn)
+            app.leave()
+        except EndedBySignal:  # what there is of a reply is saved by now, if anything is to be
+            app.leave()
+            raise
+        except (KeyboardInterrupt, Exception) as error:
+            if app.log is not None or not isinstance(error, SecondInterrupt):
+                app.rescue()  # not where the person ends what is not to be kept
+            raise
 
 
 def _screen(display: DisplayArguments) -> tuple[Screen, bytes]:
@@ -96,19 +96,19 @@ def _screen(display: DisplayArguments) -> tuple[Screen, bytes]:
     return make_screen(replace(display, theme=theme)), typed
 
 
-def _loop(app: ChatApp, read: Reader) -> None:
-    """Read and handle lines until one of them, or the end of the input, ends the chat."""
-    interrupted, hinted = False, False
+def _loop(app: ChatApp, read: Reader, first: str, turn: Turn) -> None:
+    """Read and handle lines, after the first one if there is one, until one of them, or the end of
+    the input, ends the chat.
+    """
+    text, interrupted, hinted = first, False, False
     while True:
         try:
+            turn.runs = True
             if interrupted and not hinted:
                 app.say("^D or /exit leaves")
                 hinted = True
             interrupted = False
-            prefilled, app.next_input = app.next_input, ""
-            app.notes.print()
-            text = read(prefilled)
-            if not _handle(app, text):
+            if not _handle(app, text or _next_line(app, read)):
                 return
         except SecondInterrupt:
             raise
@@ -116,6 +116,16 @@ def _loop(app: ChatApp, read: Reader) -> None:
             interrupted = True
         except EOFError:
             return
+        finally:
+            turn.runs = False
+            text = ""
+
+
+def _next_line(app: ChatApp, read: Reader) -> str:
+    """Return the next line that is typed."""
+    prefilled, app.next_input = app.next_input, ""
+    app.notes.print()
+    return read(prefilled)
 
 
 def _handle(app: ChatApp, text: str) -> bool:

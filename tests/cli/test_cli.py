@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -25,7 +24,6 @@ from typer.testing import CliRunner, Result
 import nfox
 from nfox.cli.app import app
 from nfox.cli.chat import events
-from nfox.cli.ending import ending_well
 from nfox.cli.engine_arguments import EngineArguments
 from nfox.cli.options.chat import DisplayArguments, SessionArguments
 from nfox.cli.options.dataclass_options import grouped
@@ -362,14 +360,3 @@ def test_interrupted(model: str) -> None:
         assert said.endswith("\n") and err.read() == b""
     whole = sanitize(cli_model.said(4000)).lstrip()
     assert whole.startswith(said.strip().rstrip("\ufffd"))  # it may end inside a character
-
-
-def test_an_interrupt_inside_a_destructor_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
-    class Closing:
-        def __del__(self) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), ending_well():
-        Closing()
-        time.sleep(10)
-    assert capfd.readouterr().err == ""

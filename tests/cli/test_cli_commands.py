@@ -23,7 +23,7 @@ from nfox.cli.chat import events, input, repl
 from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry as commands
 from nfox.cli.chat.commands.settings import changed
-from nfox.cli.chat.interrupt import interruptible
+from nfox.cli.chat.interrupt import SecondInterrupt, interruptible
 from nfox.cli.chat.oneshot import serve_lines
 from nfox.cli.chat.repl import chat_loop
 from nfox.cli.display.console import CleanConsole
@@ -502,14 +502,28 @@ def test_what_got_no_answer_stands_in_the_line_again(
     assert contents(app) == []
 
 
-def test_the_first_ctrl_c_cancels_and_the_second_raises(engine: Engine) -> None:
+def test_the_first_ctrl_c_cancels_the_second_raises_and_a_third_does_nothing(
+    engine: Engine,
+) -> None:
     before = signal.getsignal(signal.SIGINT)
     stream = engine.stream("hello")
-    with pytest.raises(KeyboardInterrupt), interruptible(stream):
+    with interruptible(stream):
         os.kill(os.getpid(), signal.SIGINT)
         assert stream.read_to_end().ids == []
-        os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+    kept = False
+    try:
+        with pytest.raises(SecondInterrupt), interruptible(stream):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+                kept = True
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert kept
 
 
 def failing_at_the_second(call: Callable[..., Any], error: BaseException) -> Callable[..., Any]:
