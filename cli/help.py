@@ -16,7 +16,6 @@ from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typing_extensions import override
 
 from .layout import column_of, definitions, unbroken
 
@@ -49,38 +48,27 @@ def asks_for_everything(words: Sequence[str]) -> bool:
     return False
 
 
-class HelpCommand(TyperCommand):
+class _ShortHelp:
+    """What a command and a group do in the same way: their help fits on two screens."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[_EVERYTHING] = asks_for_everything(args)
+        parsed: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]  # Typer's own
+        return parsed
+
+    def get_usage(self, ctx: Any) -> str:
+        return f"Usage: {_usage(self, ctx)}"
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write("\n".join(_help_lines(self, ctx)))
+
+
+class HelpCommand(_ShortHelp, TyperCommand):
     """A command whose help fits on two screens."""
 
-    @override
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.meta[_EVERYTHING] = asks_for_everything(args)
-        return super().parse_args(ctx, args)
 
-    @override
-    def get_usage(self, ctx: Any) -> str:
-        return f"Usage: {_usage(self, ctx)}"
-
-    @override
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write("\n".join(_help_lines(self, ctx)))
-
-
-class HelpGroup(TyperGroup):
+class HelpGroup(_ShortHelp, TyperGroup):
     """A group of commands whose help fits on two screens."""
-
-    @override
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.meta[_EVERYTHING] = asks_for_everything(args)
-        return super().parse_args(ctx, args)
-
-    @override
-    def get_usage(self, ctx: Any) -> str:
-        return f"Usage: {_usage(self, ctx)}"
-
-    @override
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write("\n".join(_help_lines(self, ctx)))
 
 
 def page_width() -> int:

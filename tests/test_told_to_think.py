@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import chat_app
 import folder
 import pytest
 import serving
+from chat_app import do
 from chat_templates import SWITCHED, TEMPLATES
-from rich.console import Console
 from typer.testing import CliRunner
 
 from nfox import Conversation, Message, Settings, load
 from nfox.cli.app import app as command_line
 from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry as commands
-from nfox.cli.display.theme import make_screen
-from nfox.cli.options.chat import DisplayArguments
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.serve.pending_reply import Question
@@ -139,21 +136,8 @@ def test_a_request_may_tell_a_template_that_has_no_switch() -> None:
 
 
 @pytest.fixture
-def app(engine: Engine) -> Iterator[ChatApp]:
-    display, file = DisplayArguments(), io.StringIO()
-    app = ChatApp(Conversation(engine), make_screen(display, file), display)
-    app.notes = Console(file=file, width=100, highlight=False)
-    yield app
-
-
-def do(app: ChatApp, text: str) -> str:
-    commands.handle(app, text)
-    file = app.screen.console.file
-    assert isinstance(file, io.StringIO)
-    told = file.getvalue()
-    file.seek(0)
-    file.truncate()
-    return told
+def app(engine: Engine) -> ChatApp:
+    return chat_app.make(engine)
 
 
 def test_the_chat_tells_and_counts(app: ChatApp) -> None:

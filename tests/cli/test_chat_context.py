@@ -7,15 +7,14 @@ import json
 import sys
 from collections.abc import Iterator
 
+import chat_app
 import cli_model
 import pytest
-from rich.console import Console
+from chat_app import do
 
 from nfox import Conversation, Settings, load
 from nfox.cli.chat.app import ChatApp
-from nfox.cli.chat.commands import registry as commands
 from nfox.cli.chat.oneshot import serve_lines
-from nfox.cli.display.theme import make_screen
 from nfox.cli.options.chat import DisplayArguments, SessionArguments
 from nfox.engine import Engine
 from nfox.errors import ContextError
@@ -33,22 +32,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 def app(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatApp]:
     monkeypatch.setenv("COLUMNS", "80")
     engine.use_settings(Settings(max_new_tokens=31))
-    display, file = DisplayArguments(), io.StringIO()
     conversation = Conversation(engine, system="Be brief.", context_policy="drop")
-    app = ChatApp(conversation, make_screen(display, file), display)
-    app.notes = Console(file=file, width=80, highlight=False)
+    app = chat_app.make(conversation, width=80)
     yield app
     assert conversation.system == "Be brief."
-
-
-def do(app: ChatApp, text: str) -> str:
-    commands.handle(app, text)
-    file = app.screen.console.file
-    assert isinstance(file, io.StringIO)
-    told = file.getvalue()
-    file.seek(0)
-    file.truncate()
-    return told
 
 
 def test_which_turns_are_no_longer_read_is_said_once_and_nothing_is_lost(app: ChatApp) -> None:

@@ -7,15 +7,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import chat_app
 import folder
 import pytest
 import torch
+from chat_app import do
 from peft import LoraConfig, get_peft_model
-from rich.console import Console
 from torch import Tensor
 
-from nfox import Conversation, Engine, Message, ModelOptions, Settings, load
-from nfox.cli.chat.app import ChatApp
+from nfox import Engine, Message, ModelOptions, Settings, load
 from nfox.cli.chat.commands import registry as commands
 from nfox.cli.display.header import adapter_hint, print_header
 from nfox.cli.display.theme import make_screen
@@ -165,30 +165,21 @@ def test_the_options_of_the_method_stay(model: str) -> None:
 
 def test_in_the_chat(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where no folder begins as an adapter does
-    file = io.StringIO()
-    display = DisplayArguments()
-    app = ChatApp(Conversation(load_engine(model)), make_screen(display, file), display)
-    app.notes = Console(file=file, width=200, highlight=False)
-
-    def do(text: str) -> str:
-        file.truncate(0)
-        commands.handle(app, text)
-        return file.getvalue()
-
-    assert "* none    cllm    other" in do("/adapter")
-    assert "--adapter cllm" in do("/method jacobi")
+    app = chat_app.make(load_engine(model), width=200)
+    assert "* none    cllm    other" in do(app, "/adapter")
+    assert "--adapter cllm" in do(app, "/method jacobi")
     assert list(commands.complete(app, "/adapter c")) == ["cllm"]
-    do("the quick brown fox")
-    assert "* cllm" in do("/adapter cllm")
+    do(app, "the quick brown fox")
+    assert "* cllm" in do(app, "/adapter cllm")
     with pytest.raises(UsageError, match="another adapter"):
-        do("/compare")
+        do(app, "/compare")
     assert len(app.conversation.turns) == 2, "the conversation stays"
-    do("/regen")
-    assert "identical output: yes" in do("/compare")
+    do(app, "/regen")
+    assert "identical output: yes" in do(app, "/compare")
     assert app.conversation.last.reply.ids == answer(load_engine(model, "cllm"))
     with pytest.raises(ModelError):
-        do("/adapter absent")
-    assert "* none" in do("/adapter none")
+        do(app, "/adapter absent")
+    assert "* none" in do(app, "/adapter none")
     assert app.engine.model.adapter is None
 
 

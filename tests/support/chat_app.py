@@ -15,12 +15,19 @@ from nfox.cli.options.chat import DisplayArguments
 from nfox.engine import Engine
 
 
-def make(engine: Engine, **options: object) -> ChatApp:
-    """Return a chat that prints to memory, 100 columns wide."""
+def make(of: Engine | Conversation, width: int = 100, **options: object) -> ChatApp:
+    """Return a chat that prints to memory.
+
+    Args:
+        of: its conversation, or the engine of a new one.
+        width: in columns, of what is no reply.
+        options: how much is shown.
+    """
     display = replace(DisplayArguments(), **options)  # type: ignore[arg-type]
     file = io.StringIO()
-    app = ChatApp(Conversation(engine), make_screen(display, file), display)
-    app.notes = Console(file=file, width=100, highlight=False)
+    conversation = of if isinstance(of, Conversation) else Conversation(of)
+    app = ChatApp(conversation, make_screen(display, file), display)
+    app.notes = Console(file=file, width=width, highlight=False)
     return app
 
 

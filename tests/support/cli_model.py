@@ -58,8 +58,13 @@ def _order(words: dict[str, int], fox: list[int]) -> list[int]:
     return [*rest[:4], *fox, *rest[4:]]
 
 
-def save(folder: Path) -> Path:
-    """Write the model and its tokenizer."""
+def save(folder: Path, context: int = 4096) -> Path:
+    """Write the model and its tokenizer.
+
+    Args:
+        folder: to write them to.
+        context: tokens that fit; a reply never ends by itself.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: number for number, letter in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
@@ -76,11 +81,11 @@ def save(folder: Path) -> Path:
     for before, after in [*pairwise(order), (order[-1], order[1])]:
         follows[after, before] = 1
     follows[order[0], vocabulary[":"]] = 1
-    _model(follows, int(fast.eos_token_id)).save_pretrained(folder)
+    _model(follows, int(fast.eos_token_id), context).save_pretrained(folder)
     return folder
 
 
-def _model(follows: torch.Tensor, end: int) -> LlamaForCausalLM:
+def _model(follows: torch.Tensor, end: int, context: int) -> LlamaForCausalLM:
     size = len(follows)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -89,7 +94,7 @@ def _model(follows: torch.Tensor, end: int) -> LlamaForCausalLM:
             intermediate_size=8,
             num_hidden_layers=1,
             num_attention_heads=4,
-            max_position_embeddings=4096,
+            max_position_embeddings=context,
             bos_token_id=None,
             eos_token_id=end,
         )
