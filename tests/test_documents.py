@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import ROOT, commands
 from typer.main import get_command
 
 from nfox.cli.app import app
@@ -16,41 +16,10 @@ from nfox.cli.chat.commands.registry import registry
 from nfox.cli.train.arguments import parse
 from nfox.errors import NfoxError
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("nfox/*/**/README.md")])
 LIVING = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
 """A changelog tells of commands as they were."""
 NEEDS = ("such file", "no file", "not found", "no model", "is not a", "there is no folder")
-
-
-def code(path: Path) -> Iterator[str]:
-    """Yield the lines of a document's blocks of code, continued ones joined."""
-    for block in re.findall(r"^```(?:sh|bash)?\n(.*?)^```", path.read_text(), re.M | re.S):
-        yield from block.replace("\\\n", "").splitlines()
-
-
-def commands(path: Path) -> Iterator[list[str]]:
-    """Yield the words behind `nfox` of every command in a document."""
-    for line in code(path):
-        if re.search(r"[$][{(a-z]|^\s*(#|>)", line):  # lines of a script, or of a capture
-            continue
-        try:
-            words = shlex.split(line.replace("$KEY", "key"), comments=True)
-        except ValueError:  # prose in a capture
-            continue
-        for segment in split_at(words, ("|", ";", "&&", ">", "do")):
-            if segment[:1] == ["nfox"]:
-                yield segment[1:]
-            elif "nfox.cli" in segment:
-                yield segment[segment.index("nfox.cli") + 1 :]
-
-
-def split_at(words: list[str], ends: tuple[str, ...]) -> Iterator[list[str]]:
-    """Yield the words between those that end a command."""
-    start = 0
-    for at in [*(at for at, word in enumerate(words) if word in ends), len(words)]:
-        yield words[start:at]
-        start = at + 1
 
 
 ALL_COMMANDS = sorted({(p.name, shlex.join(words)) for p in LIVING for words in commands(p)})

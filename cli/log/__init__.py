@@ -10,11 +10,8 @@ from . import commands
 
 def register(app: typer.Typer) -> None:
     """Add the commands of `nfox log` to the program."""
-    group = typer.Typer(
-        help="List, search, show, export and delete the conversations of the chat.",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-    )
+    group = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
+    group.callback()(grouped(commands.log))
     group.command("list")(grouped(commands.list_conversations))
     for function in (commands.search, commands.show, commands.export, commands.delete):
         group.command()(grouped(function))

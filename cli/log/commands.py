@@ -16,7 +16,7 @@ from nfox.controls import json_text
 from nfox.counting import counted
 from nfox.errors import UsageError
 
-from ..options.dataclass_options import option
+from ..options.dataclass_options import option, refuse_stray_options
 from ..output_files import check_out, write_out
 from ..printing import say, tell
 
@@ -76,6 +76,14 @@ def _log() -> ConversationLog:
     from .database import ConversationLog  # which takes pydantic
 
     return ConversationLog()
+
+
+def log(context: typer.Context, arguments: ListArguments) -> None:
+    """List, search, show, export and delete the conversations of the chat; alone it lists them."""
+    if context.invoked_subcommand is not None:
+        refuse_stray_options(context)
+        return
+    list_conversations(arguments)
 
 
 def list_conversations(arguments: ListArguments) -> None:

@@ -217,6 +217,7 @@ def test_conversations_are_listed_searched_shown_exported_and_deleted(
         for question in questions:
             ask(conversation, writer, question)
     lines = nfox("list").splitlines()
+    assert nfox().splitlines() == lines
     assert [line.split()[0] for line in lines] == ["3", "2", "1"]
     assert "2 turns" in lines[2] and "Was ist ein Fuchs?" in lines[2] and "\x1b" not in lines[0]
     assert len(nfox("list", "-n", "1").splitlines()) == 1

@@ -21,6 +21,7 @@ import termios
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -108,9 +109,16 @@ def start(
 
 
 def run(
-    *arguments: object, input: str = "", cwd: Path = ROOT, env: Mapping[str, str] = ENVIRONMENT
+    *arguments: object, input: str = "", cwd: Path = ROOT, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run `nfox ARGUMENTS` to its end; return what it said."""
+    """Run `nfox ARGUMENTS` to its end; return what it said.
+
+    Args:
+        arguments: of the program.
+        input: what is there to be read from stdin.
+        cwd: the folder it runs in.
+        options: more arguments of `start`.
+    """
     with (
         tempfile.TemporaryFile() as read,
         tempfile.TemporaryFile() as said,
@@ -118,7 +126,8 @@ def run(
     ):
         read.write(input.encode())
         read.seek(0)
-        code = start(*arguments, stdin=read, stdout=said, stderr=told, cwd=cwd, env=env).wait(120)
+        files = {"stdin": read, "stdout": said, "stderr": told}
+        code = start(*arguments, **files, cwd=cwd, **options).wait(120)
         output = []
         for file in (said, told):
             file.seek(0)

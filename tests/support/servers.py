@@ -35,17 +35,20 @@ class Server:
 
 
 @contextmanager
-def nfox(folder: Path, *arguments: str, real: bool = False) -> Iterator[Server]:
+def nfox(folder: Path, *arguments: str, real: bool = False, **options: Any) -> Iterator[Server]:
     """Start `nfox serve` or `nfox worker` on a free port; end it behind the block.
 
     Args:
         folder: where it runs.
         arguments: of it.
         real: whether it is started as a person starts it, with its own imports.
+        options: more arguments of `programs.start`, where it is not.
     """
     log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
     words = [*arguments, "--port", "0"]
-    begin = running([*COMMAND, *words], folder, log) if real else forked(words, folder, log)
+    begin = (
+        running([*COMMAND, *words], folder, log) if real else forked(words, folder, log, **options)
+    )
     with begin as process:
         found = waited(process, log, lambda: re.search(r" at (http://[^/;]+)", log.read_text()))
         url = found[1]
@@ -68,10 +71,10 @@ def running(command: list[str], folder: Path, log: Path) -> Iterator[subprocess.
 
 
 @contextmanager
-def forked(words: list[str], folder: Path, log: Path) -> Iterator[Program]:
+def forked(words: list[str], folder: Path, log: Path, **options: Any) -> Iterator[Program]:
     """Run `nfox WORDS` in a folder until the block ends."""
     with log.open("wb") as output:
-        process = start(*words, cwd=folder, stdout=output, stderr=output)
+        process = start(*words, cwd=folder, stdout=output, stderr=output, **options)
     try:
         yield process
     finally:
