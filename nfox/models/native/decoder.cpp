@@ -9,15 +9,20 @@
 #include "top.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <omp.h>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
 
-constexpr int MOST_ROWS = 6;    // of one tile of a product: with 4 blocks 24 sums in registers
+// Of one tile of a product: they stay in registers, beside a column of weights.
+constexpr int MOST_SUMS = 24;
+constexpr int MANY_ROWS = 18;     // up to which a product's tiles have 2 blocks
+constexpr int LEAST_QUERIES = 6;  // that are shared out at once
 
 enum Activation { SILU, GELU_TANH, GELU, RELU };
 
@@ -95,15 +100,17 @@ void tile(const uint32_t* weights, size_t block_size, const uint32_t* rows, size
     Floats sums[ROWS][BLOCKS] = {};
     for (int pair = 0; pair < pairs; pair++) {
         Words column[BLOCKS];
-#pragma GCC unroll 8
-        for (int b = 0; b < BLOCKS; b++)
+#pragma GCC unroll 4
+        for (int b = 0; b < BLOCKS; b++) {
             column[b] = load<Words>(weights + b * block_size + (size_t)pair * LANES);
-#pragma GCC unroll 8
+            if (ROWS == 3) keep_in_register(column[b]);  // GCC 12 loads it again for every row
+        }
+#pragma GCC unroll 4
         for (int i = 0; i < FETCHES; i++)
             __builtin_prefetch(next + ((size_t)pair * FETCHES + i) * LANES, 0, 2);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 8
+#pragma GCC unroll 4
             for (int b = 0; b < BLOCKS; b++)
                 sums[r][b] = add_products(sums[r][b], column[b], rows[r * row_size + pair]);
     }
@@ -112,37 +119,51 @@ void tile(const uint32_t* weights, size_t block_size, const uint32_t* rows, size
 
 using Tile = decltype(tile<1, 1, 0>);
 
+// Tiles by their rows, from 1: twice as many of 2 blocks as of 4.
+template <int BLOCKS, int FETCHES, size_t... ROWS>
+constexpr std::array<Tile*, sizeof...(ROWS)> by_rows(std::index_sequence<ROWS...>) {
+    return {tile<ROWS + 1, BLOCKS, FETCHES>...};
+}
 template <int BLOCKS, int FETCHES>
-Tile* const TILES_BY_ROWS[MOST_ROWS] = {
-    tile<1, BLOCKS, FETCHES>, tile<2, BLOCKS, FETCHES>, tile<3, BLOCKS, FETCHES>,
-    tile<4, BLOCKS, FETCHES>, tile<5, BLOCKS, FETCHES>, tile<6, BLOCKS, FETCHES>};
+constexpr auto TILES =
+    by_rows<BLOCKS, FETCHES>(std::make_index_sequence<MOST_SUMS / (BLOCKS > 2 ? 4 : 2)>());
 
-// By the lines to fetch, blocks and rows. What is narrower than most blocks is the end of a share.
-Tile* const* const TILES[3][MOST_BLOCKS] = {
-    {TILES_BY_ROWS<1, 0>, TILES_BY_ROWS<2, 0>, TILES_BY_ROWS<3, 0>, TILES_BY_ROWS<4, 0>},
-    {TILES_BY_ROWS<1, 0>, TILES_BY_ROWS<2, 0>, TILES_BY_ROWS<3, 0>, TILES_BY_ROWS<4, 1>},
-    {TILES_BY_ROWS<1, 0>, TILES_BY_ROWS<2, 0>, TILES_BY_ROWS<3, 0>, TILES_BY_ROWS<4, 2>}};
+// By blocks and by the lines to fetch.
+constexpr Tile* const* TILES_OF[MOST_BLOCKS + 1][MOST_BLOCKS + 1] = {
+    {},
+    {TILES<1, 0>.data()},
+    {TILES<2, 0>.data(), TILES<2, 1>.data(), TILES<2, 2>.data()},
+    {TILES<3, 0>.data()},
+    {TILES<4, 0>.data(), TILES<4, 1>.data(), nullptr, nullptr, TILES<4, 4>.data()}};
 
 // Calls use(row, block, totals) for every row and for `blocks` blocks of LANES outputs.
 //
 // The weights come from memory with the first tile and from the core's cache with the others. So
-// that memory does not rest meanwhile, each tile fetches its share of the `next` panel: 16 rows then
-// take little more time than one.
+// that memory does not rest meanwhile, each tile fetches its share of the `next` panel: 12 rows then
+// take hardly more time than one.
 template <class Use>
 void panel(const uint32_t* weights, size_t block_size, int blocks, const uint32_t* rows,
            size_t row_size, int pairs, int num_rows, const uint32_t* next, const Use& use) {
-    const int tiles = (num_rows + MOST_ROWS - 1) / MOST_ROWS;
-    Floats totals[MOST_ROWS * MOST_BLOCKS];
-    for (int t = 0; t < tiles; t++) {
-        const Range range = share(num_rows, t, tiles);
-        // Of one tile the processor itself sees what comes next.
-        const Range lines = share(MOST_BLOCKS, t, tiles);
-        const int fetches = next && tiles > 1 ? lines.end - lines.begin : 0;
-        TILES[fetches][blocks - 1][range.end - range.begin - 1](
-            weights, block_size, rows + range.begin * row_size, row_size, pairs,
-            next + (size_t)lines.begin * pairs * LANES, totals);
-        for (int row = range.begin; row < range.end; row++)
-            for (int b = 0; b < blocks; b++) use(row, b, totals[(row - range.begin) * blocks + b]);
+    // More rows than fit into a tile of 4 blocks are read with 2 blocks at once: with fewer tiles the
+    // weights are read less often. But many rows are too large for a core's first cache, and are
+    // read less often with 4 blocks.
+    const int width = num_rows > MOST_SUMS / 4 && num_rows <= MANY_ROWS ? 2 : MOST_BLOCKS;
+    const int tiles = (num_rows * width + MOST_SUMS - 1) / MOST_SUMS;
+    Floats totals[MOST_SUMS];
+    for (int first = 0; first < blocks; first += width) {
+        const int count = std::min(width, blocks - first);
+        for (int t = 0; t < tiles; t++) {
+            const Range range = share(num_rows, t, tiles), lines = share(width, t, tiles);
+            // Of one row the processor itself sees what comes next.
+            const bool is_fetched = next && num_rows > 1 && count == width;
+            const int fetches = is_fetched ? lines.end - lines.begin : 0;
+            TILES_OF[count][fetches][range.end - range.begin - 1](
+                weights + first * block_size, block_size, rows + range.begin * row_size, row_size,
+                pairs, next + (size_t)(first + lines.begin) * pairs * LANES, totals);
+            for (int row = range.begin; row < range.end; row++)
+                for (int b = 0; b < count; b++)
+                    use(row, first + b, totals[(row - range.begin) * count + b]);
+        }
     }
 }
 
@@ -466,7 +487,7 @@ class Forward {
     // scores find room for in a core's cache.
     int pieces_of(const Sequence& q, int threads) const {
         const int queries = q.step.num_nodes * group, length = q.step.past_length + q.step.num_nodes;
-        int most = std::max(MOST_ROWS, std::min(48, (1 << 17) / (length + 1)));
+        int most = std::max(LEAST_QUERIES, std::min(48, (1 << 17) / (length + 1)));
         most = std::min(most, std::max(1, rows * group * d.num_key_heads / threads));
         return (queries + most - 1) / most;
     }
@@ -517,9 +538,12 @@ class Forward {
         gather(q, values, begin, piece, key_head, row_size, scores.data(), factors.data());
     }
 
-    // The scores of all keys in [begin, end), LANES keys side by side.
-    void score(const Layer& layer, const uint16_t* keys, const uint16_t* queries, int begin, int end,
-               int count, int row_size, float* scores, uint32_t* columns) {
+    // The scores of all keys in [begin, end), LANES keys side by side. This, soften and gather are
+    // functions of their own: in one GCC keeps too few numbers in registers, and takes half as long
+    // again.
+    [[gnu::noinline]] void score(const Layer& layer, const uint16_t* keys, const uint16_t* queries,
+                                 int begin, int end, int count, int row_size, float* scores,
+                                 uint32_t* columns) {
         const int pairs = d.head_dim / 2;
         for (int key = begin; key < end; key += LANES * MOST_BLOCKS) {
             const int blocks = std::min(MOST_BLOCKS, (end - key + LANES - 1) / LANES);
@@ -558,7 +582,7 @@ class Forward {
 
     // Turns scores in [first, end) into weights and the others around them into 0; returns the sum
     // of the weights.
-    float soften(float* scores, int first, int end, int begin, int row_size) {
+    [[gnu::noinline]] float soften(float* scores, int first, int end, int begin, int row_size) {
         const float least = -INFINITY;
         for (int i = begin; i < first; i++) scores[i] = least;
         for (int i = end; i < row_size; i++) scores[i] = least;
@@ -574,8 +598,9 @@ class Forward {
     }
 
     // Sums values by their weights, key after key.
-    void gather(const Sequence& q, const uint16_t* values, int begin, Range piece, int key_head, int row_size,
-                const float* weights, const float* factors) {
+    [[gnu::noinline]] void gather(const Sequence& q, const uint16_t* values, int begin, Range piece,
+                                  int key_head, int row_size, const float* weights,
+                                  const float* factors) {
         const int count = piece.end - piece.begin, tiles = (count + 3) / 4;
         for (int t = 0; t < tiles; t++) {
             const Range range = share(count, t, tiles);

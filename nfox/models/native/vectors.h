@@ -32,6 +32,13 @@ inline void store(Number* numbers, Vector vector) {
     memcpy(numbers, &vector, sizeof vector);
 }
 
+// Keeps the compiler from loading words again where they are used.
+inline void keep_in_register(Words& words) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(words));
+#endif
+}
+
 inline Floats all(float number) { return number - Floats{}; }
 
 // bfloat16 numbers as floats, exactly.
