@@ -23,25 +23,26 @@ from ..display.reply_stats import NAME_CELLS, Speed, details, empty_reply, foote
 from ..display.reply_view import ReplyView
 from ..display.step_table import print_table
 from ..display.step_trees import print_trees
-from ..display.steps import StepRecord, StepRecorder
+from ..display.steps import StepRecorder
 from ..display.theme import Screen
 from ..display.why import gained_nothing
 from ..log.writer import LogWriter
 from ..options.chat import DisplayArguments
 from .context_notes import fullness, hinting_at_room, no_longer_read
 from .interrupt import interruptible
-from .provenance import Candidate, Provenance
+from .replies import KnownReply, Part, Replies
 from .saved_files import Keeper, rescue
 from .suspension import suspendable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nfox.conversation import Conversation
     from nfox.engine import Engine
-    from nfox.reply import Reply
     from nfox.reply_stream import ReplyStream
     from nfox.text.pieces import Piece
+
+    from ..display.steps import StepRecord
 
 _DIM = Style(dim=True)
 
@@ -58,9 +59,7 @@ class ChatApp:
     Attributes:
         log: writes every turn to the log of conversations; None where nothing is kept.
         fold: whether reasoning is hidden.
-        records: the steps of the last reply.
-        pieces: the text of the last reply, with the sources of its tokens.
-        provenance: the pieces of all replies.
+        replies: how all replies were made; which is the last one.
         candidates: the replies to the last question, where /retry has asked for several.
         explain_marks: whether to say once, under a reply, what its marks mean.
         next_input: the text that the next input line starts with.
@@ -80,10 +79,8 @@ class ChatApp:
         self.log: LogWriter | None = None
         self._keeper = Keeper("the conversation is", self.say)
         self.fold = display.fold_thinking
-        self.records: list[StepRecord] = []
-        self.pieces: list[Piece] = []
-        self.provenance = Provenance()
-        self.candidates: dict[int, Candidate] = {}
+        self.replies = Replies()
+        self.candidates: dict[int, KnownReply] = {}
         settings = replace(self.engine.settings, keep_logits=True)  # for /steps
         self.engine.use_settings(settings)
         self.next_input = ""
@@ -146,17 +143,20 @@ class ChatApp:
         """
         if self.log is not None:
             self._keeper.keep(partial(self.log.keep_question, self.conversation))
+        recorder, exchange = StepRecorder(self.engine.model.tokenizer), self.conversation.last
+        assert exchange is not None  # that of the stream
+        part = Part(exchange, [], recorder.records)
         try:
-            self._draw(stream)
+            self._draw(stream, recorder, part.pieces)
         finally:  # whatever ended it: a part of the reply is part of the conversation
-            self.provenance.keep(self.conversation.turns, self.pieces)
-            self.keep(stream.reply)
-        self._print_footer(stream.reply)
-        return bool(self.records)
+            self.replies.keep(self.conversation, part)
+            self.keep(part)
+        self._print_footer(part)
+        return bool(part.records)
 
-    def _draw(self, stream: ReplyStream) -> None:
-        """Draw a reply as it grows, and record its steps."""
-        recorder, speed = StepRecorder(self.engine.model.tokenizer), Speed()
+    def _draw(self, stream: ReplyStream, recorder: StepRecorder, pieces: list[Piece]) -> None:
+        """Draw a reply as it grows, record its steps, and collect its pieces."""
+        speed = Speed()
         status = partial(status_row, self.engine, stream.reply, speed, self.screen)
         # Closed at once, whatever fails: only then is the reply so far part of the conversation.
         thinking = stream.request.prompt.thinking
@@ -167,29 +167,28 @@ class ChatApp:
             suspendable(view.pause, view.go_on),
         ):
             view.add((), lambda: Text(f"reading {self.screen.symbols.ellipsis}", _DIM))
-            self.pieces = []
             for update in stream.updates():
-                self.pieces += update.pieces
+                pieces += update.pieces
                 if update.step is not None:
                     recorder.add(update.step)
                     speed.add(len(update.step.tokens), update.step.times.total)
                 view.add(update.pieces, status)
-        self.records = recorder.records
 
-    def _print_footer(self, reply: Reply) -> None:
+    def _print_footer(self, part: Part) -> None:
         """Print the steps, the footer and the warnings that follow a reply."""
-        if not self.records:
+        reply, records = part.exchange.reply, part.records
+        if not records:
             self.say("stopped before anything was said")
             return
         if not reply.text.strip() and reply.finish == "stop" and not self.display.quiet:
             self.say(empty_reply(self.engine))
-        self._explain_marks()
+        self._explain_marks(records)
         verbose = self.display.verbose
         if verbose:
-            (print_trees if verbose > 1 else print_table)(self.records, self.screen, self.notes)
+            (print_trees if verbose > 1 else print_table)(records, self.screen, self.notes)
         if self.display.stats and not self.display.quiet:
-            self.say(footer(self.engine, reply, self.screen.symbols, self.notes.width))
-            for line in details(self.engine, reply.stats, self.screen.symbols) if verbose else ():
+            self.say(footer(self.engine, part.exchange, self.screen.symbols, self.notes.width))
+            for line in details(self.engine, reply, self.screen.symbols) if verbose else ():
                 self.say(line, NAME_CELLS)
             if gained_nothing(reply):
                 tau = f"{reply.stats.tau:.2f} tokens per step"
@@ -197,23 +196,24 @@ class ChatApp:
         if room := fullness(self.conversation, reply):
             self.say(room)
 
-    def _explain_marks(self) -> None:
+    def _explain_marks(self, records: Sequence[StepRecord]) -> None:
         """Print what the marks mean, under the first reply of a chat that has any."""
-        marked = any(source != "bonus" for record in self.records for source in record.sources)
+        marked = any(source != "bonus" for record in records for source in record.sources)
         if marked and self.explain_marks:
             self.explain_marks = False
             print_legend(self.engine, self.screen)
 
-    def keep(self, reply: Reply | None = None) -> None:
+    def keep(self, part: Part | None = None) -> None:
         """Write the conversation to the log, so that a crash loses nothing; say where that fails,
         and where it works again.
 
         Args:
-            reply: the reply that has just ended, if one has.
+            part: the reply that has just ended, if one has.
         """
         if self.log is not None:
-            known = [[], *self.provenance.of(self.conversation.turns)][-1]
-            write = partial(self.log.keep, self.conversation, reply, self.pieces, known)
+            known = [[], *self.replies.pieces(self.conversation.turns)][-1]
+            reply, pieces = (part.exchange.reply, part.pieces) if part else (None, ())
+            write = partial(self.log.keep, self.conversation, reply, pieces, known)
             self._keeper.keep(write)
 
     def leave(self) -> None:

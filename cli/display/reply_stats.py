@@ -19,7 +19,7 @@ from .theme import Screen, Symbols
 if TYPE_CHECKING:
     from nfox.decoding.stats import Stats
     from nfox.engine import Engine
-    from nfox.reply import Reply
+    from nfox.reply import Exchange, Reply
 
 NAME_CELLS = 10
 """Cells of the name that each line of `details` begins with."""
@@ -87,11 +87,12 @@ def status_row(engine: Engine, reply: Reply, speed: Speed, screen: Screen) -> Te
     return Text(join_fitting(parts, width - 1, symbols.dot), _DIM)
 
 
-def footer(engine: Engine, reply: Reply, symbols: Symbols, width: int) -> str:
+def footer(engine: Engine, exchange: Exchange, symbols: Symbols, width: int) -> str:
     """Return the one line that stays below a reply."""
-    stats = reply.stats
+    reply, stats = exchange.reply, exchange.reply.stats
+    limit = exchange.request.settings.max_new_tokens
     parts = (
-        FINISHES.get(reply.finish, "").format(limit=engine.settings.max_new_tokens),
+        FINISHES.get(reply.finish, "").format(limit=limit),
         f"{stats.tokens_per_second:.1f} tok/s",
         f"{symbols.tau} {stats.tau:.2f}",
         f"{stats.tokens} tok",
@@ -140,10 +141,11 @@ def by_depth(stats: Stats) -> str:
     return f"{shown}{deeper}  (share accepted)" if rates else ""
 
 
-def details(engine: Engine, stats: Stats, symbols: Symbols) -> list[str]:
+def details(engine: Engine, reply: Reply, symbols: Symbols) -> list[str]:
     """Return lines about where the time went, how far drafts were accepted, and what the drafter
     chose to draft with, if it has a choice.
     """
+    stats = reply.stats
     per_step = 1e3 / max(stats.steps, 1)
     parts = {
         "draft": stats.draft_seconds,
@@ -161,6 +163,7 @@ def details(engine: Engine, stats: Stats, symbols: Symbols) -> list[str]:
     most = sorted(stats.choices.items(), key=lambda choice: -choice[1])
     choices = "  ".join(f"{name}:{steps}" for name, steps in most)
     steps = counted(stats.steps, "step")
+    is_in_use = choices and engine.method == reply.method
     return [
         f"prefill   {uncached} tok in {duration(prefill)}{speed}, {stats.cached_tokens} cached",
         f"decode    {stats.tokens} tok in {duration(stats.seconds)}, {steps}",
@@ -168,5 +171,5 @@ def details(engine: Engine, stats: Stats, symbols: Symbols) -> list[str]:
         f"lengths   {lengths}  (tokens:steps)",
         *([f"by depth  {depths}"] if depths else []),
         *([f"chosen    {choices}  (steps)"] if choices else []),
-        *([f"lately    {engine.drafter.describe()}"] if choices else []),
+        *([f"lately    {engine.drafter.describe()}"] if is_in_use else []),
     ]

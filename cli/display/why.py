@@ -57,7 +57,8 @@ def explain(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> list
         lines.append(f"forwards  {costs}")
         if engine.costs_at_load is not None and costs != engine.costs_at_load:
             lines.append(f"at load   {engine.costs_at_load}")
-    lines += [f"method    {line}" for line in engine.drafter.explain()]
+    if engine.method == reply.method:  # and not another one by now
+        lines += [f"method    {line}" for line in engine.drafter.explain()]
     cause, setting = _cause(engine, reply)
     return [*lines, f"so        {cause}", *([f"change    {setting}"] if setting else [])]
 

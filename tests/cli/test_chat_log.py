@@ -110,7 +110,7 @@ def test_a_reply_that_went_on_has_its_sources_when_it_is_picked_again(app: ChatA
     do(app, "/retry 1")
     do(app, "/retry pick 0")
     assert contents(app)[-1] == first
-    assert text_of(app.provenance.of(app.conversation.turns)[-1]) == first
+    assert text_of(app.replies.pieces(app.conversation.turns)[-1]) == first
     assert covered(app) == [True]
 
 
@@ -147,12 +147,12 @@ def test_a_signal_while_a_reply_is_written_does_not_lose_it(
 def test_what_is_known_of_replies_comes_back_with_them(app: ChatApp, tmp_path: Path) -> None:
     for question in ("hello", "more", "/continue"):
         do(app, question)
-    known = app.provenance.of(app.conversation.turns)
+    known = app.replies.pieces(app.conversation.turns)
     other = chat_app.make(app.engine)
     other.log = LogWriter(log_of(app))
     do(other, "what was before")
     do(other, "/resume 1")
-    found = other.provenance.of(other.conversation.turns)
+    found = other.replies.pieces(other.conversation.turns)
     assert [text_of(pieces) for pieces in found] == [text_of(pieces) for pieces in known]
     assert [{p.source for p in pieces} for pieces in found] == [
         {p.source for p in pieces} for pieces in known
@@ -160,7 +160,7 @@ def test_what_is_known_of_replies_comes_back_with_them(app: ChatApp, tmp_path: P
     do(other, f"/export {tmp_path / 'talk.html'}")
     assert 'class="c"' in (tmp_path / "talk.html").read_text()
     for command in ("/stats", "/why", "/heat", "/race none lookup"):
-        with pytest.raises(UsageError, match="no reply yet"):
+        with pytest.raises(UsageError, match="decoded is not known"):
             do(other, command)
     do(other, "/continue")
     assert covered(other) == [True, True]

@@ -53,10 +53,11 @@ def test_one_of_several_replies_stays_with_all_that_is_known_of_it(app: ChatApp)
         assert "stays" in do(app, f"/retry pick {number}")
         chosen = app.candidates[number]
         assert contents(app) == ["hello", replies(app)[number]]
-        assert chosen.exchange is not None and app.conversation.last is chosen.exchange
-        assert app.conversation.messages[-1].ids == tuple(chosen.exchange.reply.ids)
-        assert text_of(app.provenance.of(app.conversation.turns)[-1]) == replies(app)[number]
-        assert sum(len(record.tokens) for record in app.records) == 12
+        (part,) = chosen.parts
+        assert app.replies.last_part(app.conversation) is part
+        assert app.conversation.messages[-1].ids == tuple(part.exchange.reply.ids)
+        assert text_of(app.replies.pieces(app.conversation.turns)[-1]) == replies(app)[number]
+        assert sum(len(record.tokens) for record in part.records) == 12
         assert app.log is not None and app.log.number is not None
         logged = app.log.log.read(app.log.number).rows
         assert [row.content for row in logged] == contents(app)
@@ -91,7 +92,7 @@ def test_a_reply_that_was_loaded_can_be_chosen_again(app: ChatApp, tmp_path: Pat
     do(app, "/retry 1")
     do(app, "/retry pick 0")
     assert contents(app) == ["hi", "ho"]
-    with pytest.raises(UsageError, match="no reply yet"):
+    with pytest.raises(UsageError, match="decoded is not known"):
         do(app, "/prove")
 
 
@@ -101,7 +102,7 @@ def test_a_complete_reply_is_complete_when_it_is_chosen(app: ChatApp, engine: En
     engine.use_settings(HOT.changed(stop=(reply[3],)))
     do(app, "/regen")
     do(app, "/retry 1")
-    ends = [c.exchange.reply.finish for c in app.candidates.values() if c.exchange is not None]
+    ends = [c.parts[-1].exchange.reply.finish for c in app.candidates.values()]
     complete = [number for number, finish in enumerate(ends) if finish == "stop"]
     assert complete
     for number in complete:

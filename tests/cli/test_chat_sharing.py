@@ -56,7 +56,7 @@ def test_a_page_has_every_word_and_marks_what_was_drafted(app: ChatApp) -> None:
     page = Page(Path("talk.html").read_text(encoding="utf-8"))
     assert page.texts == [sanitize(text) for text in contents(app)]
     assert page.tags.isdisjoint({"script", "b"})
-    pieces = [p for pieces in app.provenance.of(app.conversation.turns) for p in pieces]
+    pieces = [p for pieces in app.replies.pieces(app.conversation.turns) for p in pieces]
     accepted = "".join(p.text for p in pieces if p.source == "accepted")
     assert accepted and "".join(text for mark, text in page.marked if mark == "a") == sanitize(
         accepted
@@ -70,15 +70,17 @@ def test_the_sources_are_those_of_the_replies_that_there_are(app: ChatApp) -> No
     for step in steps:
         do(app, step)
         turns = app.conversation.turns
-        for turn, pieces in zip(turns, app.provenance.of(turns), strict=True):
+        for turn, pieces in zip(turns, app.replies.pieces(turns), strict=True):
             assert text_of(pieces) == (turn.content if turn.role == "assistant" else "")
     do(app, "/set max_new_tokens=24")
     do(app, "/regen")
     assert contents(app)[-1].endswith("\ufffd")  # and goes on with the rest of the character
     do(app, "/continue")
-    assert "\ufffd" not in contents(app)[-1] and app.provenance.of(app.conversation.turns)[-1] == []
+    assert (
+        "\ufffd" not in contents(app)[-1] and app.replies.pieces(app.conversation.turns)[-1] == []
+    )
     app.conversation.messages[-1] = Message("assistant", "something else")
-    assert app.provenance.of(app.conversation.turns)[-1] == []
+    assert app.replies.pieces(app.conversation.turns)[-1] == []
 
 
 def test_json_is_read_again(app: ChatApp) -> None:

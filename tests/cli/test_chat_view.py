@@ -35,7 +35,8 @@ def test_a_reply_is_shown_token_by_token(app: ChatApp) -> None:
         said.replace("🦊", "").replace("\t", "    ")
     )
     app.screen = replace(app.screen, brackets={"accepted": ("<", ">")})
-    accepted = sum(record.sources.count("accepted") for record in app.records)
+    records = app.replies.last_part(app.conversation).records
+    accepted = sum(record.sources.count("accepted") for record in records)
     assert accepted and do(app, "/view tokens").count("<") == accepted
 
 
@@ -49,6 +50,5 @@ def test_what_cannot_be_shown_is_said(app: ChatApp) -> None:
     do(app, "/reset")
     do(app, "/load talk.json")
     assert do(app, "/view raw") == f"{sanitize(contents(app)[-1])}\n"
-    app.pieces = []
     with pytest.raises(UsageError, match="is not known"):
         do(app, "/view tokens")

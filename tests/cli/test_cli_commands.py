@@ -418,7 +418,8 @@ def test_a_dot_in_the_text_is_no_space(app: ChatApp) -> None:
     symbols = app.screen.symbols
     assert visible("a b\n·", symbols) == "a·b↵·"
     do(app, "hello")
-    assert "".join(token for record in app.records for token in record.tokens).startswith(
+    records = app.replies.last_part(app.conversation).records
+    assert "".join(token for record in records for token in record.tokens).startswith(
         " The quick brown"
     )
 
@@ -426,13 +427,13 @@ def test_a_dot_in_the_text_is_no_space(app: ChatApp) -> None:
 def test_a_reply_that_gained_nothing_is_told(app: ChatApp) -> None:
     told = "gained nothing"
     assert told not in do(app, "hello")
-    last = app.conversation.last
-    assert last is not None
-    last.reply.stats.tokens = last.reply.stats.steps = 40
-    app._print_footer(last.reply)
+    part = app.replies.last_part(app.conversation)
+    stats = part.exchange.reply.stats
+    stats.tokens = stats.steps = 40
+    app._print_footer(part)
     assert told in said(app)
-    last.reply.stats.drafted = 0
-    app._print_footer(last.reply)
+    stats.drafted = 0
+    app._print_footer(part)
     assert told not in said(app)
 
 
@@ -449,15 +450,16 @@ def test_a_reply_is_proved_by_what_made_it(app: ChatApp) -> None:
         assert "identical output: yes" in do(app, "/compare")
     finally:
         app.engine.use_template(template)
-    last = app.conversation.last
-    assert last is not None
-    app.conversation.last = replace(last, adapter="another")
+    turns, known = app.conversation.turns, app.replies.last(app.conversation)
+    (part,) = known.parts
+    another = replace(part, exchange=replace(part.exchange, adapter="another"))
+    app.replies.put(turns, replace(known, parts=(another,)))
     for command in ("/prove", "/compare"):
         with pytest.raises(UsageError, match="another adapter") as refused:
             do(app, command)
         assert "/adapter another" in refused.value.hint
-    last.reply.ids[7] = 3  # which plain decoding never says
-    app.conversation.last = last
+    part.exchange.reply.ids[7] = 3  # which plain decoding never says
+    app.replies.put(turns, known)
     told = " ".join(do(app, "/prove").split())
     assert "from token 8 of 31 on" in told and "(id 3)" in told and "a bug" in told
     do(app, "/set temperature=0.7 accept=rejection")

@@ -192,9 +192,9 @@ def invoke(*words: object, input: str = "") -> Result:
 def test_a_reply_from_its_lines_is_the_one_of_the_chat(engine: Engine, tmp_path: Path) -> None:
     app = chat_app.make(engine)
     chat_app.do(app, "the quick brown dog")
-    last = app.conversation.last
-    assert last is not None
-    own = bands_of(app.pieces, last.reply.stats.lengths)
+    part = app.replies.last_part(app.conversation)
+    last = part.exchange
+    own = bands_of(part.pieces, last.reply.stats.lengths)
     file = tmp_path / "events.jsonl"
     asked = ["hello", "the quick brown dog"]
     conversation = Conversation(engine, history=False)

@@ -11,7 +11,7 @@ from nfox.files.hub import short_name
 from ...display.heat_map import HeatMap, bands_of, print_heat_map
 from ...heat import check_heat_file, write_heat
 from ...paths import typed_path
-from .inspect import last_exchange
+from .inspect import last_part
 from .registry import command
 
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 @command("/heat", usage="[FILE]", paths=(".html", ".svg"))
 def heat(app: ChatApp, argument: str) -> None:
     """Draw how many tokens each step gave; .html, .svg."""
-    last = last_exchange(app)
+    part = last_part(app)
+    last = part.exchange
     stats, adapter = last.reply.stats, last.adapter
     model = short_name(app.engine.model.name) + (f" + {short_name(adapter)}" if adapter else "")
-    bands = bands_of(app.pieces, stats.lengths)
+    bands = bands_of(part.pieces, stats.lengths)
     map = HeatMap(bands, stats.lengths, model, last.reply.method, stats.tokens_per_second)
     if not argument:
         print_heat_map(map, app.screen)

@@ -17,17 +17,13 @@ from ..race import measure, parse, show, usual_methods
 from .registry import command
 
 if TYPE_CHECKING:
-    from nfox.reply import Exchange
-
     from ..app import ChatApp
+    from ..replies import Part
 
 
-def last_exchange(app: ChatApp) -> Exchange:
-    """Return the last reply and its request; raise UsageError if there is none yet."""
-    last = app.conversation.last
-    if last is None or not last.reply.stats.steps:
-        raise UsageError("there is no reply yet")
-    return last
+def last_part(app: ChatApp) -> Part:
+    """Return how the last reply was made; raise UsageError if there is none, or it is not known."""
+    return app.replies.last_part(app.conversation)
 
 
 @command("/stats", usage="[explain]", completions=lambda app: ("explain",))
@@ -37,9 +33,9 @@ def stats(app: ChatApp, argument: str) -> None:
         for name, meaning in DEFINITIONS.items():
             app.say(f"{name.ljust(11)} {meaning}", 12)
         return
-    reply, symbols = last_exchange(app).reply, app.screen.symbols
-    app.say(footer(app.engine, reply, symbols, width=1000))
-    for line in details(app.engine, reply.stats, symbols):
+    exchange, symbols = last_part(app).exchange, app.screen.symbols
+    app.say(footer(app.engine, exchange, symbols, width=1000))
+    for line in details(app.engine, exchange.reply, symbols):
         app.say(line, NAME_CELLS)
     if app.engine.costs is not None:
         app.say(f"costs     {app.engine.costs}", NAME_CELLS)
@@ -52,47 +48,48 @@ def stats(app: ChatApp, argument: str) -> None:
 @command("/why")
 def why(app: ChatApp, argument: str) -> None:
     """Show why the last reply was as fast as it was."""
-    for line in explain(app.engine, last_exchange(app).reply, app.records):
+    part = last_part(app)
+    for line in explain(app.engine, part.exchange.reply, part.records):
         app.say(line, NAME_CELLS)
 
 
 @command("/steps")
 def steps(app: ChatApp, argument: str) -> None:
     """Draw what each step of the last reply drafted."""
-    last_exchange(app)
-    print_trees(app.records, app.screen, app.screen.console)
-    for line in meanings(app.records, app.screen.symbols):
+    records = last_part(app).records
+    print_trees(records, app.screen, app.screen.console)
+    for line in meanings(records, app.screen.symbols):
         app.say(line)
 
 
 @command("/step", usage="N")
 def step(app: ChatApp, argument: str) -> None:
     """Draw one step of the last reply whole."""
-    last_exchange(app)
-    count = len(app.records)
+    records = last_part(app).records
+    count = len(records)
     if not argument.isdecimal() or not 1 <= int(argument) <= count:
         wanted = f"there is no step {argument}" if argument else "which step?"
         raise UsageError(wanted, f"/step N, from 1 to {count}: /steps shows them")
-    print_whole(int(argument), app.records, app.screen, app.screen.console)
+    print_whole(int(argument), records, app.screen, app.screen.console)
 
 
 @command("/compare")
 def compare_methods(app: ChatApp, argument: str) -> None:
     """Measure the speed-up: the last reply, plainly decoded."""
-    app.say(compare(app, last_exchange(app)))
+    app.say(compare(app, last_part(app).exchange))
 
 
 @command("/prove")
 def prove_reply(app: ChatApp, argument: str) -> None:
     """Check that plain decoding gives the same reply."""
-    for line in prove(app, last_exchange(app)):
+    for line in prove(app, last_part(app).exchange):
         app.say(line)
 
 
 @command("/race", usage="[A B C]", completions=lambda app: method_names())
 def race(app: ChatApp, argument: str) -> None:
     """Answer by several methods, side by side."""
-    last = last_exchange(app)
+    last = last_part(app).exchange
     entrants = parse(argument.split() or usual_methods(app.engine))
     measured = measure(app.engine, last.request, entrants, app.screen, app.say)
     show(RacePicture(measured, app.engine.model.tokenizer), app.screen, app.say)

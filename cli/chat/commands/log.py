@@ -38,7 +38,8 @@ def resume(app: ChatApp, argument: str) -> None:
     entry = _log(app).read(_number(argument) if argument else _before(app))
     model = app.conversation.restore(entry.to_json(), f"conversation {entry.id} of the log")
     said = [row for row in entry.rows if row.role != "system"]
-    app.provenance.restore(pieces_of_runs(row.content, row.sources) for row in said)
+    pieces = (pieces_of_runs(row.content, row.sources) for row in said)
+    app.replies.restore(app.conversation.turns, pieces)
     if app.log is not None:
         app.log.go_on_with(entry)
     app.say(f"going on with {entry.id}: {excerpt(app, entry.title)}")

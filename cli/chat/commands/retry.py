@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from nfox.errors import UsageError
 
-from ..provenance import Candidate
 from .registry import command
 
 if TYPE_CHECKING:
@@ -61,18 +60,15 @@ def _note(app: ChatApp, number: int) -> None:
     """Keep the last reply, if there is one, under a number; say if it is one of those that are
     there.
     """
-    turns, last = app.conversation.turns, app.conversation.last
+    turns = app.conversation.turns
     if not turns or turns[-1].role != "assistant":
         return
-    reply, known = turns[-1], app.provenance.of(turns)[-1]
+    reply = app.replies.last(app.conversation)
     for other, candidate in app.candidates.items():
-        if candidate.message.content == reply.content:
+        if candidate.message.content == reply.message.content:
             app.say(f"the same as {_name(other)}")
             break
-    if last is not None and reply.content.endswith(last.reply.text):
-        app.candidates[number] = Candidate(reply, last, known, app.pieces, app.records)
-    else:  # it was loaded
-        app.candidates[number] = Candidate(reply, None, known, [], [])
+    app.candidates[number] = reply
 
 
 def _name(number: int) -> str:
@@ -92,8 +88,6 @@ def _pick(app: ChatApp, number: int) -> None:
         raise UsageError("the conversation has gone on since", "/undo brings it back there")
     chosen = candidates[number]
     conversation.messages = [*conversation.messages[:-1], chosen.message]
-    conversation.last = chosen.exchange
-    app.pieces, app.records = chosen.pieces, chosen.records
-    app.provenance.keep(conversation.turns, chosen.known)
-    app.keep(None if chosen.exchange is None else chosen.exchange.reply)
+    app.replies.put(conversation.turns, chosen)
+    app.keep(chosen.parts[-1] if chosen.parts else None)
     app.say(f"{_name(number)} stays")

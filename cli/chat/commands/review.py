@@ -58,7 +58,7 @@ def _show_turn(app: ChatApp, argument: str, count: int) -> None:
     """Show the messages of a turn as they were said, replies with what was drafted in them."""
     if not (argument.isdecimal() and 1 <= int(argument) <= count):
         raise UsageError(f"/history {argument}: expected the number of a turn, 1 to {count}")
-    pieces = app.provenance.of(app.conversation.turns)
+    pieces = app.replies.pieces(app.conversation.turns)
     shown = split_turns(
         list(zip(app.conversation.turns, pieces, strict=True)), lambda pair: pair[0]
     )

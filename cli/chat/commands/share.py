@@ -31,10 +31,8 @@ def copy_reply(app: ChatApp, argument: str) -> None:
     """Copy the last reply, or its last block of code."""
     if argument not in ("", "code"):
         raise UsageError(f"/copy {argument}: expected code or nothing")
-    last = app.conversation.turns[-1:]
-    if not last or last[0].role != "assistant":
-        raise UsageError("there is no reply yet")
-    text = sanitize(last[0].content.rpartition(_THOUGHT)[2].strip())
+    last = app.replies.last(app.conversation)
+    text = sanitize(last.message.content.rpartition(_THOUGHT)[2].strip())
     if argument:
         blocks = [token for token in MarkdownIt().parse(text) if token.type == "fence"]
         if not blocks:
@@ -62,7 +60,7 @@ def export_conversation(app: ChatApp, argument: str) -> None:
     if os.path.lexists(path):
         raise UsageError(f"{path} exists", "choose another name, or remove it first")
     check_out(path, "conversation")
-    sources = [source_runs(pieces) for pieces in app.provenance.of(turns)]
+    sources = [source_runs(pieces) for pieces in app.replies.pieces(turns)]
     if len(turns) < len(app.conversation.messages):
         sources.insert(0, [])  # of the system message
     document = ExportedConversation(

@@ -1,0 +1,120 @@
+"""What the last reply is, whatever became of the conversation: one place says so for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chat_app import contents, do
+
+from nfox import Settings
+from nfox.cli.chat.app import ChatApp
+from nfox.cli.display.token_view import token_view
+from nfox.cli.log.database import ConversationLog
+from nfox.cli.log.writer import LogWriter
+from nfox.errors import UsageError
+
+ABOUT_THE_LAST = ("/stats", "/why", "/steps", "/step 1", "/race", "/prove", "/compare", "/heat")
+SHOWING_IT = ("/view raw", "/view tokens", "/copy")
+
+
+def first_words(app: ChatApp) -> str:
+    """Return the first tokens of the reply that /steps, /stats and the others speak of."""
+    part = app.replies.last_part(app.conversation)
+    assert do(app, "/steps") and do(app, "/stats").startswith("cut at max_new_tokens=")
+    assert part.exchange.reply.text == "".join(piece.text for piece in part.pieces)
+    return part.exchange.reply.text
+
+
+def test_without_a_reply_all_say_so(app: ChatApp) -> None:
+    def refused() -> None:
+        for line in (*ABOUT_THE_LAST, *SHOWING_IT):
+            with pytest.raises(UsageError, match=r"^there is no reply yet$"):
+                do(app, line)
+
+    refused()
+    do(app, "hello")
+    do(app, "/undo")
+    refused()
+    do(app, "hello")
+    do(app, "/reset")
+    refused()
+
+
+def test_what_was_taken_back_is_spoken_of_no_longer(app: ChatApp) -> None:
+    texts = []
+    for question, length in (("one", 6), ("two", 9), ("three", 12)):
+        do(app, f"/set max_new_tokens={length}")
+        do(app, question)
+        texts.append(first_words(app))
+    assert [len(text) > 0 for text in texts] == [True] * 3 and len(set(texts)) == 3
+    for count in (2, 1):
+        do(app, "/undo")
+        assert first_words(app) == texts[count - 1] == contents(app)[-1]
+        assert "identical" in do(app, "/prove")
+        assert f"cut at max_new_tokens={3 * (count + 1)}" in do(app, "/stats")  # its own limit
+    do(app, "four")
+    assert first_words(app) == contents(app)[-1]
+
+
+def test_a_reply_of_another_model_or_file_is_none_to_be_taken_apart(
+    app: ChatApp, tmp_path: Path
+) -> None:
+    do(app, "hello")
+    for line in (f"/save {tmp_path / 'talk.json'}", "/reset", f"/load {tmp_path / 'talk.json'}"):
+        do(app, line)
+    for line in ABOUT_THE_LAST:
+        with pytest.raises(UsageError, match="decoded is not known"):
+            do(app, line)
+    assert do(app, "/view raw")
+    do(app, "/regen")
+    assert first_words(app) == contents(app)[-1]
+    app.conversation.go_on_with(app.engine)  # as /model does
+    with pytest.raises(UsageError, match="another model's"):
+        do(app, "/why")
+
+
+def test_a_reply_that_never_began_leaves_the_last_one(app: ChatApp) -> None:
+    do(app, "hello")
+    before = app.replies.last_part(app.conversation)
+    for ask in (lambda: app.conversation.send("more"), app.conversation.regenerate):
+        stream = app.ask(ask)
+        stream.cancel()
+        assert not app.show_reply(stream)
+        assert app.replies.last_part(app.conversation) is before
+
+
+def test_a_reply_that_went_on_is_shown_token_by_token(app: ChatApp, tmp_path: Path) -> None:
+    app.log = LogWriter(ConversationLog(tmp_path / "log.db"))
+    for length in (24, 3, 5):  # the first one ends inside a character
+        do(app, f"/set max_new_tokens={length}")
+        do(app, "hello" if length == 24 else "/continue")
+    known = app.replies.last(app.conversation)
+    assert [len(part.exchange.reply.ids) for part in known.parts] == [24, 3, 5]
+    records = [record for part in known.parts for record in part.records]
+    *rows, count = do(app, "/view tokens").splitlines()
+    assert count.startswith("32 tokens in ")
+    assert "\n".join(rows) == token_view(records, app.screen).plain.rstrip("\n")
+    assert [token for r in records for token in r.ids] == list(known.message.ids or ())
+    do(app, f"/resume {app.log.number}")
+    do(app, "/set max_new_tokens=2")
+    do(app, "/continue")  # of what it went on with only the text is known
+    assert len(first_words(app)) < len(contents(app)[-1])
+    with pytest.raises(UsageError, match="is not known"):
+        do(app, "/view tokens")
+
+
+def test_the_steps_of_old_replies_are_not_kept_for_ever(
+    app: ChatApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nfox.cli.chat.replies._MADE", 2)
+    app.engine.use_settings(Settings(max_new_tokens=1))
+    for _ in range(4):
+        do(app, "hello")
+    turns = app.conversation.turns
+    assert [bool(pieces) for pieces in app.replies.pieces(turns)] == [False, True] * 4
+    do(app, "/undo")
+    assert app.replies.last(app.conversation).parts
+    for _ in range(2):
+        do(app, "/undo")
+    assert not app.replies.last(app.conversation).parts
