@@ -33,7 +33,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 PATIENCE = 120.0  # seconds that a command may take
-_ENTER, _CTRL_C = b"\r", b"\x03"
+_ENTER, _CTRL_C, _TO_BEGINNING = b"\r", b"\x03", b"\x1b[1;5H"  # the last is Ctrl-Home
 _ASKED, _ATTRIBUTES = b"\x1b[c", b"\x1b[?62c"  # a terminal for its kind, and what it says
 _PROMPT = b"\x1b[?2004h"  # a prompt has begun: from now on pastes are told from keys
 _PASTE = b"\x1b[200~%b\x1b[201~"
@@ -149,13 +149,14 @@ class Typist:
 
     def _catch_up(self) -> bytes:
         """Return what is written up to a prompt at which nothing waits: Ctrl-C may have come before
-        or behind the end of a reply, and have made another prompt or none, or cleared a line.
+        or behind the end of a reply, and have made another prompt or none, or cleared a line. What
+        was refused may stand in the line again: the word is put before it.
         """
         end = time.monotonic() + PATIENCE
         while True:
             self._caught_up += 1
             word = b"/caught-up-%d." % self._caught_up
-            self._write(word + _ENTER)
+            self._write(_TO_BEGINNING + word + b" " + _ENTER)
             try:
                 return self.until_prompt(rb"command\s+" + re.escape(word), patience=2)
             except TimeoutError:

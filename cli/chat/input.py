@@ -20,7 +20,7 @@ from ..state_folder import state_folder
 from .background import without_answers
 from .editor import edit
 from .saved_files import Keeper, history_file
-from .type_ahead import type_again, typed_early
+from .type_ahead import drop_answers, type_again, typed_early
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -69,6 +69,7 @@ def make_reader(
     keeper = Keeper("what is typed is", say)
     errors: list[str] = []  # of saving what was typed last
     session = _session(complete, multiline, _history(remember, errors))
+    drop_answers(session)
     type_again(session, without_answers(typed + typed_early()))
 
     def read(start: str) -> str:

@@ -1,4 +1,4 @@
-"""What is typed before there is a prompt: the first one reads it."""
+"""What is typed before there is a prompt is read by the first; what the terminal says, by none."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import select
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from .background import without_answers
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -40,3 +44,25 @@ def type_again(session: PromptSession[str], typed: bytes) -> None:
     parser.feed(typed.decode(errors="replace").replace("\n", "\r"))
     parser.flush()
     store_typeahead(session.app.input, keys)
+
+
+def drop_answers(session: PromptSession[str]) -> None:
+    """Let prompts drop what the terminal answers too late, as if it were a key without a meaning;
+    prompt_toolkit takes it for text.
+    """
+    if find_spec("termios") is None:
+        return
+    from prompt_toolkit.input.vt100 import Vt100Input
+    from prompt_toolkit.input.vt100_parser import Vt100Parser
+
+    class ParserOfKeys(Vt100Parser):
+        """Makes keys of what is read from the terminal, and nothing of its answers."""
+
+        @override
+        def feed(self, data: str) -> None:
+            read = data.encode("utf-8", "surrogateescape")
+            super().feed(without_answers(read).decode("utf-8", "surrogateescape"))
+
+    keyboard = session.app.input
+    if isinstance(keyboard, Vt100Input):
+        keyboard.vt100_parser = ParserOfKeys(keyboard.vt100_parser.feed_key_callback)

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
+from nfox.cli.chat.type_ahead import drop_answers
 
 
 def ask(*arguments: str, stdin: bytes = b"") -> Result:
@@ -54,3 +55,15 @@ def test_a_line_that_is_broken_does_not_end_the_others() -> None:
     assert [event for event in events if event != "delta"] == [
         "start", "end", "error", "end", "system", "error", "error", "error", "system", "end",
     ]  # fmt: skip
+
+
+def test_what_the_terminal_answers_at_the_prompt_is_not_typed() -> None:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.input import create_pipe_input
+    from prompt_toolkit.output import DummyOutput
+
+    with create_pipe_input() as keyboard:
+        session: PromptSession[str] = PromptSession(input=keyboard, output=DummyOutput())
+        drop_answers(session)
+        keyboard.send_bytes(b"\x1b]11;rgb:1e1e/1e1e/2e2e\x1b\\a\x1b[?62;4c\x1b[Db\xff\r")
+        assert session.prompt() == "b\udcffa"
