@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nfox.counting import counted
 from nfox.errors import UsageError
 
 from ..engine_arguments import EngineArguments
@@ -96,7 +97,7 @@ def humaneval(
     lines = answering.lines_of(_replies(out), prompts, data, arguments.limit, instruct=how.instruct)
     samples = [{"task_id": line["id"], "completion": completion(line)} for line in lines]
     _write(out, "".join(json.dumps(sample) + "\n" for sample in samples))
-    report("humaneval", lines, f"{len(samples)} functions written to {shlex.quote(str(out))}")
+    _report_written("humaneval", lines, "function", out)
 
 
 def _without_template(model: ModelArguments) -> ModelArguments:
@@ -141,7 +142,11 @@ def spider(
     answering = Answering(context, engine_arguments, _hint_at_sql)
     lines = answering.lines_of(_replies(out), prompts, data, arguments.limit)
     _write(out, "".join(sql_line(line["text"]) + "\n" for line in lines))
-    report("spider", lines, f"{len(lines)} queries written to {shlex.quote(str(out))}")
+    _report_written("spider", lines, "answer", out)
+
+
+def _report_written(name: str, lines: list[Line], noun: str, out: Path) -> None:
+    report(name, lines, f"{counted(len(lines), noun)} written to {shlex.quote(str(out))}")
 
 
 def _hint_at_sql(engine: Engine) -> None:

@@ -88,7 +88,8 @@ def _difference(name: str, stored: Facts, asked: Facts) -> str:
     if name == "questions" and stored.get("data") == asked["data"]:
         return f"another content of {asked['data']}"
     name = "data" if name == "questions" else name
-    return f"{name} {str(stored.get(name))[:100]}, not {asked[name]}"
+    before, now = ("none" if value is None else value for value in (stored.get(name), asked[name]))
+    return f"{name} {str(before)[:100]}, not {now}"
 
 
 def begin(out: Path, facts: Facts, share: WorkShare) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from transformers import TrainerCallback
 from typing_extensions import override
 
+from nfox.counting import counted
+
 
 class StopOnRequest(TrainerCallback):
     """Ends the training after the step in which a stop was requested, with a checkpoint.
@@ -75,7 +77,7 @@ class TimeEstimate(TrainerCallback):
             seconds, memory = self.dry_run()
             seconds *= args.gradient_accumulation_steps
             peak = f"; {memory / 1e9:.1f} GB of memory so far" if memory else ""
-            total = f"about {format_duration(seconds * steps)} for {steps} steps"
+            total = f"about {format_duration(seconds * steps)} for {counted(steps, 'step')}"
             self.log(f"one batch was tried: {seconds:.2f} s a step, {total}{peak}")
 
     @override

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, set_seed
 
+from nfox.counting import counted
 from nfox.errors import UsageError
 from nfox.models.options import LoadedModel
 from nfox.train.callbacks import StopOnRequest, TimeEstimate
@@ -105,10 +106,9 @@ def _log_plan(
     # As the Trainer counts: the last step of an epoch may have fewer examples.
     of_an_epoch = ceil(ceil(len(rows) / at_once) / args.gradient_accumulation_steps)
     steps = args.max_steps if args.max_steps > 0 else ceil(args.num_train_epochs * of_an_epoch)
-    log(
-        f"{first}; {len(rows):,} examples, tokens {tokens}; about {steps:,} "
-        f"step{'s' if steps > 1 else ''} of {batch} examples"
-    )
+    examples, of_each = counted(len(rows), "example"), counted(batch, "example")
+    about = f"about {counted(steps, 'step')} of {of_each}"
+    log(f"{first}; {examples}, tokens {tokens}; {about}")
     for line in others:
         log(line)
     available = checkpoints(Path(args.output_dir))

@@ -124,7 +124,7 @@ def test_answers_are_judged_by_what_is_right_now(tmp_path: Path) -> None:
     assert lines(out) == [before | {"gold": "0", "correct": True}]
     other = run(*command, "--max-context", "64")
     assert other.exit_code == 2
-    assert "max_context None, not 64" in other.stderr
+    assert "max_context none, not 64" in other.stderr
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "humaneval", "spider"])

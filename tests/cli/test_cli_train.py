@@ -342,7 +342,7 @@ def test_the_published_line_of_ctc_runs_and_goes_on_from_an_epoch(tmp_path: Path
     done = run(*line)
     assert done.exit_code == 0, done.stderr
     assert done.stderr.count("not used: --configpath (it describes a model;") == 1
-    assert "about 4 steps of 1 examples" in done.stderr
+    assert "about 4 steps of 1 example" in done.stderr
     again = run(*line, "--recover", 0)
     assert again.exit_code == 0, again.stderr
     assert f"goes on from {tmp_path / 'out' / 'checkpoint-2'}" in again.stderr  # 2 steps an epoch
