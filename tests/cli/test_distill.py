@@ -60,9 +60,9 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"temperature": 0.5}, "temperature 0.0, not 0.5"),
     ({"max-new-tokens": 5}, "max_new_tokens 4, not 5"),
     ({"conv-template": "vicuna_v1.1"}, "template none, not vicuna_v1.1"),
-    ({"system": "Be brief."}, "system None, not Be brief."),
+    ({"system": "Be brief."}, "system none, not Be brief."),
     ({"model": None}, "not embedded"),
-    ({"url": "http://127.0.0.1:9/v1"}, "url None, not http://127.0.0.1:9/v1"),
+    ({"url": "http://127.0.0.1:9/v1"}, "url none, not http://127.0.0.1:9/v1"),
 ]
 
 
