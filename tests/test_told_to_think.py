@@ -119,8 +119,12 @@ def test_a_request_tells_the_template_in_place_of_the_server(
     expected = engine.encode(
         as_messages(serving.QUESTION), "on" if (think or own) == "on" else "off"
     )
-    assert answer["usage"]["prompt_tokens"] == len(expected.ids)
-    assert expected.thinking is ((think or own) == "on")
+    usage, thinks = answer["usage"], (think or own) == "on"
+    assert usage["prompt_tokens"] == len(expected.ids)
+    assert expected.thinking is thinks
+    # The tiny model never ends a thought that the prompt has begun.
+    thought = usage["completion_tokens"] if thinks else 0
+    assert usage["completion_tokens_details"] == {"reasoning_tokens": thought}
 
 
 def test_a_request_may_tell_a_template_that_has_no_switch() -> None:

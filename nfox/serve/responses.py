@@ -55,13 +55,11 @@ class ResponseBuilder(ABC):
         if isinstance(event, Delta):
             self._pieces.setdefault(event.choice, []).extend(event.pieces)
             text = self._delta_field(text_of(event.pieces))
-            chunk = self._chunk(event.choice, text, event.logprobs)
             told = {"runs": source_runs(event.pieces), "tokens": event.tokens, "steps": event.steps}
-            return chunk | {"speculation": told}
+            return self._chunk(event.choice, text, event.logprobs) | {"speculation": told}
         self._finished.append(event)
-        reply = event.reply
-        chunk = self._chunk(event.choice, self._delta_field(""), (), reply)
-        return chunk | {"speculation": speculation(reply), "timings": reply.stats.timings()}
+        told = {"speculation": speculation(event.reply), "timings": event.reply.stats.timings()}
+        return self._chunk(event.choice, self._delta_field(""), (), event.reply) | told
 
     @property
     def complete(self) -> bool:
@@ -90,9 +88,10 @@ class ResponseBuilder(ABC):
         """Return the numbers of tokens in the prompts and replies, and what speculation did."""
         each = self._replies_per_prompt  # a prompt counts once, however many replies it gets
         prompts = [event.reply.stats for event in self._finished if event.choice % each == 0]
+        replies = [event.reply.stats for event in self._finished]
         prompt_tokens = sum(stats.prompt_tokens for stats in prompts)
-        cached_tokens = sum(stats.cached_tokens for stats in prompts)
-        completion_tokens = sum(event.reply.stats.tokens for event in self._finished)
+        completion_tokens = sum(stats.tokens for stats in replies)
+        reasoning_tokens = sum(stats.thought_tokens for stats in replies)
         summaries = [
             speculation(event.reply) | {"runs": source_runs(self._pieces.get(event.choice, ()))}
             for event in self._finished
@@ -101,7 +100,10 @@ class ResponseBuilder(ABC):
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": cached_tokens},
+            "prompt_tokens_details": {
+                "cached_tokens": sum(stats.cached_tokens for stats in prompts)
+            },
+            "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
             "speculation": summaries[0] if len(summaries) == 1 else {"choices": summaries},
         }
 
