@@ -19,7 +19,8 @@ from typing_extensions import override
 
 from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target, Vocabulary
-from nfox.drafters.common.heads import Guesses, HeadsDrafter
+from nfox.drafters.common.guesses import Guesses
+from nfox.drafters.common.heads import HeadsDrafter
 from nfox.heads.attention import DecoderLayer, Norm, draft_attention
 from nfox.heads.base import (
     IGNORE,
@@ -281,7 +282,7 @@ class Chimera(HeadsDrafter):
             guesses = Guesses.from_logits(logits, width, self.vocabulary)
             guessed += guesses.tokens
             probabilities += guesses.probabilities
-            chain_probability *= probabilities[-1][0]
+            chain_probability *= probabilities[-1][0] * self.calibration.factor(depth + 1)
             trigram = [*trigram[1:], guessed[-1][0]]
         self.state_cache.tokens += tokens[len(self.state_cache.tokens) :]
         return Guesses(guessed, probabilities)

@@ -25,7 +25,9 @@ from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import Accuracy
-from nfox.drafters.common.heads import Guesses, HeadsDrafter, HeadsOptions
+from nfox.drafters.common.calibration import Calibration
+from nfox.drafters.common.guesses import Guesses
+from nfox.drafters.common.heads import HeadsDrafter, HeadsOptions
 from nfox.drafters.common.method import option
 from nfox.heads.attention import DecoderLayer, Norm, draft_attention
 from nfox.heads.base import (
@@ -39,6 +41,7 @@ from nfox.heads.base import (
 )
 from nfox.heads.ctc_alignment import (
     MIN_PROBABILITY,
+    Prefix,
     collapse,
     ctc_loss,
     likeliest_prefixes,
@@ -285,6 +288,7 @@ class CTC(HeadsDrafter):
     def propose(self, context: Context) -> TokenTree:
         if not self.collapse or not context.tokens or not self.shape or context.max_depth < 1:
             return super().propose(context)
+        self.calibration = self._calibration_for(context)
         max_length = min(self.heads.config.num_heads, context.max_depth)
         # Several alignments say a prefix; each of them may add less than what makes a guess pay.
         least = self.budget.min_chance / _ALIGNMENTS if self.budget else 0.0
@@ -295,11 +299,13 @@ class CTC(HeadsDrafter):
             path = longest_prefix(prefixes, len(prefixes))
             prefixes = {path[:end]: prefixes[path[:end]] for end in range(1, 1 + len(path))}
         if self.budget:
-            columns = self.budget.select(prefixes.items())
+            columns = self.budget.select(calibrated_prefixes(prefixes, self.calibration).items())
         else:
             columns = list(prefixes)[: len(self.shape)]
         paths = [tuple(self.vocabulary.token_ids(path)) for path in columns]
-        return TokenTree.from_paths(context.root, paths)
+        tree = TokenTree.from_paths(context.root, paths)
+        self.calibration.expect(tree, [1.0, *(prefixes[path] for path in columns)])
+        return tree
 
     @torch.inference_mode()
     def _slots(self, context: Context) -> Tensor:
@@ -327,6 +333,27 @@ class CTC(HeadsDrafter):
         about = "about " if self.budget else ""
         size = f"{self.name}, {about}{counted(len(self.shape), 'node')}, up to {depth} deep"
         return self._with_idle(size)
+
+
+def calibrated_prefixes(
+    prefixes: dict[Prefix, float], calibration: Calibration
+) -> dict[Prefix, float]:
+    """Return how probable prefixes are by what became of such guesses so far.
+
+    Args:
+        prefixes: with how probable they are said to be, each after the one that it continues.
+        calibration: of guesses by their depth.
+
+    Returns:
+        The likeliest first, and each after the one that it continues.
+    """
+    found: dict[Prefix, float] = {(): 1.0}
+    for prefix, probability in prefixes.items():
+        before = prefix[:-1]
+        share = probability / max(prefixes.get(before, 1.0), probability)
+        found[prefix] = found[before] * min(share * calibration.factor(len(prefix)), 1.0)
+    del found[()]
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 METHOD = CTC

@@ -18,7 +18,8 @@ from typing_extensions import override
 
 from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target, Vocabulary
-from nfox.drafters.common.heads import Guesses, HeadsDrafter
+from nfox.drafters.common.guesses import Guesses
+from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.common.method import SavedWeights
 from nfox.errors import ModelError
 from nfox.export import vllm

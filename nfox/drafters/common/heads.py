@@ -6,13 +6,11 @@ the tree is the same for all methods and is here; `nfox.drafters.common.heads_we
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
 
-from torch import Tensor
 from typing_extensions import override
 
 from nfox.counting import counted
@@ -24,35 +22,15 @@ from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import NodeBudget, TreeShape
 from nfox.drafters.common import published_trees
+from nfox.drafters.common.calibration import Calibration
+from nfox.drafters.common.guesses import Guesses
 from nfox.drafters.common.heads_weights import HeadsMethod
 from nfox.drafters.common.method import DrafterInputs, Options, option
 from nfox.errors import UsageError
-from nfox.models.native.top import top_tokens
 from nfox.models.packed_layers import pack_layers
-
-log = logging.getLogger(__name__)
 
 _CHOSEN_BY_COSTS = ("auto", "measured")  # trees; the others have a shape of their own
 _MAX_WIDTH = 10  # guesses for one position; published trees have no more
-
-
-@dataclass(frozen=True)
-class Guesses:
-    """The tokens that may follow the root, for each depth by itself.
-
-    Args:
-        tokens: [depth][rank] token ids, those of one depth all different.
-        probabilities: [depth][rank] how likely the heads take each to be, falling with the rank.
-    """
-
-    tokens: list[list[int]]
-    probabilities: list[list[float]]
-
-    @staticmethod
-    def from_logits(logits: Tensor, width: int, vocabulary: Vocabulary) -> Guesses:
-        """Return the `width` likeliest tokens of each row of [depth, V] logits of a vocabulary."""
-        columns, probabilities = top_tokens(logits, min(width, logits.shape[-1]))
-        return Guesses([vocabulary.token_ids(row) for row in columns], probabilities)
 
 
 @dataclass(frozen=True)
@@ -86,6 +64,7 @@ class HeadsDrafter(HeadsMethod):
         prior_accuracy: the accuracy to choose the shape by where none was measured.
         vocabulary: what the heads read their guesses with.
         drafting_disabled: whether an option of the person allows no nodes.
+        calibration: how often guesses are right, as far as it decides the tree of this step.
     """
 
     options = HeadsOptions
@@ -106,6 +85,7 @@ class HeadsDrafter(HeadsMethod):
         self.name = name
         self.budget = budget
         self.drafting_disabled = False
+        self._learned = self.calibration = Calibration()
         self._options, self._accuracy = self.options(), self.prior_accuracy
 
     @override
@@ -143,10 +123,8 @@ class HeadsDrafter(HeadsMethod):
         if options.tree not in _CHOSEN_BY_COSTS:
             vocabulary_size = self.target.vocabulary_size
             shape = published_trees.find_shape(options.tree, min(_MAX_WIDTH, vocabulary_size))
-            cut = shape.limited_to(depth, self.max_width)
-            if shape.depth > depth:
-                _report_cut(options.tree, shape, cut)
-            self.shape = TreeShape(cut.paths[:max_nodes])
+            shape = published_trees.cut_shape(options.tree, shape, depth, self.max_width)
+            self.shape = TreeShape(shape.paths[:max_nodes])
             return
         draft_seconds = self.measure_draft_seconds() if costs else 0.0
         self.shape = tree_shapes.fastest_shape(
@@ -158,18 +136,18 @@ class HeadsDrafter(HeadsMethod):
     def _choose_budget(self, costs: Costs | None, draft_seconds: float, max_nodes: int) -> None:
         """Set what nodes cost, for trees that differ from step to step.
 
-        Accuracies that are counted for each depth by itself say too little of whole paths: a guess
-        is right the more often, the more of those before it are. So heads draft wherever guesses
-        as good as a draft model's would pay, and the guesses of each step say whether they do.
+        Accuracies of each depth by itself say too little of whole paths: guesses are right more
+        often after right ones. So heads draft wherever guesses as good as a draft model's would
+        pay, and the guesses of each step say whether they do.
         """
-        depth, tokens_per_second = self.heads.config.num_heads, 0.0
+        depth, speed = self.heads.config.num_heads, 0.0
         if costs:
             if not self.shape and costs.best_gamma(min(depth, max_nodes), draft_seconds / depth):
                 self.shape = TreeShape.chain(min(depth, max_nodes))
             step_seconds = costs.forward_seconds(len(self.shape) + 1) + draft_seconds
-            expected = self.shape.expected_tau(self._accuracy[:depth]) / step_seconds
-            tokens_per_second = max(expected, 1 / costs.forward_seconds(1))
-        self.budget = NodeBudget(max_nodes, costs, tokens_per_second, draft_seconds / depth)
+            speed = self.shape.expected_tau(self._accuracy[:depth]) / step_seconds
+            speed = max(speed, 1 / costs.forward_seconds(1))
+        self.budget = NodeBudget(max_nodes, costs, speed, draft_seconds / depth)
 
     @override
     def plan(self, costs: Costs) -> None:
@@ -199,13 +177,26 @@ class HeadsDrafter(HeadsMethod):
     def propose(self, context: Context) -> TokenTree:
         if not context.tokens or not self.shape or context.max_depth < 1:
             return TokenTree.chain(context.root)
-        shape = self.shape
-        guesses = self.guess(context, self.max_width if self.budget else shape.width)
-        if self.budget:
-            probabilities = guesses.probabilities[: context.max_depth]
-            nodes = tree_shapes.iter_likeliest(probabilities, self.max_width)
-            shape = TreeShape(tuple(self.budget.select(nodes)))
-        return shape.fill(context.root, guesses.tokens, context.max_depth)
+        if not self.budget:
+            guesses = self.guess(context, self.shape.width)
+            return self.shape.fill(context.root, guesses.tokens, context.max_depth)
+        self.calibration = self._calibration_for(context)
+        guesses = self.guess(context, self.max_width)
+        probabilities = guesses.probabilities[: context.max_depth]
+        nodes = tree_shapes.iter_likeliest(
+            self.calibration.calibrated(probabilities), self.max_width
+        )
+        shape = TreeShape(tuple(self.budget.select(nodes)))
+        tree = shape.fill(context.root, guesses.tokens, context.max_depth)
+        self.calibration.expect(tree, [1.0, *shape.path_probabilities(probabilities)])
+        return tree
+
+    def _calibration_for(self, context: Context) -> Calibration:
+        """Return how often the heads' guesses were right so far, where that may decide anything."""
+        if context.rule.follows_drafts or (self.budget and not self.budget.min_chance):
+            return Calibration()  # so that one text has one draft
+        self._learned.learn(context.path)
+        return self._learned
 
     @abstractmethod
     def guess(self, context: Context, width: int) -> Guesses:
@@ -225,18 +216,3 @@ class HeadsDrafter(HeadsMethod):
     def describe(self) -> str:
         nodes = f"{'about ' if self.budget else ''}{counted(len(self.shape), 'node')}"
         return self._with_idle(f"{self.name}, {nodes}, {self.shape.depth} deep")
-
-
-def _report_cut(name: str, shape: TreeShape, cut: TreeShape) -> None:
-    """Warn that a published tree is cut where the heads end; refuse a tree of a file, whose author
-    had other heads in mind.
-    """
-    if name not in published_trees.names():
-        raise UsageError(
-            f"the tree {name} is {shape.depth} deep, the heads draft {cut.depth} ahead",
-            "choose a tree that is not deeper, or --tree auto",
-        )
-    log.warning(
-        "the tree %s is %d deep, the heads draft %d ahead: %d of its %d nodes are used",
-        *(name, shape.depth, cut.depth, len(cut), len(shape)),
-    )

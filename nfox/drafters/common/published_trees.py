@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from pydantic import Field, TypeAdapter
 from nfox.decoding.tree_shapes import TreeShape
 from nfox.errors import UsageError
 from nfox.files.reading import read_json, refusing
+
+log = logging.getLogger(__name__)
 
 # "path:children" for every inner node; the paths of one shape share their first ranks.
 _PUBLISHED = {
@@ -83,6 +86,32 @@ def find_shape(name: str, max_width: int = 10) -> TreeShape:
         if len(paths) > _MAX_PATHS:
             raise ValueError(f"{len(paths):,} paths; there may be {_MAX_PATHS}")
     return _checked_shape(name, paths, max_width)
+
+
+def cut_shape(name: str, shape: TreeShape, depth: int, max_width: int) -> TreeShape:
+    """Return a shape without what heads cannot draft. A warning says where a published one is cut.
+
+    Args:
+        name: of the shape.
+        shape: as it was found.
+        depth: how many tokens ahead the heads draft.
+        max_width: how many guesses there may be for each depth.
+
+    Raises:
+        UsageError: if it is too deep and that of a file, whose author had other heads in mind.
+    """
+    cut = shape.limited_to(depth, max_width)
+    if shape.depth > depth:
+        if name not in names():
+            raise UsageError(
+                f"the tree {name} is {shape.depth} deep, the heads draft {cut.depth} ahead",
+                "choose a tree that is not deeper, or --tree auto",
+            )
+        log.warning(
+            "the tree %s is %d deep, the heads draft %d ahead: %d of its %d nodes are used",
+            *(name, shape.depth, cut.depth, len(cut), len(shape)),
+        )
+    return cut
 
 
 def _checked_shape(name: str, paths: set[tuple[int, ...]], max_width: int) -> TreeShape:
