@@ -170,6 +170,15 @@ def test_it_comes_close_to_the_best_fixed_choice(name: str) -> None:
     assert best / taken > share
 
 
+def test_what_is_fast_from_its_first_steps_is_used_in_short_replies_too() -> None:
+    """A few steps that accept most are enough to believe in."""
+    short = [24] * 20
+    worlds = [World(0.95, 8, 0.5), *[World(0.6, 4, overhead) for overhead in (0.6, 0.8, 0.9)]]
+    best = alone(worlds[0], short)
+    taken = sum(sum(replies(worlds, short, seed)) for seed in range(5)) / 5
+    assert best / taken > 0.85
+
+
 def test_a_short_reply_takes_two_plain_steps_longer_at_most() -> None:
     for seed in range(40):
         worlds = [World(w.alpha / 4, w.gamma, w.overhead, 0.004) for w in drawn_worlds(seed)]

@@ -24,6 +24,7 @@ _SAVED = 16.0  # plain steps that were gained and may be lost again before that
 _LAST_INTERVAL = 2048  # tokens between trials at most
 _SOON = 32  # tokens to the next trial of what may be the fastest and was seen rarely
 _FEW_STEPS = 16  # up to which a way was seen rarely
+_DOUBT = 3  # steps that would then have accepted nothing
 _HYSTERESIS = 1.03  # another way must promise so many times the speed
 _GAIN_OVER_TRIAL = 2.0  # tokens that free guesses must promise to be scored alone in place of one
 _REPLY_LENGTH = 64.0  # tokens, before any reply was seen
@@ -151,10 +152,8 @@ class Chooser:
         rest = min(room, self._reply_length)
         speeds: dict[Way, float] = {}
         for way, extra in catching_up.items():
-            is_known = way is self.plain or way.steps >= _FEW_STEPS
-            if is_known or (way.steps and extra + self._worst(way) <= self._allowance):
-                speed = rest / (extra + rest / self.speed(way)) if rest else 0.0
-                speeds[way] = speed * (_HYSTERESIS if way is self._current else 1.0)
+            speed = rest / (extra + rest / self._cautious_speed(way)) if rest else 0.0
+            speeds[way] = speed * (_HYSTERESIS if way is self._current else 1.0)
         self._current = max(speeds, key=speeds.__getitem__)
 
     def _try_one(self, catching_up: Mapping[Way, float]) -> None:
@@ -173,6 +172,13 @@ class Chooser:
             return trial.left > 0
         worst = max(trial.lost, 0.0) + self._worst(trial.way)
         return trial.left > 0 and trial.lost < trial.may_lose and worst <= self._allowance
+
+    def _cautious_speed(self, way: Way) -> float:
+        """Return the speed of a way, had a few steps more accepted nothing while it was seen
+        rarely.
+        """
+        doubt = _DOUBT if way.steps < _FEW_STEPS else 0
+        return (way.tokens * way.steps + doubt) / (way.steps + doubt) / self.seconds(way)
 
     def _optimistic_speed(self, way: Way) -> float:
         """Return the speed of a way, had one step more accepted all that it drafted."""
