@@ -151,7 +151,7 @@ def test_the_chat_tells_and_counts(app: ChatApp) -> None:
     assert "thought 12 tok, " in do(app, "the fox")
     do(app, "/fold on")
     told = do(app, "the fox")
-    assert "characters of reasoning folded" in told and "thought 12 tok" in told
+    assert "characters of thinking hidden" in told and "thought 12 tok" in told
     assert "thinking is off" in do(app, "/think off")
     assert "thought" not in do(app, "the fox")
     with pytest.raises(UsageError, match="expected auto, on, off"):
@@ -162,10 +162,10 @@ def test_the_chat_tells_and_counts(app: ChatApp) -> None:
 def test_a_template_without_a_switch_is_named(app: ChatApp) -> None:
     engine = app.engine
     engine.use_template(resolve(engine.model.tokenizer, "vicuna_v1.1"))
-    for line in ("/think", "/think off"):
-        with pytest.raises(UsageError, match=r"vicuna_v1.1 has no switch for thinking") as refused:
-            do(app, line)
-        assert "/fold on" in refused.value.hint
+    with pytest.raises(UsageError, match=r"vicuna_v1.1 has no switch for thinking") as refused:
+        do(app, "/think off")
+    assert "/fold on" in refused.value.hint
+    assert do(app, "/think") == "the template vicuna_v1.1 has no switch for thinking\n"
     hint = "the template vicuna_v1.1 has no switch for thinking"
     assert hint in do(app, "/params")
     for think, told in (("auto", False), ("off", True)):

@@ -18,6 +18,7 @@ from nfox.controls import one_line
 from nfox.errors import ContextError
 
 from ..display.console import hanging
+from ..display.gain import gained_nothing
 from ..display.header import print_legend
 from ..display.reply_stats import NAME_CELLS, Speed, details, empty_reply, footer, status_row
 from ..display.reply_view import ReplyView
@@ -25,7 +26,6 @@ from ..display.step_table import print_table
 from ..display.step_trees import print_trees
 from ..display.steps import StepRecorder
 from ..display.theme import Screen
-from ..display.why import gained_nothing
 from ..log.writer import LogWriter
 from ..options.chat import DisplayArguments
 from .context_notes import fullness, hinting_at_room, no_longer_read
@@ -58,7 +58,7 @@ class ChatApp:
 
     Attributes:
         log: writes every turn to the log of conversations; None where nothing is kept.
-        fold: whether reasoning is hidden.
+        fold: whether thinking is hidden.
         replies: how all replies were made; which is the last one.
         candidates: the replies to the last question, where /retry has asked for several.
         explain_marks: whether to say once, under a reply, what its marks mean.
@@ -190,9 +190,8 @@ class ChatApp:
             self.say(footer(self.engine, part.exchange, self.screen.symbols, self.notes.width))
             for line in details(self.engine, reply, self.screen.symbols) if verbose else ():
                 self.say(line, NAME_CELLS)
-            if gained_nothing(reply):
-                tau = f"{reply.stats.tau:.2f} tokens per step"
-                self.say(f"drafting gained nothing here, {tau}; /why tells")
+            if line := gained_nothing(self.engine, reply, records, self.screen.symbols.tau):
+                self.say(line)
         if room := fullness(self.conversation, reply):
             self.say(room)
 

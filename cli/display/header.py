@@ -18,13 +18,21 @@ from nfox.models.adapters import available
 from nfox.version import __version__
 
 from .console import hanging
+from .reply_stats import forward_costs
 from .theme import Screen
 
 if TYPE_CHECKING:
+    from nfox.decoding.target import Proposals
     from nfox.decoding.tree import Source
     from nfox.engine import Engine
 
 _DIM = Style(dim=True)
+CHECKS: dict[Proposals, str] = {
+    "trees": "checks guesses side by side",
+    "chains": "checks guesses in one row",
+    "nothing": "checks no guesses",
+}
+"""What a model can check in one forward, in words."""
 _TRY_CELLS = 6  # before a question to try
 _GENERAL_QUESTIONS = (
     "What is the capital of France?",
@@ -100,15 +108,16 @@ def _details(engine: Engine, loading_seconds: float, dot: str) -> Iterator[str]:
     """Yield lines about what was loaded, what it drafts with, and what forwards cost."""
     summary, target = engine.summary(), engine.model.target
     loaded = (
-        f"{summary.dtype} {', '.join(target.devices)}",
-        f"takes {target.proposals}",
+        f"{summary.dtype} on {', '.join(target.devices)}",
+        CHECKS[target.proposals],
         f"template {summary.template}",
         f"loaded in {loading_seconds:.1f} s",
     )
     yield dot.join(loaded)
     yield method_line(engine)
     yield _forward_line(engine, dot)
-    yield str(engine.costs or "")
+    if engine.costs is not None:
+        yield f"forwards {forward_costs(engine.costs)}"
 
 
 def print_welcome(engine: Engine, screen: Screen, *, questions: bool) -> None:
@@ -148,7 +157,7 @@ def _forward_line(engine: Engine, dot: str) -> str:
     whether it changes no text.
     """
     copied = engine.model.target.copied_bytes
-    copies = f"{dot}{copied / 1e6:.0f} MB of weights are there twice" if copied else ""
+    copies = f"{dot}{copied / 1e6:.0f} MB of weights are copied for it" if copied else ""
     threads = f"{dot}threads: {engine.threads}" if engine.threads else ""
     text = f"{dot}every method gives the same text" if engine.summary().reproducible else ""
     return f"forward: {engine.model.target.forward}{copies}{threads}{text}"

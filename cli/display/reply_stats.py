@@ -12,11 +12,14 @@ from rich.text import Text
 from typing_extensions import override
 
 from nfox.counting import counted
+from nfox.decoding.costs import WIDTHS
 from nfox.text.resolve import is_foreign
 
+from .steps import PARTS
 from .theme import Screen, Symbols
 
 if TYPE_CHECKING:
+    from nfox.decoding.costs import Costs
     from nfox.decoding.stats import Stats
     from nfox.engine import Engine
     from nfox.reply import Exchange, Reply
@@ -141,20 +144,29 @@ def by_depth(stats: Stats) -> str:
     return f"{shown}{deeper}  (share accepted)" if rates else ""
 
 
+def forward_costs(costs: Costs) -> str:
+    """Return what forwards over several tokens take, in words."""
+    first = costs.forward_seconds(1)
+    text = f"{first * 1e3:.1f} ms over 1 token"
+    wider = [n for n in WIDTHS if 1 < n <= max(costs.seconds)]
+    times = [f"{n}: {costs.forward_seconds(n) / first:.2f}" for n in wider]
+    return f"{text}; times that over {'  '.join(times)}" if times else text
+
+
 def details(engine: Engine, reply: Reply, symbols: Symbols) -> list[str]:
     """Return lines about where the time went, how far drafts were accepted, and what the drafter
     chose to draft with, if it has a choice.
     """
     stats = reply.stats
     per_step = 1e3 / max(stats.steps, 1)
-    parts = {
-        "draft": stats.draft_seconds,
-        "target": stats.target_seconds,
-        "verify": stats.verify_seconds,
-        "cache": stats.cache_seconds,
-    }
-    parts["rest"] = stats.seconds - sum(parts.values())
-    times = symbols.dot.join(f"{name} {part * per_step:.2f}" for name, part in parts.items())
+    parts = [
+        stats.draft_seconds,
+        stats.target_seconds,
+        stats.verify_seconds,
+        stats.cache_seconds,
+    ]
+    named = zip(PARTS.values(), [*parts, stats.seconds - sum(parts)], strict=True)
+    times = symbols.dot.join(f"{word} {part * per_step:.2f}" for word, part in named)
     uncached = stats.prompt_tokens - stats.cached_tokens
     prefill = stats.prefill_seconds
     speed = f" at {uncached / prefill:.0f} tok/s" if prefill > 0 else ""

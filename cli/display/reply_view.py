@@ -1,4 +1,4 @@
-"""A reply on the screen: tokens marked by their source, reasoning dim or folded.
+"""A reply on the screen: tokens marked by their source, thinking dim or hidden.
 
 No line break is added: the terminal wraps, so what is copied is what was said, and a widened window
 shows it in fewer rows.
@@ -52,7 +52,7 @@ class ReplyView:
         self._text = Text()  # that has not been drawn
         self._source: Source = "bonus"  # of the last piece
         self._started = False  # whether a visible character was written
-        self._folded = 0  # characters of reasoning that were left out
+        self._folded = 0  # characters of thinking that were left out
         self._last_frame = 0.0  # the seconds that it took
         self._next_frame = 0.0  # the time before which nothing is drawn
 
@@ -83,7 +83,7 @@ class ReplyView:
         self._end_markdown()
         self._switch("bonus")
         if self._folded:
-            note = f"({counted(self._folded, 'character')} of reasoning folded; /fold off shows it)"
+            note = f"({counted(self._folded, 'character')} of thinking hidden; /view raw shows it)"
             self._text.append(f"\n{note}" if self._started else note, _DIM)
         self._draw(None, Text())
         self._writer.close()

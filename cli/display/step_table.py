@@ -34,9 +34,8 @@ def print_table(records: Sequence[StepRecord], screen: Screen, console: Console)
     has_choices = any(record.choice for record in records)
     if has_choices:
         table.add_column("by")
-    table.add_column(
-        f"emitted, by draft depth or target {screen.symbols.raised[-1]}", overflow="fold"
-    )
+    first, own = screen.symbols.depth(1), screen.symbols.raised[-1]
+    table.add_column(f"emitted ({first} drafted, {own} own)", overflow="fold")
     table.add_column("refused", overflow="fold", style=_DIM)
     for number, record in enumerate(records, 1):
         table.add_row(

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from .steps import Node, StepRecord, visible
+from .steps import PARTS, Node, StepRecord, visible
 from .theme import Screen, Symbols
 from .tree_rows import GAP, Branch, drawn
 
@@ -23,25 +23,42 @@ _ROWS = 3  # of refused tokens with others behind them, below one token
 _TELLING = 0.005  # from either end: nearer to 0 or 1, a probability is not shown
 
 
-def print_trees(records: Sequence[StepRecord], screen: Screen, console: Console) -> None:
+def print_trees(
+    records: Sequence[StepRecord],
+    screen: Screen,
+    console: Console,
+    first: int = 1,
+    most: int | None = None,
+) -> int:
     """Print what each step drafted, its number before it; steps without drafts stand together.
 
     Args:
         records: the steps of a reply.
         screen: how tokens of each source are marked.
         console: the console to print on.
+        first: the number of the step to begin with.
+        most: rows to print; None for all. What stands together is printed whole.
+
+    Returns:
+        The number of the last step that was printed.
     """
-    numbered = groupby(enumerate(records, 1), lambda step: step[0] if step[1].nodes else 0)
-    blocks = [list(steps) for _, steps in numbered]
+    numbered = list(enumerate(records, 1))[first - 1 :]
+    groups = groupby(numbered, lambda step: step[0] if step[1].nodes else 0)
+    blocks, last, printed = [list(steps) for _, steps in groups], first - 1, 0
     names = [_name(block) for block in blocks]
     choices = ["/".join(dict.fromkeys(record.choice for _, record in block)) for block in blocks]
     cells = [max(map(len, column)) for column in (names, choices)]
     indent = cells[0] + len(GAP) + (cells[1] + len(GAP) if cells[1] else 0)
     for name, choice, block in zip(names, choices, blocks, strict=True):
         head = f"{name.rjust(cells[0])}{GAP}{choice}".ljust(indent)
-        for row in _rows([record for _, record in block], screen, console.width - indent):
+        rows = list(_rows([record for _, record in block], screen, console.width - indent))
+        if most is not None and printed and printed + len(rows) > most:
+            break
+        last, printed = block[-1][0], printed + len(rows)
+        for row in rows:
             console.print(Text(head, _DIM) + row, no_wrap=True, overflow="crop")
             head = " " * indent
+    return last
 
 
 def print_whole(
@@ -57,11 +74,11 @@ def print_whole(
     """
     record = records[number - 1]
     root = visible(record.texts(record.root), screen.symbols)
-    parts = vars(record.seconds).items()
-    times = ", ".join(f"{name} {seconds * 1e3:.1f}" for name, seconds in parts)
+    parts = vars(record.seconds)
+    times = ", ".join(f"{word} {parts[name] * 1e3:.1f}" for name, word in PARTS.items())
     lines = (
-        f"step {number} of {len(records)}, after {root}: {record.accepted} of "
-        f"{len(record.nodes)} drafted tokens accepted",
+        f"step {number} of {len(records)}: {record.accepted} of {len(record.nodes)} drafted "
+        f"tokens accepted after {root}",
         f"{record.seconds.total * 1e3:.1f} ms: {times}"
         + (f"; drafted by {record.choice}" if record.choice else ""),
     )
@@ -74,9 +91,9 @@ def print_whole(
 def meanings(records: Sequence[StepRecord], symbols: Symbols) -> Iterator[str]:
     """Yield lines that say how the trees of some steps are to be read."""
     line = f"{symbols.yes} accepted  {symbols.no} refused, what follows it was not judged"
-    yield f"{line}  {symbols.raised[-1]} the target's own"
+    yield f"{line}  {symbols.raised[-1]} the model's own"
     if any(record.p is not None for record in records):
-        yield "%: the target's probability, where it is neither 0 nor 100"
+        yield "%: the model's probability, where it is neither 0 nor 100"
 
 
 def _name(block: Sequence[tuple[int, StepRecord]]) -> str:

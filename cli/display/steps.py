@@ -23,6 +23,16 @@ ended the reply.
 """
 
 
+PARTS = {
+    "draft": "drafting",
+    "target": "forward",
+    "verify": "checking",
+    "cache": "cache",
+    "other": "rest",
+}
+"""The parts of a step's time, in words."""
+
+
 class TokenTexts:
     """The texts of tokens, which are looked up only when they are shown.
 

@@ -16,7 +16,8 @@ from nfox.drafters.common.method import DrafterInputs, Method
 from nfox.models.memory import memory_in_use
 from nfox.models.options import LoadProgress
 
-from ..display.header import questions_to_try
+from ..display.header import CHECKS, questions_to_try
+from ..display.reply_stats import forward_costs
 from .drafting import Found
 from .findings import Advice, Finding
 from .subject import Subject
@@ -89,16 +90,16 @@ def of_loading(engine: Engine, seconds: float) -> Iterator[Finding]:
     facts: dict[str, Any] = {"seconds": seconds, "memory_bytes": memory_in_use(target.device)}
     yield Finding(_SECTION, "loading", words, facts=facts)
     why = target.why_not_native if not target.is_native and target.device.type == "cpu" else ""
-    words = f"{target.forward}; takes {target.proposals}"
+    words = f"{target.forward}; {CHECKS[target.proposals]}"
     if target.copied_bytes:
-        words += f"; {decimal(target.copied_bytes)} of weights are there twice"
+        words += f"; {decimal(target.copied_bytes)} of weights are copied for it"
     words += f"; not native: {why}" if why and why not in words else ""
     facts = {"forward": target.forward, "native": target.is_native, "copies": target.copied_bytes}
     yield Finding(_SECTION, "forward", words, "warn" if why else "ok", facts=facts)
     if engine.costs is not None:
-        words, pays = str(engine.costs), engine.costs.speculation_pays
+        words, pays = forward_costs(engine.costs), engine.costs.speculation_pays
         pays = pays or target.proposals == "nothing"  # then there is nothing to pay
-        words += "" if pays else "; drafts cannot pay, whoever makes them"
+        words += "" if pays else "; guessing cannot pay, whoever guesses"
         facts = {"seconds": engine.costs.seconds, "speculation_pays": pays}
         yield Finding(_SECTION, "step", words, "ok" if pays else "warn", facts=facts)
 

@@ -9,14 +9,18 @@ if TYPE_CHECKING:
     from nfox.decoding.generate import Step
 
 DEFINITIONS = {
-    "steps": "target forwards after prefill; each scores one tree",
-    "tau": "mean acceptance length: tokens emitted / steps, bonus and first token included",
+    "steps": "forwards of the model after prefill; each checks all guesses of the step at once",
+    "tau": "tokens emitted / steps, the model's own token of each step included",
     "tokens/s": "tokens emitted / time of the steps after prefill; drawing the text is not in it",
-    "acceptance": "accepted tokens / drafted tokens; small by construction for wide trees",
-    "by depth": "of the steps that drafted that deep, the share that accepted that deep",
-    "thought": "tokens inside <think>, and their share of the time after prefill",
+    "accepted": "accepted tokens / drafted (guessed) tokens; small where many stand side by side",
     "TTFT": "time to first token: prefill and the first step",
-    "prefill": "prompt tokens that had to be read, without those the cache still held",
+    "prefill": "reading the prompt, without the tokens that the cache still held",
+    "by depth": "of the steps that drafted so many tokens ahead, the share that accepted so many",
+    "drafting": "making the guesses",
+    "forward": "running the model over the last token and the guesses of a step",
+    "checking": "comparing the guesses with what the model says",
+    "cache": "keeping the model's state for what was accepted",
+    "thought": "tokens inside <think>, and their share of the time after prefill",
     "speed-up": "tokens/s against this program's own plain decoding (--method none), same prompt",
 }
 

@@ -87,8 +87,10 @@ class ThreadChoice:
 
     @override
     def __str__(self) -> str:
-        more = ", the faster of one and all" if self.most > 1 else ""
-        return f"{torch.get_num_threads()} of {self.most}{more}"
+        now = torch.get_num_threads()
+        others = "all" if now < self.most else "one"
+        why = f", since {others} would be slower" if self.most > 1 else ""
+        return f"{now} of {self.most}{why}"
 
 
 def use_threads(target: Target, count: int | None) -> ThreadChoice | None:

@@ -252,31 +252,31 @@ class Auto(Method):
     @override
     def explain(self) -> list[str]:
         chooser = self.chooser
-        state = f"the fastest as far as is known: {chooser.fastest.name}"
+        lines = [self.describe()]
         if chooser.is_locked:
-            state = "what was tried has lost too much: plain decoding until more tokens have come"
-        lines = [self.describe(), state]
-        lines += [self._explain(way) for way in chooser.ways if way is not self._plain]
+            lost = "what was tried has lost too much: plain decoding until more tokens have come"
+            lines.append(lost)
+        others = [way for way in chooser.ways if way is not self._plain]
+        seen_first = sorted(
+            others, key=lambda way: chooser.speed(way) * bool(way.steps), reverse=True
+        )
+        lines += map(self._explain, seen_first)
         if self._free:
-            lines.append(f"{self._free}: guesses in every step for nothing, judged by what follows")
+            free = "its guesses take no time, and are used wherever they promise enough"
+            lines.append(f"{self._free}: {free}")
         return lines
 
     def _explain(self, way: Way) -> str:
         """Return what is known of a way, in a line."""
-        seconds, speed = self.chooser.seconds(way), self.chooser.speed(way)
-        speedup = speed / self.chooser.speed(self._plain)
-        left = max(way.due - self.chooser.tokens, 0)
-        due = (
-            f"tried again in {counted(left, 'token')} at the earliest"
-            if left
-            else "due to be tried"
-        )
-        again = "" if way is self.chooser.fastest else f", {due}"
+        time = f"{self.chooser.seconds(way):.2f} times as long as a plain one"
+        is_next = way is self.chooser.fastest or way.due <= self.chooser.tokens
+        again = "" if is_next else f"; again in {counted(way.due - self.chooser.tokens, 'token')}"
         if not way.steps:
-            return f"{way.name}: not seen yet, a step takes {seconds:.2f} plain ones{again}"
+            return f"{way.name}: not tried yet; a step takes {time}"
+        speedup = self.chooser.speed(way) / self.chooser.speed(self._plain)
         return (
-            f"{way.name}: {way.tokens:.2f} tokens in a step of {seconds:.2f} plain ones, "
-            f"{speedup:.2f}x, by {counted(way.steps, 'step')}{again}"
+            f"{way.name}: {speedup:.2f}x; {way.tokens:.2f} tokens a step, which takes {time} "
+            f"({counted(way.steps, 'step')} seen){again}"
         )
 
 

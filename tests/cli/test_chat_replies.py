@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from chat_app import contents, do
+from rich.console import Console
 
 from nfox import Settings
 from nfox.cli.chat.app import ChatApp
+from nfox.cli.display.gain import gained_nothing
 from nfox.cli.display.token_view import token_view
 from nfox.cli.log.database import ConversationLog
 from nfox.cli.log.writer import LogWriter
+from nfox.decoding.costs import Costs
+from nfox.engine import Engine
 from nfox.errors import UsageError
 
 ABOUT_THE_LAST = ("/stats", "/why", "/steps", "/step 1", "/race", "/prove", "/compare", "/heat")
@@ -118,3 +124,44 @@ def test_the_steps_of_old_replies_are_not_kept_for_ever(
     for _ in range(2):
         do(app, "/undo")
     assert not app.replies.last(app.conversation).parts
+
+
+def test_steps_are_drawn_a_screenful_at_a_time(app: ChatApp) -> None:
+    app.engine.use_settings(Settings(max_new_tokens=60))
+    do(app, "the quick brown dog")
+    whole = do(app, "/steps")
+    assert do(app, "/steps all") == whole
+    count = len(app.replies.last_part(app.conversation).records)
+    file = app.screen.console.file
+    console = Console(file=file, force_terminal=True, width=100, height=12, color_system=None)
+    app.screen = replace(app.screen, console=console)
+    shown, line, pages = "", "/steps", 0
+    while line:
+        drawn = do(app, line).splitlines()
+        assert len(drawn) <= 12 - 2  # the command and the next prompt stand on the screen, too
+        *rows, _, _, more = [*drawn, ""] if "goes on" not in drawn[-1] else drawn
+        shown += "".join(f"{row}\n" for row in rows)
+        line = (re.search(r"/steps \d+", more) or [""])[0]
+        pages += 1
+    assert pages > 2 and shown.split() == whole.rpartition("✓ accepted")[0].split()
+    assert do(app, "/steps all") == whole
+    for wrong in ("0", str(count + 1), "-1", "x", "1 2", "²"):
+        with pytest.raises(UsageError, match=f"1 to {count}, or all"):
+            do(app, f"/steps {wrong}")
+
+
+def test_a_reply_whose_steps_took_longer_than_they_gave_says_so(
+    app: ChatApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.engine.use_settings(Settings(max_new_tokens=60))
+    do(app, "the quick brown dog")
+    part = app.replies.last_part(app.conversation)
+    stats = part.exchange.reply.stats
+    assert stats.steps >= 16 and stats.tau > 1.1
+    stats.seconds = stats.target_seconds * 1.02
+    for steepness, told in ((0.0, ""), (1.0, "gained nothing in this reply, τ ")):
+        costs = Costs({n: 1.0 + steepness * (n - 1) for n in (1, 2, 4, 8, 16, 32)})
+        monkeypatch.setattr(Engine, "costs", costs)
+        line = gained_nothing(app.engine, part.exchange.reply, part.records, "τ")
+        assert line.startswith(f"guessing ahead {told}") if told else not line
+    assert " times as long as one without" in line

@@ -28,6 +28,7 @@ from nfox.cli.chat.oneshot import serve_lines
 from nfox.cli.chat.repl import chat_loop
 from nfox.cli.display.console import CleanConsole
 from nfox.cli.display.header import print_header
+from nfox.cli.display.reply_stats import forward_costs
 from nfox.cli.display.steps import visible
 from nfox.cli.errors import error_boundary
 from nfox.cli.log.database import ConversationLog
@@ -81,7 +82,7 @@ def test_a_command_takes_only_what_its_usage_says(app: ChatApp) -> None:
         "/compare x",
         "/prove x",
         "/why x",
-        "/steps 9",
+        "/legend 9",
         "/exit 0",
     ):
         with pytest.raises(UsageError, match=f"{line.split()[0]} takes nothing behind it"):
@@ -225,7 +226,7 @@ def test_the_header_says_when_drafting_does_not_pay(
         shown = said(app).replace("\n", " ")
         assert ("plain decoding, drafting does not pay on this machine" in shown) is word
         assert ("plain decoding" in events.start(made)["drafter"]) is word
-        assert str(costs) in shown
+        assert f"forwards {forward_costs(costs)}" in shown
 
 
 def test_auto_says_in_a_line_which_drafters_it_has(engine: Engine) -> None:
@@ -284,13 +285,13 @@ def test_numbers_and_steps(app: ChatApp) -> None:
             do(app, command)
     do(app, "the quick brown dog")
     numbers = do(app, "/stats")
-    for part in ("tok/s", "τ", "31 tok", "prefill", "ms/step", "by depth", "t(N)/t(1)"):
+    for part in ("tok/s", "τ", "31 tok", "prefill", "ms/step", "by depth", "ms over 1 token"):
         assert part in numbers
     assert "emitted / steps" in do(app, "/stats explain")
     steps = do(app, "/steps")
     assert re.search(r"^ *3  └ ✓ ·brown\b", steps, re.MULTILINE) and "refused" in steps
     whole = do(app, "/step 3")
-    assert "step 3 of" in whole and "after ·quick: 1 of " in whole
+    assert re.search(r"^step 3 of \d+: 1 of \d+ drafted tokens accepted after ·quick$", whole, re.M)
     assert "\n└ ✓ ·brown p=1" in whole and "ᵀ ·fox· p=1" in whole
     for line in ("/step", "/step 0", "/step 99", "/step x", "/step 1 2", "/step \u00b2"):
         with pytest.raises(UsageError, match=r"which step|no step"):
@@ -360,15 +361,20 @@ def test_why_a_reply_was_as_fast_as_it_was(app: ChatApp, monkeypatch: pytest.Mon
     monkeypatch.setattr(costs, "now", fast)
     monkeypatch.setattr(costs, "at_load", fast)
     assert "change " in do(app, "/why")
-    steep = Costs({n: 1e-9 * n for n in (1, 2, 4, 8, 16, 32)})
+    assert "the forwards of this reply took " in " ".join(do(app, "/why").split())
+    speed = app.replies.last_part(app.conversation).exchange.reply.stats.tokens_per_second
+    steep = Costs({n: n / speed for n in (1, 2, 4, 8, 16, 32)})
     monkeypatch.setattr(costs, "now", steep)
+    monkeypatch.setattr(costs, "at_load", steep)
     assert "4.0 times" in do(app, "/why")
     monkeypatch.setattr(os, "getloadavg", lambda: (1e6, 0.0, 0.0))
     assert "a busy machine" in do(app, "/why")
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     do(app, "/method auto")
     do(app, "the quick brown dog")
-    assert "the fastest as far as is known" in " ".join(do(app, "/why").split())
+    assert "lookup: its guesses take no time" in " ".join(do(app, "/why").split())
+    monkeypatch.setattr(costs, "now", flat)
+    monkeypatch.setattr(costs, "at_load", flat)
     do(app, "/method none")
     do(app, "hello")
     assert "plain decoding: every token" in do(app, "/why")
@@ -395,7 +401,7 @@ def test_continued_rows_are_indented(app: ChatApp, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(app, "notes", CleanConsole(file=narrow, width=50))
     do(app, "/why")
     rows = narrow.getvalue().splitlines()
-    assert {row[:10].strip() for row in rows} >= {"time", "by depth", "by kind", "so", ""}
+    assert {row[:10].strip() for row in rows} >= {"time", "by depth", "by kind", "cause", ""}
     assert all(len(row) <= 50 and row[9] == " " != row[10] for row in rows)
 
 

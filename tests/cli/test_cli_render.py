@@ -179,7 +179,7 @@ def test_reasoning_is_dim_or_folded() -> None:
     output = written(pieces)
     assert "\x1b[2m" in output and output.endswith("yes\n")
     folded = written(pieces, fold=True)
-    assert "hm" not in folded and folded.startswith("yes") and "folded" in folded
+    assert "hm" not in folded and folded.startswith("yes") and "hidden" in folded
 
 
 @pytest.mark.slow

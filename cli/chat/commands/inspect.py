@@ -11,7 +11,7 @@ from nfox.errors import UsageError
 from ...display.race_picture import RacePicture
 from ...display.reply_stats import NAME_CELLS, details, footer
 from ...display.step_trees import meanings, print_trees, print_whole
-from ...display.why import explain
+from ...display.why import explain, of_forwards
 from ..compare import compare, prove
 from ..race import measure, parse, show, usual_methods
 from .registry import command
@@ -19,6 +19,10 @@ from .registry import command
 if TYPE_CHECKING:
     from ..app import ChatApp
     from ..replies import Part
+
+
+_ALL = "all"
+_BELOW = 7  # rows of a screen that /steps leaves to the command, its marks and the next prompt
 
 
 def last_part(app: ChatApp) -> Part:
@@ -37,10 +41,8 @@ def stats(app: ChatApp, argument: str) -> None:
     app.say(footer(app.engine, exchange, symbols, width=1000))
     for line in details(app.engine, exchange.reply, symbols):
         app.say(line, NAME_CELLS)
-    if app.engine.costs is not None:
-        app.say(f"costs     {app.engine.costs}", NAME_CELLS)
-        if app.engine.costs != app.engine.costs_at_load:
-            app.say(f"at load   {app.engine.costs_at_load}", NAME_CELLS)
+    for line in of_forwards(app.engine):
+        app.say(line, NAME_CELLS)
     if app.engine.threads is not None:
         app.say(f"threads   {app.engine.threads}")
 
@@ -53,13 +55,20 @@ def why(app: ChatApp, argument: str) -> None:
         app.say(line, NAME_CELLS)
 
 
-@command("/steps")
+@command("/steps", usage=f"[N|{_ALL}]", completions=lambda app: (_ALL,))
 def steps(app: ChatApp, argument: str) -> None:
-    """Draw what each step of the last reply drafted."""
-    records = last_part(app).records
-    print_trees(records, app.screen, app.screen.console)
+    """Draw what was drafted, a screenful from step N on."""
+    records, console = last_part(app).records, app.screen.console
+    count, is_paged = len(records), console.is_terminal and argument != _ALL
+    if argument not in ("", _ALL) and not (argument.isdecimal() and 1 <= int(argument) <= count):
+        raise UsageError(f"/steps {argument}: expected a step, 1 to {count}, or {_ALL}")
+    first = int(argument) if argument.isdecimal() else 1
+    most = max(console.height - _BELOW, 1) if is_paged else None
+    last = print_trees(records, app.screen, console, first, most)
     for line in meanings(records, app.screen.symbols):
         app.say(line)
+    if last < count:
+        app.say(f"{count - last} more: /steps {last + 1} goes on, /steps {_ALL} draws all")
 
 
 @command("/step", usage="N")

@@ -23,17 +23,19 @@ def think(app: ChatApp, argument: str) -> None:
     engine = app.engine
     if argument not in ("", *_THINK):
         raise UsageError(f"/think {argument}: expected {', '.join(_THINK)}")
-    if engine.template.switch is None:
+    if argument and engine.template.switch is None:
         raise UsageError(thinking(engine), "/fold on hides what a model thinks")
     if argument:
         engine.use_settings(engine.settings.changed(think=argument))
-    app.say(f"thinking is {thinking(engine)}")
+    app.say(f"{'' if engine.template.switch is None else 'thinking is '}{thinking(engine)}")
 
 
 @command("/fold", usage="[on|off]", completions=lambda app: _FOLD)
 def fold(app: ChatApp, argument: str) -> None:
-    """Hide reasoning (<think>) in replies to come, or not."""
+    """Show or change whether thinking (<think>) is hidden."""
     if argument not in ("", *_FOLD):
         raise UsageError(f"/fold {argument}: expected on or off")
-    app.fold = argument == "on" if argument else not app.fold
-    app.say("reasoning is folded" if app.fold else "reasoning is shown")
+    if argument:
+        app.fold = argument == "on"
+    state = "hidden; /fold off shows it" if app.fold else "shown; /fold on hides it"
+    app.say(f"thinking is {state}")

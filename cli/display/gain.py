@@ -1,0 +1,72 @@
+"""What a reply gained by its drafts, what more they could give, and what it lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nfox.decoding.costs import Costs
+    from nfox.decoding.stats import Stats
+    from nfox.engine import Engine
+    from nfox.reply import Reply
+
+    from .steps import StepRecord
+
+GAIN = 1.1  # below, a reply has gained nothing worth the name
+_LOSS = 0.95  # of the speed of plain decoding: below, drafts have cost more than they gave
+_LONGEST = 16  # tokens of the chains that are thought of
+_LEAST_STEPS = 16  # of a reply of which anything can be said
+
+
+def gained_nothing(engine: Engine, reply: Reply, records: Sequence[StepRecord], tau: str) -> str:
+    """Return the line that says that a whole reply, with drafts in it, gained nothing by them: it
+    has hardly more than a token per step, or its steps took the longer for it. "" where it gained.
+
+    Args:
+        engine: the engine that gave it.
+        reply: the reply.
+        records: its steps.
+        tau: the symbol of the tokens per step.
+    """
+    stats, costs = reply.stats, engine.costs
+    if stats.steps < _LEAST_STEPS or not stats.drafted:
+        return ""
+    text = f"guessing ahead gained nothing in this reply, {tau} {stats.tau:.2f}"
+    if stats.tau < GAIN:
+        return f"{text}; /why says why"
+    if costs is None or not stats.target_seconds:
+        return ""
+    # What forwards of these widths take, and what all else took beside them: whatever other
+    # programs did has slowed both.
+    seconds = forwards_alone(costs, records) * stats.seconds / stats.target_seconds
+    longer = seconds / stats.steps / costs.forward_seconds(1)
+    told = f"{text}, since a step takes {longer:.2f} times as long as one without; /why says more"
+    return told if stats.tau < _LOSS * longer else ""
+
+
+def forwards_alone(costs: Costs, records: Sequence[StepRecord]) -> float:
+    """Return the seconds that forwards as wide as those of a reply take by themselves."""
+    return sum(costs.forward_seconds(1 + len(record.nodes)) for record in records)
+
+
+def share_right(stats: Stats) -> float:
+    """Return how often the next guess of a path was right, where there was one: alpha."""
+    asked = sum(stats.tried[:1]) + sum(
+        min(tried, reached) for tried, reached in zip(stats.tried[1:], stats.reached, strict=False)
+    )
+    return sum(stats.reached) / asked if asked else 0.0
+
+
+def best_chain(stats: Stats, costs: Costs) -> tuple[int, float]:
+    """Return the chain that pays most at the acceptance that was seen, and its speed-up."""
+    alpha = share_right(stats)
+    drafted = max(stats.drafted, 1)
+    each = stats.draft_seconds / drafted
+    gamma = costs.best_gamma(_LONGEST, each, alpha=alpha)
+    return gamma, costs.speedup(gamma, alpha, each)
+
+
+def speedup(stats: Stats, costs: Costs) -> float:
+    """Return the speed of a reply as a multiple of plain decoding now."""
+    return stats.tokens_per_second * costs.forward_seconds(1)
