@@ -237,15 +237,19 @@ def test_two_methods_race_and_nothing_is_cut(
     server: Server, page: browser.Page, width: int, dark: bool
 ) -> None:
     opened(page, server.url, width=width, dark=dark)
+    ask(page, "\n".join(["hello"] * 40))  # fills the window: what follows must be scrolled to
+    page.wait(f"{IDLE} && messages.length === 2")
     page.run("document.getElementById('method').value = 'tiny:none'")
     page.run("document.getElementById('rival').value = 'tiny:lookup'")
     ask(page, "hello there " + "a-very-long-word" * 20)
     page.wait("document.querySelectorAll('.verdict button').length")
     assert page.run("document.querySelector('.verdict').textContent").startswith("Identical texts.")
     texts = page.run("[...document.querySelectorAll('.lanes .text')].map(t => t.textContent)")
-    assert len(texts) == 2 and texts[0] == texts[1] == page.run("messages[1].content")
+    assert len(texts) == 2 and texts[0] == texts[1] == page.run("messages[3].content")
     assert page.run("document.querySelectorAll('.lanes .first').length") == 1
     assert page.run("document.documentElement.scrollWidth") == width
+    end = "document.querySelector('.verdict').getBoundingClientRect().bottom"
+    assert page.run(f"{end} <= log.getBoundingClientRect().bottom")
     wide = "[...document.querySelectorAll('body *')].filter(e => e.checkVisibility() && "
     wide += f"e.id !== 'status' && e.getBoundingClientRect().right > {width} + 1).length"
     assert page.run(wide) == 0
