@@ -81,7 +81,7 @@ class RunningCosts:
         """
         if not self._times:
             return self.now
-        recent = {n: min(t) for n, t in self._times.items() if len(t) >= ENOUGH_STEPS}
+        recent = {n: _least(t) for n, t in self._times.items() if len(t) >= ENOUGH_STEPS}
         is_slow = any(
             median(self._times[n]) > _MUCH_SLOWER * self.now.forward_seconds(n) for n in recent
         )
@@ -103,6 +103,14 @@ class RunningCosts:
         grown = accumulate((seconds[n] for n in widths), max)
         self.now = Costs(dict(zip(widths, grown, strict=True)))
         return self.now
+
+
+def _least(times: list[float]) -> float:
+    """Return the least time of ENOUGH_STEPS steps, the middle one where there are more of them: the
+    least of all would be the less, the more often a width is used.
+    """
+    groups = [times[i : i + ENOUGH_STEPS] for i in range(0, len(times), ENOUGH_STEPS)]
+    return median(min(group) for group in groups if len(group) == ENOUGH_STEPS)
 
 
 def differ(costs: Costs, others: Costs) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -48,6 +49,15 @@ def test_a_width_that_was_used_is_believed_and_the_others_change_with_it(
     assert now.forward_seconds(8) == TRUE.forward_seconds(8)
     assert now.forward_seconds(1) == BUSY.forward_seconds(1) * 1.4 / 16.0
     assert costs.at_load == BUSY
+
+
+def test_a_width_that_is_used_often_seems_no_faster_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noise, costs = random.Random(0), running(TRUE, monkeypatch)
+    for _ in range(800):
+        list(costs.observed(steps(8, costs=Costs({8: noise.random()}))))
+    assert 0.1 < costs.update().forward_seconds(8) < 0.3
 
 
 def test_steps_pass_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
