@@ -128,6 +128,7 @@ def test_the_steps_of_old_replies_are_not_kept_for_ever(
 
 def test_steps_are_drawn_a_screenful_at_a_time(app: ChatApp) -> None:
     app.engine.use_settings(Settings(max_new_tokens=60))
+    do(app, "/method lookup gamma=8")  # whatever pays on this machine
     do(app, "the quick brown dog")
     whole = do(app, "/steps")
     assert do(app, "/steps all") == whole
@@ -154,6 +155,7 @@ def test_a_reply_whose_steps_took_longer_than_they_gave_says_so(
     app: ChatApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app.engine.use_settings(Settings(max_new_tokens=60))
+    do(app, "/method lookup gamma=8")  # whatever pays on this machine
     do(app, "the quick brown dog")
     part = app.replies.last_part(app.conversation)
     stats = part.exchange.reply.stats
