@@ -47,17 +47,17 @@ class Clock:
     """The time at which a step comes, and the time since then that was spent on drawing."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.at = 0.0
         self.begin = time.thread_time()
 
-    def perf_counter(self) -> float:
-        return self.now + time.thread_time() - self.begin
+    def now(self) -> float:
+        return self.at + time.thread_time() - self.begin
 
 
 def measure(text: str, render: str) -> tuple[float, float]:
     """Return the seconds that drawing a text took, and those in which it was decoded."""
     clock = Clock()
-    with patch.object(reply_view, "time", clock):
+    with patch.object(reply_view, "clock", clock):
         return _measure(text, render, clock)
 
 
@@ -74,7 +74,7 @@ def _measure(text: str, render: str, clock: Clock) -> tuple[float, float]:
             for start, source in zip(starts, sources, strict=True)
         ]
         tokens += step
-        clock.now, clock.begin = max(tokens / RATE, clock.now), time.thread_time()
+        clock.at, clock.begin = max(tokens / RATE, clock.at), time.thread_time()
         view.add(pieces, lambda: Text("500.0 tok/s and what else a status row says"))
         spent += time.thread_time() - clock.begin
     clock.begin = time.thread_time()

@@ -168,7 +168,7 @@ def compare(engine: Engine, request: Request, runs: Sequence[Run]) -> Race:
         request: what was asked for.
         runs: in the order in which they were asked for.
     """
-    race = Race(tuple(runs), request.settings.rule(request.number).follows_drafts)
+    race = unexplained(request, runs)
     plain = race.reference
     if plain.reply.method != plain_method() or race.follows_drafts or not race.is_complete:
         return race
@@ -176,6 +176,16 @@ def compare(engine: Engine, request: Request, runs: Sequence[Run]) -> Race:
         replace(run, parting=find_parting(engine, request, run.reply, plain.reply)) for run in runs
     )
     return Race(tuple(explained))
+
+
+def unexplained(request: Request, runs: Sequence[Run]) -> Race:
+    """Return the race of some runs, which does not say why one differs from plain decoding.
+
+    Args:
+        request: what was asked for.
+        runs: in the order in which they were asked for.
+    """
+    return Race(tuple(runs), request.settings.rule(request.number).follows_drafts)
 
 
 def pieces_of(moments: Sequence[Moment]) -> list[Piece]:

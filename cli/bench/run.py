@@ -17,6 +17,7 @@ from ..engine_arguments import EngineArguments
 from ..facts import model_facts
 from ..options.engine import GenerationArguments, MethodArguments, ModelArguments
 from ..printing import tell
+from ..suspension import suspendable
 
 if TYPE_CHECKING:
     from nfox.eval.bench.entrants import Entrant
@@ -201,7 +202,7 @@ def run_rounds(
     if trials:
         tell(f"nfox: going on after {len(trials)} conversations")
     finished = {trial.key for trial in trials}
-    with journal.writing() if journal else nullcontext() as add:
+    with suspendable(), journal.writing() if journal else nullcontext() as add:
         try:
             for trial in bench.rounds(arguments.rounds, arguments.warmup, _on_trial, finished):
                 trials.append(trial)

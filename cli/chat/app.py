@@ -28,11 +28,11 @@ from ..display.steps import StepRecorder
 from ..display.theme import Screen
 from ..log.writer import LogWriter
 from ..options.chat import DisplayArguments
+from ..suspension import suspendable
 from .context_notes import fullness, hinting_at_room, no_longer_read
 from .interrupt import interruptible
 from .replies import KnownReply, Part, Replies
 from .saved_files import Keeper, rescue
-from .suspension import suspendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from .suspension import suspendable
+from ..suspension import suspendable
 
 if TYPE_CHECKING:
     from nfox.reply_stream import ReplyStream
@@ -86,14 +86,15 @@ def interruptible(stream: ReplyStream) -> Iterator[None]:
 
 @contextmanager
 def silent_keyboard(*, raw_enter: bool = False) -> Iterator[None]:
-    """Keep the terminal from showing what is typed.
+    """Keep the terminal from showing what is typed, but for while Ctrl-Z stops the program.
 
     Args:
         raw_enter: let Enter stay what a prompt that reads keys takes for Enter; where lines are
             read, a line would never end with it.
     """
     if not sys.stdin.isatty() or find_spec("termios") is None:  # Windows has no termios
-        yield
+        with suspendable():
+            yield
         return
     import termios
 

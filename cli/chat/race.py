@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nfox import drafters
 from nfox.errors import UsageError
-from nfox.race import Race, Run, compare, enter, record
+from nfox.race import Race, Run, compare, enter, record, unexplained
 from nfox.reply import Reply
 
 from ..display.race_picture import answering
@@ -82,7 +82,11 @@ def measure(
                     runs[number] = record(name, drafter, stream, on_step)
                 if not runs[number].is_complete:
                     return compare(engine, request, runs)
-    return compare(engine, request, runs)
+    try:
+        return compare(engine, request, runs)
+    except KeyboardInterrupt:
+        say("stopped looking for why texts differ")
+        return unexplained(request, runs)
 
 
 def show(picture: RacePicture, screen: Screen, say: Say) -> bool:

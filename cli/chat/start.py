@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import nullcontext
 from dataclasses import fields, replace
 
 import typer
 
 from nfox.characters import cleaned
+from nfox.decoding import clock
 from nfox.errors import UsageError
 from nfox.known_models import DEFAULT, kept_at
 
@@ -55,10 +55,10 @@ def _load_and_answer(
     session: SessionArguments,
     prompt: str | None,
 ) -> None:
-    begin = time.perf_counter()
+    begin = clock.now()
     engine_arguments = _with_fetched_model(engine_arguments)
     engine = engine_arguments.load(quiet=display.quiet)
-    loading_seconds = time.perf_counter() - begin
+    loading_seconds = clock.now() - begin
     if not display.quiet:
         idle = unused.of_loading(engine) | unused.for_one_reply(engine)
         unused.report_typed(context, idle | _idle(session, display, prompt))

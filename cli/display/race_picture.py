@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.containers import Lines
-from rich.live import Live
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from nfox.decoding import clock
 from nfox.race import pieces_of
 from nfox.text.pieces import text_of
 
+from .frames import drawing_frames
 from .race_results import RaceResults
 from .reply_stats import join_fitting
 from .reply_view import clean
@@ -34,8 +35,6 @@ _GAP = 2  # cells between columns
 _NARROWEST = 18  # cells of a column, where the screen has that many
 _BLANK = 3  # rows of a column without anything
 _SHORTEST = 2.0  # seconds, below which nobody would see who is ahead
-# A terminal may take an emoji for wider than rich does; a row that wraps would never be erased.
-_CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 
 @contextmanager
@@ -57,29 +56,18 @@ def answering(
         say(words)
         yield lambda stats: None
         return
-    with _live(screen) as live:
+    with drawing_frames(screen.console) as frames:
 
         def on_step(stats: Stats) -> None:
             nonlocal drawn
-            if time.monotonic() - drawn >= FRAME:
-                drawn = time.monotonic()
+            if clock.now() - drawn >= FRAME:
+                drawn = clock.now()
                 parts = words, f"{stats.tokens} tok", f"{stats.tokens_per_second:.1f} tok/s"
                 row = join_fitting(parts, screen.console.width, screen.symbols.dot)
-                live.update(Text(row, _DIM), refresh=True)
+                frames.draw(Text(row, _DIM))
 
-        live.update(Text(words, _DIM), refresh=True)
+        frames.draw(Text(words, _DIM))
         yield on_step
-
-
-def _live(screen: Screen) -> Live:
-    """Return what draws frames, each over the last, and in the end nothing."""
-    return Live(
-        console=screen.console,
-        auto_refresh=False,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
 
 
 class RacePicture:
@@ -151,18 +139,15 @@ class RacePicture:
         Returns:
             None, or at which second Ctrl-C stopped it.
         """
-        begin, now = time.monotonic(), 0.0
-        screen.console.file.write(_CUT)
+        begin, now = clock.now(), 0.0
         try:
-            with _live(screen) as live:
+            with drawing_frames(screen.console) as frames:
                 while now < self.race.seconds:
-                    live.update(self.frame(screen, now), refresh=True)
+                    frames.draw(self.frame(screen, now))
                     time.sleep(FRAME)
-                    now = (time.monotonic() - begin) / self.slowness
+                    now = (clock.now() - begin) / self.slowness
         except KeyboardInterrupt:
             return now
-        finally:
-            screen.console.file.write(_WRAP)
         return None
 
     def _foot(self, run: Run, screen: Screen, width: int) -> Text:

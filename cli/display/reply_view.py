@@ -6,7 +6,6 @@ shows it in fewer rows.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from nfox.controls import sanitize
 from nfox.counting import counted
+from nfox.decoding import clock
 from nfox.text.pieces import Piece, ThinkSplitter
 
 from .markdown.stream import MarkdownStream
@@ -66,12 +66,12 @@ class ReplyView:
         for piece in pieces:
             for part, inside_think in self._think_splitter.push(piece):
                 self._take(part, inside_think)
-        begin = time.perf_counter()
+        begin = clock.now()
         if begin >= self._next_frame:
             certain, tail = self._markdown.take() if self._markdown else (Text(), Text())
             self._text.append_text(certain)
             self._draw(status() if status and self.screen.live else None, tail)
-            end = time.perf_counter()
+            end = clock.now()
             # One frame that takes long has imported something; two in a row have much to draw.
             usual, self._last_frame = min(end - begin, self._last_frame), end - begin
             self._next_frame = end + max(_FRAME, usual / _SHARE)

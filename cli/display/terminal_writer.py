@@ -59,21 +59,16 @@ class TerminalWriter:
         is_full = self._live and self._column(line) == self._console.width
         cut = len(text) - (_last_cluster(text.plain) if is_full else 0)
         text, self._held = text[:cut], text[cut:]
-        frame = self._render(text)
-        if self._was_left:
-            self._was_left = self._has_rows = self._has_tail = False
-            frame = self._render(self._line) + frame
-        if "\n" in text:
-            self._line = text[text.plain.rindex("\n") + 1 :]
-        else:
-            self._line.append_text(text)
+        begun, frame, before, opening = self._line, self._render(text), "", ""
+        self._line = text[text.plain.rindex("\n") + 1 :] if "\n" in text else begun + text
         if self._live:
-            erase = self._erase()
+            before, opening = self._erase(), _BEGIN
             if status is not None and not self._is_hidden:
-                erase, self._is_hidden = _HIDE + erase, True
-            below = self._draw_below(self._held + (tail or Text()), status)
-            frame = _BEGIN + erase + frame + below + _END
-        self._console.file.write(frame)
+                opening, self._is_hidden = _BEGIN + _HIDE, True
+            frame += self._draw_below(self._held + (tail or Text()), status) + _END
+        if self._was_left:  # asked as late as can be, since it is left at any moment
+            self._was_left, before = False, self._render(begun)
+        self._console.file.write(opening + before + frame)
         self._console.file.flush()
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from ..options.completion import models
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
 from ..printing import say
+from ..suspension import suspendable
 
 if TYPE_CHECKING:
     from .findings import Advice, Finding
@@ -56,10 +57,11 @@ def doctor(context: typer.Context, arguments: DoctorArguments, model: ModelArgum
 
     findings: list[Finding] = []
     draw = None if arguments.as_json else Drawing()
-    for finding in examine(Subject(model)):
-        findings.append(finding)
-        if draw:
-            draw.finding(finding)
+    with suspendable():
+        for finding in examine(Subject(model)):
+            findings.append(finding)
+            if draw:
+                draw.finding(finding)
     advice, wrong = ordered_advice(findings), any(one.mark == "wrong" for one in findings)
     if draw:
         draw.advice(advice, is_busy=any(is_busy(one) for one in findings))

@@ -5,11 +5,11 @@ imported once it is known that torch starts.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from nfox.decoding import clock
 from nfox.errors import NfoxError
 from nfox.files.hub import short_name
 
@@ -91,10 +91,10 @@ def _of_model(subject: Subject, section: str) -> Iterator[Finding]:
         yield finding
     if not is_fit:
         return
-    begin = time.perf_counter()
+    begin = clock.now()
     with warnings_kept() as told:
         engine = _load(subject)
-    seconds = time.perf_counter() - begin
+    seconds = clock.now() - begin
     yield from (Finding(section, "loading", text, "warn") for text in told)
     found = [*drafting.of_methods(subject, engine)]
     yield from (one.finding for one in found)

@@ -4,13 +4,13 @@ would give.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 
+from nfox.decoding import clock
 from nfox.drafters import choosing_method, drafting_methods, method_class, plain_method
 from nfox.drafters.common.method import DrafterInputs, Method
 from nfox.models.memory import memory_in_use
@@ -165,8 +165,8 @@ def _measured(
     step = engine.costs.forward_seconds(1) if engine.costs else 0.1
     share = _SECONDS / 2 / (step * len(ways) * len(questions))
     tokens = int(min(max(share, _FEWEST), _MOST))
-    begin, rounds = time.perf_counter(), list[dict[str, Speed]]()
-    while not rounds or _has_time(time.perf_counter() - begin, len(rounds)):
+    begin, rounds = clock.now(), list[dict[str, Speed]]()
+    while not rounds or _has_time(clock.now() - begin, len(rounds)):
         speeds = {name: Speed() for name in ways}
         rounds.append(speeds)
         for question in questions:

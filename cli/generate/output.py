@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfox.batch import AnswerCounter, sort_answers
+from nfox.decoding import clock
 from nfox.errors import NfoxError
 from nfox.files import provenance
 from nfox.files.atomic import reporting_full_disk
@@ -20,6 +21,7 @@ from ..display.progress import progress_bar
 from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..printing import tell
+from ..suspension import suspendable
 from .answering import answer_all
 
 if TYPE_CHECKING:
@@ -85,18 +87,19 @@ def _answer_share(
     answers: AnswerCounter,
 ) -> None:
     """Add the missing answers of this process; in the first one, wait for those of the others."""
-    first, begin = share.rank == 0, time.time()
+    first, begin = share.rank == 0, clock.now()
     todo = [prompts[n] for n in share.of(len(prompts)) if prompts[n].id in answers.missing]
     engine = load() if todo else None
     show = first and bool(answers.missing)
     with (
+        suspendable(),
         reporting_full_disk(out, "what was written is whole", "free some space; the same goes on"),
         progress_bar("prompts", len(answers.missing), wanted=show) as on_done,
     ):
         provenance.begin(out, {"command": command_line(), **options}, share)
         if engine is not None:
             _answer_missing(engine, todo, out, answers, on_done)
-        provenance.finish(out, share, {"prompts": len(todo)}, time.time() - begin)
+        provenance.finish(out, share, {"prompts": len(todo)}, clock.now() - begin)
         if first:
             _wait_for_others(answers, on_done)
             sort_answers(out, prompts)
@@ -138,12 +141,12 @@ def _wait_for_others(answers: AnswerCounter, on_done: Callable[[int], None]) -> 
         NfoxError: if none has come for long: a launcher ends all processes where one fails, but
             these may have been started without one, and one may hang.
     """
-    last_answer = time.monotonic()
+    last_answer = clock.now()
     while answers.missing:
         time.sleep(_PAUSE)
         if _count_new(answers, on_done):
-            last_answer = time.monotonic()
-        elif time.monotonic() - last_answer > _PATIENCE:
+            last_answer = clock.now()
+        elif clock.now() - last_answer > _PATIENCE:
             raise NfoxError(
                 f"{len(answers.missing)} prompts of other processes have no answer yet, and for "
                 f"{_PATIENCE // 60} minutes none has come",

@@ -1,25 +1,27 @@
-"""The clock of steps, which stands while the process is stopped: by Ctrl-Z in mid-reply, say.
+"""The clock of what is measured, which stands while the process is stopped: by Ctrl-Z, say.
 
-What was measured of a machine would else be wrong for all that follows.
+What is known of a machine, and what a person is told of it, would else be wrong for all that
+follows.
 """
 
 from __future__ import annotations
 
+import signal
 import time
 
-_left_out = 0.0  # seconds
+_stopped = 0.0  # seconds
 
 
 def now() -> float:
-    """Return the seconds since some moment, without those that were left out."""
-    return time.perf_counter() - _left_out
+    """Return the seconds since some moment, without those for which `stop_process` stopped."""
+    return time.perf_counter() - _stopped
 
 
-def leave_out(seconds: float) -> None:
-    """Leave seconds that have just passed out of all times.
-
-    Args:
-        seconds: for which the process was stopped.
-    """
-    global _left_out
-    _left_out += seconds
+def stop_process() -> None:
+    """Stop the process, as Ctrl-Z does, until it is told to go on. From the main thread."""
+    global _stopped
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    begin = time.perf_counter()
+    signal.raise_signal(signal.SIGTSTP)  # to this thread: it stops here, and not a little later
+    _stopped += time.perf_counter() - begin
+    signal.signal(signal.SIGTSTP, handler)

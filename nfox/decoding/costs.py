@@ -7,7 +7,6 @@ and is shown.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from functools import partial
 import torch
 from typing_extensions import override
 
+from nfox.decoding import clock
 from nfox.decoding.cache import KVCache
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
@@ -150,11 +150,11 @@ def time_call(call: Callable[[], object], device: torch.device) -> float:
     """Return how many seconds a call takes, the kernels that it starts on the device included."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = clock.now()
     call()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return clock.now() - start
 
 
 def sample_cache(target: Target) -> KVCache:
@@ -175,16 +175,16 @@ def measure_costs(target: Target, *, time_limit: float = 1.0) -> Costs:
     """
     cache = sample_cache(target)
     widths = WIDTHS if target.proposals != "nothing" else (1,)
-    begin, seconds = time.perf_counter(), {}
+    begin, seconds = clock.now(), {}
     for width in widths:
         tree = TokenTree.chain(0, [i % target.vocabulary_size for i in range(1, width)])
         score = partial(target.score, tree, cache)
         score()  # the first of a width is slower
         times = [time_call(score, target.device)]
-        while len(times) < 5 and time.perf_counter() - begin < time_limit:
+        while len(times) < 5 and clock.now() - begin < time_limit:
             times.append(time_call(score, target.device))
         seconds[width] = min(times)  # whatever else the machine does only adds to it
-        if time.perf_counter() - begin > 2 * time_limit and width > 1:
+        if clock.now() - begin > 2 * time_limit and width > 1:
             break
     # If something narrower took longer, or something wide longer than narrow forwards one after the
     # other would, the machine was busy with something else.

@@ -7,7 +7,6 @@ accepted need not be read again.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from nfox.decoding import clock
 from nfox.decoding.cache import common_prefix
 from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
@@ -292,8 +292,8 @@ def _measure_draft_seconds(target: Target, draft: Target) -> float:
     target_cache, draft_cache = sample_cache(target), sample_cache(draft)
     root = TokenTree.chain(0)
     times: list[float] = []
-    begin = time.perf_counter()
-    while not times or (len(times) < 5 and time.perf_counter() - begin < 0.2):
+    begin = clock.now()
+    while not times or (len(times) < 5 and clock.now() - begin < 0.2):
         target.score(root, target_cache)
         times.append(time_call(partial(draft.score, root, draft_cache), draft.device))
     return min(times)

@@ -25,6 +25,7 @@ from nfox.cli.display.palettes import PALETTES, contrast, theme_for
 from nfox.cli.display.reply_view import ReplyView, clean
 from nfox.cli.display.step_trees import print_whole
 from nfox.cli.display.steps import StepRecorder
+from nfox.cli.display.terminal_writer import TerminalWriter
 from nfox.cli.display.theme import Screen, make_screen
 from nfox.cli.options.chat import DisplayArguments, Theme
 from nfox.decoding.drafter import StepTimes
@@ -67,6 +68,37 @@ def shown(output: str, columns: int = 60, rows: int = 12) -> str:
     pyte.Stream(display).feed(output.replace("\n", "\r\n"))
     history = ["".join(line[x].data for x in range(columns)) for line in display.history.top]
     return "\n".join([*history, *display.display])
+
+
+@pytest.mark.parametrize("moment", ["_render", "_draw_below"])
+def test_a_reply_that_is_left_while_a_frame_is_made_goes_on_with_its_whole_line(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, calls = Tty(), iter(range(99))
+    monkeypatch.setattr(file, "fileno", lambda: 1)
+    view = ReplyView(screen_for(file))
+    work = getattr(TerminalWriter, moment)
+
+    def left_meanwhile(writer: TerminalWriter, *arguments: object) -> str:
+        result: str = work(writer, *arguments)
+        if next(calls) == 6:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "write", lambda number, data: file.write(data.decode()))
+                view.pause()
+                file.write("\n[stopped]\n$ fg\n")
+                view.go_on()
+        return result
+
+    monkeypatch.setattr(TerminalWriter, moment, left_meanwhile)
+    for name, value in (("_FRAME", 0.0), ("_SHARE", 1e9)):  # every word is a frame
+        monkeypatch.setattr(f"nfox.cli.display.reply_view.{name}", value)
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    for number, word in enumerate(words):
+        view.add([Piece(f"{word} ", "bonus", number)], lambda: Text("status"))
+    view.close()
+    before, _, after = shown(file.getvalue()).partition("[stopped]")
+    _, text = after.split("fg", 1)
+    assert text.split() == words and before.split()[0] == "one"
 
 
 def test_each_source_has_its_mark() -> None:

@@ -338,7 +338,7 @@ def test_what_may_change_is_drawn_and_goes() -> None:
 def test_frames_are_rarer_where_they_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes a fiftieth of the time, however much there is to draw."""
     now = 0.0
-    monkeypatch.setattr("nfox.cli.display.reply_view.time.perf_counter", lambda: now)
+    monkeypatch.setattr("nfox.decoding.clock.time.perf_counter", lambda: now)
 
     def status() -> Text:  # a frame that takes a tenth of a second
         nonlocal now

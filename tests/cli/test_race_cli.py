@@ -21,6 +21,7 @@ import pyte
 import pytest
 import terminals
 from chat_terminal import Chat, chatting
+from job_control import STOPPED
 from rich.cells import cell_len, set_cell_size
 from rich.color import ColorSystem
 from typer.testing import CliRunner
@@ -303,6 +304,21 @@ def test_a_show_that_is_stopped_says_where_it_was_and_what_was_measured(
     assert isinstance(file, io.StringIO) and file.getvalue().count("\x1b[?7h") == 1
 
 
+def test_a_race_that_was_measured_stays_where_the_reason_of_a_difference_is_not_waited_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(racing, "compare", interrupted)
+    screen, told = make_screen(DisplayArguments(), io.StringIO()), list[str]()
+    measured = measure(
+        engine, engine.request("hello"), parse(["none", "lookup"]), screen, told.append
+    )
+    assert measured.is_complete and [run.name for run in measured.runs] == ["none", "lookup"]
+    assert told[-1] == "stopped looking for why texts differ"
+
+
 @pytest.mark.parametrize(
     "names", [["none"], ["none"] * 5, ["none", "nosuch"], ["none", "lookup:x=1"]]
 )
@@ -360,6 +376,28 @@ def test_ctrl_c_stops_a_race_where_it_is(tmp_path: Path) -> None:
         assert chat.process.wait(30) == 130
         assert chat.settings() == before
     assert "I\u00a0can\u00a0chat" in (tmp_path / "work" / "race.svg").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_z_stops_a_race_and_its_clock(tmp_path: Path) -> None:
+    words = ("race", "What can you do?", "--methods", "none,spec", "--threads", "1")
+    with chatting(tmp_path, *words, prepare="job_control:under_a_shell") as chat:
+        before = chat.settings()
+        written = chat.until(b"none") + chat.until(b"I can chat")
+        chat.keys(b"\x1a")
+        written += chat.until(STOPPED)
+        assert chat.settings() == before
+        assert written.rindex(b"\x1b[?7h\x1b[?25h") > written.rindex(b"\x1b[?25l\x1b[?7l")
+        terminal = terminals.Terminal(80, 24)
+        pyte.ByteStream(terminal).feed(written)
+        rest = "".join(terminal.display).replace(STOPPED.decode(), "").strip()
+        assert rest == "$", "nothing of a frame is left"
+        time.sleep(2.5)  # in which the whole of the race could be shown
+        chat.keys(b"fg\n")
+        again = chat.until(b"measured one after the other")
+        assert again.count(b"\x1b[?2026h") > 5 and b"I can chat" in again
+        assert chat.process.wait(30) == 0
+        assert chat.settings() == before
 
 
 @pytest.mark.slow

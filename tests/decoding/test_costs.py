@@ -81,7 +81,7 @@ def test_a_busy_moment_does_not_make_a_wide_forward_dearer_than_narrow_ones_in_t
 ) -> None:
     seconds = iter([1.0] * 5 + [1.1] * 5 + [9.0] * 5 + [9.5] * 5 + [9.9] * 5 + [10.0] * 5)
     monkeypatch.setattr("nfox.decoding.costs.time_call", lambda call, device: next(seconds))
-    monkeypatch.setattr("nfox.decoding.costs.time.perf_counter", lambda: 0.0)
+    monkeypatch.setattr("nfox.decoding.clock.time.perf_counter", lambda: 0.0)
     found = measure_costs(tiny.target()).seconds
     assert found == {1: 1.0, 2: 1.1, 4: 2.2, 8: 4.4, 16: 8.8, 32: 10.0}
 

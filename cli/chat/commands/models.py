@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from nfox.decoding import clock
 from nfox.files.hub import short_name
 from nfox.known_models import KNOWN, kept_at
 
@@ -38,12 +38,12 @@ def use_model(app: ChatApp, argument: str) -> None:
         return
     from nfox.loader import load_another
 
-    begin = time.perf_counter()
+    begin = clock.now()
     app.say(f"loading {short_name(argument)} {app.screen.symbols.ellipsis}")
     former = app.engine
     engine = load_another(former, None if argument == _EMBEDDED else argument)
     app.conversation.go_on_with(engine)
     former.close()
-    print_header(engine, app.screen, time.perf_counter() - begin, verbose=False)
+    print_header(engine, app.screen, clock.now() - begin, verbose=False)
     if hint := thinking_hint(engine):
         app.say(hint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
 
+from nfox.decoding import clock
 from nfox.errors import ModelError
 
 if TYPE_CHECKING:
@@ -76,10 +76,10 @@ class Peer(ABC):
             limits: the most tokens, and the tokens that end the reply.
         """
         blocks: list[Block] = []
-        start = time.perf_counter()
+        start = clock.now()
 
         def on_tokens(tokens: Sequence[int]) -> None:
-            blocks.append((time.perf_counter() - start, tokens))
+            blocks.append((clock.now() - start, tokens))
 
         self.answer(prompt, settings, limits, on_tokens)
         return blocks

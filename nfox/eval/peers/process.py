@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from nfox.controls import one_line
+from nfox.decoding import clock
 from nfox.errors import NfoxError
 from nfox.eval.peers.base import Block, Peer, PeerError
 
@@ -148,6 +149,8 @@ def _send(channel: IO[bytes], message: tuple[Any, ...]) -> None:
 def main() -> None:
     """Make the peer that standard input names, and answer until that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    if hasattr(signal, "SIGTSTP"):  # and stops it, for as long as its clock stands, too
+        signal.signal(signal.SIGTSTP, lambda number, frame: clock.stop_process())
     messages, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that what libraries print is no answer
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,10 +10,16 @@ from types import FrameType
 from nfox.decoding import clock
 
 
+def _nothing() -> None:
+    pass
+
+
 @contextmanager
-def suspendable(pause: Callable[[], None], go_on: Callable[[], None]) -> Iterator[None]:
-    """Call `pause` before a stop by Ctrl-Z, and `go_on` behind it. Of such blocks in one another,
-    the inner one pauses first and goes on last.
+def suspendable(
+    pause: Callable[[], None] = _nothing, go_on: Callable[[], None] = _nothing
+) -> Iterator[None]:
+    """Call `pause` before a stop by Ctrl-Z, and `go_on` behind it; the clock stands meanwhile. Of
+    such blocks in one another, the inner one pauses first and goes on last.
 
     Args:
         pause: is called at any moment, between two instructions: it may write to no stream that
@@ -30,11 +35,7 @@ def suspendable(pause: Callable[[], None], go_on: Callable[[], None]) -> Iterato
         if callable(previous):
             previous(number, frame)
         elif previous == signal.SIG_DFL:
-            innermost = signal.signal(number, signal.SIG_DFL)
-            begin = time.perf_counter()
-            signal.raise_signal(number)  # to this thread: it stops here, and not a little later
-            clock.leave_out(time.perf_counter() - begin)
-            signal.signal(number, innermost)
+            clock.stop_process()
         go_on()
 
     previous = signal.signal(signal.SIGTSTP, stop)
