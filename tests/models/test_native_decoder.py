@@ -293,9 +293,10 @@ def test_rows_of_a_product_are_those_of_its_weights_whatever_their_number(
     expected = rows.double() @ exact.T + bias.double()
     # Quantised weights are multiplied with inputs of 16 bits.
     torch.testing.assert_close(together.double(), expected, rtol=1e-5, atol=1e-3)
-    for count in range(1, 20):
+    for count in (*range(1, 20), 24, 32, 33, 64):
         assert torch.equal(product(rows[:count]), together[:count])
         assert torch.equal(product(rows[-count:]), together[-count:])
+    assert torch.equal(torch.cat([product(row[None]) for row in rows]), together)
 
 
 @pytest.mark.parametrize("number", (torch.nan, torch.inf))

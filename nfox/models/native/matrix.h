@@ -22,10 +22,10 @@ struct Matrix {
 
 // What a product multiplies weights with.
 struct Rows {
-    const uint32_t* pairs;  // [count][inputs / 2] of bfloat16, or of integers of 16 bits
-    int count;
-    const float* scales;  // of integers: [count][inputs / 32]
-    const float* sums;    // of integers: likewise, all of a group summed
+    const uint32_t* pairs;  // of bfloat16 [count][inputs / 2]
+    int count;              // integers of 16 bits lie in tiles of rows [inputs / 32][rows][GROUP]
+    const float* scales;    // of integers: [inputs / 32][rows] of every tile
+    const float* sums;      // of integers: likewise, all of a group summed
 };
 
 struct Range {

@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr int MOST_QUANTISED_ROWS = 6;  // of one tile with 2 blocks; with 4 blocks half of it
+constexpr int MOST_QUANTISED_ROWS = 6;  // of one tile: with 2 blocks 12 sums, of integers and of floats
 
 struct Powers {
     float scale, inverse;
@@ -31,141 +31,167 @@ inline Powers powers_of(int bits) {
     return powers;
 }
 
-// Rows of bfloat16 as integers, in memory of this thread. The scale of a group with a number that is
-// none is none.
+inline int tiles_of(int num_rows) {
+    return (num_rows + MOST_QUANTISED_ROWS - 1) / MOST_QUANTISED_ROWS;
+}
+
+// Writes a group as integers and returns their scale. That of a group with a number that is none is
+// none.
+inline float write_integers(const uint16_t* group, int16_t* integers, float& sum_of_group) {
+    Ints sizes{}, total{};  // sizes: their bits, which are in the order of the numbers
+    for (int i = 0; i < 2 * GROUP; i += LANES) {
+        const Ints part = __builtin_convertvector(load<Halves>(group + i), Ints) & 0x7fff;
+        sizes = part > sizes ? part : sizes;
+    }
+    const Powers powers = powers_of(largest(sizes));
+    for (int i = 0; i < 2 * GROUP; i += LANES) {
+        const Ints whole = rounded(widened(group + i) * powers.inverse);
+        total = total + whole;
+        store(integers + i, __builtin_convertvector(whole, Shorts));
+    }
+    sum_of_group = (float)sum(total);
+    return powers.scale;
+}
+
+// Rows of bfloat16 as integers, in memory of this thread, in the order in which tiles read them.
 inline Rows as_integers(const uint16_t* states, int inputs, int num_rows) {
     static thread_local std::vector<int16_t> integers;
     static thread_local std::vector<float> scales, sums;
-    const size_t groups = (size_t)num_rows * inputs / (2 * GROUP);
-    integers.resize(groups * 2 * GROUP);
-    scales.resize(groups);
-    sums.resize(groups);
-    for (size_t group = 0; group < groups; group++) {
-        const uint16_t* given = states + group * 2 * GROUP;
-        Ints sizes{};  // their bits, which are in the order of the numbers
-        for (int i = 0; i < 2 * GROUP; i += LANES) {
-            const Ints part = __builtin_convertvector(load<Halves>(given + i), Ints) & 0x7fff;
-            sizes = part > sizes ? part : sizes;
-        }
-        const Powers powers = powers_of(largest(sizes));
-        scales[group] = powers.scale;
-        Ints total{};
-        for (int i = 0; i < 2 * GROUP; i += LANES) {
-            const Ints whole = rounded(widened(given + i) * powers.inverse);
-            total = total + whole;
-            store(&integers[group * 2 * GROUP + i], __builtin_convertvector(whole, Shorts));
-        }
-        sums[group] = (float)sum(total);
+    const int groups = inputs / (2 * GROUP), tiles = tiles_of(num_rows);
+    const size_t count = (size_t)groups * num_rows;
+    integers.resize(count * 2 * GROUP);
+    scales.resize(count);
+    sums.resize(count);
+    size_t place = 0;
+    for (int t = 0; t < tiles; t++) {
+        const Range tile = share(num_rows, t, tiles);
+        for (int group = 0; group < groups; group++)
+            for (int row = tile.begin; row < tile.end; row++, place++)
+                scales[place] =
+                    write_integers(states + (size_t)row * inputs + group * 2 * GROUP,
+                                   &integers[place * 2 * GROUP], sums[place]);
     }
     return {(const uint32_t*)integers.data(), num_rows, scales.data(), sums.data()};
 }
 
-// The pairs of a block's weights, as integers of 16 bits.
+// How the weights of a block lie in memory, of which STEP pairs are multiplied in one go.
+constexpr int STEP = 4, STEPS = GROUP / STEP;
+constexpr int UNROLLED = LANES < 16 ? 1 : STEPS;  // with few registers more are spilled
+
 struct Bytes {
     static constexpr bool HAS_LEAST = false;
-    static constexpr int PAIRS_OF_LINE = 32 / LANES;  // of the cache: 64 bytes
-    const uint16_t* weights;
+    static constexpr int STEP_SIZE = 2 * STEP * LANES;
 
-    Bytes(const Matrix& matrix, int block)
-        : weights((const uint16_t*)matrix.weights + (size_t)block * matrix.inputs / 2 * LANES) {}
-    const uint16_t* line(int pair) const { return weights + (size_t)pair * LANES; }
-    Words operator()(int pair) const { return from_bytes(line(pair)); }
+    static Words pair(const char* step, int i) {
+        return from_bytes((const uint16_t*)step + i * LANES);
+    }
 };
 
 struct Nibbles {
     static constexpr bool HAS_LEAST = true;
-    static constexpr int PAIRS_OF_LINE = 64 / LANES;
-    const uint32_t* weights;
+    static constexpr int STEP_SIZE = STEP * LANES;
 
-    Nibbles(const Matrix& matrix, int block)
-        : weights((const uint32_t*)matrix.weights + (size_t)block * matrix.inputs / 8 * LANES) {}
-    const uint32_t* line(int pair) const { return weights + (size_t)(pair / 4) * LANES; }
-    Words operator()(int pair) const { return from_nibbles(load<Words>(line(pair)), pair % 4); }
+    static Words pair(const char* step, int i) { return from_nibbles(load<Words>(step), i); }
 };
 
 // Sums of a tile: totals[r][b] = the products of row r with the outputs of block b. It is a function
 // of its own, so that it is compiled once and not for every use of a product.
-template <int ROWS, int BLOCKS, class Pairs>
+//
+// Meanwhile this tile, number `turn` of `turns`, fetches its share of what follows the panel: so
+// memory does not rest while the others find the weights in the core's cache.
+template <int ROWS, int BLOCKS, class Weights>
 __attribute__((noinline)) void quantised_tile(const Matrix& matrix, int block, const Rows& rows,
-                                              int first, Floats (&totals)[ROWS][BLOCKS]) {
-    const int pairs = matrix.inputs / 2, groups = pairs / GROUP;
-    const Pairs base(matrix, block);
-    const size_t block_size = Pairs(matrix, block + 1).weights - base.weights;
+                                              int first, int turn, int turns,
+                                              Floats (&totals)[ROWS][BLOCKS]) {
+    constexpr int CHAINS = ROWS * BLOCKS <= 8 ? 2 : 1;  // an instruction waits for the one before it
+    constexpr int PAIRS_OF_LINE = 64 * STEP / Weights::STEP_SIZE;  // of the cache
+    constexpr int GROUP_SIZE = STEPS * Weights::STEP_SIZE;
+    const int groups = matrix.inputs / (2 * GROUP);
+    const size_t block_size = (size_t)groups * GROUP_SIZE;
+    const char* panel = (const char*)matrix.weights + block * block_size;
     Floats sums[ROWS][BLOCKS] = {};
     for (int group = 0; group < groups; group++) {
-        Ints parts[ROWS][BLOCKS] = {};
-        const uint32_t* given = rows.pairs + (size_t)first * pairs + group * GROUP;
+        const size_t place = (size_t)groups * first + group * ROWS;
+        const int fetched = (turn * groups + group) / turns;
+        const uint32_t* given = rows.pairs + place * GROUP;
+        const char* weights = panel + (size_t)group * GROUP_SIZE;
+        const char* next = panel + BLOCKS * block_size + (size_t)fetched * GROUP_SIZE;
+        Ints parts[ROWS][BLOCKS][CHAINS] = {};
+#pragma GCC unroll UNROLLED
+        for (int step = 0; step < STEPS; step++, given += STEP, weights += Weights::STEP_SIZE,
+                 next += Weights::STEP_SIZE)
 #pragma GCC unroll 4
-        for (int i = 0; i < GROUP; i++)
+            for (int i = 0; i < STEP; i++) {
+                Words columns[BLOCKS];
 #pragma GCC unroll 4
-            for (int b = 0; b < BLOCKS; b++) {
-                Pairs at = base;
-                at.weights += b * block_size;
-                const Words column = at(group * GROUP + i);
-                if (i % Pairs::PAIRS_OF_LINE == 0)  // what the tile behind this one begins with
-                    __builtin_prefetch(at.line(group * GROUP + i) + BLOCKS * block_size, 0, 2);
+                for (int b = 0; b < BLOCKS; b++)
+                    columns[b] = Weights::pair(weights + b * block_size, i);
+                if (i % PAIRS_OF_LINE == 0)
+#pragma GCC unroll 4
+                    for (int b = 0; b < BLOCKS; b++)
+                        __builtin_prefetch(next + b * block_size + i * Weights::STEP_SIZE / STEP);
 #pragma GCC unroll 8
                 for (int r = 0; r < ROWS; r++)
-                    parts[r][b] = add_integers(parts[r][b], column, given[(size_t)r * pairs + i]);
+#pragma GCC unroll 4
+                    for (int b = 0; b < BLOCKS; b++) {
+                        Ints& part = parts[r][b][i % CHAINS];
+                        part = add_integers(part, columns[b], given[r * GROUP + i]);
+                    }
             }
 #pragma GCC unroll 4
         for (int b = 0; b < BLOCKS; b++) {
-            const size_t place = ((size_t)(block + b) * groups + group) * LANES;
-            const Floats scale = widened(matrix.scales + place);
+            const size_t of_block = ((size_t)(block + b) * groups + group) * LANES;
+            const size_t of_next = ((size_t)(block + BLOCKS + b) * groups + fetched) * LANES;
+            const Floats scale = widened(matrix.scales + of_block);
+            __builtin_prefetch(matrix.scales + of_next);
             Floats least{};
-            if (Pairs::HAS_LEAST) least = widened(matrix.least + place);
+            if (Weights::HAS_LEAST) {
+                least = widened(matrix.least + of_block);
+                __builtin_prefetch(matrix.least + of_next);
+            }
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) {
-                const size_t of_row = (size_t)(first + r) * groups + group;
-                Floats part = __builtin_convertvector(parts[r][b], Floats) * scale;
-                if (Pairs::HAS_LEAST) part = least * rows.sums[of_row] + part;
-                sums[r][b] = part * rows.scales[of_row] + sums[r][b];
+                Ints whole = parts[r][b][0];
+                if (CHAINS > 1) whole = whole + parts[r][b][CHAINS - 1];
+                Floats part = __builtin_convertvector(whole, Floats) * scale;
+                if (Weights::HAS_LEAST) part = least * rows.sums[place + r] + part;
+                sums[r][b] = part * rows.scales[place + r] + sums[r][b];
             }
         }
     }
     memcpy(totals, sums, sizeof sums);
 }
 
-template <int BLOCKS, int MOST_ROWS_OF_TILE, class Pairs, class Use>
+template <int BLOCKS, class Weights, class Use>
 inline void quantised_panel(const Matrix& matrix, int block, const Rows& rows, const Use& use) {
-    const int tiles = (rows.count + MOST_ROWS_OF_TILE - 1) / MOST_ROWS_OF_TILE;
+    const int tiles = tiles_of(rows.count);
     for (int t = 0; t < tiles; t++) {
-        const Range range = share(rows.count, t, tiles);
+        const Range tile = share(rows.count, t, tiles);
         auto run = [&](auto constant) {
-            constexpr int ROWS = std::min(decltype(constant)::value, MOST_ROWS_OF_TILE);
+            constexpr int ROWS = decltype(constant)::value;
             Floats totals[ROWS][BLOCKS];
-            quantised_tile<ROWS, BLOCKS, Pairs>(matrix, block, rows, range.begin, totals);
+            quantised_tile<ROWS, BLOCKS, Weights>(matrix, block, rows, tile.begin, t, tiles, totals);
             for (int r = 0; r < ROWS; r++)
-                for (int b = 0; b < BLOCKS; b++) use(range.begin + r, b, totals[r][b]);
+                for (int b = 0; b < BLOCKS; b++) use(tile.begin + r, b, totals[r][b]);
         };
-        switch (range.end - range.begin) {
+        switch (tile.end - tile.begin) {
             case 1: run(std::integral_constant<int, 1>()); break;
             case 2: run(std::integral_constant<int, 2>()); break;
             case 3: run(std::integral_constant<int, 3>()); break;
             case 4: run(std::integral_constant<int, 4>()); break;
             case 5: run(std::integral_constant<int, 5>()); break;
-            default: run(std::integral_constant<int, 6>());
+            default: run(std::integral_constant<int, MOST_QUANTISED_ROWS>());
         }
     }
 }
 
-// Calls use(row, block, totals) for `count` blocks, 4 at once where the rows are few.
-template <class Pairs, class Use>
+// Calls use(row, block, totals) for `count` blocks.
+template <class Weights, class Use>
 void quantised_panels(const Matrix& matrix, int block, int count, const Rows& rows, const Use& use) {
-    const bool is_narrow = rows.count <= MOST_QUANTISED_ROWS / 2;
-    for (int done = 0; done < count;) {
+    for (int done = 0; done < count; done += 2) {
         auto shifted = [&, done](int row, int b, Floats totals) { use(row, done + b, totals); };
-        const int first = block + done, left = count - done;
-        if (is_narrow && left >= 4) {
-            quantised_panel<4, MOST_QUANTISED_ROWS / 2, Pairs>(matrix, first, rows, shifted);
-            done += 4;
-        } else if (left >= 2) {
-            quantised_panel<2, MOST_QUANTISED_ROWS, Pairs>(matrix, first, rows, shifted);
-            done += 2;
-        } else {
-            quantised_panel<1, MOST_QUANTISED_ROWS, Pairs>(matrix, first, rows, shifted);
-            done += 1;
-        }
+        if (count - done >= 2) quantised_panel<2, Weights>(matrix, block + done, rows, shifted);
+        else quantised_panel<1, Weights>(matrix, block + done, rows, shifted);
     }
 }
 
