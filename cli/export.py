@@ -14,6 +14,7 @@ from nfox.errors import NfoxError, UsageError, did_you_mean
 from nfox.export import engine_names, find_format
 
 from . import unused
+from .options.completion import heads, layouts
 from .options.dataclass_options import grouped, option
 from .printing import say
 
@@ -32,11 +33,16 @@ class ExportArguments:
         str,
         typer.Argument(
             help="Whose layout: a method's, as published for its heads, or another engine's: "
-            f"{', '.join(engine_names())}."
+            f"{', '.join(engine_names())}.",
+            autocompletion=layouts,
         ),
     ]
     weights: Annotated[
-        str, typer.Argument(help="Folder or hub id of heads; for engines also of a draft model.")
+        str,
+        typer.Argument(
+            help="Folder or hub id of heads; for engines also of a draft model.",
+            autocompletion=heads,
+        ),
     ]
     out: Annotated[Path | None, option("Export", "The folder to write.", "--out")] = None
     base_model: Annotated[

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -16,6 +16,7 @@ from nfox.controls import json_text
 from nfox.counting import counted
 from nfox.errors import UsageError
 
+from ..options.completion import conversations
 from ..options.dataclass_options import option, refuse_stray_options
 from ..output_files import check_out, write_out
 from ..printing import say, tell
@@ -25,12 +26,11 @@ if TYPE_CHECKING:
     from .database import ConversationLog
     from .entry import Entry
 
+_ID: dict[str, Any] = {"metavar": "ID", "autocompletion": conversations}
 _MAYBE_ID = Annotated[
-    int | None, typer.Argument(metavar="ID", help="As `nfox log list` has it; the last one.")
+    int | None, typer.Argument(help="As `nfox log` lists it; the last one.", **_ID)
 ]
-_IDS = Annotated[
-    list[int] | None, typer.Argument(metavar="ID", help="As `nfox log list` has them.")
-]
+_IDS = Annotated[list[int] | None, typer.Argument(help="As `nfox log` lists them.", **_ID)]
 Format = Literal["md", "json", "html", "fastchat"]
 
 

@@ -86,10 +86,10 @@ class ResponseBuilder(ABC):
 
     def usage(self) -> Json:
         """Return the numbers of tokens in the prompts and replies, and what speculation did."""
-        each = self._replies_per_prompt  # a prompt counts once, however many replies it gets
-        prompts = [event.reply.stats for event in self._finished if event.choice % each == 0]
         replies = [event.reply.stats for event in self._finished]
+        prompts = replies[:: self._replies_per_prompt]  # each counts once
         prompt_tokens = sum(stats.prompt_tokens for stats in prompts)
+        cached_tokens = sum(stats.cached_tokens for stats in prompts)
         completion_tokens = sum(stats.tokens for stats in replies)
         reasoning_tokens = sum(stats.thought_tokens for stats in replies)
         summaries = [
@@ -100,9 +100,7 @@ class ResponseBuilder(ABC):
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
-            "prompt_tokens_details": {
-                "cached_tokens": sum(stats.cached_tokens for stats in prompts)
-            },
+            "prompt_tokens_details": {"cached_tokens": cached_tokens},
             "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
             "speculation": summaries[0] if len(summaries) == 1 else {"choices": summaries},
         }

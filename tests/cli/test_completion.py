@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,11 @@ from programs import ENVIRONMENT
 from typer.main import get_command
 
 from nfox.cli.app import app
+from nfox.cli.log.database import ConversationLog
 from nfox.cli.options.completion import WITHOUT_HEADS
 from nfox.cli.train.arguments import _KINDS
 from nfox.drafters import method_names, methods_with_heads
+from nfox.export import engine_names
 from nfox.known_models import KNOWN
 from nfox.text.resolve import available
 
@@ -72,12 +76,25 @@ def test_methods_are_completed_one_or_several() -> None:
     assert completed("--method", "") == method_names()
     assert completed("bench --methods", "none,s") == ["none,spec"]
 
+    assert completed("serve --allow-method", "j") == ["jacobi"]
+    assert completed("bench --peers", "hf,llama.cpp q8") == ["hf,llama.cpp q8_0"]
 
-def test_arguments_are_completed() -> None:
+
+def test_arguments_are_completed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tuple(_KINDS) == WITHOUT_HEADS
     assert completed("train method", "") == [*methods_with_heads(), *WITHOUT_HEADS]
     assert completed("get name", "smol") == ["smollm2"]
     assert completed("doctor model", "sm") == ["smollm2", "small.gguf"]
+    assert completed("export layout", "") == [*methods_with_heads(), *engine_names()]
+    assert completed("export weights", "mo") == ["model/"]
+    monkeypatch.setenv("XDG_STATE_HOME", str(place))
+    assert completed("log show number", "") == [] and not (place / "nfox").exists()
+    (place / "nfox").mkdir()
+    former = {"messages": [{"role": "user", "content": "hi"}], "model": "m", "template": "t"}
+    (place / "nfox" / "last.json").write_text(json.dumps(former))  # which the log takes over
+    assert len(ConversationLog().entries()) == 1
+    assert completed("log show number", "") == ["1"]
+    assert completed("log delete numbers", "2") == []
 
 
 def test_where_nothing_is_nothing_is_completed() -> None:
@@ -86,14 +103,41 @@ def test_where_nothing_is_nothing_is_completed() -> None:
     assert completed("--adapter", "nothing") == []
 
 
-def test_a_shell_does_not_wait_for_torch() -> None:
+SLOW = ("torch", "transformers", "rich", "prompt_toolkit")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_does_not_wait_for_torch(shell: str) -> None:
     script = (
         "import sys; sys.argv[0] = 'nfox'; from nfox.cli import main\n"
-        "try: main()\n"
-        "finally: print([name for name in ('torch', 'transformers') if name in sys.modules])"
+        f"try: main()\nfinally: print([name for name in {SLOW} if name in sys.modules])"
     )
-    typed = {"COMP_WORDS": "nfox --model s", "COMP_CWORD": "2", "_NFOX_COMPLETE": "complete_bash"}
+    typed = {"COMP_WORDS": "nfox train ", "COMP_CWORD": "2", "_TYPER_COMPLETE_ARGS": "nfox train "}
     done = subprocess.run(
-        [sys.executable, "-c", script], env=ENVIRONMENT | typed, capture_output=True, text=True
+        [sys.executable, "-c", script],
+        env=ENVIRONMENT | typed | {"_NFOX_COMPLETE": f"complete_{shell}"},
+        capture_output=True,
+        text=True,
     )
-    assert done.stdout.split() == ["smollm2", "small.gguf", "[]"]
+    *names, slow = re.findall(r"[\w\[\]]+", done.stdout.replace('"', " "))
+    assert slow == "[]" and [*methods_with_heads(), *WITHOUT_HEADS] == [
+        name for name in names if name in (*method_names(), *WITHOUT_HEADS)
+    ]
+
+
+def test_nothing_that_is_completed_takes_torch() -> None:
+    script = f"""
+import sys
+from typer.main import get_command
+from nfox.cli.app import app
+def complete(command, parent=None):
+    context = command.make_context("", [], parent=parent, resilient_parsing=True)
+    count = sum(len(p.shell_complete(context, "")) for p in command.get_params(context))
+    inner = getattr(command, "commands", {{}}).values()
+    return count + sum(complete(one, context) for one in inner)
+print(complete(get_command(app)) > 500, [name for name in {SLOW} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.stdout == "True []\n", done.stderr
