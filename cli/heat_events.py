@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from nfox.files.hub import short_name
-from nfox.text.pieces import Piece
+from nfox.text.pieces import Piece, pieces_of_steps
 
 from .chat.events import SCHEMA
 from .display.heat_map import HeatMap, bands_of
@@ -108,11 +108,7 @@ def _pieces(text: str, steps: Runs) -> list[Piece]:
     """Return a text with the steps that completed it."""
     if sum(length for length, _ in steps) != len(text):
         raise ValueError("the steps are not those of the text")
-    pieces, at = [], 0
-    for length, step in steps:
-        pieces.append(Piece(text[at : at + length], "bonus", step))
-        at += length
-    return pieces
+    return pieces_of_steps(text, steps)
 
 
 def _map(model: str, end: _End, pieces: list[Piece]) -> HeatMap:

@@ -7,7 +7,8 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,33 +29,44 @@ def edit(text: str) -> str:
     with TemporaryDirectory(prefix="nfox-") as folder:
         file = Path(folder, "message.md")
         file.write_text(text, encoding="utf-8")
-        edit_file(file)
+        edit_file(file, editor_command())
         return read_text(file).rstrip("\n")
 
 
-def edit_file(file: Path) -> None:
+def edit_file(file: Path, command: Sequence[str]) -> None:
     """Open a file in the person's editor, until it is closed.
 
+    Args:
+        file: the file.
+        command: the words of `editor_command`.
+
     Raises:
-        UsageError: if there is no editor, or it fails.
+        UsageError: if the editor fails.
     """
-    command = _command()
     with refusing(command[0], hint="VISUAL or EDITOR names the editor"), _lent_terminal():
         code = subprocess.run([*command, str(file)], check=False).returncode
     if code:
         raise UsageError(f"{command[0]} ended with code {code}; the text stays as it was")
 
 
-def _command() -> list[str]:
-    """Return the words of the command that starts the editor."""
+def editor_command() -> list[str]:
+    """Return the words of the command that starts the person's editor.
+
+    Raises:
+        UsageError: if there is none, or none is named where no terminal is for a usual one.
+    """
     for variable in ("VISUAL", "EDITOR"):
         if named := os.environ.get(variable, "").strip():
             with refusing(f"{variable}={named}", "a command"):
                 return shlex.split(named)
-    for name in _USUAL:
-        if shutil.which(name):
-            return [name]
-    raise UsageError("there is no editor", "VISUAL or EDITOR names the editor")
+    usual = next(filter(shutil.which, _USUAL), None)
+    if usual is None:
+        raise UsageError("there is no editor", "VISUAL or EDITOR names the editor")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            f"{usual} needs a terminal", "VISUAL or EDITOR names an editor without one"
+        )
+    return [usual]
 
 
 @contextmanager

@@ -16,12 +16,13 @@ from nfox.controls import json_text, sanitize
 from nfox.files.hub import short_name
 from nfox.text.conversation_file import to_json
 from nfox.text.messages import Message
+from nfox.text.pieces import split_runs
 
 from ..display.palettes import PALETTES
+from ..log.entry import title_of
 
 Runs = Sequence[tuple[int, str]]
 """The sources of a text run by run, as `source_runs` returns them: lengths and letters."""
-_TITLE_LENGTH = 60  # characters of the first question that stand for a title
 _SPEAKERS = {"system": "System", "user": "You"}
 _MEANINGS = {"a": "guessed ahead and accepted", "c": "a wrong guess, corrected"}
 
@@ -47,9 +48,7 @@ class ExportedConversation:
     def heading(self) -> str:
         """Return the title, in one line."""
         first = next((m.content for m in self.messages if m.role == "user"), "A conversation")
-        line = " ".join(sanitize(self.title or first.strip().partition("\n")[0]).split())
-        short = line[:_TITLE_LENGTH].rstrip()
-        return line if self.title or line == short else f"{short}…"
+        return " ".join(sanitize(self.title or title_of(first)).split())
 
     def turns(self) -> Iterator[tuple[str, Message, Runs]]:
         """Yield every message with who says it and the sources of its text."""
@@ -129,9 +128,8 @@ def _html(conversation: ExportedConversation) -> str:
 
 def _spans(text: str, runs: Runs) -> Iterator[str]:
     """Yield a text as HTML, each run in the class of its source."""
-    at = 0
-    for length, letter in runs or ((len(text), ""),):
-        content, at = _text(text[at : at + length]), at + length
+    for part, letter in split_runs(text, runs or ((len(text), ""),)):
+        content = _text(part)
         yield f'<span class="{letter}">{content}</span>' if letter in _MEANINGS else content
 
 

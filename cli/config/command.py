@@ -84,12 +84,13 @@ def _is_default(row: tuple[str, tuple[str, str, str]]) -> bool:
 
 def _edit(path: Path, root: Any) -> None:
     """Let the person edit the file, which is begun with all keys as comments, and check it."""
-    from ..chat.editor import edit_file
+    from ..chat.editor import edit_file, editor_command
 
+    command = editor_command()  # before anything is written
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(_template(root)) + "\n", encoding="utf-8")
-    edit_file(path)
+    edit_file(path, command)
     read_config(path, root)
     say(f"{short(path)} is read by every command from now on")
 

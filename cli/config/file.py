@@ -72,7 +72,10 @@ def located(path: Path, line: int) -> str:
 
 def short(path: Path) -> str:
     """Return a path with ~ for the person's own folder."""
-    home = Path.home()
+    try:
+        home = Path.home()
+    except RuntimeError:  # of a person without one
+        return str(path)
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 

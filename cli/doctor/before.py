@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 from nfox.drafters import method_class, ready_methods
 from nfox.errors import ModelError
-from nfox.files.hub import check_hub_id, file_of, local_folder
+from nfox.files.hub import check_hub_id, file_of, hint_at_model, local_folder
 from nfox.heads.checkpoint import INFO_FILE
 from nfox.loader import LEAST_CONTEXT
 from nfox.models.checkpoint_files import check_files
@@ -48,7 +48,10 @@ def place_of(name: str, options: ModelOptions) -> str:
     files = (file_of(name, file, options.hub) for file in ("config.json", INFO_FILE))
     if found := next(filter(None, files), None):
         return str(found.parent)
-    raise ModelError(f"{name} is not on this machine", f"hf download {name}")
+    otherwise = f"hf download {name}"
+    if "/" not in name:  # hardly an id of the hub
+        otherwise = "name a folder, an id of the hub (org/name), or one of `nfox models`"
+    raise ModelError(f"{name} is not on this machine", hint_at_model(name, otherwise))
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from ..options.completion import conversations
 from ..options.dataclass_options import option, refuse_stray_options
 from ..output_files import check_out, write_out
 from ..printing import say, tell
+from .exporting import exported
 
 if TYPE_CHECKING:
-    from ..chat.exported import ExportedConversation
     from .database import ConversationLog
     from .entry import Entry
 
@@ -53,7 +53,8 @@ class ExportArguments:
         Format | None,
         option(
             "Log",
-            "json: as /load reads it; fastchat: to train on; by the file's ending, or else json.",
+            "json: as /load reads one, a list of several; fastchat: to train on; by the file's "
+            "ending, or else json.",
             "--format",
             "-f",
             envvar=None,
@@ -184,45 +185,3 @@ def line_of(entry: Entry, width: int | None = None) -> str:
     if width is not None:
         title.truncate(max(width - len(before) - len(after), 8), overflow="ellipsis")
     return f"{before}{title.plain}{after}"
-
-
-def exported(entries: Sequence[Entry], format: str) -> str:
-    """Return conversations as a text.
-
-    Args:
-        entries: the conversations, with their messages; one alone stands for itself in JSON.
-        format: one of the formats of `chat.exported`, or "fastchat" for the layout that FastChat
-            trains on, which is ShareGPT's.
-
-    Raises:
-        UsageError: if there are several where a document holds one.
-    """
-    from ..chat.exported import export as export_document
-
-    if format == "fastchat":
-        return json_text([_fastchat(entry) for entry in entries], indent=1) + "\n"
-    if format == "json":
-        rows = [entry.to_json() for entry in entries]
-        return json_text(rows[0] if len(rows) == 1 else rows, indent=1) + "\n"
-    if len(entries) > 1:
-        raise UsageError(f"{format} holds one conversation", "json and fastchat hold several")
-    return export_document(_document(entries[0]), format)
-
-
-def _document(entry: Entry) -> ExportedConversation:
-    """Return a conversation as it is exported, with the sources of its replies."""
-    from nfox.text.messages import Message
-
-    from ..chat.exported import ExportedConversation
-
-    messages = [Message(row.role, row.content) for row in entry.rows]
-    sources = [row.sources for row in entry.rows]
-    return ExportedConversation(messages, entry.model, entry.template, sources, entry.title)
-
-
-_SPEAKERS = {"user": "human", "assistant": "gpt"}
-
-
-def _fastchat(entry: Entry) -> dict[str, object]:
-    turns = [{"from": _SPEAKERS.get(r.role, r.role), "value": r.content} for r in entry.rows]
-    return {"id": f"nfox-{entry.id}", "conversations": turns}

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 from nfox.text.conversation_file import FORMAT
 
+from ..display.excerpt import excerpt
+
 _DIGITS = 18  # of the longest id that is looked for
-_TITLE_LENGTH = 60  # characters of the first question that stand for a title
+_TITLE_CELLS = 60  # of the first question that stand for a title
 
 
 class Row(NamedTuple):
@@ -86,7 +88,14 @@ def _named(row: Row) -> tuple[tuple[str, str | None], ...]:
 def entry_of(values: tuple[Any, ...]) -> Entry:
     """Return the conversation of a row of `database`'s query."""
     number, version, begun, changed, model, template, title, is_question, questions = values
-    title = " ".join(title.split())
-    if is_question and len(title) > _TITLE_LENGTH:
-        title = title[: _TITLE_LENGTH - 1].rstrip() + "…"
+    title = title_of(title) if is_question else " ".join(title.split())
     return Entry(number, version, begun, changed, model, template, title, questions)
+
+
+def title_of(question: str) -> str:
+    """Return what stands for the title of a conversation that was given none.
+
+    Args:
+        question: the first one.
+    """
+    return excerpt(question, _TITLE_CELLS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nfox.demo import TARGET
-from nfox.errors import ModelError
+from nfox.errors import ModelError, did_you_mean
 from nfox.files.reading import read_object, refusing
 from nfox.known_models import KNOWN, kept_at, shipped_for
 
@@ -77,9 +77,20 @@ def check_hub_id(name: str) -> None:
     if name.lower().endswith(".gguf") and ":" not in name and not is_local_file(name):
         hint = "check the path; a file of the hub is org/name:file.gguf"
         raise ModelError(f"{name}: no such file", hint)
-    is_path = name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name
+    is_path = name.startswith((".", "~", os.sep)) or name.endswith(os.sep)
+    is_path = is_path or name.count("/") > 1 or "\\" in name
     if is_path and not is_local_file(name) and local_folder(name) is None:
         raise ModelError(f"{name}: no such folder", "check the path")
+
+
+def hint_at_model(name: str, otherwise: str) -> str:
+    """Return what may be meant by the name of a model that is not there.
+
+    Args:
+        name: as it was given.
+        otherwise: the hint where it is near to none that is known or in the cache.
+    """
+    return did_you_mean(name, [*KNOWN, *kept_repositories()], otherwise)
 
 
 def beside(model: str) -> list[Path]:
@@ -168,7 +179,7 @@ def _download(
             return None
         raise ModelError(
             f"{repository}: the hub cannot be reached, and {name} is not in the local cache",
-            "check the network, or pass a folder",
+            hint_at_model(repository, "check the network, or pass a folder"),
         ) from error
     except (HfHubHTTPError, HFValidationError, EntryNotFoundError):
         return None  # no such file, no such repository, or no right to read it

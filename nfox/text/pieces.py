@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source
 
+Mark = TypeVar("Mark")
 THINK_TAGS = ("<think>", "</think>")
 """What opens and closes the reasoning of a model in its reply."""
 
@@ -46,11 +47,25 @@ def source_runs(pieces: Iterable[Piece]) -> list[tuple[int, str]]:
 
 def pieces_of_runs(text: str, runs: Iterable[tuple[int, str]]) -> list[Piece]:
     """Return a text in pieces by what `source_runs` says of it, all as if of the first step."""
-    pieces, at = [], 0
-    for length, letter in runs:
-        pieces.append(Piece(text[at : at + length], _SOURCES[letter], 0))
+    return [Piece(part, _SOURCES[letter], 0) for part, letter in split_runs(text, runs)]
+
+
+def pieces_of_steps(text: str, runs: Iterable[tuple[int, int]]) -> list[Piece]:
+    """Return a text in pieces by what `step_runs` says of it, of no source that is known."""
+    return [Piece(part, "bonus", step) for part, step in split_runs(text, runs)]
+
+
+def split_runs(text: str, runs: Iterable[tuple[int, Mark]]) -> Iterator[tuple[str, Mark]]:
+    """Yield the parts of a text, each with the mark of its run.
+
+    Args:
+        text: the text.
+        runs: its parts in turn: their lengths in characters, and what marks them.
+    """
+    at = 0
+    for length, mark in runs:
+        yield text[at : at + length], mark
         at += length
-    return pieces
 
 
 def step_runs(pieces: Iterable[Piece]) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ from typer.testing import Result
 from nfox import Conversation, load
 from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry
-from nfox.cli.config.file import ConfigFile, read_config
+from nfox.cli.config.file import ConfigFile, read_config, short
 from nfox.cli.config.shown import settable
 from nfox.cli.display.theme import make_screen
 from nfox.cli.options.chat import DisplayArguments
@@ -157,6 +157,32 @@ def test_help_and_the_way_out_need_no_whole_file(
         done = run("config", "--edit", SEED=seed)
         assert (done.exit_code, f"{file}:1: not TOML" in done.stderr) == (code, code == 2)
     assert lines(run("config"))["seed"] == ("7", f"{file}:1")
+
+
+def test_without_a_terminal_no_editor_is_guessed_and_no_file_begun(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = tmp_path / "vi"
+    editor.write_text("#!/bin/sh\nexit 0\n")
+    editor.chmod(editor.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("VISUAL", "EDITOR"):
+        monkeypatch.delenv(name, raising=False)
+    done = run("config", "--edit")
+    assert done.exit_code == 2 and "nfox: error: vi needs a terminal" in done.stderr
+    assert not file.exists()
+
+
+def test_a_person_without_a_folder_of_their_own_sees_whole_paths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert short(Path.home() / "nfox.toml") == "~/nfox.toml"
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert short(Path("/etc/nfox.toml")) == "/etc/nfox.toml"
 
 
 def test_a_new_file_has_every_key_as_a_comment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

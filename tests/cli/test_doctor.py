@@ -281,6 +281,8 @@ def test_the_copy_of_the_weights_is_told_with_the_room_for_it(
     [
         (("--model", "./absent"), "model", "./absent: no such folder"),
         (("--model", "someone/absent"), "model", "someone/absent is not on this machine"),
+        (("--model", "absent"), "model", "absent is not on this machine"),
+        (("--model", "absent/"), "model", "absent/: no such folder"),
         (("--heads", "./absent"), "model", "no such folder"),
         (("--adapter", "./absent"), "model", "no such folder"),
         (("--device", "cuda:77"), "device", "there is no device 'cuda:77'"),
@@ -292,6 +294,21 @@ def test_what_is_not_there_is_wrong_and_not_an_error(
     found = examined(*words)
     assert found["code"] == 1
     assert found["by_name"][name]["mark"] == "wrong" and told in found["by_name"][name]["text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("someone/absent", "hf download someone/absent"),
+        ("absent", "name a folder, an id of the hub (org/name), or one of `nfox models`"),
+        ("smolm2", "did you mean smollm2?"),
+    ],
+)
+def test_a_model_that_is_not_there_is_advised_by_what_its_name_may_mean(
+    name: str, told: str
+) -> None:
+    advice = examined("--model", name)["by_name"]["model"]["advice"]
+    assert told in (advice["text"], advice["command"])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from nfox.cli.log.writer import LogWriter
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.text.pieces import pieces_of_runs
+from nfox.train.data.conversations import read_conversations
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +235,11 @@ def test_conversations_are_listed_searched_shown_exported_and_deleted(
     assert [m.content for m in restored.messages] == texts(log, 1)
     training = json.loads(nfox("export", "--all", "-f", "fastchat"))
     assert [turn["from"] for turn in training[2]["conversations"]] == ["human", "gpt"] * 2
+    several = json.loads(nfox("export", "--all"))
+    for number, one in zip((3, 2, 1), several, strict=True):
+        (tmp_path / "one.json").write_text(json.dumps(one))
+        restored.load(tmp_path / "one.json")
+        assert [m.content for m in restored.messages] == texts(log, number)
     nfox("export", "1", "-o", str(tmp_path / "one.html"))
     page = (tmp_path / "one.html").read_text()
     assert "Was ist ein Fuchs?" in page and 'class="a"' in page
@@ -292,3 +298,25 @@ def test_the_line_of_a_conversation_fits_into_the_terminal(title: str, width: in
     line = line_of(entry, width)
     assert cell_len(line) <= width and " 1 turn  " in line and line.endswith("model)")
     assert title in line_of(entry) and (len(title) > 5 or line == line_of(entry))
+
+
+def test_what_is_exported_to_train_on_is_read_by_trainers(
+    engine: Engine, log: ConversationLog, tmp_path: Path
+) -> None:
+    """By ours in both layouts, and by FastChat's, which takes two speakers and a field "system"."""
+    asked = {"": ("hello", "and then?"), "be brief": ("你好",)}
+    for system, questions in asked.items():
+        conversation, writer = Conversation(engine, system=system or None), LogWriter(log)
+        for question in questions:
+            ask(conversation, writer, question)
+    expected = [texts(log, number) for number in (2, 1)]
+    for layout in ("json", "fastchat"):
+        file = tmp_path / f"{layout}.json"
+        nfox("export", "--all", "-f", layout, "-o", str(file))
+        read = read_conversations(str(file))
+        assert [[m.content for m in messages] for messages in read.conversations] == expected
+        assert [messages[0].role for messages in read.conversations] == ["system", "user"]
+    for record in json.loads((tmp_path / "fastchat.json").read_text()):
+        speakers = [turn["from"] for turn in record["conversations"]]
+        assert speakers == ["human", "gpt"] * (len(speakers) // 2)
+        assert record.get("system") in (None, "be brief")

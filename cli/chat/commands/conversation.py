@@ -12,7 +12,7 @@ from nfox.files.hub import short_name
 from nfox.files.reading import read_json
 from nfox.text.conversation_file import FORMAT
 
-from ...display.reply_view import clean
+from ...display.excerpt import excerpt
 from ...layout import column_of, definitions
 from ...paths import typed_path
 from .registry import Leave, command, find_command, registry
@@ -74,7 +74,7 @@ def undo(app: ChatApp, argument: str) -> None:
     if question is None:
         raise UsageError("there is nothing to take back")
     app.keep()
-    app.say(f"took back: {excerpt(app, question)}")
+    app.say(f"took back: {begin_of(app, question)}")
 
 
 @command("/regen", "!!regen")
@@ -110,7 +110,7 @@ def load(app: ChatApp, argument: str) -> None:
         app.log.begin()
     restored(app, model)
     for message in app.conversation.turns[-2:]:
-        app.say(f"{message.role}: {excerpt(app, message.content)}")
+        app.say(f"{message.role}: {begin_of(app, message.content)}")
 
 
 @command("/system", usage="[TEXT]")
@@ -152,8 +152,6 @@ def restored(app: ChatApp, model: str | None) -> None:
         app.say("it was with {}; {} answers from now on".format(*names))
 
 
-def excerpt(app: ChatApp, text: str) -> str:
-    """Return the beginning of a message, in one line that fits on the screen."""
-    line = " ".join(clean(text).split())
-    limit = max(app.screen.console.width - 20, 20)
-    return line if len(line) <= limit else line[:limit] + app.screen.symbols.ellipsis
+def begin_of(app: ChatApp, text: str) -> str:
+    """Return the beginning of a message, in one line that fits on the screen behind a few words."""
+    return excerpt(text, max(app.notes.width - 20, 20), app.screen.symbols.ellipsis)

@@ -13,7 +13,7 @@ from ...display.reply_view import clean
 from ...log.commands import line_of
 from ...log.database import ConversationLog
 from ...log.entry import id_of
-from .conversation import excerpt, restored
+from .conversation import begin_of, restored
 from .registry import command
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def resume(app: ChatApp, argument: str) -> None:
     app.replies.restore(app.conversation.turns, pieces)
     if app.log is not None:
         app.log.go_on_with(entry)
-    app.say(f"going on with {entry.id}: {excerpt(app, entry.title)}")
+    app.say(f"going on with {entry.id}: {begin_of(app, entry.title)}")
     restored(app, model)
     _show_end(app)
 
@@ -67,7 +67,7 @@ def title(app: ChatApp, argument: str) -> None:
     if not argument:
         raise UsageError("which title?", "for example /title letters to the bank")
     app.log.log.retitle(app.log.number, argument)
-    app.say(f"{app.log.number} is: {excerpt(app, argument)}")
+    app.say(f"{app.log.number} is: {begin_of(app, argument)}")
 
 
 def _number(text: str) -> int:
@@ -91,7 +91,7 @@ def _show_end(app: ChatApp) -> None:
     for message in app.conversation.turns[-2:]:
         lines = clean(message.content).strip().splitlines()
         if message.role == "user" or len(lines) < 2:
-            app.say(f"{message.role}: {excerpt(app, message.content)}")
+            app.say(f"{message.role}: {begin_of(app, message.content)}")
             continue
         hidden = len(lines) - _TAIL
         cut = f" {app.screen.symbols.ellipsis} {counted(hidden, 'line')} before"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from rich.text import Text
+from rich.cells import cell_len
 
 from nfox.errors import UsageError
 from nfox.reply import Settings
 from nfox.text.pieces import Piece
 
 from ...display.context_bar import context_bar, context_lines
+from ...display.excerpt import excerpt
 from ...display.header import method_line, model_name, thinking
-from ...display.reply_view import ReplyView, clean
+from ...display.reply_view import ReplyView
 from ..context_use import measure, split_turns
 from .registry import command
 from .settings import format_value, values_of
@@ -37,21 +39,12 @@ def history(app: ChatApp, argument: str) -> None:
     if argument:
         _show_turn(app, argument, len(turns))
         return
-    dot = app.screen.symbols.dot
+    dot, ellipsis = app.screen.symbols.dot, app.screen.symbols.ellipsis
     cells = max((app.notes.width - 5 - len(dot)) // 2, 8)
     for number, messages in enumerate(turns, 1):
-        question, *replies = (_cut(app, message.content, cells) for message in messages)
-        padding = " " * (cells - Text(question).cell_len)
+        question, *replies = (excerpt(m.content, cells, ellipsis) for m in messages)
+        padding = " " * (cells - cell_len(question))
         app.say(f"{number:>3}  {question}{padding if replies else ''}{dot.join(['', *replies])}")
-
-
-def _cut(app: ChatApp, text: str, cells: int) -> str:
-    """Return the beginning of a text in one line of so many cells at most."""
-    line, ellipsis = Text(" ".join(clean(text).split())), app.screen.symbols.ellipsis
-    if line.cell_len <= cells:
-        return line.plain
-    line.truncate(cells - len(ellipsis))
-    return line.plain.rstrip() + ellipsis
 
 
 def _show_turn(app: ChatApp, argument: str, count: int) -> None:
@@ -77,7 +70,9 @@ def tokens(app: ChatApp, argument: str) -> None:
     """Show what fills the context, and the room left."""
     use = measure(app.conversation)
     app.say(context_bar(use, app.screen.symbols, app.notes.width - 1))
-    for line in context_lines(use, lambda text, cells: _cut(app, text, cells), app.notes.width):
+    for line in context_lines(
+        use, partial(excerpt, ellipsis=app.screen.symbols.ellipsis), app.notes.width
+    ):
         app.say(line)
 
 
