@@ -19,6 +19,7 @@ from ..standard_input import escape_invalid_bytes
 from ..state_folder import state_folder
 from .background import without_answers
 from .editor import edit
+from .interrupt import pressing
 from .saved_files import Keeper, history_file
 from .type_ahead import drop_answers, type_again, typed_early
 
@@ -74,7 +75,8 @@ def make_reader(
 
     def read(start: str) -> str:
         errors.clear()
-        text = whole_characters(session.prompt(default=start))
+        with pressing(session.app):
+            text = whole_characters(session.prompt(default=start, handle_sigint=False))
         if errors:
             keeper.note(errors[-1])  # now that the line is no longer drawn
         return text

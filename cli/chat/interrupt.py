@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ..suspension import suspendable
 
 if TYPE_CHECKING:
+    from prompt_toolkit.application import Application
+
     from nfox.reply_stream import ReplyStream
 
 
@@ -47,6 +49,30 @@ def interrupting(turn: Turn) -> Iterator[None]:
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if turn.runs:
             raise KeyboardInterrupt
+
+    previous_handler = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous_handler)
+
+
+@contextmanager
+def pressing(application: Application[str]) -> Iterator[None]:
+    """Make an interrupt a key that is pressed, while prompt_toolkit reads keys: an exception in the
+    middle of its work would leave it half done, and no prompt could follow.
+
+    Args:
+        application: of the prompt, which handles no signals itself.
+    """
+
+    def press() -> None:
+        if application.is_running and not application.is_done:
+            application.key_processor.send_sigint()
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if application.loop is not None:
+            application.loop.call_soon_threadsafe(press)
 
     previous_handler = signal.signal(signal.SIGINT, on_interrupt)
     try:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+from types import FrameType
+from typing import Any
 
 import folder
 import pytest
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
+from nfox.cli.chat import input as chat_input
 from nfox.cli.chat.type_ahead import drop_answers
 
 
@@ -67,3 +72,59 @@ def test_what_the_terminal_answers_at_the_prompt_is_not_typed() -> None:
         drop_answers(session)
         keyboard.send_bytes(b"\x1b]11;rgb:1e1e/1e1e/2e2e\x1b\\a\x1b[?62;4c\x1b[Db\xff\r")
         assert session.prompt() == "b\udcffa"
+
+
+class SignalAt:
+    """Raises SIGINT at the n-th line that is run in prompt_toolkit's loop, or counts the lines."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        if not frame.f_code.co_filename.endswith(("application/application.py", "base_events.py")):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+
+def test_an_interrupt_at_any_moment_of_a_prompt_leaves_one_that_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.input import create_pipe_input
+    from prompt_toolkit.output import DummyOutput
+
+    monkeypatch.setattr(chat_input, "reads_keys", lambda *, plain: True)
+    monkeypatch.setattr(chat_input, "typed_early", lambda: b"")
+    with (
+        create_pipe_input() as keyboard,
+        create_app_session(input=keyboard, output=DummyOutput()),
+    ):
+        read = chat_input.make_reader(
+            lambda typed: (), plain=False, multiline=False, remember=False
+        )
+
+        def said(number: int) -> int:
+            """Return how many lines a prompt takes, where SIGINT comes at one of them."""
+            trace = SignalAt(number)
+            keyboard.send_text("first\r")
+            sys.settrace(trace)
+            try:
+                assert read("") == "first"
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(None)
+            keyboard.send_text("second\r")
+            texts = [read("")]
+            if texts == ["first"]:
+                texts.append(read(""))
+            assert texts[-1].endswith("second")
+            return -trace.left
+
+        lines = said(0)
+        for number in range(1, lines, lines // 25):
+            said(number)

@@ -16,7 +16,8 @@ from typing import Any
 import programs
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-from commands import Typist, fuzz
+from commands import fuzz
+from typist import Typist
 
 __all__ = ["Chat", "chatting", "fuzz"]
 
