@@ -23,7 +23,7 @@ README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 ELSEWHERE = {
     "git clone URL nfox && cd nfox": "the tests run in a clone",
     "pip install -e .": "with what tests need it is the next line but one",
-    "pip install torch --index-url https://download.pytorch.org/whl/cpu": "there is no network",
+    "pip install 'torch<2.14' --index-url https://download.pytorch.org/whl/cpu": "there is no network",
     "pip install -e '.[dev]' && pytest": ".ci/run begins with it, and runs this test thereby",
 }
 """Lines that this test does not run, and why."""
