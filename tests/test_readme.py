@@ -20,10 +20,11 @@ from chat_terminal import chatting
 from documents import ROOT, blocks, typed
 
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
+INDEX = "https://download.pytorch.org/whl/cpu"
 ELSEWHERE = {
     "git clone URL nfox && cd nfox": "the tests run in a clone",
     "pip install -e .": "with what tests need it is the next line but one",
-    "pip install 'torch<2.14' --index-url https://download.pytorch.org/whl/cpu": "there is no network",
+    f"pip install 'torch<2.14' --index-url {INDEX}": "there is no network",
     "pip install -e '.[dev]' && pytest": ".ci/run begins with it, and runs this test thereby",
 }
 """Lines that this test does not run, and why."""
