@@ -33,7 +33,7 @@ SHORTER = {"train": ("--own_conversations", "4", "--own_tokens", "8")}
 SHOWN = {
     "/race none lookup auto": b"identical to none",
     "/steps": b"accepted",
-    "/why": b"allows",
+    "/why": b"plain decoding",
     "/prove": b"identical: ",
     "/help": b"/race",
     "/resume": b"Why is the sky blue?",
