@@ -61,10 +61,12 @@ def prove(app: ChatApp, last: Exchange) -> list[str]:
     random = "" if sampling.greedy else f", temperature {sampling.temperature:g}, same noise"
     parting = find_parting(app.engine, last.request, reply, plain_reply)
     if parting is None and reply.text == plain_reply.text:
+        end = " and the end" if reply.stats.tokens > len(reply.ids) else ""
+        prompt = counted(len(last.request.prompt.ids), "token")
         return [
-            f"identical: {counted(len(reply.ids), 'token')}, those of plain decoding from the same "
-            f"{len(last.request.prompt.ids)} of the prompt (adapter {last.adapter or 'none'}, "
-            f"template {last.template}{random})"
+            f"identical: {counted(len(reply.ids), 'token')}{end}, as plain decoding gives from the "
+            f"same prompt of {prompt} (adapter {last.adapter or 'none'}, template "
+            f"{last.template}{random})"
         ]
     if parting is None:
         return ["not identical: the same tokens, but another text; that is a bug"]

@@ -164,7 +164,9 @@ def _forward_line(engine: Engine, dot: str) -> str:
 
 
 def print_legend(engine: Engine, screen: Screen) -> None:
-    """Print what each mark means, in that mark; nothing where tokens are not marked."""
+    """Print what each mark means, in that mark, and what tells more; nothing where tokens are not
+    marked.
+    """
     rule = "" if engine.settings.lossless else f" ({engine.settings.accept})"
     words: dict[Source, str] = {
         "accepted": f"guessed ahead and accepted{rule}",
@@ -178,6 +180,7 @@ def print_legend(engine: Engine, screen: Screen) -> None:
         line.append(opening + meaning + closing, screen.styles[source])
     if line:
         screen.console.print(line)
+        screen.console.print(Text("/stats explain says what the numbers of a reply mean", _DIM))
 
 
 def method_line(engine: Engine) -> str:
@@ -198,7 +201,9 @@ def adapter_hint(engine: Engine) -> str:
     adapter = method_class(engine.method).adapter
     if engine.model.adapter or adapter not in available(engine.model.name):
         return ""
-    return f"for {engine.method} there is an adapter of this model: --adapter {adapter} (/adapter)"
+    return (
+        f"{engine.method} has an adapter here: --adapter {adapter}, in the chat /adapter {adapter}"
+    )
 
 
 def _rounded(number: int) -> str:

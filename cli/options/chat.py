@@ -103,9 +103,11 @@ class SessionArguments:
         False
     )
     no_input_history: Annotated[
-        Switch, _rare_session("Keep neither input nor talk in files.", "--no-input-history")
+        Switch, _rare_session("Keep neither input nor conversation.", "--no-input-history")
     ] = False
-    no_save: Annotated[Switch, _session("Keep the talk out of the log.", "--no-save")] = False
+    no_save: Annotated[Switch, _session("Keep the conversation out of the log.", "--no-save")] = (
+        False
+    )
     resume: Annotated[
         Text,
         _session(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HINT = "choose one with --conv-template NAME; `--conv-template list` shows them all"
+HINT = "`nfox --conv-template list` shows them all"
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def test_the_model_changes_and_the_messages_stay(app: ChatApp, place: Path) -> N
         (m.role, m.content) for m in turns
     ]
     assert app.conversation.system == "Be brief."
-    with pytest.raises(NfoxError, match="there is no reply yet"):
+    with pytest.raises(NfoxError, match="is another model's"):
         do(app, "/stats")
     with pytest.raises(NfoxError):
         do(app, "/continue")

@@ -97,7 +97,7 @@ def prove_reply(app: ChatApp, argument: str) -> None:
 
 @command("/race", usage="[A B C]", completions=lambda app: method_names())
 def race(app: ChatApp, argument: str) -> None:
-    """Answer by several methods, side by side."""
+    """Answer again by several methods, side by side."""
     last = last_part(app).exchange
     entrants = parse(argument.split() or usual_methods(app.engine))
     measured = measure(app.engine, last.request, entrants, app.screen, app.say)

@@ -30,6 +30,8 @@ def retry(app: ChatApp, argument: str) -> None:
         return
     if rest or not (first.isdecimal() and 1 <= int(first) <= _MOST):
         raise UsageError(f"{f'/retry {argument}'.strip()}: {_EXPECTED}", "for example /retry 3")
+    if not app.conversation.turns:
+        raise UsageError("there is nothing to answer again yet")
     if app.engine.settings.sampling.greedy:
         raise UsageError(
             "at temperature 0 every reply to a question is the same",

@@ -23,7 +23,15 @@ from .settings import format_value, values_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from nfox.text.turns import ContextPolicy
+
     from ..app import ChatApp
+
+
+_WHEN_FULL: dict[ContextPolicy, str] = {
+    "drop": "the oldest turns are no longer read",
+    "stop": "the question is refused",
+}
 
 
 def _numbers(app: ChatApp) -> Iterable[str]:
@@ -80,6 +88,7 @@ def tokens(app: ChatApp, argument: str) -> None:
 def params(app: ChatApp, argument: str) -> None:
     """Show all that is in force: model, method, settings."""
     engine, summary = app.engine, app.engine.summary()
+    when_full = _WHEN_FULL[app.conversation.context_policy]
     rows = {
         "model": model_name(engine),
         "adapter": summary.adapter or "none",
@@ -87,7 +96,7 @@ def params(app: ChatApp, argument: str) -> None:
         "method": method_line(engine),
         "template": engine.template.in_words,
         "think": thinking(engine),
-        "context": f"{engine.max_context:,} tokens; when full: {app.conversation.context_policy}",
+        "context": f"{engine.max_context:,} tokens; when full, {when_full}",
     }
     if engine.threads is not None:
         rows["threads"] = str(engine.threads)
