@@ -18,7 +18,9 @@ def main() -> None:
 
     code: str | int | None = 0
     try:
-        app()
+        # What a shell is to complete is the command `nfox`, also where it is asked for by -m.
+        is_asked = any(word.endswith("-completion") for word in sys.argv[1:2])
+        app(prog_name="nfox" if is_asked else None)
     except SystemExit as end:
         code = end.code
     except Exception as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import ENVIRONMENT
+from programs import COMMAND, ENVIRONMENT
 from typer.main import get_command
 
 from nfox.cli.app import app
@@ -103,7 +103,7 @@ def test_where_nothing_is_nothing_is_completed() -> None:
     assert completed("--adapter", "nothing") == []
 
 
-SLOW = ("torch", "transformers", "rich", "prompt_toolkit")
+SLOW = ("torch", "transformers", "prompt_toolkit")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
@@ -141,3 +141,15 @@ print(complete(get_command(app)) > 500, [name for name in {SLOW} if name in sys.
         [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True
     )
     assert done.stdout == "True []\n", done.stderr
+
+
+def test_the_command_is_completed_also_where_it_is_asked_for_as_a_module() -> None:
+    chosen = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = subprocess.run(
+        [*COMMAND, "--show-completion", "bash"],
+        env=ENVIRONMENT | chosen,
+        capture_output=True,
+        text=True,
+    )
+    assert "_NFOX_COMPLETE=complete_bash" in done.stdout, done.stderr
+    assert done.stdout.rstrip().endswith(" nfox")
