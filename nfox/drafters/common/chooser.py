@@ -174,9 +174,7 @@ class Chooser:
         return trial.left > 0 and trial.lost < trial.may_lose and worst <= self._allowance
 
     def _cautious_speed(self, way: Way) -> float:
-        """Return the speed of a way, had a few steps more accepted nothing while it was seen
-        rarely.
-        """
+        """Return the speed of a way; of one seen rarely, had a few steps more accepted nothing."""
         doubt = _DOUBT if way.steps < _FEW_STEPS else 0
         return (way.tokens * way.steps + doubt) / (way.steps + doubt) / self.seconds(way)
 
