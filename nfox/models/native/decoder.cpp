@@ -489,7 +489,11 @@ class Forward {
         const int queries = q.step.num_nodes * group, length = q.step.past_length + q.step.num_nodes;
         int most = std::max(LEAST_QUERIES, std::min(48, (1 << 17) / (length + 1)));
         most = std::min(most, std::max(1, rows * group * d.num_key_heads / threads));
-        return (queries + most - 1) / most;
+        const int pieces = (queries + most - 1) / most;
+        // Rather some more pieces than a thread that waits for the last one.
+        for (int more = pieces; more < pieces + threads && queries >= more * LEAST_QUERIES; more++)
+            if (more * d.num_key_heads % threads == 0) return more;
+        return pieces;
     }
 
     void attend(const Layer& layer, int index, int thread, int threads) {
