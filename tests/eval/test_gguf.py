@@ -34,7 +34,9 @@ from nfox.eval.peers import packages
 from nfox.eval.peers.llama_cpp import LlamaCpp, written
 from nfox.eval.peers.replies import answer
 from nfox.loader import load
+from nfox.models.fused_products import Product
 from nfox.models.options import LoadedModel, ModelOptions
+from nfox.models.packed_layers import PackedLinear
 from nfox.models.transformers_target import TransformersTarget
 from nfox.reply import Settings
 from nfox.text.messages import Message
@@ -203,6 +205,11 @@ def test_what_llama_cpp_does_otherwise_is_refused(tmp_path: Path) -> None:
     wide = model("llama")
     wide.target.model.double()
     refused(wide, "float64")
+    packed = model("llama")
+    layer = packed.target.model.model.layers[0].mlp.down_proj
+    product = Product(layer.weight, None)
+    packed.target.model.model.layers[0].mlp.down_proj = PackedLinear(layer, product)
+    refused(packed, "quantised")
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
