@@ -128,5 +128,5 @@ def test_an_encoder_decoder_model_reads_no_tools() -> None:
 def test_a_template_without_a_place_for_tools_is_named(http: TestClient) -> None:
     answer = http.post(CHAT, json={"messages": HISTORY, "tools": TOOLS})
     assert answer.status_code == 400
-    expected = "conversation template tokenizer: it has no place for the call of a tool (choose one"
+    expected = "conversation template tokenizer: it has no place for the call of a tool (`nfox"
     assert answer.json()["error"]["message"].startswith(expected)

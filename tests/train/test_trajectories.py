@@ -406,7 +406,7 @@ def test_long_questions_are_left_out_where_that_is_asked_for(tmp_path: Path) -> 
     assert {name for name, _ in read_by_block(tmp_path / "out.jsonl")} == {"data_0", "data_1"}
     refused = run(*words)
     assert refused.exit_code == 2
-    assert "max_prompt_chars 7, not None" in refused.stderr
+    assert "max_prompt_chars 7, not none" in refused.stderr
 
 
 @pytest.mark.slow
