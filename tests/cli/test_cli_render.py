@@ -17,6 +17,7 @@ from threading import Timer
 import pyte
 import pytest
 import torch
+from rich.style import Style
 from rich.text import Text
 from terminals import Terminal, Tty, bare
 
@@ -49,6 +50,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def screen_for(file: io.StringIO, **options: object) -> Screen:
+    Style._add.cache_clear()  # rich keeps a style's codes, whatever colours the next terminal has
     return make_screen(replace(DisplayArguments(), **options), file)  # type: ignore[arg-type]
 
 
