@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .steps import StepRecord
 
 _SLOWER = 1.5  # a forward than at load, where the machine is busy
+_ENOUGH_STEPS = 16  # of a reply, to compare its forwards with others
 _DRAFTING = 0.35  # of the time, where drafting is what takes it
 
 
@@ -116,7 +117,9 @@ def _cause(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> tuple
     """Return the cause of a reply's speed, and the one setting to change; "" for none."""
     stats, costs = reply.stats, engine.costs
     gain = speedup(stats, costs) if costs else 0.0
-    slower = stats.target_seconds / forwards_alone(costs, records) if costs else 1.0
+    slower = 1.0  # a short reply's first forwards, for which nothing is cached, say little
+    if costs and len(records) >= _ENOUGH_STEPS:
+        slower = stats.target_seconds / forwards_alone(costs, records)
     if held_up := _held_up(engine, slower, is_slow=gain < GAIN):
         return held_up
     if reply.method == plain_method():
