@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
@@ -41,6 +41,16 @@ class Turn:
 
 
 @contextmanager
+def _handled_by(on_interrupt: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let a function handle Ctrl-C."""
+    previous_handler = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous_handler)
+
+
+@contextmanager
 def interrupting(turn: Turn) -> Iterator[None]:
     """Make Ctrl-C raise KeyboardInterrupt while a turn runs, and do nothing between two of them:
     what ends there is the chat, whose conversation must be kept.
@@ -50,11 +60,8 @@ def interrupting(turn: Turn) -> Iterator[None]:
         if turn.runs:
             raise KeyboardInterrupt
 
-    previous_handler = signal.signal(signal.SIGINT, on_interrupt)
-    try:
+    with _handled_by(on_interrupt):
         yield
-    finally:
-        signal.signal(signal.SIGINT, previous_handler)
 
 
 @contextmanager
@@ -74,11 +81,8 @@ def pressing(application: Application[str]) -> Iterator[None]:
         if application.loop is not None:
             application.loop.call_soon_threadsafe(press)
 
-    previous_handler = signal.signal(signal.SIGINT, on_interrupt)
-    try:
+    with _handled_by(on_interrupt):
         yield
-    finally:
-        signal.signal(signal.SIGINT, previous_handler)
 
 
 @contextmanager
