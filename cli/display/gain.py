@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GAIN = 1.1  # below, a reply has gained nothing worth the name
 _LOSS = 0.95  # of the speed of plain decoding: below, drafts have cost more than they gave
 _LONGEST = 16  # tokens of the chains that are thought of
-_LEAST_STEPS = 16  # of a reply of which anything can be said
+LEAST_STEPS = 16  # of a reply of which anything can be said
 
 
 def gained_nothing(engine: Engine, reply: Reply, records: Sequence[StepRecord], tau: str) -> str:
@@ -30,7 +30,7 @@ def gained_nothing(engine: Engine, reply: Reply, records: Sequence[StepRecord], 
         tau: the symbol of the tokens per step.
     """
     stats, costs = reply.stats, engine.costs
-    if stats.steps < _LEAST_STEPS or not stats.drafted:
+    if stats.steps < LEAST_STEPS or not stats.drafted:
         return ""
     text = f"guessing ahead gained nothing in this reply, {tau} {stats.tau:.2f}"
     if stats.tau < GAIN:

@@ -16,7 +16,7 @@ from nfox.counting import counted
 from nfox.drafters import method_class, plain_method
 from nfox.models.native.processor import BUSY
 
-from .gain import GAIN, best_chain, forwards_alone, share_right, speedup
+from .gain import GAIN, LEAST_STEPS, best_chain, forwards_alone, share_right, speedup
 from .reply_stats import NAME_CELLS, by_depth, duration, forward_costs
 from .text_kinds import KINDS, kinds_of
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .steps import StepRecord
 
 _SLOWER = 1.5  # a forward than at load, where the machine is busy
-_ENOUGH_STEPS = 16  # of a reply, to compare its forwards with others
 _DRAFTING = 0.35  # of the time, where drafting is what takes it
 
 
@@ -118,7 +117,7 @@ def _cause(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> tuple
     stats, costs = reply.stats, engine.costs
     gain = speedup(stats, costs) if costs else 0.0
     slower = 1.0  # a short reply's first forwards, for which nothing is cached, say little
-    if costs and len(records) >= _ENOUGH_STEPS:
+    if costs and len(records) >= LEAST_STEPS:
         slower = stats.target_seconds / forwards_alone(costs, records)
     if held_up := _held_up(engine, slower, is_slow=gain < GAIN):
         return held_up
