@@ -96,9 +96,18 @@ class TreeShape:
         """
         return [_path_probability(path, accuracy) for path in self.paths]
 
+    def expected_reach(self, accuracy: Accuracy) -> list[float]:
+        """Return, for each depth from 1, the share of the steps that is expected to accept so deep,
+        with guesses of this accuracy.
+        """
+        reach = [0.0] * self.depth
+        for path, probability in zip(self.paths, self.path_probabilities(accuracy), strict=True):
+            reach[len(path) - 1] += probability
+        return reach
+
     def expected_tau(self, accuracy: Accuracy) -> float:
         """Return the tokens per step to expect of guesses of this accuracy."""
-        return 1 + sum(self.path_probabilities(accuracy))
+        return 1 + sum(self.expected_reach(accuracy))
 
 
 def _path_probability(path: Sequence[int], accuracy: Accuracy) -> float:

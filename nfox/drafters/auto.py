@@ -2,16 +2,15 @@
 
 What each gives is seen in its own steps: how deep its guesses are accepted, and what drafting and
 wide forwards take (`nfox.drafters.common.chooser`). Guesses that take no time to make, those of the
-text itself, are made in every step and judged by what follows even if they are not tried
-(`nfox.drafters.common.guess_record`); where they promise enough they are scored alone, or in one
-tree with a drafter's.
+text itself, are made in every step and judged by what follows even if they are not tried; where
+they promise enough they are scored alone, or in one tree with a drafter's.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,8 +23,7 @@ from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.common.chooser import Chooser
-from nfox.drafters.common.guess_record import GuessRecord
-from nfox.drafters.common.method import DrafterInputs, Method, Options, option
+from nfox.drafters.common.method import DrafterInputs, FreeMethod, Method, Options, option
 from nfox.drafters.common.way import LEAST_ROOM, Way
 from nfox.drafters.none import Autoregressive
 from nfox.errors import NfoxError, UsageError
@@ -85,9 +83,10 @@ class Auto(Method):
     ) -> None:
         self.target = target
         self.others = dict(others)
-        self.record = GuessRecord()
-        self._free = next((name for name, other in others.items() if other.is_free), "")
-        self._drafters = {Way(name): other for name, other in others.items() if name != self._free}
+        free = (other for other in others.values() if isinstance(other, FreeMethod))
+        self._free = next(free, None)
+        drafters = {name: other for name, other in others.items() if other is not self._free}
+        self._drafters = {Way(name): other for name, other in drafters.items()}
         self._plain = Way(Autoregressive.method_name(), catch_up=0.0)
         self.chooser = Chooser(self._plain, list(self._drafters))
         self._followed = dict.fromkeys(self.chooser.ways, 0)  # tokens that each has followed
@@ -124,7 +123,9 @@ class Auto(Method):
             times: list[float] = []
             while len(times) < _TIMED and sum(times) < _TIME_LIMIT:  # the first call is slower
                 times.append(time_call(propose, self.target.output_device))
-            way.expect(len(propose()), min(times) / plain_seconds)
+            expected, reach = drafter.expected_tree
+            width = expected if reach else len(propose())
+            way.expect(width, min(times) / plain_seconds, reach)
             drafter.rewind(0)  # it has read the few tokens, not the conversation's
 
     @override
@@ -141,7 +142,6 @@ class Auto(Method):
             drafter.rewind(length)
         self._followed = {way: min(count, length) for way, count in self._followed.items()}
         self._last = None
-        self.record.forget_guess()
         self.chooser.begin_reply()
 
     @override
@@ -160,7 +160,6 @@ class Auto(Method):
 
     def _learn(self, context: Context) -> None:
         """Learn from what became of the last tree, and from the text."""
-        self.record.read(context.tokens, context.root)
         last, times, path = self._last, context.times, context.path
         if last is None or times is None:
             return
@@ -179,29 +178,18 @@ class Auto(Method):
         self._followed[self._plain] = length
         missed = {way: length - followed for way, followed in self._followed.items()}
         way = self.chooser.pick(missed, context.max_depth)
-        guess, kind = self._guess_freely(context)
-        alone, beside = self.chooser.best_lengths(way, self.record.reach(kind, len(guess)))
-        if alone:
-            self.choice, tree = self._free, TokenTree.chain(root, guess[:alone])
+        guess, reach = self._free.guess(context) if self._free else ((), ())
+        alone, beside = self.chooser.best_lengths(way, reach)
+        if self._free and alone:
+            self.choice, tree = self._free.method_name(), TokenTree.chain(root, guess[:alone])
             self._last = _Proposal(None, tree, 0, is_whole=False)
             return tree
         self.choice, tree = way.name, self._ask(way, context)
         self._last = _Proposal(way, tree, missed[way], is_whole=context.max_depth >= LEAST_ROOM)
-        if beside and tree.q is None and self.target.proposals == "trees":
-            self.choice += _BESIDE + self._free
+        if self._free and beside and tree.q is None and self.target.proposals == "trees":
+            self.choice += _BESIDE + self._free.method_name()
             tree = tree.joined(TokenTree.chain(root, guess[:beside]))
         return tree
-
-    def _guess_freely(self, context: Context) -> tuple[Sequence[int], int]:
-        """Return the guesses that take no time, and of what kind they are; follow what comes of
-        them.
-        """
-        if not self._free:
-            return (), 0
-        drafter = self.others[self._free]
-        guess = drafter.propose(context).tokens[1:]
-        self.record.follow(len(context.tokens) + 1, guess, drafter.kind)
-        return guess, drafter.kind
 
     def _ask(self, way: Way, context: Context) -> TokenTree:
         """Return a way's tree. Its drafter sees what became of its own last tree, if that was in
@@ -237,7 +225,10 @@ class Auto(Method):
 
     @override
     def in_words(self) -> str:
-        names, text = [way.name for way in self._drafters], ["repeated text"] * bool(self._free)
+        names, text = (
+            [way.name for way in self._drafters],
+            ["repeated text"] * (self._free is not None),
+        )
         if len(names) + len(text) < 2:
             source = "".join([*names, *text])
             return f"guesses ahead by {source} where that is faster" if source else "plain decoding"
@@ -263,7 +254,7 @@ class Auto(Method):
         lines += map(self._explain, seen_first)
         if self._free:
             free = "its guesses take no time, and are used wherever they promise enough"
-            lines.append(f"{self._free}: {free}")
+            lines.append(f"{self._free.method_name()}: {free}")
         return lines
 
     def _explain(self, way: Way) -> str:

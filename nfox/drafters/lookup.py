@@ -15,11 +15,16 @@ from nfox.counting import counted
 from nfox.decoding.costs import Costs, draft_length, idle_reason
 from nfox.decoding.drafter import Context
 from nfox.decoding.tree import TokenTree
-from nfox.drafters.common.method import DrafterInputs, Method, Options, option
+from nfox.decoding.tree_shapes import NodeBudget
+from nfox.drafters.common.guess_record import GuessRecord
+from nfox.drafters.common.method import DrafterInputs, FreeMethod, Options, option
 from nfox.errors import UsageError
 
-_MAX_GAMMA = 8  # tokens that are drafted at most, where the person chose no number
+_MAX_GAMMA = 16  # tokens that are drafted at most, where the person chose no number
 _LONGEST = 16  # equal tokens; more of them do not make a guess surer
+_RIGHT = ((0.22, 0.65), (0.5, 0.7), (0.6, 0.7), (0.67, 0.82), (0.9, 0.87), (0.95, 0.95))
+"""By kind, from 1: how often the first token of a guess is right, and each further one after a
+right one, in 140 answers of SmolLM2-135M to its own questions."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class LookupOptions(Options):
     """What a person can set for prompt lookup, by `-o gamma=4`."""
 
     gamma: int | None = option(
-        None, "tokens drafted at most; by default up to 8, as many as pay on this machine"
+        None, "tokens drafted in every step; by default up to 16, as many as pay in each"
     )
     ngram: int = option(3, "the longest run of last tokens looked up; shorter ones follow")
 
@@ -36,27 +41,36 @@ class LookupOptions(Options):
             raise UsageError("lookup needs gamma >= 0 and ngram >= 1")
 
 
-class Lookup(Method):
-    """Propose the tokens after the latest earlier occurrence of the last n tokens.
+class Lookup(FreeMethod):
+    """Propose the tokens after the latest earlier occurrence of the last n tokens: as many as pay,
+    by how often such guesses were right.
 
     Args:
         gamma: the most tokens that are drafted.
         ngram: the largest n; if the last n tokens did not occur before, fewer are looked up.
+        costs: the seconds of a target forward over N tokens; without them `gamma` tokens are
+            drafted in every step.
         is_explicit: whether the person chose gamma.
     """
 
     summary = "copies what followed the same few words earlier in the text"
     rank = 1
-    is_free = True
     nothing_found = "no word came a second time"
     options = LookupOptions
 
     def __init__(
-        self, gamma: int = _MAX_GAMMA, ngram: int = 3, *, is_explicit: bool = True
+        self,
+        gamma: int = _MAX_GAMMA,
+        ngram: int = 3,
+        costs: Costs | None = None,
+        *,
+        is_explicit: bool = True,
     ) -> None:
         self.gamma = gamma
         self.ngram = ngram
         self.is_explicit = is_explicit
+        self._record = GuessRecord(dict(enumerate(_RIGHT, 1)))
+        self._budget = _budget(costs)
         self._text: list[int] = []  # the tokens that an encoder has read, then the target's
         self._next: dict[tuple[int, ...], int] = {}  # by n-gram: the position after its latest end
         self._indexed = 0  # so many tokens of the text are in `_next`
@@ -64,26 +78,37 @@ class Lookup(Method):
     @override
     @classmethod
     def build(cls, inputs: DrafterInputs, options: LookupOptions) -> Lookup:
-        gamma = draft_length(options.gamma, _MAX_GAMMA, inputs.costs)
-        return cls(gamma, options.ngram, is_explicit=options.gamma is not None)
+        gamma, is_explicit = options.gamma, options.gamma is not None
+        costs = None if is_explicit else inputs.costs
+        longest = draft_length(gamma, _MAX_GAMMA, costs)
+        return cls(longest, options.ngram, costs, is_explicit=is_explicit)
 
     @override
     def plan(self, costs: Costs) -> None:
         if not self.is_explicit:
-            self.gamma = costs.best_gamma(_MAX_GAMMA)
+            self.gamma, self._budget = costs.best_gamma(_MAX_GAMMA), _budget(costs)
 
     @override
     def propose(self, context: Context) -> TokenTree:
+        guess, reach = self.guess(context)
+        if self._budget and not context.rule.follows_drafts:  # else one text has one draft
+            guess = guess[: len(self._budget.select(enumerate(reach)))]
+        return TokenTree.chain(context.root, guess)
+
+    @override
+    def guess(self, context: Context) -> tuple[Sequence[int], Sequence[float]]:
+        self._record.read(context.tokens, context.root)
         self._read(context)
         last_tokens = [*self._text[-self.ngram :], context.root]
         for size in range(min(self.ngram, len(last_tokens)), 0, -1):
             position = self._next.get(tuple(last_tokens[-size:]))
             if position is not None:
-                self.kind = self._sureness(position, size, context.root)
+                kind = self._sureness(position, size, context.root)
                 length = min(self.gamma, context.max_depth)
-                drafted = self._continuation(position, context.root, length)
-                return TokenTree.chain(context.root, drafted)
-        return TokenTree.chain(context.root)
+                guess = self._continuation(position, context.root, length)
+                self._record.follow(len(context.tokens) + 1, guess, kind)
+                return guess, self._record.reach(kind, len(guess))
+        return (), ()
 
     def _sureness(self, position: int, size: int, root: int) -> int:
         """Return a number for how many of the last tokens stand before a position too: 1, 2, 3 for
@@ -126,6 +151,7 @@ class Lookup(Method):
         milliseconds, since other methods may have changed it meanwhile.
         """
         self._text, self._next, self._indexed = [], {}, 0
+        self._record.forget_guess()
 
     @property
     @override
@@ -135,6 +161,11 @@ class Lookup(Method):
     @override
     def describe(self) -> str:
         return self._with_idle(f"up to {counted(self.gamma, 'token')} after the last {self.ngram}")
+
+
+def _budget(costs: Costs | None) -> NodeBudget | None:
+    """Return what nodes cost beside plain decoding; None where that is not known."""
+    return NodeBudget(_MAX_GAMMA, costs, 1 / costs.forward_seconds(1)) if costs else None
 
 
 METHOD = Lookup

@@ -121,7 +121,7 @@ def test_a_busy_moment_at_load_is_forgotten_within_a_reply(monkeypatch: pytest.M
     assert drafter.gamma == 0
     list(costs.observed(steps(*[1] * 8)))
     costs.plan(drafter)
-    assert drafter.gamma == TRUE.best_gamma(8) > 0
+    assert drafter.gamma == TRUE.best_gamma(16) > 0
     explicit = Lookup(3)
     costs.plan(explicit)
     assert explicit.gamma == 3

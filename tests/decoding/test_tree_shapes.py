@@ -121,6 +121,13 @@ def test_the_chance_of_a_path_is_that_of_all_its_guesses() -> None:
     assert 1 + sum(chance for _, chance in found) == pytest.approx(shape.expected_tau(ACCURACY))
 
 
+def test_a_chain_reaches_a_depth_as_often_as_all_guesses_up_to_it_are_right() -> None:
+    first = [row[0] for row in ACCURACY]
+    expected = [math.prod(first[: depth + 1]) for depth in range(len(first))]
+    reach = tree_shapes.TreeShape.chain(len(first)).expected_reach(ACCURACY)
+    assert reach == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_no_other_number_of_nodes_pays_more(seed: int) -> None:
     """Also where some widths are cheaper than narrower ones."""

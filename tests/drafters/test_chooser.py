@@ -207,6 +207,41 @@ def test_times_with_noise_change_little() -> None:
     assert best / sum(replies(worlds, MANY, 1, slowed=slowed)) > 0.93
 
 
+EASY, HARD = World(0.8, 4), World(0.0, 8, 0.3)
+FORESEEN = [0.8, 0.64, 0.51, 0.41]  # what a good world gives
+
+
+def foreseeing(count: int) -> Chooser:
+    """Return a chooser of ways that are all expected to be good."""
+    chooser = chooser_of(count)
+    for way in chooser.ways[1:]:
+        way.expect(5, 0.1, FORESEEN)
+    return chooser
+
+
+def test_what_is_foreseen_is_used_at_once() -> None:
+    noise = random.Random(0)
+    taken = sum(reply(foreseeing(1), [EASY], 32, noise) for _ in range(20))
+    assert taken < 1.1 * alone(EASY, [32] * 20)
+
+
+def test_what_was_foreseen_wrongly_costs_few_steps_and_is_soon_known_better() -> None:
+    noise, chooser = random.Random(0), foreseeing(1)
+    times = [reply(chooser, [HARD], 128, noise) for _ in range(40)]
+    assert times[0] < 128 + 8
+    assert sum(times[-20:]) / 20 < 128 * 1.02
+
+
+def test_one_bad_reply_does_not_spoil_the_next() -> None:
+    """The text of some replies is hard to guess, that of most is not."""
+    noise, chooser = random.Random(0), foreseeing(1)
+    for _ in range(4):
+        good = [reply(chooser, [EASY], 128, noise) for _ in range(3)]
+        bad = reply(chooser, [HARD], 128, noise)
+        assert sum(good) / 3 < 1.1 * alone(EASY, [128] * 9) / 9
+        assert bad < 128 * 1.15
+
+
 def test_a_way_that_only_pays_while_it_is_tried_is_left() -> None:
     """An adversary: right for its first steps in every reply, and never after."""
 
@@ -233,10 +268,11 @@ def test_other_costs_of_forwards_bring_on_a_way_that_could_not_draft() -> None:
 @pytest.mark.parametrize("kind", [1, 5])
 def test_free_guesses_are_judged_by_what_follows(kind: int) -> None:
     """Against a reference that waits for each guess to be over."""
-    draw, record = random.Random(kind), GuessRecord()
+    draw, record = random.Random(kind), GuessRecord({1: (0.3, 0.5), 5: (0.8, 0.9)})
     text = [draw.randrange(3) for _ in range(600)]
-    assert record.reach(kind, 3) == [(kind / (kind + 2)) ** depth for depth in (1, 2, 3)]
-    expected, count, free_from = record.reach(kind, 3), 2, 0
+    foreseen = {1: [0.3, 0.15, 0.075], 5: [0.8, 0.72, 0.648]}[kind]
+    assert record.reach(kind, 3) == pytest.approx(foreseen)
+    expected, count, free_from = record.reach(kind, 3), 4, 0
     for position in range(1, 500):
         record.read(text[: position - 1], text[position - 1])
         guess = [draw.randrange(2) for _ in range(3)]

@@ -270,6 +270,42 @@ def test_lookup_is_at_home_after_another_method_changed_the_text() -> None:
     assert drafter.propose(context([1, 9, 8, 7], 9)).tokens == (9, 8, 7)
 
 
+def test_lookup_drafts_as_many_tokens_as_pay_by_how_often_such_were_right() -> None:
+    """In a text that says one phrase again and again it copies ever more, in one of few letters at
+    random, where runs come again but go on otherwise, hardly anything.
+    """
+    costs = Costs({1: 1.0, 2: 1.2, 4: 1.3, 8: 1.5, 16: 1.9})
+    for vocabulary, least, most in ((1, 8, 16), (8, 0, 0.5)):
+        random, drafter, lengths = Random(3), Lookup(16, 3, costs, is_explicit=False), []
+        phrase = list(range(30))
+        text = phrase * 8 if vocabulary == 1 else [random.randrange(8) for _ in range(240)]
+        for end in range(60, len(text) - 1):
+            lengths.append(len(drafter.propose(context(text[:end], text[end]))) - 1)
+        assert least <= sum(lengths[-60:]) / 60 <= most
+        every = Lookup(4, 3)  # a number that was asked for is drafted in every step
+        assert len(every.propose(context(text[:60], text[0]))) == 5
+
+
+def test_what_methods_expect_of_themselves_is_measured_or_of_an_untrained_model() -> None:
+    model = LoadedModel("the target", tiny.target())
+    assert Lookup().expected_tree == (1, ())
+    assert Jacobi(5, 2, 3).expected_tree == (1, ())  # an adapter may have trained the model
+    plain = Jacobi.build(DrafterInputs(model), Jacobi.options(window=2, pool=3, ngram=4))
+    nodes, reach = plain.expected_tree
+    assert (nodes, len(reach)) == (1 + 2 + 3 * 4, 2)
+    assert list(reach) == sorted(reach, reverse=True)
+
+
+def test_heads_expect_what_was_measured() -> None:
+    drafter = tiny.make("medusa")
+    assert isinstance(drafter, HeadsDrafter)
+    accuracy = [[0.6, 0.2, 0.1], [0.4, 0.2, 0.1]]
+    drafter.choose_tree(drafter.options(), accuracy, Costs({1: 1.0, 8: 1.2, 16: 2.0}))
+    nodes, reach = drafter.expected_tree
+    assert nodes == 1 + len(drafter.shape) > 2
+    assert 1 + sum(reach) == pytest.approx(drafter.shape.expected_tau(accuracy))
+
+
 def test_jacobi_proposes_its_own_last_guesses_then_fills_the_window() -> None:
     drafter = Jacobi(5)
     # Of five nodes two were accepted after the root; 13 and 14 are the choices beyond the bonus 12.

@@ -1,7 +1,9 @@
 """Which of several ways to draft gives the most tokens per second, learned as they are used.
 
-Each way is tried in short runs. One that is not the fastest is tried again after twice as many
-tokens each time. A trial ends as soon as it has cost a plain step, all trials of a short reply cost
+A reply begins with the way that was the fastest in most replies, or is expected to be by what was
+measured before, and goes on with the one that is the fastest in this. Ways of which nothing is
+known are tried in short runs; one that is not the fastest is tried again after twice as many tokens
+each time. A trial ends as soon as it has cost a plain step, all trials of a short reply cost
 two, and what was lost against plain decoding in all is bounded too: past that, decoding is plain
 until enough tokens have come. So trying costs little, whatever the text is.
 """
@@ -43,6 +45,7 @@ class Chooser:
 
     def __init__(self, plain: Way, others: Sequence[Way]) -> None:
         self.plain = plain
+        plain.due = FIRST_INTERVAL  # what it takes was measured just before
         self.ways = (plain, *others)
         self.tokens = 0
         self._ratios = [1.0] * (2 * MAX_NODES + 1)
@@ -57,7 +60,7 @@ class Chooser:
         """Take other costs of forwards, with which other trees may be drafted than were tried."""
         first = costs.forward_seconds(1)
         self._ratios = [costs.forward_seconds(max(n, 1)) / first for n in range(2 * MAX_NODES + 1)]
-        for way in self.ways:
+        for way in self.ways[1:]:  # what plain steps take is among these costs
             last_trial = way.due - way.interval
             way.interval = min(way.interval, max(way.interval // 2, FIRST_INTERVAL))
             way.due = last_trial + way.interval if way.reach else self.tokens
@@ -65,6 +68,8 @@ class Chooser:
     def begin_reply(self) -> None:
         """Begin another reply."""
         self._end_trial()
+        for way in self.ways:
+            way.begin_reply()
         if self._reply_tokens:
             self._reply_length += (self._reply_tokens - self._reply_length) / 4
         self._reply_tokens, self._reply_lost, self._reply_tried = 0, 0.0, 0.0
@@ -152,9 +157,18 @@ class Chooser:
         rest = min(room, self._reply_length)
         speeds: dict[Way, float] = {}
         for way, extra in catching_up.items():
+            if not self._may_use(way):
+                continue
             speed = rest / (extra + rest / self._cautious_speed(way)) if rest else 0.0
             speeds[way] = speed * (_HYSTERESIS if way is self._current else 1.0)
         self._current = max(speeds, key=speeds.__getitem__)
+
+    def _may_use(self, way: Way) -> bool:
+        """Return whether a way was seen often enough for what is known of it, or has cost so little
+        in this reply that it may go on.
+        """
+        is_seen = way.steps >= _FEW_STEPS or not way.is_foreseen
+        return is_seen or self._reply_lost + self._worst(way) <= _REPLY_LOSS
 
     def _try_one(self, catching_up: Mapping[Way, float]) -> None:
         """Begin a trial of the first way that is due, if what it may cost is left for the reply."""
@@ -175,14 +189,14 @@ class Chooser:
 
     def _cautious_speed(self, way: Way) -> float:
         """Return the speed of a way; of one seen rarely, had a few steps more accepted nothing."""
-        doubt = _DOUBT if way.steps < _FEW_STEPS else 0
-        return (way.tokens * way.steps + doubt) / (way.steps + doubt) / self.seconds(way)
+        doubt, steps = _DOUBT if way.known_steps < _FEW_STEPS else 0, way.known_steps
+        return (way.tokens * steps + doubt) / (steps + doubt) / self.seconds(way)
 
     def _optimistic_speed(self, way: Way) -> float:
         """Return the speed of a way, had one step more accepted all that it drafted."""
-        if not way.steps:
+        if not way.known_steps:
             return math.inf
-        tokens = (way.tokens * way.steps + 1 + len(way.reach)) / (way.steps + 1)
+        tokens = (way.tokens * way.known_steps + 1 + len(way.reach)) / (way.known_steps + 1)
         return tokens / self.seconds(way)
 
     def _worst(self, way: Way) -> float:
@@ -202,7 +216,7 @@ class Chooser:
             self._reply_tried += max(trial.lost, 0.0)
             self._tried += max(trial.lost, 0.0)
             way, interval = trial.way, min(2 * trial.way.interval, _LAST_INTERVAL)
-            if way.steps < _FEW_STEPS and self._optimistic_speed(way) > self.best_speed:
+            if way.known_steps < _FEW_STEPS and self._optimistic_speed(way) > self.best_speed:
                 interval = _SOON
             self._put_off(way, interval)
 
@@ -222,6 +236,8 @@ class Chooser:
         # A plain step has lost nothing, however long other programs made it.
         lost = 0.0 if way is self.plain else seconds * self.speed(self.plain) - tokens
         self._lost, self._reply_lost = max(self._lost + lost, -_SAVED), self._reply_lost + lost
+        if way and way is not self.plain:
+            way.lose(lost)
         if self._trial and way is self._trial.way:
             self._trial.left -= 1
             self._trial.lost += seconds - tokens / self.best_speed

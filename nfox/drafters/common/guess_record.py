@@ -4,12 +4,12 @@ whether they were tried or not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nfox.decoding.cache import common_prefix
 
 _MEMORY = 24  # guesses of a kind that the averages reach back
-_PRIOR = 2  # guesses that the first expectation counts for
+_PRIOR = 4  # guesses that the first expectation counts for
 
 
 class GuessRecord:
@@ -17,9 +17,14 @@ class GuessRecord:
 
     One guess at a time is followed, until the text has passed it or says otherwise: guesses made
     meanwhile mostly repeat it.
+
+    Args:
+        expected: by kind, how often the first token of a guess is right, and each further one after
+            a right one, before any guess was seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, expected: Mapping[int, tuple[float, float]]) -> None:
+        self._expected = expected
         self._counts: dict[int, int] = {}
         self._reach: dict[int, list[float]] = {}
         self._followed: tuple[int, list[int], int] | None = None  # position, tokens, kind
@@ -65,8 +70,9 @@ class GuessRecord:
         """Return by depth, from 1, how often guesses of a kind are right so far.
 
         Args:
-            kind: the higher, the surer; it is what is expected before any was seen.
+            kind: of what kind they are.
             length: the number of depths.
         """
         known = self._reach.get(kind, [])[:length]
-        return known + [(kind / (kind + 2)) ** depth for depth in range(1 + len(known), 1 + length)]
+        first, further = self._expected[kind]
+        return known + [first * further**depth for depth in range(len(known), length)]

@@ -7,6 +7,7 @@ the tree is the same for all methods and is here; `nfox.drafters.common.heads_we
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -153,6 +154,13 @@ class HeadsDrafter(HeadsMethod):
     def plan(self, costs: Costs) -> None:
         if self._options.tree in _CHOSEN_BY_COSTS:
             self.choose_tree(self._options, self._accuracy, costs)
+
+    @property
+    @override
+    def expected_tree(self) -> tuple[int, Sequence[float]]:
+        if self._accuracy is self.prior_accuracy:
+            return super().expected_tree
+        return 1 + len(self.shape), self.shape.expected_reach(self._accuracy)
 
     @property
     def max_width(self) -> int:

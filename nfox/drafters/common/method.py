@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from nfox.decoding.costs import Costs
-from nfox.decoding.drafter import Drafter
+from nfox.decoding.drafter import Context, Drafter
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions, beside
 from nfox.heads.checkpoint import HeadsInfo
@@ -121,9 +121,6 @@ class Method(Drafter):
             the model.
         drafts: False if it never proposes anything, which is plain decoding.
         chooses: whether it drafts with the others; such a method is the default.
-        is_free: whether guessing takes next to no time, so that it can be done in every step.
-        kind: of what kind the last guess is, where some are surer than others: the higher, the
-            surer.
         nothing_found: why a whole reply may go without a guess where the method is not idle.
         options: the class of its options.
         exchange_type: the form in which its weights are handed to other engines, a class of
@@ -136,11 +133,16 @@ class Method(Drafter):
     adapter: ClassVar[str] = ""
     drafts: ClassVar[bool] = True
     chooses: ClassVar[bool] = False
-    is_free: ClassVar[bool] = False
     options: ClassVar[type[Options]] = Options
     exchange_type: ClassVar[type | None] = None
-    kind: int = 0
     nothing_found: ClassVar[str] = "no guess was likely enough to pay"
+
+    @property
+    def expected_tree(self) -> tuple[int, Sequence[float]]:
+        """The nodes of a tree, and for each depth from 1 the share of the steps that is expected to
+        accept so deep, by what was measured before; (1, ()) where nothing was.
+        """
+        return 1, ()
 
     @classmethod
     def method_name(cls) -> str:
@@ -226,3 +228,18 @@ def weights_beside(model: str, name: str) -> str | None:
     for a known model; None if there is none.
     """
     return next((str(place / name) for place in beside(model) if (place / name).is_dir()), None)
+
+
+class FreeMethod(Method):
+    """A method whose guesses take next to no time, so that they can be made in every step and
+    judged by what follows, whether they are tried or not.
+    """
+
+    @abstractmethod
+    def guess(self, context: Context) -> tuple[Sequence[int], Sequence[float]]:
+        """Return the likeliest tokens after the root, and for each depth, from 1, how often such
+        guesses are right so deep, as far as was seen.
+
+        Args:
+            context: of this step; what became of the last guess is learned from it.
+        """

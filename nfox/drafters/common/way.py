@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-_MEMORY = 64  # steps that the averages of a way reach back
+_MEMORY = 64  # steps that the averages of a reply reach back
+_LONG_MEMORY = 1024  # steps that those of all replies reach back
+_PRIOR_STEPS = 16  # that these count for when a reply begins
+_LOST = 4.0  # plain steps, after which a reply is another than most
 _TIMED = 15  # steps of which the middle time is taken
 _FEW, _MANY = 8, 32  # tokens to catch up with: so few take no time, so many say what each takes
 _CATCH_UP = 0.004  # plain steps for each token that a drafter has not followed, before any was seen
@@ -14,14 +18,46 @@ _CATCH_UP = 0.004  # plain steps for each token that a drafter has not followed,
 FIRST_INTERVAL = 128
 """A way that is not the fastest is tried again after so many tokens, then after twice as many."""
 
+_KNOWN_INTERVAL = 512
+"""The same, where it is known beforehand what a way gives."""
+
 LEAST_ROOM = 8
 """Where fewer tokens than this may follow, trees are cut, and say little of their ways."""
+
+
+@dataclass
+class _Reach:
+    """How deep steps accept, as an average.
+
+    Args:
+        shares: by depth, from 1: the share of the steps that accepted so deep.
+        steps: how many the shares are known from.
+    """
+
+    shares: list[float] = field(default_factory=list)
+    steps: int = 0
+
+    def count(self, accepted: int, drafted: int, memory: int) -> None:
+        """Count a step that drafted so deep and accepted so many; the average reaches back so many
+        steps.
+        """
+        self.steps += 1
+        self.shares += [0.0] * (drafted - len(self.shares))
+        for depth, share in enumerate(self.shares):
+            self.shares[depth] += ((depth < accepted) - share) / min(self.steps, memory)
+
+    def believed(self, most: int) -> _Reach:
+        """Return a copy that counts for so many steps at most."""
+        return _Reach([*self.shares], min(self.steps, most))
 
 
 @dataclass(eq=False)
 class Way:
     """One way to draft, and what is known of its steps. Times are in plain steps: the seconds of a
     forward over one token.
+
+    A reply begins with what the way gave in most replies, and what it gives in this one counts more
+    and more; where the way has lost much in this one, this one alone counts.
 
     Args:
         name: of the method.
@@ -31,9 +67,9 @@ class Way:
         catch_up: what it takes for each token that it has not followed.
 
     Attributes:
-        reach: by depth, from 1: the share of the steps that accepted so deep.
         tokens: that a step is expected to emit.
         steps: how many were seen.
+        is_foreseen: whether something was known of it before any was seen.
         due: it is tried again after so many tokens in all.
         interval: how many tokens after its last trial that is.
     """
@@ -42,16 +78,49 @@ class Way:
     width: float = 1.0
     overhead: float = 0.0
     catch_up: float = _CATCH_UP
-    reach: list[float] = field(default_factory=list)
     tokens: float = 1.0
     steps: int = 0
+    is_foreseen: bool = False
     due: int = 0
     interval: int = FIRST_INTERVAL
+    _usual: _Reach = field(default_factory=_Reach)  # in all replies
+    _here: _Reach = field(default_factory=_Reach)  # in this one alone
+    _now: _Reach = field(default_factory=_Reach)  # what is believed in this one
+    _lost: float = 0.0
     _overheads: deque[float] = field(default_factory=partial(deque, maxlen=_TIMED))
 
-    def expect(self, width: int, overhead: float) -> None:
-        """Take a width and an overhead for those to expect, before any step."""
+    @property
+    def reach(self) -> list[float]:
+        """By depth, from 1: the share of the steps that is expected to accept so deep."""
+        return self._now.shares
+
+    @property
+    def known_steps(self) -> int:
+        """How many steps were seen, and what is foreseen counts for."""
+        return self._usual.steps
+
+    def expect(self, width: float, overhead: float, reach: Sequence[float] = ()) -> None:
+        """Take a width, an overhead and a reach for those to expect, before any step; an empty
+        reach is not known.
+        """
         self.width, self.overhead = width, overhead
+        if reach:
+            self._usual = _Reach([*reach], _PRIOR_STEPS)
+            self.due, self.is_foreseen = _KNOWN_INTERVAL, True
+            self.begin_reply()
+
+    def begin_reply(self) -> None:
+        """Expect what most replies gave."""
+        self._here, self._lost = _Reach(), 0.0
+        self._believe(self._usual.believed(_PRIOR_STEPS))
+
+    def lose(self, lost: float) -> None:
+        """Count what a step of this reply took longer than plain decoding would have; what was
+        gained is negative.
+        """
+        self._lost += lost
+        if self._lost > _LOST and self._now.steps > self._here.steps:
+            self._believe(self._here.believed(_MEMORY))
 
     def learn(self, accepted: int, drafted: int, width: int, overhead: float, missed: int) -> None:
         """Learn from a step.
@@ -64,12 +133,11 @@ class Way:
             missed: tokens that the drafter had to catch up with before it.
         """
         self.steps += 1
-        share = 1 / min(self.steps, _MEMORY)
-        self.reach += [0.0] * (drafted - len(self.reach))
-        for depth, reached in enumerate(self.reach):
-            self.reach[depth] = reached + share * ((depth < accepted) - reached)
-        self.tokens = 1 + sum(self.reach)
-        self.width += share * (width - self.width)
+        self._usual.count(accepted, drafted, _LONG_MEMORY)
+        self._here.count(accepted, drafted, _MEMORY)
+        self._now.count(accepted, drafted, _MEMORY)
+        self._believe(self._now)
+        self.width += (width - self.width) / min(self._usual.steps, _MEMORY)
         if missed < _FEW:
             self._overheads.append(overhead)
             times = sorted(self._overheads)
@@ -77,6 +145,9 @@ class Way:
         elif missed >= _MANY and len(self._overheads) > 1:
             paid = max(overhead - self.overhead, 0.0) / missed
             self.catch_up += (paid - self.catch_up) / 2
+
+    def _believe(self, reach: _Reach) -> None:
+        self._now, self.tokens = reach, 1 + sum(reach.shares)
 
 
 @dataclass
