@@ -82,6 +82,8 @@ class Newcomer:
             assert all(name in header for name in words[1::2] or [self.model]), header
             assert b"tok/s" in chat.type(QUESTION)
             for command in SHOWN if embedded else ("/prove",):
+                if command == "/resume":
+                    chat.type("/reset")  # there is no other conversation to go on with
                 assert SHOWN[command] in chat.type(command), command
 
     def serve(self, words: list[str]) -> None:

@@ -18,7 +18,6 @@ from nfox.controls import one_line
 from nfox.errors import ContextError
 
 from ..display.console import hanging
-from ..display.gain import gained_nothing
 from ..display.header import print_legend
 from ..display.reply_stats import NAME_CELLS, Speed, details, empty_reply, footer, status_row
 from ..display.reply_view import ReplyView
@@ -30,6 +29,7 @@ from ..log.writer import LogWriter
 from ..options.chat import DisplayArguments
 from ..suspension import suspendable
 from .context_notes import fullness, hinting_at_room, no_longer_read
+from .gain_notes import GainNotes
 from .interrupt import interruptible
 from .replies import KnownReply, Part, Replies
 from .saved_files import Keeper, rescue
@@ -61,6 +61,7 @@ class ChatApp:
         fold: whether thinking is hidden.
         replies: how all replies were made; which is the last one.
         candidates: the replies to the last question, where /retry has asked for several.
+        gain: says where guesses gain nothing.
         explain_marks: whether to say once, under a reply, what its marks mean.
         next_input: the text that the next input line starts with.
     """
@@ -85,6 +86,7 @@ class ChatApp:
         self.engine.use_settings(settings)
         self.next_input = ""
         self.explain_marks = False
+        self.gain = GainNotes(self.say)
 
     @property
     def engine(self) -> Engine:
@@ -190,8 +192,7 @@ class ChatApp:
             self.say(footer(self.engine, part.exchange, self.screen.symbols, self.notes.width))
             for line in details(self.engine, reply, self.screen.symbols) if verbose else ():
                 self.say(line, NAME_CELLS)
-            if line := gained_nothing(self.engine, reply, records, self.screen.symbols.tau):
-                self.say(line)
+            self.gain.of_reply(self.engine, part, self.screen.symbols.tau)
         if room := fullness(self.conversation, reply):
             self.say(room)
 

@@ -16,6 +16,7 @@ from nfox.text.messages import parse_message
 
 from .. import standard_input
 from ..display.console import CleanConsole
+from ..display.gain import guessed_nothing
 from ..display.header import adapter_hint, exactness
 from ..display.reply_stats import FINISHES
 from ..display.theme import make_screen
@@ -65,6 +66,8 @@ def answer_text(
     _exit_if_interrupted(stream.reply)
     if not (stats or display.quiet):  # the footer says it
         _say_if_cut(engine, stream.reply)
+        if line := guessed_nothing(engine, stream.reply):
+            tell(f"nfox: {line}")
     if compared and app.conversation.last is not None:
         app.say(compare(app, app.conversation.last))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nfox.decoding.costs import Costs
     from nfox.decoding.stats import Stats
+    from nfox.drafters.common.method import Method
     from nfox.engine import Engine
     from nfox.reply import Reply
 
@@ -43,6 +44,37 @@ def gained_nothing(engine: Engine, reply: Reply, records: Sequence[StepRecord], 
     longer = seconds / stats.steps / costs.forward_seconds(1)
     told = f"{text}, since a step takes {longer:.2f} times as long as one without; /why says more"
     return told if stats.tau < _LOSS * longer else ""
+
+
+def guesses_nothing(engine: Engine) -> str:
+    """Return the line that says why the method guesses nothing as it stands, and what to do; "" if
+    it guesses where it can.
+    """
+    drafter = engine.drafter
+    return _no_guess(drafter, "guesses nothing", drafter.idle) if drafter.drafts else ""
+
+
+def guessed_nothing(engine: Engine, reply: Reply) -> str:
+    """Return the line that says why there was no guess in a whole reply, and what to do; "" where
+    there was one, none is expected, or the reply is too short to say.
+
+    Args:
+        engine: the engine that gave it.
+        reply: the reply.
+    """
+    drafter, stats = engine.drafter, reply.stats
+    if engine.method != reply.method or stats.drafted or not (drafter.drafts and stats.steps):
+        return ""
+    if stats.steps >= LEAST_STEPS and not drafter.idle:
+        return _no_guess(drafter, "guessed nothing in this reply", drafter.nothing_found)
+    return guesses_nothing(engine) if stats.steps >= LEAST_STEPS or not drafter.chooses else ""
+
+
+def _no_guess(drafter: Method, what: str, why: str) -> str:
+    advice = "`nfox methods` says what heads or draft model may help"
+    if not drafter.chooses:
+        advice = "method auto takes whichever pays"
+    return f"{drafter.method_name()} {what}: {why}; {advice}" if why else ""
 
 
 def forwards_alone(costs: Costs, records: Sequence[StepRecord]) -> float:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from nfox import Settings, load
 from nfox.cli.app import app as program
 from nfox.cli.chat.app import ChatApp
+from nfox.cli.chat.commands import registry
 from nfox.cli.chat.interrupt import SecondInterrupt
 from nfox.cli.chat.repl import _chat
 from nfox.cli.chat.start import _check_resumed
@@ -215,3 +216,22 @@ def test_a_number_is_none_or_named_once(
     assert [entry.id for entry in log_of(app).entries()] == [2]
     with pytest.raises(UsageError, match="expected a number"):
         _check_resumed("9" * 5000)
+
+
+def test_a_conversation_is_not_resumed_by_itself(app: ChatApp) -> None:
+    with pytest.raises(UsageError, match="no conversation in the log yet"):
+        do(app, "/resume")
+    do(app, "hello")
+    for command in ("/resume", "/load"):
+        with pytest.raises(UsageError, match="no other conversation"):
+            do(app, command)
+    with pytest.raises(UsageError, match="1 is this one"):
+        do(app, "/resume 1")
+    assert list(registry.complete(app, "/resume ")) == []
+    do(app, "/reset")
+    assert list(registry.complete(app, "/resume ")) == ["1"]
+    do(app, "again")
+    assert list(registry.complete(app, "/resume ")) == ["1"]
+    assert do(app, "/resume").startswith("going on with 1: hello")
+    assert list(registry.complete(app, "/resume ")) == ["2"]
+    assert do(app, "/log").splitlines()[1].startswith("*   1")

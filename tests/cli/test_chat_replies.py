@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from chat_app import contents, do
+from chat_app import contents, do, said
 from rich.console import Console
 
 from nfox import Settings
 from nfox.cli.chat.app import ChatApp
+from nfox.cli.chat.gain_notes import GainNotes
+from nfox.cli.chat.oneshot import answer_text
 from nfox.cli.display.gain import gained_nothing
 from nfox.cli.display.token_view import token_view
 from nfox.cli.log.database import ConversationLog
 from nfox.cli.log.writer import LogWriter
+from nfox.cli.options.chat import DisplayArguments
 from nfox.decoding.costs import Costs
 from nfox.engine import Engine
 from nfox.errors import UsageError
@@ -102,7 +105,8 @@ def test_a_reply_that_went_on_is_shown_token_by_token(app: ChatApp, tmp_path: Pa
     assert count.startswith("32 tokens in ")
     assert "\n".join(rows) == token_view(records, app.screen).plain.rstrip("\n")
     assert [token for r in records for token in r.ids] == list(known.message.ids or ())
-    do(app, f"/resume {app.log.number}")
+    do(app, "/reset")
+    do(app, "/resume")
     do(app, "/set max_new_tokens=2")
     do(app, "/continue")  # of what it went on with only the text is known
     assert len(first_words(app)) < len(contents(app)[-1])
@@ -167,3 +171,47 @@ def test_a_reply_whose_steps_took_longer_than_they_gave_says_so(
         line = gained_nothing(app.engine, part.exchange.reply, part.records, "τ")
         assert line.startswith(f"guessing ahead {told}") if told else not line
     assert " times as long as one without" in line
+
+
+def test_a_method_that_guesses_nothing_says_so_once(
+    app: ChatApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dear = Costs({n: float(n * n) for n in (1, 2, 4, 8, 16, 32)})
+    monkeypatch.setattr(Engine, "costs", dear)
+    monkeypatch.setattr(app.engine, "_costs", None)  # which would measure again
+    line = "jacobi guesses nothing: drafting does not pay on this machine; method auto takes"
+    changed = do(app, "/method jacobi")
+    assert changed.count(line) == 1
+    assert "guess" not in do(app, "hello") and "nothing drafted" in do(app, "again")
+    app.gain = GainNotes(app.say)  # as after a start with --method jacobi
+    assert do(app, "and again").count(line) == 1
+    assert "guess" not in do(app, "once more")
+
+
+def test_a_reply_in_which_nothing_was_found_to_guess_says_so_once(app: ChatApp) -> None:
+    do(app, "/method lookup gamma=8")
+    told = "lookup guessed nothing in this reply: no word came a second time; method auto takes"
+    app.engine.use_settings(Settings(max_new_tokens=20))
+
+    def footer(steps: int) -> str:
+        part = app.replies.last_part(app.conversation)
+        part.exchange.reply.stats.drafted, part.exchange.reply.stats.steps = 0, steps
+        app._print_footer(part)
+        return said(app)
+
+    do(app, "hello")
+    assert told not in footer(8)  # too short to say anything about
+    assert told in footer(20)
+    do(app, "again")
+    assert told not in footer(20)
+
+
+def test_a_prompt_answered_without_a_guess_says_so(
+    app: ChatApp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app.engine.use_settings(Settings(max_new_tokens=20))
+    do(app, "/method lookup gamma=0")
+    answer_text(app.engine, "hello", DisplayArguments(stats=False))
+    assert "nfox: lookup guesses nothing: as asked for; method auto" in capsys.readouterr().err
+    answer_text(app.engine, "hello", DisplayArguments(stats=False, quiet=True))
+    assert not capsys.readouterr().err

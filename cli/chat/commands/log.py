@@ -17,7 +17,6 @@ from .conversation import begin_of, restored
 from .registry import command
 
 if TYPE_CHECKING:
-    from ...log.entry import Entry
     from ..app import ChatApp
 
 _LISTED = 15
@@ -29,13 +28,14 @@ def _log(app: ChatApp) -> ConversationLog:
 
 
 def _numbers(app: ChatApp) -> Iterable[str]:
-    return (str(entry.id) for entry in _log(app).entries(_LISTED))
+    entries = _log(app).entries(_LISTED + 1)
+    return [str(entry.id) for entry in entries if not _is_this(app, entry.id)][:_LISTED]
 
 
 @command("/resume", usage="[ID]", completions=_numbers)
 def resume(app: ChatApp, argument: str) -> None:
     """Go on with the last conversation, or number ID."""
-    entry = _log(app).read(_number(argument) if argument else _before(app))
+    entry = _log(app).read(_number(app, argument) if argument else _before(app))
     model = app.conversation.restore(entry.to_json(), f"conversation {entry.id} of the log")
     said = [row for row in entry.rows if row.role != "system"]
     pieces = (pieces_of_runs(row.content, row.sources) for row in said)
@@ -54,7 +54,7 @@ def list_log(app: ChatApp, argument: str) -> None:
     if not entries:
         raise UsageError("there is no such conversation in the log")
     for entry in entries:
-        mark = "*" if _is_this(app, entry) else " "
+        mark = "*" if _is_this(app, entry.id) else " "
         app.say(f"{mark}{line_of(entry, app.notes.width - len(mark))}")
     app.say("* this one; /resume ID goes on with one; nfox log shows, exports and deletes")
 
@@ -70,20 +70,34 @@ def title(app: ChatApp, argument: str) -> None:
     app.say(f"{app.log.number} is: {begin_of(app, argument)}")
 
 
-def _number(text: str) -> int:
+def _number(app: ChatApp, text: str) -> int:
+    """Return the id of a conversation that is not this one.
+
+    Raises:
+        UsageError: if the text is none.
+    """
     if (number := id_of(text)) is None:
         raise UsageError(f"{text} is no conversation's number", "/log lists them")
+    if _is_this(app, number):
+        raise UsageError(f"conversation {number} is this one", "/log lists the others")
     return number
 
 
 def _before(app: ChatApp) -> int | None:
-    """Return the id of the conversation before this one; None if there is none."""
-    others = (e.id for e in _log(app).entries(2) if not _is_this(app, e))
-    return next(others, None)
+    """Return the id of the conversation before this one; None if the log is empty.
+
+    Raises:
+        UsageError: if this one is all that there is.
+    """
+    numbers = [entry.id for entry in _log(app).entries(2)]
+    others = [number for number in numbers if not _is_this(app, number)]
+    if numbers and not others:
+        raise UsageError("there is no other conversation in the log", "/reset begins one")
+    return others[0] if others else None
 
 
-def _is_this(app: ChatApp, entry: Entry) -> bool:
-    return app.log is not None and entry.id == app.log.number
+def _is_this(app: ChatApp, number: int) -> bool:
+    return app.log is not None and number == app.log.number
 
 
 def _show_end(app: ChatApp) -> None:

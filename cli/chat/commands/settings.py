@@ -111,6 +111,7 @@ def use_method(app: ChatApp, argument: str) -> None:
         engine.use(None if name == _BEST else name, options)
         for line in filter(None, (method_line(engine), adapter_hint(engine))):
             app.say(line)
+        app.gain.of_method(engine)
         return
     for name in method_names():
         mark = "*" if name == engine.method else " "
