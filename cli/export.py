@@ -66,12 +66,15 @@ def export(context: typer.Context, arguments: ExportArguments) -> None:
     from nfox.drafters.common.method import SavedWeights
     from nfox.files.atomic import reporting_full_disk
     from nfox.files.hub import HubOptions
+    from nfox.train.output_folder import refuse_other_weights
 
     if not name:
         unused.report_typed(context, {"private": "nothing is uploaded without --push-to-hub"})
     hub, export_format = HubOptions(), find_format(arguments.layout)
     method, info = _inspect(arguments, export_format, hub)
     base = _base(arguments, info)
+    if out.resolve() != Path(arguments.weights).resolve():
+        refuse_other_weights("--out", out, method.method_name(), info.config)
     if name:
         _check_push(name, base)
     # A base that lies here need not be downloaded under the name that others know it by.

@@ -15,6 +15,7 @@ from nfox.files.jsonl import WorkShare
 from nfox.models.loading import load_model
 from nfox.text.resolve import resolve
 from nfox.train.job import Job, full_name
+from nfox.train.output_folder import check_output_folder
 
 from ..data.own_conversations import check_own, write_own
 from .kinds import TrainingKind
@@ -42,8 +43,9 @@ def with_own_data(job: Job, kind: TrainingKind, args: Any, log: Callable[[str], 
     """
     if job.data:
         return job
-    job.check()
     out = Path(args.output_dir, FILE)
+    check_output_folder(out.parent, job.method)
+    job.check()
     loading = job.loading
     facts = {"model": full_name(job.model), "template": job.template, "dtype": loading.dtype}
     facts["quantisation"] = loading.quantisation

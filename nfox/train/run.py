@@ -10,12 +10,12 @@ from typing import Any
 from transformers import TrainerCallback, set_seed
 
 from nfox.counting import counted
-from nfox.errors import UsageError
 from nfox.models.options import LoadedModel
 from nfox.train.callbacks import StopOnRequest, TimeEstimate
 from nfox.train.checkpoints import checkpoints, is_finished, resume_point, training_disk_full
 from nfox.train.dry_run import dry_run
 from nfox.train.job import Job, Log, TrainingResult
+from nfox.train.output_folder import check_output_folder
 from nfox.train.sharding import check_fsdp, refuse_fsdp, refuse_zero3
 from nfox.train.trainer import LearnerTrainer
 
@@ -41,8 +41,8 @@ def train(
         NfoxError: if anything is missing or does not fit, or the disk is full.
     """
     folder = Path(args.output_dir)
+    check_output_folder(folder, job.method)
     checkpoint = resume_point(args.resume_from_checkpoint, folder)
-    _check_folder(folder)
     job.check()
     refuse_zero3()
     loaded = job.load()
@@ -58,13 +58,6 @@ def train(
         result = job.finish(trainer, loaded, seconds)
     trainer.accelerator.wait_for_everyone()  # whoever leaves early may end those who still write
     return result
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse an output folder that cannot be made, before anything is loaded."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise UsageError(f"--output_dir {folder}: {there} is no folder", "choose another name")
 
 
 def _make_trainer(

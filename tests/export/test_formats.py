@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,30 @@ def test_weights_are_not_written_over(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     assert export("vllm", place, place).exit_code == 2
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_other_weights_are_not_written_over_either(tmp_path: Path) -> None:
+    nfox, base = folder.equipped() / "nfox", str(folder.llama())
+
+    def export_to(out: Path, layout: str, weights: Path) -> Result:
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        done = export(layout, weights, out, "--base-model", base)
+        if done.exit_code:
+            assert f"--out {out} holds " in done.stderr and done.exit_code == 2
+            assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+        return done
+
+    model = tmp_path / "model"
+    shutil.copytree(folder.llama(), model)
+    for layout, weights in (("vllm", nfox / "medusa"), ("medusa", nfox / "medusa")):
+        assert export_to(model, layout, weights).exit_code
+        for _ in range(2):  # what was written itself is replaced
+            assert not export_to(tmp_path / layout, layout, weights).exit_code
+    assert export_to(model, "vllm", nfox / "spec").exit_code
+    for _ in range(2):
+        assert not export_to(tmp_path / "draft", "vllm", nfox / "spec").exit_code
+    assert export_to(tmp_path / "vllm", "vllm", nfox / "spec").exit_code
+    assert export_to(tmp_path / "draft", "medusa", nfox / "medusa").exit_code
 
 
 def test_an_lm_head_with_a_bias_is_refused(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ import tiny
 import torch
 import two_processes
 from training import FLOAT32, METHOD, METHODS, arguments, data, job, learn
+from typer.testing import CliRunner
 
 from nfox import drafters
+from nfox.cli.app import app
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.files.hub import HubOptions
@@ -28,6 +30,7 @@ from nfox.train.data.rows import collate
 from nfox.train.dry_run import dry_run
 from nfox.train.heads.joint_training import JointTraining
 from nfox.train.heads.learner import HeadsLearner
+from nfox.train.output_folder import check_output_folder
 from nfox.train.run import train
 
 
@@ -262,6 +265,64 @@ def test_an_output_folder_that_cannot_be_one_is_refused_before_anything_is_read(
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=f"--output_dir .*{name}: .*file is no folder"):
         train(job(data=str(tmp_path / "nothing")), arguments(tmp_path / name))
+
+
+def _copy(name: str, out: Path) -> None:
+    """Put what lies beside the equipped model, or heads as they are published, into a folder."""
+    if name == "published":
+        beside = folder.equipped() / "nfox" / "medusa"
+        words = [
+            "export",
+            "medusa",
+            str(beside),
+            "--out",
+            str(out),
+            "--base-model",
+            str(folder.llama()),
+        ]
+        assert CliRunner().invoke(app, words).exit_code == 0
+    elif name in ("draft", "cllm", "damaged"):
+        out.mkdir()
+        record = "{" if name == "damaged" else json.dumps({"method": name})
+        (out / "training.json").write_text(record)
+    else:
+        shutil.copytree(folder.llama() if name == "model" else folder.equipped() / name, out)
+
+
+@pytest.mark.parametrize(
+    ("there", "trained", "words"),
+    [
+        ("nfox/medusa", "chimera", "medusa heads"),
+        ("published", "ctc", "medusa heads"),
+        ("nfox/ctc", "cllm", "ctc heads"),
+        ("draft", "medusa", "a draft model"),
+        ("cllm", "draft", "a model for Jacobi decoding"),
+        ("model", "draft", "a model"),
+        ("nfox/medusa", "medusa", ""),
+        ("published", "medusa", ""),
+        ("draft", "draft", ""),
+        ("damaged", "medusa", ""),
+    ],
+)
+def test_what_another_training_made_is_not_written_over(
+    there: str, trained: str, words: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    _copy(there, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    typed = ["--model", str(tmp_path / "absent"), "--output_dir", str(out)]  # nothing to load
+    for named in ([], ["--data_path", "absent.json"])[not words :]:
+        done = CliRunner().invoke(app, ["train", trained, *typed, *named])
+        assert done.exit_code == (2 if words else 3), done.stderr
+        assert (f"--output_dir {out} holds {words}, which" in done.stderr) is bool(words)
+        assert (f"{out}-{trained}" in done.stderr) is bool(words)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_training_that_was_cut_while_it_wrote_its_model_goes_on(tmp_path: Path) -> None:
+    _copy("model", tmp_path / "out")
+    (tmp_path / "out" / "checkpoint-3").mkdir()
+    check_output_folder(tmp_path / "out", "draft")
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
