@@ -8,7 +8,8 @@ as if its keys had been typed first.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError
 from typing import Any, NoReturn
 
@@ -28,7 +29,7 @@ from .config_file import settings_with_files
 from .data_arguments import DataArguments, common_fields
 from .draft import DraftKind
 from .heads import HeadsKind
-from .help import settings_help
+from .help import SHORT, Groups, rows
 from .kinds import TrainingKind
 from .published_names import join, translate
 from .reporting import check_reports
@@ -94,10 +95,24 @@ def _parser(training: TrainingKind) -> _Parser:
     return parser
 
 
-def help_lines(method: str, *, everything: bool) -> Iterator[str]:
-    """Yield the lines of the help of a method's training, see `settings_help`."""
+def methods() -> list[str]:
+    """Return the names that may stand after `nfox train`."""
+    return [*methods_with_heads(), *_KINDS]
+
+
+def help_rows(method: str, *, everything: bool) -> Groups:
+    """Return the rows of the help of a method's training: nfox's own settings, and of transformers'
+    those that are needed most, or all.
+    """
     training = kind(method)
-    return settings_help(_parser(training), training.arguments(), everything=everything)
+    theirs = [field.name for field in fields(TrainingArguments) if field.name not in SHORT]
+    groups = {
+        "Model and data": [field.name for field in fields(DataArguments)],
+        "Method": [field.name for own in training.arguments() for field in fields(own)],
+        "Trainer": list(SHORT),
+        "All others of transformers' TrainingArguments": theirs,
+    }
+    return rows(_parser(training), groups if everything else dict(list(groups.items())[:3]))
 
 
 def parse(

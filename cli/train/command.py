@@ -63,16 +63,15 @@ def run(method: str, words: Sequence[str]) -> None:
         NfoxError: if something is missing or wrong.
         typer.Exit: with 130, if the training was stopped.
     """
+    if set(words) & set(HELP_NAMES):
+        show_settings(method, everything=asks_for_everything(words))
+        return
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from nfox.files.progress import quiet
 
     quiet()  # before bitsandbytes is imported: it warns while it is
-    from .arguments import help_lines, kind, parse
+    from .arguments import kind, parse
 
-    if set(words) & set(HELP_NAMES):
-        lines = help_lines(method, everything=asks_for_everything(words))
-        typer.echo("\n".join(lines))
-        return
     command = shlex.join(["nfox", "train", method, *words])
     job, args, notes = parse(method, words, command)
     result = _train(job, args, notes, command)
@@ -85,6 +84,26 @@ def run(method: str, words: Sequence[str]) -> None:
         _exit_process(INTERRUPTED if result.stopped else 0)
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
+
+
+def show_settings(method: str, *, everything: bool) -> None:
+    """Print the help of a method's training.
+
+    Args:
+        method: the name after `nfox train`.
+        everything: whether it has all settings of transformers' `TrainingArguments`.
+
+    Raises:
+        UsageError: if there is no such method, or it has nothing to train.
+    """
+    from .help import help_lines, listed
+
+    groups = None if everything else listed(method)
+    if groups is None:
+        from .arguments import help_rows
+
+        groups = help_rows(method, everything=everything)
+    typer.echo("\n".join(help_lines(method, groups, everything=everything)))
 
 
 def _train(job: Job, args: TrainingArguments, notes: Sequence[str], command: str) -> TrainingResult:

@@ -5,17 +5,21 @@ most; all of them behind `--help all`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import fields
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
-
-from transformers import TrainingArguments
 
 from ..help import ALL, filled, panels
 from ..layout import unbroken
-from .data_arguments import DataArguments
 
-_SHORT = {
+Groups = dict[str, list[list[str]]]
+"""Rows of how a setting is typed and what it does, by the title of their panel."""
+
+FILE = Path(__file__).with_name("settings.json")
+"""The rows of nfox's own settings and of those that are needed most, by the methods' names."""
+
+SHORT = {
     "output_dir": "Folder for what is trained.",
     "num_train_epochs": "Times that all data are read.",
     "max_steps": "Steps instead of epochs.",
@@ -27,45 +31,50 @@ _SHORT = {
     "logging_steps": "Steps from one line of the log to the next.",
     "save_steps": "Steps from one checkpoint to the next.",
     "resume_from_checkpoint": "true, or a checkpoint: go on with a training that was stopped.",
-    "bf16": "Compute in bfloat16.",
-    "use_cpu": "Leave GPUs alone.",
+    "bf16": "Compute in bfloat16: so by itself where the device can.",
+    "use_cpu": "Leave GPUs alone: so by itself where there are none.",
     "seed": "Of the random numbers.",
     "report_to": "Also log to tensorboard, wandb, ...",
 }
 """What the settings of transformers that are needed most are for; its own words take ten rows."""
 
 
-def settings_help(
-    parser: argparse.ArgumentParser, own: Iterable[type], *, everything: bool
-) -> Iterator[str]:
-    """Yield the lines of the help of a kind of training.
+def listed(method: str) -> Groups | None:
+    """Return the rows of the help of a method's training, as `docs/make_settings.py` has written
+    them: nobody waits for torch and transformers to be imported. None if the method is not there.
+    """
+    found: dict[str, Groups] = json.loads(FILE.read_text(encoding="utf-8"))
+    return found.get(method)
+
+
+def rows(parser: argparse.ArgumentParser, groups: Mapping[str, Iterable[str]]) -> Groups:
+    """Return the rows of settings: how each is typed, and what it does.
 
     Args:
         parser: of all settings, with their defaults.
-        own: the dataclasses of the settings of this kind.
-        everything: whether all of transformers' settings are shown.
+        groups: the names of settings, by the title of their panel.
     """
     named = {action.dest: action for action in parser._actions if action.option_strings}
-
-    def rows(names: Iterable[str], brief: Container[str] = ()) -> list[tuple[str, str]]:
-        return [(_names(named[n]), _meaning(named[n], n in brief)) for n in names if n in named]
-
-    theirs = [field.name for field in fields(TrainingArguments)]
-    others = [name for name in theirs if name not in _SHORT] if everything else []
-    groups = {
-        "Model and data": rows(field.name for field in fields(DataArguments)),
-        "Method": rows(field.name for kind in own for field in fields(kind)),
-        "Trainer": rows(_SHORT, _SHORT),
-        "All others of transformers' TrainingArguments": rows(others),
+    return {
+        title: [[_names(named[n]), _meaning(named[n])] for n in names if n in named]
+        for title, names in groups.items()
     }
-    yield f"Usage: {parser.prog} [CONFIG.yaml] [--name value ...]"
-    yield from panels(groups.items())
+
+
+def help_lines(method: str, groups: Groups, *, everything: bool) -> Iterator[str]:
+    """Yield the lines of the help of a method's training.
+
+    Args:
+        method: the name after `nfox train`.
+        groups: the rows, by the title of their panel.
+        everything: whether these are all that there are.
+    """
+    program = f"nfox train {method}"
+    yield f"Usage: {program} [CONFIG.yaml] [--name value ...]"
+    yield from panels((title, [(name, text) for name, text in of]) for title, of in groups.items())
     if not everything:
-        more = sum(name in named for name in theirs) - len(_SHORT)
-        text = (
-            f"`{parser.prog} --help {ALL}` lists {more} more, of transformers' TrainingArguments."
-        )
-        yield from ("", *filled(text))
+        others = f"`{program} --help {ALL}` lists the others, of transformers' TrainingArguments."
+        yield from ("", *filled(others))
 
 
 def _names(action: argparse.Action) -> str:
@@ -77,13 +86,16 @@ def _names(action: argparse.Action) -> str:
     return name if is_switch else f"{name} {value}"
 
 
-def _meaning(action: argparse.Action, brief: bool) -> str:
-    """Return what a setting does, its choices and its default."""
-    text = _SHORT[action.dest] if brief else " ".join((action.help or "").split())
+def _meaning(action: argparse.Action) -> str:
+    """Return what a setting does, its choices and its default, which is not this machine's."""
+    brief = SHORT.get(action.dest)
+    text = brief or " ".join((action.help or "").split())
     text = text.replace("%%", "%")
     if action.choices and not brief:
         text = f"{text.rstrip('.')}: {', '.join(map(_value, action.choices))}."
     default = action.default
+    if brief and default is True:
+        return text
     if default in (None, False, "", [], ["none"]) or default is argparse.SUPPRESS:
         return text
     return f"{text} {unbroken(f'[default: {_value(default)}]')}"

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import root, run
+from programs import ENVIRONMENT
+
+from nfox.cli.options.completion import trained
+from nfox.cli.train.help import FILE
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 TWO_SCREENS = 48
 ROOT = root()
@@ -102,8 +113,37 @@ def test_a_training_shows_its_own_settings_first() -> None:
     assert names[1][: len(names[0])] == names[0]
     assert {"--data_path", "--ctc_num_heads", "--output_dir", "--learning_rate"} < {*names[0]}
     assert "--adam_beta1" in names[1] and "--adam_beta1" not in names[0]
-    assert f"lists {len(names[1]) - len(names[0])} more" in " ".join(few)
+    assert "`nfox train ctc --help all` lists the others" in " ".join(few)
     assert "[default: 0.001]" in " ".join(few) and max(map(len, many)) <= 80
+
+
+def test_the_settings_of_trainings_are_listed_as_they_are() -> None:
+    spec = importlib.util.spec_from_file_location("make_settings", DOCS / "make_settings.py")
+    assert spec and spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert FILE.read_text(encoding="utf-8") == made.text(), "run python docs/make_settings.py"
+    assert list(json.loads(FILE.read_text(encoding="utf-8"))) == trained(None, "")
+
+
+def test_the_settings_of_a_training_are_there_at_once() -> None:
+    code = "import sys; from nfox.cli.train.command import run; run('ctc', ['--help'])"
+    code += "; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("TrainingArguments.\n[]\n"), done.stderr
+    assert "--ctc_num_heads" in done.stdout
+
+
+def test_a_training_that_is_not_listed_shows_its_settings_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = shown("train", "draft", "--help")
+    (tmp_path / "none.json").write_text("{}")
+    monkeypatch.setattr("nfox.cli.train.help.FILE", tmp_path / "none.json")
+    assert shown("train", "draft", "--help") == listed
+    assert run("train", "lookup", "--help").exit_code == 2
 
 
 def test_headings_are_bold_at_a_terminal_alone() -> None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from training import METHOD, METHODS, job, learn
 
 from nfox.errors import ModelError, NfoxError
+from nfox.heads.checkpoint import INFO_FILE
 from nfox.train.checkpoints import checkpoints, training_disk_full
 from nfox.train.heads.joint_training import JointTraining
 
@@ -68,6 +69,7 @@ def test_the_checkpoint_of_another_training_is_refused(
         "base": {"joint": JointTraining(base="lora", rank=4)},
     }[foreign]
     assert METHODS[0] != METHOD
+    (tmp_path / INFO_FILE).unlink()  # as where it was stopped: heads would be refused before
     error = refused(tmp_path, "6" if finished else "3", **changes)
     assert "of another training" in error.message
 
