@@ -7,15 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .options.engine import ModelArguments
+from nfox.demo import NAME
 
-EMBEDDED = "embedded"
-"""The name of the embedded model in files and for requests."""
+from .options.engine import ModelArguments
 
 
 def model_facts(model: ModelArguments) -> dict[str, Any]:
     """Return the options of the model on which its greedy answers depend, as files record them."""
-    name = model.model or EMBEDDED
+    name = model.model or NAME
     folder = Path(name).expanduser()
     return {
         "model": str(folder.resolve()) if folder.is_dir() else name,

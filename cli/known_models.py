@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
 import typer
 
 from nfox.controls import json_text
-from nfox.known_models import KNOWN, KnownModel, kept_at
+from nfox.known_models import DEFAULT, KNOWN, KnownModel, kept_at
 
 from .options.completion import known
 from .options.dataclass_options import grouped, option
+from .options.engine import ModelArguments
 from .printing import say, tell
 
 _Name = Annotated[
@@ -37,6 +38,16 @@ class ModelsArguments:
     as_json: Annotated[bool, option("Display", "As JSON.", "--json", envvar=None)] = False
 
 
+def usual_model(model: ModelArguments) -> ModelArguments:
+    """Return the options with the known model that answers where none is named, once it was
+    fetched: in the chat, and wherever else a text is answered.
+    """
+    named = (model.model, model.base_model, model.heads, model.draft_model, model.adapter)
+    if any(name is not None for name in named) or kept_at(DEFAULT) is None:
+        return model
+    return replace(model, model=DEFAULT)
+
+
 def get(name: _Name, arguments: GetArguments) -> None:
     """Fetch a known model, so that it goes by its name, without a network from then on."""
     from nfox.files.fetching import fetch, known_model
@@ -50,7 +61,10 @@ def get(name: _Name, arguments: GetArguments) -> None:
         say(f"{name} is in {kept} ({model.licence})")
     else:
         say(f"{name} is there already: {kept}")
-    tell(f"nfox --model {name}", "or nfox alone, where no other model is named")
+    tell(
+        f"nfox --model {name}",
+        "or nfox alone: it answers where no other model is named, `--model embedded` is the other",
+    )
 
 
 def models(arguments: ModelsArguments) -> None:

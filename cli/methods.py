@@ -12,8 +12,10 @@ from nfox.controls import json_text, one_line
 from nfox.drafters import method_class, method_names
 
 from .help import panels
+from .known_models import usual_model
 from .layout import unbroken
 from .options.dataclass_options import grouped, option
+from .options.engine import ModelArguments
 from .printing import say
 
 
@@ -23,7 +25,7 @@ class MethodsArguments:
 
     model: Annotated[
         str | None,
-        option("Model", "Folder or hub id; the embedded one by default.", "--model", "-m"),
+        option("Model", "Folder or hub id; that of the chat by default.", "--model", "-m"),
     ] = None
     draft_model: Annotated[
         str | None, option("Model", "Folder or hub id of a draft model.", "--draft-model")
@@ -36,12 +38,11 @@ class MethodsArguments:
 
 def methods(arguments: MethodsArguments) -> None:
     """List the methods, with what each needs, and which weights were found for the model."""
-    from nfox.demo import TARGET
     from nfox.drafters.common.method import WeightSources
     from nfox.files.hub import check_hub_id
     from nfox.heads.named_model import find_named
 
-    named = find_named(arguments.model or str(TARGET), heads=arguments.heads)
+    named = find_named(usual_model(_named(arguments)).model, heads=arguments.heads)
     model, sources = named.base, WeightSources(arguments.draft_model, named.heads)
     check_hub_id(model)
     rows = [_row(name, model, method_class(name).locate(model, sources)) for name in method_names()]
@@ -49,6 +50,10 @@ def methods(arguments: MethodsArguments) -> None:
         say(*json_text({"model": model, "methods": rows}, indent=1).splitlines())
         return
     typer.echo("\n".join(panels(_panels(model, rows))).lstrip("\n"))
+
+
+def _named(arguments: MethodsArguments) -> ModelArguments:
+    return ModelArguments(arguments.model, draft_model=arguments.draft_model, heads=arguments.heads)
 
 
 def _panels(model: str, rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[tuple[str, str]]]]:

@@ -16,6 +16,7 @@ from nfox.errors import UsageError
 from . import unused
 from .engine_arguments import EngineArguments
 from .errors import INTERRUPTED
+from .known_models import usual_model
 from .options.chat import DisplayArguments, Theme
 from .options.dataclass_options import grouped, option, rare
 from .options.engine import GenerationArguments, MethodArguments, ModelArguments
@@ -57,6 +58,7 @@ def race(
 
     They answer one after the other, since they share the machine, and are then shown together.
     """
+    model = usual_model(model)
     engine_arguments = EngineArguments(model, MethodArguments(plain_method()), generation)
     engine_arguments.check()
     prompt = cleaned(arguments.prompt)

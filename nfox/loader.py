@@ -9,7 +9,6 @@ from pathlib import Path
 
 from nfox.decoding.costs import measure_costs
 from nfox.decoding.threads import use_threads
-from nfox.demo import TARGET
 from nfox.drafters import drafting_methods, method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
@@ -55,7 +54,8 @@ def load(
 
     Args:
         model: folder, GGUF file, hub id or known name of a model, of heads or an adapter that name
-            their base, or the output folder of a training; None is the embedded model.
+            their base, or the output folder of a training; None or "embedded" is the
+            embedded model.
         method: name of the method; None chooses as it goes from those whose weights are there.
         options: of the method, such as {"gamma": "4"}.
         draft_model: folder, GGUF file or hub id of a draft model.
@@ -75,7 +75,7 @@ def load(
     _check_types(locals())
     progress, loading = progress or LoadProgress(), loading or ModelOptions()
     given = {"heads": heads, "adapter": loading.adapter, "base_model": base_model}
-    named = find_named(model or str(TARGET), **given, hub=loading.hub)
+    named = find_named(model, **given, hub=loading.hub)
     name, heads, loading = named.base, named.heads, replace(loading, adapter=named.adapter)
     # Heads and draft models have branches and tags of their own.
     sources = WeightSources(draft_model, heads, replace(loading.hub, revision=None))

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nfox.demo import NAME
 from nfox.eval.bench.journal import trials_file
 from nfox.eval.bench.summary import summarise
 from nfox.text.stream import decode_text
 
 from ..display.header import model_name
-from ..facts import EMBEDDED, command_line
+from ..facts import command_line
 from ..output_files import make_folder, write_out
 from ..printing import tell
 from .answers import write_answers
@@ -41,7 +42,7 @@ def result_of(bench: Bench, trials: Sequence[Trial], settings: dict[str, Any]) -
 
 def _short_name(settings: dict[str, Any]) -> str:
     """Return the name of the model without the folders around it."""
-    return Path(settings["model"] or EMBEDDED).name
+    return Path(settings["model"] or NAME).name
 
 
 def show(result: BenchResult, results: ResultArguments, *, complete: bool) -> None:

@@ -11,10 +11,10 @@ import typer
 from nfox.characters import cleaned
 from nfox.decoding import clock
 from nfox.errors import UsageError
-from nfox.known_models import DEFAULT, kept_at
 
 from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
+from ..known_models import usual_model
 from ..options.chat import LAST, DisplayArguments, SessionArguments
 from ..options.dataclass_options import refuse_stray_options
 from .input import reads_keys
@@ -56,7 +56,7 @@ def _load_and_answer(
     prompt: str | None,
 ) -> None:
     begin = clock.now()
-    engine_arguments = _with_fetched_model(engine_arguments)
+    engine_arguments = replace(engine_arguments, model=usual_model(engine_arguments.model))
     engine = engine_arguments.load(quiet=display.quiet)
     loading_seconds = clock.now() - begin
     if not display.quiet:
@@ -74,17 +74,6 @@ def _load_and_answer(
         answer_json(engine, prompt, display)
     else:
         answer_text(engine, prompt, display, compared=session.compare)
-
-
-def _with_fetched_model(arguments: EngineArguments) -> EngineArguments:
-    """Return the options with the known model that a chat starts with, where it was fetched and
-    nothing else is named.
-    """
-    model = arguments.model
-    named = (model.model, model.base_model, model.heads, model.draft_model, model.adapter)
-    if any(name is not None for name in named) or kept_at(DEFAULT) is None:
-        return arguments
-    return replace(arguments, model=replace(model, model=DEFAULT))
 
 
 def _idle(

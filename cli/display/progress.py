@@ -38,14 +38,17 @@ def loading_display(wanted: bool) -> Iterator[LoadProgress]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=CleanConsole(stderr=True), transient=True) as display:
-        task = display.add_task("loading", total=None, count="")
+        task, described = display.add_task("loading", total=None, count=""), "loading"
 
         def stage(name: str) -> None:
-            nonlocal task
+            nonlocal task, described
             display.remove_task(task)  # what has a total cannot lose it again
-            task = display.add_task(name, total=None, count="")
+            task, described = display.add_task(name, total=None, count=""), name
 
         def progress(what: str, done: int, total: int) -> None:
+            if done == total:  # a full bar stands still, and there are seconds of work behind it
+                stage(described)
+                return
             count = _count(what, done, total)
             display.update(task, total=total or None, completed=done, count=count)
 

@@ -12,6 +12,7 @@ from nfox.errors import UsageError
 from nfox.version import __version__
 
 from ..engine_arguments import EngineArguments
+from ..known_models import usual_model
 from ..options.completion import models
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
@@ -32,7 +33,7 @@ class DoctorArguments:
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="As --model. [default: the embedded one]", autocompletion=models
+            metavar="MODEL", help="As --model. [default: that of the chat]", autocompletion=models
         ),
     ] = None
     as_json: Annotated[bool, option("Display", "As JSON.", "--json", envvar=None)] = False
@@ -49,6 +50,7 @@ def doctor(context: typer.Context, arguments: DoctorArguments, model: ModelArgum
             raise UsageError(f"two models: {arguments.name} and {model.model}", "name one")
         model = replace(model, model=arguments.name)
     EngineArguments(model).check()
+    model = usual_model(model)
     from .drawing import Drawing
     from .examination import examine
     from .findings import ordered_advice

@@ -46,12 +46,11 @@ class Subject:
         Raises:
             NfoxError: if they contradict each other.
         """
-        from nfox.demo import TARGET
         from nfox.heads.named_model import find_named
 
         given = self.arguments
         return find_named(
-            given.model or str(TARGET),
+            given.model,
             heads=given.heads,
             adapter=given.adapter,
             base_model=given.base_model,

@@ -15,6 +15,7 @@ from nfox.errors import ContextError, UsageError
 from .. import standard_input, unused
 from ..display.gain import guesses_nothing
 from ..engine_arguments import EngineArguments
+from ..known_models import usual_model
 from ..options.dataclass_options import option
 from ..printing import tell
 from ..processes import own_share, split_over_gpus
@@ -62,6 +63,7 @@ def generate(
     Several processes share a file of prompts under `accelerate launch -m nfox.cli generate ...`.
     """
     engine_arguments.check()
+    engine_arguments = replace(engine_arguments, model=usual_model(engine_arguments.model))
     share = own_share(engine_arguments.model, files.gpus_per_process)
     prompts = _prompts(files, share)
 

@@ -24,10 +24,11 @@ WITHOUT_HEADS = ("cllm", "draft")
 
 def model_names() -> list[str]:
     """Return the names of models: those that nfox knows, and those that the hub's cache has."""
+    from nfox.demo import NAME
     from nfox.files.hub import kept_repositories
     from nfox.known_models import KNOWN
 
-    return [*KNOWN, *kept_repositories()]
+    return [*KNOWN, NAME, *kept_repositories()]
 
 
 def models(context: typer.Context, incomplete: str) -> list[str]:

@@ -24,7 +24,7 @@ from nfox.text.resolve import TOKENIZER_OR_NONE
 
 from ..display.header import exactness, method_line
 from ..engine_arguments import EngineArguments
-from ..facts import EMBEDDED
+from ..known_models import usual_model
 from ..options.listening import ServerArguments, parse_bytes
 from ..printing import tell
 
@@ -47,7 +47,7 @@ def load_served(
     Raises:
         NfoxError: if anything is missing or does not fit.
     """
-    model = engine_arguments.model
+    model = usual_model(engine_arguments.model)
     if model.conv_template is None:  # a model without a template can still continue texts
         model = replace(model, conv_template=TOKENIZER_OR_NONE)
     engine = replace(engine_arguments, model=model).load()
@@ -87,11 +87,11 @@ def _methods(engine: Engine, allowed: list[str]) -> list[str]:
 
 def _served_name(engine: Engine) -> str:
     """Return the name that requests give the model, without the folders around it."""
-    from nfox.demo import TARGET
+    from nfox.demo import NAME, TARGET
 
     name = engine.model.name
     if Path(name) == TARGET:
-        return EMBEDDED
+        return NAME
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 

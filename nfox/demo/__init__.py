@@ -5,6 +5,9 @@ from pathlib import Path
 TARGET = Path(__file__).parent / "target"
 """Its folder; the draft model lies in `nfox/spec/` inside, where every method looks."""
 
+NAME = "embedded"
+"""What it goes by, where a model is named."""
+
 QUESTIONS = (
     "What can you do?",
     "Write a Python function that reverses a text.",

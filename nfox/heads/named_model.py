@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nfox.demo import NAME, TARGET
 from nfox.errors import UsageError
 from nfox.files.hub import HubOptions, file_of, local_folder
 from nfox.heads.checkpoint import INFO_FILE, base_of, read_info
@@ -29,7 +30,7 @@ class NamedModel:
 
 
 def find_named(
-    name: str,
+    name: str | None,
     *,
     heads: str | None = None,
     adapter: str | None = None,
@@ -40,7 +41,7 @@ def find_named(
 
     Args:
         name: folder or hub id of a model, of heads, of an adapter, or the output folder of a
-            training.
+            training; None or "embedded" is the embedded model.
         heads: folder or hub id of heads, in place of those that the name means.
         adapter: the same of an adapter.
         base_model: the base, in place of the one that heads or an adapter name.
@@ -50,6 +51,8 @@ def find_named(
         UsageError: if two bases were named.
     """
     hub = hub or HubOptions()
+    if name is None or (name == NAME and local_folder(name) is None):
+        name = str(TARGET)
     if name.startswith("~"):  # a hub id must not become a path, nor ./model an id
         name = str(local_folder(name) or name)
     whole, found = base_in(name), _adapter_of(name, hub)

@@ -58,7 +58,7 @@ def completed(words: str, incomplete: str) -> list[str]:
 
 @pytest.mark.parametrize("command", ["", "serve ", "bench ", "generate "])
 def test_options_of_names_are_completed_in_every_command(command: str) -> None:
-    names = [*KNOWN, "some/fox", "hub/", "model/", "small.gguf"]
+    names = [*KNOWN, "embedded", "some/fox", "hub/", "model/", "small.gguf"]
     assert completed(f"{command}--model", "") == names
     assert completed(f"{command}--model", "so") == ["some/fox"]
     assert completed(f"{command}--model", "model/") == ["model/nfox/"]

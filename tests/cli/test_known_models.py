@@ -14,14 +14,15 @@ import folder
 import gguf_file
 import pytest
 import torch
+from command_line import run
 from test_cli_commands import ChatApp, do, make, said
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nfox import ModelOptions, Settings, load
-from nfox.cli.chat.start import _with_fetched_model
 from nfox.cli.display.header import method_line, print_header, print_welcome
 from nfox.cli.engine_arguments import EngineArguments
-from nfox.cli.known_models import GetArguments, ModelsArguments, get, models, remove
+from nfox.cli.known_models import GetArguments, ModelsArguments, get, models, remove, usual_model
+from nfox.cli.options.completion import model_names
 from nfox.cli.options.engine import ModelArguments
 from nfox.demo import QUESTIONS, TARGET
 from nfox.engine import Engine
@@ -110,16 +111,43 @@ def test_a_name_loads_the_model_with_what_comes_with_nfox(place: Path, tmp_path:
     assert engine.answer("fox").ids == plain.answer("fox").ids
 
 
-def test_a_chat_starts_with_what_was_fetched(place: Path) -> None:
+def test_what_was_fetched_answers_where_no_model_is_named(place: Path) -> None:
     def chosen(**names: str) -> str | None:
-        arguments = EngineArguments(ModelArguments(**names))
-        return _with_fetched_model(arguments).model.model
+        return usual_model(ModelArguments(**names)).model
 
     assert chosen() is None
     keep(place)
     assert chosen() == "smollm2"
     assert chosen(model="other") == "other"
     assert chosen(heads="h") is chosen(adapter="cllm") is chosen(draft_model="d") is None
+
+
+@pytest.mark.parametrize("words", ["generate fox", "race fox", "serve --port 0", "-p fox"])
+def test_every_command_that_answers_takes_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    def load(arguments: EngineArguments, **others: Any) -> None:
+        raise UsageError(f"loading {arguments.model.model}")
+
+    keep(place)
+    monkeypatch.setattr(EngineArguments, "load", load)
+    for command, model in ((words, "smollm2"), (f"{words} --model embedded", "embedded")):
+        assert f"loading {model}" in run(*command.split()).stderr
+
+
+def test_methods_and_the_doctor_look_at_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(place)
+    assert json.loads(run("methods", "--json").stdout)["model"] == "smollm2"
+    named = run("methods", "--json", "--model", "embedded").stdout
+    assert json.loads(named)["model"] == str(TARGET)
+    monkeypatch.setattr("nfox.cli.doctor.examination.examine", lambda subject: ())
+    assert json.loads(run("doctor", "--json").stdout)["model"] == "smollm2"
+
+
+def test_the_embedded_model_has_a_name(place: Path) -> None:
+    keep(place)
+    assert load("embedded", method="none").model.name == str(TARGET)
+    assert "embedded" in model_names()
 
 
 def test_the_embedded_model_says_that_it_is_a_demonstration(app: ChatApp, place: Path) -> None:

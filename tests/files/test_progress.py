@@ -137,6 +137,10 @@ def test_the_display_shows_what_is_done_and_goes(monkeypatch: pytest.MonkeyPatch
         for shown, step in steps.items():
             progress.amount(*step)
             wait_for(screen, shown)
+        progress.amount("weights", 21, 21)  # and they are still put into the model
+        shown_before = len(screen.getvalue())
+        wait_for(screen, "loading [a/model]", after=shown_before)
+        assert "21 weights" not in screen.getvalue().rpartition("loading [a/model]")[2]
         progress.stage("measuring")
         wait_for(screen, "measuring")
         assert "21 weights" not in screen.getvalue().rpartition("measuring")[2]
@@ -146,9 +150,9 @@ def test_the_display_shows_what_is_done_and_goes(monkeypatch: pytest.MonkeyPatch
     assert "late" not in screen.getvalue()
 
 
-def wait_for(screen: Tty, text: str) -> None:
+def wait_for(screen: Tty, text: str, after: int = 0) -> None:
     end = time.monotonic() + 30
-    while text not in screen.getvalue():
+    while text not in screen.getvalue()[after:]:
         assert time.monotonic() < end, screen.getvalue()
         time.sleep(0.02)
 

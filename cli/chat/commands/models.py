@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nfox.decoding import clock
+from nfox.demo import NAME
 from nfox.files.hub import short_name
 from nfox.known_models import KNOWN, kept_at
 
@@ -15,14 +16,13 @@ from .registry import command
 if TYPE_CHECKING:
     from ..app import ChatApp
 
-_EMBEDDED = "embedded"
 _NAME_CELLS = 13  # of a model in the list
 
 
 @command(
     "/model",
     usage="[NAME]",
-    completions=lambda app: (*model_names(), _EMBEDDED),
+    completions=lambda app: model_names(),
     paths=(".gguf",),
 )
 def use_model(app: ChatApp, argument: str) -> None:
@@ -33,7 +33,7 @@ def use_model(app: ChatApp, argument: str) -> None:
             where = "" if kept_at(name) else f"; not here yet: `nfox get {name}`"
             text = f"{known.repository}, {known.parameters}{where}"
             app.say(f"  {name.ljust(10)} {text}", _NAME_CELLS)
-        app.say(f"  {_EMBEDDED.ljust(10)} the model that comes with nfox", _NAME_CELLS)
+        app.say(f"  {NAME.ljust(10)} the model that comes with nfox", _NAME_CELLS)
         app.say("or a folder, a GGUF file, a hub id")
         return
     from nfox.loader import load_another
@@ -41,7 +41,7 @@ def use_model(app: ChatApp, argument: str) -> None:
     begin = clock.now()
     app.say(f"loading {short_name(argument)} {app.screen.symbols.ellipsis}")
     former = app.engine
-    engine = load_another(former, None if argument == _EMBEDDED else argument)
+    engine = load_another(former, argument)
     app.conversation.go_on_with(engine)
     former.close()
     print_header(engine, app.screen, clock.now() - begin, verbose=False)
