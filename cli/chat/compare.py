@@ -10,6 +10,7 @@ from nfox.drafters import plain_method
 from nfox.errors import UsageError
 from nfox.plain_reply import Parting, decode_plainly, find_parting, measure_surprise
 
+from ..display.gain import is_disturbed
 from ..display.steps import visible_text
 from .interrupt import interruptible
 
@@ -33,10 +34,12 @@ def compare(app: ChatApp, last: Exchange) -> str:
     if plain_reply is None:
         return "stopped"
     speedup = reply.stats.tokens_per_second / plain_reply.stats.tokens_per_second
+    disturbed = is_disturbed(speedup, reply.stats.steps, reply.stats.tau)
     return (
         f"{speedup:.2f}x measured: {reply.stats.tokens_per_second:.1f} tok/s with {reply.method}, "
         f"{plain_reply.stats.tokens_per_second:.1f} plainly; {_identity(reply, plain_reply)}"
         + ("" if speedup >= 1 else f"; drafting loses here, /method {plain_method()} is faster")
+        + ("; other programs ran meanwhile: measure again" if disturbed else "")
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 GAIN = 1.1  # below, a reply has gained nothing worth the name
 _LOSS = 0.95  # of the speed of plain decoding: below, drafts have cost more than they gave
+_NOISE = 1.15  # by which what is measured is more than it is
 _LONGEST = 16  # tokens of the chains that are thought of
 LEAST_STEPS = 16  # of a reply of which anything can be said
 
@@ -90,15 +91,44 @@ def share_right(stats: Stats) -> float:
     return sum(stats.reached) / asked if asked else 0.0
 
 
-def best_chain(stats: Stats, costs: Costs) -> tuple[int, float]:
-    """Return the chain that pays most at the acceptance that was seen, and its speed-up."""
+def pace(stats: Stats, costs: Costs, records: Sequence[StepRecord]) -> float:
+    """Return how many times as long as they should, by what was measured before, the forwards of a
+    reply took. Those of a short one, for which nothing is cached, say little where they took
+    longer; where they took less, the machine was busy while forwards were measured.
+    """
+    alone = forwards_alone(costs, records)
+    times = stats.target_seconds / alone if alone and stats.target_seconds else 1.0
+    return times if len(records) >= LEAST_STEPS else min(times, 1.0)
+
+
+def best_chain(stats: Stats, costs: Costs, pace: float) -> tuple[int, float]:
+    """Return the chain that pays most at the acceptance that was seen, and its speed-up.
+
+    Args:
+        stats: of the reply.
+        costs: of forwards.
+        pace: of the reply's own.
+    """
     alpha = share_right(stats)
-    drafted = max(stats.drafted, 1)
-    each = stats.draft_seconds / drafted
+    each = stats.draft_seconds / max(stats.drafted, 1) / pace
     gamma = costs.best_gamma(_LONGEST, each, alpha=alpha)
     return gamma, costs.speedup(gamma, alpha, each)
 
 
-def speedup(stats: Stats, costs: Costs) -> float:
-    """Return the speed of a reply as a multiple of plain decoding now."""
-    return stats.tokens_per_second * costs.forward_seconds(1)
+def speedup(stats: Stats, costs: Costs, pace: float) -> float:
+    """Return the speed of a reply as a multiple of plain decoding at the pace of its forwards: as
+    on the machine that gave it, not on the one that was there when forwards were measured.
+    """
+    return stats.tokens_per_second * costs.forward_seconds(1) * pace
+
+
+def is_disturbed(speedup: float, steps: int, tau: float) -> bool:
+    """Return whether a speed-up was measured while other programs ran: a step that checks guesses
+    takes no less than one without, so that no more than the tokens per step can be gained.
+
+    Args:
+        speedup: over plain decoding, as measured.
+        steps: that were measured; of a few nothing is said.
+        tau: the tokens per step.
+    """
+    return steps >= LEAST_STEPS and speedup > tau * _NOISE

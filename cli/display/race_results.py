@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nfox.controls import sanitize
 
+from .gain import is_disturbed
 from .reply_stats import duration, join_fitting
 from .steps import visible_text
 from .theme import Symbols
@@ -97,6 +98,9 @@ class RaceResults:
         )
 
     def _words(self, run: Run, symbols: Symbols) -> list[str]:
-        """Return the verdict, and why nothing was drafted."""
+        """Return the verdict, why nothing was drafted, and that a speed-up cannot be."""
         idle = [f"drafted nothing: {run.idle}"] if run.idle else []
+        stats, speedup = run.reply.stats, self.race.speedup(run) or 0.0
+        if is_disturbed(speedup, stats.steps, stats.tau):
+            idle.append("other programs ran meanwhile: so much cannot be gained")
         return [self.verdict(run, symbols), *idle]

@@ -16,7 +16,7 @@ from nfox.counting import counted
 from nfox.drafters import method_class, plain_method
 from nfox.models.native.processor import BUSY
 
-from .gain import GAIN, LEAST_STEPS, best_chain, forwards_alone, share_right, speedup
+from .gain import GAIN, best_chain, pace, share_right, speedup
 from .reply_stats import NAME_CELLS, by_depth, duration, forward_costs
 from .text_kinds import KINDS, kinds_of
 
@@ -46,8 +46,12 @@ def explain(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> list
         lines.append(f"by depth  {depths}")
     lines.append(f"by kind   {_by_kind(records)}  (tokens that were guessed)")
     if costs is not None:
-        lines.append(f"speed     {_speeds(stats, costs)}")
+        times = pace(stats, costs, records)
+        lines.append(f"speed     {_speeds(stats, costs, times)}")
         lines += of_forwards(engine)
+        if times * _SLOWER < 1:
+            busy = f"a busy machine, those of this reply took {times:.2f} times as long"
+            lines.append(f"          measured on {busy}")
     if engine.method == reply.method:  # and not another one by now
         names = chain(["method"], repeat(""))
         told = zip(names, engine.drafter.explain(), strict=False)
@@ -96,29 +100,27 @@ def _by_kind(records: Sequence[StepRecord]) -> str:
     )
 
 
-def _speeds(stats: Stats, costs: Costs) -> str:
-    """Return the speeds of plain decoding, of the reply and of the best chain."""
-    plain = 1 / costs.forward_seconds(1)
+def _speeds(stats: Stats, costs: Costs, times: float) -> str:
+    """Return the speeds of plain decoding, of the reply and of the best chain, where forwards take
+    so many times as long as measured.
+    """
+    plain = 1 / costs.forward_seconds(1) / times
     text = f"plain decoding {plain:.1f} tok/s, this reply {stats.tokens_per_second:.1f}"
-    text += f" ({speedup(stats, costs):.2f}x)"
+    text += f" ({speedup(stats, costs, times):.2f}x)"
     if not stats.drafted:
         return text
-    right, (gamma, times) = (
-        f"{share_right(stats):.0%} of the guesses right",
-        best_chain(stats, costs),
-    )
+    right = f"{share_right(stats):.0%} of the guesses right"
+    gamma, gain = best_chain(stats, costs, times)
     if not gamma:
         return f"{text}; with {right} no guess is worth its time"
-    return f"{text}, at best {plain * times:.1f} by {gamma} ahead with {right}"
+    return f"{text}, at best {plain * gain:.1f} by {gamma} ahead with {right}"
 
 
 def _cause(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> tuple[str, str]:
     """Return the cause of a reply's speed, and the one setting to change; "" for none."""
     stats, costs = reply.stats, engine.costs
-    gain = speedup(stats, costs) if costs else 0.0
-    slower = 1.0  # a short reply's first forwards, for which nothing is cached, say little
-    if costs and len(records) >= LEAST_STEPS:
-        slower = stats.target_seconds / forwards_alone(costs, records)
+    slower = pace(stats, costs, records) if costs else 1.0
+    gain = speedup(stats, costs, slower) if costs else 0.0
     if held_up := _held_up(engine, slower, is_slow=gain < GAIN):
         return held_up
     if reply.method == plain_method():

@@ -4,7 +4,7 @@ would give.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,11 @@ from nfox.drafters.common.method import DrafterInputs, Method
 from nfox.models.memory import memory_in_use
 from nfox.models.options import LoadProgress
 
+from ..display.gain import is_disturbed
 from ..display.header import CHECKS, questions_to_try
 from ..display.reply_stats import forward_costs
 from .drafting import Found
-from .findings import Advice, Finding
+from .findings import Advice, Finding, Mark
 from .subject import Subject
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ GAIN = 1.1
 
 @dataclass
 class Speed:
-    """What a method gave over all questions.
+    """What a method gave over all questions, each as fast as in the fastest of several rounds:
+    whatever else the machine does only adds to what they take.
 
     Args:
         tokens: emitted.
         seconds: of the steps.
         steps: target forwards.
-        replies: the token ids of each reply.
-        rates: the tokens per second of each reply.
+        replies: the token ids of each reply of all rounds.
+        rates: the tokens per second of each of them.
     """
 
     tokens: int = 0
@@ -51,30 +53,31 @@ class Speed:
     replies: list[list[int]] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
 
-    def add(self, reply: Reply) -> None:
-        """Count a reply."""
-        self.tokens += reply.stats.tokens
-        self.seconds += reply.stats.seconds
-        self.steps += reply.stats.steps
-        self.replies.append(reply.ids)
-        self.rates.append(reply.stats.tokens_per_second)
-
     @classmethod
-    def of(cls, rounds: Iterable[Speed]) -> Speed:
-        """Return what a method gave over several rounds."""
-        whole = cls()
-        for one in rounds:
-            whole.tokens += one.tokens
-            whole.seconds += one.seconds
-            whole.steps += one.steps
-            whole.replies += one.replies
-            whole.rates += one.rates
-        return whole
+    def of(cls, rounds: Sequence[Sequence[Reply]]) -> Speed:
+        """Return what a method gave in several rounds of the same questions."""
+        every = [reply for replies in rounds for reply in replies]
+        least = [
+            max((reply.stats for reply in same), key=lambda stats: stats.tokens_per_second)
+            for same in zip(*rounds, strict=True)
+        ]
+        return cls(
+            sum(stats.tokens for stats in least),
+            sum(stats.seconds for stats in least),
+            sum(stats.steps for stats in least),
+            [reply.ids for reply in every],
+            [reply.stats.tokens_per_second for reply in every],
+        )
 
     @property
     def tokens_per_second(self) -> float:
         """The tokens emitted in a second of decoding."""
         return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def tau(self) -> float:
+        """The tokens of a step."""
+        return self.tokens / max(self.steps, 1)
 
 
 def of_loading(engine: Engine, seconds: float) -> Iterator[Finding]:
@@ -132,7 +135,8 @@ def of_methods(
         gain = speed.tokens_per_second / now.tokens_per_second if now.seconds else 0.0
         advice = None
         surely = all(one > other for one, other in zip(speed.rates, now.rates, strict=False))
-        if name == best and gain > GAIN and surely:
+        sound = not any(_is_disturbed(one, base) for one in (speed, now))
+        if name == best and gain > GAIN and surely and sound:
             text = f"{name} is faster on these questions than {choosing}, the default"
             command = commands.get(name, subject.command(method=name))
             advice = Advice(text, command, round(gain, 2))
@@ -165,17 +169,18 @@ def _measured(
     step = engine.costs.forward_seconds(1) if engine.costs else 0.1
     share = _SECONDS / 2 / (step * len(ways) * len(questions))
     tokens = int(min(max(share, _FEWEST), _MOST))
-    begin, rounds = clock.now(), list[dict[str, Speed]]()
+    rounds: list[dict[str, list[Reply]]] = []
+    begin = clock.now()
     while not rounds or _has_time(clock.now() - begin, len(rounds)):
-        speeds = {name: Speed() for name in ways}
-        rounds.append(speeds)
+        replies: dict[str, list[Reply]] = {name: [] for name in ways}
+        rounds.append(replies)
         for question in questions:
             for name, method in ways.items():
                 progress.stage(f"measuring {name}")
                 reply = engine.answer(question, drafter=method, max_new_tokens=tokens)
-                speeds[name].add(reply)
+                replies[name].append(reply)
     counted = rounds[1:] or rounds
-    return {name: Speed.of(one[name] for one in counted) for name in ways}
+    return {name: Speed.of([one[name] for one in counted]) for name in ways}
 
 
 def _has_time(seconds: float, rounds: int) -> bool:
@@ -188,20 +193,29 @@ def _of_speed(
 ) -> Finding:
     """Return the speed of a method beside plain decoding, and whether it gave the same text."""
     ratio = speed.tokens_per_second / base.tokens_per_second if base.seconds else 0.0
-    tau = speed.tokens / max(speed.steps, 1)
+    disturbed = _is_disturbed(speed, base)
     same = sum(a == b for a, b in zip(speed.replies, base.replies, strict=True))
     words = f"{speed.tokens_per_second:.1f} tok/s"
     if speed is not base:
-        words += f", {ratio:.2f}x, {tau:.2f} tokens a step"
+        gain = "gain not known: other programs ran meanwhile" if disturbed else f"{ratio:.2f}x"
+        words += f", {gain}, {speed.tau:.2f} tokens a step"
         words += f", the same text {same} of {len(base.replies)} times"
     facts = {
         "tokens_per_second": speed.tokens_per_second,
-        "speedup": ratio,
-        "tau": tau,
+        "speedup": None if disturbed else ratio,
+        "tau": speed.tau,
         "tokens": speed.tokens,
         "same_text": same,
         "replies": len(base.replies),
     }
     # Where forwards are native, every method gives the same text: nothing else may happen.
     differs = engine.model.target.is_native and same < len(base.replies)
-    return Finding(_SECTION, name, words, "wrong" if differs else "ok", advice, facts)
+    mark: Mark = "wrong" if differs else "warn" if disturbed else "ok"
+    return Finding(_SECTION, name, words, mark, advice, facts)
+
+
+def _is_disturbed(speed: Speed, base: Speed) -> bool:
+    """Return whether a method's speed beside that of plain decoding is more than can be."""
+    if not base.seconds:
+        return False
+    return is_disturbed(speed.tokens_per_second / base.tokens_per_second, speed.steps, speed.tau)

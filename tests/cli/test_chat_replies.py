@@ -215,3 +215,17 @@ def test_a_prompt_answered_without_a_guess_says_so(
     assert "nfox: lookup guesses nothing: as asked for; method auto" in capsys.readouterr().err
     answer_text(app.engine, "hello", DisplayArguments(stats=False, quiet=True))
     assert not capsys.readouterr().err
+
+
+def test_a_gain_beyond_the_tokens_per_step_was_measured_beside_other_programs(
+    app: ChatApp,
+) -> None:
+    app.engine.use_settings(Settings(max_new_tokens=60))
+    do(app, "/method lookup gamma=1")
+    do(app, "the quick brown dog")
+    stats = app.replies.last_part(app.conversation).exchange.reply.stats
+    assert stats.steps >= 16
+    told = "other programs ran meanwhile: measure again"
+    for seconds, disturbed in ((1e-9, True), (1e9, False)):  # plain decoding takes something else
+        stats.seconds = seconds
+        assert (told in " ".join(do(app, "/compare").split())) is disturbed

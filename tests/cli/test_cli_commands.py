@@ -347,7 +347,12 @@ def test_why_a_reply_was_as_fast_as_it_was(app: ChatApp, monkeypatch: pytest.Mon
     monkeypatch.setattr(costs, "update", lambda: flat)
     monkeypatch.setattr(costs, "now", flat)
     do(app, "the quick brown dog")
+    stats = app.replies.last_part(app.conversation).exchange.reply.stats
+    stats.target_seconds = stats.seconds  # as where forwards are all that takes time
     told = do(app, "/why")
+    gain = re.search(r"\((\d+\.\d+)x\)", told)
+    assert gain and float(gain[1]) == round(stats.tau, 2)  # no more can be, whatever was measured
+    assert "measured on a busy machine, those of this reply took 0.00 times" in told
     for part in (
         "prefill",
         "drafting",
@@ -357,6 +362,9 @@ def test_why_a_reply_was_as_fast_as_it_was(app: ChatApp, monkeypatch: pytest.Mon
         "nothing is wrong",
     ):
         assert part in told
+    busy = Costs(dict.fromkeys((1, 2, 4, 8, 16, 32), 1.4 * stats.target_seconds / stats.steps))
+    monkeypatch.setattr(costs, "now", busy)
+    assert "busy" not in do(app, "/why")
     fast = Costs(dict.fromkeys((1, 2, 4, 8, 16, 32), 1e-9))
     monkeypatch.setattr(costs, "now", fast)
     monkeypatch.setattr(costs, "at_load", fast)

@@ -27,8 +27,10 @@ from nfox.cli.doctor.measured import Speed
 from nfox.cli.doctor.subject import Subject
 from nfox.cli.options.engine import ModelArguments
 from nfox.decoding.costs import Costs
+from nfox.decoding.stats import Stats
 from nfox.models.native.library import NativeLibraryError
 from nfox.models.options import LoadProgress
+from nfox.reply import Reply
 
 
 @pytest.fixture(autouse=True)
@@ -478,6 +480,26 @@ def test_the_fastest_method_is_advised_with_what_was_measured(speeds: dict[str, 
         speeds["lookup"], speeds["auto"].rates = lookup, [2.0, 2.0]
         found = examined("--model", str(folder.llama()))
         assert not [one for one in found["advice"] if "--method" in one["command"]]
+
+
+def test_a_gain_that_cannot_be_is_not_claimed(speeds: dict[str, Speed]) -> None:
+    speeds["none"] = Speed(100, 5.0, 100, [[1, 2]])  # while other programs ran
+    speeds["lookup"] = Speed(120, 1.0, 100, [[1, 2]])
+    speeds["auto"] = Speed(100, 1.0, 100, [[1, 2]])
+    found = examined("--model", str(folder.llama()))
+    lookup = found["by_name"]["lookup"]
+    assert lookup["mark"] == "warn" and "gain not known: other programs ran" in lookup["text"]
+    assert lookup["facts"]["speedup"] is None and "6.00x" not in lookup["text"]
+    assert not [one for one in found["advice"] if "--method" in one["command"]]
+
+
+def test_of_several_rounds_the_fastest_reply_to_each_question_counts() -> None:
+    def reply(seconds: float, tokens: int = 10) -> Any:
+        return Reply("none", ids=[tokens], stats=Stats(tokens=tokens, steps=5, seconds=seconds))
+
+    speed = Speed.of([[reply(1.0), reply(9.0, 20)], [reply(7.0), reply(2.0, 20)]])
+    assert (speed.tokens, speed.seconds, speed.steps, speed.tau) == (30, 3.0, 10, 3.0)
+    assert speed.replies == [[10], [20], [10], [20]] and len(speed.rates) == 4
 
 
 def test_another_text_by_a_native_forward_is_wrong(speeds: dict[str, Speed]) -> None:

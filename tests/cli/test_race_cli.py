@@ -198,6 +198,15 @@ def test_a_difference_is_shown_by_its_tokens(engine: Engine, race: Race) -> None
     assert results.verdict(other.runs[1], ASCII) == f"{words} (its acceptance allows that)"
 
 
+def test_a_speed_up_that_cannot_be_is_told(engine: Engine, race: Race) -> None:
+    plain, drafted = race.runs
+    for seconds, told in ((1e-9, True), (1e9, False)):
+        stats = replace(drafted.reply.stats, seconds=seconds)
+        run = replace(drafted, reply=replace(drafted.reply, stats=stats))
+        rows = RaceResults(replace(race, runs=(plain, run)), None).table(ASCII)
+        assert ("other programs ran meanwhile: so much cannot be gained" in rows[2]) is told
+
+
 def test_a_recording_plays_to_the_last_frame(engine: Engine, race: Race) -> None:
     picture = RacePicture(race, engine.model.tokenizer)
     head, *events = map(json.loads, recording(picture).splitlines())
