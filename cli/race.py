@@ -88,7 +88,7 @@ def _hold(
     """
     from .chat.race import measure, show
     from .display.cast import recording
-    from .display.race_picture import RacePicture
+    from .display.race_picture import MEASURED, RacePicture
     from .display.race_svg import animated
     from .display.theme import make_screen
 
@@ -101,7 +101,7 @@ def _hold(
         say(*picture.results.table(screen.symbols))
         for text, names in picture.results.texts().items():
             say("", f"{', '.join(names)}:", *text.splitlines())
-        tell(picture.note)
+        tell(MEASURED)
         went_on = measured.is_complete
     if measured.is_complete and arguments.cast is not None:
         write_out(arguments.cast, recording(picture))

@@ -54,8 +54,7 @@ def load(
 
     Args:
         model: folder, GGUF file, hub id or known name of a model, of heads or an adapter that name
-            their base, or the output folder of a training; None or "embedded" is the
-            embedded model.
+            their base, or the output folder of a training; None or "embedded" is nfox's own.
         method: name of the method; None chooses as it goes from those whose weights are there.
         options: of the method, such as {"gamma": "4"}.
         draft_model: folder, GGUF file or hub id of a draft model.
@@ -104,12 +103,12 @@ def load(
     )
 
 
-def load_another(engine: Engine, model: str | None) -> Engine:
+def load_another(engine: Engine, model: str | None, progress: LoadProgress | None = None) -> Engine:
     """Load another model as that of an engine was loaded, but for what was named for it alone.
 
     Args:
         engine: stays as it is; both are in memory.
-        model: as `load` takes it.
+        model, progress: as `load` takes them.
 
     Raises:
         NfoxError: if the model is missing or does not fit.
@@ -125,6 +124,7 @@ def load_another(engine: Engine, model: str | None) -> Engine:
         system=engine.system,
         settings=engine.settings,
         max_context=engine.max_context if limited else None,
+        progress=progress,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from nfox.counting import counted
 from nfox.errors import UsageError
 
 from ..engine_arguments import EngineArguments
@@ -108,10 +109,10 @@ def _print(result: ForwardsResult) -> None:
         grid.add_row(str(context), *(f"{time:.2f}" for time in times))
     console().print(grid)
     speed, size = result.bytes_per_second / 1e9, result.weight_bytes / 1e6
+    threads = counted(result.machine.threads or 0, "thread")
     say(
         "",
-        f"{result.target}, {result.machine.dtype}, {result.machine.threads} threads, "
-        f"{result.forward}",
+        f"{result.target}, {result.machine.dtype}, {threads}, {result.forward}",
         f"floor {1e3 * result.floor:.2f} ms: {size:.0f} MB of weights, memory read at {speed:.1f} "
         "GB/s",
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from nfox.counting import counted
 from nfox.eval.bench.divergence import near_ties
 from nfox.eval.bench.figures import Row, SimulationRow, written
 from nfox.eval.bench.noise import enough
@@ -49,9 +50,10 @@ def _notes(row: Row, result: BenchResult) -> list[str]:
         result: of the run.
     """
     machine = result.machine
-    target = f"{row.target}, {machine.dtype}, {machine.device}"
-    costs = machine.costs or "costs not measured"
-    lines = ["", f"{target}, {machine.threads} threads, {row.prompts} prompts; {costs}"]
+    facts = [row.target, machine.dtype, machine.device]
+    facts += [counted(machine.threads, "thread")] if machine.threads else []
+    facts += [counted(row.prompts, "prompt")]
+    lines = ["", f"{', '.join(map(str, facts))}; {machine.costs or 'costs not measured'}"]
     for name, entrant in result.entrants.items():
         if entrant.kind == "peer":
             lines.append(f"{name}: {entrant.settings}")

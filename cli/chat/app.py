@@ -62,6 +62,7 @@ class ChatApp:
         replies: how all replies were made; which is the last one.
         candidates: the replies to the last question, where /retry has asked for several.
         gain: says where guesses gain nothing.
+        in_chat: whether to say under a reply what can be typed next.
         explain_marks: whether to say once, under a reply, what its marks mean.
         next_input: the text that the next input line starts with.
     """
@@ -85,7 +86,7 @@ class ChatApp:
         settings = replace(self.engine.settings, keep_logits=True)  # for /steps
         self.engine.use_settings(settings)
         self.next_input = ""
-        self.explain_marks = False
+        self.in_chat = self.explain_marks = False
         self.gain = GainNotes(self.say)
 
     @property
@@ -193,7 +194,7 @@ class ChatApp:
             for line in details(self.engine, reply, self.screen.symbols) if verbose else ():
                 self.say(line, NAME_CELLS)
             self.gain.of_reply(self.engine, part, self.screen.symbols.tau)
-        if room := fullness(self.conversation, reply):
+        if room := fullness(self.conversation, reply, in_chat=self.in_chat):
             self.say(room)
 
     def _explain_marks(self, records: Sequence[StepRecord]) -> None:

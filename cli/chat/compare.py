@@ -133,7 +133,7 @@ def _plainly(app: ChatApp, last: Exchange) -> Reply | None:
     if reply.method == baseline:
         raise UsageError("the last reply was plain decoding itself", "/method chooses another")
     _check_target(app, last)
-    app.say(f"answering once more with {baseline} {app.screen.symbols.ellipsis}")
+    app.say(f"answering once more by plain decoding {app.screen.symbols.ellipsis}")
     stream = decode_plainly(app.engine, last.request, reply)
     with interruptible(stream):
         plain_reply = stream.read_to_end()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nfox.engine import Engine
     from nfox.reply import Reply
 
+_CUT = "/continue goes on with it, /set max_new_tokens=2000 allows longer ones"
 _NEARLY_FULL = 0.8  # of the context, from where on it is said
 
 
@@ -45,13 +46,20 @@ def no_longer_read(count: int, context: int) -> str:
     return f"{turns} no longer read: context {context:,}"
 
 
-def fullness(conversation: Conversation, reply: Reply) -> str:
-    """Return what is said under a reply about the room for the next one; "" if there is enough."""
+def fullness(conversation: Conversation, reply: Reply, *, in_chat: bool) -> str:
+    """Return what is said under a reply about the room for the rest of it, or for the next one; ""
+    if there is enough.
+
+    Args:
+        conversation: that the reply ends.
+        reply: the last one.
+        in_chat: whether to say what can be typed next.
+    """
     used = (reply.stats.prompt_tokens + reply.stats.tokens) / conversation.engine.max_context
     can_drop = conversation.context_policy == "drop" and turns_in(conversation.asked) > 1
     if reply.finish == "context":
         return "/continue goes on without the oldest turns" if can_drop else ""
     if used < _NEARLY_FULL:
-        return ""
+        return _CUT if reply.finish == "length" and in_chat else ""
     room = "the oldest turns make room for the next" if can_drop else "/undo and /reset make room"
     return f"the context is {used:.0%} full; {room}"

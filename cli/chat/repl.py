@@ -49,7 +49,7 @@ def chat_loop(
     app = ChatApp(new_conversation(engine, session, "drop"), screen, display)
     if not (session.no_save or session.no_input_history):
         app.log = LogWriter(ConversationLog())
-    app.explain_marks = not display.quiet
+    app.in_chat = app.explain_marks = not display.quiet
     if not display.quiet:
         print_header(engine, screen, loading_seconds, verbose=display.verbose > 0)
         print_welcome(engine, screen, questions=session.resume is None)

@@ -34,6 +34,8 @@ _DIM, _BOLD = Style(dim=True), Style(bold=True)
 _GAP = 2  # cells between columns
 _NARROWEST = 18  # cells of a column, where the screen has that many
 _BLANK = 3  # rows of a column without anything
+MEASURED = "measured one after the other"
+"""How a race was measured."""
 _SHORTEST = 2.0  # seconds, below which nobody would see who is ahead
 
 
@@ -92,7 +94,7 @@ class RacePicture:
         """How the race was measured, and how it is shown."""
         slower = f", {self.slowness} times slower" if self.slowness > 1 else ""
         shown = f", then shown together at that pace{slower}" if self.race.is_complete else ""
-        return f"measured one after the other{shown}"
+        return f"{MEASURED}{shown}"
 
     def frame(
         self, screen: Screen, seconds: float | None = None, *, whole: bool = False

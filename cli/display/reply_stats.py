@@ -29,7 +29,7 @@ NAME_CELLS = 10
 _DIM = Style(dim=True)
 _RECENT = 16  # steps whose speed the status row shows
 FINISHES = {
-    "length": "cut at max_new_tokens={limit}",
+    "length": "cut at {limit} tokens (max_new_tokens)",
     "context": "the context is full",
     "interrupt": "stopped",
 }
@@ -149,8 +149,9 @@ def forward_costs(costs: Costs) -> str:
     first = costs.forward_seconds(1)
     text = f"{first * 1e3:.1f} ms over 1 token"
     wider = [n for n in WIDTHS if 1 < n <= max(costs.seconds)]
-    times = [f"{n}: {costs.forward_seconds(n) / first:.2f}" for n in wider]
-    return f"{text}; times that over {'  '.join(times)}" if times else text
+    times = [f"{costs.forward_seconds(n) / first:.2f} times that over {n}" for n in wider[:1]]
+    times += [f"{costs.forward_seconds(n) / first:.2f} over {n}" for n in wider[1:]]
+    return ", ".join((text, *times))
 
 
 def details(engine: Engine, reply: Reply, symbols: Symbols) -> list[str]:

@@ -61,13 +61,13 @@ def explain(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> list
 
 
 def of_forwards(engine: Engine) -> list[str]:
-    """Return lines that say what forwards take now, and what they took at load, where they were
-    measured.
+    """Return lines that say what forwards take now, and what they took at the start, where they
+    were measured.
     """
     costs, before = engine.costs, engine.costs_at_load
     lines = [] if costs is None else [f"forwards  {forward_costs(costs)}"]
     if before is not None and costs != before:
-        lines.append(f"at load   {forward_costs(before)}")
+        lines.append(f"at start  {forward_costs(before)}")
     return lines
 
 
@@ -183,7 +183,7 @@ def _held_up(engine: Engine, slower: float, *, is_slow: bool) -> tuple[str, str]
     if max(slower, since) > _SLOWER or (is_slow and load > BUSY * cores):
         cause = f"a busy machine: load {load:.1f} on {counted(cores, 'core')}"
         if since > _SLOWER:
-            cause += f", forwards take {since:.1f} times as long as at load"
+            cause += f", forwards take {since:.1f} times as long as at the start"
         elif slower > _SLOWER:
             cause += f", the forwards of this reply took {slower:.1f} times as long as others do"
         return cause, "start nfox with --threads 1" if threads > 1 else "end what else runs"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HINT = "`nfox --conv-template list` shows them all"
+HINT = "`nfox --conv-template list` shows them all, in the chat /template list"
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def test_an_interrupted_run_shows_what_there_is_and_goes_on(
     done = run(*command)
     assert done.exit_code == 130
     assert "interrupted after 4 conversations; the same command goes on" in done.stderr
-    assert "1 prompts" in done.stdout  # the second was not held by all
+    assert "1 prompt;" in done.stdout  # the second was not held by all
     assert not out.exists()
     interrupted.undo()
     kept = trials_file(out)

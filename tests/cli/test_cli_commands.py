@@ -223,7 +223,7 @@ def test_the_header_says_when_drafting_does_not_pay(
     for costs, word in ((flat, False), (steep, True)):
         made = Engine(engine.model, engine.template, drafting=DrafterSpec(name), costs=costs)
         print_header(made, app.screen, 1.0, verbose=True)
-        shown = said(app).replace("\n", " ")
+        shown = " ".join(said(app).split())
         assert ("plain decoding, drafting does not pay on this machine" in shown) is word
         assert ("plain decoding" in events.start(made)["drafter"]) is word
         assert f"forwards {forward_costs(costs)}" in shown
@@ -659,3 +659,29 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert reader(["one"], False) == "one"
     assert reader(["one", "two", ""], True) == "one\ntwo"
+
+
+def test_settings_are_typed_in_more_ways_than_one(app: ChatApp) -> None:
+    assert "temperature=0.5" in do(app, "/set temperature 0.5")
+    assert do(app, "/set top-k=3").endswith("with these: lossless\n")
+    with pytest.raises(UsageError) as misspelt:
+        do(app, "/set temperatur=1")
+    assert misspelt.value.hint == "did you mean temperature?"
+    with pytest.raises(UsageError, match="top_k to what"):
+        do(app, "/set top_k")
+
+
+def test_what_may_follow_a_command_can_be_asked(app: ChatApp) -> None:
+    assert "what may follow: " in do(app, "/help race") and "lookup" in do(app, "/help race")
+    assert "may follow" not in do(app, "/help undo")
+    names = do(app, "/template list").split()
+    assert "vicuna_v1.1" in names and do(app, "/template").startswith("in use: ")
+
+
+def test_a_reply_that_was_cut_says_how_it_goes_on(app: ChatApp) -> None:
+    do(app, "/set max_new_tokens=2")
+    assert "/continue" not in do(app, "Hello")  # of one question, after which nothing is typed
+    app.in_chat = True
+    assert "/continue goes on with it" in do(app, "Hello")
+    do(app, "/set max_new_tokens=31 stop=quick")
+    assert "/continue" not in do(app, "Hello")

@@ -251,7 +251,7 @@ def test_the_chat_says_what_was_set_and_what_has_changed_since(chat: ChatApp, fi
 
     shown = do("/config")
     assert f"temperature = 0.5 {file}:1" in shown and "seed = 3 command line" in shown
-    assert f'model = "some" {file}:2' in shown and "others have their defaults" in shown[-1]
+    assert f'model = "some" {file}:2' in shown and "others have their defaults" in shown[-2]
     assert not any("changed" in row for row in do("/config all"))
     assert "top-p = 1.0 default" in do("/config all")
     do("/set temperature=0.7 stop=x")

@@ -222,3 +222,15 @@ def test_the_line_of_a_method_names_shipped_weights_without_their_place() -> Non
         summary=lambda: summary, model=SimpleNamespace(name=summary.model)
     )
     assert method_line(engine) == "ctc: its weights are in nfox's own ctc; nfox's own ctc, 7 nodes"
+
+
+def test_loading_another_model_can_be_stopped(
+    app: ChatApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_another(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nfox.loader.load_another", load_another)
+    former = app.engine
+    assert "stopped; model answers, as before" in do(app, "/model smollm2")
+    assert app.engine is former and "a fox" not in do(app, "Hello")

@@ -57,5 +57,6 @@ def show_config(app: ChatApp, argument: str) -> None:
     for line in definitions(chosen, app.notes.width, column, indent=0):
         app.say(line)
     if not argument:
-        which = f"{others} others" if chosen else f"all {others}"
-        app.say(f"{which} have their defaults, /config {_ALL} lists them; file {short(file.path)}")
+        which = f"{others} others" if chosen else f"all {others} options"
+        app.say(f"{which} have their defaults, /config {_ALL} lists them")
+        app.say(f"the file of options is {short(file.path)}")

@@ -38,6 +38,8 @@ def show_help(app: ChatApp, argument: str) -> None:
     if argument:
         entry = find_command(argument if argument in registry() else f"/{argument}")
         app.say(f"{' '.join(entry.names)} {entry.usage}  {entry.help}")
+        if words := [*entry.completions(app)]:
+            app.say(f"what may follow: {'  '.join(words)}")
         return
     groups: dict[str, dict[str, str]] = {}
     for entry in registry().values():

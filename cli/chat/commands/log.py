@@ -52,7 +52,8 @@ def list_log(app: ChatApp, argument: str) -> None:
     """List conversations, or those with all WORDS."""
     entries = _log(app).entries(_LISTED, argument.split())
     if not entries:
-        raise UsageError("there is no such conversation in the log")
+        words = f"with {argument}" if argument else "yet"
+        raise UsageError(f"the log has no conversation {words}", "it has what got a reply")
     for entry in entries:
         mark = "*" if _is_this(app, entry.id) else " "
         app.say(f"{mark}{line_of(entry, app.notes.width - len(mark))}")
@@ -67,7 +68,7 @@ def title(app: ChatApp, argument: str) -> None:
     if not argument:
         raise UsageError("which title?", "for example /title letters to the bank")
     app.log.log.retitle(app.log.number, argument)
-    app.say(f"{app.log.number} is: {begin_of(app, argument)}")
+    app.say(f"the title of conversation {app.log.number} is now: {begin_of(app, argument)}")
 
 
 def _number(app: ChatApp, text: str) -> int:

@@ -10,6 +10,7 @@ from nfox.files.hub import short_name
 from nfox.known_models import KNOWN, kept_at
 
 from ...display.header import model_name, print_header, thinking_hint
+from ...display.progress import loading_display
 from ...options.completion import model_names
 from .registry import command
 
@@ -41,7 +42,12 @@ def use_model(app: ChatApp, argument: str) -> None:
     begin = clock.now()
     app.say(f"loading {short_name(argument)} {app.screen.symbols.ellipsis}")
     former = app.engine
-    engine = load_another(former, argument)
+    try:
+        with loading_display(app.screen.live) as progress:
+            engine = load_another(former, argument, progress)
+    except KeyboardInterrupt:
+        app.say(f"stopped; {model_name(former)} answers, as before")
+        return
     app.conversation.go_on_with(engine)
     former.close()
     print_header(engine, app.screen, clock.now() - begin, verbose=False)

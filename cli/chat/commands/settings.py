@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from nfox.drafters import method_class, method_names
-from nfox.errors import UsageError
+from nfox.errors import UsageError, did_you_mean
 from nfox.models import adapters
 from nfox.text.resolve import available, resolve
 from nfox.text.tokenizer_templates import own_names
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _BEST = "auto"
 _NO_ADAPTER = "none"
+_LIST = "list"
 _NAME_CELLS = 13  # of a method in its list
 _NOT_BY_NAME = ("sampling", "keep_logits", "think")  # fields of Settings that /set does not know
 
@@ -53,7 +54,7 @@ def change(app: ChatApp, argument: str) -> None:
     values = values_of(app.engine.settings).items()
     app.say("  ".join(f"{name}={format_value(value)}" for name, value in values))
     if argument:
-        app.say(exactness(app.engine))
+        app.say(f"with these: {exactness(app.engine)}")
 
 
 def changed(settings: Settings, text: str) -> Settings:
@@ -67,11 +68,14 @@ def changed(settings: Settings, text: str) -> Settings:
         words = shlex.split(text)
     except ValueError as error:
         raise UsageError(f"/set {text}: {error}", "put quotes around values with spaces") from None
+    if len(words) == 2 and "=" not in text:  # as it is typed elsewhere
+        words = ["=".join(words)]
     for word in words:
         name, equals, value = word.partition("=")
         name = name.replace("-", "_")
         if name not in known:
-            raise UsageError(f"there is no setting {name!r}", f"it is one of {', '.join(known)}")
+            hint = f"it is one of {', '.join(known)}"
+            raise UsageError(f"there is no setting {name!r}", did_you_mean(name, known, hint))
         if not equals:
             raise UsageError(
                 f"{name} to what?", f"for example /set {name}={format_value(known[name])}"
@@ -147,10 +151,18 @@ def _templates(app: ChatApp) -> list[str]:
     return [*own_names(app.engine.model.tokenizer), *available()]
 
 
-@command("/template", usage="[NAME]", completions=_templates, paths=(".json",))
+@command(
+    "/template",
+    usage="[NAME|list]",
+    completions=lambda app: (_LIST, *_templates(app)),
+    paths=(".json",),
+)
 def use_template(app: ChatApp, argument: str) -> None:
     """Show or change the conversation template."""
     engine = app.engine
+    if argument == _LIST:
+        app.say("  ".join(_templates(app)))
+        return
     if argument:
         model = engine.model
         engine.use_template(

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nfox.counting import counted
 from nfox.errors import UsageError
 from nfox.eval.bench.figures import EXPLAIN, DivergenceRow, Row, written
 from nfox.eval.bench.result import BenchResult, Machine
@@ -106,6 +107,7 @@ def page(result: BenchResult) -> str:
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["counted"] = counted
     source = Path(__file__).with_name(_TEMPLATE).read_text(encoding="utf-8")
     result = fastest_first(result.legible())
     rows = result.of_category()
