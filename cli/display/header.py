@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from nfox.demo import QUESTIONS, TARGET
+from nfox.demo import TARGET
 from nfox.drafters import method_class
 from nfox.files.hub import short_name
-from nfox.known_models import DEFAULT, KNOWN, SHIPPED, kept_at, known_model
+from nfox.known_models import DEFAULT, KNOWN, SHIPPED, kept_at, questions_to_try
 from nfox.models.adapters import available
 from nfox.version import __version__
 
@@ -34,11 +34,6 @@ CHECKS: dict[Proposals, str] = {
 }
 """What a model can check in one forward, in words."""
 _TRY_CELLS = 6  # before a question to try
-_GENERAL_QUESTIONS = (
-    "What is the capital of France?",
-    "Write a Python function that reverses a text.",
-    "Write a short poem about the sea.",
-)
 
 
 def model_name(engine: Engine) -> str:
@@ -128,19 +123,10 @@ def print_welcome(engine: Engine, screen: Screen, *, questions: bool) -> None:
         screen: the screen to print on.
         questions: whether to propose any.
     """
-    for number, question in enumerate(questions_to_try(engine) if questions else ()):
+    for number, question in enumerate(questions_to_try(engine.model.name) if questions else ()):
         line = Text(f"{'' if number else 'try:':{_TRY_CELLS}}{question}", _DIM)
         screen.console.print(hanging(line, _TRY_CELLS, screen.console.width))
     screen.console.print(Text("/help   ^C stops a reply   ^D leaves", _DIM))
-
-
-def questions_to_try(engine: Engine) -> tuple[str, ...]:
-    """Return three questions that suit the model."""
-    path = Path(engine.model.name)
-    if path == TARGET:
-        return QUESTIONS
-    known = known_model(engine.model.name, path if path.is_dir() else None)
-    return known.questions if known and known.questions else _GENERAL_QUESTIONS
 
 
 def _more_models() -> str:

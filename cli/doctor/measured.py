@@ -13,11 +13,12 @@ from rich.filesize import decimal
 from nfox.decoding import clock
 from nfox.drafters import choosing_method, drafting_methods, method_class, plain_method
 from nfox.drafters.common.method import DrafterInputs, Method
+from nfox.known_models import questions_to_try
 from nfox.models.memory import memory_in_use
 from nfox.models.options import LoadProgress
 
 from ..display.gain import is_disturbed
-from ..display.header import CHECKS, questions_to_try
+from ..display.header import CHECKS
 from ..display.reply_stats import forward_costs
 from .drafting import Found
 from .findings import Advice, Finding, Mark
@@ -165,7 +166,7 @@ def _measured(
     else the machine does. Where there is time for several rounds, the first one is not counted:
     some methods learn in it.
     """
-    questions = questions_to_try(engine)
+    questions = questions_to_try(engine.model.name)
     step = engine.costs.forward_seconds(1) if engine.costs else 0.1
     share = _SECONDS / 2 / (step * len(ways) * len(questions))
     tokens = int(min(max(share, _FEWEST), _MOST))

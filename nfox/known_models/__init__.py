@@ -11,6 +11,14 @@ from pathlib import Path
 
 import platformdirs
 
+from nfox.demo import QUESTIONS, TARGET
+
+_GENERAL_QUESTIONS = (
+    "What is the capital of France?",
+    "Write a Python function that reverses a text.",
+    "Write a short poem about the sea.",
+)
+
 
 @dataclass(frozen=True)
 class KnownModel:
@@ -103,6 +111,19 @@ def known_model(model: str, home: Path | None) -> KnownModel | None:
         if is_kept or (home is None and model in (known.name, known.repository)):
             return known
     return None
+
+
+def questions_to_try(model: str) -> tuple[str, ...]:
+    """Return three questions that suit a model.
+
+    Args:
+        model: its short name, its hub id, or where it lies.
+    """
+    path = Path(model)
+    if path == TARGET:
+        return QUESTIONS
+    known = known_model(model, path if path.is_dir() else None)
+    return known.questions if known and known.questions else _GENERAL_QUESTIONS
 
 
 def shipped_for(model: str, home: Path | None) -> Path | None:

@@ -50,7 +50,7 @@ def make_app(served: ServedModel) -> FastAPI:
     add_error_handlers(app, served.metrics)
     for router in (_completion_routes(served), _model_routes(served), _process_routes(served)):
         app.include_router(router, responses=_ERROR_RESPONSES)
-    app.include_router(page_routes(app))
+    app.include_router(page_routes(app, served.worker.engine.model.name))
     return app
 
 

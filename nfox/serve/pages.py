@@ -16,6 +16,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
+from nfox.known_models import questions_to_try
 from nfox.serve.errors import Json
 
 _NONE = "'none'"
@@ -27,17 +28,18 @@ _HEADERS = {
 }
 
 
-def page_routes(app: FastAPI) -> APIRouter:
+def page_routes(app: FastAPI, model: str) -> APIRouter:
     """Return the routes of the pages.
 
     Args:
         app: the application, whose routes one of them shows.
+        model: the name of the model that answers, which questions to try suit.
     """
     router = APIRouter(include_in_schema=False)
 
     @router.api_route("/", methods=_METHODS)
     async def chat_page() -> HTMLResponse:
-        return _response(_source("page.html"))
+        return _response(_rendered("page.html.jinja", questions=questions_to_try(model)))
 
     @router.api_route("/docs", methods=_METHODS)
     async def api_page(request: Request) -> HTMLResponse:
@@ -49,6 +51,11 @@ def page_routes(app: FastAPI) -> APIRouter:
 @cache
 def _source(name: str) -> str:
     return resources.files("nfox.serve").joinpath(name).read_text(encoding="utf-8")
+
+
+def _rendered(name: str, **values: object) -> str:
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_source(name)).render(values)
 
 
 def _response(document: str) -> HTMLResponse:
@@ -85,8 +92,7 @@ def _api_page(app: FastAPI, url: str) -> str:
         for path, operations in schema["paths"].items()
         for method, operation in operations.items()
     ]
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_source("api.html.jinja")).render(routes=routes, url=url)
+    return _rendered("api.html.jinja", routes=routes, url=url)
 
 
 def _fields(schema: Json, operation: Json) -> list[dict[str, Any]]:

@@ -18,10 +18,14 @@ import folder
 import httpx
 import pytest
 import servers
+from fastapi import FastAPI
 from servers import TINY, Server
 from serving import QUESTION, chunks, client, serve
 from starlette.testclient import TestClient
 
+from nfox.demo import QUESTIONS, TARGET
+from nfox.known_models import questions_to_try
+from nfox.serve.pages import page_routes
 from nfox.serve.served_model import ServedModel
 
 ROOT = Path(__file__).parents[2]
@@ -227,6 +231,31 @@ def test_a_reply_in_the_browser_is_that_of_the_api_with_its_marks(
     assert page.run("document.activeElement.id") == "question"
     page.press("ArrowUp")
     assert page.run("document.getElementById('question').value") == "hello there 😀"
+    assert not page.complaints
+
+
+def test_the_page_proposes_questions_that_suit_the_model(http: TestClient) -> None:
+    for question in questions_to_try("some/model"):
+        assert f'<button class="try" type="button">{question}</button>' in http.get("/").text
+    embedded = TestClient(FastAPI())
+    embedded.app.include_router(page_routes(embedded.app, str(TARGET)))
+    assert all(question in embedded.get("/").text for question in QUESTIONS)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_proposed_question_is_asked_and_a_new_conversation_proposes_again(
+    server: Server, page: browser.Page
+) -> None:
+    opened(page, server.url, width=400)
+    assert page.run("document.documentElement.scrollWidth") == 400
+    question = page.run("document.querySelector('button.try').textContent")
+    page.run("document.querySelector('button.try').click()")
+    page.wait(f"{IDLE} && messages.length === 2")
+    assert page.run("messages[0].content") == question
+    assert page.run("document.querySelectorAll('button.try').length") == 0
+    page.run("document.getElementById('clear').click()")
+    assert page.run("document.querySelectorAll('button.try').length") == 3
     assert not page.complaints
 
 

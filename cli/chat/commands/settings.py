@@ -103,7 +103,7 @@ def format_value(value: Any) -> str:
     )
 
 
-@command("/method", usage="[NAME [OPTION=VALUE]]", completions=lambda app: (*method_names(), _BEST))
+@command("/method", usage="[NAME [OPTION=VALUE]]", completions=lambda app: method_names())
 def use_method(app: ChatApp, argument: str) -> None:
     """Show or change the method."""
     engine = app.engine
