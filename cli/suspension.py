@@ -16,7 +16,7 @@ def _nothing() -> None:
 
 @contextmanager
 def suspendable(
-    pause: Callable[[], None] = _nothing, go_on: Callable[[], None] = _nothing
+    pause: Callable[[], object] = _nothing, go_on: Callable[[], object] = _nothing
 ) -> Iterator[None]:
     """Call `pause` before a stop by Ctrl-Z, and `go_on` behind it; the clock stands meanwhile. Of
     such blocks in one another, the inner one pauses first and goes on last.

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
 from nfox.models.options import LoadProgress
 
 from ..printing import tell
+from ..suspension import suspendable
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_AT_REST, _DRAWING = b"\r\x1b[2K\x1b[?25h", b"\x1b[?25l"
 NO_PROGRESS = LoadProgress()
 
 
@@ -37,7 +45,8 @@ def loading_display(wanted: bool) -> Iterator[LoadProgress]:
         TextColumn("{task.fields[count]}", markup=False),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=CleanConsole(stderr=True), transient=True) as display:
+    console = CleanConsole(stderr=True)
+    with Progress(*columns, console=console, transient=True) as display, _lending(console):
         task, described = display.add_task("loading", total=None, count=""), "loading"
 
         def stage(name: str) -> None:
@@ -53,6 +62,19 @@ def loading_display(wanted: bool) -> Iterator[LoadProgress]:
             display.update(task, total=total or None, completed=done, count=count)
 
         yield LoadProgress(stage, progress)
+
+
+@contextmanager
+def _lending(console: Console, shown: bool = True) -> Iterator[None]:
+    """Erase the row that is drawn on a console, and show the cursor, while Ctrl-Z stops the
+    program: past all that is still to be written.
+    """
+    if not shown or console.is_dumb_terminal:
+        yield
+        return
+    number = console.file.fileno()
+    with suspendable(partial(os.write, number, _AT_REST), partial(os.write, number, _DRAWING)):
+        yield
 
 
 def _count(what: str, done: int, total: int) -> str:
@@ -80,6 +102,7 @@ def progress_bar(what: str, total: int, *, wanted: bool = True) -> Iterator[Call
     from .console import CleanConsole
 
     console = CleanConsole(stderr=True)
-    with Progress(console=console, disable=not (wanted and console.is_terminal)) as progress:
+    shown = wanted and console.is_terminal
+    with Progress(console=console, disable=not shown) as progress, _lending(console, shown):
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)

@@ -58,6 +58,13 @@ class Chat(Typist):
         written, self._written = self._written, b""
         return written
 
+    def rest(self) -> bytes:
+        """Return what is there of what the chat wrote, which has ended."""
+        while select.select([self.ours], [], [], 0)[0]:
+            self._read()
+        written, self._written = self._written, b""
+        return written
+
 
 @contextmanager
 def chatting(folder: Path, *arguments: str, prepare: str = "", **env: str) -> Iterator[Chat]:
