@@ -64,10 +64,11 @@ def answer_text(
     stream = app.conversation.send(prompt)
     app.show_reply(stream)
     _exit_if_interrupted(stream.reply)
-    if not (stats or display.quiet):  # the footer says it
+    if not display.quiet:
         _say_if_cut(engine, stream.reply)
-        if line := guessed_nothing(engine, stream.reply):
-            tell(f"nfox: {line}")
+    # Where there is a footer, it says this.
+    if not (stats or display.quiet) and (line := guessed_nothing(engine, stream.reply)):
+        tell(f"nfox: {line}")
     if compared and app.conversation.last is not None:
         app.say(compare(app, app.conversation.last))
 

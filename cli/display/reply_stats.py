@@ -29,7 +29,7 @@ NAME_CELLS = 10
 _DIM = Style(dim=True)
 _RECENT = 16  # steps whose speed the status row shows
 FINISHES = {
-    "length": "cut at {limit} tokens (max_new_tokens)",
+    "length": "cut at {limit} tokens",
     "context": "the context is full",
     "interrupt": "stopped",
 }

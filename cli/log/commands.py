@@ -126,9 +126,15 @@ def export(arguments: ExportArguments, numbers: _IDS = None) -> None:
 
 
 def _ending(out: Path | None) -> str:
-    """Return the format that the name of a file asks for; json where it asks for none."""
+    """Return the format that the name of a file asks for; json where it asks for none.
+
+    Raises:
+        UsageError: if it asks for another one.
+    """
     ending = "" if out is None else out.suffix.removeprefix(".").lower()
-    return ending if ending in get_args(Format) else "json"
+    if ending and ending not in (formats := get_args(Format)):
+        raise UsageError(f"{out}: no format goes by .{ending}", f"-f {'|'.join(formats)} names one")
+    return ending or "json"
 
 
 def delete(arguments: DeleteArguments, numbers: _IDS = None) -> None:

@@ -77,7 +77,7 @@ def piped(*arguments: str) -> Iterator[tuple[programs.Program, BinaryIO, BinaryI
         yield process, out, err
 
 
-CUT = "nfox: cut at 31 tokens (max_new_tokens); -M N (--max-new-tokens) allows more\n"
+CUT = "nfox: cut at 31 tokens; -M N (--max-new-tokens) allows more\n"
 
 
 def lines(text: str) -> list[dict[str, Any]]:
