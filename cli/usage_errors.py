@@ -87,7 +87,9 @@ def _in_one_line(error: ClickException) -> tuple[str, str]:
         name = error.option_name
         return f"there is no option {name}", did_you_mean(name, error.possibilities or (), lists)
     if isinstance(error, MissingParameter) and error.param is not None:
-        return f"{_name(error.param)} is missing", context.get_usage().removeprefix("Usage: ")
+        name, usage = _name(error.param), context.get_usage().removeprefix("Usage: ").strip()
+        about = str(getattr(error.param, "help", None) or "").rstrip(".")
+        return f"{name} is missing", f"{usage}; {name}: {about}" if about else usage
     if isinstance(error, BadParameter) and error.param is not None:
         return _wrong_value(error, context)
     message = error.format_message().rstrip(".").replace("Option '", "'").replace("'", "")

@@ -32,6 +32,7 @@ from nfox.cli.layout import column_of, definitions
         ("methods --json=3", "--json takes no value", ""),
         ("serve x", "not expected here: (x)", "`nfox serve --help` lists what there is"),
         ("bench compare", "OLD is missing", "nfox bench compare [OPTIONS] OLD NEW"),
+        ("get", "NAME is missing", "nfox get [OPTIONS] NAME; NAME: As `nfox models` lists them"),
         (
             "train foo",
             "unknown method 'foo'",
