@@ -217,6 +217,7 @@ def test_a_reply_in_the_browser_is_that_of_the_api_with_its_marks(
     page.run("document.getElementById('method').value = 'tiny:lookup'")
     ask(page, "hello there 😀")
     page.wait(f"{IDLE} && messages.length === 2")
+    page.run("document.querySelector('.reply .foot button').click()")
     text, runs = said(server, "hello there 😀", method="lookup")
     assert page.run("messages[1].content") == text
     assert page.run("document.querySelector('.reply .text').textContent") == text
@@ -298,6 +299,7 @@ def test_escape_stops_and_what_was_said_stays(server: Server, page: browser.Page
     page.wait("document.querySelector('.reply .text')?.textContent.length > 20")
     page.press("Escape")
     page.wait(f"{IDLE} && messages.length === 2")
+    page.run("document.querySelector('.reply .foot button').click()")
     assert page.run("messages[1].content === document.querySelector('.reply .text').textContent")
     assert page.run("document.getElementById('status').textContent") == "The reply was stopped."
     assert page.run("document.getElementById('stop').hidden")
