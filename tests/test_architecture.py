@@ -137,6 +137,7 @@ LONG = {
     "nfox/drafters/auto.py": "a method is one file",
     "nfox/drafters/chimera.py": "a method is one file",
     "nfox/drafters/ctc.py": "a method is one file",
+    "nfox/drafters/jacobi.py": "a method is one file",
     "nfox/drafters/medusa.py": "a method is one file",
     "nfox/drafters/spec.py": "a method is one file",
     "nfox/engine.py": "one class: a reply from its request to its last step",

@@ -57,9 +57,9 @@ def loading_display(wanted: bool) -> Iterator[LoadProgress]:
         def progress(what: str, done: int, total: int) -> None:
             if done == total:  # a full bar stands still, and there are seconds of work behind it
                 stage(described)
-                return
-            count = _count(what, done, total)
-            display.update(task, total=total or None, completed=done, count=count)
+            else:
+                count = _count(what, done, total)
+                display.update(task, total=total or None, completed=done, count=count)
 
         yield LoadProgress(stage, progress)
 

@@ -99,9 +99,9 @@ class RunningCosts:
             measured = measure_costs(self.target, time_limit=_TIME_LIMIT)
             seconds = {n: min(time, measured.forward_seconds(n)) for n, time in seconds.items()}
         seconds |= recent
-        widths = sorted(seconds)  # nothing wider takes less
-        grown = accumulate((seconds[n] for n in widths), max)
-        self.now = Costs(dict(zip(widths, grown, strict=True)))
+        widths = sorted(seconds, reverse=True)  # nothing narrower takes more: noise only adds
+        least = accumulate((seconds[n] for n in widths), min)
+        self.now = Costs(dict(sorted(zip(widths, least, strict=True))))
         return self.now
 
 

@@ -23,7 +23,8 @@ from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.common.chooser import Chooser
-from nfox.drafters.common.method import DrafterInputs, FreeMethod, Method, Options, option
+from nfox.drafters.common.free_method import FreeMethod
+from nfox.drafters.common.method import DrafterInputs, Method, Options, option
 from nfox.drafters.common.way import LEAST_ROOM, Way
 from nfox.drafters.none import Autoregressive
 from nfox.errors import NfoxError, UsageError
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 _RECENT = 64  # steps that `describe` speaks of
 _PACE = 9  # steps whose middle one says how fast the machine is now
 _TIMED, _TIME_LIMIT = 4, 0.1  # calls of each drafter, seconds
-_IN_WORDS = 74  # characters of a line in words, behind the method's name
 _BESIDE = "+"  # between the names of methods
 
 
@@ -225,20 +225,12 @@ class Auto(Method):
 
     @override
     def in_words(self) -> str:
-        names, text = (
-            [way.name for way in self._drafters],
-            ["repeated text"] * (self._free is not None),
-        )
-        if len(names) + len(text) < 2:
-            source = "".join([*names, *text])
-            return f"guesses ahead by {source} where that is faster" if source else "plain decoding"
-        for shown in range(len(names), 0, -1):
-            rest = [f"{len(names) - shown} more"] * (shown < len(names))
-            *first, last = [*names[:shown], *text, *rest]
-            words = f"guesses ahead by {', '.join(first)} or {last}, whichever is fastest"
-            if len(words) <= _IN_WORDS:
-                break
-        return words
+        names = [way.name for way in self._drafters] + ["repeated text"] * (self._free is not None)
+        if len(names) < 2:
+            return (
+                f"guesses ahead by {names[0]} where that is faster" if names else "plain decoding"
+            )
+        return f"guesses ahead by the fastest of {len(names)} methods, or decodes plainly"
 
     @override
     def explain(self) -> list[str]:

@@ -14,10 +14,11 @@ from typing_extensions import override
 from nfox.counting import counted
 from nfox.decoding.costs import Costs, draft_length, idle_reason
 from nfox.decoding.drafter import Context
+from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import NodeBudget
+from nfox.drafters.common.free_method import FreeMethod
 from nfox.drafters.common.guess_record import GuessRecord
-from nfox.drafters.common.method import DrafterInputs, FreeMethod, Options, option
+from nfox.drafters.common.method import DrafterInputs, Options, option
 from nfox.errors import UsageError
 
 _MAX_GAMMA = 16  # tokens that are drafted at most, where the person chose no number

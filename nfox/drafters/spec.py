@@ -19,9 +19,10 @@ from nfox.decoding import clock
 from nfox.decoding.cache import common_prefix
 from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
+from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import MAX_NODES, NodeBudget, TreeShape
+from nfox.decoding.tree_shapes import MAX_NODES, TreeShape
 from nfox.decoding.verify import Draw
 from nfox.drafters.common.method import (
     DrafterInputs,

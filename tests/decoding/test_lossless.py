@@ -15,10 +15,10 @@ from tiny import Scattered, Table, restless
 from torch import Tensor
 
 from nfox.decoding.drafter import Context, Drafter
+from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import Rejection, SampleAndMatch, make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import NodeBudget
 from nfox.decoding.verify import Draw, Rule
 from nfox.drafters.auto import Auto
 from nfox.drafters.common.method import Method

@@ -13,6 +13,7 @@ import pytest
 
 from nfox.decoding import tree_shapes
 from nfox.decoding.costs import Costs
+from nfox.decoding.node_budget import NodeBudget
 from nfox.drafters.common import published_trees
 from nfox.errors import UsageError
 
@@ -134,7 +135,7 @@ def test_no_other_number_of_nodes_pays_more(seed: int) -> None:
     rng = random.Random(seed)
     chances = sorted((rng.random() for _ in range(rng.randrange(13))), reverse=True)
     costs, rate = Costs({n: rng.uniform(0.1, 5) for n in range(1, 14)}), rng.uniform(0, 2)
-    budget = tree_shapes.NodeBudget(12, costs, rate)
+    budget = NodeBudget(12, costs, rate)
     kept = budget.select(enumerate(chances))
 
     def worth(count: int) -> float:
@@ -147,12 +148,12 @@ def test_no_other_number_of_nodes_pays_more(seed: int) -> None:
 
 
 def test_without_costs_all_that_is_allowed_is_tried() -> None:
-    assert tree_shapes.NodeBudget(3).select(enumerate([0.5, 0.1, 0.01, 0.001])) == [0, 1, 2]
-    assert tree_shapes.NodeBudget(0).select(enumerate([0.5])) == []
+    assert NodeBudget(3).select(enumerate([0.5, 0.1, 0.01, 0.001])) == [0, 1, 2]
+    assert NodeBudget(0).select(enumerate([0.5])) == []
 
 
 def test_sure_guesses_make_larger_trees() -> None:
-    budget = tree_shapes.NodeBudget(20, Costs({1: 1.0, 2: 1.1, 32: 4.0}), tokens_per_second=2.0)
+    budget = NodeBudget(20, Costs({1: 1.0, 2: 1.1, 32: 4.0}), tokens_per_second=2.0)
     sure, unsure = [[0.9, 0.05]] * 4, [[0.3, 0.2]] * 4
     assert len(budget.select(tree_shapes.iter_likeliest(sure))) > len(
         budget.select(tree_shapes.iter_likeliest(unsure))

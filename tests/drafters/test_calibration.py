@@ -8,10 +8,10 @@ import pytest
 import tiny
 
 from nfox.decoding.costs import Costs
+from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import NodeBudget
 from nfox.drafters.common.calibration import Calibration
 from nfox.drafters.common.guesses import Guesses
 from nfox.drafters.ctc import calibrated_prefixes

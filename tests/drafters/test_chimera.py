@@ -16,8 +16,9 @@ from torch import Tensor
 
 from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Context
+from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
-from nfox.decoding.tree_shapes import NodeBudget, TreeShape
+from nfox.decoding.tree_shapes import TreeShape
 from nfox.drafters import chimera
 from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads
 from nfox.errors import ModelError

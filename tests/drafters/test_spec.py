@@ -14,9 +14,9 @@ import torch
 from tiny import PROMPT
 
 from nfox.decoding.costs import Costs
+from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import RULES, make_rule
 from nfox.decoding.sampling import Sampling
-from nfox.decoding.tree_shapes import NodeBudget
 from nfox.drafters.common.method import DrafterInputs, WeightSources
 from nfox.drafters.lookup import Lookup
 from nfox.drafters.none import Autoregressive

@@ -10,13 +10,12 @@ until enough tokens have come. So trying costs little, whatever the text is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from nfox.decoding.costs import Costs
 from nfox.decoding.running_costs import ENOUGH_STEPS
 from nfox.decoding.tree_shapes import MAX_NODES
-from nfox.drafters.common.way import FIRST_INTERVAL, LEAST_ROOM, Trial, Way
+from nfox.drafters.common.way import FEW_STEPS, FIRST_INTERVAL, LEAST_ROOM, Trial, Way
 
 _TRIAL_STEPS = 8
 _TRIAL_LOSS = 1.0  # plain steps, at which a trial ends
@@ -25,8 +24,6 @@ _LOSS, _SHARE = 12.0, 0.01  # what trials may cost in all, and what may be lost 
 _SAVED = 16.0  # plain steps that were gained and may be lost again before that
 _LAST_INTERVAL = 2048  # tokens between trials at most
 _SOON = 32  # tokens to the next trial of what may be the fastest and was seen rarely
-_FEW_STEPS = 16  # up to which a way was seen rarely
-_DOUBT = 3  # steps that would then have accepted nothing
 _HYSTERESIS = 1.03  # another way must promise so many times the speed
 _GAIN_OVER_TRIAL = 2.0  # tokens that free guesses must promise to be scored alone in place of one
 _REPLY_LENGTH = 64.0  # tokens, before any reply was seen
@@ -159,21 +156,19 @@ class Chooser:
         for way, extra in catching_up.items():
             if not self._may_use(way):
                 continue
-            speed = rest / (extra + rest / self._cautious_speed(way)) if rest else 0.0
+            speed = rest / (extra + rest * self.seconds(way) / way.cautious_tokens) if rest else 0.0
             speeds[way] = speed * (_HYSTERESIS if way is self._current else 1.0)
         self._current = max(speeds, key=speeds.__getitem__)
 
     def _may_use(self, way: Way) -> bool:
-        """Return whether a way was seen often enough for what is known of it, or has cost so little
-        in this reply that it may go on.
-        """
-        is_seen = way.steps >= _FEW_STEPS or not way.is_foreseen
-        return is_seen or self._reply_lost + self._worst(way) <= _REPLY_LOSS
+        """Return whether a way was seen often enough, or has cost little enough in this reply."""
+        is_known = way.steps >= FEW_STEPS or not way.is_foreseen
+        return is_known or self._reply_lost + self._worst(way) <= _REPLY_LOSS
 
     def _try_one(self, catching_up: Mapping[Way, float]) -> None:
         """Begin a trial of the first way that is due, if what it may cost is left for the reply."""
         due = [way for way in self.ways if way is not self._current and way.due <= self.tokens]
-        for way in sorted(due, key=self._optimistic_speed, reverse=True):
+        for way in sorted(due, key=lambda one: -one.optimistic_tokens / self.seconds(one)):
             extra = catching_up[way]
             steps = ENOUGH_STEPS if way is self.plain else _TRIAL_STEPS
             least = steps if way is self.plain else 1  # fewer plain steps would not be believed
@@ -186,18 +181,6 @@ class Chooser:
             return trial.left > 0
         worst = max(trial.lost, 0.0) + self._worst(trial.way)
         return trial.left > 0 and trial.lost < trial.may_lose and worst <= self._allowance
-
-    def _cautious_speed(self, way: Way) -> float:
-        """Return the speed of a way; of one seen rarely, had a few steps more accepted nothing."""
-        doubt, steps = _DOUBT if way.known_steps < _FEW_STEPS else 0, way.known_steps
-        return (way.tokens * steps + doubt) / (steps + doubt) / self.seconds(way)
-
-    def _optimistic_speed(self, way: Way) -> float:
-        """Return the speed of a way, had one step more accepted all that it drafted."""
-        if not way.known_steps:
-            return math.inf
-        tokens = (way.tokens * way.known_steps + 1 + len(way.reach)) / (way.known_steps + 1)
-        return tokens / self.seconds(way)
 
     def _worst(self, way: Way) -> float:
         """Return what a step of a way costs against the fastest, if nothing drafted is accepted."""
@@ -216,7 +199,8 @@ class Chooser:
             self._reply_tried += max(trial.lost, 0.0)
             self._tried += max(trial.lost, 0.0)
             way, interval = trial.way, min(2 * trial.way.interval, _LAST_INTERVAL)
-            if way.known_steps < _FEW_STEPS and self._optimistic_speed(way) > self.best_speed:
+            worth_it = self.best_speed * self.seconds(way)
+            if way.known_steps < FEW_STEPS and way.optimistic_tokens > worth_it:
                 interval = _SOON
             self._put_off(way, interval)
 

@@ -18,10 +18,11 @@ from nfox.counting import counted
 from nfox.decoding import tree_shapes
 from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
+from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import NodeBudget, TreeShape
+from nfox.decoding.tree_shapes import TreeShape
 from nfox.drafters.common import published_trees
 from nfox.drafters.common.calibration import Calibration
 from nfox.drafters.common.guesses import Guesses

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from nfox.decoding.costs import Costs
-from nfox.decoding.drafter import Context, Drafter
+from nfox.decoding.drafter import Drafter
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions, beside
 from nfox.heads.checkpoint import HeadsInfo
@@ -228,18 +228,3 @@ def weights_beside(model: str, name: str) -> str | None:
     for a known model; None if there is none.
     """
     return next((str(place / name) for place in beside(model) if (place / name).is_dir()), None)
-
-
-class FreeMethod(Method):
-    """A method whose guesses take next to no time, so that they can be made in every step and
-    judged by what follows, whether they are tried or not.
-    """
-
-    @abstractmethod
-    def guess(self, context: Context) -> tuple[Sequence[int], Sequence[float]]:
-        """Return the likeliest tokens after the root, and for each depth, from 1, how often such
-        guesses are right so deep, as far as was seen.
-
-        Args:
-            context: of this step; what became of the last guess is learned from it.
-        """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,13 @@ _MEMORY = 64  # steps that the averages of a reply reach back
 _LONG_MEMORY = 1024  # steps that those of all replies reach back
 _PRIOR_STEPS = 16  # that these count for when a reply begins
 _LOST = 4.0  # plain steps, after which a reply is another than most
+_DOUBT = 3  # steps that are supposed to have accepted nothing, where few were seen
 _TIMED = 15  # steps of which the middle time is taken
 _FEW, _MANY = 8, 32  # tokens to catch up with: so few take no time, so many say what each takes
 _CATCH_UP = 0.004  # plain steps for each token that a drafter has not followed, before any was seen
+
+FEW_STEPS = 16
+"""A way of which fewer steps were seen is hardly known."""
 
 FIRST_INTERVAL = 128
 """A way that is not the fastest is tried again after so many tokens, then after twice as many."""
@@ -98,6 +103,20 @@ class Way:
     def known_steps(self) -> int:
         """How many steps were seen, and what is foreseen counts for."""
         return self._usual.steps
+
+    @property
+    def cautious_tokens(self) -> float:
+        """The tokens of a step; of a hardly known way, had a few steps more accepted nothing."""
+        doubt = _DOUBT if self.known_steps < FEW_STEPS else 0
+        return (self.tokens * self.known_steps + doubt) / (self.known_steps + doubt)
+
+    @property
+    def optimistic_tokens(self) -> float:
+        """The tokens of a step, had one step more accepted all that it drafted; of a way of which
+        nothing is known, infinitely many.
+        """
+        steps = self.known_steps
+        return (self.tokens * steps + 1 + len(self.reach)) / (steps + 1) if steps else math.inf
 
     def expect(self, width: float, overhead: float, reach: Sequence[float] = ()) -> None:
         """Take a width, an overhead and a reach for those to expect, before any step; an empty
