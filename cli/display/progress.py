@@ -15,6 +15,7 @@ from ..suspension import suspendable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import ProgressColumn
 
 _AT_REST, _DRAWING = b"\r\x1b[2K\x1b[?25h", b"\x1b[?25l"
 NO_PROGRESS = LoadProgress()
@@ -34,19 +35,12 @@ def loading_display(wanted: bool) -> Iterator[LoadProgress]:
         yield NO_PROGRESS
         return
     tell("loading", end="\r")  # importing the display takes a moment
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress
 
     from .console import CleanConsole
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
-        TextColumn("{task.fields[count]}", markup=False),
-        TimeElapsedColumn(),
-    )
     console = CleanConsole(stderr=True)
-    with Progress(*columns, console=console, transient=True) as display, _lending(console):
+    with Progress(*_columns(), console=console, transient=True) as display, _lending(console):
         task, described = display.add_task("loading", total=None, count=""), "loading"
 
         def stage(name: str) -> None:
@@ -62,6 +56,16 @@ def loading_display(wanted: bool) -> Iterator[LoadProgress]:
                 display.update(task, total=total or None, completed=done, count=count)
 
         yield LoadProgress(stage, progress)
+
+
+def _columns() -> Iterator[ProgressColumn]:
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    yield SpinnerColumn()
+    yield TextColumn("{task.description}", markup=False)
+    yield BarColumn(bar_width=16)
+    yield TextColumn("{task.fields[count]}", markup=False)
+    yield TimeElapsedColumn()
 
 
 @contextmanager
