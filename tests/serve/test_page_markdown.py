@@ -11,8 +11,11 @@ from typing import Any
 
 import browser
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 
-PAGE = Path(__file__).parents[2] / "nfox" / "serve" / "page.html"
+from nfox.serve.pages import page_routes
+
 TEXT = """\
 # A list *of* `days`
 
@@ -78,21 +81,31 @@ window.plain = (box) => box.innerHTML.replace(/<\\/?span[^>]*>| class=""/g, "");
 
 
 @pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page as it is served, without its server: no policy forbids what a reply could bring."""
+    app = FastAPI()
+    app.include_router(page_routes(app, "tiny"))
+    file = tmp_path_factory.mktemp("page") / "page.html"
+    file.write_text(TestClient(app).get("/").text, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Page]:
     with browser.chromium(tmp_path_factory.mktemp("browser")) as page:
         yield page
 
 
-def opened(page: browser.Page, **window: Any) -> browser.Page:
-    """Open the page without its server: no policy forbids scripts that a reply could bring in."""
-    page.show(PAGE.as_uri(), **window)
+def opened(page: browser.Page, file: Path, **size: Any) -> browser.Page:
+    page.show(file.as_uri(), **size)
+    page.wait("document.querySelectorAll('article.error').length")  # it has asked for a server
     page.run(HELPERS)
     return page
 
 
 @pytest.fixture
-def page(window: browser.Page) -> browser.Page:
-    return opened(window)
+def page(window: browser.Page, file: Path) -> browser.Page:
+    return opened(window, file)
 
 
 def rendered(page: browser.Page, text: str) -> str:
@@ -275,10 +288,10 @@ def test_odd_texts_take_no_time(page: browser.Page, piece: str) -> None:
 
 @pytest.mark.parametrize(("width", "dark"), [(400, True), (1280, False)])
 def test_wide_code_and_tables_do_not_widen_the_page(
-    page: browser.Page, width: int, dark: bool
+    page: browser.Page, file: Path, width: int, dark: bool
 ) -> None:
     wide = "\n".join(["```", "x" * 400, "```", "| a | b |", "|---|---|", "| c | " + "d" * 300])
-    opened(page, width=width, dark=dark)
+    opened(page, file, width=width, dark=dark)
     page.run(f"shown({json.dumps(TEXT + wide)}, 'a')")
     assert page.run("document.documentElement.scrollWidth") == width
     assert page.run("view.box.scrollWidth <= view.box.clientWidth")
