@@ -73,12 +73,20 @@ def _lending(console: Console, shown: bool = True) -> Iterator[None]:
     """Erase the row that is drawn on a console, and show the cursor, while Ctrl-Z stops the
     program: past all that is still to be written.
     """
-    if not shown or console.is_dumb_terminal:
+    number = _descriptor(console) if shown and not console.is_dumb_terminal else None
+    if number is None:
         yield
         return
-    number = console.file.fileno()
     with suspendable(partial(os.write, number, _AT_REST), partial(os.write, number, _DRAWING)):
         yield
+
+
+def _descriptor(console: Console) -> int | None:
+    """Return the file descriptor that a console writes to; None if what it writes to has none."""
+    try:
+        return console.file.fileno()
+    except OSError:
+        return None
 
 
 def _count(what: str, done: int, total: int) -> str:

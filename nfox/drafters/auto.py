@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _RECENT = 64  # steps that `describe` speaks of
 _PACE = 9  # steps whose middle one says how fast the machine is now
 _TIMED, _TIME_LIMIT = 4, 0.1  # calls of each drafter, seconds
+_NAMED = 3  # methods that a line names
 _BESIDE = "+"  # between the names of methods
 
 
@@ -226,11 +227,14 @@ class Auto(Method):
     @override
     def in_words(self) -> str:
         names = [way.name for way in self._drafters] + ["repeated text"] * (self._free is not None)
-        if len(names) < 2:
-            return (
-                f"guesses ahead by {names[0]} where that is faster" if names else "plain decoding"
-            )
-        return f"guesses ahead by the fastest of {len(names)} methods, or decodes plainly"
+        if not names:
+            return "plain decoding"
+        if len(names) == 1:
+            return f"guesses ahead by {names[0]} where that is faster"
+        *first, last = names
+        many = f"{len(names)} methods"
+        among = f"{', '.join(first)} and {last}" if len(names) <= _NAMED else many
+        return f"guesses ahead by the fastest of {among}"
 
     @override
     def explain(self) -> list[str]:

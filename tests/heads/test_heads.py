@@ -18,6 +18,7 @@ from nfox import drafters
 from nfox.decoding import tree_shapes
 from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Context
+from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.drafters.common.heads import HeadsDrafter
@@ -339,7 +340,7 @@ def test_a_tree_grows_by_what_its_guesses_promise(method: str) -> None:
     assert len(free) > 20
     sizes = [len(free)]
     for rate in (1e-3, 0.03, 1.0):
-        drafter.budget = tree_shapes.NodeBudget(63, Costs({1: 1.0, 2: 2.0}), rate)
+        drafter.budget = NodeBudget(63, Costs({1: 1.0, 2: 2.0}), rate)
         sizes.append(len(drafter.propose(context)))
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
