@@ -25,6 +25,6 @@ def app(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Chat
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    engine.use("lookup")  # what it drafts depends on no time
+    engine.use("lookup", {"gamma": "8"})  # what it drafts depends on no time
     engine.use_settings(Settings(max_new_tokens=31))
     return chat_app.make(engine)

@@ -28,7 +28,7 @@ def app(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Chat
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    engine.use("lookup")
+    engine.use("lookup", {"gamma": "8"})
     engine.use_settings(Settings(max_new_tokens=9))
     for name in ("notes.txt", "my notes.md", "sub/deep.py"):
         Path(name).parent.mkdir(exist_ok=True)

@@ -31,7 +31,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 @pytest.fixture
 def app(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> ChatApp:
     monkeypatch.setenv("COLUMNS", "100")
-    engine.use("lookup")
+    engine.use("lookup", {"gamma": "8"})
     engine.use_settings(Settings(max_new_tokens=9))
     return chat_app.make(engine)
 

@@ -214,7 +214,7 @@ def test_a_lossy_rule_is_called_so_where_it_is_asked_for(model: str) -> None:
 
 
 def test_json_events(model: str) -> None:
-    lookup = ("--method", "lookup")  # what it drafts depends on no time
+    lookup = ("--method", "lookup", "-o", "gamma=8")  # what it drafts depends on no time
     done = ask(model, "-p", "the quick brown dog", "--json", "-vv", *lookup)
     first, *middle, last = lines(done.stdout)
     assert (first["event"], first["schema"]) == ("start", events.SCHEMA)
