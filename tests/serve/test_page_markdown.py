@@ -194,6 +194,7 @@ def test_it_is_the_same_however_it_came_and_what_is_finished_stays(page: browser
             const one = new ReplyView(log);
             for (let end = 1; end <= text.length; end += 1) {{
                 one.add({{text: text[end - 1], runs: [[1, "abc"[end % 3]]]}});
+                one.draw();
                 const other = new ReplyView(log);
                 other.said = {{...one.said}};
                 other.draw();
@@ -216,6 +217,7 @@ def test_nothing_that_is_shown_turns_out_to_be_a_mark(page: browser.Page) -> Non
         const one = new ReplyView(log);
         for (const letter of text) {{
             one.add({{text: letter, runs: [[1, "b"]]}});
+            one.draw();
             for (const p of one.box.querySelectorAll("p")) seen.add(p.textContent);
         }}
         [...seen]}}"""
@@ -228,6 +230,7 @@ def test_marks_of_tokens_stand_in_all_of_it(page: browser.Page) -> None:
     parts = [{"text": word, "runs": [[len(word), "abc"[n % 3]]]} for n, word in enumerate(words)]
     spans = page.run(
         f"{{shown(''); for (const part of {json.dumps(parts)}) view.add(part);"
+        "view.draw();"
         "[...view.box.querySelectorAll('span')].map(span => [span.textContent, span.className])}"
     )
     found = {re.sub(r"\W", "", text): kind for text, kind in spans}
@@ -258,11 +261,50 @@ def test_the_text_is_shown_as_it_was_said_and_copied_so(page: browser.Page) -> N
     assert page.run("view.box.textContent") == said
     assert page.run("view.article.querySelector('.foot button').ariaPressed") == "true"
     assert page.run("getSelection().selectAllChildren(view.box), String(getSelection())") == said
-    page.run("view.add({text: '**more**', runs: [[8, 'a']]})")
+    page.run("view.add({text: '**more**', runs: [[8, 'a']]}), view.draw()")
     assert page.run("view.box.textContent") == said + "**more**"
     page.run("view.article.querySelector('.foot button').click()")
     assert page.run("plain(view.box)").startswith(before[:200])
     assert page.run("view.box.lastChild.lastChild.textContent") == "more"
+
+
+CHUNKS = """{
+const draw = ReplyView.prototype.draw;
+window.draws = 0;
+ReplyView.prototype.draw = function(...at) { draws += 1; draw.apply(this, at); };
+window.chunks = () => {
+  window.view = new ReplyView(log);
+  draws = 0;
+  for (let count = 0; count < 300; count += 1) {
+    view.add({text: count ? `\\nline ${count}` : "```", runs: [[99, "b"]]});
+    view.show(`${count} lines`);
+  }
+};
+window.seen = () => {
+  const code = view.box.querySelector("code")?.textContent ?? "";
+  return [draws, code.split("\\n").length, view.figures.textContent];
+};
+window.frame = () => new Promise(requestAnimationFrame);
+0}"""
+
+
+def test_it_is_drawn_once_for_each_picture_of_the_window(page: browser.Page) -> None:
+    page.run(CHUNKS)
+    whole = [1, 299, "299 lines"]
+    assert page.run("chunks(), frame().then(seen)") == whole
+    assert page.run("frame().then(seen)") == whole  # and not again where nothing came
+    assert page.run("chunks(), view.end(), seen()") == whole
+    assert page.run("frame().then(seen)") == whole
+
+
+def test_nothing_is_lost_in_a_hidden_window(page: browser.Page) -> None:
+    """It is drawn when the reply has ended, or when the window is shown again."""
+    page.run(CHUNKS)
+    page.run("window.asked = []; window.requestAnimationFrame = (draw) => asked.push(draw)")
+    assert page.run("chunks(), seen()") == [0, 1, ""]
+    assert page.run("asked.length") == 1
+    assert page.run("asked[0](), seen()") == [1, 299, "299 lines"]
+    assert page.run("chunks(), view.end(), seen()") == [1, 299, "299 lines"]
 
 
 def test_nothing_is_lost_whatever_comes(page: browser.Page) -> None:

@@ -350,7 +350,7 @@ def test_marks_are_joined_to_the_characters_that_they_belong_to(
         {"text": "💻🇩", "runs": [[1, "c"], [1, "a"]]},
         {"text": "🇪😀", "runs": [[1, "b"], [1, "a"]]},
     ]
-    script = "{const v = new ReplyView(log); for (const p of PARTS) v.add(p); 0}"
+    script = "{const v = new ReplyView(log); for (const p of PARTS) v.add(p); v.draw()}"
     page.run(script.replace("PARTS", json.dumps(parts)))
     spans = "[...document.querySelectorAll('.reply .text span')]"
     shown = page.run(f"{spans}.map(span => [span.textContent, span.className])")
