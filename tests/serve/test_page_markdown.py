@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +61,7 @@ HOSTILE = """\
 |---|
 | <svg onload="document.title='taken'"> |
 """
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(browser.PROGRAM is None, reason="there is no Chromium here"),
-]
+pytestmark = pytest.mark.slow
 
 
 HELPERS = """{
@@ -90,12 +86,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Page]:
-    with browser.chromium(tmp_path_factory.mktemp("browser")) as page:
-        yield page
-
-
 def opened(page: browser.Page, file: Path, **size: Any) -> browser.Page:
     page.show(file.as_uri(), **size)
     page.wait("document.querySelectorAll('article.error').length")  # it has asked for a server
@@ -104,8 +94,8 @@ def opened(page: browser.Page, file: Path, **size: Any) -> browser.Page:
 
 
 @pytest.fixture
-def page(window: browser.Page, file: Path) -> browser.Page:
-    return opened(window, file)
+def page(page: browser.Page, file: Path) -> browser.Page:
+    return opened(page, file)
 
 
 def rendered(page: browser.Page, text: str) -> str:

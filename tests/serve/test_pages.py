@@ -162,7 +162,6 @@ def test_models_say_which_method_answers(http: TestClient, served: ServedModel) 
     assert all(model["id"] == f"{own['id']}:{model['method']}" for model in each)
 
 
-needs_browser = pytest.mark.skipif(browser.PROGRAM is None, reason="there is no Chromium here")
 ENDLESS = {"context": 4096, "endless": True}
 
 
@@ -171,12 +170,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     model = ("--model", str(folder.equipped(**ENDLESS)), "--served-model-name", "tiny", *TINY)
     with servers.nfox(tmp_path_factory.mktemp("server"), "serve", *model) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Page]:
-    with browser.chromium(tmp_path_factory.mktemp("browser")) as page:
-        yield page
 
 
 def opened(page: browser.Page, url: str, **window: Any) -> browser.Page:
@@ -209,7 +202,6 @@ IDLE = "running === null && document.querySelectorAll('article.reply .figures').
 
 
 @pytest.mark.slow
-@needs_browser
 def test_a_reply_in_the_browser_is_that_of_the_api_with_its_marks(
     server: Server, page: browser.Page
 ) -> None:
@@ -244,7 +236,6 @@ def test_the_page_proposes_questions_that_suit_the_model(http: TestClient) -> No
 
 
 @pytest.mark.slow
-@needs_browser
 def test_a_proposed_question_is_asked_and_a_new_conversation_proposes_again(
     server: Server, page: browser.Page
 ) -> None:
@@ -261,7 +252,6 @@ def test_a_proposed_question_is_asked_and_a_new_conversation_proposes_again(
 
 
 @pytest.mark.slow
-@needs_browser
 @pytest.mark.parametrize(("width", "dark"), [(400, True), (1280, False)])
 def test_two_methods_race_and_nothing_is_cut(
     server: Server, page: browser.Page, width: int, dark: bool
@@ -289,7 +279,6 @@ def test_two_methods_race_and_nothing_is_cut(
 
 
 @pytest.mark.slow
-@needs_browser
 def test_escape_stops_and_what_was_said_stays(server: Server, page: browser.Page) -> None:
     opened(page, server.url)
     longer = "(model, view, more, ...rest) => old(model, view, {max_tokens: 3900}, ...rest)"
@@ -307,7 +296,6 @@ def test_escape_stops_and_what_was_said_stays(server: Server, page: browser.Page
 
 
 @pytest.mark.slow
-@needs_browser
 def test_a_mistake_is_told_and_the_question_comes_back(server: Server, page: browser.Page) -> None:
     opened(page, server.url)
     ask(page, "a" * 9000)
@@ -318,7 +306,6 @@ def test_a_mistake_is_told_and_the_question_comes_back(server: Server, page: bro
 
 
 @pytest.mark.slow
-@needs_browser
 def test_the_page_asks_for_the_key(page: browser.Page, tmp_path: Path) -> None:
     model = ("--model", str(folder.equipped()), "--api-key", "schlüssel", *TINY)
     with servers.nfox(tmp_path, "serve", *model) as running:
@@ -337,7 +324,6 @@ def test_the_page_asks_for_the_key(page: browser.Page, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@needs_browser
 def test_marks_are_joined_to_the_characters_that_they_belong_to(
     server: Server, page: browser.Page
 ) -> None:
