@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from nfox.drafters import drafting_methods, method_class
 
+from .display.gain import guesses_nothing
 from .printing import tell
 
 if TYPE_CHECKING:
     import typer
 
+    from nfox.drafters.common.method import Method
     from nfox.engine import Engine
 
 
@@ -40,6 +42,14 @@ def report(unused: Mapping[str, str]) -> None:
     if not is_first_process():
         return
     tell(*(f"nfox: {line}" for line in reasons(unused)))
+
+
+def report_idle_method(drafter: Method) -> None:
+    """Print on stderr, of several processes in the first, why a method guesses nothing as it
+    stands, and what to do; nothing where it guesses.
+    """
+    if is_first_process() and (line := guesses_nothing(drafter)):
+        tell(f"nfox: {line}")
 
 
 def report_typed(context: typer.Context, unused: Mapping[str, str]) -> None:

@@ -8,7 +8,6 @@ from contextlib import closing
 
 import typer
 
-from .. import unused
 from ..engine_arguments import EngineArguments
 from ..options.dataclass_options import refuse_stray_options
 from ..options.engine import GenerationArguments, ModelArguments
@@ -37,10 +36,10 @@ def bench(
     check_report(results.html, results.plots)
     check_folder(results.answers, "answers")
     check_folder(results.profile, "profiles")
-    from .run import all_settings, idle_options, open_journal, prepare, run_rounds
+    from .run import all_settings, open_journal, prepare, report_idle, run_rounds
 
     with closing(prepare(arguments, model, generation)) as benchmark:
-        unused.report_typed(context, idle_options(benchmark, arguments))
+        report_idle(context, benchmark, arguments)
         settings = all_settings(benchmark, arguments, model, generation)
         journal = open_journal(results.out, benchmark, settings) if results.out else None
         trials, complete = run_rounds(benchmark, arguments, journal)

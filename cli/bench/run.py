@@ -20,6 +20,8 @@ from ..printing import tell
 from ..suspension import suspendable
 
 if TYPE_CHECKING:
+    import typer
+
     from nfox.eval.bench.entrants import Entrant
     from nfox.eval.bench.journal import TrialJournal
     from nfox.eval.bench.sweeps import Sweep
@@ -138,8 +140,7 @@ def _refuse_idle_options(
         )
 
 
-def idle_options(bench: Bench, arguments: BenchArguments) -> dict[str, str]:
-    """Return the options that change nothing in a benchmark, with the reasons."""
+def _idle_options(bench: Bench, arguments: BenchArguments) -> dict[str, str]:
     from nfox.eval.bench.entrants import MethodEntrant
     from nfox.eval.bench.sweeps import TEMPERATURE, Sweep
 
@@ -151,6 +152,18 @@ def idle_options(bench: Bench, arguments: BenchArguments) -> dict[str, str]:
     if all(Sweep.parse(text).name != TEMPERATURE for text in arguments.sweep):
         idle |= unused.of_sampling(engine)
     return idle
+
+
+def report_idle(context: typer.Context, bench: Bench, arguments: BenchArguments) -> None:
+    """Print on stderr which options on the command line change nothing in a benchmark, and which of
+    its methods guess nothing as they stand, with the reasons.
+    """
+    from nfox.eval.bench.runner import MethodRunner
+
+    unused.report_typed(context, _idle_options(bench, arguments))
+    for runner in bench.runners.values():
+        if isinstance(runner, MethodRunner):
+            unused.report_idle_method(runner.drafter)
 
 
 def all_settings(

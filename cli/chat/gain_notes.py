@@ -27,7 +27,7 @@ class GainNotes:
 
     def of_method(self, engine: Engine) -> None:
         """Say that the method of an engine guesses nothing, where that is so."""
-        self._once(guesses_nothing(engine))
+        self._once(guesses_nothing(engine.drafter))
 
     def of_reply(self, engine: Engine, part: Part, tau: str) -> None:
         """Say that there were no guesses in a reply, or that they gained nothing.

@@ -59,14 +59,17 @@ def _load_and_answer(
     engine_arguments = replace(engine_arguments, model=usual_model(engine_arguments.model))
     engine = engine_arguments.load(quiet=display.quiet)
     loading_seconds = clock.now() - begin
+    programmatic = display.style == "programmatic"
     if not display.quiet:
         idle = unused.of_loading(engine) | unused.for_one_reply(engine)
         unused.report_typed(context, idle | _idle(session, display, prompt))
+        if programmatic or session.as_json:  # under a reply that is drawn it stands by itself
+            unused.report_idle_method(engine.drafter)
     # These take torch, which by now was imported with something to see.
     from .oneshot import answer_json, answer_text, serve_lines
     from .repl import chat_loop
 
-    if display.style == "programmatic":
+    if programmatic:
         serve_lines(engine, display, session)
     elif prompt is None:
         chat_loop(engine, loading_seconds, display, session)

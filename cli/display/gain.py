@@ -47,11 +47,10 @@ def gained_nothing(engine: Engine, reply: Reply, records: Sequence[StepRecord], 
     return told if stats.tau < _LOSS * longer else ""
 
 
-def guesses_nothing(engine: Engine) -> str:
-    """Return the line that says why the method guesses nothing as it stands, and what to do; "" if
-    it guesses where it can.
+def guesses_nothing(drafter: Method) -> str:
+    """Return the line that says why a method guesses nothing as it stands, and what to do; "" if it
+    guesses where it can.
     """
-    drafter = engine.drafter
     return _no_guess(drafter, "guesses nothing", drafter.idle) if drafter.drafts else ""
 
 
@@ -68,7 +67,7 @@ def guessed_nothing(engine: Engine, reply: Reply) -> str:
         return ""
     if stats.steps >= LEAST_STEPS and not drafter.idle:
         return _no_guess(drafter, "guessed nothing in this reply", drafter.nothing_found)
-    return guesses_nothing(engine) if stats.steps >= LEAST_STEPS or not drafter.chooses else ""
+    return guesses_nothing(drafter) if stats.steps >= LEAST_STEPS or not drafter.chooses else ""
 
 
 def _no_guess(drafter: Method, what: str, why: str) -> str:

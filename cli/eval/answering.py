@@ -117,6 +117,7 @@ class Answering:
         engine = self.arguments.load()
         idle = unused.of_loading(engine) | unused.for_one_reply(engine)
         unused.report_typed(self.context, idle)
+        unused.report_idle_method(engine.drafter)
         self.prepare(engine)
         with progress_bar("questions", len(prompts)) as on_done:
             answer_all(engine, prompts, write, self.judge, lambda: on_done(1))

@@ -13,11 +13,9 @@ import typer
 from nfox.errors import ContextError, UsageError
 
 from .. import standard_input, unused
-from ..display.gain import guesses_nothing
 from ..engine_arguments import EngineArguments
 from ..known_models import usual_model
 from ..options.dataclass_options import option
-from ..printing import tell
 from ..processes import own_share, split_over_gpus
 from .answering import answer_all
 
@@ -71,8 +69,7 @@ def generate(
         model = split_over_gpus(engine_arguments.model, files.gpus_per_process)
         engine = replace(engine_arguments, model=model).load(quiet=share.rank > 0)
         unused.report_typed(context, unused.of_loading(engine) | unused.for_one_reply(engine))
-        if line := guesses_nothing(engine):
-            tell(f"nfox: {line}")
+        unused.report_idle_method(engine.drafter)
         return engine
 
     if not prompts:

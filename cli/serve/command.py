@@ -30,6 +30,7 @@ def serve(
         keyed = "a key lets requests in, whatever the name they come by"
         idle = {"allow_host": keyed} if access.api_key else {}
         unused.report_typed(context, unused.of_loading(served.worker.engine) | idle)
+        unused.report_idle_method(served.worker.engine.drafter)
         from nfox.serve.app import make_app
 
         warning = "other machines can ask without a key; --api-key KEY sets one"

@@ -81,6 +81,7 @@ def worker(
 
         served = load_served(server_arguments, engine_arguments)
         unused.report_typed(context, unused.of_loading(served.worker.engine))
+        unused.report_idle_method(served.worker.engine.drafter)
         from nfox.serve.fastchat_worker import make_worker_app
 
         app = make_worker_app(served, worker.controller, worker_url)

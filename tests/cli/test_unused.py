@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from nfox import drafters
 from nfox.cli.app import app
+from nfox.cli.serve import server
 from nfox.cli.unused import reasons
 
 
@@ -146,6 +147,33 @@ def test_every_command_says_it(
     words = (put.get(word, word) for word in options)
     done = run(*command.split(), "--model", folder.equipped(), *words)
     assert unused(done) == set(idle.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("generate", "hello", "and you?", *_SHORT),
+        ("generate", "hello", "--out", "OUT", *_SHORT),
+        ("-p", "hello", "--json", *_SHORT),
+        ("--style", "programmatic"),
+        ("eval", "gsm8k", "--data", "PROBLEMS", *_SHORT),
+        ("bench", "--methods", "lookup:gamma=0,jacobi:window=2", "--limit", 1, *_SHORT),
+        ("serve", "--port", 0),
+        ("worker", "--port", 0),
+    ],
+)
+def test_every_command_that_decodes_says_that_its_method_guesses_nothing(
+    command: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text(json.dumps({"question": "What is 1 + 1?", "answer": "#### 2"}))
+    put = {"OUT": tmp_path / "out.jsonl", "PROBLEMS": problems}
+    method = () if command[0] == "bench" else ("--method", "lookup", "-o", "gamma=0")
+    monkeypatch.setattr(server, "serve_app", lambda app, served, *_: served.worker.stop())
+    done = run(*(put.get(word, word) for word in command), *method, "--model", folder.equipped())
+    assert done.exit_code == 0, done.stderr
+    told = "nfox: lookup guesses nothing: as asked for; method auto takes whichever pays"
+    assert [line for line in done.stderr.splitlines() if "guesses nothing" in line] == [told]
 
 
 def test_one_reason_is_said_once() -> None:
