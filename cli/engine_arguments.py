@@ -14,6 +14,7 @@ from nfox.errors import ModelError, UsageError
 from nfox.models.options import ModelOptions
 
 from .display.progress import loading_display
+from .large_imports import import_engine
 from .options.engine import GenerationArguments, MethodArguments, ModelArguments
 from .printing import say
 
@@ -78,6 +79,7 @@ class EngineArguments:
         """
         with loading_display(sys.stderr.isatty() and not quiet) as progress:
             progress.stage("starting")
+            import_engine()
             import torch
 
             from nfox import load

@@ -29,6 +29,16 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PATIENCE = 90  # seconds; a busy machine takes long to import torch
 ASKED, ATTRIBUTES = "\x1b[c", b"\x1b[?62c"
+UNNEEDED = {
+    "bitsandbytes",
+    "datasets",
+    "fastapi",
+    "fastchat.model",
+    "matplotlib",
+    "openai",
+    "pandas",
+}
+UNNEEDED |= {"peft", "scipy", "sklearn", "torch._inductor.compile_fx", "torchao", "uvicorn"}
 ENTER, CTRL_C, CTRL_D, CTRL_J = "\r", "\x03", "\x04", "\x0a"
 
 
@@ -311,8 +321,13 @@ def test_plain_lines_for_plain_terminals(model: str, start: Callable[..., Progra
 
 
 @pytest.mark.skipif(not TARGET.is_dir(), reason="the embedded model is not there")
-def test_the_embedded_model(start: Callable[..., Program]) -> None:
-    chat = start("-v", real=True)
+def test_the_embedded_model(start: Callable[..., Program], tmp_path: Path) -> None:
+    imported = tmp_path / "imported"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, sys\n"
+        f"atexit.register(lambda: open({str(imported)!r}, 'w').write(' '.join(sys.modules)))"
+    )
+    chat = start("-v", real=True, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
     assert "the embedded model" in chat.prompt()
     assert "nfox" in chat.type("who are you?").rpartition("who are you?")[2]
     assert "ms/step" in chat.text()
@@ -321,3 +336,6 @@ def test_the_embedded_model(start: Callable[..., Program]) -> None:
     assert "lookup: its guesses take no time" in chat.type("/why")
     chat.child.send(CTRL_D)
     assert chat.end() == 0
+    # Each of these takes as long to import as the model to load, and answers nothing.
+    modules = set(imported.read_text().split())
+    assert "torch" in modules and not UNNEEDED & modules
