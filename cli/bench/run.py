@@ -140,8 +140,10 @@ def _refuse_idle_options(
         )
 
 
-def _idle_options(bench: Bench, arguments: BenchArguments) -> dict[str, str]:
+def report_idle(context: typer.Context, bench: Bench, arguments: BenchArguments) -> None:
+    """Print which options change nothing in a benchmark, which methods guess nothing, and why."""
     from nfox.eval.bench.entrants import MethodEntrant
+    from nfox.eval.bench.runner import MethodRunner
     from nfox.eval.bench.sweeps import TEMPERATURE, Sweep
 
     engine = bench.engine
@@ -151,16 +153,7 @@ def _idle_options(bench: Bench, arguments: BenchArguments) -> dict[str, str]:
     idle = unused.of_loading(engine) | unused.of_drafting(engine, list(dict.fromkeys(methods)))
     if all(Sweep.parse(text).name != TEMPERATURE for text in arguments.sweep):
         idle |= unused.of_sampling(engine)
-    return idle
-
-
-def report_idle(context: typer.Context, bench: Bench, arguments: BenchArguments) -> None:
-    """Print on stderr which options on the command line change nothing in a benchmark, and which of
-    its methods guess nothing as they stand, with the reasons.
-    """
-    from nfox.eval.bench.runner import MethodRunner
-
-    unused.report_typed(context, _idle_options(bench, arguments))
+    unused.report_typed(context, idle)
     for runner in bench.runners.values():
         if isinstance(runner, MethodRunner):
             unused.report_idle_method(runner.drafter)
