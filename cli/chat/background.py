@@ -1,6 +1,7 @@
 """What colour is behind the text: the terminal is asked (OSC 11), and what is typed meanwhile kept.
 
-Behind that question stands one that every terminal answers (DA1): its answer ends the wait.
+Behind that question stands one that every terminal answers (DA1): its answer ends the wait. The
+model is loaded between question and answer, so that a terminal that gives none costs no time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import select
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 _QUESTIONS = "\x1b]11;?\x1b\\\x1b[c"
@@ -21,26 +23,57 @@ _PARTS = re.compile(r"rgba?:([\da-f]{1,4})/([\da-f]{1,4})/([\da-f]{1,4})", re.IG
 _PATIENCE = 1.0  # seconds, for one at the other end of the world
 
 
-def ask_background() -> tuple[str | None, bytes]:
-    """Return the background of the terminal at stdin and stdout as "#rrggbb", or None where it does
-    not say, and the bytes that were typed before its answer.
+@dataclass
+class Answer:
+    """What the terminal has said of itself.
+
+    Attributes:
+        background: as "#rrggbb"; None as long as it is not known.
+        typed: the bytes that were typed before the answer.
     """
-    if find_spec("termios") is None:
-        return None, b""
-    file, read = sys.stdin.fileno(), b""
+
+    background: str | None = None
+    typed: bytes = b""
+
+
+@contextmanager
+def asking_background(wanted: bool) -> Iterator[Answer]:
+    """Ask the terminal at stdin and stdout for its background, and read the answer behind the
+    block, whatever ends that: who else reads would take it for what was typed.
+
+    Args:
+        wanted: whether to ask. Keys must then be read as they are typed, and not be shown.
+
+    Yields:
+        The answer, which is there behind the block.
+    """
+    answer = Answer()
+    if not wanted or find_spec("termios") is None:
+        yield answer
+        return
     end = time.monotonic() + _PATIENCE
-    with _unbuffered(file):
-        sys.stdout.write(_QUESTIONS)
-        sys.stdout.flush()
+    sys.stdout.write(_QUESTIONS)
+    sys.stdout.flush()
+    try:
+        yield answer
+    finally:
+        read = _read_answers(sys.stdin.fileno(), end)
+        said = _COLOR.search(read)
+        answer.background = said and parse_color(said[1].decode(errors="replace"))
+        answer.typed = without_answers(read)
+
+
+def _read_answers(file: int, end: float) -> bytes:
+    """Return what is there of answers, and whatever else was typed, by the end of the wait."""
+    read = b""
+    with suppress(OSError):  # a window that was closed meanwhile
         while not _ATTRIBUTES.search(read):
             if not select.select([file], [], [], max(end - time.monotonic(), 0))[0]:
                 break
             if not (more := os.read(file, 1 << 12)):
                 break
             read += more
-    said = _COLOR.search(read)
-    color = said and parse_color(said[1].decode(errors="replace"))
-    return color, without_answers(read)
+    return read
 
 
 def without_answers(read: bytes) -> bytes:
@@ -58,18 +91,3 @@ def parse_color(text: str) -> str | None:
     return "#" + "".join(
         f"{int(part, 16) * 255 // (16 ** len(part) - 1):02x}" for part in parts.groups()
     )
-
-
-@contextmanager
-def _unbuffered(file: int) -> Iterator[None]:
-    """Let what is typed be read at once, and not be shown."""
-    import termios
-
-    attributes = termios.tcgetattr(file)
-    changed = [*attributes]
-    changed[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(file, termios.TCSANOW, changed)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(file, termios.TCSANOW, attributes)

@@ -115,12 +115,12 @@ def interruptible(stream: ReplyStream) -> Iterator[None]:
 
 
 @contextmanager
-def silent_keyboard(*, raw_enter: bool = False) -> Iterator[None]:
+def silent_keyboard(*, by_key: bool = False) -> Iterator[None]:
     """Keep the terminal from showing what is typed, but for while Ctrl-Z stops the program.
 
     Args:
-        raw_enter: let Enter stay what a prompt that reads keys takes for Enter; where lines are
-            read, a line would never end with it.
+        by_key: let keys be read as they are typed, with Enter what a prompt that reads keys takes
+            for Enter; where lines are read, a line would never end with it.
     """
     if not sys.stdin.isatty() or find_spec("termios") is None:  # Windows has no termios
         with suspendable():
@@ -130,9 +130,10 @@ def silent_keyboard(*, raw_enter: bool = False) -> Iterator[None]:
 
     attributes = termios.tcgetattr(sys.stdin)
     silent = [*attributes]
-    if raw_enter:
-        silent[0] &= ~termios.ICRNL
     silent[3] &= ~termios.ECHO
+    if by_key:
+        silent[0] &= ~termios.ICRNL
+        silent[3] &= ~termios.ICANON
 
     def set_to(wanted: list[Any]) -> None:
         with suppress(termios.error):  # a window that was closed meanwhile

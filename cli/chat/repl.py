@@ -5,26 +5,21 @@ The commands know the app that they work on; only the loop knows both.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..display.header import print_header, print_welcome
-from ..display.palettes import theme_for
-from ..display.theme import Screen, make_screen
+from ..display.theme import make_screen
 from ..ending import EndedBySignal
 from ..errors import report
 from ..log.database import ConversationLog
 from ..log.writer import LogWriter
 from ..options.chat import LAST, DisplayArguments, SessionArguments
 from .app import ChatApp
-from .background import ask_background
 from .commands import registry as commands
 from .context_notes import new_conversation
-from .input import Reader, make_reader, reads_keys
+from .input import Reader, make_reader
 from .interrupt import SecondInterrupt, Turn, interrupting
 
 if TYPE_CHECKING:
@@ -32,7 +27,11 @@ if TYPE_CHECKING:
 
 
 def chat_loop(
-    engine: Engine, loading_seconds: float, display: DisplayArguments, session: SessionArguments
+    engine: Engine,
+    loading_seconds: float,
+    display: DisplayArguments,
+    session: SessionArguments,
+    typed: bytes = b"",
 ) -> None:
     """Chat until the person leaves.
 
@@ -44,8 +43,9 @@ def chat_loop(
         loading_seconds: how long loading it took.
         display: how much is shown.
         session: how lines are read, and what is saved.
+        typed: keys that were read before there was a prompt.
     """
-    screen, typed = _screen(display)
+    screen = make_screen(display)
     app = ChatApp(new_conversation(engine, session, "drop"), screen, display)
     if not (session.no_save or session.no_input_history):
         app.log = LogWriter(ConversationLog())
@@ -81,19 +81,6 @@ def _chat(app: ChatApp, read: Reader, first: str) -> None:
             if app.log is not None or not isinstance(error, SecondInterrupt):
                 app.rescue()  # not where the person ends what is not to be kept
             raise
-
-
-def _screen(display: DisplayArguments) -> tuple[Screen, bytes]:
-    """Return the screen, in the theme for the background that the terminal names where none was
-    chosen; and what was typed meanwhile.
-    """
-    has_colors = display.color != "never" and not (display.no_color or os.environ.get("NO_COLOR"))
-    keys = reads_keys(plain=display.style != "rich") and sys.stdout.isatty()
-    if display.theme != "auto" or not (has_colors and keys):
-        return make_screen(display), b""
-    background, typed = ask_background()
-    theme = theme_for(background) if background else display.theme
-    return make_screen(replace(display, theme=theme)), typed
 
 
 def _loop(app: ChatApp, read: Reader, first: str, turn: Turn) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -17,6 +18,7 @@ from ..engine_arguments import EngineArguments
 from ..known_models import usual_model
 from ..options.chat import LAST, DisplayArguments, SessionArguments
 from ..options.dataclass_options import refuse_stray_options
+from .background import asking_background
 from .input import reads_keys
 from .interrupt import silent_keyboard
 
@@ -44,7 +46,7 @@ def chat(
     # A prompt that reads keys sets the terminal for itself; for all other moments it is set now, or
     # Enter typed while the model loads would be another key.
     keys = prompt is None and not programmatic and reads_keys(plain=display.style != "rich")
-    with silent_keyboard(raw_enter=True) if keys else nullcontext():
+    with silent_keyboard(by_key=True) if keys else nullcontext():
         _load_and_answer(context, engine_arguments, display, session, prompt)
 
 
@@ -55,10 +57,11 @@ def _load_and_answer(
     session: SessionArguments,
     prompt: str | None,
 ) -> None:
-    begin = clock.now()
     engine_arguments = replace(engine_arguments, model=usual_model(engine_arguments.model))
-    engine = engine_arguments.load(quiet=display.quiet)
-    loading_seconds = clock.now() - begin
+    with asking_background(prompt is None and _goes_by_background(display)) as terminal:
+        begin = clock.now()
+        engine = engine_arguments.load(quiet=display.quiet)
+        loading_seconds = clock.now() - begin
     programmatic = display.style == "programmatic"
     if not display.quiet:
         idle = unused.of_loading(engine) | unused.for_one_reply(engine)
@@ -66,17 +69,27 @@ def _load_and_answer(
         if programmatic or session.as_json:  # under a reply that is drawn it stands by itself
             unused.report_idle_method(engine.drafter)
     # These take torch, which by now was imported with something to see.
+    from ..display.palettes import theme_for
     from .oneshot import answer_json, answer_text, serve_lines
     from .repl import chat_loop
 
+    if terminal.background:
+        display = replace(display, theme=theme_for(terminal.background))
     if programmatic:
         serve_lines(engine, display, session)
     elif prompt is None:
-        chat_loop(engine, loading_seconds, display, session)
+        chat_loop(engine, loading_seconds, display, session, terminal.typed)
     elif session.as_json:
         answer_json(engine, prompt, display)
     else:
         answer_text(engine, prompt, display, compared=session.compare)
+
+
+def _goes_by_background(display: DisplayArguments) -> bool:
+    """Whether the colours of a chat are to be those for the background of the terminal."""
+    has_colors = display.color != "never" and not (display.no_color or os.environ.get("NO_COLOR"))
+    keys = reads_keys(plain=display.style != "rich") and sys.stdout.isatty()
+    return display.theme == "auto" and has_colors and keys
 
 
 def _idle(

@@ -7,12 +7,16 @@ import os
 import pty
 import random
 import re
+import select
 import sys
 import termios
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from threading import Timer
+from types import SimpleNamespace
+from typing import Any
 
 import pyte
 import pytest
@@ -21,7 +25,9 @@ from rich.style import Style
 from rich.text import Text
 from terminals import Terminal, Tty, bare
 
-from nfox.cli.chat.background import ask_background, without_answers
+from nfox.cli.chat import background as question
+from nfox.cli.chat.background import asking_background, without_answers
+from nfox.cli.chat.interrupt import silent_keyboard
 from nfox.cli.display.palettes import PALETTES, contrast, theme_for
 from nfox.cli.display.reply_view import ReplyView, clean
 from nfox.cli.display.step_trees import print_whole
@@ -180,12 +186,43 @@ def test_the_terminal_is_asked_and_what_is_typed_is_kept(
         monkeypatch.setattr(sys, "stdin", keyboard)
         monkeypatch.setattr(sys, "stdout", display)
         settings = termios.tcgetattr(theirs)
-        os.write(ours, b"early\r" + answer[:9])
         timer = Timer(0.05, os.write, (ours, answer[9:] + b"later\x1b[A\x1b[?62;4c"))
-        timer.start()
-        assert ask_background() == (background, b"early\nlater\x1b[A")
+        with silent_keyboard(by_key=True), asking_background(True) as said:
+            os.write(ours, b"early\r" + answer[:9])
+            timer.start()
+        assert (said.background, said.typed) == (background, b"early\rlater\x1b[A")
         timer.join()
         assert termios.tcgetattr(theirs) == settings
+    os.close(ours)
+
+
+@pytest.mark.parametrize("answer", [b"\x1b]11;rgb:f/f/f\x07\x1b[?62;4c", b""])
+def test_what_ends_loading_leaves_no_answer_behind_and_a_mute_terminal_costs_no_time(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pty.openpty()
+    waits: list[float] = []
+
+    def look(*asked: Any) -> Any:
+        waits.append(asked[-1])
+        return select.select(*asked)
+
+    with open(theirs) as keyboard, open(theirs, "w", closefd=False) as display:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdin", keyboard)
+        monkeypatch.setattr(sys, "stdout", display)
+        monkeypatch.setattr(question, "select", SimpleNamespace(select=look))
+        with (
+            pytest.raises(ZeroDivisionError),
+            silent_keyboard(by_key=True),
+            asking_background(True) as said,
+        ):
+            assert b"\x1b]11;?" in os.read(ours, 100), "it is asked before anything is loaded"
+            os.write(ours, answer)
+            late = SimpleNamespace(monotonic=lambda: time.monotonic() + 60)
+            monkeypatch.setattr(question, "time", late)
+            1 / 0  # noqa: B018
+        assert said.background == ("#ffffff" if answer else None)
+        assert not select.select([theirs], [], [], 0)[0] and waits == [0]
     os.close(ours)
 
 
