@@ -28,7 +28,7 @@ from ..display.theme import Screen
 from ..log.writer import LogWriter
 from ..options.chat import DisplayArguments
 from ..suspension import suspendable
-from .context_notes import fullness, hinting_at_room, no_longer_read
+from .context_notes import hinting_at_room, hints, no_longer_read
 from .gain_notes import GainNotes
 from .interrupt import interruptible
 from .replies import KnownReply, Part, Replies
@@ -194,8 +194,8 @@ class ChatApp:
             for line in details(self.engine, reply, self.screen.symbols) if verbose else ():
                 self.say(line, NAME_CELLS)
             self.gain.of_reply(self.engine, part, self.screen.symbols.tau)
-        if room := fullness(self.conversation, reply, in_chat=self.in_chat):
-            self.say(room)
+        for line in hints(self.conversation, reply, in_chat=self.in_chat):
+            self.say(line)
 
     def _explain_marks(self, records: Sequence[StepRecord]) -> None:
         """Print what the marks mean, under the first reply of a chat that has any."""

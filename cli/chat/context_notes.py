@@ -11,6 +11,7 @@ from nfox.errors import ContextError
 from nfox.text.turns import ContextPolicy, turns_in
 
 from ..options.chat import SessionArguments
+from .repetition import hint, repeats_first
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -46,15 +47,22 @@ def no_longer_read(count: int, context: int) -> str:
     return f"{turns} no longer read: context {context:,}"
 
 
-def fullness(conversation: Conversation, reply: Reply, *, in_chat: bool) -> str:
-    """Return what is said under a reply about the room for the rest of it, or for the next one; ""
-    if there is enough.
+def hints(conversation: Conversation, reply: Reply, *, in_chat: bool) -> Iterator[str]:
+    """Yield what is said under a reply: once that it repeats itself, which more of it does not end,
+    and about the room for the rest of it, or for the next one, where there is not enough.
 
     Args:
         conversation: that the reply ends.
         reply: the last one.
         in_chat: whether to say what can be typed next.
     """
+    if repeats := in_chat and repeats_first(conversation, reply):
+        yield hint(conversation.engine.settings, "/set repetition_penalty=")
+    if room := _room(conversation, reply, in_chat=in_chat and not repeats):
+        yield room
+
+
+def _room(conversation: Conversation, reply: Reply, *, in_chat: bool) -> str:
     used = (reply.stats.prompt_tokens + reply.stats.tokens) / conversation.engine.max_context
     can_drop = conversation.context_policy == "drop" and turns_in(conversation.asked) > 1
     if reply.finish == "context":

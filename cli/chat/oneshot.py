@@ -28,6 +28,7 @@ from .app import ChatApp
 from .compare import compare
 from .context_notes import new_conversation
 from .interrupt import interruptible
+from .repetition import hint, repeats_itself
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -74,8 +75,12 @@ def answer_text(
 
 
 def _say_if_cut(engine: Engine, reply: Reply) -> None:
-    """Say on stderr that a reply was cut, and what makes it longer."""
-    if reply.finish in _LONGER:
+    """Say on stderr that a reply was cut, and what makes it longer; what ends it where it repeats
+    itself.
+    """
+    if repeats_itself(reply):
+        tell(f"nfox: {hint(engine.settings, '--repetition-penalty ')}")
+    elif reply.finish in _LONGER:
         cut = FINISHES[reply.finish].format(limit=engine.settings.max_new_tokens)
         tell(f"nfox: {cut}; {_LONGER[reply.finish]}")
 
