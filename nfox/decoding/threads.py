@@ -6,6 +6,8 @@ held up, and a single one is faster. That changes while a model is in use.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from statistics import median
 
@@ -91,6 +93,17 @@ class ThreadChoice:
         others = "all" if now < self.most else "one"
         why = f", since {others} would be slower" if self.most > 1 else ""
         return f"{now} of {self.most}{why}"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one thread in this block, and as many as before behind it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def use_threads(target: Target, count: int | None) -> ThreadChoice | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+from nfox.decoding.threads import one_thread
 from nfox.errors import ModelError, UsageError
 from nfox.models.devices import choose_device
 from nfox.models.native.library import NativeLibraryError, must_compile, native_library
@@ -13,6 +16,7 @@ from nfox.models.transformers_target import TransformersTarget
 
 log = logging.getLogger(__name__)
 
+_FEW_BYTES = 300e6  # of weights, which one thread reads in some hundredths of a second
 _NATIVE = "the native library runs models of Llama's kind in bfloat16 on a CPU"
 
 
@@ -66,13 +70,27 @@ def fuse(
     """
     if options.compile != "off" and must_compile():
         stage("compiling for this processor, once")
-    target.fuse(native=options.compile != "off")
+    with sparing_threads(target.model, options):
+        target.fuse(native=options.compile != "off")
     option = "--reproducible" if options.reproducible else "--compile on"
     if (options.reproducible or options.compile == "on") and not target.is_native:
         raise ModelError(
             f"{option}: {name} does not run by the native library: {target.why_not_native}",
             f"it runs models of Llama's kind: leave {option} out, or --dtype, if that is another",
         )
+
+
+def sparing_threads(model: Any, options: ModelOptions) -> AbstractContextManager[None]:
+    """Return a context for the few forwards that try a model: with one thread for a small one,
+    whose forwards take no time so. All threads would wait for each other in each product, seconds
+    in all where other programs run, and it is not yet known which number is faster.
+
+    Args:
+        model: of transformers.
+        options: how it was loaded; a number of threads that was asked for stays.
+    """
+    is_small = model.get_memory_footprint() < _FEW_BYTES
+    return one_thread() if is_small and options.threads is None else nullcontext()
 
 
 def _demanded_by(options: ModelOptions) -> str | None:

@@ -31,7 +31,7 @@ from nfox.models import adapters
 from nfox.models.adapter_tokenizer import choose_tokenizer
 from nfox.models.checkpoint_files import check_files, is_left_over
 from nfox.models.checkpoint_keys import check_keys, used_keys
-from nfox.models.forwards import check_before
+from nfox.models.forwards import check_before, sparing_threads
 from nfox.models.gguf_files import find_gguf, read_model_header
 from nfox.models.gguf_model import gguf_config, gguf_dtype, gguf_tokenizer, stop_ids
 from nfox.models.gguf_weights import unpack
@@ -79,7 +79,8 @@ def load_model(
     tokenizer = gguf_tokenizer(header, options) if header else load_tokenizer(location, options)
     if adapter:
         tokenizer = choose_tokenizer(tokenizer, adapter, model, partial(_tokenizer_of, options))
-    check_weights(name, model, tokenizer)
+    with sparing_threads(model, options):
+        check_weights(name, model, tokenizer)
     if options.weight_bits and model.device.type == "cpu":
         quantise_layers(name, model, options.weight_bits)
     target = TransformersTarget(model)

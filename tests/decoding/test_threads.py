@@ -17,6 +17,9 @@ from nfox.decoding.running_costs import RunningCosts
 from nfox.decoding.threads import ThreadChoice, use_threads
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import Verdict
+from nfox.models import forwards
+from nfox.models.forwards import fuse
+from nfox.models.options import ModelOptions
 
 COSTS = Costs({1: 1.0, 8: 1.2})
 BUSY = {1: 1e-3, 4: 9e-3}
@@ -109,3 +112,20 @@ def test_it_is_chosen_anew_where_steps_take_much_longer(
         costs.update()
     assert machine.number == 4
     assert costs.at_load == COSTS
+
+
+def test_a_small_model_is_tried_with_one_thread(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    target = tiny.target()
+    monkeypatch.setattr(target, "fuse", lambda native: tried.append(machine.number))
+    for options in (ModelOptions(), ModelOptions(threads=4)):
+        fuse("tiny", target, options, lambda stage: None)
+    monkeypatch.setattr(forwards, "_FEW_BYTES", 1)
+    fuse("tiny", target, ModelOptions(), lambda stage: None)
+    assert tried == [1, 4, 4]
+    with pytest.raises(ZeroDivisionError), threads.one_thread():
+        assert machine.number == 1
+        1 / 0  # noqa: B018
+    assert machine.number == 4
