@@ -53,8 +53,7 @@ def load_model(
     """Load a causal or encoder-decoder language model and its tokenizer.
 
     Args:
-        name: a local folder, a hub id, or a GGUF file, which may be one of the hub:
-            org/name:file.gguf.
+        name: a local folder, a hub id, or a GGUF file, also one of the hub: org/name:file.gguf.
         options: how the model is loaded.
         progress: is called with how far the download and the loading of weights are.
 
