@@ -1,4 +1,5 @@
-"""How long a person waits: `nfox --help`, and the embedded model's first token after Enter.
+"""How long a person waits: for `nfox --help`, and with the embedded model for the first prompt of a
+chat and for the first token of an answer.
 
     python benchmarks/startup.py
 
@@ -10,10 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import pty
 import subprocess
 import sys
+import tempfile
 import time
 from statistics import median
+
+from typist import Typist
 
 PROGRAM = [sys.executable, "-m", "nfox.cli"]
 
@@ -23,6 +29,26 @@ def help_seconds() -> float:
     start = time.perf_counter()
     subprocess.run([*PROGRAM, "--help"], check=True, capture_output=True)
     return time.perf_counter() - start
+
+
+def first_prompt_seconds() -> float:
+    """Return how long it takes from starting the chat, at a terminal, to its first prompt."""
+    ours, theirs = pty.openpty()
+    command = [*PROGRAM, "--model", "embedded"]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            env = {**os.environ, "XDG_STATE_HOME": folder, "TERM": "xterm-256color"}
+            start = time.perf_counter()
+            with subprocess.Popen(
+                command, stdin=theirs, stdout=theirs, stderr=theirs, env=env
+            ) as chat:
+                Typist(ours, lambda: chat.poll() is not None).until_prompt()
+                seconds = time.perf_counter() - start
+                chat.kill()
+        return seconds
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def first_token_seconds() -> float:
@@ -40,13 +66,18 @@ def first_token_seconds() -> float:
 
 
 def main() -> None:
-    """Measure both and print them."""
+    """Measure all three and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
-    help_seconds(), first_token_seconds()  # the first run fills the page cache
+    (
+        help_seconds(),
+        first_prompt_seconds(),
+        first_token_seconds(),
+    )  # the first run fills the page cache
     result = {
         "help_seconds": round(median(help_seconds() for _ in range(runs)), 3),
+        "first_prompt_seconds": round(median(first_prompt_seconds() for _ in range(runs)), 3),
         "first_token_seconds": round(median(first_token_seconds() for _ in range(runs)), 3),
         "runs": runs,
     }
