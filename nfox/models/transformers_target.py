@@ -60,7 +60,8 @@ class TransformersTarget(Target):
         self.why_not_native, self._lacks_library = "", False
         self._captured: list[Tensor] = []
         # The input of the output embeddings is the last hidden state of every architecture; taking
-        # it there spares the collection of all layers' states.
+        # it there spares the collection of all layers' states. The hook stays: an interrupt could
+        # leave one behind that came and went with every forward.
         model.get_output_embeddings().register_forward_pre_hook(self._capture)
 
     def _capture(self, module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -337,7 +338,7 @@ class TransformersTarget(Target):
     def _agrees_with(self, fused: FusedDecoder | NativeDecoder) -> bool:
         """Return whether the logits of a fused decoder are those of the model, for a few tokens."""
         parents, _ = _TREE_PROBE if self.proposals == "trees" else _CHAIN_PROBE
-        tokens = [(7 * i + 3) % self.vocabulary_size for i in range(len(parents) + 4)]
+        tokens = _probe_tokens(len(parents) + 4, self.vocabulary_size)
         tree, cache = TokenTree(tuple(tokens[4:]), parents), self.new_cache()
         self.read(tokens[:4], cache)
         expected, _ = self.score(tree, cache)
