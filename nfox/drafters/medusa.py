@@ -25,7 +25,7 @@ from nfox.errors import ModelError
 from nfox.export import vllm
 from nfox.export.formats import ParallelHeads
 from nfox.files.atomic import read_tensors, write_tensors, write_text
-from nfox.files.hub import HubOptions, file_of, read_json
+from nfox.files.hub import HubOptions, file_of, json_of
 from nfox.heads import checkpoint
 from nfox.heads.base import (
     IGNORE,
@@ -170,8 +170,7 @@ class Medusa(HeadsDrafter):
         repository; None if there are none.
         """
         info = super().inspect(location, hub)
-        path = None if info else file_of(location, "config.json", hub)
-        config = read_json(path) if path else {}
+        config = {} if info else json_of(location, "config.json", hub)
         known = "medusa_num_heads" in config or vllm.is_heads_config(config)
         if not known or _published_file(location, hub) is None:
             return info
@@ -251,8 +250,7 @@ _PUBLISHED_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
 
 def _published_file(location: str, hub: HubOptions) -> Path | None:
     """Return the weights in the published layout; None if a folder or repository has none."""
-    config = file_of(location, "config.json", hub)
-    of_vllm = config is not None and vllm.is_heads_config(read_json(config))
+    of_vllm = vllm.is_heads_config(json_of(location, "config.json", hub))
     names = [vllm.WEIGHTS_FILE] if of_vllm else _PUBLISHED_FILES
     paths = (file_of(location, name, hub) for name in names)
     return next((path for path in paths if path is not None), None)

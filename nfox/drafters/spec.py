@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ from nfox.drafters.common.method import (
 )
 from nfox.errors import UsageError
 from nfox.export.formats import DraftModel
-from nfox.files.hub import HubOptions, file_of, model_files, read_json
+from nfox.files.hub import HubOptions, json_of, model_files
 from nfox.heads import checkpoint
 from nfox.models.draft_pairs import check_pair
 from nfox.models.transformers_target import TransformersTarget
@@ -121,10 +120,10 @@ class Speculative(Method):
         """Return the config of the model in a folder or hub repository, since any model can be a
         draft model; None if there is none.
         """
-        config = _read_json_file(location, "config.json", hub)
+        config = json_of(location, "config.json", hub)
         if not config.get("architectures"):
             return None
-        training = _read_json_file(location, checkpoint.TRAINING_FILE, hub)
+        training = json_of(location, checkpoint.TRAINING_FILE, hub)
         base = str(training.get("base", ""))
         return checkpoint.HeadsInfo(method=cls.method_name(), base=base, config=config)
 
@@ -132,7 +131,7 @@ class Speculative(Method):
     @classmethod
     def to_exchange(cls, weights: SavedWeights) -> DraftModel:
         files, info = model_files(weights.location, weights.hub), weights.info
-        base_config = _read_json_file(weights.base, "config.json", weights.hub)
+        base_config = json_of(weights.base, "config.json", weights.hub)
         return DraftModel(info.base, files, info.config, base_config, _GAMMA)
 
     @override
@@ -260,12 +259,6 @@ class Speculative(Method):
         at_most = "at most " if self.budget else ""
         size = f"gamma {at_most}{self.gamma}, branches {at_most}{self.branches}"
         return self._with_idle(f"draft model {self.name}, {size}")
-
-
-def _read_json_file(location: str, name: str, hub: HubOptions) -> dict[str, Any]:
-    """Return the JSON object in a file of a folder or hub repository; {} if there is no file."""
-    path = file_of(location, name, hub)
-    return read_json(path) if path else {}
 
 
 def _guess_paths(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:

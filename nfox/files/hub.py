@@ -215,6 +215,12 @@ def _shards(index: Path) -> list[str]:
         return names
 
 
+def json_of(location: str, name: str, hub: HubOptions) -> dict[str, Any]:
+    """Return the JSON object in a file of a folder or hub repository; {} if there is no file."""
+    path = file_of(location, name, hub)
+    return read_json(path) if path else {}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object that a file of a model holds, in which an infinity may stand.
 

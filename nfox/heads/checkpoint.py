@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nfox.controls import json_text
 from nfox.errors import ModelError
 from nfox.files.atomic import read_tensors, write_tensors, write_text
-from nfox.files.hub import HubOptions, file_of, local_folder, read_json
+from nfox.files.hub import HubOptions, file_of, json_of, local_folder, read_json
 from nfox.files.reading import refusing
 from nfox.files.tensors import is_finite, name_some
 from nfox.models.training_folders import HEADS_INFO
@@ -93,9 +93,7 @@ def base_of(location: str, hub: HubOptions | None = None) -> str | None:
         hub: how files are fetched.
     """
     hub = hub or HubOptions()
-    path = file_of(location, "config.json", hub)
-    config = read_json(path) if path else {}
-    folder = local_folder(location)
+    config, folder = json_of(location, "config.json", hub), local_folder(location)
     if config.get("architectures") and not (folder and "base_model_name_or_path" in config):
         return None
     if folder and any(folder.glob("model*.safetensors")):
@@ -103,8 +101,7 @@ def base_of(location: str, hub: HubOptions | None = None) -> str | None:
     info = read_info(location, hub)
     if info is not None:
         return info.base
-    if not config and (path := file_of(location, "adapter_config.json", hub)):
-        config = read_json(path)
+    config = config or json_of(location, "adapter_config.json", hub)
     base = config.get("base_model_name_or_path")
     return str(base) if base else None
 

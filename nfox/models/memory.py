@@ -10,7 +10,7 @@ import torch
 
 from nfox.errors import NfoxError
 from nfox.files.gguf_header import GgufHeader
-from nfox.files.hub import HubOptions, check_hub_id, file_of, local_folder, read_json
+from nfox.files.hub import HubOptions, check_hub_id, json_of, local_folder, read_json
 from nfox.models.checkpoint_files import check_files
 from nfox.models.devices import choose_device, choose_dtype
 from nfox.models.fused_products import PackedProduct
@@ -146,8 +146,7 @@ def config_of_model(name: str) -> dict[str, Any]:
     """Return the config of a model on this machine; {} for one of the hub."""
     if path := local_gguf(name):
         return config_of(read_model_header(path))
-    config = file_of(name, "config.json", HubOptions()) if local_folder(name) else None
-    return read_json(config) if config else {}
+    return json_of(name, "config.json", HubOptions()) if local_folder(name) else {}
 
 
 def _size(config: dict[str, Any], *names: str) -> int:
