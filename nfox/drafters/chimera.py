@@ -30,6 +30,7 @@ from nfox.heads.base import (
     TextBatch,
     cross_entropy,
     hidden_state_scale,
+    lm_head_matrix,
     select_positions,
     top_k_accuracies,
 )
@@ -121,8 +122,7 @@ class ChimeraHeads(Heads):
         target.freeze()
         self.norm.weight.data.copy_(hidden_state_scale(target))
         if self.config.own_vocabulary:
-            identity = torch.eye(self.config.hidden_size, dtype=target.dtype)
-            lm_head = target.unembed(identity.to(target.output_device)).T
+            lm_head = lm_head_matrix(target)
             for weight in self.heads.parameters():
                 weight.data.copy_(torch.cat([lm_head, lm_head], dim=1))
 

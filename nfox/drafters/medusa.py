@@ -33,6 +33,7 @@ from nfox.heads.base import (
     HeadsConfig,
     TextBatch,
     cross_entropy,
+    lm_head_matrix,
     top_k_accuracies,
 )
 from nfox.models.loading import load_model
@@ -92,8 +93,7 @@ class MedusaHeads(Heads):
     def prepare_training(self, target: Target) -> None:
         """Start each vocabulary matrix from the base's LM head."""
         if self.config.own_vocabulary:
-            identity = torch.eye(self.config.hidden_size, dtype=target.dtype)
-            lm_head = target.unembed(identity.to(target.output_device)).T
+            lm_head = lm_head_matrix(target)
             for name, weight in self.named_parameters():
                 if weight.shape == lm_head.shape and "linear" not in name:
                     weight.data.copy_(lm_head)

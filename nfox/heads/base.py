@@ -124,6 +124,12 @@ class Heads(nn.Module, ABC):
         """
 
 
+def lm_head_matrix(target: Target) -> Tensor:
+    """Return [V, D] the matrix of the target's LM head, however it is stored there."""
+    identity = torch.eye(target.hidden_size, dtype=target.dtype)
+    return target.unembed(identity.to(target.output_device)).T
+
+
 def hidden_state_scale(target: Target) -> Tensor:
     """Return [D] the root mean square of the target's last hidden states after a few tokens."""
     cache, count = target.new_cache(), min(64, target.max_context)
