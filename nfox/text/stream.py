@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nfox.text.known_tokens import known_tokens
@@ -28,9 +29,11 @@ _EXTENDING = {0x200C, 0x200D, *range(0x1160, 0x1200), *range(0x1F3FB, 0x1F400)}
 _EXTENDING |= {*range(0xE0020, 0xE0080)}
 
 
-def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Return the text of token ids, without the text of special tokens."""
-    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+def decode_text(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, special: bool = False
+) -> str:
+    """Return the text of token ids, that of special tokens only where it is asked for."""
+    options = {"skip_special_tokens": not special, "clean_up_tokenization_spaces": False}
     return str(tokenizer.decode(list(ids), **options))
 
 
@@ -60,12 +63,7 @@ def spelled(
         before: the token ids before them.
         text: the text that should stand there.
     """
-
-    def decoded(ids: Sequence[int]) -> str:
-        options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
-        return str(tokenizer.decode(list(ids), **options))
-
-    before = before[-_CONTEXT:]
+    decoded, before = partial(decode_text, tokenizer, special=True), before[-_CONTEXT:]
     said = decoded([*before, *ids])[len(decoded(before)) :]
     if not text.startswith(said) and said.startswith(" "):
         # Some write a space before every stretch of text, also where none is read.
