@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nfox.drafters import method_class, method_names, plain_method, ready_methods
+from nfox.drafters import method_class, methods_with_heads, plain_method, ready_methods
 from nfox.errors import UsageError
 
 from .. import unused
@@ -111,15 +111,13 @@ def _heads_of(engine: Engine, arguments: MethodArguments) -> HeadsDrafter:
     from nfox.drafters.common.heads import HeadsDrafter
 
     if arguments.method is None:
-        classes = {name: method_class(name) for name in method_names()}
+        with_heads = methods_with_heads()
         ready = [
-            name
-            for name in ready_methods(engine.model.name, engine.sources)
-            if issubclass(classes[name], HeadsDrafter)
+            name for name in ready_methods(engine.model.name, engine.sources) if name in with_heads
         ]
         if not ready:
             raise UsageError(f"there are no heads for {engine.model.name}", "add --heads FOLDER")
-        engine.use(max(ready, key=lambda name: classes[name].rank))
+        engine.use(max(ready, key=lambda name: method_class(name).rank))
         if len(ready) > 1:
             others = ", ".join(name for name in ready if name != engine.method)
             tell(f"nfox: measured are those of {engine.method}; --method: {others}")
