@@ -11,7 +11,7 @@ from nfox.eval.bench.journal import trials_file
 from nfox.eval.bench.summary import summarise
 from nfox.text.stream import decode_text
 
-from ..display.header import model_name
+from ..display.header import answering_name
 from ..facts import command_line
 from ..output_files import make_folder, write_out
 from ..printing import tell
@@ -33,8 +33,7 @@ def result_of(bench: Bench, trials: Sequence[Trial], settings: dict[str, Any]) -
         trials: of all entrants.
         settings: all that was asked for, by the names of the options.
     """
-    adapter = bench.engine.model.adapter
-    target = model_name(bench.engine) + (f" with {adapter}" if adapter else "")
+    target = answering_name(bench.engine)
     return summarise(
         bench, trials, settings, model=_short_name(settings), target=target, command=command_line()
     )

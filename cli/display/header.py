@@ -41,6 +41,12 @@ def model_name(engine: Engine) -> str:
     return short_name(engine.model.name)
 
 
+def answering_name(engine: Engine) -> str:
+    """Return the model's name with that of the adapter that it has."""
+    adapter = engine.model.adapter
+    return f"{model_name(engine)} with {adapter}" if adapter else model_name(engine)
+
+
 def exactness(engine: Engine) -> str:
     """Return "lossless" if replies follow the target's own distribution, else what loses it; and
     "reproducible" if every method was to give the same text.
@@ -76,10 +82,8 @@ def print_header(engine: Engine, screen: Screen, loading_seconds: float, *, verb
         verbose: add what it was loaded as, how it drafts, and what a forward costs by its number of
             tokens.
     """
-    dot, adapter = screen.symbols.dot, engine.summary().adapter
-    is_embedded = Path(engine.model.name) == TARGET
-    name = f"{model_name(engine)}{f' with {adapter}' if adapter else ''}"
-    name += ", a demonstration" if is_embedded else ""
+    dot, is_embedded = screen.symbols.dot, Path(engine.model.name) == TARGET
+    name = answering_name(engine) + (", a demonstration" if is_embedded else "")
     parameters = f"{_rounded(engine.model.target.num_parameters)} parameters"
     line = Text(dot.join((f"nfox {__version__}", f"{name}, {parameters}", exactness(engine))))
     line.stylize("bold", 0, line.plain.index(dot))
