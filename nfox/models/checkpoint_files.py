@@ -31,10 +31,11 @@ _COUNTS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
     *("decoder_layers", "num_decoder_layers"),
 )
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+"""By which a config may say how long a context is."""
 # What nfox reads of any config. transformers checks the fields of the architecture only.
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("sliding_window", "max_position_embeddings"), int),
-    **dict.fromkeys(("n_positions", "max_seq_len", "seq_length"), int),
+    **dict.fromkeys(("sliding_window", *CONTEXT_NAMES), int),
     "layer_types": list,
     "quantization_config": dict,
     **dict.fromkeys(("logit_scale", "logits_scaling", "final_logit_softcapping"), (int, float)),

@@ -11,7 +11,7 @@ import torch
 from nfox.errors import NfoxError
 from nfox.files.gguf_header import GgufHeader
 from nfox.files.hub import HubOptions, check_hub_id, json_of, local_folder, read_json
-from nfox.models.checkpoint_files import check_files
+from nfox.models.checkpoint_files import CONTEXT_NAMES, check_files
 from nfox.models.devices import choose_device, choose_dtype
 from nfox.models.fused_products import PackedProduct
 from nfox.models.gguf_config import config_of
@@ -138,8 +138,7 @@ def cache_bytes(config: dict[str, Any], tokens: int, itemsize: int) -> int:
 
 def context_of(config: dict[str, Any]) -> int:
     """Return the tokens of the context that a config gives; 0 if it gives none."""
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-    return _size(config, *names)
+    return _size(config, *CONTEXT_NAMES)
 
 
 def config_of_model(name: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import Mask, tree_mask, within_window
 from nfox.errors import ModelError
 from nfox.files.tensors import is_finite
+from nfox.models.checkpoint_files import CONTEXT_NAMES
 from nfox.models.fused_decoder import FusedDecoder
 from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
@@ -118,7 +119,8 @@ class TransformersTarget(Target):
     @property
     def is_native(self) -> bool:
         """Whether forwards run by the native library: logits of a token are then the same to the
-        last bit whatever stands beside it, so that every method gives the same text.
+        last bit whatever stands beside it, so that every method gives the same text, and
+        `score_batch` runs one for several conversations.
         """
         return isinstance(self.fused, NativeDecoder)
 
@@ -142,8 +144,7 @@ class TransformersTarget(Target):
     @property
     @override
     def max_context(self) -> int:
-        names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-        lengths = [getattr(self.config, name, None) for name in names]
+        lengths = [getattr(self.config, name, None) for name in CONTEXT_NAMES]
         # An encoder-decoder model without this field has relative positions: they do not end.
         relative = self.is_encoder_decoder and not getattr(
             self.config, "max_position_embeddings", None
@@ -369,11 +370,6 @@ class TransformersTarget(Target):
         self._wait()
         return logits, self._captured.pop()[0]
 
-    @property
-    def scores_batches(self) -> bool:
-        """Whether `score_batch` runs one forward for several conversations."""
-        return isinstance(self.fused, NativeDecoder)
-
     @torch.inference_mode()
     def score_batch(self, batch: Sequence[tuple[TokenTree, KVCache]]) -> tuple[Tensor, Tensor]:
         """Run the model once over the trees of several conversations; see `score`.
@@ -386,7 +382,7 @@ class TransformersTarget(Target):
             to the last bit those of each tree alone.
 
         Raises:
-            TypeError: if this model does not (`scores_batches`).
+            TypeError: if this model does not (`is_native`).
         """
         if not isinstance(self.fused, NativeDecoder):
             raise TypeError(f"one conversation at a time by {self.forward}")

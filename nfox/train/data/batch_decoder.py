@@ -53,7 +53,7 @@ class BatchDecoder:
         if not prompts:
             return []
         try:
-            if self.target.scores_batches:
+            if self.target.is_native:
                 return [self._until_stop(ids) for ids in self._continue(prompts)]
             return self._generate(prompts)
         except torch.OutOfMemoryError:
