@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,14 +38,16 @@ class Answering:
     Args:
         context: of the command.
         arguments: which engine answers.
-        prepare: changes the engine for the task, once it is loaded.
+        stop: strings that end an answer of the task, besides those of the options.
+        on_load: is called with the engine, once it is loaded.
         judge: returns what to add to the line of an answer; where answers are read again from a
             file, it judges them anew.
     """
 
     context: typer.Context
     arguments: EngineArguments
-    prepare: Callable[[Engine], None] = lambda engine: None
+    stop: Sequence[str] = ()
+    on_load: Callable[[Engine], None] = lambda engine: None
     judge: Callable[[Line], Line] = lambda line: {}
 
     def facts(self, **more: Any) -> Line:
@@ -118,7 +120,8 @@ class Answering:
         idle = unused.of_loading(engine) | unused.for_one_reply(engine)
         unused.report_typed(self.context, idle)
         unused.report_idle_method(engine.drafter)
-        self.prepare(engine)
+        engine.use_settings(replace(engine.settings, stop=(*engine.settings.stop, *self.stop)))
+        self.on_load(engine)
         with progress_bar("questions", len(prompts)) as on_done:
             answer_all(engine, prompts, write, self.judge, lambda: on_done(1))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from ..output_files import check_out
 from ..printing import say
 from .answering import Answering, Line, report
 from .results import require_all
-
-if TYPE_CHECKING:
-    from nfox.engine import Engine
 
 _HUB = "openai/gsm8k@main"
 
@@ -67,16 +64,12 @@ def gsm8k(
         for number, (question, _) in enumerate(problems)
     ]
 
-    def prepare(engine: Engine) -> None:
-        if examples:
-            stop = (*engine.settings.stop, *SHOT_ENDS)
-            engine.use_settings(replace(engine.settings, stop=stop))
-
     def judge(line: Line) -> Line:
         prediction, right = final_answer(line["text"]), gold[line["id"]]
         return {"prediction": prediction, "gold": right, "correct": prediction == right}
 
-    answering = Answering(context, engine_arguments, prepare, judge)
+    stop = SHOT_ENDS if examples else ()
+    answering = Answering(context, engine_arguments, stop, judge=judge)
     out, data, limit = arguments.out, arguments.data, arguments.limit
     lines = (
         answering.lines_of(out, prompts, data, limit, shots=arguments.shots)

@@ -84,16 +84,11 @@ def humaneval(
         for place, (name, task) in enumerate(tasks.items())
     ]
 
-    def prepare(engine: Engine) -> None:
-        if not how.instruct:
-            stop = (*engine.settings.stop, *FUNCTION_ENDS)
-            engine.use_settings(replace(engine.settings, stop=stop))
-
     def completion(line: Line) -> str:
         entry = str(tasks[line["id"]]["entry_point"])
         return whole_function(line["text"], entry) if how.instruct else line["text"]
 
-    answering = Answering(context, engine_arguments, prepare)
+    answering = Answering(context, engine_arguments, () if how.instruct else FUNCTION_ENDS)
     lines = answering.lines_of(_replies(out), prompts, data, arguments.limit, instruct=how.instruct)
     samples = [{"task_id": line["id"], "completion": completion(line)} for line in lines]
     _write(out, "".join(json.dumps(sample) + "\n" for sample in samples))
@@ -139,7 +134,7 @@ def spider(
         BatchPrompt(str(place), place, (), (str(task_question(task, databases)),))
         for place, task in enumerate(_tasks(data, "a question of Spider", {"db_id", "question"}))
     ]
-    answering = Answering(context, engine_arguments, _hint_at_sql)
+    answering = Answering(context, engine_arguments, on_load=_hint_at_sql)
     lines = answering.lines_of(_replies(out), prompts, data, arguments.limit)
     _write(out, "".join(sql_line(line["text"]) + "\n" for line in lines))
     _report_written("spider", lines, "answer", out)

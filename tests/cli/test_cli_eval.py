@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from nfox.cli.app import app
 from nfox.cli.options.engine import CLLM_TEMPLATES, ModelArguments
 from nfox.errors import UsageError
+from nfox.eval.answers import extract
 from nfox.text.resolve import resolve
 
 SMALL = ("--dtype", "float32", "--threads", "1", "--max-new-tokens", "12")
@@ -87,6 +88,37 @@ def test_a_right_answer_counts(tmp_path: Path, problems: Path) -> None:
     assert "1 of 2 right" in done.stdout, done.stderr
     first, _ = lines(tmp_path / "shot.jsonl")
     assert (first["prediction"], first["correct"]) == ("0", True)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("gsm8k", "--shots", 1), "The quick brown"),
+        (("gsm8k", "--shots", 0), "The quick brown fox 🦊 says 你好 [red]not red[/red]"),
+        (("humaneval", "--conv-template", "plain"), "quick brown"),
+        (("humaneval", "--instruct"), "The quick brown fox 🦊 says 你好 [red]not red[/red]"),
+    ],
+)
+def test_a_task_ends_answers_where_the_next_one_would_begin(
+    command: tuple[object, ...],
+    said: str,
+    tmp_path: Path,
+    problems: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The model always says the same, in which strings of the task are made to stand."""
+    for name in ("SHOT_ENDS", "FUNCTION_ENDS"):
+        monkeypatch.setattr(extract, name, (" fox",))
+    task = {"task_id": "HumanEval/0", "prompt": " The", "entry_point": "one", "test": ""}
+    put: dict[object, tuple[object, ...]] = {
+        "gsm8k": ("--data", problems, "--examples", problems, "--limit", 1),
+        "humaneval": ("--data", write(tmp_path / "HumanEval.jsonl", task)),
+    }
+    model = ("--model", cli_model.save(tmp_path / "model"), *SMALL, "--max-new-tokens", 10)
+    done = run("eval", *command, *put[command[0]], *model, "--out", tmp_path / "out.jsonl")
+    assert done.exit_code == 0, done.stderr
+    written = tmp_path / f"out.jsonl{'' if command[0] == 'gsm8k' else '.replies.jsonl'}"
+    assert [line["text"].strip() for line in lines(written)] == [said]
 
 
 def test_an_answer_without_a_number_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
