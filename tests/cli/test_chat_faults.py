@@ -164,3 +164,10 @@ def test_enter_sends_also_before_there_is_a_prompt(term: str, model: str, tmp_pa
         assert chat.process.wait(60) == 0
     said = logged(tmp_path)
     assert said[::2] == ["typed while it loads", "typed meanwhile"]
+
+
+def test_what_is_pasted_while_the_model_loads_is_not_cut(model: str, tmp_path: Path) -> None:
+    with chatting(tmp_path, "-m", model) as chat:
+        chat.until(b"\x1b[c")  # the terminal is asked for its kind, and then the model is loaded
+        chat.keys(b"x" * 4100 + b"END")  # more than a terminal keeps of a line that it reads
+        chat.until(b"END")
