@@ -29,7 +29,10 @@ def retry(app: ChatApp, argument: str) -> None:
         _pick(app, int(rest[0]))
         return
     if rest or not (first.isdecimal() and 1 <= int(first) <= _MOST):
-        raise UsageError(f"{f'/retry {argument}'.strip()}: {_EXPECTED}", "for example /retry 3")
+        raise UsageError(
+            f"{f'/retry {argument}'.strip()}: {_EXPECTED}",
+            "for example /retry 3; /regen answers once more, in place of the last reply",
+        )
     if not app.conversation.turns:
         raise UsageError("there is nothing to answer again yet")
     if app.engine.settings.sampling.greedy:
