@@ -15,9 +15,11 @@ def import_engine() -> None:
     """
     if "nfox.loader" in sys.modules:  # to pass over would be what is no import
         return
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         import_module("nfox.loader")
     finally:
         gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()

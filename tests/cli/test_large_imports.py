@@ -11,9 +11,10 @@ from nfox.cli import large_imports
 from nfox.cli.large_imports import import_engine
 
 
+@pytest.mark.parametrize("enabled", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_collector_rests_and_passes_over_what_was_imported(
-    fails: bool, monkeypatch: pytest.MonkeyPatch
+    fails: bool, enabled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states: list[object] = []
 
@@ -25,13 +26,18 @@ def test_the_collector_rests_and_passes_over_what_was_imported(
     monkeypatch.delitem(sys.modules, "nfox.loader", raising=False)
     monkeypatch.setattr(large_imports, "import_module", import_module)
     monkeypatch.setattr(gc, "freeze", lambda: states.append("frozen"))
-    if fails:
-        with pytest.raises(ImportError):
+    if not enabled:
+        gc.disable()
+    try:
+        if fails:
+            with pytest.raises(ImportError):
+                import_engine()
+        else:
             import_engine()
-    else:
-        import_engine()
-    assert states == [("nfox.loader", False), "frozen"]
-    assert gc.isenabled()
+        assert states == [("nfox.loader", False), "frozen"]
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
 
 
 def test_it_collects_what_comes_after_the_imports(monkeypatch: pytest.MonkeyPatch) -> None:
