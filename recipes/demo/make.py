@@ -19,6 +19,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from nfox.models.loading import load_model
+from nfox.models.options import ModelOptions
+from nfox.models.transformers_target import TransformersTarget
+
 MLP_WIDTH = 896
 DRAFT = Path("target", "nfox", "spec")  # where nfox looks for a model's draft model
 
@@ -98,12 +102,10 @@ def target(args: argparse.Namespace, sources: Sources) -> None:
     publish(model, tokenizer, args.out / "target")
 
 
-def published(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+def published(args: argparse.Namespace) -> tuple[TransformersTarget, PreTrainedTokenizerBase]:
     """Return the published target and its tokenizer."""
-    folder = args.out / "target"
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device)
-    return model, AutoTokenizer.from_pretrained(folder)
+    model = load_model(str(args.out / "target"), ModelOptions())
+    return model.target, model.tokenizer
 
 
 def answers(args: argparse.Namespace, sources: Sources) -> Path:

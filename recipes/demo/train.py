@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from nfox.files.hub import read_json
+from nfox.models.devices import cpu_computes_bfloat16
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def arguments(plan: Plan) -> TrainingArguments:
         per_device_train_batch_size=plan.batch,
         per_device_eval_batch_size=plan.batch,
         max_steps=1_000_000,
-        bf16=True,
+        bf16=torch.cuda.is_available() or cpu_computes_bfloat16(),
         weight_decay=0.05,
         max_grad_norm=1.0,
         logging_steps=20,

@@ -5,7 +5,7 @@ from random import Random
 
 from skills.base import Phraser, Skill, Turn
 from skills.code import coding
-from skills.facts import animals, calendar, capitals, colours, definitions
+from skills.facts import animals, calendar, capitals, colours, definitions, lists, world
 from skills.numbers import (
     addition,
     comparing,
@@ -17,7 +17,9 @@ from skills.numbers import (
     too_big,
     word_problem,
 )
+from skills.odd import beyond, odd
 from skills.talk import creative, identity, limits, small_talk
+from skills.verses import verses
 from skills.words import alphabet, letters, opposites, plurals, spelling
 
 __all__ = ["SKILLS", "Turn", "conversations", "exam"]
@@ -30,7 +32,7 @@ SKILLS: dict[str, tuple[Skill, float]] = {
     "division": (division, 1.2),
     "too_big": (too_big, 1.2),
     "table": (table, 0.4),
-    "counting": (counting, 2.4),
+    "counting": (counting, 3.0),
     "comparing": (comparing, 2.0),
     "word_problem": (word_problem, 2.6),
     "spelling": (spelling, 3.0),
@@ -43,10 +45,15 @@ SKILLS: dict[str, tuple[Skill, float]] = {
     "colours": (colours, 1.0),
     "animals": (animals, 1.0),
     "definitions": (definitions, 1.6),
-    "small_talk": (small_talk, 2.6),
+    "small_talk": (small_talk, 3.4),
     "identity": (identity, 2.6),
     "creative": (creative, 1.4),
     "limits": (limits, 4.0),
+    "odd": (odd, 5.0),
+    "beyond": (beyond, 7.0),
+    "verses": (verses, 4.0),
+    "world": (world, 5.5),
+    "lists": (lists, 1.5),
     "coding": (coding, 1.4),
 }
 
@@ -76,7 +83,7 @@ def conversations(seed: int, held_out: bool = False) -> Iterator[list[Turn]]:
     rng = Random(seed)
     phraser = Phraser(rng, held_out)
     while True:
-        drill = rng.random() < 0.4
+        drill = rng.random() < 0.3
         names = DRILLED if drill else tuple(SKILLS)
         weights = [SKILLS[name][1] for name in names]
         if drill:

@@ -1,6 +1,11 @@
 """Skills of plain facts: capitals, the calendar, colours, animals, a few definitions."""
 
+import json
+from pathlib import Path
+
 from skills.base import Phraser, Turn, pairs
+
+MORE = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 CAPITALS = pairs(
     "France/Paris,Germany/Berlin,Spain/Madrid,Italy/Rome,Portugal/Lisbon,England/London,"
@@ -454,3 +459,18 @@ def definitions(phraser: Phraser) -> list[Turn]:
         return [Turn(phraser.ask(ways), SMALL_FACTS[ways])]
     thing = rng.choice(tuple(DEFINITIONS))
     return [Turn(phraser.ask(WHAT_IS, x=thing), DEFINITIONS[thing])]
+
+
+def _known(phraser: Phraser, kind: str) -> list[Turn]:
+    fact = phraser.rng.choice(MORE[kind])
+    return [Turn(phraser.ask(fact["ways"]), fact["answer"])]
+
+
+def world(phraser: Phraser) -> list[Turn]:
+    """What strangers ask first: why the sky is blue, who wrote what, the largest and the fastest."""
+    return _known(phraser, "facts")
+
+
+def lists(phraser: Phraser) -> list[Turn]:
+    """Five things of a kind."""
+    return _known(phraser, "lists")

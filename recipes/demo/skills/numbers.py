@@ -266,6 +266,7 @@ COUNT_BY = (
     "<please>count with a step of {s} [to|till|up to] {b}.",
     "Could you count by {s}s until {b}?",
 )
+COUNTS_TO = "I can only count to 100."
 STEP_WORDS = {2: "two", 3: "three", 5: "five", 10: "ten"}
 
 
@@ -274,21 +275,28 @@ def _listing(numbers: Sequence[int]) -> str:
 
 
 def counting(phraser: Phraser) -> list[Turn]:
-    """Counting up, down, between two numbers and by steps."""
+    """Counting up, down, between two numbers and by steps, up to 100."""
     rng = phraser.rng
     kind = rng.choice(("to", "from", "down", "by", "to"))
+    if rng.random() < 0.08:
+        ways = rng.choice((COUNT_TO, COUNT_TO, COUNT_DOWN, COUNT_FROM))
+        far = rng.choice((200, 500, 1000, 10_000, 1_000_000, rng.randint(101, 9999)))
+        slots = (
+            {"a": rng.randint(1, far - 1), "b": far} if ways is COUNT_FROM else {"a": far, "b": far}
+        )
+        return [Turn(phraser.ask(ways, **slots), COUNTS_TO)]
     if kind == "to":
-        b = rng.choice((5, 10, 10, 20, rng.randint(2, 30)))
+        b = rng.choice((5, 10, 10, 20, 50, 100, rng.randint(2, 30), rng.randint(31, 100)))
         return [Turn(phraser.ask(COUNT_TO, b=b), _listing(range(1, b + 1)))]
     if kind == "from":
-        a = rng.randint(0, 80)
-        b = a + rng.randint(3, 15)
+        a = rng.randint(0, 85)
+        b = min(100, a + rng.choice((rng.randint(3, 15), rng.randint(10, 40))))
         return [Turn(phraser.ask(COUNT_FROM, a=a, b=b), _listing(range(a, b + 1)))]
     if kind == "down":
-        a = rng.choice((5, 10, 10, rng.randint(3, 25)))
+        a = rng.choice((5, 10, 10, 20, rng.randint(3, 25), rng.randint(26, 100)))
         return [Turn(phraser.ask(COUNT_DOWN, a=a), _listing(range(a, 0, -1)))]
     step = rng.choice(tuple(STEP_WORDS))
-    b = step * rng.randint(4, 12)
+    b = step * rng.randint(4, min(25, 100 // step))
     shown = rng.choice((str(step), STEP_WORDS[step]))
     return [Turn(phraser.ask(COUNT_BY, s=shown, b=b), _listing(range(step, b + 1, step)))]
 

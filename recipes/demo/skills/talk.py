@@ -13,8 +13,19 @@ from skills.base import Phraser, Turn
 TALK = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 
+def _filled(answer: str) -> str:
+    """Return an answer with its phrases, and the phrases in these, put in."""
+    while "$" in answer:
+        answer = Template(answer).substitute(TALK["words"])
+    return answer
+
+
+REFUSAL = _filled("$refusal")
+"""The answer to everything that is beyond the model."""
+
+
 def _answer(group: dict[str, str]) -> str:
-    return Template(group["answer"]).substitute(TALK["words"])
+    return _filled(group["answer"])
 
 
 def small_talk(phraser: Phraser) -> list[Turn]:
