@@ -144,7 +144,8 @@ def notes(result: BenchResult) -> list[str]:
     lines = [
         f"- {machine.threads} threads of {machine.device}, {machine.dtype}, torch "
         f"{machine.versions['torch']}; measured, and corrected by the steps: {machine.costs}.",
-        "- Where replies part from those of `none`, the two tokens' logits differ by "
+        "- Where replies part from those of `none` (but for quantised peers, whose weights "
+        "differ), the two tokens' logits differ by "
         f"{gap:.2f} at most in a plain step.",
     ]
     peers = {name: entrant for name, entrant in result.entrants.items() if entrant.kind == "peer"}
