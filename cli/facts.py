@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nfox.demo import NAME
+from nfox.secrets import masked_words
 
 from .options.engine import ModelArguments
 
@@ -28,7 +30,10 @@ def model_facts(model: ModelArguments) -> dict[str, Any]:
     }
 
 
-def command_line(api_key: str | None = None) -> str:
-    """Return the command as it was typed, with *** instead of an API key."""
-    words = [word.replace(api_key, "***") if api_key else word for word in sys.argv[1:]]
-    return shlex.join(["nfox", *words])
+def command_line(words: Sequence[str] | None = None) -> str:
+    """Return a command as it was typed, with *** in the place of secrets.
+
+    Args:
+        words: the words after `nfox`; by default those of this process.
+    """
+    return shlex.join(["nfox", *masked_words(sys.argv[1:] if words is None else words)])

@@ -22,7 +22,7 @@ PACKAGES = {"nfox": ROOT / "nfox", "nfox.cli": ROOT / "cli"}
 # From low to high. A package imports from lower rows only, also inside functions and for types.
 ROWS = [
     ["errors", "version", "demo", "counting"],
-    ["characters", "controls", "known_models"],
+    ["characters", "controls", "secrets", "known_models"],
     ["decoding"],
     ["files"],
     ["text"],

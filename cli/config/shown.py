@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nfox.secrets import MASK, OPTIONS
+
 from ..origins import origin
 from .file import is_settable
 
@@ -33,9 +35,12 @@ def as_toml(value: Any) -> str:
 
 
 def shown(context: Any) -> Iterator[tuple[Any, str, str]]:
-    """Yield every option of a command that a file may set, its value, and where that comes from."""
+    """Yield every option of a command that a file may set, its value, which of a secret is ***, and
+    where that comes from.
+    """
     for parameter in settable(context.command):
         source = context.get_parameter_source(parameter.name)
         typed = source is not None and source.name == "COMMANDLINE"
         place = "command line" if typed else origin(context, parameter) or DEFAULT
-        yield parameter, as_toml(context.params.get(parameter.name)), place
+        value = context.params.get(parameter.name)
+        yield parameter, as_toml(MASK if value and parameter.name in OPTIONS else value), place

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nfox.errors import NfoxError, UsageError
+from nfox.secrets import masked_url
 
 from .. import unused
 from ..engine_arguments import EngineArguments
@@ -80,7 +81,7 @@ def distill(context: typer.Context, model: ModelArguments, arguments: DistillArg
     unused.report_typed(context, _idle(arguments))
     batch = max(arguments.batch, arguments.concurrency) if arguments.url else arguments.batch
     facts = {
-        "command": command_line(arguments.api_key),
+        "command": command_line(),
         "data": data,
         "read": dataset.describe(),
         **inputs,
@@ -131,7 +132,7 @@ def _answer_inputs(
     remote = {"model": model.model} if arguments.url else {}
     return {
         "questions": questions,
-        "url": arguments.url,
+        "url": arguments.url and masked_url(arguments.url),
         "temperature": arguments.temperature,
         "max_new_tokens": arguments.max_new_tokens,
         **model_facts(model),

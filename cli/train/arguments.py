@@ -21,6 +21,7 @@ from typing_extensions import override
 from nfox.drafters import method_names, methods_with_heads
 from nfox.errors import UsageError, did_you_mean
 from nfox.models.devices import best_device, cpu_computes_bfloat16
+from nfox.secrets import Unwritten
 from nfox.train.job import Job
 
 from ..unused import reasons
@@ -175,6 +176,8 @@ def _into_dataclasses(
     except (ValueError, ImportError, TypeError) as error:  # of TrainingArguments itself
         raise UsageError(" ".join(str(error).split())[:300]) from error
     _refuse_unknown(parser, unknown)
+    if args.hub_token:
+        args.hub_token = Unwritten(args.hub_token)
     return data, arguments, args
 
 
@@ -210,4 +213,4 @@ def _refuse_unknown(parser: _Parser, unknown: Sequence[str]) -> None:
     names = [name for action in parser._actions for name in action.option_strings]
     typed, hint = unknown[0].partition("=")[0], "`nfox train METHOD --help all` lists all settings"
     hint = did_you_mean(typed, names, hint)
-    raise UsageError(f"unknown setting {unknown[0][:100]}", hint)
+    raise UsageError(f"unknown setting {typed[:100]}", hint)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ..errors import INTERRUPTED, error_boundary
+from ..facts import command_line
 from ..help import HELP_NAMES, asks_for_everything
 from ..options.completion import trained
 from ..printing import say, tell
@@ -72,7 +72,7 @@ def run(method: str, words: Sequence[str]) -> None:
     quiet()  # before bitsandbytes is imported: it warns while it is
     from .arguments import kind, parse
 
-    command = shlex.join(["nfox", "train", method, *words])
+    command = command_line(["train", method, *words])
     job, args, notes = parse(method, words, command)
     result = _train(job, args, notes, command)
     if args.process_index == 0 and not result.stopped:

@@ -107,11 +107,11 @@ def test_a_servers_model_is_its_own_and_its_key_is_not_told(
         ApiAnswerer, "answer", lambda self, conversations: ["HTTP 500"] * len(conversations)
     )
     monkeypatch.setattr("sys.argv", ["nfox", "data", "distill", "--api-key", "hush"])
-    data, out, url = write(tmp_path / "data.json"), tmp_path / "own.jsonl", "http://here/v1"
+    data, out, url = write(tmp_path / "data.json"), tmp_path / "own.jsonl", "http://me:hush@here/v1"
     done = distill(data, out, model=None, url=url, **{"api-key": "hush"})
     refused(done, "HTTP 500", 1)
     facts = provenance(out)
-    assert (facts["model"], facts["url"]) == (None, url)
+    assert (facts["model"], facts["url"]) == (None, "http://***@here/v1")
     assert "hush" not in json.dumps(facts)
 
 

@@ -13,6 +13,7 @@ import httpx
 from typing_extensions import override
 
 from nfox.errors import NfoxError, UsageError
+from nfox.secrets import masked_url
 from nfox.text.messages import Message, content_text
 from nfox.train.data.answerer import EMPTY_REPLY, Answerer, Answers
 
@@ -79,10 +80,10 @@ class ApiAnswerer(Answerer):
             completion = self._post(client, body).raise_for_status().json()
             text = content_text(completion["choices"][0]["message"]["content"] or "").strip()
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            message = f"--url {self.url}: {error}"
+            message = f"--url {masked_url(self.url)}: {error}"
             raise UsageError(message, "expected http://HOST/v1/...") from error
         except httpx.ConnectError as error:
-            message = f"{self.url}: nobody answers there: {error}"
+            message = f"{masked_url(self.url)}: nobody answers there: {error}"
             raise NfoxError(message, "check --url") from error
         except httpx.HTTPStatusError as error:
             return self._status_line(error)
@@ -115,5 +116,5 @@ class ApiAnswerer(Answerer):
         line = f"HTTP {response.status_code} {response.reason_phrase}: {text}".rstrip(": ")
         if response.status_code in (401, 403, 404):
             hint = "check --url, --model and --api-key"
-            raise NfoxError(f"{self.url}: {line}", hint) from error
+            raise NfoxError(f"{masked_url(self.url)}: {line}", hint) from error
         return line
