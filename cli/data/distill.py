@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nfox.errors import NfoxError, UsageError
+from nfox.errors import UsageError
 from nfox.secrets import masked_url
 
 from .. import unused
@@ -16,13 +16,10 @@ from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
-from ..printing import tell
 from ..processes import own_share, split_over_gpus
-from .gather import OnDone, gather
+from .gather import OnDone, gather, report_failures
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     from nfox.train.data.answerer import Answerer
     from nfox.train.data.self_distillation import DistillCounts
 
@@ -91,7 +88,7 @@ def distill(context: typer.Context, model: ModelArguments, arguments: DistillArg
         return self_distill(limited, answerer, out, batch=batch, share=share, on_done=on_done)
 
     counts, total = gather(out, facts, share, len(limited.conversations), answer_share)
-    _report_errors(counts, total)
+    report_failures(counts, total, "conversation was answered")
 
 
 def _idle(arguments: DistillArguments) -> dict[str, str]:
@@ -101,22 +98,6 @@ def _idle(arguments: DistillArguments) -> dict[str, str]:
         return of_server | dict.fromkeys(unused.DRAFTING, "nothing is drafted here")
     of_model = {field.name for field in fields(ModelArguments)} - {"model"}
     return dict.fromkeys((*of_model, "gpus_per_process"), "the server answers")
-
-
-def _report_errors(counts: DistillCounts, total: Counter[str] | None) -> None:
-    """Print the last error on stderr.
-
-    Args:
-        counts: the counts of this process.
-        total: the counts of all processes; None unless this is the last one to end.
-
-    Raises:
-        NfoxError: if no process answered any conversation.
-    """
-    if total and total["failed"] and not total["kept"] + total["cut"]:
-        raise NfoxError(f"no conversation was answered; the last error: {counts.last_error}")
-    if counts.last_error:
-        tell(f"the last one that was not answered: {counts.last_error}")
 
 
 def _answer_inputs(

@@ -1,5 +1,6 @@
 """The frame of the commands that prepare data: one process does its share of the work under a
-progress bar, keeps a provenance beside the file, and prints the counts at the end.
+progress bar, keeps a provenance beside the file, and prints the counts and the last error at the
+end.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from nfox.errors import NfoxError
 
 from ..display.progress import progress_bar
 from ..printing import tell
@@ -54,3 +57,24 @@ def gather(
     counts = ", ".join(f"{n} {name}" for name, n in sorted(result.counts.items()) if n)
     tell(f"{facts['read']}; {counts}; {out}")
     return result, total
+
+
+def report_failures(
+    counts: DistillCounts | CollectCounts, total: Counter[str] | None, made: str
+) -> None:
+    """Print the last error on stderr, if there was any.
+
+    Args:
+        counts: the counts of this process.
+        total: the counts of all processes; None unless this is the last one to end.
+        made: what was to be done with a conversation, "conversation was answered".
+
+    Raises:
+        NfoxError: if no process did so, neither now nor in an earlier run.
+    """
+    if total and not total["kept"] + total["cut"] + total["before"]:
+        numbers = ", ".join(f"{n} {name}" for name, n in sorted(total.items()) if n)
+        last = f"; the last error: {counts.last_error}" if counts.last_error else ""
+        raise NfoxError(f"no {made}: {numbers}{last}")
+    if counts.last_error:
+        tell(f"the last one that failed: {counts.last_error}")

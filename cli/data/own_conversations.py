@@ -7,10 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfox.errors import NfoxError
-
 from ..printing import tell
-from .gather import OnDone, gather
+from .gather import OnDone, gather, report_failures
 
 if TYPE_CHECKING:
     from nfox.files.jsonl import WorkShare
@@ -91,5 +89,4 @@ def write_own(
 
     known = {"data": _QUESTIONS, "read": _QUESTIONS, **_inputs(settings, facts)}
     counts, total = gather(out, known, share, settings.count, write_share)
-    if total and not total["kept"] + total["cut"] + total["before"]:
-        raise NfoxError(f"no conversation was answered; the last error: {counts.last_error}")
+    report_failures(counts, total, "conversation was answered")

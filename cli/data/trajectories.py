@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nfox.errors import NfoxError, UsageError
+from nfox.errors import UsageError
 
 from .. import unused
 from ..engine_arguments import EngineArguments
 from ..facts import command_line, model_facts
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
-from ..printing import tell
 from ..processes import own_share, split_over_gpus
-from .gather import OnDone, gather
+from .gather import OnDone, gather, report_failures
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     from nfox.engine import Engine
     from nfox.text.messages import Message
     from nfox.train.cllm.collect import CollectCounts
@@ -120,7 +117,7 @@ def trajectories(
         return collect(conversations, collector, out, share=share, on_done=on_done)
 
     counts, total = gather(out, facts, share, len(conversations), collect_share)
-    _report_errors(counts, total)
+    report_failures(counts, total, "trajectory was collected")
 
 
 def _collector(engine: Engine, arguments: TrajectoryArguments) -> Collector:
@@ -166,26 +163,6 @@ def answerable(dataset: ConversationDataset, max_chars: int | None = None) -> Co
             f"no question is left: {rest.describe()}", "a higher --max-prompt-chars, or other data"
         )
     return rest
-
-
-def _report_errors(counts: CollectCounts, total: Counter[str] | None) -> None:
-    """Print the last error on stderr.
-
-    Args:
-        counts: the counts of this process.
-        total: the counts of all processes; None unless this is the last one to end.
-
-    Raises:
-        NfoxError: if no process collected any trajectory.
-    """
-    if total and not total["kept"] + total["before"]:
-        error = f"; the last error: {counts.last_error}" if counts.last_error else ""
-        raise NfoxError(
-            f"no trajectory was collected: {total['failed']} records failed, "
-            f"{total['repetitive']} answers repeat one token{error}"
-        )
-    if counts.last_error:
-        tell(f"the last one that failed: {counts.last_error}")
 
 
 def _trajectory_inputs(

@@ -23,7 +23,7 @@ from nfox.train.data.conversations import read_conversations
 from nfox.train.heads.joint_training import JointTraining
 from nfox.train.job import TrainingResult, full_name
 
-from ..data.gather import OnDone, gather
+from ..data.gather import OnDone, gather, report_failures
 from .joint import idle_settings
 from .kinds import TrainingKind, chat_command, measured_on, setting
 
@@ -111,7 +111,8 @@ class ConsistencyKind(TrainingKind):
         def collect_share(on_done: OnDone) -> CollectCounts:
             return collect(asked, collector, out, share=share, on_done=on_done)
 
-        gather(out, {**about, **facts}, share, len(asked), collect_share)
+        counts, total = gather(out, {**about, **facts}, share, len(asked), collect_share)
+        report_failures(counts, total, "trajectory was collected")
         return out
 
     @override

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from nfox.cli.app import app
 from nfox.heads.checkpoint import read_info
+from nfox.train.cllm.collector import Collector
 
 SMALL = {"max-new-tokens": 6, "question-tokens": 40, "count": 4}
 
@@ -108,6 +109,14 @@ def test_a_draft_model_and_a_cllm_come_from_a_model_alone(tmp_path: Path) -> Non
     assert done.exit_code == 0, done.stderr
     assert (tmp_path / "cllm" / "adapter" / "adapter_model.safetensors").is_file()
     assert "trajectories" in done.stderr
+
+
+def test_a_cllm_without_any_trajectory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Collector, "collect", lambda self, number, messages: ([], True))
+    done = train("cllm", tmp_path / "cllm")
+    refused(done, "no trajectory was collected: 4 repetitive", 1)
 
 
 def test_called_again_it_learns_from_the_same_words_and_holds_some_out(
