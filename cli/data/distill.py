@@ -74,8 +74,8 @@ def distill(context: typer.Context, model: ModelArguments, arguments: DistillArg
     inputs = _answer_inputs(model, arguments, digest)
     limited = replace(dataset, conversations=dataset.conversations[: arguments.limit])
     provenance.check(out, inputs, data)  # before a model is loaded
-    answerer = _answerer(model, arguments)
-    unused.report_typed(context, _idle(arguments))
+    answerer, idle = _answerer(model, arguments)
+    unused.report_typed(context, idle)
     batch = max(arguments.batch, arguments.concurrency) if arguments.url else arguments.batch
     facts = {
         "command": command_line(),
@@ -89,15 +89,6 @@ def distill(context: typer.Context, model: ModelArguments, arguments: DistillArg
 
     counts, total = gather(out, facts, share, len(limited.conversations), answer_share)
     report_failures(counts, total, "conversation was answered")
-
-
-def _idle(arguments: DistillArguments) -> dict[str, str]:
-    """Return the options that change nothing where a server answers, or where none does."""
-    if not arguments.url:
-        of_server = dict.fromkeys(("concurrency", "api_key"), "no --url names a server")
-        return of_server | dict.fromkeys(unused.DRAFTING, "nothing is drafted here")
-    of_model = {field.name for field in fields(ModelArguments)} - {"model"}
-    return dict.fromkeys((*of_model, "gpus_per_process"), "the server answers")
 
 
 def _answer_inputs(
@@ -121,22 +112,23 @@ def _answer_inputs(
     }
 
 
-def _answerer(model: ModelArguments, arguments: DistillArguments) -> Answerer:
-    """Return the answerer that the options name: a server, or a model that is loaded here."""
+def _answerer(
+    model: ModelArguments, arguments: DistillArguments
+) -> tuple[Answerer, dict[str, str]]:
+    """Return the answerer that the options name, a server or a model that is loaded here, and the
+    options that change nothing for it, with the reasons.
+    """
     from nfox.train.data.api_answerer import ApiAnswerer
     from nfox.train.data.local_answerer import LocalAnswerer
 
+    length, temperature = arguments.max_new_tokens, arguments.temperature
     if arguments.url:
-        return ApiAnswerer(
-            arguments.url,
-            model.model or "default",
-            arguments.max_new_tokens,
-            arguments.temperature,
-            arguments.concurrency,
-            arguments.api_key,
-        )
+        name, at_once = model.model or "default", arguments.concurrency
+        server = ApiAnswerer(arguments.url, name, length, temperature, at_once, arguments.api_key)
+        of_model = {field.name for field in fields(ModelArguments)} - {"model"}
+        return server, dict.fromkeys((*of_model, "gpus_per_process"), "the server answers")
     split = split_over_gpus(model, arguments.gpus_per_process)
     engine = EngineArguments.without_drafter(split).load()
-    return LocalAnswerer(
-        engine.model, engine.template, arguments.max_new_tokens, arguments.temperature
-    )
+    local = LocalAnswerer(engine.model, engine.template, length, temperature, engine.max_context)
+    of_server = dict.fromkeys(("concurrency", "api_key"), "no --url names a server")
+    return local, of_server | unused.without_drafter(engine)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from nfox.files.jsonl import WorkShare
     from nfox.models.options import LoadedModel
     from nfox.text.template import Template
+    from nfox.train.data.local_answerer import LocalAnswerer
+    from nfox.train.data.question_sampler import QuestionSampler
     from nfox.train.data.self_distillation import DistillCounts
     from nfox.train.data.synthesis_settings import Synthesis
 
@@ -58,6 +60,7 @@ def write_own(
     template: Template,
     facts: Mapping[str, Any],
     share: WorkShare,
+    max_context: int | None = None,
 ) -> None:
     """Add conversations to a file until it has all; print how long that takes, and the counts.
 
@@ -68,19 +71,15 @@ def write_own(
         template: its conversation template.
         facts: the facts of the model, and the command line, for the provenance.
         share: this process's share.
+        max_context: the maximum number of positions of a conversation; by default the model's own.
 
     Raises:
         NfoxError: if the model asks nothing that can be used, answers nothing, or the disk is full.
     """
     from nfox.train.callbacks import format_duration
-    from nfox.train.data.local_answerer import LocalAnswerer
-    from nfox.train.data.question_sampler import QuestionSampler
     from nfox.train.data.synthesis import forecast_seconds, synthesise
 
-    sampler = QuestionSampler(
-        model, template, settings.question_tokens, settings.question_temperature
-    )
-    answerer = LocalAnswerer(model, template, settings.max_new_tokens, settings.temperature)
+    sampler, answerer = _makers(model, template, settings, max_context)
     duration = format_duration(forecast_seconds(sampler, settings, len(share.of(settings.count))))
     tell(f"{settings.count:,} conversations of the model with itself: about {duration} in all")
 
@@ -90,3 +89,16 @@ def write_own(
     known = {"data": _QUESTIONS, "read": _QUESTIONS, **_inputs(settings, facts)}
     counts, total = gather(out, known, share, settings.count, write_share)
     report_failures(counts, total, "conversation was answered")
+
+
+def _makers(
+    model: LoadedModel, template: Template, settings: Synthesis, max_context: int | None
+) -> tuple[QuestionSampler, LocalAnswerer]:
+    """Return what makes a model's questions, and what its answers, see `write_own`."""
+    from nfox.train.data.local_answerer import LocalAnswerer
+    from nfox.train.data.question_sampler import QuestionSampler
+
+    length, temperature = settings.question_tokens, settings.question_temperature
+    sampler = QuestionSampler(model, template, length, temperature, max_context)
+    length, temperature = settings.max_new_tokens, settings.temperature
+    return sampler, LocalAnswerer(model, template, length, temperature, max_context)

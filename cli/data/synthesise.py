@@ -86,4 +86,4 @@ def synthesise(
     engine = EngineArguments.without_drafter(split).load()
     unused.report_typed(context, unused.without_drafter(engine))
     facts["command"] = command_line()
-    write_own(out, settings, engine.model, engine.template, facts, share)
+    write_own(out, settings, engine.model, engine.template, facts, share, engine.max_context)

@@ -182,6 +182,5 @@ def _trajectory_inputs(
         "n": arguments.n,
         "max_new_seq_len": arguments.max_new_seq_len,
         "augment": arguments.augment,
-        "max_context": model.max_context,
         **model_facts(model),
     }

@@ -101,13 +101,22 @@ def test_nothing_answered_is_an_error_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_what_still_fails_in_a_second_run_costs_not_what_the_first_one_made(tmp_path: Path) -> None:
-    data, out = write(tmp_path / "data.json", ("the fox", "the fox " * 999)), tmp_path / "own.jsonl"
+    data, out = write(tmp_path / "data.json", ("the fox", "the fox " * 99)), tmp_path / "own.jsonl"
     for kept in ({"before": 0, "kept": 1}, {"before": 1}):
-        done = distill(data, out)
+        done = distill(data, out, **{"max-context": 64})
         assert done.exit_code == 0, done.stderr
-        assert "and 4 new ones: 512 is the context" in done.stderr
+        assert "and 4 new ones: 64 is the context" in done.stderr
         assert provenance(out)["counts"] == {"failed": 1} | kept
     assert len(out.read_text().splitlines()) == 1
+
+
+def test_the_most_positions_bound_a_question_with_its_reply(tmp_path: Path) -> None:
+    data, out = write(tmp_path / "data.json"), tmp_path / "own.jsonl"
+    done = distill(data, out, **{"max-context": 16, "max-new-tokens": 16})
+    refused(done, "--max-context is 16 tokens", 2)
+    done = distill(data, out, **{"max-context": 512})
+    assert done.exit_code == 0, done.stderr
+    assert "not used: --max-context (the model has no more than 512 positions)" in done.stderr
 
 
 def test_a_servers_model_is_its_own_and_its_key_is_not_told(

@@ -18,6 +18,7 @@ from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.models.options import ModelOptions
 from nfox.text.messages import Message
 from nfox.text.resolve import resolve
+from nfox.train.data.batch_decoder import BatchDecoder
 from nfox.train.data.local_answerer import LocalAnswerer
 from nfox.train.data.question_filter import QuestionFilter
 from nfox.train.data.question_sampler import QuestionSampler
@@ -69,6 +70,23 @@ def test_what_a_model_asks_ends_where_its_template_ends_a_question() -> None:
     asked = [question for question in questions if question is not None]
     assert 0 < len(asked) < 32
     assert not any("</s>" in question or "<s>" in question for question in asked)
+
+
+def test_a_question_takes_no_more_positions_than_there_may_be() -> None:
+    chat = engine(folder.llama(layers=1, endless=True))
+    found = sampler(chat, max_context=len(sampler(chat).opening) + 3)
+    lengths: list[int] = []
+    decode = BatchDecoder.decode
+
+    def counted(self: BatchDecoder, prompts: Any) -> Any:
+        decoded = decode(self, prompts)
+        lengths.extend(len(text.ids) for text in decoded if text)
+        return decoded
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchDecoder, "decode", counted)
+        assert found.sample(2, seed=0) == [None, None]
+    assert lengths == [3, 3]
 
 
 def test_a_mark_of_letters_ends_a_question_too(monkeypatch: pytest.MonkeyPatch) -> None:

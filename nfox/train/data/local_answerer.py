@@ -25,6 +25,8 @@ class LocalAnswerer(Answerer):
         template: the template that renders the conversations.
         max_new_tokens: the maximum number of tokens of a reply.
         temperature: the sampling temperature; 0 takes the likeliest token.
+        max_context: the maximum number of positions of a question and its reply; by default the
+            model's own.
 
     Raises:
         UsageError: if a reply of `max_new_tokens` leaves no room for a question in the context.
@@ -34,14 +36,19 @@ class LocalAnswerer(Answerer):
     template: Template
     max_new_tokens: int = 512
     temperature: float = 0.0
+    max_context: int | None = None
+    _context: int = field(init=False)
     _decoder: BatchDecoder = field(init=False)
 
     def __post_init__(self) -> None:
-        context = self.model.target.max_context
-        if self.max_new_tokens >= context:
+        own = self.model.target.max_context
+        self._context = min(self.max_context or own, own)
+        if self.max_new_tokens >= self._context:
+            limited = self._context < own
+            where = "--max-context is" if limited else f"{self.model.name} has a context of"
             raise UsageError(
                 f"--max-new-tokens {self.max_new_tokens} leaves no room for a question: "
-                f"{self.model.name} has a context of {context} tokens",
+                f"{where} {self._context} tokens",
                 "choose a smaller --max-new-tokens",
             )
         stops = stop_ids_of(self.model, self.template)
@@ -65,10 +72,10 @@ class LocalAnswerer(Answerer):
             )
         except NfoxError as error:
             return error.message
-        context = self.model.target.max_context
-        if len(ids) + self.max_new_tokens <= context:
+        if len(ids) + self.max_new_tokens <= self._context:
             return ids
-        return f"{len(ids)} tokens and {self.max_new_tokens} new ones: {context} is the context"
+        both = f"{len(ids)} tokens and {self.max_new_tokens} new ones"
+        return f"{both}: {self._context} is the context"
 
     def _message(self, reply: Decoded | None) -> Message | str:
         """Return a reply as a message, or a line that says why there is none.

@@ -30,6 +30,7 @@ class QuestionSampler:
         template: its conversation template.
         max_new_tokens: the maximum number of tokens of a question; a longer one is dropped.
         temperature: the sampling temperature, above 0.
+        max_context: the maximum number of positions; by default the model's own.
 
     Raises:
         ModelError: if nothing stands before a user's words, so that nothing says whose turn it is.
@@ -39,6 +40,7 @@ class QuestionSampler:
     template: Template
     max_new_tokens: int = 128
     temperature: float = 1.0
+    max_context: int | None = None
     opening: list[int] = field(init=False)
     _mark: str = field(init=False)
     _decoder: BatchDecoder = field(init=False)
@@ -65,7 +67,9 @@ class QuestionSampler:
         if closing[0] in self.model.tokenizer.get_added_vocab().values():
             stops |= {closing[0]}
         self._mark = self.model.tokenizer.decode(closing, skip_special_tokens=True).strip()
-        self._decoder = BatchDecoder(target, stops, self.max_new_tokens, self.temperature)
+        room = min(self.max_context or target.max_context, target.max_context) - len(self.opening)
+        length = max(1, min(self.max_new_tokens, room))
+        self._decoder = BatchDecoder(target, stops, length, self.temperature)
 
     def _encode(self, question: str) -> list[int]:
         return self.template.encode(self.model.tokenizer, [Message("user", question)])
