@@ -1,8 +1,8 @@
 """How a command ends: with its result, or with one line on stderr that says what went wrong.
 
 Exit codes: 0 done, 1 runtime error, or something that `nfox doctor` found wrong, 2 usage, 3 model,
-template or weights not found or not fitting, 4 the prompt does not fit into the context,
-130 interrupted, 141 nobody reads the output.
+template or weights not found or not fitting, 4 the prompt does not fit into the context (of several
+prompts, each that was not answered), 130 interrupted, 141 nobody reads the output.
 """
 
 from __future__ import annotations

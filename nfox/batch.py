@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nfox.characters import BOM, has_broken_characters, whole_characters
 from nfox.engine import Engine
-from nfox.errors import NfoxError, UsageError
+from nfox.errors import ContextError, NfoxError, UsageError
 from nfox.files.atomic import write_text
 from nfox.files.jsonl import finished_ids, line_id, locked, parse_line
 from nfox.files.reading import parse_json, refusing
@@ -110,11 +110,11 @@ def parse_prompts(lines: Iterable[str], where: str) -> list[BatchPrompt]:
 def answer(engine: Engine, prompt: BatchPrompt) -> dict[str, Any]:
     """Ask the questions of a prompt one after the other; return the line to write.
 
-    Where a question cannot be asked, as it is too long or damaged, the line has an `error`, and its
-    `turns` are the answers to the questions before.
+    Where a question cannot be asked, as it is too long or damaged, the line has an `error` and the
+    exit `code` of that, and its `turns` are the answers to the questions before.
     """
     if prompt.refusal:
-        return {"id": prompt.id, **_failure(prompt.refusal)}
+        return {"id": prompt.id, **_failure(UsageError(prompt.refusal))}
     messages: list[Message] = list(prompt.opening)
     replies: list[Reply] = []
     turns = [[Message("user", question)] for question in prompt.questions] or [[]]
@@ -124,7 +124,7 @@ def answer(engine: Engine, prompt: BatchPrompt) -> dict[str, Any]:
             reply = engine.answer(engine.request(messages, number=number))
         except NfoxError as error:
             turns_before = [_reply_fields(reply) for reply in replies]
-            return {"id": prompt.id, **_failure(error.message), "turns": turns_before}
+            return {"id": prompt.id, **_failure(error), "turns": turns_before}
         replies.append(reply)
         messages.append(reply.message())
     answers = [_reply_fields(reply) for reply in replies]
@@ -132,9 +132,19 @@ def answer(engine: Engine, prompt: BatchPrompt) -> dict[str, Any]:
     return {"id": prompt.id, **answers[-1], **turns_field}
 
 
-def _failure(error: str) -> dict[str, Any]:
+def _failure(error: NfoxError) -> dict[str, Any]:
     """Return an error as the fields of a JSON line."""
-    return {"text": "", "tokens": [], "finish_reason": "error", "error": error}
+    told = {"error": error.message, "code": error.code}
+    return {"text": "", "tokens": [], "finish_reason": "error", **told}
+
+
+def exit_codes(line: Mapping[str, Any]) -> Iterator[int]:
+    """Yield the exit code for a line that is an error: 4 where it does not fit into the context,
+    otherwise 1.
+    """
+    if "error" in line:
+        is_too_long = line.get("code") == ContextError.code
+        yield ContextError.code if is_too_long else NfoxError.code
 
 
 def _reply_fields(reply: Reply) -> dict[str, Any]:
@@ -157,7 +167,7 @@ class AnswerCounter:
 
     Attributes:
         missing: the ids of the prompts without an answer, as of the last `update`.
-        refused: the number of answers that are errors.
+        refused: the exit codes of the answers that are errors.
 
     Raises:
         UsageError: if the file is not an output of nfox.
@@ -165,7 +175,7 @@ class AnswerCounter:
 
     def __init__(self, out: Path, prompts: Sequence[BatchPrompt]) -> None:
         self.missing = {prompt.id for prompt in prompts}
-        self.refused = 0
+        self.refused: list[int] = []
         self._out, self._end, self._inode = out, 0, 0
         with locked(out):
             finished_ids(out)
@@ -190,7 +200,7 @@ class AnswerCounter:
             line = parse_line(self._out, number, text)
             if str(line["id"]) in self.missing:
                 self.missing.remove(str(line["id"]))
-                self.refused += "error" in line
+                self.refused += exit_codes(line)
         return missing_before - len(self.missing)
 
 

@@ -121,7 +121,8 @@ def test_a_line_with_bytes_that_are_no_text_has_an_error_and_the_others_are_answ
     engine = load_engine()
     line = answer(engine, broken)
     assert line == {"id": "a", "text": "", "tokens": [], "finish_reason": "error"} | {
-        "error": "in, line 1: not UTF-8"
+        "error": "in, line 1: not UTF-8",
+        "code": 2,
     }
     line = answer(engine, cut)
     assert (line["id"], "error" in line) == ("\ufffd", False)

@@ -18,8 +18,8 @@ def answer_all(
     write: Callable[[str], object],
     more: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: {},
     on_done: Callable[[], object] = lambda: None,
-) -> int:
-    """Answer all prompts in order, and return how many were not answered to the end.
+) -> list[int]:
+    """Answer all prompts in order; return the exit codes of those not answered to the end.
 
     Args:
         engine: the engine that answers.
@@ -28,12 +28,12 @@ def answer_all(
         more: returns fields to add to a line.
         on_done: is called after each prompt.
     """
-    from nfox.batch import answer
+    from nfox.batch import answer, exit_codes
 
-    refused = 0
+    refused = list[int]()
     for prompt in prompts:
         line = answer(engine, prompt)
-        refused += "error" in line
+        refused += exit_codes(line)
         write(json_text(line | more(line)) + "\n")
         on_done()
     return refused

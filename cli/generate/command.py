@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nfox.errors import ContextError, UsageError
+from nfox.errors import ContextError, NfoxError, UsageError
 
 from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
@@ -83,9 +83,9 @@ def generate(
     else:
         refused = answer_all(load(), prompts, partial(print, end="", flush=True))
     if refused:
-        raise ContextError(
-            f"{refused} of {len(prompts)} prompts were not answered to the end; see `error` there"
-        )
+        kind = ContextError if set(refused) == {ContextError.code} else NfoxError
+        count = f"{len(refused)} of {len(prompts)} prompts"
+        raise kind(f"{count} were not answered to the end; see `error` there")
 
 
 def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:

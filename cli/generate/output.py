@@ -45,7 +45,7 @@ def add_answers(
     share: WorkShare,
     load: Callable[[], Engine],
     options: dict[str, Any],
-) -> int:
+) -> list[int]:
     """Answer this process's share of the prompts that a file has no answer to, and add the answers.
 
     The first process waits until the others are done too, and puts the file in order.
@@ -58,7 +58,7 @@ def add_answers(
         options: what the answers depend on.
 
     Returns:
-        How many of all prompts were refused; 0 in all processes but the first.
+        The exit codes of all prompts that were refused; none in all processes but the first.
     """
     if provenance.provenance_file(out).is_file():
         provenance.check(out, options, "the prompts")
@@ -66,14 +66,14 @@ def add_answers(
     before = len(prompts) - len(answers.missing)
     _answer_share(out, prompts, share, load, options, answers)
     if share.rank > 0:
-        return 0
+        return []
     if before == len(prompts):
         tell("nfox: all prompts are answered already")
         return answers.refused
     processes = f", by {share.size} processes" if share.size > 1 else ""
     tell(
         f"nfox: {len(prompts)} prompts, {before} of them answered before, "
-        f"{answers.refused} refused{processes}; {out}"
+        f"{len(answers.refused)} refused{processes}; {out}"
     )
     return answers.refused
 

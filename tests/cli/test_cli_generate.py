@@ -84,7 +84,7 @@ def test_files_of_windows_and_broken_lines_do_not_stop_the_others(tmp_path: Path
     command = ("generate", "--prompts", str(prompts), "--out", str(out))
     for _ in range(2):  # when it goes on, too
         done = run(*command)
-        assert (done.exit_code, "1 of 3 prompts" in done.stderr) == (4, True)
+        assert (done.exit_code, "1 of 3 prompts" in done.stderr) == (1, True)
         a, b, c = lines(out.read_text())
         assert a["tokens"] == c["tokens"] != []
         assert b["error"] == f"{prompts}, line 2: not UTF-8"
@@ -104,7 +104,28 @@ def test_it_goes_on_with_options_that_are_no_utf_8(tmp_path: Path) -> None:
     command = ("generate", "--prompts", str(prompts), "--out", str(out), "--stop", "\udcfe")
     for said in ("2 prompts, 0 of them answered before", "all prompts are answered already"):
         done = run(*command, "--system", "\udcfd")
-        assert (done.exit_code, said in done.stderr) == (4, True)
+        assert (done.exit_code, said in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "codes", "code"),
+    [
+        ([b"hello", b"x " * 600], [0, 4], 4),
+        ([b"x " * 600, b"caf\xe9"], [4, 2], 1),
+        ([b"caf\xe9", b"hello"], [2, 0], 1),
+    ],
+)
+def test_the_exit_code_blames_the_context_only_where_nothing_else_failed(
+    rows: list[bytes], codes: list[int], code: int, tmp_path: Path
+) -> None:
+    prompts, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    prompts.write_bytes(b"\n".join(rows))
+    command = ("generate", "--prompts", str(prompts))
+    done = run(*command)
+    assert (done.exit_code, [row.get("code", 0) for row in lines(done.stdout)]) == (code, codes)
+    for _ in range(2):  # the second one answers nothing
+        assert run(*command, "--out", str(out)).exit_code == code
+    assert [row.get("code", 0) for row in lines(out.read_text())] == codes
 
 
 def test_without_prompts_nothing_is_loaded(tmp_path: Path) -> None:

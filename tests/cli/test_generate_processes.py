@@ -55,10 +55,10 @@ def test_a_growing_file_is_read_line_by_line(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text(line("other") + line("p1") + '{"id": "p2", "te')  # killed in a line
     answers = AnswerCounter(out, PROMPTS[:4])
-    assert (answers.missing, answers.refused) == ({"p0", "p2", "p3"}, 0)
+    assert (answers.missing, answers.refused) == ({"p0", "p2", "p3"}, [])
     assert answers.update() == 0
-    append_lines(out, line("p2", text="a\u2028b") + line("p0", error="too long"))
-    assert (answers.update(), answers.missing, answers.refused) == (2, {"p3"}, 1)
+    append_lines(out, line("p2", text="a\u2028b") + line("p0", error="too long", code=4))
+    assert (answers.update(), answers.missing, answers.refused) == (2, {"p3"}, [4])
     with out.open("a") as file:
         file.write('{"id": "p3"')
         file.flush()
