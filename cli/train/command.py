@@ -7,7 +7,8 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -130,9 +131,26 @@ def _train(job: Job, args: TrainingArguments, notes: Sequence[str], command: str
         stop = interrupt.requested
         result = run_training(job, args, log=display.log, stop=stop, callbacks=callbacks)
     if result.stopped:
-        display.log(f"stopped; {result.folder} is written. Go on with:")
-        display.log(f"  {command} --resume_from_checkpoint true")
+        for line in _how_to_go_on(result.folder, command, args.world_size):
+            display.log(line)
     return result
+
+
+def _how_to_go_on(folder: Path, command: str, processes: int) -> Iterator[str]:
+    """Yield lines that say how a training that was stopped is gone on with.
+
+    Args:
+        folder: the checkpoint.
+        command: the command line.
+        processes: how many there are; the command of their launcher is not known here.
+    """
+    resume = "--resume_from_checkpoint true"
+    if processes == 1:
+        yield f"stopped; {folder} is written. Go on with:"
+        yield f"  {command} {resume}"
+        return
+    yield f"stopped; {folder} is written. Go on by the launcher of these {processes} processes:"
+    yield f"  the same command with {resume} at its end"
 
 
 def _exit_process(code: int) -> NoReturn:

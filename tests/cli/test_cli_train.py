@@ -20,6 +20,7 @@ import programs
 import pytest
 import training
 from training import METHOD
+from transformers import TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from typer.testing import CliRunner, Result
 
@@ -28,6 +29,7 @@ from nfox.cli.train.interrupt import Interrupt
 from nfox.errors import UsageError
 from nfox.heads import checkpoint
 from nfox.train.heads.job import HeadsJob
+from nfox.train.job import TrainingResult
 from nfox.train.run import train as run_training
 
 SMALL = {"max_steps": 2, "use_cpu": True, "bf16": False, "logging_steps": 1, "save_steps": 99}
@@ -445,6 +447,24 @@ def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.wait(120) == 130, rest
     assert "--resume_from_checkpoint true" in rest
     assert len(list(tmp_path.glob("checkpoint-*/trainer_state.json"))) == 1
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_who_goes_on_starts_as_many_processes(
+    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoint-1"
+    stopped = TrainingResult(folder, True, "m")
+    monkeypatch.setattr("nfox.train.run.train", lambda *_, **__: stopped)
+    monkeypatch.setattr(TrainingArguments, "world_size", processes)
+    done = run("train", METHOD, *NEEDED, "--output_dir", tmp_path, "--hub_token", "hush")
+    assert done.exit_code == 130
+    assert f"{folder} is written" in done.stderr
+    assert done.stderr.strip().endswith("--resume_from_checkpoint true") is (processes == 1)
+    assert (f"nfox train {METHOD}" in done.stderr) is (processes == 1)
+    assert ("launcher of these 2 processes" in done.stderr) is (processes == 2)
+    assert "--resume_from_checkpoint true" in done.stderr
+    assert "hush" not in done.stderr
 
 
 class Pressing(io.RawIOBase):
