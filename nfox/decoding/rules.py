@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nfox.decoding.sampling import GumbelNoise, Sampling, likeliest_tokens
+from nfox.decoding.sampling import GumbelNoise, Sampling, likeliest_tokens, penalise_in_rows
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import Draw, Judgement, Rule
 from nfox.errors import UsageError
@@ -38,8 +38,14 @@ def _penalised(sampling: Sampling, tree: TokenTree, logits: Tensor, past: Sequen
     """Return [N, V] logits after the repetition penalty, along each path of the tree."""
     if sampling.repetition_penalty == 1:
         return logits
-    seen = [[*past, *(tree.tokens[n] for n in tree.path_to(node))] for node in range(len(tree))]
-    return torch.stack([sampling.penalise(*row) for row in zip(logits, seen, strict=True)])
+    seen = set(past)
+    unseen: list[set[int]] = []  # tokens of the path to each node that the past lacks
+    for token, parent in zip(tree.tokens, tree.parents, strict=True):
+        unseen.append((unseen[parent] if parent >= 0 else set()) | ({token} - seen))
+    rows = [node for node, tokens in enumerate(unseen) for _ in tokens]
+    tokens = [token for tokens in unseen for token in tokens]
+    logits = sampling.penalise(logits, seen)
+    return penalise_in_rows(logits, sampling.repetition_penalty, rows, tokens)
 
 
 @dataclass

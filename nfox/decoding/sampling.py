@@ -7,7 +7,7 @@ trick, argmax(log p + noise) ~ p, then gives one text for one seed, however it w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -107,19 +107,38 @@ class Sampling:
             logits = logits.masked_fill(logits.softmax(-1) < threshold, -torch.inf)
         return logits.log_softmax(-1)
 
-    def penalise(self, logits: Tensor, seen: Sequence[int]) -> Tensor:
-        """Return [V] logits after the repetition penalty.
+    def penalise(self, logits: Tensor, seen: Collection[int]) -> Tensor:
+        """Return [..., V] logits after the repetition penalty.
 
         Args:
-            logits: [V] of the next token.
+            logits: [..., V] of the next token.
             seen: the tokens before it, each of which is penalised once.
         """
-        if self.repetition_penalty == 1:
+        if self.repetition_penalty == 1 or not seen:
             return logits
-        tokens = torch.tensor(sorted(set(seen)), device=logits.device)
-        before, penalty = logits[tokens], self.repetition_penalty
-        after = torch.where(before > 0, before / penalty, before * penalty)
-        return logits.index_copy(0, tokens, after)
+        tokens = torch.tensor(list(set(seen)), device=logits.device)
+        lessened = _lessened(logits[..., tokens], self.repetition_penalty)
+        return logits.index_copy(-1, tokens, lessened)
+
+
+def penalise_in_rows(
+    logits: Tensor, penalty: float, rows: Sequence[int], tokens: Sequence[int]
+) -> Tensor:
+    """Return [N, V] logits of which one token is penalised in one row, as often as there are rows.
+
+    Args:
+        logits: [N, V] of the next tokens.
+        penalty: the repetition penalty.
+        rows: each with its token; no such pair may be there twice.
+        tokens: as many.
+    """
+    pairs = torch.tensor([rows, tokens], dtype=torch.long, device=logits.device).unbind()
+    return logits.index_put(pairs, _lessened(logits[pairs], penalty))
+
+
+def _lessened(logits: Tensor, penalty: float) -> Tensor:
+    """Return the logits of tokens that were seen, in any shape, after the repetition penalty."""
+    return torch.where(logits > 0, logits / penalty, logits * penalty)
 
 
 class GumbelNoise:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
+from nfox.decoding import rules
 from nfox.decoding.rules import RULES, Greedy, Rejection, Typical, make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.tree import TokenTree
@@ -59,6 +62,41 @@ def test_the_penalty_follows_each_path(sampling: Sampling) -> None:
         assert make_rule("exact", sampling).draw(logits[node], [*before, path[-1]]).tokens == [
             at_once[node]
         ]
+
+
+@pytest.mark.parametrize("penalty", [0.7, 1.3])
+def test_the_penalty_is_to_the_last_bit_that_of_each_row_alone(penalty: float) -> None:
+    """For paths that repeat the past, themselves or neither, and where there is no past."""
+    chance = random.Random(4)
+    sampling = Sampling(1.0, repetition_penalty=penalty)
+    for dtype in (torch.float32, torch.float64):
+        for _ in range(20):
+            paths = [[chance.randrange(SIZE) for _ in range(4)] for _ in range(5)]
+            tree = TokenTree.from_paths(chance.randrange(SIZE), paths)
+            past = [chance.randrange(SIZE) for _ in range(chance.randrange(4))]
+            logits = torch.randn(len(tree), SIZE, dtype=dtype)
+            before = logits.clone()
+            penalised = rules._penalised(sampling, tree, logits, past)
+            for node in range(len(tree)):
+                seen = [*past, *(tree.tokens[ancestor] for ancestor in tree.path_to(node))]
+                assert torch.equal(penalised[node], sampling.penalise(logits[node], seen))
+            assert torch.equal(logits, before)
+
+
+def test_a_long_past_is_looked_at_once_for_all_nodes() -> None:
+    class Past(list[int]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[int]:
+            self.looks += 1
+            return super().__iter__()
+
+    past = Past([1, 2] * 100)
+    for temperature in (0.0, 1.0):
+        past.looks = 0
+        rule = make_rule("exact", Sampling(temperature, repetition_penalty=1.3))
+        rule.judge(TREE, torch.randn(len(TREE), SIZE), past)
+        assert past.looks == 1
 
 
 def test_sampling_chooses_alike_for_all_nodes_at_one_position() -> None:
