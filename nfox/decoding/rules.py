@@ -82,6 +82,7 @@ class SampleAndMatch(Rule):
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
         logits = _penalised(self.sampling, tree, logits, past)
         positions = [len(past) + 1 + depth for depth in tree.depths]
+        self.noise.forget_before(positions[0])
         target_tokens = likeliest_tokens(self._perturbed(logits, positions))
         return Judgement(_matches(tree, target_tokens), target_tokens)
 

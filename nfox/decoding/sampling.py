@@ -164,7 +164,9 @@ class GumbelNoise:
         if row is None:
             generator = torch.Generator().manual_seed((self._key + position) % 2**63)
             exponential = torch.empty(size).exponential_(generator=generator)
-            if len(self._rows) >= 256:  # positions far behind are never asked for again
-                self._rows.clear()
             row = self._rows[position, size] = -exponential.log()
         return row
+
+    def forget_before(self, position: int) -> None:
+        """Give back the memory of noise before a position; who asks for it again gets the same."""
+        self._rows = {key: row for key, row in self._rows.items() if key[0] >= position}

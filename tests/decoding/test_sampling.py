@@ -99,8 +99,10 @@ def test_noise_depends_on_seed_reply_and_position_alone() -> None:
     rows = {key: GumbelNoise(*key[:2]).at(key[2], 32) for key in keys}
     for (seed, reply, position), row in rows.items():
         noise = GumbelNoise(seed, reply)
-        for earlier in range(300):  # more than are remembered
-            noise.at(earlier, 32)
+        for other in range(position + 2):
+            noise.at(other, 32)
+        assert torch.equal(noise.at(position, 32), row)
+        noise.forget_before(position + 1)
         assert torch.equal(noise.at(position, 32), row)
     for a, b in itertools.combinations(rows.values(), 2):
         assert not torch.equal(a, b)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nfox.decoding import rules
-from nfox.decoding.rules import RULES, Greedy, Rejection, Typical, make_rule
+from nfox.decoding.rules import RULES, Greedy, Rejection, SampleAndMatch, Typical, make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import verify
@@ -105,6 +106,16 @@ def test_sampling_chooses_alike_for_all_nodes_at_one_position() -> None:
     choices = rule.judge(TREE, logits, [1, 1]).target_tokens
     for depth in range(4):
         assert len({c for c, d in zip(choices, TREE.depths, strict=True) if d == depth}) == 1
+
+
+@pytest.mark.parametrize("accept", ["exact", "typical"])
+def test_noise_behind_the_root_is_forgotten_and_no_other(accept: str) -> None:
+    rule = make_rule(accept, Sampling(1.0))
+    assert isinstance(rule, SampleAndMatch)
+    rule.judge(TREE, torch.randn(len(TREE), SIZE), [1] * 4)
+    rows = {position: weakref.ref(rule.noise.at(position, SIZE)) for position in range(5, 9)}
+    rule.judge(TokenTree.chain(0), torch.randn(1, SIZE), [1] * 6)
+    assert [position for position, row in rows.items() if row() is not None] == [7, 8]
 
 
 def test_where_p_equals_q_everything_is_accepted() -> None:
