@@ -81,20 +81,24 @@ class SampleAndMatch(Rule):
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
         logits = _penalised(self.sampling, tree, logits, past)
-        positions = [len(past) + 1 + depth for depth in tree.depths]
-        self.noise.forget_before(positions[0])
-        target_tokens = likeliest_tokens(self._perturbed(logits, positions))
+        log_p = self.sampling.log_probabilities(logits)
+        target_tokens = self._sample(tree, log_p, past)
         return Judgement(_matches(tree, target_tokens), target_tokens)
 
     @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        logits = self.sampling.penalise(logits, past)
-        return _top_guesses(self._perturbed(logits[None], [len(past)])[0], count)
+        log_p = self.sampling.log_probabilities(self.sampling.penalise(logits, past)[None])
+        return _top_guesses(self._perturbed(log_p, [len(past)])[0], count)
 
-    def _perturbed(self, logits: Tensor, positions: Sequence[int]) -> Tensor:
+    def _sample(self, tree: TokenTree, log_p: Tensor, past: Sequence[int]) -> list[int]:
+        """Return the target's token after every node, of [N, V] log-probabilities there."""
+        positions = [len(past) + 1 + depth for depth in tree.depths]
+        self.noise.forget_before(positions[0])
+        return likeliest_tokens(self._perturbed(log_p, positions))
+
+    def _perturbed(self, log_p: Tensor, positions: Sequence[int]) -> Tensor:
         """Return [N, V] log-probabilities plus noise: the token with the largest is a sample."""
-        noise = torch.stack([self.noise.at(position, logits.shape[-1]) for position in positions])
-        log_p = self.sampling.log_probabilities(logits)
+        noise = torch.stack([self.noise.at(position, log_p.shape[-1]) for position in positions])
         return log_p + noise.to(log_p)
 
 
@@ -119,8 +123,10 @@ class Rejection(Rule):
     name: ClassVar[str] = "rejection"
     follows_drafts: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        self.lossless = self.lenience == 1
+    @property
+    @override
+    def lossless(self) -> bool:
+        return self.lenience == 1
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
@@ -201,12 +207,15 @@ class Typical(SampleAndMatch):
     delta: float = 0.3
     name: ClassVar[str] = "typical"
     follows_drafts: ClassVar[bool] = True
-    lossless: bool = False
+
+    @property
+    @override
+    def lossless(self) -> bool:
+        return False
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
         """Return the typical nodes; their scores are log p, which orders equally long paths."""
-        exact = super().judge(tree, logits, past)
         log_p = self.sampling.log_probabilities(_penalised(self.sampling, tree, logits, past))
         entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
         threshold = (self.delta * (-entropy).exp()).clamp_max(self.epsilon).log()
@@ -214,7 +223,7 @@ class Typical(SampleAndMatch):
         for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
             scores.append(float(log_p[parent, token]))
             accepted.append(scores[-1] > float(threshold[parent]))
-        return Judgement(accepted, exact.target_tokens, scores)
+        return Judgement(accepted, self._sample(tree, log_p, past), scores)
 
 
 def make_rule(

@@ -69,13 +69,16 @@ class Rule(ABC):
 
     Attributes:
         name: the rule's name on the command line.
-        lossless: whether replies follow the target's own distribution.
         follows_drafts: whether the text depends on what is drafted, at the same noise.
     """
 
     name: ClassVar[str]
-    lossless: bool = True
     follows_drafts: ClassVar[bool] = False
+
+    @property
+    def lossless(self) -> bool:
+        """Whether replies follow the target's own distribution."""
+        return True
 
     @abstractmethod
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:

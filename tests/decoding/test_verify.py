@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import weakref
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
@@ -209,6 +210,27 @@ def test_typical_goes_on_as_exact_does() -> None:
         rules[0].judge(TREE, logits, [1]).target_tokens
         == rules[1].judge(TREE, logits, [1]).target_tokens
     )
+
+
+@pytest.mark.parametrize("accept", RULES)
+def test_every_rule_takes_the_logarithm_of_p_once(
+    accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, log_probabilities = [], Sampling.log_probabilities
+
+    def counted(self: Sampling, logits: Tensor) -> Tensor:
+        calls.append(len(logits))
+        return log_probabilities(self, logits)
+
+    monkeypatch.setattr(Sampling, "log_probabilities", counted)
+    make_rule(accept, Sampling(1.0)).judge(TREE, torch.randn(len(TREE), SIZE), [1])
+    assert calls == [len(TREE)]
+
+
+def test_whether_a_rule_is_lossless_cannot_be_set() -> None:
+    assert not {field.name for rule in (Typical, Rejection) for field in fields(rule)} & {
+        "lossless"
+    }
 
 
 def test_rules_say_whether_they_are_lossless() -> None:
