@@ -58,7 +58,7 @@ def test_token_zero_can_be_drawn(accept: str) -> None:
         rule = make_rule(accept, Sampling(1.0, seed=seed))
         assert rule.draw(logits[0], [1]).tokens[0] in range(3)
         verdict = verify(TokenTree.chain(1, [seed % 3]), logits, rule, [1])
-        seen.add((len(verdict.path), verdict.bonus))
+        seen.add((len(verdict.path), verdict.next_token))
     assert {(1, 0), (2, 0)} <= seen
 
 
@@ -67,7 +67,7 @@ def test_a_residual_without_mass_is_no_nan() -> None:
     q = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     rule = make_rule("rejection", Sampling(1.0))
     for tree in (TokenTree.chain(2, [0], q), TokenTree.chain(2, [1]), TokenTree.chain(2)):
-        assert verify(tree, logits, rule, []).bonus == 0
+        assert verify(tree, logits, rule, []).next_token == 0
 
 
 def test_every_test_of_acceptance_has_its_own_random_number(monkeypatch: Any) -> None:

@@ -154,7 +154,7 @@ def generate(
         verify_time = timer.split()
         cache.commit(tree, verdict.path, hidden)
         cache_time = timer.split()
-        root = verdict.bonus
+        root = verdict.next_token
         tokens, sources = _emitted(tree, verdict, limits.stop_ids)
         remaining -= len(tokens)
         full = len(cache.tokens) >= max_context
@@ -184,7 +184,7 @@ def _emitted(
     tree: TokenTree, verdict: Verdict, stop_ids: Collection[int]
 ) -> tuple[tuple[int, ...], tuple[Source, ...]]:
     """Return the tokens of a verdict up to the first stop token, and where each came from."""
-    tokens = [*(tree.tokens[node] for node in verdict.path[1:]), verdict.bonus]
+    tokens = [*(tree.tokens[node] for node in verdict.path[1:]), verdict.next_token]
     # The target's own token corrects a guess where one was made at this place and refused.
     refused = verdict.path[-1] in tree.parents
     sources: list[Source] = ["accepted"] * (len(tokens) - 1)

@@ -39,12 +39,12 @@ class Verdict:
 
     Args:
         path: the accepted nodes, the root first.
-        bonus: the target's own token after the last of them.
+        next_token: the target's own token after the last of them.
         target_tokens: the target's own token after every node of the tree.
     """
 
     path: list[int]
-    bonus: int
+    next_token: int
     target_tokens: list[int]
 
 

@@ -32,7 +32,7 @@ def logits_for(tree: TokenTree, choices: list[int]) -> Tensor:
 
 @pytest.mark.parametrize("accept", RULES)
 def test_at_temperature_zero_every_rule_is_the_greedy_one(accept: str) -> None:
-    for choices, path, bonus in [
+    for choices, path, next_token in [
         ([3, 0, 0, 4, 5, 1, 0], [0, 3, 4, 5], 1),  # the whole branch
         ([3, 2, 0, 0, 0, 0, 0], [0, 3], 0),  # 2 is right below 1, but 1 is refused
         ([5, 2, 0, 4, 5, 0, 0], [0], 5),
@@ -41,7 +41,11 @@ def test_at_temperature_zero_every_rule_is_the_greedy_one(accept: str) -> None:
         rule = make_rule(accept, Sampling())
         verdict = verify(TREE, logits_for(TREE, choices), rule, [4])
         assert isinstance(rule, Greedy)
-        assert (verdict.path, verdict.bonus, verdict.target_tokens) == (path, bonus, choices)
+        assert (verdict.path, verdict.next_token, verdict.target_tokens) == (
+            path,
+            next_token,
+            choices,
+        )
         assert rule.draw(logits_for(TREE, choices)[0], [4]).tokens == [choices[0]]
 
 
@@ -140,7 +144,7 @@ def test_a_token_the_target_never_takes_is_refused() -> None:
             rule = make_rule("rejection", Sampling(1.0, seed=seed))
             verdict = verify(TokenTree.chain(0, [3], q), logits, rule, [])
             assert verdict.path == [0]
-            assert verdict.bonus != 3
+            assert verdict.next_token != 3
 
 
 def test_a_residual_of_no_mass_leaves_the_target_itself() -> None:
@@ -152,7 +156,7 @@ def test_a_residual_of_no_mass_leaves_the_target_itself() -> None:
     q = torch.stack([torch.zeros(3), p * 1.001])  # everywhere at least p
     for _ in range(3000):
         verdict = verify(TokenTree.chain(0, [1], q), logits, rule, [])
-        assert verdict.bonus in (0, 1)
+        assert verdict.next_token in (0, 1)
 
 
 def test_one_token_with_all_the_mass() -> None:
@@ -161,7 +165,7 @@ def test_one_token_with_all_the_mass() -> None:
     for accept in RULES:
         rule = make_rule(accept, Sampling(1.0))
         assert verify(TokenTree.chain(0, [2, 2]), logits, rule, []).path == [0, 1, 2]
-        assert verify(TokenTree.chain(0, [1, 2]), logits, rule, []).bonus == 2
+        assert verify(TokenTree.chain(0, [1, 2]), logits, rule, []).next_token == 2
 
 
 def slow_typical(

@@ -308,7 +308,7 @@ def test_heads_expect_what_was_measured() -> None:
 
 def test_jacobi_proposes_its_own_last_guesses_then_fills_the_window() -> None:
     drafter = Jacobi(5)
-    # Of five nodes two were accepted after the root; 13 and 14 are the choices beyond the bonus 12.
+    # Of five nodes two were accepted after the root; 13 and 14 are the choices beyond 12, the root.
     tree = drafter.propose(context([1, 2], 12, path=[0, 1, 2], target_tokens=[10, 11, 12, 13, 14]))
     assert tree.tokens[:3] == (12, 13, 14)
     assert len(tree) == 6

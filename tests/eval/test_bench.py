@@ -212,7 +212,7 @@ def test_a_simulated_drafter_gives_the_tau_of_the_formula(acceptance: float, gam
     while (read := len(cache.tokens)) < 20_000:
         tree = drafter.propose(Context(cache, text[read], [], [], 20_000 - read - 1, rule))  # type: ignore[arg-type]
         verdict = verify(tree, torch.zeros(len(tree), 64), rule, cache.tokens)
-        emitted = [*(tree.tokens[node] for node in verdict.path[1:]), verdict.bonus]
+        emitted = [*(tree.tokens[node] for node in verdict.path[1:]), verdict.next_token]
         assert emitted == text[read + 1 : read + 1 + len(emitted)]
         cache.tokens += [text[read], *emitted[:-1]]
         steps += 1

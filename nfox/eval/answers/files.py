@@ -10,7 +10,7 @@ What their scripts mean by a choice's fields, all but the last a list with one i
 - `idxs`: the last step's number from 0, so steps - 1; the prompt's forward is no step.
 - `decoding_steps`: its later name in Spec-Bench, an index or a count as the method has it. None of
   the scripts reads it.
-- `accept_lengths` (Spec-Bench): tokens that each step added, the target's own (bonus) among them;
+- `accept_lengths` (Spec-Bench): tokens that each step added, the target's own among them;
   steps of all replies in one flat list. Its mean is the tau that Spec-Bench's `speed.py` says.
 
 So one file serves all readers: tokens are the sum of `accept_lengths`, of which there are as many
