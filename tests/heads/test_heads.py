@@ -375,6 +375,18 @@ def test_any_tree_gives_the_text_of_plain_decoding(
     assert texts[0] == texts[1]
 
 
+def test_no_tree_is_cut_that_was_not_asked_to_be(method: str, tmp_path: Path) -> None:
+    """The largest tree is drafted whole; more nodes are refused, and named."""
+    ranks = itertools.product(range(7), repeat=2)
+    paths = [*((rank,) for rank in range(7)), *ranks, *((0, 0, rank) for rank in range(7))]
+    file = tmp_path / "tree.json"
+    file.write_text(json.dumps(paths))
+    assert len(tiny.make(method, tree=str(file)).shape) == len(paths) == 63
+    for nodes in (-1, 64, 200):
+        with pytest.raises(UsageError, match=f"nodes must be 0 to 63, not {nodes}"):
+            tiny.make(method, nodes=nodes)
+
+
 def test_the_tree_is_bounded_by_nodes_and_by_cost(method: str) -> None:
     assert len(tiny.make(method, nodes=5).shape) <= 5
     assert len(tiny.make(method, nodes=0).shape) == 0

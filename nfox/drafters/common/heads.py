@@ -32,6 +32,7 @@ from nfox.errors import UsageError
 from nfox.models.packed_layers import pack_layers
 
 _CHOSEN_BY_COSTS = ("auto", "measured")  # trees; the others have a shape of their own
+_MAX_DRAFTED = tree_shapes.MAX_NODES - 1  # nodes of a tree, the root not counted
 _MAX_WIDTH = 10  # guesses for one position; published trees have no more
 
 
@@ -44,11 +45,11 @@ class HeadsOptions(Options):
         "auto (the guesses of each step that pay here), measured (one that pays by the heads' "
         "accuracy), a published tree, or a JSON file",
     )
-    nodes: int = option(tree_shapes.MAX_NODES - 1, "drafted tokens at most in one tree")
+    nodes: int = option(_MAX_DRAFTED, "drafted tokens at most in one tree")
 
     def __post_init__(self) -> None:
-        if self.nodes < 0:
-            raise UsageError(f"nodes must not be negative: {self.nodes}")
+        if not 0 <= self.nodes <= _MAX_DRAFTED:
+            raise UsageError(f"nodes must be 0 to {_MAX_DRAFTED}, not {self.nodes}")
 
 
 class HeadsDrafter(HeadsMethod):
@@ -119,8 +120,7 @@ class HeadsDrafter(HeadsMethod):
                 heads draft.
         """
         self._options, self._accuracy = options, accuracy
-        max_nodes = min(options.nodes, tree_shapes.MAX_NODES - 1)
-        depth = self.heads.config.num_heads
+        depth, max_nodes = self.heads.config.num_heads, options.nodes
         accuracy = accuracy[:depth]
         if options.tree not in _CHOSEN_BY_COSTS:
             vocabulary_size = self.target.vocabulary_size

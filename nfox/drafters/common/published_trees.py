@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from nfox.decoding.tree_shapes import TreeShape
+from nfox.decoding.tree_shapes import MAX_NODES, TreeShape
 from nfox.errors import UsageError
 from nfox.files.reading import read_json, refusing
 
@@ -39,7 +39,7 @@ _PUBLISHED = {
 
 _LAYOUT = 'a JSON list of paths [[0], [0, 0], [1]], or an object that has one as its "tree"'
 _PATHS = TypeAdapter(list[list[Annotated[int, Field(strict=True, ge=0, lt=1 << 20)]]])
-_MAX_PATHS = 1024  # every one is scored in every step
+_MAX_PATHS = MAX_NODES - 1  # every one is scored in every step, beside the root
 
 
 def published_shape(name: str) -> TreeShape:
@@ -84,7 +84,7 @@ def find_shape(name: str, max_width: int = 10) -> TreeShape:
             content = content["tree"]
         paths = {tuple(item) for item in _PATHS.validate_python(content) if item}
         if len(paths) > _MAX_PATHS:
-            raise ValueError(f"{len(paths):,} paths; there may be {_MAX_PATHS}")
+            raise ValueError(f"{len(paths):,} paths; there may be {_MAX_PATHS} at most")
     return _checked_shape(name, paths, max_width)
 
 
