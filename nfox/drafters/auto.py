@@ -148,9 +148,10 @@ class Auto(Method):
     @override
     def propose(self, context: Context) -> TokenTree:
         if context.rule.follows_drafts:
-            return self._first(context)
-        self._learn(context)
-        tree = self._choose(context)
+            tree = self._first(context)
+        else:
+            self._learn(context)
+            tree = self._choose(context)
         self._recent.append(self.choice)
         return tree
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -164,6 +165,16 @@ def test_every_choice_is_in_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     plain.add(silent[0])
     assert silent[0].choice == ""
     assert "choices" not in plain.spec("spec")
+
+
+@pytest.mark.parametrize("accept", ["rejection", "typical"])
+def test_steps_are_described_where_one_method_drafts_throughout(accept: str) -> None:
+    drafter, choices = auto(), list[str]()
+    for rule in (make_rule(), make_rule(accept, Sampling(1.0))):
+        steps = tiny.run(tiny.target(), drafter, PROMPT, rule=rule, max_tokens=60)
+        choices += [step.choice for step in steps]
+    for name, count in Counter(choices[-64:]).items():
+        assert f"{name} {count}" in drafter.describe()
 
 
 def test_where_nothing_pays_decoding_is_plain_and_it_is_said(
