@@ -104,21 +104,20 @@ class Lookup(FreeMethod):
         for size in range(min(self.ngram, len(last_tokens)), 0, -1):
             position = self._next.get(tuple(last_tokens[-size:]))
             if position is not None:
-                kind = self._sureness(position, size, context.root)
+                kind = self._sureness(position, size)
                 length = min(self.gamma, context.max_depth)
                 guess = self._continuation(position, context.root, length)
                 self._record.follow(len(context.tokens) + 1, guess, kind)
                 return guess, self._record.reach(kind, len(guess))
         return (), ()
 
-    def _sureness(self, position: int, size: int, root: int) -> int:
+    def _sureness(self, position: int, size: int) -> int:
         """Return a number for how many of the last tokens stand before a position too: 1, 2, 3 for
         as many, 4 for less than 8, 5 for less than 16, 6.
 
         Args:
             position: in the text.
-            size: that many are known to.
-            root: the last token, which is not in the text yet.
+            size: that many are known to, the root among them.
         """
         if size < self.ngram:
             return size
