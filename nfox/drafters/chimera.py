@@ -7,7 +7,7 @@ the root, and each later one what the head before it drafted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,8 +19,8 @@ from typing_extensions import override
 
 from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target, Vocabulary
+from nfox.drafters.common.attending_heads import AttendingHeadsDrafter
 from nfox.drafters.common.guesses import Guesses
-from nfox.drafters.common.heads import HeadsDrafter
 from nfox.heads.attention import DecoderLayer, Norm, draft_attention
 from nfox.heads.base import (
     IGNORE,
@@ -34,7 +34,6 @@ from nfox.heads.base import (
     select_positions,
     top_k_accuracies,
 )
-from nfox.heads.state_cache import StateCache
 from nfox.heads.trigrams import TrigramEncoder, trigrams_around
 
 _CACHED_TRIGRAMS = 16384  # so many encodings are kept
@@ -238,7 +237,7 @@ def _divergence(logits: Tensor, base_logits: Tensor) -> Tensor:
     return total / max(len(base_logits), 1)
 
 
-class Chimera(HeadsDrafter):
+class Chimera(AttendingHeadsDrafter):
     """Propose the likeliest tokens of every head, as a tree; each depth is predicted after the
     likeliest token of the depth before it.
 
@@ -258,7 +257,11 @@ class Chimera(HeadsDrafter):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.encode_trigram = lru_cache(maxsize=_CACHED_TRIGRAMS)(self._encode_trigram)
-        self.state_cache = StateCache([self.heads.encoder], self.heads.norm)
+
+    @property
+    @override
+    def attending_layers(self) -> Iterable[DecoderLayer]:
+        return [self.heads.encoder]
 
     @override
     @torch.inference_mode()
@@ -286,13 +289,6 @@ class Chimera(HeadsDrafter):
             trigram = [*trigram[1:], guessed[-1][0]]
         self.state_cache.tokens += tokens[len(self.state_cache.tokens) :]
         return Guesses(guessed, probabilities)
-
-    @override
-    def rewind(self, length: int) -> None:
-        """Forget the states after the first `length` tokens. The next proposal compares all of the
-        past, since other methods may have changed it meanwhile.
-        """
-        self.state_cache.truncate(length)
 
     def _encode_trigram(self, *trigram: int) -> Tensor:
         """Return the [1, D] encoding of three tokens; nothing else decides it."""

@@ -25,9 +25,10 @@ from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import Accuracy
+from nfox.drafters.common.attending_heads import AttendingHeadsDrafter
 from nfox.drafters.common.calibration import Calibration
 from nfox.drafters.common.guesses import Guesses
-from nfox.drafters.common.heads import HeadsDrafter, HeadsOptions
+from nfox.drafters.common.heads import HeadsOptions
 from nfox.drafters.common.method import option
 from nfox.heads.attention import DecoderLayer, Norm, draft_attention
 from nfox.heads.base import (
@@ -48,7 +49,6 @@ from nfox.heads.ctc_alignment import (
     longest_prefix,
     rank_tokens,
 )
-from nfox.heads.state_cache import StateCache
 
 _ALIGNMENTS = 20  # of one prefix, that count
 
@@ -245,7 +245,7 @@ class CTCOptions(HeadsOptions):
     )
 
 
-class CTC(HeadsDrafter):
+class CTC(AttendingHeadsDrafter):
     """Propose the likeliest beginnings of what the slots say.
 
     The probabilities of whole paths are known here, and need not be guessed from ranks: of a fixed
@@ -265,8 +265,13 @@ class CTC(HeadsDrafter):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.state_cache = StateCache(self.heads.layers, self.heads.norm)
         self.collapse = True
+
+    @property
+    @override
+    def attending_layers(self) -> Iterable[DecoderLayer]:
+        layers: Iterable[DecoderLayer] = self.heads.layers
+        return layers
 
     @override
     def choose_tree(self, options: HeadsOptions, accuracy: Accuracy, costs: Costs | None) -> None:
@@ -319,13 +324,6 @@ class CTC(HeadsDrafter):
         cache.tokens += context.tokens[start:]
         logits: Tensor = heads.slot_logits(slots, self.vocabulary)
         return logits
-
-    @override
-    def rewind(self, length: int) -> None:
-        """Forget the states after the first `length` tokens. The next proposal compares all of the
-        past, since other methods may have changed it meanwhile.
-        """
-        self.state_cache.truncate(length)
 
     @override
     def describe(self) -> str:
