@@ -139,7 +139,10 @@ class Jacobi(Method):
         window += [self._random.choice(text) for _ in range(length - len(window))]
         if not self.branches:
             return TokenTree.chain(context.root, window)
-        ngrams = self._update_pool(context)
+        self._advance_trajectories(context)
+        self._index_text(context)  # after the guesses: what is newer comes first
+        found = self._pool.continuations(self._last_tokens(context))[: self.branches]
+        ngrams = [ngram[: context.max_depth] for ngram in found if context.max_depth > 0]
         if ngrams and not self.takes_trees:
             window, ngrams = self._better_guess(context, window, ngrams[0]), []
         # A token that does not continue its position's trajectory begins a new one.
@@ -149,24 +152,26 @@ class Jacobi(Method):
         self._trajectories = [tuple(self._last_tokens(context)), *trajectories]
         return TokenTree.from_paths(context.root, [window, *ngrams])
 
-    def _update_pool(self, context: Context) -> list[Ngram]:
-        """Add the new n-grams of guesses and of the text to the pool; return those that continue
-        the root. Sets `_trajectories` to those of the guesses past the accepted path.
+    def _advance_trajectories(self, context: Context) -> None:
+        """Continue the trajectories by the new guesses, add them to the pool, and keep those of the
+        guesses past the accepted path.
         """
-        pool, reach = self._pool, MAX_KEY_LENGTH + self._pool.length
+        reach = MAX_KEY_LENGTH + self._pool.length
         pairs = zip(self._trajectories, context.target_tokens, strict=False)
         trajectories = [(*known, token)[-reach:] for known, token in pairs]
         for trajectory in trajectories:
-            pool.add(trajectory)
+            self._pool.add(trajectory)
         self._trajectories = trajectories[len(context.path) :]
+
+    def _index_text(self, context: Context) -> None:
+        """Add the n-grams of the text that are not in the pool yet, up to the root."""
+        pool, reach = self._pool, MAX_KEY_LENGTH + self._pool.length
         if not self._pooled and context.encoder_ids:
             _add_text(pool, context.encoder_ids, 0)
         # What is older would be forgotten at once.
         begin = max(self._pooled - reach, len(context.tokens) - pool.max_keys, 0)
         _add_text(pool, [*context.tokens[begin:], context.root], self._pooled - begin)
         self._pooled = len(context.tokens) + 1
-        ngrams = pool.continuations(self._last_tokens(context))[: self.branches]
-        return [ngram[: context.max_depth] for ngram in ngrams if context.max_depth > 0]
 
     def _better_guess(self, context: Context, window: list[int], ngram: Ngram) -> list[int]:
         """Return the guess to try where only one can be tried at each position: the window, or the
