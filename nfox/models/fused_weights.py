@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nfox.models.attention_windows import has_other_windows
 from nfox.models.decoder_weights import DecoderWeights, LayerWeights
 from nfox.models.fused_products import Norm, PackedGate, PackedProduct, Product
 from nfox.models.native.packing import PackedWeights
@@ -60,13 +61,16 @@ class WeightLayout:
 
         Raises:
             AttributeError: if the model has another shape.
-            TypeError: if its layers are not plain ones, or not on one device.
+            TypeError: if its layers are not plain ones, have another window than a sliding one, or
+                are not on one device.
         """
         decoder = model.model
         if {weight.device for weight in model.parameters()} != {model.device}:
             raise TypeError("not on one device")
         if any(hasattr(module, "_hf_hook") for module in model.modules()):
             raise TypeError("layers whose weights come when they are run")
+        if has_other_windows(config):
+            raise TypeError("layers with another window than a sliding one")
         return DecoderWeights(
             layers=tuple(self.layer(layer) for layer in decoder.layers),
             norm=Norm.of(decoder.norm),

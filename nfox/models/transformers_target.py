@@ -1,6 +1,7 @@
 """A target that runs a model of transformers, whatever its architecture.
 
-What kinds of proposals a model takes is found by trying, not by its name.
+What kinds of proposals a model takes is found by trying, not by its name; what a few tokens cannot
+show is read in its config.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import Mask, tree_mask, within_window
 from nfox.errors import ModelError
 from nfox.files.tensors import is_finite
+from nfox.models.attention_windows import has_other_windows
 from nfox.models.checkpoint_files import CONTEXT_NAMES
 from nfox.models.fused_decoder import FusedDecoder
 from nfox.models.logits_error import logits_error
@@ -67,6 +69,14 @@ class TransformersTarget(Target):
 
     def _capture(self, module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
         self._captured = [arguments[0].to(self.output_device)]  # tied weights lie in front
+
+    @cached_property
+    def _body(self) -> Any:
+        """The model without its output embeddings. Llama 4 names another part by its prefix, so
+        that its `base_model` would be the whole.
+        """
+        base: Any = self.model.base_model
+        return getattr(base, "model", base) if base is self.model else base
 
     @cached_property
     @override
@@ -167,7 +177,7 @@ class TransformersTarget(Target):
         positions: Tensor | None = None,
     ) -> Tensor:
         check_tokens(map(int, ids.aminmax() if ids.numel() else ()), self.vocabulary_size)
-        model, inputs = self.model.base_model, dict[str, Any]()
+        model, inputs = self._body, dict[str, Any]()
         if visible is not None and positions is not None:
             additive = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
             additive = additive.masked_fill(~visible, torch.finfo(self.dtype).min)
@@ -248,12 +258,15 @@ class TransformersTarget(Target):
     @cached_property
     @override
     def proposals(self) -> Proposals:
-        """The proposals that the model scores correctly in one forward, found on a few tokens."""
+        """The proposals that the model scores correctly in one forward, found on a few tokens. A
+        chain needs no mask but the model's own; trees are not tried where this has windows that
+        `_mask_inputs` does not know, and that may be longer than the few tokens.
+        """
         if not self._scores_correctly(_CHAIN_PROBE):
             self._check_numbers()
             return "nothing"
-        trees = not self.is_encoder_decoder and self._scores_correctly(_TREE_PROBE)
-        return "trees" if trees else "chains"
+        chains_only = self.is_encoder_decoder or has_other_windows(self.config)
+        return "chains" if chains_only or not self._scores_correctly(_TREE_PROBE) else "trees"
 
     @override
     def numbers_error(self) -> ModelError:
@@ -291,8 +304,8 @@ class TransformersTarget(Target):
             self._forward(ids, cache)
             hidden = self._captured.pop()
         else:  # no logits are needed
-            model = self.model.base_model
-            hidden = model(ids, use_cache=True, **self._cache_input(cache)).last_hidden_state
+            inputs = self._cache_input(cache)
+            hidden = self._body(ids, use_cache=True, **inputs).last_hidden_state
         cache.extend(tokens, hidden[0].to(self.output_device))
 
     def _wait(self) -> None:

@@ -21,6 +21,22 @@ def test_what_a_model_takes_is_found_by_trying(family: str) -> None:
     assert tiny.target(family).proposals == tiny.FAMILIES[family].proposals
 
 
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("gpt-neo", {"window_size": 24}), ("llama4", {"attention_chunk_size": 24})],
+)
+def test_windows_that_the_masks_do_not_know_take_no_trees_however_long_they_are(
+    family: str, changes: dict[str, int]
+) -> None:
+    """The probe of a tree reads 20 tokens; behind a longer text it would be another one."""
+    assert tiny.target(family, **changes).proposals == "chains"
+
+
+def test_a_model_without_local_layers_takes_trees_whatever_its_window_would_be() -> None:
+    family = tiny.FAMILIES["gpt-neo"]
+    assert tiny.target_of(family, attention_types=[[["global"], 2]]).proposals == "trees"
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral", "gpt2", "mixtral", "bloom", "mpt", "t5"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_probe_does_not_depend_on_the_dtype(family: str, dtype: torch.dtype) -> None:

@@ -85,6 +85,8 @@ _gpt2 = _small | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
 _bloom = _small | {"n_head": 4, "n_layer": 2, "initializer_range": 0.1}
 _mpt = _small | {"d_model": 32, "n_layers": 2, "n_heads": 4, "initializer_range": 0.1}
 _jamba = {"num_experts": 1, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8}
+_neo = _small | {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}
+_llama4 = _small | {"intermediate_size_mlp": 64, "num_local_experts": 2, "no_rope_layers": [1, 0]}
 _t5 = _special | {
     "vocab_size": VOCABULARY,
     "d_model": 32,
@@ -115,6 +117,8 @@ FAMILIES = {
     "mixtral": Family("Mixtral", _small | {"num_local_experts": 4}, dtype=torch.float32),
     "bloom": Family("Bloom", _bloom, "chains", seed=1),
     "mpt": Family("Mpt", _mpt, "chains", seed=1),
+    "gpt-neo": Family("GPTNeo", _neo | {"window_size": 8}, "chains", torch.float32),
+    "llama4": Family("Llama4", _llama4 | {"attention_chunk_size": 8}, "chains"),
     "mamba": Family("Mamba", _small | {"state_size": 8}, "nothing", torch.float32),
     "jamba": Family("Jamba", _small | _jamba, "nothing", torch.float32),
     "t5": Family("T5", _t5, "chains", head="ForConditionalGeneration", seed=1),
