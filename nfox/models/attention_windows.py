@@ -25,7 +25,8 @@ _WINDOW_NAMES = (
 
 def has_other_windows(config: Any) -> bool:
     """Return whether some layer of a model sees a part of the text that is not the last
-    `sliding_window` positions: chunks (Llama 4), rows instead of positions (GPT-Neo), chosen blocks.
+    `sliding_window` positions: a chunk (Llama 4), the last rows whatever their positions (GPT-Neo),
+    chosen blocks.
 
     Args:
         config: the config of the model's decoder.

@@ -15,18 +15,18 @@ from dataclasses import dataclass, replace
 import torch
 
 from nfox.decoding.cache import KVCache, common_prefix
-from nfox.decoding.generate import Prompt
 from nfox.drafters.common.method import Method
 from nfox.engine import Engine
-from nfox.errors import NfoxError
+from nfox.errors import ModelError, NfoxError
 from nfox.reply import Reply, Request
 from nfox.serve.cache_pool import CachePool
-from nfox.serve.errors import DeadlineExceeded, OutOfMemory, ServerStopping, WrongParameter
+from nfox.serve.errors import OutOfMemory, ServerStopping, WrongParameter
 from nfox.serve.fair_queue import FairQueue
 from nfox.serve.logprobs import SpelledLogprobs
 from nfox.serve.pending_reply import Delta, Finished, PendingReply, Question, ServeRequest
 from nfox.serve.prompt_threads import PromptThreads
 from nfox.serve.prompts import PromptEncoder
+from nfox.serve.telling import tell
 
 log = logging.getLogger(__name__)
 
@@ -193,37 +193,35 @@ class Worker:
     def _answer(
         self, pending: PendingReply, choice: int, request: Request, drafter: Method
     ) -> Reply:
-        """Decode one reply and put its events; keep what the conversation's next turn can use.
+        """Decode one reply and put its events; keep what the conversation's next turn, or the same
+        request when it is made again, can use.
 
         Raises:
             DeadlineExceeded: if the request's time passes before its first token.
+            ModelError: if the target computes logits that are no numbers; its cache is lost.
         """
         prompt, top_count = request.prompt, pending.request.top_logprobs
         begun = prompt.ids if prompt.continued else ()
         logprobs = SpelledLogprobs(self.engine.model.tokenizer, begun, top_count or 0)
         cache = self.caches.take(prompt.ids, prompt.encoder_ids)
-        with self.engine.stream(
-            request, drafter=drafter, cache=cache, cancelled=pending.abandoned
-        ) as stream:
-            reply = stream.reply
-            for update in stream.updates():
-                if update.step is not None:
-                    logprobs.add(update.step, len(reply.ids) - logprobs.count)
-                added = logprobs.certain(len(reply.text))
-                if update.pieces or added:
-                    counts = len(reply.ids), reply.stats.steps
-                    pending.put(Delta(choice, update.pieces, added, *counts))
-        if not (reply.stats.steps or choice or pending.cancelled.is_set()):
-            raise DeadlineExceeded("its time passed before the first token", "try again later")
-        self._keep(cache, prompt, reply)
+        given_up = pending.abandoned
+        stream = self.engine.stream(request, drafter=drafter, cache=cache, cancelled=given_up)
+        try:
+            reply = tell(pending, choice, stream, logprobs)
+        except ModelError:
+            raise
+        except NfoxError:
+            self._keep(cache, prompt.ids)
+            raise
+        self._keep(cache, [*prompt.ids, *reply.ids])
         self._prompts.remember(pending.request.questions[choice], reply)
         if rest := logprobs.finish(reply):
             pending.put(Delta(choice, (), rest, len(reply.ids), reply.stats.steps))
         pending.put(Finished(choice, reply, tuple(logprobs.told)))
         return reply
 
-    def _keep(self, cache: KVCache, prompt: Prompt, reply: Reply) -> None:
-        """Add a cache to the pool, without tokens that were accepted behind the reply's end."""
+    def _keep(self, cache: KVCache, text: Sequence[int]) -> None:
+        """Add a cache to the pool, without tokens that were accepted behind the end of a text."""
         if cache.can_roll_back:
-            cache.truncate(common_prefix(cache.tokens, [*prompt.ids, *reply.ids]))
+            cache.truncate(common_prefix(cache.tokens, text))
         self.caches.add(cache)

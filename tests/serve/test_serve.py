@@ -22,7 +22,7 @@ from nfox import Conversation, Engine, Sampling, Settings, drafters
 from nfox.batch import BatchPrompt, answer
 from nfox.cli.app import app
 from nfox.decoding.generate import Prompt
-from nfox.errors import ModelError, NfoxError
+from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.reply import Request
 from nfox.serve.fair_queue import FairQueue
 from nfox.serve.origins import as_sent
@@ -753,6 +753,30 @@ def test_a_reply_is_cut_when_its_time_has_passed() -> None:
     both = ask(client(served), n=2)
     assert reply_text(both, 0) and not reply_text(both, 1)
     assert {choice["finish_reason"] for choice in both["choices"]} == {"length"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "kept"),
+    [(None, 503, 5), (UsageError("no"), 400, 5), (ModelError("no numbers"), 503, 0)],
+)
+def test_what_was_read_of_a_prompt_is_not_read_again_by_the_next_try(
+    monkeypatch: pytest.MonkeyPatch, ending: NfoxError | None, status: int, kept: int
+) -> None:
+    served = serve(load_tiny(method=drafters.plain_method()))
+    target, http = served.worker.engine.model.target, client(served)
+    own = target.read
+
+    def read(tokens: Any, cache: Any, cancelled: Any = None) -> bool:
+        own(tokens[:5], cache)
+        if ending:
+            raise ending
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, "read", read)
+        assert http.post(CHAT, json={"messages": QUESTION}).status_code == status
+    usage = ask(http)["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] == kept
 
 
 def slowly(served: ServedModel, seconds: float) -> list[int]:
