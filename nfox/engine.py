@@ -169,8 +169,14 @@ class Engine:
         Raises:
             NfoxError: if the method is unknown, does not fit, or lacks what it needs.
         """
-        inputs = replace(self._inputs, costs=self.costs)
-        return drafters.build_drafter(method, dict(options or {}), inputs, self.sources)
+        return self._build(method, options or {}, replace(self._inputs, costs=self.costs))
+
+    def _build(self, method: str, options: Mapping[str, str], inputs: DrafterInputs) -> Method:
+        """Return a drafter that is built from these inputs, with the costs as they are."""
+        drafter = drafters.build_drafter(method, dict(options), inputs, self.sources)
+        if self._costs:
+            self._costs.built(drafter)
+        return drafter
 
     def adapt(self, adapter: str | None) -> None:
         """Change the target's adapter, which makes another target of it: the cache starts anew. An
@@ -192,7 +198,7 @@ class Engine:
             name = None if template.name == "tokenizer" else template.name
             template = resolve(model.tokenizer, name, model_name=model.name, system=self.system)
         inputs = replace(self._inputs, model=model, costs=self.costs)
-        self.drafter = drafters.build_drafter(self.method, self._options, inputs, self.sources)
+        self.drafter = self._build(self.method, self._options, inputs)
         self.model, self._inputs = model, inputs
         if self._costs:
             self._costs.use_target(model.target)

@@ -140,6 +140,22 @@ def test_costs_that_were_wrong_at_load_are_right_after_a_reply(
     assert "does not pay" not in other.drafter.describe()
 
 
+def test_a_drafter_that_was_built_in_a_busy_moment_plans_again() -> None:
+    flat, busy = (
+        Costs({n: seconds * n**power for n in WIDTHS}) for seconds, power in ((1, 0), (9, 1))
+    )
+    one, drafting = fresh(method="lookup"), DrafterSpec("lookup")
+    other = Engine(one.model, one.template, drafting=drafting, settings=one.settings, costs=flat)
+    running = other._costs
+    assert running
+    running.now = busy
+    built = other.make("lookup")
+    assert "does not pay" in built.describe()
+    running.now = flat
+    other.answer("hello", drafter=built)
+    assert "does not pay" not in built.describe()
+
+
 def test_a_second_stream_is_refused_until_the_first_has_ended() -> None:
     first, second = engine().stream("hello"), engine().stream("the fox")
     begun = next(first)

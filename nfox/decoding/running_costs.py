@@ -61,9 +61,13 @@ class RunningCosts:
             self._times.setdefault(len(step.tree), []).append(step.times.target)
             yield step
 
+    def built(self, drafter: Drafter) -> None:
+        """Note that a drafter was built with the costs as they are."""
+        self._planned_for[drafter] = self.now
+
     def plan(self, drafter: Drafter) -> None:
         """Let a drafter choose how much it drafts, where forwards cost something else now than when
-        it last chose.
+        it last chose. One that is not known is taken to have chosen when the model was loaded.
         """
         costs = self.update()
         if differ(costs, self._planned_for.setdefault(drafter, self.at_load)):
