@@ -66,7 +66,8 @@ class Auto(Method):
     """Let the method draft that emits the most tokens per second, as far as is known.
 
     Where the text depends on what is drafted (rejection and typical acceptance above temperature 0)
-    the first method drafts throughout: one seed is to give one text, whatever the machine does.
+    the first method drafts throughout, so that one seed gives one text while that method's plan is
+    the same, whatever the machine does during a reply.
 
     Args:
         target: for which they draft.

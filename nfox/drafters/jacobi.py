@@ -192,9 +192,9 @@ class Jacobi(Method):
     @override
     def rewind(self, length: int) -> None:
         """Forget the pool and the window, and seed the random fill, so that a reply can be
-        repeated.
+        repeated, however much of its prompt was read before.
         """
-        self._random.seed(length)
+        self._random.seed(0)
         self._pool.clear()
         self._trajectories, self._pooled = [], 0
         self._advantage, self._compared = 0.0, (0, (), ())

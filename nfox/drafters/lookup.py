@@ -92,7 +92,7 @@ class Lookup(FreeMethod):
     @override
     def propose(self, context: Context) -> TokenTree:
         guess, reach = self.guess(context)
-        if self._budget and not context.rule.follows_drafts:  # else one text has one draft
+        if self._budget and not context.rule.follows_drafts:  # else a plan has one draft
             guess = guess[: len(self._budget.select(enumerate(reach)))]
         return TokenTree.chain(context.root, guess)
 

@@ -99,6 +99,21 @@ def test_every_method_can_be_seen_twice(name: str) -> None:
     assert trees[0] == trees[1]
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("accept", [a for a in RULES if make_rule(a, Sampling(1.0)).follows_drafts])
+def test_a_seed_gives_one_text_however_much_of_the_prompt_was_read_before(
+    name: str, accept: str
+) -> None:
+    """Also where the text depends on what is drafted."""
+    target, drafter, texts = tiny.target(), tiny.make(name), []
+    for held in (0, 4, len(PROMPT) - 1):
+        cache = target.new_cache()
+        target.read(PROMPT[:held], cache)
+        rule = make_rule(accept, Sampling(1.0))
+        texts.append(tiny.text(tiny.run(target, drafter, PROMPT, rule=rule, cache=cache)))
+    assert texts[0] == texts[1] == texts[2]
+
+
 def test_methods_are_found_by_their_files_without_torch() -> None:
     code = "import sys, nfox.drafters as d; print(d.method_names(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

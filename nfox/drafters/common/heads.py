@@ -203,7 +203,7 @@ class HeadsDrafter(HeadsMethod):
     def _calibration_for(self, context: Context) -> Calibration:
         """Return how often the heads' guesses were right so far, where that may decide anything."""
         if context.rule.follows_drafts or (self.budget and not self.budget.min_chance):
-            return Calibration()  # so that one text has one draft
+            return Calibration()  # so that one text has one draft while the plan is the same
         self._learned.learn(context.path)
         return self._learned
 
