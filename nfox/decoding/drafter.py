@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -50,6 +50,8 @@ class Context:
         max_depth: how many tokens deep the tree may be at most, below the root.
         rule: how tokens are chosen in this reply; a draft model draws its guesses by it.
         times: the seconds that the parts of the last step took; None before the first.
+        cancelled: whether the reply is to end here, for a drafter with much to read; None where it
+            cannot be cancelled.
     """
 
     cache: KVCache
@@ -59,6 +61,7 @@ class Context:
     max_depth: int
     rule: Rule
     times: StepTimes | None = None
+    cancelled: Callable[[], bool] | None = None
 
     @property
     def tokens(self) -> Sequence[int]:

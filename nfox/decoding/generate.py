@@ -123,7 +123,8 @@ def generate(
         cache: of the conversation so far; what it has in common with the prompt is not read again.
         rule: how tokens are chosen and accepted; a new one for every reply.
         limits: what ends the reply.
-        cancelled: asked before every forward; True ends the reply there.
+        cancelled: asked before every forward; True ends the reply there, after the step that has
+            begun.
         keep_logits: put the target's logits into each step.
 
     Raises:
@@ -143,8 +144,8 @@ def generate(
     while finish is None and remaining > 0 and not (cancelled and cancelled()):
         timer = _Timer()
         max_depth = min(remaining, max_context - len(cache.tokens)) - 1
-        context = Context(cache, root, verdict.path, verdict.target_tokens, max_depth, rule, times)
-        tree = drafter.propose(context)
+        path, told = verdict.path, verdict.target_tokens
+        tree = drafter.propose(Context(cache, root, path, told, max_depth, rule, times, cancelled))
         draft_time = timer.split()
         logits, hidden = target.score(tree, cache)
         if not are_numbers(logits):

@@ -175,6 +175,8 @@ class Speculative(Method):
             return TokenTree.chain(context.root)
         text = self._readable([*context.tokens, context.root])
         unread = self._catch_up(context, text)
+        if unread is None:
+            return TokenTree.chain(context.root)
         draws: list[Draw] = []
         chain_probability = 1.0  # that all tokens of the chain so far are right
         while len(draws) < length:
@@ -204,9 +206,9 @@ class Speculative(Method):
         chosen = self.budget.select(paths) if self.budget else [path for path, _ in paths]
         return TreeShape(tuple(chosen)).fill(root, guesses, len(guesses))
 
-    def _catch_up(self, context: Context, text: list[int]) -> TokenTree:
+    def _catch_up(self, context: Context, text: list[int]) -> TokenTree | None:
         """Forget the guesses that were refused; return a chain of the tokens that the draft model
-        has not read, the root last.
+        has not read, the root last; None if the reply was cancelled while many were read.
 
         Args:
             context: of this step.
@@ -218,7 +220,9 @@ class Speculative(Method):
         start = min(self._matched, len(self.cache.tokens))
         self.cache.truncate(common_prefix(self.cache.tokens, text[:-1], start))
         if len(text) - len(self.cache.tokens) > self.gamma + 1:  # it joins a conversation late
-            self.draft.read(text[len(self.cache.tokens) : -1], self.cache)
+            missed = text[len(self.cache.tokens) : -1]
+            if not self.draft.read(missed, self.cache, context.cancelled):
+                return None
         self._matched = len(context.tokens)
         unread = text[len(self.cache.tokens) :]
         return TokenTree.chain(unread[0], unread[1:])

@@ -22,6 +22,7 @@ from nfox.drafters.lookup import Lookup
 from nfox.drafters.none import Autoregressive
 from nfox.drafters.spec import SpecOptions, Speculative
 from nfox.errors import ModelError
+from nfox.models import transformers_target
 from nfox.models.options import LoadedModel
 from nfox.models.transformers_target import TransformersTarget
 
@@ -92,6 +93,23 @@ def test_it_joins_late() -> None:
     with reads(DRAFT) as widths:
         assert decode(drafter, text, cache=cache, max_tokens=2) == tiny.slow("llama", text, 2)
     assert widths[0] == len(text) - 1
+
+
+def test_a_reply_that_is_cancelled_does_not_wait_for_what_it_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transformers_target, "CHUNK", 4)
+    cache, drafter = TARGET.new_cache(), Speculative(DRAFT, tiny.VOCABULARY, 3)
+    text = (*PROMPT, *decode(Autoregressive(), cache=cache), 8)
+    with reads(DRAFT) as widths:
+        (step,) = tiny.run(
+            TARGET, drafter, text, cache=cache, cancelled=lambda: len(drafter.cache.tokens) >= 8
+        )
+    assert widths == [4, 4]
+    assert len(step.tree) == 1
+    with reads(DRAFT) as widths:
+        assert decode(drafter, text, cache=cache, max_tokens=2) == tiny.slow("llama", text, 2)
+    assert sum(widths) == len(text) - 8  # the rest, the root among it
 
 
 def first_reads(drafter: Speculative, prompt: tuple[int, ...], cache: Any) -> int:
