@@ -42,6 +42,7 @@ def to_updates(
                 break
         rest = text.finish()
         reply.text = text.text
+        reply.finish = "stop" if text.stopped else reply.finish
         if rest:
             yield Update(tuple(rest), None)
     except GeneratorExit:
@@ -106,7 +107,8 @@ def _take(
 def cut_at_stop(
     tokenizer: Any, reply: Reply, text: TextStream, begun: tuple[int, ...] = ()
 ) -> None:
-    """Make a reply's ids and text agree: a stop string belongs to neither.
+    """Make a reply's ids and text agree: a stop string belongs to neither, and is why the reply
+    ended, also where its last token was the last that was asked for.
 
     Args:
         tokenizer: of the model.
@@ -117,6 +119,7 @@ def cut_at_stop(
     reply.text = text.text
     if not text.stopped:
         return
+    reply.finish = "stop"
     before = decode_text(tokenizer, begun)
 
     def spelled_reply() -> str:

@@ -8,6 +8,12 @@ import pytest
 from spelling import ACCENT, FAMILY, FLAGS, KINDS, STRINGS, THUMB, decode, encode, make
 
 from nfox.controls import sanitize
+from nfox.decoding.drafter import StepTimes
+from nfox.decoding.generate import Prompt, Step
+from nfox.decoding.tree import TokenTree
+from nfox.decoding.verify import Verdict
+from nfox.reply import Reply, Request, Settings
+from nfox.reply_text import to_updates
 from nfox.text.pieces import Piece, ThinkSplitter
 from nfox.text.stream import TextStream
 
@@ -243,3 +249,16 @@ def test_a_reply_may_begin_inside_a_thought() -> None:
         ("so</think>", True),
         ("Hi", False),
     ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stop", ["\n", "é", "o\n"])
+def test_a_stop_string_of_the_last_tokens_is_why_the_reply_ended(kind: str, stop: str) -> None:
+    """Bytes are text only when nothing more can come, which is after the last step."""
+    ids = encode(kind, f"Hello{stop}")
+    times, verdict = StepTimes(0.5, 0.5, 0, 0, 0), Verdict([0], 0, [])
+    tree, sources = TokenTree((0,), (-1,)), ("bonus",) * len(ids)
+    reply, request = Reply("none"), Request(Prompt((0,)), Settings(stop=(stop,)))
+    steps = iter([Step(tuple(ids), sources, tree, verdict, times, "length")])
+    list(to_updates(steps, make(kind), request, reply, frozenset()))
+    assert (reply.text, reply.finish) == ("Hello", "stop")
