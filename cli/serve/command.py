@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from socket import socket
+
 import typer
 
 from .. import unused
@@ -27,8 +29,7 @@ def serve(
         from .server import announce, load_served, serve_app
 
         served = load_served(server_arguments, engine_arguments)
-        keyed = "a key lets requests in, whatever the name they come by"
-        idle = {"allow_host": keyed} if access.api_key else {}
+        idle = _idle(access.api_key, listener)
         unused.report_typed(context, unused.of_loading(served.worker.engine) | idle)
         unused.report_idle_method(served.worker.engine.drafter)
         from nfox.serve.app import make_app
@@ -36,3 +37,15 @@ def serve(
         warning = "other machines can ask without a key; --api-key KEY sets one"
         announce(served, listener, "/v1", "" if access.api_key else warning)
         serve_app(make_app(served), served, listener, server_arguments)
+
+
+def _idle(api_key: str | None, listener: socket) -> dict[str, str]:
+    """Return the options of access that change nothing, with the reason."""
+    from nfox.serve.server import is_loopback
+
+    if api_key:
+        return {"allow_host": "a key lets requests in, whatever the name they come by"}
+    if not is_loopback(listener):
+        address = listener.getsockname()[0]
+        return {"allow_host": f"names are asked for on loopback alone, and this is {address}"}
+    return {}

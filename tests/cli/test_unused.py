@@ -176,6 +176,23 @@ def test_every_command_that_decodes_says_that_its_method_guesses_nothing(
     assert [line for line in done.stderr.splitlines() if "guesses nothing" in line] == [told]
 
 
+@pytest.mark.parametrize(
+    ("options", "idle"),
+    [
+        ((), set()),
+        (("--host", "0.0.0.0"), {"--allow-host"}),
+        (("--api-key", "key"), {"--allow-host"}),
+    ],
+)
+def test_a_name_that_no_request_must_have_is_said_to_change_nothing(
+    options: tuple[str, ...], idle: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "serve_app", lambda app, served, *_: served.worker.stop())
+    model = ("--model", folder.equipped(), "--method", "none")
+    done = run("serve", "--port", 0, *model, "--allow-host", "my.name", *options)
+    assert unused(done) == idle
+
+
 def test_one_reason_is_said_once() -> None:
     said = list(reasons({"a": "x", "b": "y", "-c": "x"}))
     assert said == ["not used: --a, -c (x)", "not used: --b (y)"]
