@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from nfox.serve.connected_reply import ConnectedReply, client_address, client_closed_request
 from nfox.serve.error_handlers import add_error_handlers
-from nfox.serve.errors import Json, UnknownModel, error_response
+from nfox.serve.errors import Json, error_response
 from nfox.serve.pages import page_routes
 from nfox.serve.pending_reply import Event
 from nfox.serve.responses import ChatResponse, ResponseBuilder, TextResponse
@@ -143,10 +143,14 @@ def _model_routes(served: ServedModel) -> APIRouter:
     router, created = APIRouter(), int(time.time())
 
     def model_object(name: str) -> Json:
-        if name not in served.names:
-            raise UnknownModel(f"there is no model {name} here")
+        served.check(name)
         context = served.worker.engine.max_context
-        known = {"id": name, "object": "model", "created": created, "owned_by": "nfox"}
+        known = {
+            "id": name or served.name,
+            "object": "model",
+            "created": created,
+            "owned_by": "nfox",
+        }
         return known | {"max_model_len": context, "method": served.method_of(name)}
 
     @router.get("/v1/models", summary="The model, and the model with each method")

@@ -61,8 +61,18 @@ class ServedModel:
         """All names that are listed: the model's, and one with each method."""
         return [self.name, *self._methods]
 
+    def check(self, name: str) -> None:
+        """Refuse a name that is neither listed nor one of the aliases.
+
+        Raises:
+            UnknownModel: if there is no model of that name.
+        """
+        if name not in self._methods and name not in self._aliases:
+            names = ", ".join(self.names)
+            raise UnknownModel(f"there is no model {name} here", f"there are: {names}")
+
     def method_of(self, name: str) -> str:
-        """Return the method that answers under one of the names."""
+        """Return the method that answers under one of the names or aliases."""
         return self._methods.get(name, self.worker.engine.method)
 
     def chat_request(self, body: ChatCompletion, client: str) -> ServeRequest:
@@ -169,9 +179,7 @@ class ServedModel:
     def _method(self, body: RequestBody) -> str | None:
         """Return the method that a request names, by its model or by its `method`."""
         model = body.model or ""
-        if model not in self._methods and model not in self._aliases:
-            names = ", ".join(self.names)
-            raise UnknownModel(f"there is no model {model} here", f"there are: {names}")
+        self.check(model)
         method = self._methods.get(model)
         if method and body.method and body.method != method:
             message = f"the model {model} and the method {body.method} are two methods"

@@ -345,6 +345,15 @@ def test_models_are_listed_with_their_methods(http: TestClient) -> None:
     assert http.get("/v1/models/other").status_code == 404
 
 
+@pytest.mark.parametrize("name", ["default", "", NAME, f"{NAME}:lookup", "other", f"{NAME}:other"])
+def test_a_name_is_known_everywhere_or_nowhere(http: TestClient, name: str) -> None:
+    answered = http.post(CHAT, json={"messages": QUESTION, "model": name, "max_tokens": 1})
+    for told in (http.get(f"/v1/models/{name}"), http.post("/load_model", json={"model": name})):
+        assert told.status_code == answered.status_code, told.text
+        if answered.status_code == 404:
+            assert told.json() == answered.json()
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
