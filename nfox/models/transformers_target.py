@@ -350,7 +350,9 @@ class TransformersTarget(Target):
         return self.fused is not None
 
     def _agrees_with(self, fused: FusedDecoder | NativeDecoder) -> bool:
-        """Return whether the logits of a fused decoder are those of the model, for a few tokens."""
+        """Return whether the logits of a fused decoder are those of the model, for a few tokens; if
+        they are others, and it is the native one, that is why it does not run.
+        """
         parents, _ = _TREE_PROBE if self.proposals == "trees" else _CHAIN_PROBE
         tokens = _probe_tokens(len(parents) + 4, self.vocabulary_size)
         tree, cache = TokenTree(tuple(tokens[4:]), parents), self.new_cache()
@@ -363,7 +365,10 @@ class TransformersTarget(Target):
             return False
         finally:
             self.fused = None
-        return _close(logits, expected, self._is_coarse)
+        agrees = _close(logits, expected, self._is_coarse)
+        if not agrees and isinstance(fused, NativeDecoder):
+            self.why_not_native = f"its logits of {len(tokens)} tokens are not the model's own"
+        return agrees
 
     @override
     @torch.inference_mode()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -21,6 +22,7 @@ from nfox.decoding.tree import TokenTree
 from nfox.errors import ModelError
 from nfox.models.fused_products import PackedProduct
 from nfox.models.memory import copy_bytes
+from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError, native_library
 from nfox.models.native.packing import WeightFormat, quantise
 from nfox.models.native.product import NativeProduct
@@ -158,6 +160,23 @@ def test_layers_that_cannot_be_quantised_stay_and_those_that_can_are_freed() -> 
     target = TransformersTarget(model)
     target.fuse()
     assert target.forward == "native int4"
+
+
+def test_a_model_that_the_library_computes_wrongly_is_said_to_be_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, target = native("llama")
+    assert target.proposals == "trees"
+    own = NativeDecoder.score
+
+    def wrong(self: NativeDecoder, *arguments: Any) -> Any:
+        logits, states = own(self, *arguments)
+        return -logits, states
+
+    monkeypatch.setattr(NativeDecoder, "score", wrong)
+    target.fuse()
+    assert not target.is_native
+    assert target.why_not_native == "its logits of 20 tokens are not the model's own"
 
 
 def test_a_model_with_nothing_to_quantise_is_refused() -> None:
@@ -320,6 +339,7 @@ def test_what_it_does_not_compute_is_left_to_the_other_forward(change: dict[str,
 
 PROGRAM = """
 import sys
+from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError, must_compile, native_library
 first = must_compile()
 try:
