@@ -41,8 +41,7 @@ def to_updates(
             if text.stopped:
                 break
         rest = text.finish()
-        reply.text = text.text
-        reply.finish = "stop" if text.stopped else reply.finish
+        reply.text, reply.finish = text.text, "stop" if text.stopped else reply.finish
         if rest:
             yield Update(tuple(rest), None)
     except GeneratorExit:
