@@ -144,8 +144,9 @@ def generate(
     while finish is None and remaining > 0 and not (cancelled and cancelled()):
         timer = _Timer()
         max_depth = min(remaining, max_context - len(cache.tokens)) - 1
-        path, told = verdict.path, verdict.target_tokens
-        tree = drafter.propose(Context(cache, root, path, told, max_depth, rule, times, cancelled))
+        seen = verdict.path, verdict.target_tokens
+        context = Context(cache, root, *seen, max_depth, rule, times, cancelled)
+        tree = drafter.propose(context)
         draft_time = timer.split()
         logits, hidden = target.score(tree, cache)
         if not are_numbers(logits):
