@@ -7,6 +7,7 @@ text, and is not lost: the next prompt reads it.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -116,13 +117,20 @@ def interruptible(stream: ReplyStream) -> Iterator[None]:
 
 @contextmanager
 def silent_keyboard(*, by_key: bool = False) -> Iterator[None]:
-    """Keep the terminal from showing what is typed, but for while Ctrl-Z stops the program.
+    """Keep the terminal from showing what is typed, but for while Ctrl-Z stops the program, or it
+    works in the background: who sets the terminal from there is stopped.
 
     Args:
         by_key: let keys be read as they are typed, with Enter what a prompt that reads keys takes
-            for Enter; where lines are read, a line would never end with it.
+            for Enter; where lines are read, a line would never end with it. Who needs keys is
+            stopped in the background.
     """
-    if not sys.stdin.isatty() or find_spec("termios") is None:  # Windows has no termios
+
+    def may_set() -> bool:
+        return by_key or not _is_in_background(sys.stdin.fileno())
+
+    # Windows has no termios. What is set while a job in the background begins is its shell's line.
+    if not sys.stdin.isatty() or find_spec("termios") is None or not may_set():
         with suspendable():
             yield
         return
@@ -137,7 +145,8 @@ def silent_keyboard(*, by_key: bool = False) -> Iterator[None]:
 
     def set_to(wanted: list[Any]) -> None:
         with suppress(termios.error):  # a window that was closed meanwhile
-            termios.tcsetattr(sys.stdin, termios.TCSANOW, wanted)
+            if may_set():
+                termios.tcsetattr(sys.stdin, termios.TCSANOW, wanted)
 
     set_to(silent)
     try:
@@ -145,3 +154,11 @@ def silent_keyboard(*, by_key: bool = False) -> Iterator[None]:
             yield
     finally:
         set_to(attributes)
+
+
+def _is_in_background(terminal: int) -> bool:
+    """Whether another job of the session has the terminal, as behind `&` or `bg`."""
+    try:
+        return os.tcgetpgrp(terminal) != os.getpgrp()
+    except OSError:  # it is not the session's own: anybody may set it
+        return False

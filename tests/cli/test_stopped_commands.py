@@ -124,3 +124,23 @@ def test_a_doctor(model: str, tmp_path: Path) -> None:
         job.until(b"measuring ")
         job.interrupt()
     assert not list((tmp_path / "work").iterdir())
+
+
+def test_an_answer_in_the_background(model: str, tmp_path: Path) -> None:
+    words = ("-m", model, "-p", "hi", "-M", "9", "--method", "none")
+    with chatting(tmp_path, *words, prepare="job_control:in_the_background") as job:
+        before = job.settings()
+        assert job.process.wait(60) == 0
+        assert cli_model.said(9).strip().encode() in job.rest()
+        assert job.settings() == before
+
+
+def test_an_answer_that_goes_on_in_the_background(model: str, tmp_path: Path) -> None:
+    words = ("-m", model, "-p", "hi", "-M", "1500", "--method", "none", "-q", "--no-live")
+    with started(tmp_path, *words) as job:
+        job.until(cli_model.said(40).strip()[:20].encode())
+        job.chat.keys(CTRL_Z)
+        job.until(STOPPED)
+        job.chat.keys(b"bg\n")
+        assert job.chat.process.wait(60) == 0
+        assert job.chat.settings() == job.before

@@ -1,4 +1,4 @@
-"""A shell that has one job: where that stops it says so, and the line `fg` lets it go on."""
+"""A shell that has one job: where that stops it says so, and the line `fg` or `bg` lets it go on."""
 
 from __future__ import annotations
 
@@ -26,8 +26,25 @@ def under_a_shell() -> None:
     while os.WIFSTOPPED(status := os.waitpid(job, os.WUNTRACED)[1]):
         os.tcsetpgrp(0, os.getpid())
         os.write(1, b"\r\n" + STOPPED + b"\r\n$ ")
-        while os.read(0, 100).strip() != b"fg":
+        while (line := os.read(0, 100).strip()) not in (b"fg", b"bg"):
             pass
-        os.tcsetpgrp(0, job)
+        if line == b"fg":
+            os.tcsetpgrp(0, job)
         os.killpg(job, signal.SIGCONT)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def in_the_background() -> None:
+    """Return in a new process that is a job in the background of this one, which becomes the shell;
+    where that stops it says so, and ends both.
+    """
+    job = os.fork()
+    with suppress(OSError):
+        os.setpgid(job, job)
+    if job == 0:
+        return
+    if os.WIFSTOPPED(status := os.waitpid(job, os.WUNTRACED)[1]):
+        os.write(1, STOPPED)
+        os.killpg(job, signal.SIGKILL)
+        os._exit(1)
     os._exit(os.waitstatus_to_exitcode(status))
