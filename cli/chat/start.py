@@ -119,7 +119,11 @@ def _prompt(session: SessionArguments) -> str | None:
     given = session.prompt
     texts = [] if given is None or given == _STDIN else [cleaned(given)]
     if given == _STDIN or not sys.stdin.isatty():
-        texts.append(standard_input.read_all().strip("\n"))
+        try:
+            texts.append(standard_input.read_all().strip("\n"))
+        except standard_input.WriteOnlyError:
+            if not texts:  # else nothing is missed
+                raise
     elif not texts:
         return None
     prompt = "\n\n".join(filter(None, texts))

@@ -67,6 +67,23 @@ def test_closed_streams_are_empty_and_take_what_is_written(model: str, tmp_path:
         assert (code, out.read().decode().strip()) == (0, cli_model.said(9).strip())
 
 
+def test_a_stdin_of_nohup_is_empty_beside_a_text_and_refused_where_it_is_needed(model: str) -> None:
+    """In place of a terminal, nohup opens /dev/null for writing alone."""
+    unreadable = "nfox: error: stdin cannot be read: Bad file descriptor"
+    with open(os.devnull, "wb") as written:  # noqa: PTH123
+        for words in (["-p", "-"], ["--style", "programmatic"], ["generate"], []):
+            with tempfile.TemporaryFile() as told:
+                process = programs.start(*words, "-m", model, stdin=written, stderr=told)
+                assert process.wait(120) == 2
+                told.seek(0)
+                assert told.read().decode().splitlines()[0] == unreadable
+        with tempfile.TemporaryFile() as said:
+            words = ["-m", model, "-p", "hi", "-M", "9", "-q"]
+            assert programs.start(*words, stdin=written, stdout=said).wait(120) == 0
+            said.seek(0)
+            assert said.read().decode().strip() == cli_model.said(9).strip()
+
+
 def test_a_signal_ends_a_program_as_ever(model: str) -> None:
     read, write = os.pipe()
     with tempfile.TemporaryFile() as told:
