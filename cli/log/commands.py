@@ -143,9 +143,12 @@ def delete(arguments: DeleteArguments, numbers: _IDS = None) -> None:
     chosen = _chosen(log, numbers, all=arguments.all)
     if not chosen and not arguments.all:
         raise UsageError("which conversations?", "nfox log delete ID..., or --all")
-    for number in chosen:
-        say(line_of(log.read(number)))
-    if chosen and not arguments.yes and sys.stdin.isatty():
+    lines = [line_of(log.read(number)) for number in chosen]
+    asks = bool(chosen) and not arguments.yes
+    if asks and not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask at whether to delete for good", "add --yes")
+    say(*lines)
+    if asks:
         typer.confirm("delete for good?", abort=True)
     for number in chosen:
         log.delete(number)

@@ -186,6 +186,17 @@ def test_only_its_owner_reads_it_and_what_is_deleted_is_gone(
     assert b"rosebud" not in log.path.read_bytes()
 
 
+@pytest.mark.parametrize("which", [["1"], ["--all"]])
+def test_nothing_is_deleted_where_nobody_can_be_asked(
+    which: list[str], engine: Engine, log: ConversationLog
+) -> None:
+    ask(Conversation(engine), LogWriter(log))
+    assert "no terminal to ask at" in (said := nfox("delete", *which, code=2))
+    assert "add --yes" in said and "1 turn" not in said and len(log.entries()) == 1
+    nfox("delete", *which, "--yes")
+    assert "deleted 0" in nfox("delete", "--all"), "of nothing nothing need be asked"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [(b"no database, and long enough" * 99, "not a database"), (None, "later nfox")],
