@@ -14,7 +14,7 @@ from nfox.known_models import DEFAULT, KNOWN, KnownModel, kept_at
 from .options.completion import known
 from .options.dataclass_options import grouped, option
 from .options.engine import ModelArguments
-from .printing import say, tell
+from .printing import say, say_json, tell
 
 _Name = Annotated[
     str, typer.Argument(metavar="NAME", help="As `nfox models` lists them.", autocompletion=known)
@@ -71,7 +71,7 @@ def models(arguments: ModelsArguments) -> None:
     """List the models that are known by name, which of them are there, and what fits them."""
     rows = [_row(model) for model in KNOWN.values()]
     if arguments.as_json:
-        say(*json_text({"models": rows}, indent=1).splitlines())
+        say_json(json_text({"models": rows}, indent=1) + "\n")
         return
     for row in rows:
         size = f"{row['wheel_bytes'] / 1e6:.0f} to {row['hub_bytes'] / 1e6:.0f} MB"

@@ -16,7 +16,7 @@ from .known_models import usual_model
 from .layout import unbroken
 from .options.dataclass_options import grouped, option
 from .options.engine import ModelArguments
-from .printing import say
+from .printing import say_json
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def methods(arguments: MethodsArguments) -> None:
     check_hub_id(model)
     rows = [_row(name, model, method_class(name).locate(model, sources)) for name in method_names()]
     if arguments.as_json:
-        say(*json_text({"model": model, "methods": rows}, indent=1).splitlines())
+        say_json(json_text({"model": model, "methods": rows}, indent=1) + "\n")
         return
     typer.echo("\n".join(panels(_panels(model, rows))).lstrip("\n"))
 

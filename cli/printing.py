@@ -7,22 +7,46 @@ does the same for what is drawn, and `clean_libraries` for what libraries log an
 
 from __future__ import annotations
 
+import codecs
+import json
 import logging
 import os
+import re
 import sys
 import warnings
 from traceback import format_exception
-from typing import Any
+from typing import IO, Any
 
 from typing_extensions import override
 
 from nfox.controls import one_line
+
+_BEYOND_ASCII = re.compile(r"[^\0-\x7f]+")
 
 
 def say(*lines: object, end: str = "\n") -> None:
     """Print the lines of a result to stdout."""
     for line in lines:
         print(one_line(str(line)), end=end)
+
+
+def say_json(text: str) -> None:
+    """Write JSON to stdout, and flush it.
+
+    Args:
+        text: lines that `json_text` made, with their ends.
+    """
+    sys.stdout.write(json_for(sys.stdout, text))
+    sys.stdout.flush()
+
+
+def json_for(stream: IO[str], text: str) -> str:
+    """Return JSON as a stream can write it: all beyond ASCII is escaped where its encoding is not
+    UTF, or what that lacks would become "?", and a reader would take the rest for UTF-8.
+    """
+    if codecs.lookup(stream.encoding or "utf-8").name.startswith("utf"):
+        return text
+    return _BEYOND_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def tell(*lines: object, end: str = "\n", whole: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ from nfox.controls import json_text
 from nfox.errors import NfoxError
 from nfox.text.pieces import source_runs, step_runs
 from nfox.version import __version__
+
+from ..printing import say_json
 
 if TYPE_CHECKING:
     from nfox.conversation import Conversation
@@ -26,8 +27,7 @@ Event = dict[str, Any]
 
 def write(event: Event) -> None:
     """Write an event to stdout as one line of JSON, and flush it."""
-    sys.stdout.write(json_text(event) + "\n")
-    sys.stdout.flush()
+    say_json(json_text(event) + "\n")
 
 
 def start(engine: Engine) -> Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from nfox.errors import NfoxError
 from nfox.files.reading import describe
 
 from ..errors import print_error
-from ..printing import tell
+from ..printing import json_for, tell
 from ..state_folder import state_folder, state_path
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def rescue(conversation: Conversation) -> None:
         return
     print_error(f"the conversation could not be saved: {wrong}; here it is, as /load reads it")
     messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
-    tell(*json_text(messages, indent=1).splitlines(), whole=True)
+    tell(*json_for(sys.stderr, json_text(messages, indent=1)).splitlines(), whole=True)
 
 
 def _saved_anew(conversation: Conversation) -> tuple[Path | None, str]:

@@ -16,7 +16,7 @@ from ..known_models import usual_model
 from ..options.completion import models
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
-from ..printing import say
+from ..printing import say_json
 from ..suspension import suspendable
 
 if TYPE_CHECKING:
@@ -81,4 +81,4 @@ def _print_json(model: ModelArguments, findings: list[Finding], advice: list[Adv
         "findings": [asdict(one) for one in findings],
         "advice": [asdict(one) for one in advice],
     }
-    say(*json_text(result, indent=1).splitlines())
+    say_json(json_text(result, indent=1) + "\n")

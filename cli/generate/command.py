@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
 from ..known_models import usual_model
 from ..options.dataclass_options import option
+from ..printing import say_json
 from ..processes import own_share, split_over_gpus
 from .answering import answer_all
 
@@ -81,7 +81,7 @@ def generate(
         options = depends_on(engine_arguments)
         refused = add_answers(files.out, prompts, share, load, options)
     else:
-        refused = answer_all(load(), prompts, partial(print, end="", flush=True))
+        refused = answer_all(load(), prompts, say_json)
     if refused:
         kind = ContextError if set(refused) == {ContextError.code} else NfoxError
         count = f"{len(refused)} of {len(prompts)} prompts"

@@ -19,7 +19,7 @@ from nfox.errors import UsageError
 from ..options.completion import conversations
 from ..options.dataclass_options import option, refuse_stray_options
 from ..output_files import check_out, write_out
-from ..printing import say, tell
+from ..printing import say, say_json, tell
 from .exporting import exported
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _MAYBE_ID = Annotated[
 ]
 _IDS = Annotated[list[int] | None, typer.Argument(help="As `nfox log` lists them.", **_ID)]
 Format = Literal["md", "json", "html", "fastchat"]
+_JSON: tuple[Format, ...] = ("json", "fastchat")
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,10 @@ def export(arguments: ExportArguments, numbers: _IDS = None) -> None:
     chosen: Sequence[int | None] = _chosen(log, numbers, all=arguments.all) or [None]
     check_out(arguments.out, "conversation")
     entries = [log.read(number) for number in chosen]
-    text = exported(entries, arguments.format or _ending(arguments.out))
+    format = arguments.format or _ending(arguments.out)
+    text = exported(entries, format)
     if arguments.out is None:
-        sys.stdout.write(text)
+        (say_json if format in _JSON else sys.stdout.write)(text)
         return
     write_out(arguments.out, text, "the log still has it")
     tell(f"{counted(len(entries), 'conversation')} in {arguments.out}")
@@ -171,7 +173,7 @@ def _print(entries: Sequence[Entry], *, as_json: bool) -> None:
         rows = [{**asdict(entry), "rows": None} for entry in entries]
         for row in rows:
             del row["rows"], row["version"]
-        say(*json_text({"conversations": rows}, indent=1).splitlines())
+        say_json(json_text({"conversations": rows}, indent=1) + "\n")
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     say(*(line_of(entry, width) for entry in entries))

@@ -186,6 +186,16 @@ def test_only_its_owner_reads_it_and_what_is_deleted_is_gone(
     assert b"rosebud" not in log.path.read_bytes()
 
 
+@pytest.mark.parametrize("words", [["list", "--json"], ["export"], ["export", "-f", "fastchat"]])
+def test_json_is_whole_in_every_locale(
+    words: list[str], engine: Engine, log: ConversationLog
+) -> None:
+    ask(Conversation(engine), LogWriter(log), "\u4f60\u597d \U0001f98a")
+    done = [CliRunner(charset=name).invoke(program, ["log", *words]) for name in ("ascii", "utf-8")]
+    assert json.loads(done[0].stdout) == json.loads(done[1].stdout)
+    assert "\u4f60" in done[1].stdout and done[0].stdout.isascii()
+
+
 @pytest.mark.parametrize("which", [["1"], ["--all"]])
 def test_nothing_is_deleted_where_nobody_can_be_asked(
     which: list[str], engine: Engine, log: ConversationLog

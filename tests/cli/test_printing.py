@@ -22,7 +22,8 @@ from rich.text import Text
 from nfox.cli.display import pictures
 from nfox.cli.display.console import CleanConsole
 from nfox.cli.errors import print_error, report
-from nfox.cli.printing import clean_libraries, say, tell
+from nfox.cli.printing import clean_libraries, say, say_json, tell
+from nfox.controls import json_text
 
 EVIL = "\x1b]52;c;QUJD\x07\x9b2J\u202e\nnfox: error: forged\r\x1b[1A"
 HARMLESS = "]52;c;QUJD2J nfox: error: forged [1A"
@@ -52,6 +53,21 @@ def test_lines_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
         f"nfox: error: FileNotFoundError: {HARMLESS}: No such file",
         "hint: --debug shows the traceback",
     ]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gb18030", "utf-8", "utf-16"])
+def test_json_is_whole_in_every_locale(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {"text": f"caf\u00e9 \u4f60\u597d \U0001f98a \ud83d \\ {EVIL}", "\u2028": [1.5, None]}
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, encoding, "replace")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    for indent in (None, 1):
+        say_json(json_text(value, indent) + "\n")
+        text = written.getvalue().decode(encoding)
+        assert json.loads(text) == value
+        assert text.isascii() == (encoding not in ("utf-8", "utf-16"))
+        stdout.seek(0)
+        stdout.truncate()
 
 
 def test_logs_and_warnings_of_libraries(cleaned: None, capsys: pytest.CaptureFixture[str]) -> None:
