@@ -270,6 +270,17 @@ def test_system_message(app: ChatApp) -> None:
     assert "be kind" in do(app, "/system")
 
 
+@pytest.mark.parametrize("space", [" ", "   ", "\n", "\n\n", "\t", "\r\n", "\u3000"])
+def test_any_space_ends_the_name_of_a_command(space: str, app: ChatApp) -> None:
+    text = "You are  a pirate.\n\n\tSay `arr`."
+    do(app, f"/system{space}{text}\n")
+    assert app.conversation.system == text
+    with pytest.raises(UsageError, match=r"^/undo takes nothing behind it$"):
+        do(app, f"/undo{space}5")
+    with pytest.raises(UsageError, match=r"^there is no command /usr/bin$"):
+        do(app, f"/usr/bin{space}5")
+
+
 def test_nothing_is_overwritten_but_conversations(app: ChatApp) -> None:
     do(app, "hello")
     do(app, "/save talk.json")

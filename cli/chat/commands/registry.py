@@ -124,8 +124,8 @@ def handle(app: ChatApp, text: str) -> bool:
     if text.startswith("//"):
         send(app, text[1:], typed=text)
     elif text.startswith(("/", "!!")):
-        name, _, argument = text.partition(" ")
-        command, argument = find_command(name), argument.strip()
+        name, *rest = text.split(maxsplit=1)
+        command, argument = find_command(name), "".join(rest)
         if argument and not command.usage:
             hint = f"type {name} alone; //... sends a leading slash"
             raise UsageError(f"{name} takes nothing behind it", hint)
