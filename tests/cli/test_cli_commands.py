@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -188,6 +189,22 @@ def test_settings_are_parsed_by_what_they_are() -> None:
     for wrong in ("top_k=half", "colour=red", "top_k", "stop='a", "max_new_tokens=0", "top_p=2"):
         with pytest.raises(UsageError):
             changed(made, wrong)
+
+
+@pytest.mark.parametrize(
+    "stop", [(), ("###",), ("###", "END"), ("a b", "'\"", "\n\n", "\t\r", "\\n", "x=y stop=z", "\\\\")]
+)
+def test_what_set_shows_sets_the_same(stop: tuple[str, ...], app: ChatApp) -> None:
+    app.engine.use_settings(replace(Settings(), stop=stop, max_new_tokens=3))
+    app.notes.width = 1000
+    shown = do(app, "/set").strip()
+    assert shown.count(" stop=") >= len(stop)
+    assert changed(Settings(), shown) == app.engine.settings
+    assert changed(replace(Settings(), stop=("other",)), shown) == app.engine.settings
+    row = next(line for line in do(app, "/params").splitlines() if line.startswith("stop"))
+    assert shlex.split(row.partition("(default")[0])[1:] == [
+        word.removeprefix("stop=") for word in shlex.split(shown) if word.startswith("stop=")
+    ]
 
 
 def test_settings_in_mid_conversation(app: ChatApp) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ _BEST = "auto"
 _NO_ADAPTER = "none"
 _LIST = "list"
 _NAME_CELLS = 13  # of a method in its list
+_ESCAPED = {r"\\": "\\", r"\n": "\n", r"\r": "\r", r"\t": "\t"}  # as typed; in this order
+_ESCAPE = re.compile(r"\\[\\nrt]")
 _NOT_BY_NAME = ("sampling", "keep_logits", "think")  # fields of Settings that /set does not know
 
 
@@ -52,13 +55,14 @@ def change(app: ChatApp, argument: str) -> None:
     if argument:
         app.engine.use_settings(changed(app.engine.settings, argument))
     values = values_of(app.engine.settings).items()
-    app.say("  ".join(f"{name}={format_value(value)}" for name, value in values))
+    app.say("  ".join(typed for name, value in values for typed in _as_typed(name, value)))
     if argument:
         app.say(f"with these: {exactness(app.engine)}")
 
 
 def changed(settings: Settings, text: str) -> Settings:
     """Return the settings with the changes of NAME=VALUE pairs, which are quoted as in a shell.
+    What may have several values is named once for each.
 
     Raises:
         UsageError: for an unknown name or a value that does not fit.
@@ -78,16 +82,17 @@ def changed(settings: Settings, text: str) -> Settings:
             raise UsageError(f"there is no setting {name!r}", did_you_mean(name, known, hint))
         if not equals:
             raise UsageError(
-                f"{name} to what?", f"for example /set {name}={format_value(known[name])}"
+                f"{name} to what?", f"for example /set {' '.join(_as_typed(name, known[name]))}"
             )
-        values[name] = _parse(name, value, known[name])
+        parsed = _parse(name, value, known[name])
+        values[name] = (*values.get(name, ()), *parsed) if isinstance(parsed, tuple) else parsed
     return settings.changed(**values)
 
 
 def _parse(name: str, text: str, old: Any) -> Any:
     """Return the value that a text means, of the type that the setting has now."""
     if isinstance(old, tuple):
-        return (text.replace("\\n", "\n"),) if text else ()
+        return (_ESCAPE.sub(lambda found: _ESCAPED[found[0]], text),) if text else ()
     try:
         return type(old)(text)
     except ValueError:
@@ -97,10 +102,26 @@ def _parse(name: str, text: str, old: Any) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """Return the value of a setting as it can be typed."""
-    return (
-        shlex.quote("".join(value).replace("\n", "\\n")) if isinstance(value, tuple) else str(value)
-    )
+    """Return the value of a setting as it can be typed; if it has several, one after the other."""
+    return " ".join(_each_as_typed(value))
+
+
+def _as_typed(name: str, value: Any) -> list[str]:
+    """Return the words that set a setting to its value."""
+    return [f"{name}={text}" for text in _each_as_typed(value)]
+
+
+def _each_as_typed(value: Any) -> list[str]:
+    if not isinstance(value, tuple):
+        return [str(value)]
+    return [_quoted(text) for text in value or ("",)]
+
+
+def _quoted(text: str) -> str:
+    """Return a text in one line, with the quotes that it needs."""
+    for escape, meant in _ESCAPED.items():
+        text = text.replace(meant, escape)
+    return shlex.quote(text)
 
 
 @command("/method", usage="[NAME [OPTION=VALUE]]", completions=lambda app: method_names())
