@@ -83,7 +83,13 @@ class SessionArguments:
     """Where questions come from and where replies go."""
 
     prompt: Annotated[
-        Text, _session("Answer this and exit; - reads stdin.", "--prompt", "-p", envvar=None)
+        Text,
+        _session(
+            "Answer this and exit; text on stdin is added (</dev/null: none), - is that alone.",
+            "--prompt",
+            "-p",
+            envvar=None,
+        ),
     ] = None
     as_json: Annotated[Switch, _session("Events as JSON lines.", "--json")] = False
     compare: Annotated[
