@@ -19,11 +19,13 @@ from test_cli_commands import ChatApp, do, make, said
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nfox import ModelOptions, Settings, load
+from nfox.cli.chat.commands import models as models_command
 from nfox.cli.display.header import method_line, print_header, print_welcome
 from nfox.cli.engine_arguments import EngineArguments
 from nfox.cli.known_models import GetArguments, ModelsArguments, get, models, remove, usual_model
 from nfox.cli.options.completion import model_names
 from nfox.cli.options.engine import ModelArguments
+from nfox.decoding.sampling import Sampling
 from nfox.demo import QUESTIONS, TARGET
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
@@ -208,6 +210,30 @@ def test_the_model_changes_and_the_messages_stay(app: ChatApp, place: Path) -> N
     assert asked[-1] == ("assistant", expected.text)
     with pytest.raises(NfoxError, match="closed"):
         former.answer("Hello")
+
+
+def test_the_sampling_of_the_model_is_that_of_the_model_in_use(
+    app: ChatApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what was typed on the command line, or set in the chat."""
+    other = cli_model.save(tmp_path / "other")
+    file = other / "generation_config.json"
+    file.write_text(json.dumps({"do_sample": True, "temperature": 0.5, "top_p": 0.9}))
+    params: dict[str, object] = {"sampling": "model", "top_k": 0, "top_p": None}
+    context = SimpleNamespace(params=params)
+    monkeypatch.setattr(models_command, "get_current_context", lambda silent: context)
+    do(app, "/set repetition_penalty=1.25 seed=7")
+    do(app, f"/model {other}")
+    own = replace(Sampling(temperature=0.5, top_p=0.9, seed=7), repetition_penalty=1.25)
+    assert app.engine.settings.sampling == own
+    file.write_text(json.dumps({"num_beams": 3}))
+    former = app.engine
+    with pytest.raises(UsageError, match="num_beams=3"):
+        do(app, f"/model {other}")
+    assert app.engine is former
+    params["sampling"] = "greedy"
+    do(app, f"/model {other}")
+    assert app.engine is not former and app.engine.settings.sampling == own
 
 
 def test_the_line_of_a_method_names_shipped_weights_without_their_place() -> None:
