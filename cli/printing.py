@@ -1,8 +1,9 @@
 """Lines without styles, on stdout and on stderr: the one place of the program that prints.
 
 What is printed may name files, hold messages of libraries, or come from a model: it passes
-`one_line`, so that none of it steers the terminal, or passes for a line of ours. `display.console`
-does the same for what is drawn, and `clean_libraries` for what libraries log and warn of.
+`one_line`, so that none of it steers the terminal, or passes for a line of ours; a text that is
+shown whole passes `sanitize`. `display.console` does the same for what is drawn, and
+`clean_libraries` for what libraries log and warn of.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import IO, Any
 
 from typing_extensions import override
 
-from nfox.controls import one_line
+from nfox.controls import one_line, sanitize
 
 _BEYOND_ASCII = re.compile(r"[^\0-\x7f]+")
 
@@ -28,6 +29,11 @@ def say(*lines: object, end: str = "\n") -> None:
     """Print the lines of a result to stdout."""
     for line in lines:
         print(one_line(str(line)), end=end)
+
+
+def say_whole(text: str) -> None:
+    """Print a text to stdout with its line breaks and tabs, which are part of what it says."""
+    print(sanitize(text))
 
 
 def say_json(text: str) -> None:

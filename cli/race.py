@@ -21,7 +21,7 @@ from .options.chat import DisplayArguments, Theme
 from .options.dataclass_options import grouped, option, rare
 from .options.engine import GenerationArguments, MethodArguments, ModelArguments
 from .output_files import check_out, write_out
-from .printing import say, tell
+from .printing import say, say_whole, tell
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -100,7 +100,8 @@ def _hold(
     else:
         say(*picture.results.table(screen.symbols))
         for text, names in picture.results.texts().items():
-            say("", f"{', '.join(names)}:", *text.splitlines())
+            say("", f"{', '.join(names)}:")
+            say_whole(text)
         tell(MEASURED)
         went_on = measured.is_complete
     if measured.is_complete and arguments.cast is not None:

@@ -19,7 +19,7 @@ from nfox.errors import UsageError
 from ..options.completion import conversations
 from ..options.dataclass_options import option, refuse_stray_options
 from ..output_files import check_out, write_out
-from ..printing import say, say_json, tell
+from ..printing import say, say_json, say_whole, tell
 from .exporting import exported
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def show(number: _MAYBE_ID = None) -> None:
     entry = _log().read(number)
     say(line_of(entry))
     for row in entry.rows:
-        say("", f"{row.role}:", *row.content.splitlines())
+        say("", f"{row.role}:")
+        say_whole(row.content)
 
 
 def export(arguments: ExportArguments, numbers: _IDS = None) -> None:

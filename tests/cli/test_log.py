@@ -22,6 +22,7 @@ from nfox.cli.log.commands import line_of
 from nfox.cli.log.database import ConversationLog
 from nfox.cli.log.entry import Entry
 from nfox.cli.log.writer import LogWriter
+from nfox.controls import sanitize
 from nfox.engine import Engine
 from nfox.errors import NfoxError, UsageError
 from nfox.text.pieces import pieces_of_runs
@@ -184,6 +185,14 @@ def test_only_its_owner_reads_it_and_what_is_deleted_is_gone(
     assert b"rosebud" in log.path.read_bytes()
     nfox("delete", str(writer.number), "--yes")
     assert b"rosebud" not in log.path.read_bytes()
+
+
+def test_what_is_shown_is_what_was_said(engine: Engine, log: ConversationLog) -> None:
+    text = "all:\n\tcc  -o a\n\n\t\x1b[2Jdone\u3000\u2028."
+    ask(Conversation(engine), LogWriter(log), text)
+    said = nfox("show")
+    assert f"\nuser:\n{sanitize(text)}\n\nassistant:\n{sanitize(texts(log)[1])}\n" in said
+    assert "\tcc  -o a\n\n\t[2Jdone" in said and "\x1b" not in said
 
 
 @pytest.mark.parametrize("words", [["list", "--json"], ["export"], ["export", "-f", "fastchat"]])
