@@ -16,7 +16,7 @@ import re
 import sys
 import warnings
 from traceback import format_exception
-from typing import IO, Any
+from typing import Any, TextIO
 
 from typing_extensions import override
 
@@ -46,7 +46,7 @@ def say_json(text: str) -> None:
     sys.stdout.flush()
 
 
-def json_for(stream: IO[str], text: str) -> str:
+def json_for(stream: TextIO, text: str) -> str:
     """Return JSON as a stream can write it: all beyond ASCII is escaped where its encoding is not
     UTF, or what that lacks would become "?", and a reader would take the rest for UTF-8.
     """

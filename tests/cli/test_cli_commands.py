@@ -192,7 +192,8 @@ def test_settings_are_parsed_by_what_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "stop", [(), ("###",), ("###", "END"), ("a b", "'\"", "\n\n", "\t\r", "\\n", "x=y stop=z", "\\\\")]
+    "stop",
+    [(), ("###",), ("###", "END"), ("a b", "'\"", "\n\n", "\t\r", "\\n", "x=y stop=z", "\\\\")],
 )
 def test_what_set_shows_sets_the_same(stop: tuple[str, ...], app: ChatApp) -> None:
     app.engine.use_settings(replace(Settings(), stop=stop, max_new_tokens=3))

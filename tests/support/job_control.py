@@ -1,4 +1,4 @@
-"""A shell that has one job: where that stops it says so, and the line `fg` or `bg` lets it go on."""
+"""A shell that has one job: where that stops it says so, and `fg` or `bg` lets it go on."""
 
 from __future__ import annotations
 

@@ -80,7 +80,8 @@ def _settings(engine: Engine, former: Engine) -> Settings:
     from nfox.models.generation_config import sampling_of
     from nfox.reply import SAMPLING_FIELDS
 
-    before, now = (sampling_of(one.model.target.model.generation_config) for one in (former, engine))
+    configs = (one.model.target.model.generation_config for one in (former, engine))
+    before, now = map(sampling_of, configs)
     in_force = engine.settings.sampling
     typed = {name for name in SAMPLING_FIELDS if context.params.get(name) is not None}
     changed = {n for n in SAMPLING_FIELDS if getattr(in_force, n) != getattr(before, n)}

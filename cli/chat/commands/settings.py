@@ -67,7 +67,8 @@ def changed(settings: Settings, text: str) -> Settings:
     Raises:
         UsageError: for an unknown name or a value that does not fit.
     """
-    known, values = values_of(settings), {}
+    known = values_of(settings)
+    values: dict[str, Any] = {}
     try:
         words = shlex.split(text)
     except ValueError as error:
