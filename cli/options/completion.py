@@ -70,7 +70,7 @@ def _with_heads() -> list[str]:
 
     place = Path(drafters.__path__[0])
     sources = {name: (place / f"{name}.py").read_text("utf-8") for name in drafters.method_names()}
-    return [name for name, source in sources.items() if "(HeadsDrafter)" in source]
+    return [name for name, source in sources.items() if "HeadsDrafter):" in source]
 
 
 def trained(context: typer.Context, incomplete: str) -> list[str]:
