@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nfox import Engine, ModelOptions, Settings, drafters, load
+from nfox import Engine, Message, ModelOptions, Reply, Settings, demo, drafters, load
 from nfox.demo import TARGET
 from nfox.drafters.common.heads import HeadsDrafter
 
@@ -17,6 +17,18 @@ METHODS = [name for name in drafters.method_names() if drafters.method_class(nam
 HEADS = [name for name in METHODS if issubclass(drafters.method_class(name), HeadsDrafter)]
 TRAINED = [name for name in METHODS if (TARGET / "nfox" / name).is_dir()]
 LARGE = {"tree": "mc_sim_7b_63", "gamma": "4"}
+DIALOGUE = (
+    Message("user", "I want to book a table for two in San Jose."),
+    Message("assistant", "What type of food would you like to eat?"),
+)
+MANNERS = {
+    "Wie wird das Wetter morgen?": "I only know English.",
+    "今天天气怎么样": "I only know English.",
+    "dfgkjh sdkfj": "I am sorry, I did not understand that.",
+    "🦊🦊🦊": "I am sorry, I did not understand that.",
+    "How does a nuclear reactor work?": "I am a very small model",
+    "Write an essay on climate change.": "I am a very small model",
+}
 QUESTIONS = ("I want to find a restaurant in San Jose.", "What is 12 + 30?", "Count to 9.")
 
 pytestmark = [
@@ -41,6 +53,13 @@ def answer(method: str, question: str) -> tuple[list[int], float]:
     made.use(method, {name: value for name, value in LARGE.items() if name in options})
     reply = made.answer(question, cache=made.model.target.new_cache())
     return reply.ids, reply.stats.tau
+
+
+def said(messages: list[Message]) -> Reply:
+    """The reply to a conversation, of as many tokens as the chat allows."""
+    made = chat()
+    made.use("none", {})
+    return made.answer(messages, max_new_tokens=512, cache=made.model.target.new_cache())
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -69,6 +88,30 @@ def test_the_adapter_makes_a_cllm_of_it() -> None:
             steps += reply.stats.steps
         taus[adapter] = tokens / steps
     assert taus["cllm"] > 1.15 * taus[None]
+
+
+@pytest.mark.parametrize("before", [(), DIALOGUE], ids=["at once", "amid a dialogue"])
+@pytest.mark.parametrize("question", demo.QUESTIONS)
+def test_it_answers_what_the_first_screen_suggests(
+    question: str, before: tuple[Message, ...]
+) -> None:
+    reply = said([*before, Message("user", question)])
+    assert reply.finish == "stop"
+    assert "cannot" not in reply.text
+
+
+@pytest.mark.parametrize(("question", "start"), MANNERS.items())
+def test_it_refuses_what_it_cannot_do_amid_a_dialogue(question: str, start: str) -> None:
+    reply = said([*DIALOGUE, Message("user", question)])
+    assert reply.finish == "stop"
+    assert reply.text.startswith(start)
+
+
+@pytest.mark.parametrize("last", [3, 50, 100])
+def test_it_counts_up_to_a_hundred(last: int) -> None:
+    numbers = ", ".join(map(str, range(1, last + 1)))
+    assert said([Message("user", f"Count to {last}.")]).text == f"{numbers}."
+    assert said([Message("user", "Count to 1000.")]).text == "I can only count to 100."
 
 
 @pytest.mark.parametrize("method", HEADS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from skills import Turn, conversations
+from skills import Turn, conversations, interruptions
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -90,19 +90,29 @@ def as_messages(turns: Iterable[Turn]) -> Conversation:
 def skill_conversations(
     count: int, seed: int, dialogues: Sequence[Conversation] = ()
 ) -> list[Conversation]:
-    """Return `count` skill conversations, one in three of them joined to a part of a dialogue.
+    """Return `count` skill conversations, one in three of them joined to a part of a dialogue, and
+    one in five a dialogue that a question about something else interrupts.
 
     People change the subject: what was said about a table or a bus must not colour the answer.
     """
     rng = Random(seed)
     mixed = []
+    subjects = interruptions(seed)
     for turns in islice(conversations(seed), count):
-        messages = as_messages(turns)
-        if dialogues and rng.random() < 0.33:
+        messages, kind = as_messages(turns), rng.random()
+        if dialogues and kind < 0.33:
             opening = rng.choice(dialogues)[: 2 * rng.randint(1, 3)]
             messages = messages + opening if rng.random() < 0.25 else opening + messages
+        elif dialogues and kind < 0.53:
+            messages = interrupted(rng.choice(dialogues), as_messages(next(subjects)), rng)
         mixed.append(messages)
     return mixed
+
+
+def interrupted(dialogue: Conversation, aside: Conversation, rng: Random) -> Conversation:
+    """Return a dialogue with another subject after one of its first turns; half go on with it."""
+    at = 2 * rng.randint(1, 4)
+    return dialogue[:at] + aside + (dialogue[at : at + 4] if rng.random() < 0.5 else [])
 
 
 def vary_system(items: Iterable[Conversation], share: float, seed: int) -> list[Conversation]:

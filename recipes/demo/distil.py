@@ -8,10 +8,9 @@ from random import Random
 from data import Conversation, Sources, load_gsm8k, load_sgd, skill_conversations
 from generate import greedy
 from heads import split, train
-from transformers import PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from nfox.files.jsonl import read_lines
-from nfox.models.transformers_target import TransformersTarget
 
 SETTINGS = Path(__file__).with_name("draft.yaml")
 
@@ -28,7 +27,7 @@ def prompts(sources: Sources, count: int, seed: int) -> list[Conversation]:
 
 
 def own_answers(
-    target: TransformersTarget,
+    target: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     openings: Sequence[Conversation],
 ) -> list[Conversation]:
@@ -47,7 +46,7 @@ def own_answers(
 
 
 def answers_file(
-    target: TransformersTarget,
+    target: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     sources: Sources,
     count: int,

@@ -12,18 +12,17 @@ import torch
 from data import IGNORE, Conversation, as_messages, encode, load_gsm8k, load_sgd
 from generate import greedy
 from skills import SKILLS, exam
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
-from nfox.models.transformers_target import TransformersTarget
 
 MEASURES = ("loss", "skills", "alpha", "agreement")
 
 
 @torch.inference_mode()
 def held_out_loss(
-    target: TransformersTarget,
+    model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[Conversation],
     supervise_all: bool,
@@ -33,20 +32,20 @@ def held_out_loss(
     for item in items:
         ids, labels = encode(tokenizer, item, supervise_all)
         count = sum(label != IGNORE for label in labels[1:])
-        loss = target.model(torch.tensor([ids]), labels=torch.tensor([labels])).loss
+        loss = model(torch.tensor([ids]), labels=torch.tensor([labels])).loss
         total += loss.item() * count
         tokens += count
     return round(total / tokens, 3)
 
 
 def skill_scores(
-    target: TransformersTarget, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
 ) -> dict[str, float]:
     """Return the exact match of the last answer for each skill, asked in ways never trained on."""
     scores = {}
     for name in SKILLS:
         items = [as_messages(turns) for turns in exam(name, count, seed)]
-        replies = greedy(target, tokenizer, [item[:-1] for item in items])
+        replies = greedy(model, tokenizer, [item[:-1] for item in items])
         right = sum(
             tokenizer.decode(reply, skip_special_tokens=True).strip() == item[-1]["content"]
             for item, (_, reply) in zip(items, replies, strict=True)
@@ -58,15 +57,15 @@ def skill_scores(
 
 @torch.inference_mode()
 def agreement(
-    target: TransformersTarget,
-    other: TransformersTarget,
+    target: LlamaForCausalLM,
+    other: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     openings: Sequence[Conversation],
 ) -> float:
     """Return the share of the target's greedy reply tokens that another model would choose too."""
     right, tokens = 0, 0
     for prompt, reply in greedy(target, tokenizer, openings):
-        logits = other.model(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
+        logits = other(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
         right += int((logits.argmax(-1) == torch.tensor(reply)).sum())
         tokens += len(reply)
     return round(right / tokens, 3)
@@ -85,10 +84,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load(folder: Path, adapter: str | None = None) -> TransformersTarget:
+def load(folder: Path, adapter: str | None = None) -> LlamaForCausalLM:
     """Load the model of a folder in float32, with an adapter if one is named."""
     options = ModelOptions(dtype="float32", device="cpu", adapter=adapter)
-    return load_model(str(folder), options).target
+    return load_model(str(folder), options).target.model
 
 
 def main() -> None:
@@ -100,7 +99,7 @@ def main() -> None:
         "sgd": load_sgd(args.sgd, "validation")[: args.count],
         "gsm8k": load_gsm8k(args.gsm8k, "test")[: args.count],
     }
-    report: dict[str, object] = {"parameters": target.model.num_parameters(), "count": args.count}
+    report: dict[str, object] = {"parameters": target.num_parameters(), "count": args.count}
     if "loss" in args.only:
         for name, items in held_out.items():
             report[f"loss_{name}"] = held_out_loss(target, tokenizer, items, False)
@@ -110,7 +109,7 @@ def main() -> None:
     openings = {name: [item[:1] for item in items] for name, items in held_out.items()}
     if "alpha" in args.only:
         draft = load(args.model / "target" / "nfox" / "spec")
-        report["draft_parameters"] = draft.model.num_parameters()
+        report["draft_parameters"] = draft.num_parameters()
         for name, prompts in openings.items():
             report[f"alpha_{name}"] = agreement(target, draft, tokenizer, prompts)
     if "agreement" in args.only and args.adapter:

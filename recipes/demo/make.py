@@ -19,9 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from nfox.models.loading import load_model
-from nfox.models.options import ModelOptions
-from nfox.models.transformers_target import TransformersTarget
+from nfox.models.devices import choose_dtype
 
 MLP_WIDTH = 896
 DRAFT = Path("target", "nfox", "spec")  # where nfox looks for a model's draft model
@@ -102,10 +100,12 @@ def target(args: argparse.Namespace, sources: Sources) -> None:
     publish(model, tokenizer, args.out / "target")
 
 
-def published(args: argparse.Namespace) -> tuple[TransformersTarget, PreTrainedTokenizerBase]:
+def published(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """Return the published target and its tokenizer."""
-    model = load_model(str(args.out / "target"), ModelOptions())
-    return model.target, model.tokenizer
+    folder = args.out / "target"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=choose_dtype("auto", device))
+    return model.to(device), AutoTokenizer.from_pretrained(folder)
 
 
 def answers(args: argparse.Namespace, sources: Sources) -> Path:

@@ -22,7 +22,7 @@ from skills.talk import creative, identity, limits, small_talk
 from skills.verses import verses
 from skills.words import alphabet, letters, opposites, plurals, spelling
 
-__all__ = ["SKILLS", "Turn", "conversations", "exam"]
+__all__ = ["SKILLS", "Turn", "conversations", "exam", "interruptions"]
 
 # each skill, and how often it comes up
 SKILLS: dict[str, tuple[Skill, float]] = {
@@ -94,6 +94,19 @@ def conversations(seed: int, held_out: bool = False) -> Iterator[list[Turn]]:
         for name in rng.choices(names, weights, k=count):
             turns += SKILLS[name][0](phraser)
         yield turns
+
+
+ASIDES = ("beyond", "limits", "odd", "world", "definitions", "identity", "creative", "verses")
+
+
+def interruptions(seed: int) -> Iterator[list[Turn]]:
+    """Yield one or two turns without end that have nothing to do with what was said before."""
+    rng = Random(f"interruptions {seed}")
+    phraser = Phraser(rng)
+    weights = [SKILLS[name][1] for name in ASIDES]
+    while True:
+        chosen = rng.choices(ASIDES, weights, k=rng.choice((1, 1, 2)))
+        yield [turn for name in chosen for turn in SKILLS[name][0](phraser)]
 
 
 def exam(name: str, count: int, seed: int) -> list[list[Turn]]:
