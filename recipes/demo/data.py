@@ -91,7 +91,7 @@ def skill_conversations(
     count: int, seed: int, dialogues: Sequence[Conversation] = ()
 ) -> list[Conversation]:
     """Return `count` skill conversations, one in three of them joined to a part of a dialogue, and
-    one in five a dialogue that a question about something else interrupts.
+    one in three a dialogue that a question about something else interrupts.
 
     People change the subject: what was said about a table or a bus must not colour the answer.
     """
@@ -103,7 +103,7 @@ def skill_conversations(
         if dialogues and kind < 0.33:
             opening = rng.choice(dialogues)[: 2 * rng.randint(1, 3)]
             messages = messages + opening if rng.random() < 0.25 else opening + messages
-        elif dialogues and kind < 0.53:
+        elif dialogues and kind < 0.65:
             messages = interrupted(rng.choice(dialogues), as_messages(next(subjects)), rng)
         mixed.append(messages)
     return mixed

@@ -16,13 +16,15 @@ SETTINGS = Path(__file__).with_name("draft.yaml")
 
 
 def prompts(sources: Sources, count: int, seed: int) -> list[Conversation]:
-    """Return training conversations cut before an assistant's turn: dialogues, problems, skills."""
+    """Return training conversations cut before an assistant's turn: a quarter dialogues, a quarter
+    problems, and skills, which are what people see first.
+    """
     rng = Random(seed)
     dialogues = load_sgd(sources.sgd)
-    chosen = rng.sample(dialogues, count * 3 // 10)
+    chosen = rng.sample(dialogues, count // 4)
     cut = [item[: 2 * rng.randrange(len(item) // 2) + 1] for item in chosen]
-    cut += [item[:1] for item in rng.sample(load_gsm8k(sources.gsm8k), count // 2)]
-    cut += [item[:-1] for item in skill_conversations(count // 5, seed + 1, dialogues)]
+    cut += [item[:1] for item in rng.sample(load_gsm8k(sources.gsm8k), count // 4)]
+    cut += [item[:-1] for item in skill_conversations(count // 2, seed + 1, dialogues)]
     return cut
 
 

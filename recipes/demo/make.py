@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from nfox.models.devices import choose_dtype
+from nfox.models.options import ModelOptions
 
 MLP_WIDTH = 896
 DRAFT = Path("target", "nfox", "spec")  # where nfox looks for a model's draft model
@@ -104,7 +105,9 @@ def published(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTok
     """Return the published target and its tokenizer."""
     folder = args.out / "target"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=choose_dtype("auto", device))
+    model = LlamaForCausalLM.from_pretrained(
+        folder, dtype=choose_dtype(ModelOptions(compile="off"), device)
+    )
     return model.to(device), AutoTokenizer.from_pretrained(folder)
 
 
