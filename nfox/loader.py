@@ -16,8 +16,7 @@ from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.files.hub import short_name
 from nfox.files.reading import refusing
 from nfox.heads.named_model import find_named
-from nfox.models.forwards import fuse
-from nfox.models.loading import load_model
+from nfox.models.decoding_model import load_to_decode
 from nfox.models.memory import check_memory
 from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
 from nfox.models.prompt import UnknownTokenError, encode_prompt
@@ -185,9 +184,7 @@ class _Loader:
         return self._load(location, self.draft_loading)
 
     def _load(self, location: str, options: ModelOptions) -> LoadedModel:
-        loaded = load_model(location, options, self.progress.amount)
-        fuse(location, loaded.target, options, self.progress.stage)
-        return loaded
+        return load_to_decode(location, options, self.progress)
 
     def beside(self, loaded: LoadedModel) -> _Loader:
         """Return a loader whose draft models go where a target that is split gives its logits: what

@@ -50,7 +50,8 @@ class ModelOptions:
 
     Args:
         dtype: the dtype of weights and activations, one of `DTYPES`. "auto" is bfloat16 on a CPU
-            that computes in it, float32 on another CPU, and the checkpoint's own dtype on a GPU.
+            that computes in it, or where the native library runs the model; else float32 on a CPU,
+            and the checkpoint's own dtype on a GPU.
         quantisation: "int8" or "int4" for speed: weights in groups of 32, on a CPU by the native
             library, on a GPU by torchao. "4bit" (nf4) or "8bit" (int8) for memory: by bitsandbytes.
             None leaves the weights as they are.
@@ -111,6 +112,12 @@ class ModelOptions:
     def weight_bits(self) -> WeightBits | None:
         """The form of weights that are quantised for speed; None where they are not."""
         return self.quantisation if self.quantisation in ("int8", "int4") else None
+
+    @property
+    def tries_native(self) -> bool:
+        """Whether forwards on a CPU run by the native library, if the model is of its kind."""
+        packed = self.quantisation in ("4bit", "8bit")
+        return self.compile != "off" and self.device_map is None and not packed
 
     def _check_native(self) -> None:
         """Refuse what the native library does not go with."""

@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from nfox import ModelOptions, NfoxError, drafters, load
+from nfox.demo import TARGET
 from nfox.errors import ModelError, UsageError
 from nfox.heads.checkpoint import base_of
+from nfox.models import devices
 from nfox.models.devices import choose_dtype
 from nfox.models.loading import load_model
 from nfox.models.memory import cache_bytes, check_memory, weight_bytes
+from nfox.models.native.library import NativeLibraryError, native_library
 
 OFFLINE = ModelOptions(offline=True, dtype="float32")
 
@@ -188,14 +191,47 @@ def test_quantisation_needs_its_library_and_an_unquantised_model(
 
 def test_dtypes() -> None:
     cpu = torch.device("cpu")
-    assert choose_dtype("float16", cpu) == torch.float16
-    assert choose_dtype("auto", cpu) in (torch.bfloat16, torch.float32)
-    assert choose_dtype("auto", torch.device("cuda")) == "auto"
+    assert choose_dtype(ModelOptions(dtype="float16"), cpu) == torch.float16
+    assert choose_dtype(ModelOptions(), torch.device("cuda")) == "auto"
     for name in ("float32", "bfloat16"):
         options = ModelOptions(dtype=name)
         assert load_model(str(folder.llama()), options).target.dtype == getattr(torch, name)
     with pytest.raises(UsageError):
         ModelOptions(dtype="float8")
+
+
+@pytest.mark.parametrize("flags", [frozenset(), frozenset({"avx512_bf16"})])
+@pytest.mark.parametrize("compiler", [True, False])
+def test_the_dtype_is_what_forwards_are_fast_in(
+    flags: frozenset[str], compiler: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "processor_flags", lambda: flags)
+    monkeypatch.setattr(devices, "has_compiler", lambda: compiler)
+    cpu, by_torch = torch.device("cpu"), torch.bfloat16 if flags else torch.float32
+    assert choose_dtype(ModelOptions(), cpu) == (torch.bfloat16 if compiler else by_torch)
+    assert choose_dtype(ModelOptions(compile="off"), cpu) == by_torch
+    assert choose_dtype(ModelOptions(quantisation="4bit"), cpu) == by_torch
+
+
+def test_what_the_native_library_does_not_run_is_in_float32_without_bfloat16_arithmetic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its weights are those of the files, not rounded on the way."""
+    try:
+        native_library()
+    except NativeLibraryError as error:
+        pytest.skip(f"no native library: {error}")
+    monkeypatch.setattr(devices, "processor_flags", frozenset)
+    with load(str(TARGET)) as engine:
+        assert engine.model.target.is_native and engine.model.target.dtype == torch.bfloat16
+    with load(str(folder.t5()), loading=ModelOptions(device="cpu")) as engine:
+        model = engine.model.target.model
+        assert model.dtype == torch.float32
+        stored = load_model(str(folder.t5()), OFFLINE).target.model.state_dict()
+        assert all(torch.equal(weight, stored[name]) for name, weight in model.state_dict().items())
+    asked = ModelOptions(dtype="bfloat16", device="cpu")
+    with load(str(folder.t5()), loading=asked) as engine:
+        assert engine.model.target.dtype == torch.bfloat16
 
 
 def test_memory_is_asked_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:

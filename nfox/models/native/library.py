@@ -66,6 +66,14 @@ def must_compile() -> bool:
         return False
 
 
+def has_compiler() -> bool:
+    """Return whether there is a C++ compiler to compile the native library with."""
+    try:
+        return bool(_compiler())
+    except NativeLibraryError:
+        return False
+
+
 def compiler_version() -> str:
     """Return the first line that the C++ compiler says of itself.
 
