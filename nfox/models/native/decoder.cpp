@@ -19,9 +19,12 @@
 
 namespace {
 
-// Of one tile of a product: they stay in registers, beside a column of weights.
-constexpr int MOST_SUMS = 24;
-constexpr int MANY_ROWS = 18;     // up to which a product's tiles have 2 blocks
+// Rows of one tile of a product, of 2 blocks and of 4: the sums stay in registers, of which there are 32
+// with AVX-512 and 16 without it, beside a column of weights and the parts that it is multiplied in.
+constexpr int ROWS_OF_2 = LANES < 16 ? 6 : 12;
+constexpr int ROWS_OF_4 = LANES < 16 ? 2 : PARTS > 1 ? 5 : 6;
+constexpr int MOST_SUMS = 2 * ROWS_OF_2;
+constexpr int MANY_ROWS = LANES < 16 ? INT32_MAX : 18;  // up to which tiles have 2 blocks
 constexpr int LEAST_QUERIES = 6;  // that are shared out at once
 
 enum Activation { SILU, GELU_TANH, GELU, RELU };
@@ -95,9 +98,12 @@ inline int blocks_of(const Matrix& matrix) { return (matrix.outputs + LANES - 1)
 // totals[r * BLOCKS + b] = the products of row r with the outputs of block b. Meanwhile FETCHES lines
 // of what will be needed next are fetched for every pair of inputs.
 template <int ROWS, int BLOCKS, int FETCHES>
-void tile(const uint32_t* weights, size_t block_size, const uint32_t* rows, size_t row_size,
-          int pairs, const uint32_t* next, Floats* totals) {
+void tile(const uint32_t* weights, size_t block_size, const Factor* rows, size_t row_size, int pairs,
+          const uint32_t* next, Floats* totals) {
     Floats sums[ROWS][BLOCKS] = {};
+    constexpr int TRIPLES = (ROWS + 2) / 3;  // a pointer for each row would be too many
+    const Factor* first[TRIPLES];
+    for (int i = 0; i < TRIPLES; i++) first[i] = rows + 3 * i * row_size;
     for (int pair = 0; pair < pairs; pair++) {
         Words column[BLOCKS];
 #pragma GCC unroll 4
@@ -108,25 +114,30 @@ void tile(const uint32_t* weights, size_t block_size, const uint32_t* rows, size
 #pragma GCC unroll 4
         for (int i = 0; i < FETCHES; i++)
             __builtin_prefetch(next + ((size_t)pair * FETCHES + i) * LANES, 0, 2);
+#pragma GCC unroll 2
+        for (int part = 0; part < PARTS; part++)
 #pragma GCC unroll 12
-        for (int r = 0; r < ROWS; r++)
+            for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-            for (int b = 0; b < BLOCKS; b++)
-                sums[r][b] = add_products(sums[r][b], column[b], rows[r * row_size + pair]);
+                for (int b = 0; b < BLOCKS; b++)
+                    sums[r][b] = add_products(sums[r][b], part_of(column[b], part),
+                                              first[r / 3][r % 3 * row_size + part]);
+#pragma GCC unroll 4
+        for (int i = 0; i < TRIPLES; i++) first[i] += PARTS;
     }
     memcpy(totals, sums, sizeof sums);
 }
 
 using Tile = decltype(tile<1, 1, 0>);
 
-// Tiles by their rows, from 1: twice as many of 2 blocks as of 4.
+// Tiles by their rows, from 1.
 template <int BLOCKS, int FETCHES, size_t... ROWS>
 constexpr std::array<Tile*, sizeof...(ROWS)> by_rows(std::index_sequence<ROWS...>) {
     return {tile<ROWS + 1, BLOCKS, FETCHES>...};
 }
 template <int BLOCKS, int FETCHES>
 constexpr auto TILES =
-    by_rows<BLOCKS, FETCHES>(std::make_index_sequence<MOST_SUMS / (BLOCKS > 2 ? 4 : 2)>());
+    by_rows<BLOCKS, FETCHES>(std::make_index_sequence<(BLOCKS > 2 ? ROWS_OF_4 : ROWS_OF_2)>());
 
 // By blocks and by the lines to fetch.
 constexpr Tile* const* TILES_OF[MOST_BLOCKS + 1][MOST_BLOCKS + 1] = {
@@ -142,13 +153,15 @@ constexpr Tile* const* TILES_OF[MOST_BLOCKS + 1][MOST_BLOCKS + 1] = {
 // that memory does not rest meanwhile, each tile fetches its share of the `next` panel: 12 rows then
 // take hardly more time than one.
 template <class Use>
-void panel(const uint32_t* weights, size_t block_size, int blocks, const uint32_t* rows,
-           size_t row_size, int pairs, int num_rows, const uint32_t* next, const Use& use) {
+void panel(const uint32_t* weights, size_t block_size, int blocks, const Factor* rows, int pairs,
+           int num_rows, const uint32_t* next, const Use& use) {
+    const size_t row_size = (size_t)pairs * PARTS;
     // More rows than fit into a tile of 4 blocks are read with 2 blocks at once: with fewer tiles the
     // weights are read less often. But many rows are too large for a core's first cache, and are
     // read less often with 4 blocks.
-    const int width = num_rows > MOST_SUMS / 4 && num_rows <= MANY_ROWS ? 2 : MOST_BLOCKS;
-    const int tiles = (num_rows * width + MOST_SUMS - 1) / MOST_SUMS;
+    const bool is_narrow = num_rows > ROWS_OF_4 && num_rows <= MANY_ROWS;
+    const int width = is_narrow ? 2 : MOST_BLOCKS, most = is_narrow ? ROWS_OF_2 : ROWS_OF_4;
+    const int tiles = (num_rows + most - 1) / most;
     Floats totals[MOST_SUMS];
     for (int first = 0; first < blocks; first += width) {
         const int count = std::min(width, blocks - first);
@@ -171,10 +184,23 @@ const uint32_t* weights_of(const Matrix& matrix, int block) {
     return (const uint32_t*)matrix.weights + (size_t)block * matrix.inputs / 2 * LANES;
 }
 
-// The rows of a product as its weights take them; of quantised ones in memory of this thread.
+// Numbers of bfloat16, a multiple of LANES, as factors; floats are in memory of this thread, until it
+// asks for others.
+inline const Factor* factors_of(const uint16_t* numbers, size_t count) {
+#if defined(__AVX512BF16__)
+    return (const Factor*)numbers;
+#else
+    static thread_local std::vector<float> factors;
+    factors.resize(count);
+    for (size_t i = 0; i < count; i += LANES) store(&factors[i], widened(numbers + i));
+    return factors.data();
+#endif
+}
+
+// The rows of a product as its weights take them.
 inline Rows rows_for(const Matrix& matrix, const uint16_t* states, int num_rows) {
     if (matrix.format != BFLOAT16) return as_integers(states, matrix.inputs, num_rows);
-    return {(const uint32_t*)states, num_rows, nullptr, nullptr};
+    return {factors_of(states, (size_t)num_rows * matrix.inputs), nullptr, num_rows, nullptr, nullptr};
 }
 
 // Calls use(row, first output, totals) for blocks [block, block + count) of a product's outputs.
@@ -192,7 +218,7 @@ void products(const Matrix& matrix, int block, int count, const Rows& rows, cons
         case INT8: return quantised_panels<Bytes>(matrix, block, count, rows, add_bias);
         case INT4: return quantised_panels<Nibbles>(matrix, block, count, rows, add_bias);
         default:
-            panel(weights_of(matrix, block), (size_t)pairs * LANES, count, rows.pairs, pairs, pairs,
+            panel(weights_of(matrix, block), (size_t)pairs * LANES, count, rows.factors, pairs,
                   rows.count, next, add_bias);
     }
 }
@@ -549,12 +575,13 @@ class Forward {
                                  int begin, int end, int count, int row_size, float* scores,
                                  uint32_t* columns) {
         const int pairs = d.head_dim / 2;
+        const Factor* factors = factors_of(queries, (size_t)count * d.head_dim);
         for (int key = begin; key < end; key += LANES * MOST_BLOCKS) {
             const int blocks = std::min(MOST_BLOCKS, (end - key + LANES - 1) / LANES);
             for (int b = 0; b < blocks; b++)
                 turn(keys, key + b * LANES, end, columns + (size_t)b * pairs * LANES);
-            panel(columns, (size_t)pairs * LANES, blocks, (const uint32_t*)queries, pairs, pairs,
-                  count, nullptr, [&](int row, int b, Floats totals) {
+            panel(columns, (size_t)pairs * LANES, blocks, factors, pairs, count, nullptr,
+                  [&](int row, int b, Floats totals) {
                        totals = totals * layer.scale;
                        if (layer.cap) totals = layer.cap * hyperbolic_tangent(totals / layer.cap);
                        store(scores + (size_t)row * row_size + key + b * LANES, totals);
@@ -623,7 +650,8 @@ class Forward {
                         default: return run(std::integral_constant<int, 4>(), num_blocks);
                     }
                 };
-                if (d.head_dim - first >= 4 * LANES) by_rows(std::integral_constant<int, 4>());
+                constexpr int MANY = LANES < 16 ? 2 : 4;  // as many as find room in registers
+                if (d.head_dim - first >= MANY * LANES) by_rows(std::integral_constant<int, MANY>());
                 else by_rows(std::integral_constant<int, 1>());
             }
         }

@@ -20,10 +20,11 @@ struct Matrix {
     int32_t outputs, inputs, format;
 };
 
-// What a product multiplies weights with.
+// What a product multiplies weights with: factors, or pairs of integers.
 struct Rows {
-    const uint32_t* pairs;  // of bfloat16 [count][inputs / 2]
-    int count;              // integers of 16 bits lie in tiles of rows [inputs / 32][rows][GROUP]
+    const Factor* factors;  // [count][inputs / 2 * PARTS]
+    const uint32_t* pairs;  // of 16 bits each, in tiles of rows [inputs / 32][rows][GROUP]
+    int count;
     const float* scales;    // of integers: [inputs / 32][rows] of every tile
     const float* sums;      // of integers: likewise, all of a group summed
 };

@@ -71,7 +71,7 @@ inline Rows as_integers(const uint16_t* states, int inputs, int num_rows) {
                     write_integers(states + (size_t)row * inputs + group * 2 * GROUP,
                                    &integers[place * 2 * GROUP], sums[place]);
     }
-    return {(const uint32_t*)integers.data(), num_rows, scales.data(), sums.data()};
+    return {nullptr, (const uint32_t*)integers.data(), num_rows, scales.data(), sums.data()};
 }
 
 // How the weights of a block lie in memory, of which STEP pairs are multiplied in one go.

@@ -58,18 +58,32 @@ inline Halves narrowed(Floats numbers) {
     return __builtin_convertvector((rounded & ~is_nan) | (0x7fc0 & is_nan), Halves);
 }
 
-// total + the products of two pairs of bfloat16 numbers in every lane. The order of the sums is the
-// same for every caller, so that a row's result does not depend on the rows beside it.
-inline Floats add_products(Floats total, Words weights, uint32_t pair) {
+// Products of pairs of bfloat16 numbers: a pair of weights is multiplied in so many parts, each with a
+// factor. Where the processor multiplies bfloat16 numbers, the part and the factor are pairs of them;
+// else they are floats. The order of the sums is the same for every caller, so that a row's result
+// does not depend on the rows beside it.
 #if defined(__AVX512BF16__)
-    return (Floats)_mm512_dpbf16_ps((__m512)total, (__m512bh)weights,
-                                    (__m512bh)_mm512_set1_epi32((int)pair));
-#else
-    const Words low = Words{} + (pair << 16), high = Words{} + (pair & 0xffff0000u);
-    total = (Floats)(weights << 16) * (Floats)low + total;
-    return (Floats)(weights & 0xffff0000u) * (Floats)high + total;
-#endif
+constexpr int PARTS = 1;
+typedef Words Part;
+typedef uint32_t Factor;
+
+inline Part part_of(Words weights, int) { return weights; }
+
+inline Floats add_products(Floats total, Part part, Factor factor) {
+    return (Floats)_mm512_dpbf16_ps((__m512)total, (__m512bh)part,
+                                    (__m512bh)_mm512_set1_epi32((int)factor));
 }
+#else
+constexpr int PARTS = 2;
+typedef Floats Part;
+typedef float Factor;
+
+inline Part part_of(Words weights, int index) {
+    return (Floats)(index ? weights & 0xffff0000u : weights << 16);
+}
+
+inline Floats add_products(Floats total, Part part, Factor factor) { return part * factor + total; }
+#endif
 
 // Writes the columns of LANES rows, `stride` words apart, each into its own row of LANES words.
 inline void transpose(const uint32_t* rows, size_t stride, uint32_t* columns) {
