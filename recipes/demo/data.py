@@ -188,12 +188,27 @@ class Rows(Dataset):
         }
 
 
-def training_mix(sources: Sources, skills: int, seed: int) -> list[Conversation]:
-    """Return half of the dialogues, all problems and `skills` skill conversations, shuffled."""
+@dataclass(frozen=True)
+class Mix:
+    """How much of what the target learns from."""
+
+    skills: int = 40_000  # conversations
+    dialogues: float = 0.5  # the share that is taken
+    problems: float = 1.0  # likewise
+    interrupted: int = 0  # more dialogues that a question about something else interrupts
+
+
+def training_mix(sources: Sources, mix: Mix, seed: int) -> list[Conversation]:
+    """Return dialogues, problems and skill conversations, shuffled."""
     dialogues, problems = load_sgd(sources.sgd), load_gsm8k(sources.gsm8k)
-    half = Random(seed).sample(dialogues, len(dialogues) // 2)
-    items = vary_system(half, 0.05, seed)
-    items += vary_system(problems, 0.05, seed + 1)
-    items += vary_system(skill_conversations(skills, seed, dialogues + problems), 0.15, seed + 2)
-    Random(seed).shuffle(items)
+    rng = Random(seed)
+    chosen = rng.sample(dialogues, int(len(dialogues) * mix.dialogues))
+    items = vary_system(chosen, 0.05, seed)
+    chosen = rng.sample(problems, int(len(problems) * mix.problems))
+    items += vary_system(chosen, 0.05, seed + 1)
+    skills = skill_conversations(mix.skills, seed, dialogues + problems)
+    items += vary_system(skills, 0.15, seed + 2)
+    asides = islice(interruptions(seed + 1), mix.interrupted)
+    items += [interrupted(rng.choice(dialogues), as_messages(turns), rng) for turns in asides]
+    rng.shuffle(items)
     return items

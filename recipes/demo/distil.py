@@ -8,9 +8,9 @@ from random import Random
 from data import Conversation, Sources, load_gsm8k, load_sgd, skill_conversations
 from generate import greedy
 from heads import split, train
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from nfox.files.jsonl import read_lines
+from nfox.models.options import LoadedModel
 
 SETTINGS = Path(__file__).with_name("draft.yaml")
 
@@ -28,12 +28,9 @@ def prompts(sources: Sources, count: int, seed: int) -> list[Conversation]:
     return cut
 
 
-def own_answers(
-    target: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    openings: Sequence[Conversation],
-) -> list[Conversation]:
+def own_answers(target: LoadedModel, openings: Sequence[Conversation]) -> list[Conversation]:
     """Return conversations with the target's own greedy replies, where these end in time."""
+    tokenizer = target.tokenizer
     return [
         [
             *opening,
@@ -42,21 +39,14 @@ def own_answers(
                 "content": tokenizer.decode(reply, skip_special_tokens=True).removeprefix(" "),
             },
         ]
-        for opening, (_, reply) in zip(openings, greedy(target, tokenizer, openings), strict=True)
+        for opening, (_, reply) in zip(openings, greedy(target, openings), strict=True)
         if reply[-1] == tokenizer.eos_token_id
     ]
 
 
-def answers_file(
-    target: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    sources: Sources,
-    count: int,
-    file: Path,
-    seed: int,
-) -> None:
+def answers_file(target: LoadedModel, sources: Sources, count: int, file: Path, seed: int) -> None:
     """Write the target's own answers as JSON lines."""
-    answers = own_answers(target, tokenizer, prompts(sources, count, seed + 7))
+    answers = own_answers(target, prompts(sources, count, seed + 7))
     Random(seed).shuffle(answers)
     _write(file, answers)
 

@@ -12,10 +12,10 @@ import torch
 from data import IGNORE, Conversation, as_messages, encode, load_gsm8k, load_sgd
 from generate import greedy
 from skills import SKILLS, exam
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from nfox.models.loading import load_model
-from nfox.models.options import ModelOptions
+from nfox.models.options import LoadedModel, ModelOptions
 
 MEASURES = ("loss", "skills", "alpha", "agreement")
 
@@ -38,16 +38,14 @@ def held_out_loss(
     return round(total / tokens, 3)
 
 
-def skill_scores(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
-) -> dict[str, float]:
+def skill_scores(target: LoadedModel, count: int, seed: int) -> dict[str, float]:
     """Return the exact match of the last answer for each skill, asked in ways never trained on."""
     scores = {}
     for name in SKILLS:
         items = [as_messages(turns) for turns in exam(name, count, seed)]
-        replies = greedy(model, tokenizer, [item[:-1] for item in items])
+        replies = greedy(target, [item[:-1] for item in items])
         right = sum(
-            tokenizer.decode(reply, skip_special_tokens=True).strip() == item[-1]["content"]
+            target.tokenizer.decode(reply, skip_special_tokens=True).strip() == item[-1]["content"]
             for item, (_, reply) in zip(items, replies, strict=True)
         )
         scores[name] = round(right / count, 3)
@@ -57,14 +55,11 @@ def skill_scores(
 
 @torch.inference_mode()
 def agreement(
-    target: LlamaForCausalLM,
-    other: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    openings: Sequence[Conversation],
+    target: LoadedModel, other: LlamaForCausalLM, openings: Sequence[Conversation]
 ) -> float:
     """Return the share of the target's greedy reply tokens that another model would choose too."""
     right, tokens = 0, 0
-    for prompt, reply in greedy(target, tokenizer, openings):
+    for prompt, reply in greedy(target, openings):
         logits = other(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
         right += int((logits.argmax(-1) == torch.tensor(reply)).sum())
         tokens += len(reply)
@@ -84,38 +79,40 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load(folder: Path, adapter: str | None = None) -> LlamaForCausalLM:
+def load(folder: Path, adapter: str | None = None) -> LoadedModel:
     """Load the model of a folder in float32, with an adapter if one is named."""
     options = ModelOptions(dtype="float32", device="cpu", adapter=adapter)
-    return load_model(str(folder), options).target.model
+    return load_model(str(folder), options)
 
 
 def main() -> None:
     """Print the measures, the last line as JSON."""
     args = parse()
-    tokenizer = AutoTokenizer.from_pretrained(args.model / "target")
     target = load(args.model / "target", args.adapter)
+    model: LlamaForCausalLM = target.target.model
     held_out = {
         "sgd": load_sgd(args.sgd, "validation")[: args.count],
         "gsm8k": load_gsm8k(args.gsm8k, "test")[: args.count],
     }
-    report: dict[str, object] = {"parameters": target.num_parameters(), "count": args.count}
+    report: dict[str, object] = {"parameters": model.num_parameters(), "count": args.count}
     if "loss" in args.only:
         for name, items in held_out.items():
-            report[f"loss_{name}"] = held_out_loss(target, tokenizer, items, False)
-            report[f"loss_{name}_all_tokens"] = held_out_loss(target, tokenizer, items, True)
+            report[f"loss_{name}"] = held_out_loss(model, target.tokenizer, items, False)
+            report[f"loss_{name}_all_tokens"] = held_out_loss(model, target.tokenizer, items, True)
     if "skills" in args.only:
-        report["skills"] = skill_scores(target, tokenizer, args.count, args.seed)
+        report["skills"] = skill_scores(target, args.count, args.seed)
     openings = {name: [item[:1] for item in items] for name, items in held_out.items()}
     if "alpha" in args.only:
-        draft = load(args.model / "target" / "nfox" / "spec")
+        draft = LlamaForCausalLM.from_pretrained(
+            args.model / "target" / "nfox" / "spec", dtype=torch.float32
+        )
         report["draft_parameters"] = draft.num_parameters()
         for name, prompts in openings.items():
-            report[f"alpha_{name}"] = agreement(target, draft, tokenizer, prompts)
+            report[f"alpha_{name}"] = agreement(target, draft, prompts)
     if "agreement" in args.only and args.adapter:
         plain = load(args.model / "target")
         for name, prompts in openings.items():
-            report[f"agreement_{name}"] = agreement(plain, target, tokenizer, prompts)
+            report[f"agreement_{name}"] = agreement(plain, model, prompts)
     print(json.dumps(report))
 
 

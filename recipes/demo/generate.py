@@ -2,37 +2,24 @@
 
 from collections.abc import Sequence
 
-import torch
 from data import Conversation
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-
-@torch.inference_mode()
-def greedy_batch(model: LlamaForCausalLM, rows: Sequence[list[int]], limit: int) -> list[list[int]]:
-    """Return the greedy continuation of each row of token ids, with its end token."""
-    eos, pad = model.config.eos_token_id, model.config.pad_token_id
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    continuations = model.generate(
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        max_new_tokens=limit,
-        do_sample=False,
-        eos_token_id=eos,
-        pad_token_id=pad,
-    )[:, width:].tolist()
-    return [row[: row.index(eos) + 1] if eos in row else row for row in continuations]
+from nfox.models.options import LoadedModel
+from nfox.train.data.batch_decoder import BatchDecoder
 
 
 def greedy(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
+    loaded: LoadedModel,
     openings: Sequence[Conversation],
     limit: int = 160,
     batch: int = 64,
 ) -> list[tuple[list[int], list[int]]]:
-    """Return the prompt ids and the greedy reply ids of conversations that end with the user."""
+    """Return the prompt ids and the greedy reply ids, with the end token where there is one, of
+    conversations that end with the user.
+    """
+    tokenizer = loaded.tokenizer
+    end = tokenizer.eos_token_id
+    decoder = BatchDecoder(loaded.target, frozenset({end}), limit)
     prompts = [
         tokenizer(
             tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True),
@@ -44,6 +31,9 @@ def greedy(
     replies: dict[int, list[int]] = {}
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        continuations = greedy_batch(model, [prompts[i] for i in chosen], limit)
-        replies.update(zip(chosen, continuations, strict=True))
+        decoded = decoder.decode([prompts[i] for i in chosen])
+        for i, reply in zip(chosen, decoded, strict=True):
+            if reply is None:
+                raise MemoryError(f"no memory for a prompt of {len(prompts[i])} tokens")
+            replies[i] = [*reply.ids, end] if reply.ended else reply.ids
     return [(prompt, replies[i]) for i, prompt in enumerate(prompts)]

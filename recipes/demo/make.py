@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from cllm import train_cllm
-from data import Rows, Sources, load_gsm8k, load_sgd, training_mix
+from data import Mix, Rows, Sources, load_gsm8k, load_sgd, training_mix
 from distil import answers_file, train_draft
 from heads import EXTRA, train_heads
 from scratch import new_target, new_tokenizer
@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from nfox.models.devices import choose_dtype
-from nfox.models.options import ModelOptions
+from nfox.models.decoding_model import load_to_decode
+from nfox.models.options import LoadProgress, ModelOptions
 
 MLP_WIDTH = 896
 DRAFT = Path("target", "nfox", "spec")  # where nfox looks for a model's draft model
@@ -94,21 +94,12 @@ def plan_for(args: argparse.Namespace, name: str, minutes: float, rate: float) -
 def target(args: argparse.Namespace, sources: Sources) -> None:
     """Trim the MLPs of the base, train it on the mix, and publish it as the target."""
     model, tokenizer = base(args, sources)
-    rows = Rows(tokenizer, training_mix(sources, args.skills, args.seed))
+    mix = Mix(args.skills, args.dialogues, args.problems, args.interrupted)
+    rows = Rows(tokenizer, training_mix(sources, mix, args.seed))
     model = trim(model, rows, MLP_WIDTH)
     plan = replace(plan_for(args, "target", args.minutes, args.rate), compile=args.compile)
     fit(model, rows, held_out(tokenizer, args), plan)
     publish(model, tokenizer, args.out / "target")
-
-
-def published(args: argparse.Namespace) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
-    """Return the published target and its tokenizer."""
-    folder = args.out / "target"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = LlamaForCausalLM.from_pretrained(
-        folder, dtype=choose_dtype(ModelOptions(compile="off"), device)
-    )
-    return model.to(device), AutoTokenizer.from_pretrained(folder)
 
 
 def answers(args: argparse.Namespace, sources: Sources) -> Path:
@@ -117,13 +108,14 @@ def answers(args: argparse.Namespace, sources: Sources) -> Path:
     newest = max(weights.stat().st_mtime for weights in (args.out / "target").glob("*.safetensors"))
     if not (file.is_file() and file.stat().st_mtime > newest):
         args.work.mkdir(parents=True, exist_ok=True)
-        answers_file(*published(args), sources, args.own_answers + 50, file, args.seed)
+        target = load_to_decode(str(args.out / "target"), ModelOptions(), LoadProgress())
+        answers_file(target, sources, args.own_answers + 50, file, args.seed)
     return file
 
 
 def draft(args: argparse.Namespace, sources: Sources) -> None:
     """Distil the draft from the published target, and publish it."""
-    mix = training_mix(sources, 12_000, args.seed + 3)[: args.draft_conversations]
+    mix = training_mix(sources, Mix(12_000), args.seed + 3)[: args.draft_conversations]
     settings = ["--learning_rate", str(args.draft_rate), "--seed", str(args.seed)]
     settings += ["--num_train_epochs", str(args.draft_epochs)]
     settings += ["--draft", str(args.draft_init)] if args.draft_init else []
@@ -159,6 +151,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--draft-epochs", type=float, default=5)
     parser.add_argument("--rate", type=float, default=8e-4, help="the target's learning rate")
     parser.add_argument("--skills", type=int, default=40_000, help="skill conversations")
+    parser.add_argument("--dialogues", type=float, default=0.5, help="the share that is learned")
+    parser.add_argument("--problems", type=float, default=1.0, help="the share that is learned")
+    parser.add_argument("--interrupted", type=int, default=0, help="more interrupted dialogues")
     parser.add_argument("--draft-rate", type=float, default=3e-3, help="its learning rate")
     parser.add_argument("--draft-init", type=Path, help="draft to go on from")
     parser.add_argument("--draft-conversations", type=int, default=5_000)

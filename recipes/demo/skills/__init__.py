@@ -96,16 +96,28 @@ def conversations(seed: int, held_out: bool = False) -> Iterator[list[Turn]]:
         yield turns
 
 
-ASIDES = ("beyond", "limits", "odd", "world", "definitions", "identity", "creative", "verses")
+# what interrupts a dialogue, and how often it does
+ASIDES = {
+    "beyond": 7.0,
+    "limits": 4.0,
+    "odd": 4.0,
+    "world": 5.0,
+    "definitions": 3.0,
+    "identity": 5.0,
+    "small_talk": 3.0,
+    "creative": 2.0,
+    "verses": 2.0,
+    "coding": 1.5,
+}
 
 
 def interruptions(seed: int) -> Iterator[list[Turn]]:
     """Yield one or two turns without end that have nothing to do with what was said before."""
     rng = Random(f"interruptions {seed}")
     phraser = Phraser(rng)
-    weights = [SKILLS[name][1] for name in ASIDES]
+    names, weights = tuple(ASIDES), tuple(ASIDES.values())
     while True:
-        chosen = rng.choices(ASIDES, weights, k=rng.choice((1, 1, 2)))
+        chosen = rng.choices(names, weights, k=rng.choice((1, 1, 2)))
         yield [turn for name in chosen for turn in SKILLS[name][0](phraser)]
 
 

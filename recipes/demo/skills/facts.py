@@ -1,10 +1,14 @@
 """Skills of plain facts: capitals, the calendar, colours, animals, a few definitions."""
 
 import json
+import re
 from pathlib import Path
 
 from skills.base import Phraser, Turn, pairs
 
+QUESTION = re.compile(
+    r"(why|how|what|who|when|which|where|in which|at what|at which|do|is|does)\b", re.IGNORECASE
+)
 MORE = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 CAPITALS = pairs(
@@ -461,9 +465,19 @@ def definitions(phraser: Phraser) -> list[Turn]:
     return [Turn(phraser.ask(WHAT_IS, x=thing), DEFINITIONS[thing])]
 
 
+def _written_well(way: str) -> str:
+    """Return a question with its capital and its mark."""
+    return f"{way[0].upper()}{way[1:].rstrip('?.')}?"
+
+
 def _known(phraser: Phraser, kind: str) -> list[Turn]:
+    """Ask for a fact of the file, half of the time as people who write well ask: what the model
+    refuses is mostly written well, and it must not go by that.
+    """
     fact = phraser.rng.choice(MORE[kind])
-    return [Turn(phraser.ask(fact["ways"]), fact["answer"])]
+    ways = fact["ways"]
+    questions = [_written_well(way) for way in ways[:-1] if QUESTION.match(way)]
+    return [Turn(phraser.ask([*questions, *ways]), fact["answer"])]
 
 
 def world(phraser: Phraser) -> list[Turn]:
