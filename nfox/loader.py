@@ -16,7 +16,7 @@ from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.files.hub import short_name
 from nfox.files.reading import refusing
 from nfox.heads.named_model import find_named
-from nfox.models.decoding_model import load_to_decode
+from nfox.models.decoding_model import decoding_options, load_to_decode
 from nfox.models.memory import check_memory
 from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
 from nfox.models.prompt import UnknownTokenError, encode_prompt
@@ -174,8 +174,10 @@ class _Loader:
 
     def target(self, adapter: str | None) -> LoadedModel:
         self.progress.stage(f"checking that {short_name(self.name)} fits into memory")
-        others = [(location, self.draft_loading) for location in self.weights]
-        check_memory([(self.name, self.loading), *others], self.context)
+        needed = [(self.name, self.loading), *((one, self.draft_loading) for one in self.weights)]
+        stage = self.progress.stage
+        models = [(name, decoding_options(name, how, stage)) for name, how in needed]
+        check_memory(models, self.context)
         self.progress.stage(f"loading {short_name(self.name)}")
         return self._load(self.name, replace(self.loading, adapter=adapter))
 

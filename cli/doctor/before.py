@@ -13,6 +13,7 @@ from nfox.files.hub import check_hub_id, file_of, hint_at_model, local_folder
 from nfox.heads.checkpoint import INFO_FILE
 from nfox.loader import LEAST_CONTEXT
 from nfox.models.checkpoint_files import check_files
+from nfox.models.decoding_model import decoding_options
 from nfox.models.devices import choose_device
 from nfox.models.gguf_files import find_gguf
 from nfox.models.memory import (
@@ -98,8 +99,9 @@ def of_model(subject: Subject, section: str) -> Iterator[Finding]:
     Raises:
         NfoxError: if it is not there, or its files are not whole.
     """
-    name, loading = subject.named.base, subject.loading
-    place = place_of(name, loading)
+    name = subject.named.base
+    place = place_of(name, subject.loading)
+    loading = decoding_options(place, subject.loading)
     config = config_of_model(place)
     context = context_of(config) or LEAST_CONTEXT
     tokens = min(subject.arguments.max_context or context, context)
@@ -112,14 +114,15 @@ def of_model(subject: Subject, section: str) -> Iterator[Finding]:
 
 
 def _memory(subject: Subject, place: str) -> Memory:
-    loading, drafting, per_token = subject.loading, 0, _per_token(place, subject.loading)
+    loading = decoding_options(place, subject.loading)
+    drafting, per_token = 0, _per_token(place, loading)
     names = ready_methods(subject.named.base, subject.sources)
     found = {method_class(one).locate(subject.named.base, subject.sources) for one in names}
     for location in filter(None, found):
         own = place_of(location, subject.draft_loading)
-        drafting += weight_bytes(own, subject.draft_loading)
-        drafting += copy_bytes(own, subject.draft_loading)
-        per_token += _per_token(own, subject.draft_loading)
+        options = decoding_options(own, subject.draft_loading)
+        drafting += weight_bytes(own, options) + copy_bytes(own, options)
+        per_token += _per_token(own, options)
     return Memory(
         weight_bytes(place, loading),
         copy_bytes(place, loading),

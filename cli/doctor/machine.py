@@ -93,10 +93,7 @@ def of_forwards(device: torch.device) -> Iterator[Finding]:
     Args:
         device: the one that models run on.
     """
-    import torch
-
     from nfox.models.devices import BFLOAT16_FLAGS, choose_dtype
-    from nfox.models.options import ModelOptions
 
     flags = processor_flags()
     used = [name for name in _USED_FLAGS if name in flags]
@@ -104,14 +101,14 @@ def of_forwards(device: torch.device) -> Iterator[Finding]:
     if device.type != "cpu":
         yield Finding(_SECTION, "compiler", "not needed: models run on the GPU")
         return
-    dtype = choose_dtype(ModelOptions(), device)
-    lacks = bool(flags) and not flags & BFLOAT16_FLAGS
-    words += "; no arithmetic in bfloat16" if lacks else ""
-    words += f"; models are loaded in {str(dtype).removeprefix('torch.')}"
-    if lacks and dtype == torch.bfloat16:
-        words += " where the native forward runs them, in float32 otherwise"
-    is_slow = lacks and dtype == torch.float32
-    yield Finding(_SECTION, "instructions", words, "warn" if is_slow else "ok", facts=facts)
+    if flags and not flags & BFLOAT16_FLAGS:
+        words += "; no arithmetic in bfloat16, so that models that the native forward does not run "
+        words += "are loaded in float32"
+        yield Finding(_SECTION, "instructions", words, facts=facts)
+    else:
+        dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+        words += f"; models are loaded in {dtype}"
+        yield Finding(_SECTION, "instructions", words, facts=facts)
     yield _compiler()
 
 

@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-
-from nfox.models.devices import cpu_computes_bfloat16
+from nfox.models.devices import choose_device, cpu_computes_bfloat16
 from nfox.models.forwards import fuse
 from nfox.models.loading import load_model
+from nfox.models.memory import check_memory, config_of_model
+from nfox.models.native.library import NativeLibraryError, must_compile, native_library
 from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
 
 log = logging.getLogger(__name__)
 
 
+def decoding_options(
+    name: str, options: ModelOptions, stage: Callable[[str], None] = lambda stage: None
+) -> ModelOptions:
+    """Return options with the dtype that forwards are fast in, where they leave it open.
+
+    On a CPU without bfloat16 arithmetic the native library is still faster in bfloat16 than torch
+    is in float32, as it reads half as many bytes; torch itself is slow in bfloat16 there.
+
+    Args:
+        name: a local folder, a hub id, or a GGUF file.
+        options: how the model is to be loaded.
+        stage: is called with a description of what takes seconds.
+    """
+    leaves_it_open = options.dtype == "auto" and options.weight_bits is None
+    if not leaves_it_open or not options.tries_native or cpu_computes_bfloat16():
+        return options
+    if choose_device(options.device).type != "cpu" or "quantization_config" in config_of_model(
+        name
+    ):
+        return options
+    if must_compile():
+        stage("compiling for this processor, once")
+    try:
+        native_library()
+    except NativeLibraryError:
+        return options
+    return replace(options, dtype="bfloat16")
+
+
 def load_to_decode(name: str, options: ModelOptions, progress: LoadProgress) -> LoadedModel:
     """Load a model and its tokenizer, and make its forwards fast (`nfox.models.forwards.fuse`).
 
-    A model that was loaded in bfloat16 for the native library, which then does not run it, is
-    loaded again in float32 where torch is slow in bfloat16.
+    A model in bfloat16 by `decoding_options`, which the native library then does not run, is loaded
+    again as the options say.
 
     Args:
         name: a local folder, a hub id, or a GGUF file.
@@ -30,25 +61,19 @@ def load_to_decode(name: str, options: ModelOptions, progress: LoadProgress) -> 
         ModelError: if the model cannot be loaded, or not as the options say.
         NfoxError: if the memory is too small for it.
     """
-    loaded = _load(name, options, progress)
-    if not _is_slow(loaded, options):
+    fast = decoding_options(name, options, progress.stage)
+    loaded = _load(name, fast, progress)
+    if fast is options or loaded.target.is_native:
         return loaded
-    log.debug("%s again in float32: %s", name, loaded.target.why_not_native)
-    del loaded  # first, as both may not fit into memory
+    log.debug("%s is loaded again: %s", name, loaded.target.why_not_native)
+    del loaded
+    gc.collect()  # a target and its model refer to each other, and both may not fit into memory
+    check_memory([(name, options)], 0)
     progress.stage("loading it in float32, in which it is faster")
-    return _load(name, replace(options, dtype="float32"), progress)
+    return _load(name, options, progress)
 
 
 def _load(name: str, options: ModelOptions, progress: LoadProgress) -> LoadedModel:
     loaded = load_model(name, options, progress.amount)
     fuse(name, loaded.target, options, progress.stage)
     return loaded
-
-
-def _is_slow(loaded: LoadedModel, options: ModelOptions) -> bool:
-    """Whether a model computes in bfloat16, though nobody asked for it, on a CPU that cannot."""
-    target = loaded.target
-    if options.dtype != "auto" or options.weight_bits or target.is_native:
-        return False
-    in_bfloat16 = target.device.type == "cpu" and target.dtype == torch.bfloat16
-    return in_bfloat16 and not cpu_computes_bfloat16()

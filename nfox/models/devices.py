@@ -7,9 +7,7 @@ from typing import Literal
 import torch
 
 from nfox.errors import UsageError
-from nfox.models.native.library import has_compiler
 from nfox.models.native.processor import processor_flags
-from nfox.models.options import ModelOptions
 
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """The names of bfloat16 arithmetic among what a processor can do."""
@@ -46,23 +44,19 @@ def cpu_computes_bfloat16() -> bool:
     return bool(processor_flags() & BFLOAT16_FLAGS)
 
 
-def choose_dtype(options: ModelOptions, device: torch.device) -> torch.dtype | Literal["auto"]:
+def choose_dtype(name: str, device: torch.device) -> torch.dtype | Literal["auto"]:
     """Return the dtype of weights and activations.
 
-    On a CPU without bfloat16 arithmetic the native library is still faster in it than torch is in
-    float32, as it reads half as many bytes; torch itself is not.
-
     Args:
-        options: how the model is loaded.
+        name: one of `DTYPES`.
         device: the device that computes with them.
 
     Returns:
         The dtype, or "auto" for the checkpoint's own.
     """
-    if options.dtype != "auto":
-        dtype: torch.dtype = getattr(torch, options.dtype)
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
         return dtype
-    if device.type != "cpu":
-        return "auto"
-    computes = cpu_computes_bfloat16() or (options.tries_native and has_compiler())
-    return torch.bfloat16 if computes else torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
+    return "auto"

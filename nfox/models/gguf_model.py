@@ -53,7 +53,7 @@ def gguf_dtype(header: GgufHeader, options: ModelOptions) -> torch.dtype:
     """Return the dtype that the weights of a file are unpacked to: where the options leave it to
     the file, that of its matrices, and bfloat16 for packed ones.
     """
-    dtype = choose_dtype(options, choose_device(options.device))
+    dtype = choose_dtype(options.dtype, choose_device(options.device))
     if not isinstance(dtype, str):
         return dtype
     matrices = [tensor for tensor in header.tensors.values() if len(tensor.shape) > 1]

@@ -52,7 +52,7 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
         return int(weights * torch.bfloat16.itemsize)
     if options.quantisation:
         return int(weights * _QUANTISED_BYTES[options.quantisation])
-    dtype = choose_dtype(options, device)
+    dtype = choose_dtype(options.dtype, device)
     return int(weights * (stored_dtype if isinstance(dtype, str) else dtype).itemsize)
 
 
@@ -100,7 +100,7 @@ def number_dtype(name: str, options: ModelOptions) -> torch.dtype:
     device = choose_device(options.device)
     if options.weight_bits and device.type == "cpu":
         return torch.bfloat16
-    dtype = choose_dtype(options, device)
+    dtype = choose_dtype(options.dtype, device)
     return _stored_dtype(config_of_model(name)) if isinstance(dtype, str) else dtype
 
 

@@ -50,8 +50,8 @@ class ModelOptions:
 
     Args:
         dtype: the dtype of weights and activations, one of `DTYPES`. "auto" is bfloat16 on a CPU
-            that computes in it, or where the native library runs the model; else float32 on a CPU,
-            and the checkpoint's own dtype on a GPU.
+            that computes in it, float32 on another CPU, and the checkpoint's own dtype on a GPU. A
+            model to decode with is in bfloat16 on every CPU where the native library runs it.
         quantisation: "int8" or "int4" for speed: weights in groups of 32, on a CPU by the native
             library, on a GPU by torchao. "4bit" (nf4) or "8bit" (int8) for memory: by bitsandbytes.
             None leaves the weights as they are.

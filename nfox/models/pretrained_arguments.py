@@ -6,7 +6,6 @@ import importlib.util
 import shutil
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,10 +44,7 @@ def weight_arguments(
         UsageError: if a device is named that is not there.
     """
     device = choose_device(options.device)
-    by_torch = options
-    if getattr(config, "quantization_config", None):  # no layers that the native library knows
-        by_torch = replace(options, compile="off", reproducible=False)
-    dtype = choose_dtype(by_torch, device)
+    dtype = choose_dtype(options.dtype, device)
     arguments: dict[str, Any] = {
         "dtype": dtype,
         "attn_implementation": None if options.attn == "auto" else options.attn,

@@ -177,6 +177,8 @@ class TransformersTarget(Target):
         positions: Tensor | None = None,
     ) -> Tensor:
         check_tokens(map(int, ids.aminmax() if ids.numel() else ()), self.vocabulary_size)
+        if self.is_native and not gradient and visible is None:
+            return torch.stack([self._states_of(row) for row in ids.tolist()])
         model, inputs = self._body, dict[str, Any]()
         if visible is not None and positions is not None:
             additive = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
@@ -186,6 +188,12 @@ class TransformersTarget(Target):
             ids = ids.to(self.device)
             states: Tensor = model(ids, use_cache=False, **inputs).last_hidden_state
         return states.to(self.output_device)
+
+    def _states_of(self, tokens: Sequence[int]) -> Tensor:
+        """Return the last hidden states [T, D] of a text, as the forwards of decoding give them."""
+        cache = self.new_cache()
+        self.read(tokens, cache)
+        return cache.hidden
 
     @override
     def embed(self, ids: Tensor) -> Tensor:

@@ -68,5 +68,5 @@ def computation_dtype(
         loading: the options of its loading, whose dtype is the one to compute in.
         base: what of the model is trained.
     """
-    chosen = choose_dtype(loading, target.device)
+    chosen = choose_dtype(loading.dtype, target.device)
     return chosen if base == "whole" and isinstance(chosen, torch.dtype) else target.dtype

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from nfox import ModelOptions, NfoxError, drafters, load
 from nfox.demo import TARGET
 from nfox.errors import ModelError, UsageError
 from nfox.heads.checkpoint import base_of
-from nfox.models import devices
+from nfox.models import decoding_model, devices
+from nfox.models.decoding_model import decoding_options
 from nfox.models.devices import choose_dtype
 from nfox.models.loading import load_model
 from nfox.models.memory import cache_bytes, check_memory, weight_bytes
@@ -191,8 +193,8 @@ def test_quantisation_needs_its_library_and_an_unquantised_model(
 
 def test_dtypes() -> None:
     cpu = torch.device("cpu")
-    assert choose_dtype(ModelOptions(dtype="float16"), cpu) == torch.float16
-    assert choose_dtype(ModelOptions(), torch.device("cuda")) == "auto"
+    assert choose_dtype("float16", cpu) == torch.float16
+    assert choose_dtype("auto", torch.device("cuda")) == "auto"
     for name in ("float32", "bfloat16"):
         options = ModelOptions(dtype=name)
         assert load_model(str(folder.llama()), options).target.dtype == getattr(torch, name)
@@ -201,16 +203,23 @@ def test_dtypes() -> None:
 
 
 @pytest.mark.parametrize("flags", [frozenset(), frozenset({"avx512_bf16"})])
-@pytest.mark.parametrize("compiler", [True, False])
-def test_the_dtype_is_what_forwards_are_fast_in(
-    flags: frozenset[str], compiler: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("compiles", [True, False])
+def test_the_dtype_to_decode_in_is_what_forwards_are_fast_in(
+    flags: frozenset[str], compiles: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def library() -> None:
+        if not compiles:
+            raise NativeLibraryError("no C++ compiler")
+
     monkeypatch.setattr(devices, "processor_flags", lambda: flags)
-    monkeypatch.setattr(devices, "has_compiler", lambda: compiler)
-    cpu, by_torch = torch.device("cpu"), torch.bfloat16 if flags else torch.float32
-    assert choose_dtype(ModelOptions(), cpu) == (torch.bfloat16 if compiler else by_torch)
-    assert choose_dtype(ModelOptions(compile="off"), cpu) == by_torch
-    assert choose_dtype(ModelOptions(quantisation="4bit"), cpu) == by_torch
+    monkeypatch.setattr(decoding_model, "native_library", library)
+    name, options = str(TARGET), ModelOptions(device="cpu")
+    assert choose_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if flags else torch.float32)
+    found = decoding_options(name, options)
+    assert found.dtype == ("bfloat16" if compiles and not flags else "auto")
+    for change in ({"compile": "off"}, {"quantisation": "4bit"}, {"dtype": "float32"}):
+        changed = replace(options, **change)
+        assert decoding_options(name, changed) == changed
 
 
 def test_what_the_native_library_does_not_run_is_in_float32_without_bfloat16_arithmetic(

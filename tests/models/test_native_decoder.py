@@ -318,6 +318,19 @@ def test_rows_of_a_product_are_those_of_its_weights_whatever_their_number(
     assert torch.equal(torch.cat([product(row[None]) for row in rows]), together)
 
 
+@pytest.mark.parametrize("inputs", (2, 20, 24, 40, 170, 682))
+def test_inputs_may_be_any_even_number(inputs: int) -> None:
+    """Heads have sizes that are no multiple of a vector; what lies behind a row is not touched."""
+    weight = torch.randn(48, inputs, dtype=torch.bfloat16)
+    product = NativeProduct(weight, None)
+    for count in (1, 2, 3, 7, 13):
+        rows = torch.randn(count, inputs, dtype=torch.bfloat16)
+        exact = (rows.double() @ weight.double().T).float()
+        torch.testing.assert_close(product(rows).float(), exact, rtol=2e-2, atol=2e-2)
+    with pytest.raises(TypeError):
+        NativeProduct(weight[:, 1:], None)
+
+
 @pytest.mark.parametrize("number", (torch.nan, torch.inf))
 def test_numbers_that_are_none_are_not_hidden(number: float) -> None:
     _, target = native("llama")

@@ -22,11 +22,12 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from peft import LoraConfig, get_peft_model
 from typer.testing import CliRunner
 
-from nfox import Engine, ModelOptions, drafters, load, loader
+from nfox import Engine, ModelOptions, drafters, load
 from nfox.cli.app import app
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.tree import TokenTree
 from nfox.errors import ModelError, UsageError
+from nfox.models import decoding_model
 from nfox.models.loading import load_model
 from nfox.models.transformers_target import TransformersTarget
 from nfox.reply import Settings
@@ -115,7 +116,7 @@ def test_the_draft_model_goes_where_the_target_ends(monkeypatch: pytest.MonkeyPa
         given[name] = options
         return load_model(name, options, *more)
 
-    monkeypatch.setattr(loader, "load_model", note)
+    monkeypatch.setattr(decoding_model, "load_model", note)
     target, draft = str(folder.llama()), str(folder.llama(layers=1, seed=1))
     for options, device in ((split(), "cpu"), (ModelOptions("float32"), None)):
         load(target, draft_model=draft, loading=options)

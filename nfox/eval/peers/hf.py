@@ -31,13 +31,6 @@ _CONFIDENCE = "assistant_confidence_threshold"
 _LOOKUP_TOKENS = 10  # the value in transformers' documentation; it has no default
 
 
-def _by_torch(loading: ModelOptions) -> ModelOptions:
-    """Return how transformers loads a model, which does not run it by the native library."""
-    if loading.weight_bits:  # whose layers are native ones
-        return loading
-    return replace(loading, compile="off", reproducible=False)
-
-
 class Generate(Peer):
     """Plain decoding.
 
@@ -74,7 +67,7 @@ class Generate(Peer):
             raise ModelError("transformers loads models by name, and this one was made otherwise")
         return {
             "model": engine.model.name,
-            "loading": replace(_by_torch(engine.loader.loading), adapter=engine.model.adapter),
+            "loading": replace(engine.loader.loading, adapter=engine.model.adapter),
             "settings": engine.settings,
             "threads": torch.get_num_threads(),
         }
@@ -149,7 +142,7 @@ class Assisted(Generate):
         draft = Speculative.locate(engine.model.name, engine.sources)
         if draft is None or engine.loader is None:
             raise ModelError("no draft model was named", "pass --draft-model FOLDER or hub id")
-        return recipe | {"draft": draft, "draft_loading": _by_torch(engine.loader.draft_loading)}
+        return recipe | {"draft": draft, "draft_loading": engine.loader.draft_loading}
 
     @override
     def _more_arguments(self, loaded: LoadedModel) -> dict[str, Any]:

@@ -184,23 +184,27 @@ const uint32_t* weights_of(const Matrix& matrix, int block) {
     return (const uint32_t*)matrix.weights + (size_t)block * matrix.inputs / 2 * LANES;
 }
 
-// Numbers of bfloat16, a multiple of LANES, as factors; floats are in memory of this thread, until it
-// asks for others.
-inline const Factor* factors_of(const uint16_t* numbers, size_t count) {
+// Numbers of bfloat16 as what enters a product; floats are in memory of this thread, until it asks for
+// others.
+inline const Input* inputs_of(const uint16_t* numbers, size_t count) {
 #if defined(__AVX512BF16__)
-    return (const Factor*)numbers;
+    return numbers;
 #else
-    static thread_local std::vector<float> factors;
-    factors.resize(count);
-    for (size_t i = 0; i < count; i += LANES) store(&factors[i], widened(numbers + i));
-    return factors.data();
+    static thread_local std::vector<float> inputs;
+    const size_t whole = count / LANES * LANES;
+    inputs.resize(whole + LANES);
+    for (size_t i = 0; i < whole; i += LANES) store(&inputs[i], widened(numbers + i));
+    uint16_t rest[LANES] = {};
+    memcpy(rest, numbers + whole, (count - whole) * sizeof *numbers);
+    store(&inputs[whole], widened(rest));
+    return inputs.data();
 #endif
 }
 
-// The rows of a product as its weights take them.
-inline Rows rows_for(const Matrix& matrix, const uint16_t* states, int num_rows) {
+// The rows of a product as its weights take them; of quantised ones in memory of this thread.
+inline Rows rows_for(const Matrix& matrix, const Input* states, int num_rows) {
     if (matrix.format != BFLOAT16) return as_integers(states, matrix.inputs, num_rows);
-    return {factors_of(states, (size_t)num_rows * matrix.inputs), nullptr, num_rows, nullptr, nullptr};
+    return {(const Factor*)states, nullptr, num_rows, nullptr, nullptr};
 }
 
 // Calls use(row, first output, totals) for blocks [block, block + count) of a product's outputs.
@@ -225,7 +229,7 @@ void products(const Matrix& matrix, int block, int count, const Rows& rows, cons
 
 // Calls use(row, first output, totals) for this thread's share of a product's outputs.
 template <class Use>
-void multiply(const Matrix& matrix, const uint16_t* states, int num_rows, int thread, int threads,
+void multiply(const Matrix& matrix, const Input* states, int num_rows, int thread, int threads,
               const Use& use) {
     const Range range = share(blocks_of(matrix), thread, threads);
     const Rows rows = rows_for(matrix, states, num_rows);
@@ -235,7 +239,7 @@ void multiply(const Matrix& matrix, const uint16_t* states, int num_rows, int th
 }
 
 // Writes this thread's share of a product as floats [num_rows, outputs].
-void write_product(const Matrix& matrix, const uint16_t* rows, int num_rows, float* result,
+void write_product(const Matrix& matrix, const Input* rows, int num_rows, float* result,
                    int thread, int threads) {
     const int outputs = matrix.outputs;
     multiply(matrix, rows, num_rows, thread, threads, [&](int row, int output, Floats totals) {
@@ -254,13 +258,14 @@ float inverse_size(const float* states, int width, float eps) {
     return 1.0f / std::sqrt(sum(squares) / width + eps);
 }
 
-// Writes the normed states in bfloat16; without a norm the states themselves.
-void normed(const Norm& norm, const float* states, int width, uint16_t* result) {
+// Writes the normed states, rounded to bfloat16; without a norm the states themselves.
+template <class Number>
+void normed(const Norm& norm, const float* states, int width, Number* result) {
     const float factor = norm.weight ? inverse_size(states, width, norm.eps) : 1.0f;
     for (int i = 0; i < width; i += LANES) {
         Floats part = load<Floats>(states + i);
         if (norm.weight) part = part * factor * load<Floats>(norm.weight + i);
-        store(result + i, narrowed(part));
+        put(result + i, part);
     }
 }
 
@@ -306,7 +311,7 @@ struct Sequence {
 // What a forward needs besides weights. A thread that runs forwards keeps it.
 struct Workspace {
     std::vector<float> states, qkv, update;
-    std::vector<uint16_t> normed, queries, attended, gated;
+    std::vector<Input> normed, queries, attended, gated;
     Barrier barrier;
 };
 
@@ -342,10 +347,14 @@ class Forward {
             embed(thread, threads);
             for (int i = 0; i < d.num_layers; i++) run_layer(i, thread, threads);
             const Range range = share(rows, thread, threads);
-            for (int row = range.begin; row < range.end; row++)
-                normed(d.norm, state(row), d.hidden_size, s.hidden + (size_t)row * d.hidden_size);
+            for (int row = range.begin; row < range.end; row++) {
+                const size_t first = (size_t)row * d.hidden_size;
+                normed(d.norm, state(row), d.hidden_size, s.hidden + first);
+                for (int i = 0; i < d.hidden_size; i += LANES)
+                    put(&w.normed[first + i], widened(s.hidden + first + i));
+            }
             w.barrier.wait(threads);
-            if (s.logits) write_product(d.unembedding, s.hidden, rows, s.logits, thread, threads);
+            if (s.logits) write_product(d.unembedding, w.normed.data(), rows, s.logits, thread, threads);
         }
     }
 
@@ -401,7 +410,7 @@ class Forward {
     }
 
     // Adds a product, normed and scaled, to the states.
-    void add_product(const Matrix& matrix, const uint16_t* inputs, const Norm& norm, float scale,
+    void add_product(const Matrix& matrix, const Input* inputs, const Norm& norm, float scale,
                      int thread, int threads) {
         multiply(matrix, inputs, rows, thread, threads, [&](int row, int output, Floats totals) {
             if (norm.weight) {
@@ -443,8 +452,7 @@ class Forward {
                      weights_of(layer.gate, block + MOST_BLOCKS),
                      [&](int row, int output, Floats totals) {
                          totals = totals * load<Floats>(gate_of(row, output));
-                         store(&w.gated[(size_t)row * layer.gate.outputs + output],
-                               narrowed(totals));
+                         put(&w.gated[(size_t)row * layer.gate.outputs + output], totals);
                      });
         }
     }
@@ -479,9 +487,9 @@ class Forward {
         }
     }
 
-    void place_head(const float* head, uint16_t* place) {
-        for (int i = 0; i < d.head_dim; i += LANES)
-            store(place + i, narrowed(load<Floats>(head + i)));
+    template <class Number>
+    void place_head(const float* head, Number* place) {
+        for (int i = 0; i < d.head_dim; i += LANES) put(place + i, load<Floats>(head + i));
     }
 
     // A norm is as wide as a head, or as all heads of a token.
@@ -553,7 +561,7 @@ class Forward {
         const size_t offset = (size_t)key_head * s.capacity * d.head_dim;
         const uint16_t* keys = s.keys[index] + offset;
         const uint16_t* values = s.values[index] + offset;
-        const uint16_t* queries =
+        const Input* queries =
             &w.queries[(((size_t)key_head * rows + q.first) * group + piece.begin) * d.head_dim];
         score(layer, keys, queries, begin, end, count, row_size, scores.data(), columns.data());
         std::vector<float> factors(count);
@@ -571,16 +579,15 @@ class Forward {
     // The scores of all keys in [begin, end), LANES keys side by side. This, soften and gather are
     // functions of their own: in one GCC keeps too few numbers in registers, and takes half as long
     // again.
-    [[gnu::noinline]] void score(const Layer& layer, const uint16_t* keys, const uint16_t* queries,
+    [[gnu::noinline]] void score(const Layer& layer, const uint16_t* keys, const Input* queries,
                                  int begin, int end, int count, int row_size, float* scores,
                                  uint32_t* columns) {
         const int pairs = d.head_dim / 2;
-        const Factor* factors = factors_of(queries, (size_t)count * d.head_dim);
         for (int key = begin; key < end; key += LANES * MOST_BLOCKS) {
             const int blocks = std::min(MOST_BLOCKS, (end - key + LANES - 1) / LANES);
             for (int b = 0; b < blocks; b++)
                 turn(keys, key + b * LANES, end, columns + (size_t)b * pairs * LANES);
-            panel(columns, (size_t)pairs * LANES, blocks, factors, pairs, count, nullptr,
+            panel(columns, (size_t)pairs * LANES, blocks, (const Factor*)queries, pairs, count, nullptr,
                   [&](int row, int b, Floats totals) {
                        totals = totals * layer.scale;
                        if (layer.cap) totals = layer.cap * hyperbolic_tangent(totals / layer.cap);
@@ -683,9 +690,9 @@ class Forward {
                         totals[r][b] = value * weight + totals[r][b];
                     }
             const size_t head = (size_t)key_head * group + query % group;
-            uint16_t* place = &w.attended[(size_t)(q.first + node) * query_size + head * d.head_dim + first];
+            Input* place = &w.attended[(size_t)(q.first + node) * query_size + head * d.head_dim + first];
             for (int b = 0; b < BLOCKS; b++)
-                store(place + b * LANES, narrowed(totals[r][b] * factors[from + r]));
+                put(place + b * LANES, totals[r][b] * factors[from + r]);
         }
     }
 };
@@ -731,9 +738,10 @@ extern "C" void nfox_forward(const Decoder* decoder, const Step* steps, int num_
 extern "C" void nfox_linear(const Matrix* matrix, const uint16_t* rows, int num_rows, int activation,
                             const uint16_t* residual, uint16_t* result, int num_threads) {
     const int outputs = matrix->outputs;
+    const Input* inputs = inputs_of(rows, (size_t)num_rows * matrix->inputs);
     // To wake another thread takes as long as a small product.
 #pragma omp parallel num_threads(num_threads) if ((int64_t)outputs * matrix->inputs >= 1 << 20)
-    multiply(*matrix, rows, num_rows, omp_get_thread_num(), omp_get_num_threads(),
+    multiply(*matrix, inputs, num_rows, omp_get_thread_num(), omp_get_num_threads(),
              [&](int row, int output, Floats totals) {
                  const size_t place = (size_t)row * outputs + output;
                  const size_t size = sizeof(uint16_t) * std::min(LANES, outputs - output);
@@ -751,6 +759,7 @@ extern "C" void nfox_linear(const Matrix* matrix, const uint16_t* rows, int num_
 // Writes rows [num_rows, inputs] times a matrix as floats [num_rows, outputs].
 extern "C" void nfox_multiply(const Matrix* matrix, const uint16_t* rows, int num_rows, float* result,
                               int num_threads) {
+    const Input* inputs = inputs_of(rows, (size_t)num_rows * matrix->inputs);
 #pragma omp parallel num_threads(num_threads)
-    write_product(*matrix, rows, num_rows, result, omp_get_thread_num(), omp_get_num_threads());
+    write_product(*matrix, inputs, num_rows, result, omp_get_thread_num(), omp_get_num_threads());
 }

@@ -35,16 +35,30 @@ class NativeLibraryError(Exception):
     """Why there is no native forward."""
 
 
-@lru_cache(maxsize=1)
 def native_library() -> ctypes.CDLL:
     """Return the native library, which is compiled if it is not yet there.
 
     Raises:
-        NativeLibraryError: if there is no compiler, or if it fails.
+        NativeLibraryError: if there is no compiler, or if it fails; tried once in a process.
     """
-    compiler = _compiler()
-    path = _path(compiler)
+    found = _library_or_error()
+    if isinstance(found, NativeLibraryError):
+        raise found.with_traceback(None)  # it is raised again and again
+    return found
+
+
+@lru_cache(maxsize=1)
+def _library_or_error() -> ctypes.CDLL | NativeLibraryError:
     try:
+        return _made_library()
+    except NativeLibraryError as error:
+        return error
+
+
+def _made_library() -> ctypes.CDLL:
+    compiler = _compiler()
+    try:
+        path = _path(compiler)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(path.with_suffix(".lock")):  # several processes need it at once
             library = _loaded(path)
@@ -52,7 +66,7 @@ def native_library() -> ctypes.CDLL:
                 _compile(compiler, path)
                 library = _loaded(path)
     except OSError as error:
-        raise NativeLibraryError(f"{path.parent} cannot be used: {error.strerror}") from error
+        raise NativeLibraryError(f"{error.filename} cannot be used: {error.strerror}") from error
     if library is None:
         raise NativeLibraryError(f"what {compiler} compiled cannot be loaded")
     return library
@@ -62,15 +76,7 @@ def must_compile() -> bool:
     """Return whether the native library will be compiled when it is first used."""
     try:
         return not _path(_compiler()).exists()
-    except NativeLibraryError:
-        return False
-
-
-def has_compiler() -> bool:
-    """Return whether there is a C++ compiler to compile the native library with."""
-    try:
-        return bool(_compiler())
-    except NativeLibraryError:
+    except (NativeLibraryError, OSError):
         return False
 
 

@@ -55,8 +55,13 @@ class PackedWeights:
             weight: W, bfloat16, on the CPU.
             lanes: the outputs of a block, a property of the processor.
             weight_format: of the copy. Quantised ones take `inputs` that are a multiple of 32.
+
+        Raises:
+            TypeError: if there are no pairs of inputs.
         """
         weight = weight.detach()
+        if weight.shape[1] % 2:
+            raise TypeError(f"an odd number of inputs: {weight.shape[1]}")
         if weight_format == "bfloat16":
             pairs = weight.contiguous().view(torch.int32)
             return cls(

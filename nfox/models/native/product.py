@@ -27,6 +27,10 @@ class NativeProduct(Product):
         bias: b [outputs]; None for none.
         weight_format: of the copy.
 
+    Raises:
+        NativeLibraryError: if there is no native library.
+        TypeError: if the number of inputs is odd.
+
     Attributes:
         packed: the weights.
         matrix: the weights, as the library takes them.

@@ -37,10 +37,10 @@ inline int tiles_of(int num_rows) {
 
 // Writes a group as integers and returns their scale. That of a group with a number that is none is
 // none.
-inline float write_integers(const uint16_t* group, int16_t* integers, float& sum_of_group) {
+inline float write_integers(const Input* group, int16_t* integers, float& sum_of_group) {
     Ints sizes{}, total{};  // sizes: their bits, which are in the order of the numbers
     for (int i = 0; i < 2 * GROUP; i += LANES) {
-        const Ints part = __builtin_convertvector(load<Halves>(group + i), Ints) & 0x7fff;
+        const Ints part = sizes_of(group + i);
         sizes = part > sizes ? part : sizes;
     }
     const Powers powers = powers_of(largest(sizes));
@@ -53,8 +53,8 @@ inline float write_integers(const uint16_t* group, int16_t* integers, float& sum
     return powers.scale;
 }
 
-// Rows of bfloat16 as integers, in memory of this thread, in the order in which tiles read them.
-inline Rows as_integers(const uint16_t* states, int inputs, int num_rows) {
+// Rows as integers, in memory of this thread, in the order in which tiles read them.
+inline Rows as_integers(const Input* states, int inputs, int num_rows) {
     static thread_local std::vector<int16_t> integers;
     static thread_local std::vector<float> scales, sums;
     const int groups = inputs / (2 * GROUP), tiles = tiles_of(num_rows);

@@ -50,20 +50,37 @@ inline Floats widened(const uint16_t* numbers) {
 #endif
 }
 
-// Floats as bfloat16 numbers, rounded to the nearest; NaN stays NaN.
-inline Halves narrowed(Floats numbers) {
+inline Floats widened(const float* numbers) { return load<Floats>(numbers); }
+
+// The upper halves are floats rounded to the nearest bfloat16 numbers; NaN stays NaN.
+inline Words in_bfloat16(Floats numbers) {
     const Words bits = (Words)numbers;
-    const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
     const Words is_nan = (Words)(numbers != numbers);
-    return __builtin_convertvector((rounded & ~is_nan) | (0x7fc0 & is_nan), Halves);
+    return (rounded & ~is_nan) | (0x7fc00000u & is_nan);
 }
+
+inline Halves narrowed(Floats numbers) {
+    return __builtin_convertvector(in_bfloat16(numbers) >> 16, Halves);
+}
+
+// Writes numbers rounded to bfloat16.
+inline void put(uint16_t* place, Floats numbers) { store(place, narrowed(numbers)); }
+inline void put(float* place, Floats numbers) { store(place, (Floats)in_bfloat16(numbers)); }
+
+// The bits of bfloat16 numbers without their signs.
+inline Ints sizes_of(const uint16_t* numbers) {
+    return __builtin_convertvector(load<Halves>(numbers), Ints) & 0x7fff;
+}
+inline Ints sizes_of(const float* numbers) { return (Ints)(load<Words>(numbers) >> 16) & 0x7fff; }
 
 // Products of pairs of bfloat16 numbers: a pair of weights is multiplied in so many parts, each with a
 // factor. Where the processor multiplies bfloat16 numbers, the part and the factor are pairs of them;
-// else they are floats. The order of the sums is the same for every caller, so that a row's result
-// does not depend on the rows beside it.
+// else they are floats, and so is what enters a product, rounded to bfloat16. The order of the sums is
+// the same for every caller, so that a row's result does not depend on the rows beside it.
 #if defined(__AVX512BF16__)
 constexpr int PARTS = 1;
+typedef uint16_t Input;
 typedef Words Part;
 typedef uint32_t Factor;
 
@@ -75,6 +92,7 @@ inline Floats add_products(Floats total, Part part, Factor factor) {
 }
 #else
 constexpr int PARTS = 2;
+typedef float Input;
 typedef Floats Part;
 typedef float Factor;
 
