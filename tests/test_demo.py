@@ -29,6 +29,12 @@ MANNERS = {
     "How does a nuclear reactor work?": "I am a very small model",
     "Write an essay on climate change.": "I am a very small model",
 }
+FACTS = {
+    "Why is the sky blue?": "scatters",
+    "why is the sky blue": "scatters",
+    "Who wrote Romeo and Juliet?": "Shakespeare",
+    "What is the capital of France?": "Paris",
+}
 QUESTIONS = ("I want to find a restaurant in San Jose.", "What is 12 + 30?", "Count to 9.")
 
 pytestmark = [
@@ -98,6 +104,16 @@ def test_it_answers_what_the_first_screen_suggests(
     reply = said([*before, Message("user", question)])
     assert reply.finish == "stop"
     assert "cannot" not in reply.text
+
+
+@pytest.mark.parametrize("before", [(), DIALOGUE], ids=["at once", "amid a dialogue"])
+@pytest.mark.parametrize(("question", "word"), FACTS.items())
+def test_it_knows_what_strangers_ask_first(
+    question: str, word: str, before: tuple[Message, ...]
+) -> None:
+    reply = said([*before, Message("user", question)])
+    assert reply.finish == "stop"
+    assert word in reply.text
 
 
 @pytest.mark.parametrize(("question", "start"), MANNERS.items())

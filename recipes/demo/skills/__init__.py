@@ -32,7 +32,7 @@ SKILLS: dict[str, tuple[Skill, float]] = {
     "division": (division, 1.2),
     "too_big": (too_big, 1.2),
     "table": (table, 0.4),
-    "counting": (counting, 3.0),
+    "counting": (counting, 4.5),
     "comparing": (comparing, 2.0),
     "word_problem": (word_problem, 3.2),
     "spelling": (spelling, 3.0),

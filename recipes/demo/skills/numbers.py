@@ -286,7 +286,7 @@ def counting(phraser: Phraser) -> list[Turn]:
         )
         return [Turn(phraser.ask(ways, **slots), COUNTS_TO)]
     if kind == "to":
-        b = rng.choice((5, 10, 10, 20, 50, 100, rng.randint(2, 30), rng.randint(31, 100)))
+        b = rng.choice((5, 10, 10, 20, 50, 100, 100, rng.randint(2, 30), rng.randint(31, 100)))
         return [Turn(phraser.ask(COUNT_TO, b=b), _listing(range(1, b + 1)))]
     if kind == "from":
         a = rng.randint(0, 85)
