@@ -117,7 +117,9 @@ class Generate(Peer):
     @override
     def describe(self) -> str:
         attention = self.model.config._attn_implementation
-        return f"generate of transformers {transformers.__version__}, {attention}, DynamicCache"
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        version = transformers.__version__
+        return f"generate of transformers {version}, {dtype}, {attention}, DynamicCache"
 
 
 class Assisted(Generate):
