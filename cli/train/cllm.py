@@ -49,6 +49,15 @@ class ConsistencyArguments:
     lora_dropout: float = setting("Dropout of the adapters' input.", JointTraining.dropout)
 
 
+_REACHED = {
+    "lora": "the adapter of the embedded 15M model, which learned from 5,163 answers, took the tau "
+    "of jacobi from 1.11 to 1.29 (2.42 to 2.50 beside n-grams), at some cost in quality",
+    "whole": "the paper's CLLMs of 7B decode about 3 times as fast, at a cost of three points of "
+    "accuracy",
+}
+"""What others reached, by what of the model is trained: nfox/demo/README.md has the figures."""
+
+
 class ConsistencyKind(TrainingKind):
     """Consistency training of a model."""
 
@@ -118,6 +127,13 @@ class ConsistencyKind(TrainingKind):
     @override
     def idle(self, job: Any) -> dict[str, str]:
         return idle_settings(self.method, job.joint)
+
+    @override
+    def forecast(self, job: Any) -> str:
+        return (
+            f"to expect: {_REACHED[job.joint.base]}; this one may reach more or less, and learns "
+            f"from at most {job.synthesis.count:,} answers"
+        )
 
     @override
     def report(self, job: Any, result: TrainingResult) -> Iterator[str]:

@@ -39,6 +39,13 @@ def train(method: str, out: Path, **options: Any) -> Result:
     return CliRunner().invoke(app, ["train", method, *words])
 
 
+def forecast(done: Result) -> str:
+    """Return the line on what to expect, which is said before anything is made."""
+    before, _, after = done.stderr.partition("to expect: ")
+    assert "conversations of the model" not in before
+    return after.partition("conversations of the model")[0]
+
+
 def refused(done: Result, fault: str, code: int) -> None:
     assert done.exit_code == code, done.stderr
     errors = done.stderr[done.stderr.index("nfox: error") :]
@@ -113,8 +120,10 @@ def test_a_draft_model_and_a_cllm_come_from_a_model_alone(tmp_path: Path) -> Non
     done = train("draft", tmp_path / "draft", layers=1, hidden=32)
     assert done.exit_code == 0, done.stderr
     assert (tmp_path / "draft" / "model.safetensors").is_file()
+    assert "a tau of 3.3" in forecast(done) and "at most 4" in forecast(done)
     done = train("cllm", tmp_path / "cllm", adapter="lora")
     assert done.exit_code == 0, done.stderr
+    assert "from 1.11 to 1.29" in forecast(done) and "at most 4 answers" in forecast(done)
     assert (tmp_path / "cllm" / "adapter" / "adapter_model.safetensors").is_file()
     assert "trajectories" in done.stderr
 
@@ -125,6 +134,7 @@ def test_a_cllm_without_any_trajectory_is_one_line(
     monkeypatch.setattr(Collector, "collect", lambda self, number, messages: ([], True))
     done = train("cllm", tmp_path / "cllm")
     refused(done, "no trajectory was collected: 4 repetitive", 1)
+    assert "about 3 times as fast" in forecast(done)  # of one whose every weight learns
 
 
 def test_called_again_it_learns_from_the_same_words_and_holds_some_out(
