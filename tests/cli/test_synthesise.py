@@ -69,7 +69,8 @@ def test_a_model_alone_gives_data_and_says_how_many(tmp_path: Path) -> None:
 def test_the_most_positions_bound_a_question_with_its_answer(tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
     refused(synthesise(out, **{"max-context": 8, "max-new-tokens": 8}), "--max-context is 8", 2)
-    done = synthesise(out, **{"max-context": 24, "max-new-tokens": 20})
+    # What the random model asks by chance depends on every bit, which processors differ in.
+    done = synthesise(out, **{"max-context": 24, "max-new-tokens": 20, "dtype": "float32"})
     refused(done, "and 20 new ones: 24 is the context", 1)
     assert not out.exists()
 
