@@ -131,13 +131,22 @@ def test_it_counts_up_to_a_hundred(last: int) -> None:
 
 
 @pytest.mark.parametrize("method", HEADS)
-def test_heads_come_with_it_and_foretell_much(method: str) -> None:
+def test_heads_come_with_it_and_foretell_much(
+    method: str,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     folder = TARGET / "nfox" / method
     about = json.loads((folder / "drafter.json").read_text(encoding="utf-8"))
     assert not Path(about["base"]).is_absolute()
     assert not any(Path(word).is_absolute() for word in about["training"]["command"].split())
     assert about["accuracy"][0][0] > 0.5
     assert about["training"]["measured_on"] != about["training"]["data"]
+    loading = ModelOptions(dtype="float32", device="cpu", offline=True)
+    monkeypatch.chdir(tmp_path)  # where the name of their base, a relative path, is nothing
+    with caplog.at_level("WARNING"), load(loading=loading, method=method):
+        assert not caplog.records  # such as that they are another target's
 
 
 def test_the_weights_are_small() -> None:

@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 from nfox.heads import checkpoint
+from nfox.heads.compatibility import FINGERPRINT_KEY, fingerprint
+from nfox.models.loading import load_model
+from nfox.models.options import ModelOptions
 
 SETTINGS = Path(__file__).with_name("heads.yaml")
 EXTRA = {
@@ -69,9 +72,13 @@ def without_folders(value: object) -> object:
 
 
 def publish(work: Path, target: Path, folder: Path) -> None:
-    """Write trained heads to their published folder, without paths of this machine."""
+    """Write trained heads to their published folder, without paths of this machine, as those of the
+    target that they lie beside, also where it learned a little more after them.
+    """
     info = checkpoint.read_info(str(work))
     training = {key: without_folders(value) for key, value in info.training.items()}
+    model = load_model(str(target), ModelOptions(dtype="float32", device="cpu"))
+    training[FINGERPRINT_KEY] = fingerprint(model.target)
     published = info.model_copy(update={"base": target.as_posix(), "training": training})
     checkpoint.write(folder, published, checkpoint.read_weights(str(work)))
     (folder / checkpoint.WEIGHTS_FILE).chmod(0o644)
