@@ -53,7 +53,10 @@ def gguf_dtype(header: GgufHeader, options: ModelOptions) -> torch.dtype:
     """Return the dtype that the weights of a file are unpacked to: where the options leave it to
     the file, that of its matrices, and bfloat16 for packed ones.
     """
-    dtype = choose_dtype(options.dtype, choose_device(options.device))
+    device = choose_device(options.device)
+    if options.weight_bits and device.type == "cpu":  # the native library quantises them
+        return torch.bfloat16
+    dtype = choose_dtype(options.dtype, device)
     if not isinstance(dtype, str):
         return dtype
     matrices = [tensor for tensor in header.tensors.values() if len(tensor.shape) > 1]

@@ -18,10 +18,11 @@ from nfox import drafters, load
 from nfox.errors import ModelError, NfoxError
 from nfox.files.gguf_header import read_header
 from nfox.files.hub import HubOptions
-from nfox.models import adapters
+from nfox.models import adapters, devices
 from nfox.models.gguf_files import find_gguf, is_on_hub
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory, weight_bytes
+from nfox.models.native.library import NativeLibraryError, native_library
 from nfox.models.options import ModelOptions
 from nfox.reply import Settings
 
@@ -75,6 +76,19 @@ def test_every_method_decodes_it_to_the_text_of_the_same_weights(
     assert replies(str(whole.parent), drafters.method_names()) == plain
     assert replies(str(whole), ["ctc"], heads=str(whole.parent / "nfox" / "ctc")) == plain
     assert replies(str(unpacked), ["spec"], draft_model=str(whole)) == plain
+
+
+@pytest.mark.parametrize("flags", [frozenset(), frozenset({"avx512_bf16"})])
+def test_it_is_quantised_on_every_processor(
+    whole: Path, flags: frozenset[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        native_library()
+    except NativeLibraryError as error:
+        pytest.skip(f"no native library: {error}")
+    monkeypatch.setattr(devices, "processor_flags", lambda: flags)
+    options = ModelOptions(device="cpu", quantisation="int8")
+    assert load_model(str(whole), options).target.dtype == torch.bfloat16
 
 
 def test_it_takes_the_adapters_that_lie_beside_it(whole: Path) -> None:
