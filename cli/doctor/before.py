@@ -150,10 +150,8 @@ def _of_memory(subject: Subject, section: str, memory: Memory, tokens: int) -> F
     told = ", ".join(f"{part} {decimal(size)}" for part, size in parts.items() if size)
     words = f"needs {decimal(whole)}, {decimal(memory.free)} are free: {told}"
     if memory.copy and not memory.has_room_for_copy:
-        words += (
-            "; there is no room for the copy, so torch's operators run the forward, in float32 "
-        )
-        words += "on a CPU without bfloat16 arithmetic"
+        words += "; there is no room for the copy, so torch's operators run the forward, "
+        words += "in float32 on a CPU without bfloat16 arithmetic"
     facts = {
         "weight_bytes": memory.weights,
         "copy_bytes": memory.copy,

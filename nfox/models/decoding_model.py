@@ -33,9 +33,8 @@ def decoding_options(
     leaves_it_open = options.dtype == "auto" and options.weight_bits is None
     if not leaves_it_open or not options.tries_native or cpu_computes_bfloat16():
         return options
-    if choose_device(options.device).type != "cpu" or "quantization_config" in config_of_model(
-        name
-    ):
+    is_packed = "quantization_config" in config_of_model(name)
+    if is_packed or choose_device(options.device).type != "cpu":
         return options
     if must_compile():
         stage("compiling for this processor, once")
