@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 _QUESTIONS = "the model's own questions"
 
 
+def read_beginnings(file: Path) -> tuple[str, ...]:
+    """Return what questions are to begin with, the lines of a text file.
+
+    Raises:
+        UsageError: if the file cannot be read, or has no lines.
+    """
+    from nfox.files.reading import read_text, refusing
+
+    with refusing(file, hint="expected the beginning of a question in each line"):
+        lines = tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
+        if not lines:
+            raise ValueError("it is empty")
+    return lines
+
+
 def _inputs(settings: Synthesis, model: Mapping[str, Any]) -> dict[str, Any]:
     """Return everything that the conversations depend on, which must be the same to go on.
 
@@ -32,6 +47,7 @@ def _inputs(settings: Synthesis, model: Mapping[str, Any]) -> dict[str, Any]:
     made = asdict(settings)
     for name in ("count", "batch", "seed"):
         del made[name]
+    made["beginnings"] = settings.beginnings or None  # which files of earlier versions have not
     return {"questions": _QUESTIONS, **made, **model}
 
 

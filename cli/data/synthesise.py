@@ -17,7 +17,7 @@ from ..facts import command_line, model_facts
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
 from ..processes import own_share, split_over_gpus
-from .own_conversations import check_own, write_own
+from .own_conversations import check_own, read_beginnings, write_own
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ class SynthesiseArguments:
     script: Annotated[
         str | None,
         option("Questions", "Leave out those in others: latin, cyrillic, cjk, ...", "--script"),
+    ] = None
+    beginnings: Annotated[
+        Path | None,
+        option("Questions", "They begin with its lines, each with one by chance.", "--beginnings"),
     ] = None
     seed: Annotated[int, option("Questions", "Of their noise.", "--seed")] = Synthesis.seed
     max_new_tokens: Annotated[
@@ -78,6 +82,7 @@ def synthesise(
         arguments.question_temperature,
         arguments.temperature,
         arguments.script,
+        read_beginnings(arguments.beginnings) if arguments.beginnings else (),
         arguments.seed,
     )
     facts = model_facts(model)

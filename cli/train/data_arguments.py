@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nfox.models.options import ModelOptions, choose_quantisation
 from nfox.train.data.synthesis_settings import Synthesis
 
+from ..data.own_conversations import read_beginnings
 from .kinds import setting
 
 
@@ -23,6 +25,7 @@ class DataArguments:
     own_conversations: int = setting("The number of these.", Synthesis.count)
     own_tokens: int = setting("Tokens of its answers there at most.", Synthesis.max_new_tokens)
     own_script: str | None = setting("Leave out its questions in others: latin, cyrillic, cjk, ...")
+    own_beginnings: str | None = setting("File: its questions begin with the lines of it.")
     eval_data_path: str | None = setting("The same, to measure on.")
     conv_template: str | None = setting("Conversation template; the model's own by default.")
     model_max_length: int = setting("Tokens of a conversation at most.", 2048)
@@ -59,6 +62,7 @@ def common_fields(method: str, data: DataArguments, args: Any, command: str) -> 
             count=data.own_conversations,
             max_new_tokens=data.own_tokens,
             script=data.own_script,
+            beginnings=read_beginnings(Path(data.own_beginnings)) if data.own_beginnings else (),
         ),
         "eval_data": data.eval_data_path,
         "loading": loading,

@@ -12,7 +12,8 @@ import torch
 from nfox.errors import ModelError
 from nfox.files.atomic import write_text
 from nfox.files.jsonl import WorkShare
-from nfox.models.loading import load_model
+from nfox.models.decoding_model import load_to_decode
+from nfox.models.options import LoadProgress
 from nfox.text.resolve import resolve
 from nfox.train.job import Job, full_name
 from nfox.train.output_folder import check_output_folder
@@ -46,12 +47,13 @@ def with_own_data(job: Job, kind: TrainingKind, args: Any, log: Callable[[str], 
     out = Path(args.output_dir, FILE)
     check_output_folder(out.parent, job.method)
     job.check()
-    loading = job.loading
+    # It answers as it does in a chat, in the dtype and by the forward that are fast to decode with.
+    loading = replace(job.loading, dtype="auto")
     facts = {"model": full_name(job.model), "template": job.template, "dtype": loading.dtype}
     facts["quantisation"] = loading.quantisation
     check_own(out, job.synthesis, facts)
     share = WorkShare(args.process_index, args.world_size)
-    loaded = load_model(job.model, loading)
+    loaded = load_to_decode(job.model, loading, LoadProgress(stage=log))
     if loaded.tokenizer is None:
         raise ModelError(f"{job.model} has no tokenizer", "copy its files into the folder")
     template = resolve(loaded.tokenizer, job.template, model_name=job.model)

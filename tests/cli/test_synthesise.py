@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def test_the_most_positions_bound_a_question_with_its_answer(tmp_path: Path) -> 
         ({"question-temperature": 0}, "temperature 0", 2),
         ({"script": "runish"}, "runish", 2),
         ({"max-new-tokens": 512}, "--max-new-tokens 512", 2),
+        ({"beginnings": "/nowhere.txt"}, "/nowhere.txt: No such file or directory", 2),
+        ({"beginnings": os.devnull}, "not a regular file", 2),
     ],
 )
 def test_what_cannot_work_is_refused_and_leaves_nothing(
@@ -97,6 +100,20 @@ def test_a_model_without_a_template_is_refused_in_a_line(tmp_path: Path) -> None
     refused(synthesise(out, **{"conv-template": "plain"}), "before a user's words", 3)
     refused(train(METHODS[0], tmp_path / "out", model=bare), "has no chat template", 3)
     assert not out.exists()
+
+
+def test_questions_begin_with_the_lines_of_a_file(tmp_path: Path) -> None:
+    beginnings = tmp_path / "beginnings.txt"
+    beginnings.write_text("\nWhy is\n  Name a \n")
+    done = synthesise(tmp_path / "own.jsonl", beginnings=beginnings)
+    assert done.exit_code == 0, done.stderr
+    refused(synthesise(tmp_path / "own.jsonl"), "was begun with beginnings ['Why is', 'Name a']", 2)
+    done = train(METHODS[0], tmp_path / "out", own_beginnings=beginnings)
+    assert done.exit_code == 0, done.stderr
+    for folder_of in (tmp_path, tmp_path / "out"):
+        for line in (folder_of / "own.jsonl").read_text().splitlines():
+            question = json.loads(line)["messages"][0]["content"]
+            assert question.startswith(("Why is", "Name a"))
 
 
 @pytest.mark.parametrize("method", METHODS)

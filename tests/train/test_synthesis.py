@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,9 @@ def test_a_question_stands_where_a_users_words_do(name: str | None) -> None:
 
 def test_what_a_model_asks_ends_where_its_template_ends_a_question() -> None:
     chat = engine()
-    questions = sampler(chat).sample(32, seed=1)
-    assert questions == sampler(chat).sample(32, seed=1)
-    assert questions != sampler(chat).sample(32, seed=2)
+    questions = sampler(chat).sample([""] * 32, seed=1)
+    assert questions == sampler(chat).sample([""] * 32, seed=1)
+    assert questions != sampler(chat).sample([""] * 32, seed=2)
     asked = [question for question in questions if question is not None]
     assert 0 < len(asked) < 32
     assert not any("</s>" in question or "<s>" in question for question in asked)
@@ -85,7 +86,7 @@ def test_a_question_takes_no_more_positions_than_there_may_be() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BatchDecoder, "decode", counted)
-        assert found.sample(2, seed=0) == [None, None]
+        assert found.sample([""] * 2, seed=0) == [None, None]
     assert lengths == [3, 3]
 
 
@@ -99,7 +100,25 @@ def test_a_mark_of_letters_ends_a_question_too(monkeypatch: pytest.MonkeyPatch) 
         "generate",
         lambda input_ids, **_: torch.cat([input_ids, torch.tensor([said] * len(input_ids))], 1),
     )
-    assert found.sample(2, seed=0) == ["Is it red?"] * 2
+    assert found.sample([""] * 2, seed=0) == ["Is it red?"] * 2
+
+
+@pytest.mark.parametrize("name", [None, "vicuna_v1.1", "llama-2"])
+def test_a_question_begins_as_it_is_told_to(name: str | None) -> None:
+    chat = engine()
+    found = QuestionSampler(chat.model, resolve(chat.model.tokenizer, name), max_new_tokens=40)
+    begun = found.sample(["Why is", ""] * 16, seed=1)
+    asked = [question for question in begun[::2] if question]
+    assert asked
+    assert all(question.startswith("Why is") for question in asked)
+    assert not any((question or "").startswith("Why is") for question in begun[1::2])
+
+
+def test_every_question_begins_with_one_of_the_beginnings(tmp_path: Path) -> None:
+    chat, out = engine(), tmp_path / "own.jsonl"
+    write(chat, out, replace(SETTINGS, beginnings=("Why is", "Name a")))
+    questions = [line["messages"][0]["content"] for line in lines(out)]
+    assert {question[:6] for question in questions} == {"Why is", "Name a"}
 
 
 def test_sampling_leaves_the_noise_of_others_alone() -> None:
@@ -107,7 +126,7 @@ def test_sampling_leaves_the_noise_of_others_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    found.sample(2, seed=9)
+    found.sample([""] * 2, seed=9)
     assert torch.equal(torch.rand(4), expected)
 
 
@@ -204,5 +223,5 @@ def test_questions_need_noise() -> None:
 
 def test_a_model_whose_words_are_known_says_them_to_itself(tmp_path: Path) -> None:
     chat = engine(cli_model.save(tmp_path / "model"))
-    (question,) = sampler(chat, temperature=1e-3, max_new_tokens=6).sample(1, seed=0)
+    (question,) = sampler(chat, temperature=1e-3, max_new_tokens=6).sample([""], seed=0)
     assert question is None  # it never ends what it says

@@ -6,6 +6,7 @@ tokens that stand before a user's words it writes what a user would say.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -42,6 +43,7 @@ class QuestionSampler:
     temperature: float = 1.0
     max_context: int | None = None
     opening: list[int] = field(init=False)
+    _closing: list[int] = field(init=False)
     _mark: str = field(init=False)
     _decoder: BatchDecoder = field(init=False)
 
@@ -56,7 +58,7 @@ class QuestionSampler:
         self.opening = _common_start(conversations)
         if self.model.tokenizer.decode(self.opening[-1:]) == " ":
             self.opening.pop()  # tokenizers put a space into the same token as the word behind it
-        closing = _common_start([ids[::-1] for ids in conversations])[::-1]
+        self._closing = closing = _common_start([ids[::-1] for ids in conversations])[::-1]
         if not closing or self.opening in ([], [self.model.tokenizer.bos_token_id]):
             raise ModelError(
                 f"{name}: the template {self.template.name} has nothing before a user's words by "
@@ -74,24 +76,33 @@ class QuestionSampler:
     def _encode(self, question: str) -> list[int]:
         return self.template.encode(self.model.tokenizer, [Message("user", question)])
 
-    def sample(self, count: int, seed: int) -> list[str | None]:
-        """Return so many questions, None in the place of each that did not end.
+    def sample(self, beginnings: Sequence[str], seed: int) -> list[str | None]:
+        """Return a question for each beginning, None in the place of each that did not end.
 
         Args:
-            count: the number of questions, which are decoded as one batch.
+            beginnings: what the questions begin with, "" for nothing; they are decoded as one
+                batch.
             seed: of the noise.
         """
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            decoded = self._decoder.decode([self.opening] * count)
+            prompts = [self._begin(beginning) for beginning in beginnings]
+            decoded = self._decoder.decode(prompts)
         questions: list[str | None] = []
-        for question in decoded:
+        for prompt, question in zip(prompts, decoded, strict=True):
             if question is None:
                 raise ModelError("out of memory for a single question", "choose a smaller model")
-            text = self.model.tokenizer.decode(question.ids, skip_special_tokens=True)
+            ids = [*prompt[len(self.opening) :], *question.ids]
+            text = self.model.tokenizer.decode(ids, skip_special_tokens=True)
             text, mark, _ = text.partition(self._mark) if self._mark else (text, "", "")
             questions.append(text.strip() if question.ended or mark else None)
         return questions
+
+    def _begin(self, beginning: str) -> list[int]:
+        """Return the tokens of a conversation up to the end of a question's beginning."""
+        if not beginning:
+            return self.opening
+        return self._encode(beginning)[: -len(self._closing)]
 
 
 def _common_start(texts: list[list[int]]) -> list[int]:

@@ -57,7 +57,7 @@ def synthesise(
     # Where it goes on, the noise is another, or it would ask the same again.
     noise = random.Random(f"{settings.seed} {share.rank} {len(lines)}")
     wanted = QuestionFilter(settings.script, [line["messages"][0]["content"] for line in lines])
-    questions = _questions(sampler, wanted, settings.batch, noise, result.counts)
+    questions = _questions(sampler, wanted, settings, noise, result.counts)
     while pending:
         now, pending = pending[: settings.batch], pending[settings.batch :]
         asked = {number: [Message("user", next(questions))] for number in now}
@@ -75,7 +75,7 @@ def _written(out: Path) -> list[dict[str, Any]]:
 def _questions(
     sampler: QuestionSampler,
     wanted: QuestionFilter,
-    batch: int,
+    settings: Synthesis,
     noise: random.Random,
     counts: Counter[str],
 ) -> Iterator[str]:
@@ -87,7 +87,8 @@ def _questions(
     fruitless = 0
     while fruitless < _PATIENCE:
         fruitless += 1
-        for question in sampler.sample(batch, noise.getrandbits(62)):
+        beginnings = noise.choices(settings.beginnings or ("",), k=settings.batch)
+        for question in sampler.sample(beginnings, noise.getrandbits(62)):
             if reason := wanted.reason_against(question):
                 counts[reason] += 1
             elif question:

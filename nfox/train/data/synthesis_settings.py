@@ -19,6 +19,9 @@ class Synthesis:
         question_temperature: the sampling temperature of questions, above 0.
         temperature: the sampling temperature of answers; 0 takes the likeliest token.
         script: the script that questions are to be in, see `question_filter`; None allows all.
+        beginnings: what questions begin with, each with one of these by chance; the model writes
+            the rest. By itself it asks for fewer kinds of things than people do. Without any it
+            writes whole questions.
         seed: of the questions' noise.
 
     Raises:
@@ -32,6 +35,7 @@ class Synthesis:
     question_temperature: float = 1.0
     temperature: float = 0.0
     script: str | None = None
+    beginnings: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
