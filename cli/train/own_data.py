@@ -47,8 +47,7 @@ def with_own_data(job: Job, kind: TrainingKind, args: Any, log: Callable[[str], 
     out = Path(args.output_dir, FILE)
     check_output_folder(out.parent, job.method)
     job.check()
-    # It answers as it does in a chat, in the dtype and by the forward that are fast to decode with.
-    loading = replace(job.loading, dtype="auto")
+    loading = replace(job.loading, dtype="auto")  # as in a chat: what is fast to decode with
     facts = {"model": full_name(job.model), "template": job.template, "dtype": loading.dtype}
     facts["quantisation"] = loading.quantisation
     check_own(out, job.synthesis, facts)

@@ -55,6 +55,11 @@ class Greedy(Rule):
     sampling: Sampling = field(default_factory=Sampling)
     name: ClassVar[str] = "exact"
 
+    @property
+    @override
+    def draws_likeliest(self) -> bool:
+        return self.sampling.repetition_penalty == 1
+
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
         logits = _penalised(self.sampling, tree, logits, past)

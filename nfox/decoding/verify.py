@@ -80,6 +80,11 @@ class Rule(ABC):
         """Whether replies follow the target's own distribution."""
         return True
 
+    @property
+    def draws_likeliest(self) -> bool:
+        """Whether `draw` returns the tokens of the largest logits, whatever was said before."""
+        return False
+
     @abstractmethod
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
         """Return which nodes of a tree are accepted, and the target's own token after each.

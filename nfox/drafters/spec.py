@@ -19,6 +19,7 @@ from nfox.decoding.cache import common_prefix
 from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
 from nfox.decoding.node_budget import NodeBudget
+from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import MAX_NODES, TreeShape
@@ -159,7 +160,7 @@ class Speculative(Method):
     def plan(self, costs: Costs) -> None:
         if self.is_explicit or self.target is None:
             return
-        draft_seconds = _measure_draft_seconds(self.target, self.draft)
+        draft_seconds = self._measure_draft_seconds(self.target)
         best_gamma = costs.best_gamma(_MAX_GAMMA, draft_seconds)
         tokens_per_second = costs.speedup(
             best_gamma, draft_seconds=draft_seconds
@@ -167,6 +168,26 @@ class Speculative(Method):
         self.budget = NodeBudget(MAX_NODES - 1, costs, tokens_per_second, draft_seconds)
         # Within the budget each step chooses its own length.
         self.gamma = best_gamma and _MAX_GAMMA
+
+    def _measure_draft_seconds(self, target: Target) -> float:
+        """Return the seconds of drafting one token of a chain, timed as when decoding: after a
+        forward of the target, which leaves nothing of the draft model in the processor's caches.
+        """
+        cache, root = sample_cache(target), TokenTree.chain(0)
+        propose = partial(self.propose, Context(cache, 0, [], [], _GAMMA, make_rule()))
+        kept = self.gamma, self.branches, self.budget, self.cache, self._matched
+        self.gamma, self.branches, self.budget = _GAMMA, 1, None
+        self.cache, self._matched = self.draft.new_cache(), 0
+        times: list[float] = []
+        begin = clock.now()
+        try:
+            propose()  # reads the past, too
+            while not times or (len(times) < 5 and clock.now() - begin < 0.2):
+                target.score(root, cache)
+                times.append(time_call(propose, self.draft.device))
+        finally:
+            self.gamma, self.branches, self.budget, self.cache, self._matched = kept
+        return min(times) / _GAMMA
 
     @override
     def propose(self, context: Context) -> TokenTree:
@@ -177,11 +198,42 @@ class Speculative(Method):
         unread = self._catch_up(context, text)
         if unread is None:
             return TokenTree.chain(context.root)
+        least_chance = self.budget.min_chance if self.budget else 0.0
+        drafter = self.draft.chain_drafter if context.rule.draws_likeliest else None
+        if drafter:
+            size = min(self.vocabulary_size, self.draft.vocabulary_size)
+            draws = drafter.draft(
+                unread,
+                self.cache,
+                length=length,
+                width=min(self.branches, size),
+                vocabulary_size=size,
+                least_chance=least_chance,
+            )
+        else:
+            draws = self._draw(context, text, unread, length, least_chance)
+        return self._tree(context.root, draws)
+
+    def _draw(
+        self,
+        context: Context,
+        text: list[int],
+        unread: TokenTree,
+        length: int,
+        least_chance: float,
+    ) -> list[Draw]:
+        """Return the guesses for each depth as the rule draws them, which is one forward for each.
+
+        Args:
+            context: of this step.
+            text: all tokens up to the root, to which the drafted ones are added.
+            unread: the last of them, which the draft model has not read.
+            length: the most tokens of the chain.
+            least_chance: it ends where the chain so far is all right with less.
+        """
         draws: list[Draw] = []
         chain_probability = 1.0  # that all tokens of the chain so far are right
-        while len(draws) < length:
-            if self.budget and chain_probability < self.budget.min_chance:
-                break
+        while len(draws) < length and chain_probability >= least_chance:
             logits, hidden = self.draft.score(unread, self.cache)
             self.cache.commit(unread, range(len(unread)), hidden)
             draw = context.rule.draw(self._fit_logits(logits[-1]), text, self.branches)
@@ -191,7 +243,7 @@ class Speculative(Method):
             chain_probability *= draw.probabilities[0]
             text.append(draw.tokens[0])
             unread = TokenTree.chain(draw.tokens[0])
-        return self._tree(context.root, draws)
+        return draws
 
     def _tree(self, root: int, draws: list[Draw]) -> TokenTree:
         """Return the tree of the guesses to try, of one draw for each depth. Guesses that were
@@ -281,20 +333,6 @@ def _guess_paths(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:
         ]
         chain, chain_probability = (*chain, 0), chain_probability * draw.probabilities[0]
     return sorted(paths, key=lambda path: -path[1])
-
-
-def _measure_draft_seconds(target: Target, draft: Target) -> float:
-    """Return the seconds of drafting one token, timed as when decoding: after a forward of the
-    target, which leaves nothing of the draft model in the processor's caches.
-    """
-    target_cache, draft_cache = sample_cache(target), sample_cache(draft)
-    root = TokenTree.chain(0)
-    times: list[float] = []
-    begin = clock.now()
-    while not times or (len(times) < 5 and clock.now() - begin < 0.2):
-        target.score(root, target_cache)
-        times.append(time_call(partial(draft.score, root, draft_cache), draft.device))
-    return min(times)
 
 
 METHOD = Speculative

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nfox.models.fused_products import Activation, Norm, Product
 
@@ -99,3 +99,19 @@ def has_room_for_copy(model: Any) -> bool:
     """Return whether a second copy of a model's weights takes less than half of the free memory."""
     size = sum(weight.nbytes for weight in model.parameters())
     return bool(2 * size < psutil.virtual_memory().available)
+
+
+def scale_of_embeddings(embed: nn.Module) -> float:
+    """Return what input embeddings are multiplied with, found by trying it.
+
+    Raises:
+        TypeError: if they are not those of their weights.
+    """
+    weight: Tensor = embed.weight  # type: ignore[assignment]
+    with torch.inference_mode():
+        row = weight[:8].float()
+        given = embed(torch.arange(len(row))).float()
+        scale = float((given * row).sum() / row.square().sum())
+        if not torch.allclose(given, row * scale, rtol=2e-2, atol=1e-3 * float(given.abs().max())):
+            raise TypeError("embeddings that are not those of their weights")
+    return scale

@@ -134,6 +134,14 @@ class TransformersTarget(Target):
         """
         return isinstance(self.fused, NativeDecoder)
 
+    @property
+    def chain_drafter(self) -> NativeDecoder | None:
+        """What drafts chains of this model's likeliest tokens in one call; None where the native
+        library does not run its forwards, or where its logits are scaled or capped after them.
+        """
+        native = self.fused if isinstance(self.fused, NativeDecoder) else None
+        return None if any(self._logit_factors) else native
+
     @cached_property
     def num_parameters(self) -> int:
         """How many weights the model has, however they are packed."""

@@ -223,6 +223,17 @@ def test_the_guesses_that_pay_are_tried(accept: str) -> None:
         assert known[0] < known[1] < known[2]
 
 
+def test_a_plan_amid_a_conversation_forgets_nothing_of_it() -> None:
+    drafter = Speculative(DRAFT, tiny.VOCABULARY, is_explicit=False, target=TARGET)
+    cache = TARGET.new_cache()
+    for length in (9, 14, 20):
+        prompt = (*PROMPT, *RIGHT[:length])
+        drafter.plan(Costs({1: 1.0, 64: 1.1}))
+        with reads(DRAFT) as widths:
+            assert decode(drafter, prompt, cache=cache, max_tokens=4) == RIGHT[length : length + 4]
+        assert len(prompt) > sum(widths) or length == 9
+
+
 def test_gamma_zero_is_plain_decoding() -> None:
     with reads(DRAFT) as widths:
         steps = tiny.run(TARGET, Speculative(DRAFT, tiny.VOCABULARY, 0), PROMPT)
@@ -337,3 +348,30 @@ def test_second_guesses_stand_beside_the_first_and_are_followed() -> None:
     assert aside  # a second guess was the right one
     chain = tiny.run(TARGET, Speculative(DRAFT, tiny.VOCABULARY, 3), PROMPT, max_tokens=40)
     assert len(steps) < len(chain)
+
+
+@pytest.mark.parametrize("size", [tiny.VOCABULARY - 20, tiny.VOCABULARY, tiny.VOCABULARY + 20])
+@pytest.mark.parametrize("floor", [0.0, 0.05])
+def test_a_chain_in_one_call_makes_the_trees_of_many(
+    size: int, floor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After refused guesses, amid a conversation that another method went on with, and with ids
+    that only one of both models knows.
+    """
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "vocab_size": size}
+    draft = tiny.recast("llama", torch.bfloat16, **sizes)
+    draft.fuse()
+    if not draft.is_native:
+        pytest.skip(draft.why_not_native)
+    told = []
+    for in_one_call in (True, False):
+        if not in_one_call:
+            monkeypatch.setattr(TransformersTarget, "chain_drafter", None)
+        drafter = Speculative(draft, tiny.VOCABULARY, 4, 3, NodeBudget(9, draft_seconds=floor))
+        cache = TARGET.new_cache()
+        steps = tiny.run(TARGET, drafter, (*PROMPT, 63, 60), cache=cache, max_tokens=30)
+        longer = (*PROMPT, *tiny.text(tiny.run(TARGET, Lookup(), PROMPT, max_tokens=9)))
+        steps += tiny.run(TARGET, drafter, longer, cache=cache, max_tokens=20)
+        told.append([(step.tree.tokens, step.tree.parents, step.tokens) for step in steps])
+    assert told[0] == told[1]
+    assert any(len(tokens) > 4 for tokens, *_ in told[0])

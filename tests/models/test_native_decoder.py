@@ -19,6 +19,7 @@ from test_fused_decoder import FAMILIES, TEXT, walked
 from torch import Tensor, nn
 
 from nfox.decoding.tree import TokenTree
+from nfox.decoding.verify import Draw
 from nfox.errors import ModelError
 from nfox.models.fused_products import PackedProduct
 from nfox.models.memory import copy_bytes
@@ -184,6 +185,59 @@ def test_a_model_with_nothing_to_quantise_is_refused() -> None:
     model = copy.deepcopy(target.model).bfloat16()
     with pytest.raises(ModelError, match="has no layer that --quantize int8 knows"):
         quantise_layers("some", model, "int8")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_chain_that_is_drafted_in_one_call_is_the_one_of_many(name: str) -> None:
+    _, target = native(name)
+    target.fuse()
+    decoder, size = target.chain_drafter, target.vocabulary_size - 3
+    assert (decoder is None) == name.startswith(("gemma2", "granite"))  # they change their logits
+    if decoder is None:
+        return
+    caches = target.new_cache(), target.new_cache()
+    for cache in caches:
+        target.read(TEXT[:7], cache)
+    chains = TokenTree.chain(TEXT[7], TEXT[8:10]), TokenTree.chain(TEXT[10])
+    for chain, length in zip(chains, (4, 300), strict=True):  # more rows than there was room for
+        draws = decoder.draft(chain, caches[0], length=length, width=3, vocabulary_size=size)
+        assert len(draws) == length
+        for draw in draws:
+            logits, states = target.score(chain, caches[1])
+            caches[1].commit(chain, range(len(chain)), states)
+            expected = logits[-1, :size].softmax(-1).topk(3)
+            assert draw.tokens == expected.indices.tolist()
+            assert torch.allclose(torch.tensor(draw.probabilities), expected.values, rtol=1e-4)
+            chain = TokenTree.chain(draw.tokens[0])
+        assert caches[0].tokens == caches[1].tokens
+        assert torch.equal(caches[0].hidden, caches[1].hidden)
+        for cache in caches:
+            cache.truncate(10)
+
+
+def test_a_drafted_chain_ends_where_it_is_hardly_right_or_no_number() -> None:
+    _, target = native("llama")
+    target.fuse()
+    decoder = target.chain_drafter
+    assert decoder is not None
+
+    def drafted(**options: float) -> list[Draw]:
+        cache = target.new_cache()
+        target.read(TEXT[:7], cache)
+        sizes = {"length": 20, "width": 2, "vocabulary_size": target.vocabulary_size}
+        draws = decoder.draft(TokenTree.chain(TEXT[7]), cache, **sizes, **options)  # type: ignore[arg-type]
+        assert len(cache.tokens) == 7 + len(draws)
+        return draws
+
+    whole = drafted()
+    chances = [1.0]
+    for draw in whole:
+        chances.append(chances[-1] * draw.probabilities[0])
+    assert drafted(least_chance=(chances[3] + chances[4]) / 2) == whole[:4]
+    assert drafted(least_chance=2.0) == []
+    with torch.no_grad():
+        target.model.get_input_embeddings().weight[TEXT[7]] = torch.nan
+    assert drafted() == []
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -143,9 +143,9 @@ def target_of(family: Family, **changes: Any) -> TransformersTarget:
     return TransformersTarget(model.to(family.dtype).eval())
 
 
-def recast(name: str, dtype: torch.dtype) -> TransformersTarget:
-    """Return a copy of the target of a family in another dtype."""
-    model = copy.deepcopy(target(name).model)
+def recast(name: str, dtype: torch.dtype, **changes: Any) -> TransformersTarget:
+    """Return a copy of the target of a family, with changes of its config, in another dtype."""
+    model = copy.deepcopy(target(name, **changes).model)
     model.get_output_embeddings()._forward_pre_hooks.clear()  # those of the original
     return TransformersTarget(model.to(dtype))
 

@@ -56,6 +56,7 @@ extern "C" struct Decoder {
 extern "C" struct Step {
     int32_t num_nodes, past_length, num_threads;
     int32_t num_joint;       // so many last nodes of a chain attend to each other
+    int32_t first_scored;    // the row of the forward from which on logits are written
     const int32_t* tokens;   // [num_nodes]
     const int32_t* parents;  // [num_nodes]
     uint16_t* const* keys;    // of every layer [num_key_heads, capacity, head_dim]
@@ -66,7 +67,7 @@ extern "C" struct Step {
     int32_t rotary_widths[2];
     int32_t windows[2];  // 0: none
     uint16_t* hidden;   // [nodes of all sequences, hidden_size], written
-    float* logits;      // [nodes of all sequences, vocabulary], written; null: not needed
+    float* logits;      // [nodes from first_scored on, vocabulary], written; null: not needed
 };
 
 namespace {
@@ -354,7 +355,9 @@ class Forward {
                     put(&w.normed[first + i], widened(s.hidden + first + i));
             }
             w.barrier.wait(threads);
-            if (s.logits) write_product(d.unembedding, w.normed.data(), rows, s.logits, thread, threads);
+            if (s.logits)
+                write_product(d.unembedding, &w.normed[(size_t)s.first_scored * d.hidden_size],
+                              rows - s.first_scored, s.logits, thread, threads);
         }
     }
 
@@ -731,6 +734,35 @@ extern "C" void nfox_norm(const Norm* norm, const uint16_t* rows, int num_rows, 
 extern "C" void nfox_forward(const Decoder* decoder, const Step* steps, int num_sequences) {
     static thread_local Workspace workspace;
     Forward(*decoder, steps, num_sequences, workspace).run();
+}
+
+// Reads a chain, and then its own likeliest token again and again, up to `most` of them in all. Of every
+// forward the `count` likeliest of the first `vocabulary` tokens are written, and how likely each is,
+// both as [most, count]. It ends before a forward where the likeliest tokens so far are all right with
+// less than the least chance, and where logits are no numbers. Returns how many forwards there were.
+extern "C" int nfox_draft(const Decoder* decoder, const Step* chain, int most, int count, int vocabulary,
+                          float least_chance, int32_t* tokens, float* probabilities) {
+    static thread_local Workspace workspace;
+    static thread_local std::vector<float> logits;
+    logits.resize(decoder->unembedding.outputs);
+    const int32_t root = -1;
+    Step step = *chain;
+    step.logits = logits.data();
+    float chance = 1.0f;
+    for (int i = 0; i < most; i++, tokens += count, probabilities += count) {
+        if (chance < least_chance) return i;
+        step.first_scored = step.num_nodes - 1;
+        Forward(*decoder, &step, 1, workspace).run();
+        top_of_row(logits.data(), vocabulary, {tokens, probabilities, count, 0});
+        if (!(probabilities[0] > 0)) return i;
+        chance *= probabilities[0];
+        step.hidden += (size_t)step.num_nodes * decoder->hidden_size;
+        step.past_length += step.num_nodes;
+        step.num_nodes = 1;
+        step.tokens = tokens;
+        step.parents = &root;
+    }
+    return most;
 }
 
 // Writes residual + act(x W^T + b) of rows x in bfloat16; no activation where it is below 0, and

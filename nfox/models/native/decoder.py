@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import addressof, byref, c_int32, c_void_p
+from ctypes import addressof, byref, c_float, c_int32, c_void_p
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
-from transformers.activations import GELUActivation, GELUTanh, SiLUActivation
+from torch import Tensor
 
 from nfox.decoding.cache import KVCache
 from nfox.decoding.tree import TokenTree
-from nfox.models.decoder_weights import DecoderWeights, has_room_for_copy
+from nfox.decoding.verify import Draw
+from nfox.models.decoder_weights import has_room_for_copy
 from nfox.models.fused_positions import Rotations
-from nfox.models.fused_products import Norm, Product
 from nfox.models.fused_weights import WeightLayout
 from nfox.models.native import structures
 from nfox.models.native.library import NativeLibraryError, native_library
-from nfox.models.native.product import NativeProduct, as_native, halves
+from nfox.models.native.weights import NativeWeights
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache
-
-_ACTIVATIONS = {nn.SiLU: 0, SiLUActivation: 0, GELUTanh: 1, GELUActivation: 2, nn.ReLU: 3}
-"""The number of an activation in the library, by its class."""
-
-_MOST_HEAD_DIM = 1024
 
 
 class NativeDecoder:
@@ -58,72 +52,15 @@ class NativeDecoder:
             raise NativeLibraryError("no memory for a second copy of the weights")
         self._library = native_library()
         weights = WeightLayout(model.dtype, takes_native=True).decoder(model, config)
-        _check_sizes(weights, config)
-        self.weights = weights
-        self.kinds = tuple(dict.fromkeys(weights.kinds))
-        self.copied_bytes = 0
-        self._products: list[NativeProduct] = []  # whose memory the library reads
-        self.unembedding = self._native(weights.unembedding)
+        native = self._native = NativeWeights(weights, config)
+        self.weights, self.kinds, self.unembedding = weights, native.kinds, native.unembedding
+        self.copied_bytes = native.copied_bytes
+        self.description = " ".join(["native", *sorted(native.formats - {"bfloat16"})])
         self.rotations = Rotations(weights.rotary, torch.zeros(1), torch.float32)
-        self._norm_weights: list[Tensor] = []  # likewise
-        count = len(weights.layers)
-        layers = (structures.Layer * count)(*map(self._layer, range(count)))
-        embedding: Tensor = weights.embed.weight  # type: ignore[assignment]
-        self._decoder = structures.Decoder(
-            layers=layers,
-            num_layers=count,
-            hidden_size=embedding.shape[1],
-            num_heads=weights.num_heads,
-            num_key_heads=weights.num_key_heads,
-            head_dim=weights.head_dim,
-            activation=_ACTIVATIONS[type(weights.layers[0].activation)],
-            embedding=embedding.data_ptr(),
-            embedding_scale=weights.embedding_scale * _scale_of(weights.embed),
-            norm=self._norm(weights.norm),
-            unembedding=self.unembedding.matrix,
-        )
         self._rows = WeakKeyDictionary[KVCache, structures.Rows]()
-        of_layers = [one for one in self._products if one is not self.unembedding]
-        formats = {product.packed.format for product in of_layers}
-        self.description = " ".join(["native", *sorted(formats - {"bfloat16"})])
         self._like = torch.empty(
             1, weights.num_key_heads, 0, weights.head_dim, dtype=weights.model_dtype
         )
-
-    def _layer(self, index: int) -> structures.Layer:
-        layer = self.weights.layers[index]
-        gate, up = halves(layer.gate_up)
-        return structures.Layer(
-            attention=self._norm(layer.attention_norm),
-            attended=self._norm(layer.attended_norm),
-            mlp=self._norm(layer.mlp_norm),
-            mlp_out=self._norm(layer.mlp_out_norm),
-            query=self._norm(layer.query_norm),
-            key=self._norm(layer.key_norm),
-            qkv=self._native(layer.qkv).matrix,
-            out=self._native(layer.out).matrix,
-            gate=self._native(gate).matrix,
-            up=self._native(up).matrix,
-            down=self._native(layer.down).matrix,
-            residual_scale=layer.residual_scale,
-            scale=layer.scale,
-            cap=layer.cap or 0.0,
-            rotates=layer.rotates,
-            kind=self.kinds.index(self.weights.kinds[index]),
-        )
-
-    def _native(self, product: Product) -> NativeProduct:
-        native = as_native(product)
-        self.copied_bytes += native.packed.weights.nbytes if native is not product else 0
-        self._products.append(native)
-        return native
-
-    def _norm(self, norm: Norm | None) -> structures.Norm:
-        if norm is None:
-            return structures.Norm()
-        weight = norm.weight.float().contiguous()
-        self._norm_weights.append(weight)
-        return structures.Norm(weight=weight.data_ptr(), eps=norm.eps, width=len(weight))
 
     def hidden_states(self, tree: TokenTree, cache: KVCache) -> Tensor:
         """Return the last hidden states [N, D] after every node of a tree, and write the keys and
@@ -150,12 +87,53 @@ class NativeDecoder:
         return logits, self._run(batch, logits)
 
     @torch.inference_mode()
+    def draft(
+        self,
+        chain: TokenTree,
+        cache: KVCache,
+        *,
+        length: int,
+        width: int,
+        vocabulary_size: int,
+        least_chance: float = 0.0,
+    ) -> list[Draw]:
+        """Read a chain and then the likeliest token again and again, in one call, and commit what
+        was read; return the likeliest tokens after each forward.
+
+        Args:
+            chain: tokens that the cache lacks.
+            cache: what has been read before, of the target of this model.
+            length: the most forwards.
+            width: how many tokens of each forward; `vocabulary_size` at most.
+            vocabulary_size: so many first tokens are looked at.
+            least_chance: it ends where the likeliest tokens so far are all right with less.
+        """
+        most = len(chain) + length - 1  # tokens that are read
+        hidden = torch.empty(most, self._native.decoder.hidden_size, dtype=self.weights.model_dtype)
+        step = structures.Step(hidden=hidden.data_ptr())
+        tables = self._tables(len(cache.tokens) + most)
+        kept = self._fill(step, chain, cache, tables, most)
+        tokens = torch.empty(length, width, dtype=torch.int32)
+        probabilities = torch.empty(length, width)
+        found = (c_void_p(part.data_ptr()) for part in (tokens, probabilities))
+        sizes = (length, width, vocabulary_size, c_float(least_chance))
+        count = self._library.nfox_draft(byref(self._native.decoder), byref(step), *sizes, *found)
+        del kept  # not before
+        draws = list(map(_draw, tokens[:count].tolist(), probabilities[:count].tolist()))
+        if count:
+            read = [*chain.tokens, *(draw.tokens[0] for draw in draws[:-1])]
+            cache.extend(read, hidden[: len(read)])
+        return draws
+
+    @torch.inference_mode()
     def _run(self, batch: Sequence[tuple[TokenTree, KVCache]], logits: Tensor | None) -> Tensor:
         """Return the last hidden states; write the products for the logits, where asked for."""
         total = sum(len(tree) for tree, _ in batch)
-        hidden = torch.empty(total, self._decoder.hidden_size, dtype=self.weights.model_dtype)
+        hidden = torch.empty(
+            total, self._native.decoder.hidden_size, dtype=self.weights.model_dtype
+        )
         length = max(len(cache.tokens) + max(tree.depths) + 1 for tree, cache in batch)
-        tables = [self.rotations.table(kind, length) for kind in self.kinds]
+        tables = self._tables(length)
         steps = (structures.Step * len(batch))()
         kept = [
             self._fill(step, tree, cache, tables)
@@ -163,9 +141,13 @@ class NativeDecoder:
         ]
         steps[0].hidden = hidden.data_ptr()
         steps[0].logits = None if logits is None else logits.data_ptr()
-        self._library.nfox_forward(byref(self._decoder), steps, len(batch))
+        self._library.nfox_forward(byref(self._native.decoder), steps, len(batch))
         del kept  # not before
         return hidden
+
+    def _tables(self, length: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the rotations of so many positions, of each kind of layers."""
+        return [self.rotations.table(kind, length) for kind in self.kinds]
 
     def _fill(
         self,
@@ -173,10 +155,20 @@ class NativeDecoder:
         tree: TokenTree,
         cache: KVCache,
         tables: list[tuple[Tensor, Tensor]],
+        num_rows: int | None = None,
     ) -> object:
-        """Write into a step what a forward over a tree is about; return what the step points to."""
+        """Write into a step what a forward over a tree is about; return what the step points to.
+
+        Args:
+            step: what is written to.
+            tree: N nodes.
+            cache: what has been read before.
+            tables: the rotations of all positions, of each kind of layers.
+            num_rows: so many tokens will be read behind the past; N by default.
+        """
         count, past_length = len(tree), len(cache.tokens)
-        rows = self._rows_of(as_transformers_cache(cache), past_length + count)
+        room = past_length + (num_rows or count)
+        rows = self._rows_of(as_transformers_cache(cache), room)
         tokens, parents = (c_int32 * count)(*tree.tokens), (c_int32 * count)(*tree.parents)
         step.num_nodes, step.past_length = count, past_length
         step.num_threads = torch.get_num_threads()
@@ -202,26 +194,7 @@ class NativeDecoder:
         return known
 
 
-def _check_sizes(weights: DecoderWeights, config: Any) -> None:
-    """Refuse sizes that the library does not compute with.
-
-    Raises:
-        TypeError: if a size is no multiple of 16, or a head too wide.
-    """
-    sizes = (config.hidden_size, config.intermediate_size, weights.head_dim)
-    if any(size % structures.MOST_LANES for size in sizes) or weights.head_dim > _MOST_HEAD_DIM:
-        raise TypeError(f"sizes of {sizes}")
-    if type(weights.layers[0].activation) not in _ACTIVATIONS:
-        raise TypeError(f"the activation {type(weights.layers[0].activation).__name__}")
-
-
-def _scale_of(embed: nn.Module) -> float:
-    """Return what input embeddings are multiplied with, found by trying it."""
-    weight: Tensor = embed.weight  # type: ignore[assignment]
-    with torch.inference_mode():
-        row = weight[:8].float()
-        given = embed(torch.arange(len(row))).float()
-        scale = float((given * row).sum() / row.square().sum())
-        if not torch.allclose(given, row * scale, rtol=2e-2, atol=1e-3 * float(given.abs().max())):
-            raise TypeError("embeddings that are not those of their weights")
-    return scale
+def _draw(tokens: list[int], probabilities: list[float]) -> Draw:
+    """Return the guesses that are possible, of falling probabilities."""
+    possible = len(tokens) if probabilities[-1] > 0 else probabilities.index(0.0)
+    return Draw(tokens[:possible], probabilities[:possible])

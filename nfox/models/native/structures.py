@@ -56,6 +56,7 @@ class Step(Structure):
 
     _fields_ = [
         *((name, c_int32) for name in ("num_nodes", "past_length", "num_threads", "num_joint")),
+        ("first_scored", c_int32),
         *((name, c_void_p) for name in ("tokens", "parents", "keys", "values")),
         ("capacity", c_int64),
         *((name, c_void_p * 2) for name in ("cosines", "sines")),
