@@ -180,12 +180,14 @@ def _held_up(engine: Engine, slower: float, *, is_slow: bool) -> tuple[str, str]
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     since = costs.forward_seconds(1) / before.forward_seconds(1) if costs and before else 1.0
-    if max(slower, since) > _SLOWER or (is_slow and load > BUSY * cores):
-        cause = f"a busy machine: load {load:.1f} on {counted(cores, 'core')}"
+    is_busy = load > BUSY * cores
+    if max(slower, since) > _SLOWER or (is_slow and is_busy):
+        signs = [f"load {load:.1f} on {counted(cores, 'core')}"] if is_busy else []
         if since > _SLOWER:
-            cause += f", forwards take {since:.1f} times as long as at the start"
+            signs.append(f"forwards take {since:.1f} times as long as at the start")
         elif slower > _SLOWER:
-            cause += f", the forwards of this reply took {slower:.1f} times as long as others do"
+            signs.append(f"the forwards of this reply took {slower:.1f} times as long as others do")
+        cause = f"a {'busy' if is_busy else 'slower'} machine: {', '.join(signs)}"
         return cause, "start nfox with --threads 1" if threads > 1 else "end what else runs"
     if threads < cores and not engine.threads:
         return (
