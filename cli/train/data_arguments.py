@@ -54,6 +54,7 @@ def common_fields(method: str, data: DataArguments, args: Any, command: str) -> 
         offline=data.offline,
         trust_remote_code=data.trust_remote_code,
     )
+    beginnings = None if data.data_path else data.own_beginnings
     return {
         "method": method,
         "model": str(data.model_name_or_path),
@@ -62,7 +63,7 @@ def common_fields(method: str, data: DataArguments, args: Any, command: str) -> 
             count=data.own_conversations,
             max_new_tokens=data.own_tokens,
             script=data.own_script,
-            beginnings=read_beginnings(Path(data.own_beginnings)) if data.own_beginnings else (),
+            beginnings=read_beginnings(Path(beginnings)) if beginnings else (),
         ),
         "eval_data": data.eval_data_path,
         "loading": loading,
