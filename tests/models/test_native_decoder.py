@@ -412,7 +412,7 @@ first = must_compile()
 try:
     print(first, native_library().nfox_lanes() > 0, must_compile())
 except NativeLibraryError as error:
-    print(first, error)
+    print(first, error, must_compile())
 """
 
 
@@ -437,12 +437,12 @@ def test_a_library_that_was_cut_is_compiled_again(tmp_path: Path) -> None:
 
 
 def test_without_a_compiler_or_a_folder_it_says_so(tmp_path: Path) -> None:
-    assert compiled_in(tmp_path, PATH="", CXX="") == "False no C++ compiler"
+    assert compiled_in(tmp_path, PATH="", CXX="") == "False no C++ compiler False"
     failing = tmp_path / "g++"
     failing.write_text("#!/bin/sh\necho 'g++: fatal error: no' >&2; exit 1\n")
     failing.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     said = compiled_in(tmp_path, PATH=path, CXX="g++")
-    assert said == f"True {failing} failed: g++: fatal error: no"
+    assert said == f"True {failing} failed: g++: fatal error: no False"
     (tmp_path / "file").touch()
     assert "cannot be used" in compiled_in(tmp_path / "file")

@@ -74,6 +74,8 @@ def _made_library() -> ctypes.CDLL:
 
 def must_compile() -> bool:
     """Return whether the native library will be compiled when it is first used."""
+    if _library_or_error.cache_info().currsize:  # it was, or cannot be
+        return False
     try:
         return not _path(_compiler()).exists()
     except (NativeLibraryError, OSError):
