@@ -122,10 +122,25 @@ def export(arguments: ExportArguments, numbers: _IDS = None) -> None:
     format = arguments.format or _ending(arguments.out)
     text = exported(entries, format)
     if arguments.out is None:
-        (say_json if format in _JSON else sys.stdout.write)(text)
+        (say_json if format in _JSON else _say_document)(text)
         return
     write_out(arguments.out, text, "the log still has it")
     tell(f"{counted(len(entries), 'conversation')} in {arguments.out}")
+
+
+def _say_document(text: str) -> None:
+    """Write a document to stdout as it is.
+
+    Raises:
+        UsageError: if the encoding of stdout lacks characters of it.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError as error:
+        lacking = f"stdout is in {encoding}, which has no {text[error.start]!a}"
+        raise UsageError(lacking, "--out FILE writes UTF-8") from error
+    sys.stdout.write(text)
 
 
 def _ending(out: Path | None) -> str:

@@ -205,6 +205,21 @@ def test_json_is_whole_in_every_locale(
     assert "\u4f60" in done[1].stdout and done[0].stdout.isascii()
 
 
+@pytest.mark.parametrize("format", ["md", "html"])
+def test_a_document_is_whole_or_refused_in_every_locale(
+    format: str, engine: Engine, log: ConversationLog, tmp_path: Path
+) -> None:
+    ask(Conversation(engine), LogWriter(log), "\u4f60\u597d")
+    words = ["log", "export", "-f", format]
+    done = CliRunner(charset="ascii").invoke(program, words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "stdout is in ascii, which has no '\\u" in done.stderr
+    assert "\u4f60" in CliRunner(charset="utf-8").invoke(program, words).stdout
+    out = tmp_path / f"one.{format}"
+    assert CliRunner(charset="ascii").invoke(program, [*words, "--out", str(out)]).exit_code == 0
+    assert "\u4f60" in out.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("which", [["1"], ["--all"]])
 def test_nothing_is_deleted_where_nobody_can_be_asked(
     which: list[str], engine: Engine, log: ConversationLog

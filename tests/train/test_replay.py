@@ -187,7 +187,10 @@ def server() -> Iterator[str]:
             text = body["messages"][-1]["content"]
             assert body["max_tokens"] == 9
             answer = {"parts": [{"type": "text", "text": "PARTS"}], "image": [{"type": "image"}]}
-            reply = {"choices": [{"message": {"content": answer.get(text, text.upper())}}]}
+            said = answer.get(text, text.upper())
+            if text == "secret":
+                said = f"not with {self.headers['Authorization']}"
+            reply = {"choices": [{"message": {"content": said}}]}
             status = {"refuse": 500, "secret": 401, "long": 400}.get(text, 200)
             self.send_response(busy.pop() if text == "busy" and busy else status)
             self.end_headers()
@@ -233,8 +236,9 @@ def test_what_a_server_says_against_a_question_is_the_reason(server: str) -> Non
 
 
 def test_a_server_that_wants_another_key_ends_it(server: str) -> None:
-    with pytest.raises(NfoxError, match="HTTP 401"):
-        ApiAnswerer(server, "m", 9).answer([conversation("secret")[:1]])
+    with pytest.raises(NfoxError, match=r"HTTP 401.*not with Bearer \*\*\*") as error:
+        ApiAnswerer(server, "m", 9, key="k-17").answer([conversation("secret")[:1]])
+    assert "k-17" not in f"{error.value} {error.value.hint}"
 
 
 @pytest.mark.parametrize("url", ["localhost:8080/v1", "ftp://here/v1"])

@@ -13,7 +13,7 @@ import httpx
 from typing_extensions import override
 
 from nfox.errors import NfoxError, UsageError
-from nfox.secrets import masked_url
+from nfox.secrets import MASK, masked_url
 from nfox.text.messages import Message, content_text
 from nfox.train.data.answerer import EMPTY_REPLY, Answerer, Answers
 
@@ -112,7 +112,8 @@ class ApiAnswerer(Answerer):
             NfoxError: if the status would be the same for every question.
         """
         response = error.response
-        text = textwrap.shorten(response.text, 200, placeholder=" ...")
+        said = response.text.replace(self.key, MASK) if self.key else response.text
+        text = textwrap.shorten(said, 200, placeholder=" ...")
         line = f"HTTP {response.status_code} {response.reason_phrase}: {text}".rstrip(": ")
         if response.status_code in (401, 403, 404):
             hint = "check --url, --model and --api-key"
