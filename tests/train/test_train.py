@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import folder
@@ -21,7 +22,9 @@ from nfox.cli.app import app
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.files.hub import HubOptions
+from nfox.heads import checkpoint
 from nfox.heads.base import IGNORE, TextBatch, measure_accuracy
+from nfox.heads.checkpoint import read_info
 from nfox.models.loading import load_model
 from nfox.models.options import LoadedModel
 from nfox.train import run as run_module
@@ -86,6 +89,21 @@ def test_trained_heads_are_used_from_their_folder(
     assert info.training["steps"] == 40
     assert info.training["tokens"] > 40
     assert heads.config.num_heads == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "after"), [([1, 3], [3, 7], [1, 3, 7]), ([], [3], []), ([1], [], [])]
+)
+def test_heads_that_learn_more_guess_what_they_guessed_before_too(
+    before: list[int], now: list[int], after: list[int], tmp_path: Path
+) -> None:
+    learn(tmp_path, max_steps=1)
+    info = read_info(str(tmp_path))
+    assert info is not None
+    checkpoint.write(tmp_path, info.model_copy(update={"frequent_tokens": before}), {})
+    learner: Any = SimpleNamespace(frequent_tokens=lambda: now)
+    assert job(heads=str(tmp_path))._frequent_tokens(learner) == after
+    assert job()._frequent_tokens(learner) == now
 
 
 def test_what_the_loss_reports_is_logged(tmp_path: Path) -> None:

@@ -148,9 +148,19 @@ class HeadsJob(Job):
             ),
             config=learner.heads.config.model_dump(),
             accuracy=[[round(rate, 4) for rate in rates] for rates in accuracy.accuracy],
-            frequent_tokens=learner.frequent_tokens(),
+            frequent_tokens=self._frequent_tokens(learner),
             training=training,
         )
+
+    def _frequent_tokens(self, learner: HeadsLearner) -> list[int]:
+        """Return the tokens to guess from, rising: what makes up most of what was learned here, and
+        what heads that a training goes on with had learned before. Empty for all tokens.
+        """
+        tokens = learner.frequent_tokens()
+        info = self.heads and heads_class(self.method).inspect(self.heads, self.loading.hub)
+        if not info:
+            return tokens
+        return sorted({*tokens, *info.frequent_tokens}) if tokens and info.frequent_tokens else []
 
 
 def heads_class(method: str) -> type[HeadsDrafter]:
