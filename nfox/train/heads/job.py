@@ -153,9 +153,7 @@ class HeadsJob(Job):
         )
 
     def _frequent_tokens(self, learner: HeadsLearner) -> list[int]:
-        """Return the tokens to guess from, rising: what makes up most of what was learned here, and
-        what heads that a training goes on with had learned before. Empty for all tokens.
-        """
+        """Return the tokens to guess from, rising, and those of heads that learn on; [] for all."""
         tokens = learner.frequent_tokens()
         info = self.heads and heads_class(self.method).inspect(self.heads, self.loading.hub)
         if not info:
