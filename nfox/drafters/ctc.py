@@ -49,6 +49,7 @@ from nfox.heads.ctc_alignment import (
     longest_prefix,
     rank_tokens,
 )
+from nfox.known_models import without_package
 
 _ALIGNMENTS = 20  # of one prefix, that count
 
@@ -329,8 +330,8 @@ class CTC(AttendingHeadsDrafter):
     def describe(self) -> str:
         depth = self.heads.config.num_heads if self.shape else 0
         about = "about " if self.budget else ""
-        size = f"{self.name}, {about}{counted(len(self.shape), 'node')}, up to {depth} deep"
-        return self._with_idle(size)
+        size = f"{about}{counted(len(self.shape), 'node')}, up to {depth} deep"
+        return self._with_idle(f"{without_package(self.name)}, {size}")
 
 
 def calibrated_prefixes(

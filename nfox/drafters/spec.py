@@ -37,6 +37,7 @@ from nfox.errors import UsageError
 from nfox.export.formats import DraftModel
 from nfox.files.hub import HubOptions, json_of, model_files
 from nfox.heads import checkpoint
+from nfox.known_models import without_package
 from nfox.models.draft_pairs import check_pair
 from nfox.models.transformers_target import TransformersTarget
 
@@ -314,7 +315,7 @@ class Speculative(Method):
     def describe(self) -> str:
         at_most = "at most " if self.budget else ""
         size = f"gamma {at_most}{self.gamma}, branches {at_most}{self.branches}"
-        return self._with_idle(f"draft model {self.name}, {size}")
+        return self._with_idle(f"draft model {without_package(self.name)}, {size}")
 
 
 def _guess_paths(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:

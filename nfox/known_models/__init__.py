@@ -126,6 +126,14 @@ def questions_to_try(model: str) -> tuple[str, ...]:
     return known.questions if known and known.questions else _GENERAL_QUESTIONS
 
 
+def without_package(place: str) -> str:
+    """Return a folder, file or hub id as a person is told it: what comes with nfox without where
+    nfox is installed, nfox/known_models/smollm2/chimera.
+    """
+    path, package = Path(place), Path(__file__).parents[1]
+    return path.relative_to(package.parent).as_posix() if path.is_relative_to(package) else place
+
+
 def shipped_for(model: str, home: Path | None) -> Path | None:
     """Return the folder of what nfox ships for a model; None for one that is not known.
 

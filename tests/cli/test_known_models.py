@@ -29,7 +29,7 @@ from nfox.decoding.sampling import Sampling
 from nfox.demo import QUESTIONS, TARGET
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.known_models import KNOWN, SHIPPED, models_folder
+from nfox.known_models import KNOWN, SHIPPED, models_folder, without_package
 
 FLOAT32 = ModelOptions(dtype="float32", device="cpu")
 
@@ -260,3 +260,14 @@ def test_loading_another_model_can_be_stopped(
     former = app.engine
     assert "stopped; model answers, as before" in do(app, "/model smollm2")
     assert app.engine is former and "a fox" not in do(app, "Hello")
+
+
+def test_what_comes_with_nfox_is_named_without_where_nfox_is_installed() -> None:
+    assert without_package(str(TARGET / "nfox" / "spec")) == "nfox/demo/target/nfox/spec"
+    for other in ("org/heads", "/elsewhere/nfox/spec", "heads"):
+        assert without_package(other) == other
+    with load(None, loading=FLOAT32) as engine:
+        for method in ("spec", "ctc", "chimera"):
+            engine.use(method)
+            assert f"nfox/demo/target/nfox/{method}" in engine.drafter.describe()
+            assert str(TARGET) not in engine.drafter.describe()

@@ -235,8 +235,9 @@ def test_a_plan_amid_a_conversation_forgets_nothing_of_it() -> None:
 
 
 def test_gamma_zero_is_plain_decoding() -> None:
+    drafter = Speculative(DRAFT, tiny.VOCABULARY, 0)
     with reads(DRAFT) as widths:
-        steps = tiny.run(TARGET, Speculative(DRAFT, tiny.VOCABULARY, 0), PROMPT)
+        steps = tiny.run(TARGET, drafter, PROMPT)
     assert tiny.text(steps) == RIGHT
     assert {len(step.tree) for step in steps} == {1}
     assert widths == []

@@ -29,6 +29,7 @@ from nfox.drafters.common.guesses import Guesses
 from nfox.drafters.common.heads_weights import HeadsMethod
 from nfox.drafters.common.method import DrafterInputs, Options, option
 from nfox.errors import UsageError
+from nfox.known_models import without_package
 from nfox.models.packed_layers import pack_layers
 
 _CHOSEN_BY_COSTS = ("auto", "measured")  # trees; the others have a shape of their own
@@ -224,4 +225,5 @@ class HeadsDrafter(HeadsMethod):
     @override
     def describe(self) -> str:
         nodes = f"{'about ' if self.budget else ''}{counted(len(self.shape), 'node')}"
-        return self._with_idle(f"{self.name}, {nodes}, {self.shape.depth} deep")
+        name = without_package(self.name)
+        return self._with_idle(f"{name}, {nodes}, {self.shape.depth} deep")
