@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from typing_extensions import override
 
 from nfox.controls import one_line, sanitize
+from nfox.errors import UsageError
 
 _BEYOND_ASCII = re.compile(r"[^\0-\x7f]+")
 
@@ -44,6 +45,28 @@ def say_json(text: str) -> None:
     """
     sys.stdout.write(json_for(sys.stdout, text))
     sys.stdout.flush()
+
+
+def say_document(text: str, *, is_html: bool) -> None:
+    """Write a document to stdout as it is.
+
+    Args:
+        text: the document.
+        is_html: whether it is HTML, in which each character can be written in ASCII: it says of
+            itself that it is UTF-8, whatever the encoding of stdout is.
+
+    Raises:
+        UsageError: if the encoding lacks characters of another document.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    if is_html and not codecs.lookup(encoding).name.startswith("utf"):
+        text = text.encode("ascii", "xmlcharrefreplace").decode()
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError as error:
+        lacking = f"stdout is in {encoding}, which has no {text[error.start]!a}"
+        raise UsageError(lacking, "--out FILE writes UTF-8") from error
+    sys.stdout.write(text)
 
 
 def json_for(stream: TextIO, text: str) -> str:

@@ -188,6 +188,8 @@ def _held_up(engine: Engine, slower: float, *, is_slow: bool) -> tuple[str, str]
         elif slower > _SLOWER:
             signs.append(f"the forwards of this reply took {slower:.1f} times as long as others do")
         cause = f"a {'busy' if is_busy else 'slower'} machine: {', '.join(signs)}"
+        if not is_busy and hasattr(os, "getloadavg"):
+            return cause, ""  # nothing else runs: no setting makes a slower processor faster
         return cause, "start nfox with --threads 1" if threads > 1 else "end what else runs"
     if threads < cores and not engine.threads:
         return (

@@ -19,7 +19,7 @@ from nfox.errors import UsageError
 from ..options.completion import conversations
 from ..options.dataclass_options import option, refuse_stray_options
 from ..output_files import check_out, write_out
-from ..printing import say, say_json, say_whole, tell
+from ..printing import say, say_document, say_json, say_whole, tell
 from .exporting import exported
 
 if TYPE_CHECKING:
@@ -122,25 +122,13 @@ def export(arguments: ExportArguments, numbers: _IDS = None) -> None:
     format = arguments.format or _ending(arguments.out)
     text = exported(entries, format)
     if arguments.out is None:
-        (say_json if format in _JSON else _say_document)(text)
+        if format in _JSON:
+            say_json(text)
+        else:
+            say_document(text, is_html=format == "html")
         return
     write_out(arguments.out, text, "the log still has it")
     tell(f"{counted(len(entries), 'conversation')} in {arguments.out}")
-
-
-def _say_document(text: str) -> None:
-    """Write a document to stdout as it is.
-
-    Raises:
-        UsageError: if the encoding of stdout lacks characters of it.
-    """
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError as error:
-        lacking = f"stdout is in {encoding}, which has no {text[error.start]!a}"
-        raise UsageError(lacking, "--out FILE writes UTF-8") from error
-    sys.stdout.write(text)
 
 
 def _ending(out: Path | None) -> str:

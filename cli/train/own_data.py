@@ -47,9 +47,9 @@ def with_own_data(job: Job, kind: TrainingKind, args: Any, log: Callable[[str], 
     out = Path(args.output_dir, FILE)
     check_output_folder(out.parent, job.method)
     job.check()
-    loading = replace(job.loading, dtype="auto")  # as in a chat: what is fast to decode with
-    facts = {"model": full_name(job.model), "template": job.template, "dtype": loading.dtype}
-    facts["quantisation"] = loading.quantisation
+    as_in_chat = replace(job.loading, dtype="auto")  # what is fast to decode in, on a CPU
+    loading = as_in_chat if args.device.type == "cpu" else job.loading
+    facts = _facts(job)
     check_own(out, job.synthesis, facts)
     share = WorkShare(args.process_index, args.world_size)
     loaded = load_to_decode(job.model, loading, LoadProgress(stage=log))
@@ -68,6 +68,12 @@ def with_own_data(job: Job, kind: TrainingKind, args: Any, log: Callable[[str], 
     learned, held_out = (str(file) for file in _parts(data))
     measured = job.eval_data or (held_out if Path(held_out).stat().st_size else None)
     return replace(job, data=learned, eval_data=measured)
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    """Return what the conversations of a job's model depend on, to go on with them."""
+    quantisation = job.loading.quantisation
+    return {"model": full_name(job.model), "template": job.template, "quantisation": quantisation}
 
 
 def _parts(data: Path) -> tuple[Path, Path]:

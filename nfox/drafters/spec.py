@@ -20,10 +20,11 @@ from nfox.decoding.costs import Costs, idle_reason, sample_cache, time_call
 from nfox.decoding.drafter import Context
 from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
+from nfox.decoding.sampling import Sampling
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import MAX_NODES, TreeShape
-from nfox.decoding.verify import Draw
+from nfox.decoding.verify import Draw, Rule
 from nfox.drafters.common.method import (
     DrafterInputs,
     Method,
@@ -110,6 +111,10 @@ class Speculative(Method):
         self.target = target
         self.cache = draft.new_cache()
         self._matched = 0  # so many of the cache's tokens are known to be the target's
+        # Where chains of the likeliest tokens take one call: gamma and budget for others, and how
+        # many times as long drafting takes then.
+        self._by_steps: tuple[int, NodeBudget] | None = None
+        self._times_by_steps: float | None = None
 
     @override
     @classmethod
@@ -161,45 +166,52 @@ class Speculative(Method):
     def plan(self, costs: Costs) -> None:
         if self.is_explicit or self.target is None:
             return
-        draft_seconds = self._measure_draft_seconds(self.target)
-        best_gamma = costs.best_gamma(_MAX_GAMMA, draft_seconds)
-        tokens_per_second = costs.speedup(
-            best_gamma, draft_seconds=draft_seconds
-        ) / costs.forward_seconds(1)
-        self.budget = NodeBudget(MAX_NODES - 1, costs, tokens_per_second, draft_seconds)
-        # Within the budget each step chooses its own length.
-        self.gamma = best_gamma and _MAX_GAMMA
+        seconds = self._measure_draft_seconds(self.target, make_rule())
+        self.gamma, self.budget = _planned(costs, seconds)
+        if self.draft.chain_drafter:
+            if self._times_by_steps is None:
+                sampled = make_rule(sampling=Sampling(temperature=1.0))
+                by_steps = self._measure_draft_seconds(self.target, sampled)
+                self._times_by_steps = max(by_steps / seconds, 1.0)
+            self._by_steps = _planned(costs, seconds * self._times_by_steps)
 
-    def _measure_draft_seconds(self, target: Target) -> float:
+    def _measure_draft_seconds(self, target: Target, rule: Rule) -> float:
         """Return the seconds of drafting one token of a chain, timed as when decoding: after a
         forward of the target, which leaves nothing of the draft model in the processor's caches.
+
+        Args:
+            target: the target.
+            rule: how it draws; it says whether a chain takes one call.
         """
         cache, root = sample_cache(target), TokenTree.chain(0)
-        propose = partial(self.propose, Context(cache, 0, [], [], _GAMMA, make_rule()))
-        kept = self.gamma, self.branches, self.budget, self.cache, self._matched
-        self.gamma, self.branches, self.budget = _GAMMA, 1, None
+        propose = partial(self.propose, Context(cache, 0, [], [], _GAMMA, rule))
+        kept = self.gamma, self.branches, self.budget, self._by_steps, self.cache, self._matched
+        self.gamma, self.branches, self.budget, self._by_steps = _GAMMA, 1, None, None
         self.cache, self._matched = self.draft.new_cache(), 0
         times: list[float] = []
-        begin = clock.now()
         try:
             propose()  # reads the past, too
+            begin = clock.now()
             while not times or (len(times) < 5 and clock.now() - begin < 0.2):
                 target.score(root, cache)
                 times.append(time_call(propose, self.draft.device))
         finally:
-            self.gamma, self.branches, self.budget, self.cache, self._matched = kept
+            self.gamma, self.branches, self.budget, self._by_steps, self.cache, self._matched = kept
         return min(times) / _GAMMA
 
     @override
     def propose(self, context: Context) -> TokenTree:
-        length = min(self.gamma, context.max_depth)
+        gamma, budget = self.gamma, self.budget
+        if self._by_steps and not context.rule.draws_likeliest:
+            gamma, budget = self._by_steps
+        length = min(gamma, context.max_depth)
         if len(context.tokens) + length >= self.draft.max_context or length < 1:
             return TokenTree.chain(context.root)
         text = self._readable([*context.tokens, context.root])
         unread = self._catch_up(context, text)
         if unread is None:
             return TokenTree.chain(context.root)
-        least_chance = self.budget.min_chance if self.budget else 0.0
+        least_chance = budget.min_chance if budget else 0.0
         drafter = self.draft.chain_drafter if context.rule.draws_likeliest else None
         if drafter:
             size = min(self.vocabulary_size, self.draft.vocabulary_size)
@@ -213,7 +225,7 @@ class Speculative(Method):
             )
         else:
             draws = self._draw(context, text, unread, length, least_chance)
-        return self._tree(context.root, draws)
+        return _tree(context.root, draws, budget)
 
     def _draw(
         self,
@@ -245,19 +257,6 @@ class Speculative(Method):
             text.append(draw.tokens[0])
             unread = TokenTree.chain(draw.tokens[0])
         return draws
-
-    def _tree(self, root: int, draws: list[Draw]) -> TokenTree:
-        """Return the tree of the guesses to try, of one draw for each depth. Guesses that were
-        drawn from a q are all tried: leaving one out because of what it is would bias the draft.
-        """
-        guesses = [draw.tokens for draw in draws]
-        q_rows = [draw.q for draw in draws if draw.q is not None]
-        if q_rows:
-            q = torch.stack([torch.zeros_like(q_rows[0]), *q_rows])
-            return TokenTree.chain(root, [tokens[0] for tokens in guesses], q)
-        paths = _guess_paths(draws)
-        chosen = self.budget.select(paths) if self.budget else [path for path, _ in paths]
-        return TreeShape(tuple(chosen)).fill(root, guesses, len(guesses))
 
     def _catch_up(self, context: Context, text: list[int]) -> TokenTree | None:
         """Forget the guesses that were refused; return a chain of the tokens that the draft model
@@ -316,6 +315,33 @@ class Speculative(Method):
         at_most = "at most " if self.budget else ""
         size = f"gamma {at_most}{self.gamma}, branches {at_most}{self.branches}"
         return self._with_idle(f"draft model {without_package(self.name)}, {size}")
+
+
+def _planned(costs: Costs, draft_seconds: float) -> tuple[int, NodeBudget]:
+    """Return gamma and the budget, within which each step chooses its own length.
+
+    Args:
+        costs: of the target's forwards.
+        draft_seconds: of drafting one token.
+    """
+    gamma = costs.best_gamma(_MAX_GAMMA, draft_seconds)
+    speedup = costs.speedup(gamma, draft_seconds=draft_seconds)
+    speed = speedup / costs.forward_seconds(1)
+    return gamma and _MAX_GAMMA, NodeBudget(MAX_NODES - 1, costs, speed, draft_seconds)
+
+
+def _tree(root: int, draws: list[Draw], budget: NodeBudget | None) -> TokenTree:
+    """Return the tree of the guesses to try, of one draw for each depth. Guesses that were
+    drawn from a q are all tried: leaving one out because of what it is would bias the draft.
+    """
+    guesses = [draw.tokens for draw in draws]
+    q_rows = [draw.q for draw in draws if draw.q is not None]
+    if q_rows:
+        q = torch.stack([torch.zeros_like(q_rows[0]), *q_rows])
+        return TokenTree.chain(root, [tokens[0] for tokens in guesses], q)
+    paths = _guess_paths(draws)
+    chosen = budget.select(paths) if budget else [path for path, _ in paths]
+    return TreeShape(tuple(chosen)).fill(root, guesses, len(guesses))
 
 
 def _guess_paths(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:

@@ -89,7 +89,7 @@ def _difference(name: str, stored: Facts, asked: Facts) -> str:
         return f"another content of {asked['data']}"
     name = "data" if name == "questions" else name
     before, now = ("none" if value is None else value for value in (stored.get(name), asked[name]))
-    return f"{name} {str(before)[:100]}, not {now}"
+    return f"{name} {str(before)[:100]}, not {str(now)[:100]}"
 
 
 def begin(out: Path, facts: Facts, share: WorkShare) -> None:

@@ -398,7 +398,10 @@ def test_why_a_reply_was_as_fast_as_it_was(app: ChatApp, monkeypatch: pytest.Mon
     fast = Costs(dict.fromkeys((1, 2, 4, 8, 16, 32), 1e-9))
     monkeypatch.setattr(costs, "now", fast)
     monkeypatch.setattr(costs, "at_load", fast)
+    assert "change " not in do(app, "/why")  # nothing else runs
+    monkeypatch.setattr(os, "getloadavg", lambda: (1e6, 0.0, 0.0))
     assert "change " in do(app, "/why")
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     slower = "a slower machine: the forwards of this reply took "
     assert slower in " ".join(do(app, "/why").split())
     speed = app.replies.last_part(app.conversation).exchange.reply.stats.tokens_per_second

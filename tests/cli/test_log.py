@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import cli_model
@@ -205,19 +206,26 @@ def test_json_is_whole_in_every_locale(
     assert "\u4f60" in done[1].stdout and done[0].stdout.isascii()
 
 
-@pytest.mark.parametrize("format", ["md", "html"])
 def test_a_document_is_whole_or_refused_in_every_locale(
-    format: str, engine: Engine, log: ConversationLog, tmp_path: Path
+    engine: Engine, log: ConversationLog, tmp_path: Path
 ) -> None:
     ask(Conversation(engine), LogWriter(log), "\u4f60\u597d")
-    words = ["log", "export", "-f", format]
+    words = ["log", "export", "-f", "md"]
     done = CliRunner(charset="ascii").invoke(program, words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "stdout is in ascii, which has no '\\u" in done.stderr
     assert "\u4f60" in CliRunner(charset="utf-8").invoke(program, words).stdout
-    out = tmp_path / f"one.{format}"
-    assert CliRunner(charset="ascii").invoke(program, [*words, "--out", str(out)]).exit_code == 0
-    assert "\u4f60" in out.read_text(encoding="utf-8")
+    html = [
+        CliRunner(charset=name).invoke(program, ["log", "export", "-f", "html"]).stdout
+        for name in ("latin-1", "utf-8")
+    ]
+    assert html[0].isascii() and "\u4f60" in html[1]
+    assert unescape(html[0]) == unescape(html[1])
+    for format in ("md", "html"):
+        out = tmp_path / f"one.{format}"
+        words = ["log", "export", "--out", str(out)]
+        assert CliRunner(charset="ascii").invoke(program, words).exit_code == 0
+        assert "\u4f60" in out.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("which", [["1"], ["--all"]])

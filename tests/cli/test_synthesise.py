@@ -162,6 +162,10 @@ def test_called_again_it_learns_from_the_same_words_and_holds_some_out(
     out = tmp_path / "out"
     assert train(METHODS[0], out).exit_code == 0
     own = (out / "own.jsonl").read_text()
+    provenance = out / "own.jsonl.provenance.json"
+    facts = json.loads(provenance.read_text())
+    del facts["beginnings"]  # as earlier versions wrote it
+    provenance.write_text(json.dumps({**facts, "dtype": "float32"}))
     done = train(METHODS[0], out, own_conversations=6)
     assert done.exit_code == 0, done.stderr
     assert "4 before" in done.stderr

@@ -376,3 +376,19 @@ def test_a_chain_in_one_call_makes_the_trees_of_many(
         told.append([(step.tree.tokens, step.tree.parents, step.tokens) for step in steps])
     assert told[0] == told[1]
     assert any(len(tokens) > 4 for tokens, *_ in told[0])
+
+
+def test_replies_that_cannot_draft_in_one_call_have_a_price_of_their_own() -> None:
+    draft = tiny.recast("llama", torch.bfloat16, hidden_size=64, intermediate_size=96, head_dim=16)
+    draft.fuse()
+    if not draft.is_native:
+        pytest.skip(draft.why_not_native)
+    drafter = Speculative(draft, tiny.VOCABULARY, is_explicit=False, target=TARGET)
+    drafter.plan(Costs({1: 1.0, 64: 1.1}))  # nothing is dear beside such forwards
+    assert drafter._by_steps is not None and drafter._by_steps[0] == drafter.gamma > 0
+    assert drafter._times_by_steps is not None and drafter._times_by_steps >= 1
+    drafter._by_steps = 0, NodeBudget(9)
+    for sampling in (Sampling(1.0, seed=1), Sampling(repetition_penalty=1.2)):
+        steps = tiny.run(TARGET, drafter, PROMPT, rule=make_rule(sampling=sampling))
+        assert {len(step.tree) for step in steps} == {1}
+    assert max(len(step.tree) for step in tiny.run(TARGET, drafter, PROMPT)) > 1

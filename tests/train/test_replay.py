@@ -236,9 +236,17 @@ def test_what_a_server_says_against_a_question_is_the_reason(server: str) -> Non
 
 
 def test_a_server_that_wants_another_key_ends_it(server: str) -> None:
-    with pytest.raises(NfoxError, match=r"HTTP 401.*not with Bearer \*\*\*") as error:
-        ApiAnswerer(server, "m", 9, key="k-17").answer([conversation("secret")[:1]])
-    assert "k-17" not in f"{error.value} {error.value.hint}"
+    for key in ("k-17", 'k"1/7'):
+        with pytest.raises(NfoxError, match=r"HTTP 401.*not with Bearer \*\*\*") as error:
+            ApiAnswerer(server, "m", 9, key=key).answer([conversation("secret")[:1]])
+        assert "17" not in f"{error.value}" and "1/7" not in f"{error.value}"
+
+
+@pytest.mark.parametrize("key", ["sk\n", "sk-\u00e9"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str, server: str) -> None:
+    with pytest.raises(UsageError, match="--api-key has characters") as error:
+        ApiAnswerer(server, "m", 9, key=key).answer([conversation("good")[:1]])
+    assert "sk" not in f"{error.value}"
 
 
 @pytest.mark.parametrize("url", ["localhost:8080/v1", "ftp://here/v1"])

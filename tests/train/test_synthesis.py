@@ -107,11 +107,19 @@ def test_a_mark_of_letters_ends_a_question_too(monkeypatch: pytest.MonkeyPatch) 
 def test_a_question_begins_as_it_is_told_to(name: str | None) -> None:
     chat = engine()
     found = QuestionSampler(chat.model, resolve(chat.model.tokenizer, name), max_new_tokens=40)
-    begun = found.sample(["Why is", ""] * 16, seed=1)
+    begun = [q for seed in range(4) for q in found.sample(["Why is", ""] * 32, seed)]
     asked = [question for question in begun[::2] if question]
     assert asked
     assert all(question.startswith("Why is") for question in asked)
     assert not any((question or "").startswith("Why is") for question in begun[1::2])
+
+
+def test_a_beginning_counts_as_a_part_of_its_question() -> None:
+    chat = engine(folder.llama(layers=1, endless=True))
+    (begun,) = sampler(chat, max_new_tokens=40).sample(["Why is"], seed=1)
+    assert begun is None  # it does not end within 40 tokens
+    with pytest.raises(UsageError, match=r"a beginning has \d+ tokens, a question 3 at most"):
+        sampler(chat, max_new_tokens=3).sample(["", "Why is it so?"], seed=1)
 
 
 def test_every_question_begins_with_one_of_the_beginnings(tmp_path: Path) -> None:

@@ -736,7 +736,7 @@ extern "C" void nfox_forward(const Decoder* decoder, const Step* steps, int num_
     Forward(*decoder, steps, num_sequences, workspace).run();
 }
 
-// Reads a chain, and then its own likeliest token again and again, up to `most` of them in all. Of every
+// Reads a chain, and then its own likeliest token again and again, in `most` forwards at most. Of every
 // forward the `count` likeliest of the first `vocabulary` tokens are written, and how likely each is,
 // both as [most, count]. It ends before a forward where the likeliest tokens so far are all right with
 // less than the least chance, and where logits are no numbers. Returns how many forwards there were.

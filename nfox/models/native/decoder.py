@@ -119,7 +119,7 @@ class NativeDecoder:
         sizes = (length, width, vocabulary_size, c_float(least_chance))
         count = self._library.nfox_draft(byref(self._native.decoder), byref(step), *sizes, *found)
         del kept  # not before
-        draws = list(map(_draw, tokens[:count].tolist(), probabilities[:count].tolist()))
+        draws = list(map(_possible, tokens[:count].tolist(), probabilities[:count].tolist()))
         if count:
             read = [*chain.tokens, *(draw.tokens[0] for draw in draws[:-1])]
             cache.extend(read, hidden[: len(read)])
@@ -194,7 +194,7 @@ class NativeDecoder:
         return known
 
 
-def _draw(tokens: list[int], probabilities: list[float]) -> Draw:
+def _possible(tokens: list[int], probabilities: list[float]) -> Draw:
     """Return the guesses that are possible, of falling probabilities."""
     possible = len(tokens) if probabilities[-1] > 0 else probabilities.index(0.0)
     return Draw(tokens[:possible], probabilities[:possible])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 import time
 from collections.abc import Sequence
@@ -52,9 +53,11 @@ class ApiAnswerer(Answerer):
             conversations: conversations that end with a user's message.
 
         Raises:
-            UsageError: if the URL is none.
+            UsageError: if the URL is none, or the key none that can be sent.
             NfoxError: if nothing listens at the URL, or every request would be refused.
         """
+        if self.key and not (self.key.isascii() and self.key.isprintable()):
+            raise UsageError("--api-key has characters that a header cannot hold", "copy it again")
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         with (
             httpx.Client(headers=headers, timeout=600) as client,
@@ -112,7 +115,10 @@ class ApiAnswerer(Answerer):
             NfoxError: if the status would be the same for every question.
         """
         response = error.response
-        said = response.text.replace(self.key, MASK) if self.key else response.text
+        said = response.text
+        in_json = json.dumps(self.key or "")[1:-1]
+        for form in filter(None, (self.key, in_json, in_json.replace("/", "\\/"))):
+            said = said.replace(form, MASK)
         text = textwrap.shorten(said, 200, placeholder=" ...")
         line = f"HTTP {response.status_code} {response.reason_phrase}: {text}".rstrip(": ")
         if response.status_code in (401, 403, 404):

@@ -6,12 +6,12 @@ tokens that stand before a user's words it writes what a user would say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from nfox.errors import ModelError
+from nfox.errors import ModelError, UsageError
 from nfox.models.options import LoadedModel
 from nfox.models.prompt import stop_ids_of
 from nfox.text.messages import Message
@@ -43,7 +43,6 @@ class QuestionSampler:
     temperature: float = 1.0
     max_context: int | None = None
     opening: list[int] = field(init=False)
-    _closing: list[int] = field(init=False)
     _mark: str = field(init=False)
     _decoder: BatchDecoder = field(init=False)
 
@@ -54,11 +53,8 @@ class QuestionSampler:
                 f"{name} is an encoder-decoder model, which writes no questions",
                 "let it answer those of a dataset: nfox data distill --data FILE",
             )
-        conversations = [self._encode(probe) for probe in _PROBES]
-        self.opening = _common_start(conversations)
-        if self.model.tokenizer.decode(self.opening[-1:]) == " ":
-            self.opening.pop()  # tokenizers put a space into the same token as the word behind it
-        self._closing = closing = _common_start([ids[::-1] for ids in conversations])[::-1]
+        self.opening = self._start_of(_PROBES)
+        closing = _common_start([self._encode(probe)[::-1] for probe in _PROBES])[::-1]
         if not closing or self.opening in ([], [self.model.tokenizer.bos_token_id]):
             raise ModelError(
                 f"{name}: the template {self.template.name} has nothing before a user's words by "
@@ -73,6 +69,12 @@ class QuestionSampler:
         length = max(1, min(self.max_new_tokens, room))
         self._decoder = BatchDecoder(target, stops, length, self.temperature)
 
+    def _start_of(self, questions: Iterable[str]) -> list[int]:
+        """Return the tokens that conversations with these questions begin with."""
+        start = _common_start([self._encode(question) for question in questions])
+        # Tokenizers put a space into the same token as the word behind it.
+        return start[:-1] if self.model.tokenizer.decode(start[-1:]) == " " else start
+
     def _encode(self, question: str) -> list[int]:
         return self.template.encode(self.model.tokenizer, [Message("user", question)])
 
@@ -83,11 +85,21 @@ class QuestionSampler:
             beginnings: what the questions begin with, "" for nothing; they are decoded as one
                 batch.
             seed: of the noise.
+
+        Raises:
+            UsageError: if a beginning is as long as a question may be.
         """
+        prompts = [self._begin(beginning) for beginning in beginnings]
+        begun = max(map(len, prompts)) - len(self.opening)
+        room = self._decoder.max_new_tokens - begun
+        if room < 1:
+            raise UsageError(
+                f"a beginning has {begun} tokens, a question {begun + room} at most",
+                "shorten it, or allow longer questions",
+            )
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            prompts = [self._begin(beginning) for beginning in beginnings]
-            decoded = self._decoder.decode(prompts)
+            decoded = replace(self._decoder, max_new_tokens=room).decode(prompts)
         questions: list[str | None] = []
         for prompt, question in zip(prompts, decoded, strict=True):
             if question is None:
@@ -102,7 +114,7 @@ class QuestionSampler:
         """Return the tokens of a conversation up to the end of a question's beginning."""
         if not beginning:
             return self.opening
-        return self._encode(beginning)[: -len(self._closing)]
+        return self._start_of(f"{beginning} {probe}" for probe in _PROBES)
 
 
 def _common_start(texts: list[list[int]]) -> list[int]:
