@@ -24,8 +24,8 @@ class NodeBudget:
         draft_seconds: what guessing one depth more takes, where depths are guessed one by one.
 
     Attributes:
-        min_chance: a guess that is less likely to be right than this never pays, nor does guessing
-            what follows it.
+        min_chance: a guess that is less likely to be right than this never pays.
+        depth_cost: what guessing one depth more takes, in tokens.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class NodeBudget:
             )
             for count in range(max_nodes)
         ]
-        self.min_chance = max(tokens_per_second * draft_seconds, min(self._thresholds, default=1.0))
+        self.min_chance = min(self._thresholds, default=1.0)
+        self.depth_cost = tokens_per_second * draft_seconds
 
     def select(self, nodes: Iterable[tuple[Node, float]]) -> list[Node]:
         """Return the first nodes, as many as pay.

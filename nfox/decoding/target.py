@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -70,6 +70,13 @@ class Vocabulary(ABC):
         numbers of the columns.
         """
         return list(columns)
+
+    @property
+    def native_parts(self) -> tuple[Tensor, Any] | None:
+        """The embeddings [V, D] and the product for the logits (`NativeProduct`), where the native
+        library computes both as `embed` and `unembed` do; else None.
+        """
+        return None
 
 
 class Target(Vocabulary):

@@ -10,9 +10,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from nfox.decoding.costs import Costs
 from nfox.decoding.tree import TokenTree
@@ -20,6 +21,11 @@ from nfox.errors import UsageError
 
 Accuracy = Sequence[Sequence[float]]
 """[depth][rank]: how often the guess of this rank for this depth is the target's own token."""
+
+Path = tuple[int, ...]
+"""The ranks of the guesses from the root to a node."""
+
+Item = TypeVar("Item")
 
 MAX_NODES = 64
 """The most nodes of a tree, the root included: the size of the published trees."""
@@ -36,10 +42,10 @@ class TreeShape:
         UsageError: if a path continues none of those before it, or is there twice.
     """
 
-    paths: tuple[tuple[int, ...], ...]
+    paths: tuple[Path, ...]
 
     def __post_init__(self) -> None:
-        known_paths: set[tuple[int, ...]] = {()}
+        known_paths: set[Path] = {()}
         for path in self.paths:
             if path[:-1] not in known_paths or path in known_paths or min(path) < 0:
                 raise UsageError(f"a tree's paths must go on from one another: {path} does not")
@@ -70,21 +76,27 @@ class TreeShape:
         paths = (path for path in self.paths if len(path) <= max_depth and max(path) < max_width)
         return TreeShape(tuple(paths))
 
-    def fill(self, root: int, guesses: Sequence[Sequence[int]], max_depth: int) -> TokenTree:
+    def fill(
+        self, root: int, tokens_after: Callable[[Path], Sequence[int]], max_depth: int
+    ) -> TokenTree:
         """Return the token tree of this shape below a root.
 
         Args:
             root: the root's token.
-            guesses: [depth][rank] the guessed tokens; those of one depth are all different.
-            max_depth: paths that are longer than this, or than there are guesses, are left out.
+            tokens_after: returns the guesses for what follows a path, by rank, all different; none
+                where nothing was guessed.
+            max_depth: paths that are longer than this, or that nothing was guessed for, are left
+                out.
         """
         tokens, parents = [root], [-1]
-        nodes: dict[tuple[int, ...], int] = {(): 0}
+        nodes: dict[Path, int] = {(): 0}
         for path in self.paths:
-            if len(path) <= min(max_depth, len(guesses)):
+            *before, rank = path
+            guesses = tokens_after(tuple(before)) if len(path) <= max_depth else ()
+            if guesses:
                 nodes[path] = len(tokens)
-                tokens.append(guesses[len(path) - 1][path[-1]])
-                parents.append(nodes[path[:-1]])
+                tokens.append(guesses[rank])
+                parents.append(nodes[tuple(before)])
         return TokenTree(tuple(tokens), tuple(parents))
 
     def path_probabilities(self, accuracy: Accuracy) -> list[float]:
@@ -115,32 +127,41 @@ def _path_probability(path: Sequence[int], accuracy: Accuracy) -> float:
     )
 
 
+def by_depth(rows: Sequence[Sequence[Item]]) -> Callable[[Path], Sequence[Item]]:
+    """Return what gives the row [rank] of rows [depth][rank] for what follows a path; an empty one
+    below the last depth.
+    """
+    return lambda path: rows[len(path)] if len(path) < len(rows) else ()
+
+
 def iter_likeliest(
-    accuracy: Accuracy, max_width: int = 10
-) -> Iterator[tuple[tuple[int, ...], float]]:
+    chances_after: Callable[[Path], Sequence[float]], max_width: int = 10
+) -> Iterator[tuple[Path, float]]:
     """Yield paths of ranks with their probabilities, the likeliest first, so that each path comes
     after the one that it continues.
 
     Args:
-        accuracy: of the guesses; at every depth it must fall from rank to rank.
+        chances_after: returns how probable the guesses for what follows a path are to be right, if
+            the path is; they must fall from rank to rank.
         max_width: the most children of a node.
     """
-    if not accuracy:
-        return
-    # Entries: minus the path's probability, the path, the probability of the path it continues.
-    queue: list[tuple[float, tuple[int, ...], float]] = [(-accuracy[0][0], (0,), 1.0)]
+    # Entries: minus the path's probability, the path, the probabilities of the guesses of all ranks
+    # in its place, and the probability of the path that it continues.
+    queue: list[tuple[float, Path, Sequence[float], float]] = []
+
+    def push(before: Path, rank: int, chances: Sequence[float], probability: float) -> None:
+        if rank < min(max_width, len(chances)):
+            entry = (-probability * chances[rank], (*before, rank), chances, probability)
+            heapq.heappush(queue, entry)
+
+    push((), 0, chances_after(()), 1.0)
     while queue:
-        negative, path, parent_probability = heapq.heappop(queue)
+        negative, path, chances, parent_probability = heapq.heappop(queue)
         if negative == 0:
             return
         yield path, -negative
-        next_rank, depth = path[-1] + 1, len(path)
-        rank_accuracy = accuracy[depth - 1]
-        if next_rank < min(max_width, len(rank_accuracy)):
-            sibling = -parent_probability * rank_accuracy[next_rank]
-            heapq.heappush(queue, (sibling, (*path[:-1], next_rank), parent_probability))
-        if depth < len(accuracy):
-            heapq.heappush(queue, (negative * accuracy[depth][0], (*path, 0), -negative))
+        push(path[:-1], path[-1] + 1, chances, parent_probability)
+        push(path, 0, chances_after(path), -negative)
 
 
 def fastest_shape(
@@ -161,9 +182,10 @@ def fastest_shape(
         max_nodes: the most nodes, the root not counted.
         max_width: the most children of a node; 1 makes a chain.
     """
-    paths: list[tuple[int, ...]] = []
+    paths: list[Path] = []
     best_count, best_gain, tau = 0, 1.0, 1.0
-    for path, probability in itertools.islice(iter_likeliest(accuracy, max_width), max_nodes):
+    likeliest = iter_likeliest(by_depth(accuracy), max_width)
+    for path, probability in itertools.islice(likeliest, max_nodes):
         paths.append(path)
         tau += probability
         gain = tau

@@ -8,7 +8,9 @@ the root, and each later one what the head before it drafted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from ctypes import c_float, c_int32
+from dataclasses import dataclass
+from heapq import nlargest
 from typing import Any
 
 import torch
@@ -17,10 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+from nfox.decoding.cache import common_prefix
 from nfox.decoding.drafter import Context
-from nfox.decoding.target import Target, Vocabulary
+from nfox.decoding.target import CHUNK, Target, Vocabulary
+from nfox.decoding.tree_shapes import Path
 from nfox.drafters.common.attending_heads import AttendingHeadsDrafter
 from nfox.drafters.common.guesses import Guesses
+from nfox.drafters.common.heads import MAX_WIDTH
 from nfox.heads.attention import DecoderLayer, Norm, draft_attention
 from nfox.heads.base import (
     IGNORE,
@@ -34,9 +39,14 @@ from nfox.heads.base import (
     select_positions,
     top_k_accuracies,
 )
+from nfox.heads.native_layer import NativeLayer
 from nfox.heads.trigrams import TrigramEncoder, trigrams_around
+from nfox.models.native import structures
+from nfox.models.native.library import NativeLibraryError
+from nfox.models.native.program import Program
+from nfox.models.packed_layers import native_product
 
-_CACHED_TRIGRAMS = 16384  # so many encodings are kept
+_MOST_DRAFTS = 4  # that are continued side by side
 
 
 class ChimeraConfig(HeadsConfig):
@@ -124,6 +134,10 @@ class ChimeraHeads(Heads):
             lm_head = lm_head_matrix(target)
             for weight in self.heads.parameters():
                 weight.data.copy_(torch.cat([lm_head, lm_head], dim=1))
+
+    def head_after(self, length: int) -> int:
+        """Return the number of the head that guesses what follows a draft of this many tokens."""
+        return min(length, self.config.num_heads - 1)
 
     def logits(self, head: int, hidden: Tensor, predicted: Tensor, target: Vocabulary) -> Tensor:
         """Return the logits [..., V] of one head.
@@ -237,12 +251,167 @@ def _divergence(logits: Tensor, base_logits: Tensor) -> Tensor:
     return total / max(len(base_logits), 1)
 
 
-class Chimera(AttendingHeadsDrafter):
-    """Propose the likeliest tokens of every head, as a tree; each depth is predicted after the
-    likeliest token of the depth before it.
+@dataclass(frozen=True)
+class Draft:
+    """A beginning of what may follow the root.
 
-    The keys and values of the target's states are kept from step to step, and so are the encodings
-    of trigrams.
+    Args:
+        path: the ranks of its guesses.
+        trigram: its last three tokens, with those before it where it is shorter.
+        chance: how probable it is to be right.
+    """
+
+    path: Path
+    trigram: tuple[int, ...]
+    chance: float = 1.0
+
+
+class Hops:
+    """Guesses what may follow drafts of equal length, one hop after the other. A table keeps the
+    states of a step: the target's, and then those that are predicted after the drafts of every hop.
+
+    Args:
+        drafter: whose heads guess.
+
+    Attributes:
+        most_states: so many of the target's states find room in the table.
+    """
+
+    most_states = CHUNK
+
+    def __init__(self, drafter: Chimera) -> None:
+        self.heads, self.cache = drafter.heads, drafter.state_cache
+        self.vocabulary = drafter.vocabulary
+
+    def begin(self, states: Tensor) -> None:
+        """Begin a step.
+
+        Args:
+            states: [R, D] the target's that the heads have not read, the first rows of the table.
+        """
+        self.table, self.hidden = states, states[-1:]
+
+    def hop(
+        self,
+        drafts: Sequence[Draft],
+        known: Sequence[int],
+        parents: Sequence[int],
+        start: int,
+        width: int,
+    ) -> tuple[Guesses, int]:
+        """Guess one token more.
+
+        Args:
+            drafts: N of them.
+            known: the rows of the table that they see besides what was read.
+            parents: of these rows and of the drafts, as `StateCache.attend` takes them.
+            start: the position of the first of these rows.
+            width: how many tokens may follow each draft.
+
+        Returns:
+            The guesses for what follows each draft, a row for each; and the row of the table with
+            the state after the first of them, behind which are those of the others.
+        """
+        trigrams, first = torch.tensor([draft.trigram for draft in drafts]), len(self.table)
+        queries = self.heads.grams(trigrams, self.vocabulary)
+        predicted = self.cache.attend(self.table[list(known)], queries, start, parents)
+        self.table = torch.cat([self.table, predicted])
+        head, hidden = self.heads.head_after(len(drafts[0].path)), self.hidden.expand_as(predicted)
+        logits = self.heads.logits(head, hidden, predicted, self.vocabulary)
+        return Guesses.from_logits(logits, width, self.vocabulary), first
+
+
+class NativeHops(Hops):
+    """Hops of which each is one call of the native library; arguments are those of `Hops`.
+
+    Raises:
+        NativeLibraryError: if there is no native library.
+        TypeError: if it does not compute all that the heads consist of.
+    """
+
+    most_states = 16
+
+    def __init__(self, drafter: Chimera) -> None:
+        super().__init__(drafter)
+        (layer,), parts, heads = self.cache.layers, self.vocabulary.native_parts, self.heads
+        if parts is None or not isinstance(layer, NativeLayer) or heads.has_own_vocabulary:
+            raise TypeError("not all of it is the native library's")
+        self._layer, self._step, size = layer, structures.Step(), heads.config.hidden_size
+        self._embedding, self._unembedding = parts
+        # Behind the target's states are the queries, then what is predicted in every hop.
+        self._drafted = self.most_states + _MOST_DRAFTS
+        count = self._drafted + drafter.max_depth * _MOST_DRAFTS
+        self.table, self._left = _rows(count, size), _rows(count + _MOST_DRAFTS, size)
+        self._row_bytes = self.table[0].nbytes
+        self.hidden = _rows(1, size)
+        self._width = min(MAX_WIDTH, self._unembedding.outputs)
+        self._trigrams = (c_int32 * (_MOST_DRAFTS * heads.grams.token_count))()
+        self._found = (c_int32 * (_MOST_DRAFTS * self._width))()
+        self._chances = (c_float * len(self._found))()
+        self._programs = [self._program(depth) for depth in range(drafter.max_depth)]
+
+    def _program(self, depth: int) -> Program:
+        """Return what a hop computes after drafts of this length."""
+        program, heads, size = Program(), self.heads, self.hidden.shape[1]
+        queries = self.table[self.most_states : self._drafted]
+        heads.grams.add_to(program, self._embedding, self._trigrams, queries)
+        program.forward(self._layer.decoder, self._step)
+        first, predicted = self._first_row(depth), self._left[-_MOST_DRAFTS:]
+        program.add(predicted, None, self.table[first : first + _MOST_DRAFTS])
+        entering, output = _rows(_MOST_DRAFTS, 2 * size), _rows(_MOST_DRAFTS, size)
+        program.add(self.hidden, None, entering[:, :size])
+        program.add(predicted, None, entering[:, size:])
+        inner, _, outer = heads.heads[heads.head_after(depth)]
+        body = _rows(_MOST_DRAFTS, inner.out_features)
+        program.linear(native_product(inner), entering, body, silu=True)
+        program.linear(native_product(outer), body, output, residual=predicted)
+        program.top(self._unembedding, output, self._found, self._chances)
+        return program
+
+    def _first_row(self, depth: int) -> int:
+        """Return the row of the table with the state after the first draft of this length."""
+        return self._drafted + depth * _MOST_DRAFTS
+
+    @override
+    def begin(self, states: Tensor) -> None:
+        self.table[: len(states)] = states
+        self.hidden.copy_(states[-1:])
+
+    @override
+    def hop(
+        self,
+        drafts: Sequence[Draft],
+        known: Sequence[int],
+        parents: Sequence[int],
+        start: int,
+        width: int,
+    ) -> tuple[Guesses, int]:
+        count, depth, token_count = len(drafts), len(drafts[0].path), self.heads.grams.token_count
+        tokens = [token for draft in drafts for token in draft.trigram[-token_count:]]
+        self._trigrams[: len(tokens)] = tokens
+        chosen = [*known, *range(self.most_states, self.most_states + count)]
+        self._layer.fill(self._step, self.table, chosen, start, parents)
+        # So that what leaves the layer for the drafts is always in the same rows.
+        num_before = len(self._left) - _MOST_DRAFTS - len(known)
+        self._step.hidden = self._left.data_ptr() + num_before * self._row_bytes
+        self._programs[depth].run(count)
+        places = [slice(row * self._width, row * self._width + width) for row in range(count)]
+        columns = (self.vocabulary.token_ids(self._found[place]) for place in places)
+        return Guesses([*columns], [self._chances[place] for place in places]), self._first_row(
+            depth
+        )
+
+
+def _rows(count: int, width: int) -> Tensor:
+    return torch.zeros(count, width, dtype=torch.bfloat16)
+
+
+class Chimera(AttendingHeadsDrafter):
+    """Propose the likeliest tokens of every head, as a tree. What follows is predicted after the
+    likeliest token of each depth and, unlike in the paper, after a few of the likeliest other paths
+    too. Depths beyond the last head's are guessed with that head.
+
+    The keys and values of the target's states are kept from step to step.
     """
 
     summary = "a layer fakes the next hidden states, and each head knows the draft so far (Chimera)"
@@ -253,47 +422,102 @@ class Chimera(AttendingHeadsDrafter):
     prior_accuracy = tuple(
         (top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.65, 0.5, 0.4, 0.3)
     )
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.encode_trigram = lru_cache(maxsize=_CACHED_TRIGRAMS)(self._encode_trigram)
+    _hops: Hops | None = None
 
     @property
     @override
     def attending_layers(self) -> Iterable[DecoderLayer]:
         return [self.heads.encoder]
 
+    @property
+    @override
+    def max_depth(self) -> int:
+        return 2 * super().max_depth
+
+    @property
+    def hops(self) -> Hops:
+        """What guesses: the native library, where it computes all of it."""
+        if self._hops is None or self._hops.vocabulary is not self.vocabulary:
+            try:
+                self._hops = NativeHops(self)
+            except (NativeLibraryError, TypeError):
+                self._hops = Hops(self)
+        return self._hops
+
     @override
     @torch.inference_mode()
     def guess(self, context: Context, width: int) -> Guesses:
-        heads, tokens = self.heads, context.tokens
-        states = self.state_cache.catch_up(context.cache)
-        hidden = states[-1:]
+        cache, tokens, hops = self.state_cache, context.tokens, self.hops
+        states = cache.catch_up(context.cache, hops.most_states)
+        hops.begin(states)
+        drafts = [Draft((), (*tokens[:1], *tokens[-2:], context.root)[-3:])]
+        known: Sequence[int] = range(len(states))
+        parents: Sequence[int] = range(-1, len(states))
+        start, num_written = len(tokens) - len(states), 0
+        rows: dict[Path, int] = {}  # of the table, by the draft that the state comes after
+        found = guesses = Guesses([], [])
         shape_depth = 0 if self.budget else self.shape.depth  # of a fixed tree; 0 where not known
-        max_depth = min(shape_depth or heads.config.num_heads, max(context.max_depth, 1))
-        trigram = [*tokens[:1], *tokens[-2:], context.root][-3:]
-        guessed: list[list[int]] = []
-        probabilities: list[list[float]] = []
-        chain_probability = 1.0  # that the best guesses of all depths so far are right
-        for depth in range(max_depth):
-            if depth and self.budget and chain_probability < self.budget.min_chance:
-                break  # no guess so deep would pay, or not its prediction
-            query = self.encode_trigram(*trigram)
-            start = len(tokens) + depth - len(states)
-            states = self.state_cache.attend(states, query, start)
-            logits = heads.logits(depth, hidden, states, self.vocabulary)
-            guesses = Guesses.from_logits(logits, width, self.vocabulary)
-            guessed += guesses.tokens
-            probabilities += guesses.probabilities
-            chain_probability *= probabilities[-1][0] * self.calibration.factor(depth + 1)
-            trigram = [*trigram[1:], guessed[-1][0]]
-        self.state_cache.tokens += tokens[len(self.state_cache.tokens) :]
-        return Guesses(guessed, probabilities)
+        for depth in range(min(shape_depth or self.max_depth, max(context.max_depth, 1))):
+            if depth:
+                drafts = self._continued(drafts, found)
+                if not drafts:
+                    break
+                paths = [draft.path for draft in drafts]
+                num_shared = common_prefix(min(paths), max(paths))
+                num_read = min(num_written, num_shared)  # states that the layer need not read again
+                seen, parents = _seen_by(paths, num_read)
+                known, start = [rows[path] for path in seen], len(tokens) + num_read
+                num_written = min(num_shared + 1, depth)
+            found, first = hops.hop(drafts, known, parents, start, width)
+            guesses.add(found, {draft.path: row for row, draft in enumerate(drafts)})
+            rows |= {draft.path: row for row, draft in enumerate(drafts, first)}
+        cache.tokens += tokens[len(cache.tokens) :]
+        return guesses
 
-    def _encode_trigram(self, *trigram: int) -> Tensor:
-        """Return the [1, D] encoding of three tokens; nothing else decides it."""
-        encoded: Tensor = self.heads.grams(torch.tensor([trigram]), self.vocabulary)
-        return encoded
+    def _continued(self, drafts: Sequence[Draft], found: Guesses) -> list[Draft]:
+        """Return the drafts of one token more that are worth a guess of what follows them: the
+        likeliest continuation of the first one, then the likeliest of all others.
+        """
+        depth = 1 + len(drafts[0].path)
+        factor, least = self.calibration.factor(depth), 0.0
+        chances = [
+            (draft.chance * chance * factor, number, rank)
+            for number, draft in enumerate(drafts)
+            for rank, chance in enumerate(found.probabilities[number])
+        ]
+        most = _MOST_DRAFTS if self.max_width > 1 else 1
+        chosen = [chances[0], *nlargest(most - 1, chances[1:])]
+        if self.budget:
+            # What is guessed after a draft is right as often as heads are there after a right one.
+            accuracy = self._accuracy[min(depth, len(self._accuracy)) - 1][0]
+            if max(chosen)[0] * accuracy < self.budget.depth_cost:
+                return []
+            least = self.budget.min_chance
+        longer: list[Draft] = []
+        for chance, number, rank in chosen:
+            if chance >= least:
+                draft, token = drafts[number], found.tokens[number][rank]
+                path, trigram = (*draft.path, rank), (*draft.trigram[1:], token)
+                longer.append(Draft(path, trigram, chance))
+        return longer
+
+
+def _seen_by(paths: Sequence[Path], num_read: int) -> tuple[list[Path], list[int]]:
+    """Return what drafts of equal length see of each other's beginnings.
+
+    Args:
+        paths: of the drafts.
+        num_read: the states after their beginnings of 0, 1, ... tokens, so many of them, are left
+            out: they were read, and all drafts share the beginning of so many tokens.
+
+    Returns:
+        The beginnings whose states are seen, and the parent of each, and then of each draft, among
+        them; -1 for the first one.
+    """
+    lengths = range(num_read, len(paths[0]))
+    seen = list(dict.fromkeys(path[:length] for length in lengths for path in paths))
+    places = {path: place for place, path in enumerate(seen)}
+    return seen, [-1, *(places[path[:-1]] for path in (*seen[1:], *paths))]
 
 
 METHOD = Chimera

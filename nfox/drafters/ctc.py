@@ -321,7 +321,7 @@ class CTC(AttendingHeadsDrafter):
         root = torch.tensor([context.root], device=self.target.device)
         queries = heads.slot_inputs(states[-1:], root, self.vocabulary)[0]
         start = len(cache.tokens)
-        slots = cache.attend(states, queries, start)
+        slots = cache.attend(states, queries, start, is_joint=True)
         cache.tokens += context.tokens[start:]
         logits: Tensor = heads.slot_logits(slots, self.vocabulary)
         return logits

@@ -23,7 +23,7 @@ from nfox.decoding.rules import make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import MAX_NODES, TreeShape
+from nfox.decoding.tree_shapes import MAX_NODES, TreeShape, by_depth
 from nfox.decoding.verify import Draw, Rule
 from nfox.drafters.common.method import (
     DrafterInputs,
@@ -211,7 +211,7 @@ class Speculative(Method):
         unread = self._catch_up(context, text)
         if unread is None:
             return TokenTree.chain(context.root)
-        least_chance = budget.min_chance if budget else 0.0
+        least_chance = max(budget.min_chance, budget.depth_cost) if budget else 0.0
         drafter = self.draft.chain_drafter if context.rule.draws_likeliest else None
         if drafter:
             size = min(self.vocabulary_size, self.draft.vocabulary_size)
@@ -341,7 +341,7 @@ def _tree(root: int, draws: list[Draw], budget: NodeBudget | None) -> TokenTree:
         return TokenTree.chain(root, [tokens[0] for tokens in guesses], q)
     paths = _guess_paths(draws)
     chosen = budget.select(paths) if budget else [path for path, _ in paths]
-    return TreeShape(tuple(chosen)).fill(root, guesses, len(guesses))
+    return TreeShape(tuple(chosen)).fill(root, by_depth(guesses), len(guesses))
 
 
 def _guess_paths(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import addressof, byref, c_int32, c_void_p, pointer, sizeof
 
 import torch
@@ -11,8 +12,8 @@ from nfox.decoding.cache import with_capacity
 from nfox.heads.attention import DecoderLayer, Norm
 from nfox.models.native import structures
 from nfox.models.native.library import native_library
-from nfox.models.native.product import NativeProduct
-from nfox.models.packed_layers import PackedLinear, PackedNorm
+from nfox.models.native.product import as_native, halves
+from nfox.models.packed_layers import PackedNorm, native_product
 
 
 class NativeLayer:
@@ -22,24 +23,31 @@ class NativeLayer:
         layer: its linear layers are packed.
         norm: of what leaves it; None for none.
 
+    Attributes:
+        decoder: the layer as the library takes it; this object keeps its memory.
+
     Raises:
         TypeError: if they are not packed for the native library, or of other sizes.
     """
 
     def __init__(self, layer: DecoderLayer, norm: Norm | PackedNorm | None = None) -> None:
-        qkv, out, gate_up, down = map(_matrix_of, (layer.qkv, layer.out, layer.gate_up, layer.down))
+        linears = (layer.qkv, layer.out, layer.gate_up, layer.down)
+        qkv, out, gate_up, down = map(native_product, linears)
         hidden_size, head_dim = down.outputs, 2 * layer.pairs
-        if any(size % structures.MOST_LANES for size in (hidden_size, down.inputs, head_dim)):
-            raise TypeError(f"sizes of {hidden_size}, {down.inputs} and {head_dim}")
+        if any(
+            size % structures.MOST_LANES for size in (hidden_size, down.matrix.inputs, head_dim)
+        ):
+            raise TypeError(f"sizes of {hidden_size}, {down.matrix.inputs} and {head_dim}")
         self._layer, self._library = layer, native_library()
         self._norms: list[Tensor] = []  # whose memory the library reads
-        gate, up = _halves(gate_up)
-        self._decoder = structures.Decoder(
+        self._products = {"qkv": qkv, "out": out, "down": down}  # likewise
+        self._products["gate"], self._products["up"] = map(as_native, halves(gate_up))
+        self.decoder = structures.Decoder(
             layers=pointer(
                 structures.Layer(
                     attention=self._norm_of(layer.input_norm),
                     mlp=self._norm_of(layer.mlp_norm),
-                    **{"qkv": qkv, "out": out, "gate": gate, "up": up, "down": down},
+                    **{name: product.matrix for name, product in self._products.items()},
                     residual_scale=1.0,
                     scale=head_dim**-0.5,
                     rotates=True,
@@ -53,10 +61,9 @@ class NativeLayer:
             embedding_scale=1.0,
             norm=self._norm_of(norm),
         )
-        self._like = layer.qkv.weight.new_empty(2, layer.num_heads, 0, head_dim)
-        self._keys_values: Tensor | None = None  # [2, heads, capacity, head_dim]
+        # [2, heads, capacity, head_dim] keys and values.
+        self._keys_values = layer.qkv.weight.new_empty(2, layer.num_heads, 0, head_dim)
         self._rotations = torch.empty(2, 0, head_dim)  # cosines and sines of all positions
-        self._numbers = (c_int32 * 0)()  # -1, 0, 1, ...
 
     def _norm_of(self, norm: Norm | PackedNorm | None) -> structures.Norm:
         if norm is None:
@@ -67,68 +74,61 @@ class NativeLayer:
 
     def read(self, states: Tensor, start: int) -> None:
         """Remember states [R, D] at positions from `start` on."""
-        self._run(states, start, 0)
+        self.attend(states, start)
 
-    def attend(self, states: Tensor, queries: Tensor, start: int) -> Tensor:
-        """Return [A, D] what leaves the layer for queries [A, D], which see the past, the states
-        [R, D] at position `start` and after it, and each other.
-        """
-        left = self._run(torch.cat([states, queries]), start, len(queries))
-        return left[len(states) :]
-
-    def _run(self, states: Tensor, start: int, num_joint: int) -> Tensor:
-        """Return what leaves the layer for states [N, D], the last of which see each other."""
-        states, count = states.contiguous(), len(states)
-        rotations, keys_values = self._room_for(start + count)
-        if len(self._numbers) <= count:
-            self._numbers = (c_int32 * (2 * count))(*range(-1, 2 * count - 1))
-        pointers = (c_void_p * 2)(*(part.data_ptr() for part in keys_values))
-        hidden = torch.empty_like(states)
-        self._decoder.embedding = states.data_ptr()
-        step = structures.Step(
-            num_nodes=count,
-            past_length=start,
-            num_threads=torch.get_num_threads(),
-            num_joint=num_joint,
-            tokens=addressof(self._numbers) + sizeof(c_int32),
-            parents=addressof(self._numbers),
-            keys=addressof(pointers),
-            values=addressof(pointers) + sizeof(c_void_p),
-            capacity=keys_values.shape[2],
-            hidden=hidden.data_ptr(),
-        )
-        step.cosines[0], step.sines[0] = rotations[0].data_ptr(), rotations[1].data_ptr()
-        step.rotary_widths[0] = rotations.shape[2]
-        self._library.nfox_forward(byref(self._decoder), byref(step), 1)
+    def attend(
+        self,
+        rows: Tensor,
+        start: int,
+        parents: Sequence[int] | None = None,
+        num_joint: int = 0,
+    ) -> Tensor:
+        """Return what leaves the layer; arguments are those of `LayerCache.attend`."""
+        rows, hidden = rows.contiguous(), torch.empty_like(rows)
+        step = structures.Step(hidden=hidden.data_ptr())
+        self.fill(step, rows, range(len(rows)), start, parents, num_joint)
+        self._library.nfox_forward(byref(self.decoder), byref(step), 1)
         return hidden
 
-    def _room_for(self, length: int) -> tuple[Tensor, Tensor]:
-        """Return rotations [2, T, head_dim], and keys and values [2, heads, T, head_dim], of as
-        many positions or more.
+    def fill(
+        self,
+        step: structures.Step,
+        table: Tensor,
+        chosen: Sequence[int],
+        start: int,
+        parents: Sequence[int] | None = None,
+        num_joint: int = 0,
+    ) -> None:
+        """Write into a step of `decoder` what a forward is about.
+
+        Args:
+            step: what is written to, but for where the result goes.
+            table: [M, D] the rows that enter are some of these.
+            chosen: which ones.
+            start, parents, num_joint: of these rows, as in `LayerCache.attend`.
         """
+        count = len(chosen)
+        self._make_room(start + count)
+        numbers = (c_int32 * (2 * count))(*chosen, *(parents or range(-1, count - 1)))
+        self.decoder.embedding = table.data_ptr()
+        step.num_nodes, step.past_length, step.num_joint = count, start, num_joint
+        step.num_threads = torch.get_num_threads()
+        step.tokens = addressof(numbers)
+        step.parents = step.tokens + count * sizeof(c_int32)
+        step.keys = addressof(self._places)
+        step.values = step.keys + sizeof(c_void_p)
+        step.capacity = self._keys_values.shape[2]
+        step.cosines[0], step.sines[0] = self._rotation_places
+        step.rotary_widths[0] = self._rotations.shape[2]
+        step.kept = numbers  # which it points to
+
+    def _make_room(self, length: int) -> None:
+        """Have rotations, and room for keys and values, of so many positions or more."""
         if self._rotations.shape[1] < length:
             cosines, sines = self._layer.rotary(length).float()
             halves = [torch.cat([cosines, cosines], -1), torch.cat([-sines, sines], -1)]
             self._rotations = torch.stack(halves)
-        self._keys_values = with_capacity(self._keys_values, self._like, length, 2)
-        return self._rotations, self._keys_values
-
-
-def _matrix_of(linear: torch.nn.Module) -> structures.Matrix:
-    """Return the weights of a layer that is packed for the native library.
-
-    Raises:
-        TypeError: if it is not.
-    """
-    product = linear.product if isinstance(linear, PackedLinear) else None
-    if not isinstance(product, NativeProduct):
-        raise TypeError("a linear layer that is not the native library's")
-    return product.matrix
-
-
-def _halves(matrix: structures.Matrix) -> list[structures.Matrix]:
-    """Return the first and the second half of a matrix's outputs, each of whole blocks."""
-    outputs, inputs = matrix.outputs // 2, matrix.inputs
-    size = outputs * inputs * torch.bfloat16.itemsize
-    places = (matrix.weights, matrix.weights + size)
-    return [structures.Matrix(weights=w, outputs=outputs, inputs=inputs) for w in places]
+            self._rotation_places = [part.data_ptr() for part in self._rotations]
+        if self._keys_values.shape[2] < length:
+            self._keys_values = with_capacity(self._keys_values, self._keys_values, length, 2)
+            self._places = (c_void_p * 2)(*(part.data_ptr() for part in self._keys_values))

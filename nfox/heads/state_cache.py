@@ -4,7 +4,7 @@ target's hidden states, so that no state is projected twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from nfox.decoding.cache import KVCache, common_prefix, with_capacity
 from nfox.decoding.target import CHUNK
+from nfox.decoding.tree import ancestor_mask, node_depths
 from nfox.heads.attention import DecoderLayer, Norm
 from nfox.heads.native_layer import NativeLayer
 
@@ -29,6 +30,7 @@ class StateCache:
 
     Attributes:
         tokens: the tokens whose states are kept.
+        layers: what each layer remembers.
     """
 
     def __init__(self, layers: Iterable[DecoderLayer], norm: Norm) -> None:
@@ -36,7 +38,7 @@ class StateCache:
         self._encoder_ids: tuple[int, ...] | None = None
         self._matched = 0  # so many of the tokens are known to be the target's
         *first, last = layers
-        self._layers = [*map(_layer_cache, first), _layer_cache(last, norm)]
+        self.layers = [*map(_layer_cache, first), _layer_cache(last, norm)]
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens. Other methods may have changed these, so that
@@ -45,12 +47,13 @@ class StateCache:
         del self.tokens[length:]
         self._matched = 0
 
-    def catch_up(self, cache: KVCache) -> Tensor:
+    def catch_up(self, cache: KVCache, most: int = CHUNK) -> Tensor:
         """Forget the tokens that the target has not read, and read the states of those that are
         missing, but for the last ones.
 
         Args:
             cache: what the target has read, one token at least.
+            most: R is not larger.
 
         Returns:
             [R, D] the target's hidden states after those of `tokens`, R >= 1. The caller hands them
@@ -58,9 +61,9 @@ class StateCache:
             to `tokens`.
         """
         start, end = self._forget_changed(cache), len(cache.tokens)
-        while end - start > CHUNK:  # the drafter joins a conversation late
-            chunk = slice(start, start + CHUNK)
-            for layer in self._layers:
+        while end - start > most:  # the drafter joins a conversation late
+            chunk = slice(start, min(start + CHUNK, end - 1))
+            for layer in self.layers:
                 layer.read(cache.hidden[chunk], start)
             self.tokens += cache.tokens[chunk]
             start = chunk.stop
@@ -79,19 +82,32 @@ class StateCache:
         self._matched = len(cache.tokens)
         return len(self.tokens)
 
-    def attend(self, states: Tensor, queries: Tensor, start: int) -> Tensor:
-        """Run the layers over new states and queries, which see all of the past and each other.
+    def attend(
+        self,
+        states: Tensor,
+        queries: Tensor,
+        start: int,
+        parents: Sequence[int] | None = None,
+        *,
+        is_joint: bool = False,
+    ) -> Tensor:
+        """Run the layers over new states and queries, which see all of the past.
 
         Args:
-            states: [R, D] at position `start` and after it; only their keys and values are needed.
-            queries: [A, D] at the positions after those.
-            start: a position.
+            states: [R, D]; only their keys and values are needed.
+            queries: [A, D].
+            start: the position of the first of them.
+            parents: [R + A] of states and queries, the one before each; each sees itself and those
+                from the first one to its parent. None makes them a chain.
+            is_joint: whether the queries, in a chain, see each other.
 
         Returns:
             [A, D] what leaves the last layer for the queries, normed.
         """
-        for layer in self._layers:
-            queries = layer.attend(states, queries, start)
+        num_joint = len(queries) if is_joint else 0
+        for layer in self.layers:
+            rows = layer.attend(torch.cat([states, queries]), start, parents, num_joint)
+            queries = rows[len(states) :]
         return queries
 
 
@@ -112,17 +128,36 @@ class LayerCache:
         rotary = self._layer.rotary(start + len(states))[:, start : start + len(states)]
         self._write(start, *self._layer.project_qkv(states[None], rotary)[1:])
 
-    def attend(self, states: Tensor, queries: Tensor, start: int) -> Tensor:
-        """Return [A, D] what leaves the layer for queries [A, D], which see the past, the states
-        [R, D] at position `start` and after it, and each other.
+    def attend(
+        self,
+        rows: Tensor,
+        start: int,
+        parents: Sequence[int] | None = None,
+        num_joint: int = 0,
+    ) -> Tensor:
+        """Return [N, D] what leaves the layer for rows that see all of the past and some of each
+        other.
+
+        Args:
+            rows: [N, D].
+            start: the position of the first of them; the others follow their parents.
+            parents: [N] the row before each, -1 of the first; each sees itself and all rows on the
+                way from the first one to it. None makes them a chain.
+            num_joint: so many last rows of a chain see each other.
         """
-        layer, end = self._layer, start + len(states) + len(queries)
-        entering = torch.cat([states, queries])[None]
-        attending, *new = layer.project_qkv(entering, layer.rotary(end)[:, start:end])
+        layer, count, device = self._layer, len(rows), rows.device
+        depths = range(count) if parents is None else node_depths(tuple(parents))
+        rotary = layer.rotary(start + count)[:, [start + depth for depth in depths]]
+        attending, *new = layer.project_qkv(rows[None], rotary)
         keys, values = self._write(start, *new)
-        attending = attending[:, :, len(states) :].to(keys.dtype)
-        attended = functional.scaled_dot_product_attention(attending, keys, values)
-        left = layer.after_attention(queries[None], attended.to(queries.dtype))[0]
+        seen = torch.ones(count, start + count, dtype=torch.bool, device=device).tril(start)
+        if parents is not None:
+            seen[:, start:] = ancestor_mask(tuple(parents)).to(device)
+        seen[count - num_joint :, start + count - num_joint :] = True
+        attended = functional.scaled_dot_product_attention(
+            attending.to(keys.dtype), keys, values, seen
+        )
+        left = layer.after_attention(rows[None], attended.to(rows.dtype))[0]
         return self._norm(left) if self._norm else left
 
     def _write(self, start: int, keys: Tensor, values: Tensor) -> Tensor:

@@ -4,13 +4,16 @@ arXiv 2402.15758).
 
 from __future__ import annotations
 
+from ctypes import Array, c_int32
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
 from nfox.decoding.target import Vocabulary
-from nfox.models.packed_layers import add_silu
+from nfox.models.native.program import Program
+from nfox.models.packed_layers import add_silu, native_product
 
 
 class TrigramEncoder(nn.Module):
@@ -52,6 +55,33 @@ class TrigramEncoder(nn.Module):
         thin = down[0](scaled) if down else scaled
         encoded: Tensor = self.out(add_silu(scaled, last, thin))
         return encoded
+
+    def add_to(
+        self, program: Program, embedding: Tensor, tokens: Array[c_int32], result: Tensor
+    ) -> None:
+        """Add to a program what `forward` computes.
+
+        Args:
+            program: of the native library.
+            embedding: [V, D] the target's embeddings.
+            tokens: of N * token_count, the last tokens.
+            result: [N, D] where the encodings go.
+
+        Raises:
+            TypeError: if the layers are not packed for the native library.
+        """
+        count, width = len(result), self.token_count * embedding.shape[1]
+        embedded, scaled, inner = (embedding.new_empty(count, width) for _ in range(3))
+        *down, last = self.inner if isinstance(self.inner, nn.Sequential) else [self.inner]
+        program.embed(embedding, tokens, embedded)
+        program.norm(torch.ones(width), torch.finfo(torch.float32).eps, embedded, scaled)
+        thin = scaled
+        if down:
+            product = native_product(down[0])
+            thin = embedding.new_empty(count, product.outputs)
+            program.linear(product, scaled, thin)
+        program.linear(native_product(last), thin, inner, residual=scaled, silu=True)
+        program.linear(native_product(self.out), inner, result)
 
 
 def trigrams_around(ids: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing_extensions import override
 from nfox.models.fused_products import PackedProduct, Product
 from nfox.models.native import structures
 from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.native.packing import GROUP, WeightFormat
 from nfox.models.native.product import NativeProduct
 
 
@@ -81,6 +82,18 @@ class PackedNorm(nn.Module):
         return result
 
 
+def native_product(linear: nn.Module) -> NativeProduct:
+    """Return what the native library computes of a linear layer.
+
+    Raises:
+        TypeError: if it is not packed for it.
+    """
+    product = linear.product if isinstance(linear, PackedLinear) else None
+    if not isinstance(product, NativeProduct):
+        raise TypeError("a linear layer that is not the native library's")
+    return product
+
+
 def add_silu(residual: Tensor, linear: nn.Module, states: Tensor) -> Tensor:
     """Return [..., D] the residual plus SiLU of what a linear layer makes of states, in one call
     where it is packed for the native library.
@@ -100,7 +113,8 @@ def add_silu(residual: Tensor, linear: nn.Module, states: Tensor) -> Tensor:
 def pack_layers(module: nn.Module) -> None:
     """Put packed layers in the place of a module's linear layers and norms, where weights are in
     bfloat16 on a CPU that has the native library, or, of linear layers, oneDNN with bfloat16. The
-    module is used for inference only from then on.
+    module is used for inference only from then on, and drafts: by the native library its weights
+    have 8 bits, which are read faster and cost no acceptance that was found.
     """
     for name, child in module.named_children():
         if type(child) is nn.Linear or isinstance(child, nn.RMSNorm):
@@ -116,7 +130,8 @@ def _packed(layer: nn.Linear | nn.RMSNorm) -> nn.Module:
     try:
         if isinstance(layer, nn.RMSNorm):
             return PackedNorm(layer)
-        return PackedLinear(layer, NativeProduct(layer.weight, layer.bias))
+        weight_format: WeightFormat = "bfloat16" if layer.in_features % GROUP else "int8"
+        return PackedLinear(layer, NativeProduct(layer.weight, layer.bias, weight_format))
     except (NativeLibraryError, TypeError):
         if isinstance(layer, nn.RMSNorm) or not PackedProduct.is_available():
             return layer

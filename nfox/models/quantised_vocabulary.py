@@ -17,12 +17,12 @@ from nfox.decoding.target import Vocabulary
 from nfox.models.native.packing import GROUP
 from nfox.models.native.product import NativeProduct
 
-_LEAST_BYTES = 32 * 2**20  # of a matrix that the caches do not keep from one step to the next
+_LEAST_BYTES = 2**20  # of a matrix that does not stay in a core's nearest caches
 
 
 def is_worth_quantising(head: Any) -> bool:
     """Return whether a copy in 4 bits of a model's LM head is read faster than the head itself: it
-    is a plain matrix in bfloat16, and so large that reading it takes longer than multiplying.
+    is a plain matrix in bfloat16, and no very small one.
     """
     if type(head) is not nn.Linear or head.weight.dtype != torch.bfloat16:
         return False
@@ -76,6 +76,12 @@ class QuantisedVocabulary(Vocabulary):
         """
         rows = hidden.reshape(-1, hidden.shape[-1]).to(torch.bfloat16)
         return self._scaled(self.product(rows).view(*hidden.shape[:-1], -1))
+
+    @property
+    @override
+    def native_parts(self) -> tuple[Tensor, NativeProduct] | None:
+        parts = self._vocabulary.native_parts
+        return (parts[0], self.product) if parts else None
 
     @override
     def token_ids(self, columns: Sequence[int]) -> list[int]:

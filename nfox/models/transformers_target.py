@@ -30,6 +30,7 @@ from nfox.models.fused_decoder import FusedDecoder
 from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError
+from nfox.models.native.product import NativeProduct
 from nfox.models.packed_layers import PackedLinear
 from nfox.models.quantised_vocabulary import QuantisedVocabulary, is_worth_quantising
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache, past_of
@@ -237,6 +238,14 @@ class TransformersTarget(Target):
         bias = None if head.bias is None else head.bias[tokens]
         weight = head.weight[tokens]
         return self._scaled(nn.functional.linear(hidden.to(weight.dtype), weight, bias))
+
+    @property
+    @override
+    def native_parts(self) -> tuple[Tensor, NativeProduct] | None:
+        embeddings, native = self.model.get_input_embeddings(), self.chain_drafter
+        if native is None or type(embeddings) is not nn.Embedding:
+            return None
+        return embeddings.weight.detach(), native.unembedding
 
     @override
     def guessing_vocabulary(self, frequent_tokens: Sequence[int] = ()) -> Vocabulary:

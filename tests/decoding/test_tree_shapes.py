@@ -74,11 +74,24 @@ def test_an_unknown_name_lists_the_known() -> None:
 
 def test_filling_puts_the_guess_of_every_rank_in_its_place() -> None:
     shape = tree_shapes.TreeShape(((0,), (1,), (0, 0), (0, 1), (1, 0)))
-    tree = shape.fill(9, [[5, 6], [7, 8]], max_depth=2)
+    guesses = tree_shapes.by_depth([[5, 6], [7, 8]])
+    tree = shape.fill(9, guesses, max_depth=2)
     assert tree.tokens == (9, 5, 6, 7, 8, 7)
     assert tree.parents == (-1, 0, 0, 1, 1, 2)
-    assert shape.fill(9, [[5, 6], [7, 8]], max_depth=1).tokens == (9, 5, 6)
-    assert shape.fill(9, [[5, 6]], max_depth=5).tokens == (9, 5, 6)
+    assert shape.fill(9, guesses, max_depth=1).tokens == (9, 5, 6)
+    assert shape.fill(9, tree_shapes.by_depth([[5, 6]]), max_depth=5).tokens == (9, 5, 6)
+
+
+def test_what_follows_a_path_may_depend_on_all_of_it() -> None:
+    after = {(): [0.5, 0.4], (0,): [0.3, 0.2], (1,): [0.9], (1, 0): [0.5]}
+    found = list(tree_shapes.iter_likeliest(lambda path: after.get(path, ())))
+    expected = {(0,): 0.5, (1,): 0.4, (1, 0): 0.36, (1, 0, 0): 0.18, (0, 0): 0.15, (0, 1): 0.1}
+    assert dict(found) == pytest.approx(expected)
+    assert [path for path, _ in found] == list(expected)
+    words = {(): [5, 6], (0,): [7, 8], (1,): [9], (1, 0): [4]}
+    tree = tree_shapes.TreeShape(tuple(expected)).fill(3, lambda path: words.get(path, ()), 3)
+    assert tree.tokens == (3, 5, 6, 9, 4, 7, 8)
+    assert tree.parents == (-1, 0, 0, 2, 3, 1, 1)
 
 
 def test_the_likeliest_paths_are_the_best_of_all_trees_of_their_size() -> None:
@@ -113,7 +126,7 @@ def test_a_dear_draft_is_not_worth_it() -> None:
 
 
 def test_the_chance_of_a_path_is_that_of_all_its_guesses() -> None:
-    found = list(tree_shapes.iter_likeliest(ACCURACY, max_width=3))
+    found = list(tree_shapes.iter_likeliest(tree_shapes.by_depth(ACCURACY), max_width=3))
     assert [chance for _, chance in found] == sorted((c for _, c in found), reverse=True)
     for path, chance in found:
         alone = [ACCURACY[depth][rank] for depth, rank in enumerate(path)]
@@ -155,6 +168,6 @@ def test_without_costs_all_that_is_allowed_is_tried() -> None:
 def test_sure_guesses_make_larger_trees() -> None:
     budget = NodeBudget(20, Costs({1: 1.0, 2: 1.1, 32: 4.0}), tokens_per_second=2.0)
     sure, unsure = [[0.9, 0.05]] * 4, [[0.3, 0.2]] * 4
-    assert len(budget.select(tree_shapes.iter_likeliest(sure))) > len(
-        budget.select(tree_shapes.iter_likeliest(unsure))
+    assert len(budget.select(tree_shapes.iter_likeliest(tree_shapes.by_depth(sure)))) > len(
+        budget.select(tree_shapes.iter_likeliest(tree_shapes.by_depth(unsure)))
     )

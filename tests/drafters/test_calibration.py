@@ -31,7 +31,7 @@ def test_guesses_count_as_likely_as_they_turned_out(rate: float) -> None:
     for depth in (1, 2):
         assert 0.6 * calibration.factor(depth) == pytest.approx(rate, abs=0.12)
     assert calibration.factor(3) == 1
-    assert max(calibration.calibrated([[0.99, 0.01]])[0]) <= 1
+    assert max(calibration.calibrated([0.99, 0.01], 1)) <= 1
 
 
 def test_a_guess_beside_the_right_one_is_no_mistake() -> None:

@@ -13,6 +13,7 @@ import tiny
 import torch
 from tiny import PROMPT
 from torch import Tensor
+from torch.nn import functional
 
 from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Context
@@ -20,7 +21,8 @@ from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
 from nfox.decoding.tree_shapes import TreeShape
 from nfox.drafters import chimera
-from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads
+from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads, Hops, NativeHops
+from nfox.drafters.common.guesses import Guesses
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions
 from nfox.heads import state_cache
@@ -28,6 +30,7 @@ from nfox.heads.base import IGNORE, TextBatch, select_positions
 from nfox.heads.checkpoint import INFO_FILE
 from nfox.heads.trigrams import trigrams_around
 from nfox.models.options import LoadedModel
+from nfox.models.packed_layers import pack_layers
 
 SIZE, WORDS = 32, tiny.VOCABULARY
 TOKENS = [*PROMPT, 40, 11, 2, 7, 63, 0, 8, 8, 8, 30]
@@ -64,7 +67,7 @@ def propose(made: Chimera, tokens: list[int]) -> list[list[int]]:
     """What is proposed when all but the last token have been read, and that is the root."""
     cache = tiny.target().new_cache()
     tiny.target().read(tokens[:-1], cache)
-    return made.guess(Context(cache, tokens[-1], [], [], 9, make_rule()), 3).tokens
+    return made.guess(Context(cache, tokens[-1], [], [], 9, make_rule()), 3).tokens[:4]
 
 
 def everywhere(text: TextBatch) -> tuple[Tensor, Tensor]:
@@ -101,15 +104,88 @@ def test_the_edges_of_trigrams_repeat_the_first_token() -> None:
     assert trigrams[0, :3].tolist() == [[4, 4, 5], [4, 5, 6], [5, 6, 7]]
 
 
-def test_a_trigram_met_again_is_not_encoded_again_and_is_the_same() -> None:
-    made, trigrams = drafter(heads()), [(1, 2, 3), (3, 2, 1), (1, 1, 1)]
-    for _ in range(2):
-        for trigram in trigrams:
-            anew = made.heads.grams(torch.tensor([trigram]), tiny.target())
-            assert torch.equal(made.encode_trigram(*trigram), anew)
-    known = made.encode_trigram.cache_info()
-    assert (known.hits, known.misses) == (3, 3)
-    assert known.maxsize is not None
+def test_other_paths_are_guessed_after_as_if_they_were_the_likeliest() -> None:
+    """What follows them is what training finds where it drafts these tokens."""
+    made, cache = heads(), tiny.target().new_cache()
+    tiny.target().read(TOKENS[:-1], cache)
+    guesses = drafter(made).guess(Context(cache, TOKENS[-1], [], [], 9, make_rule()), 3)
+    logits = made.logits
+
+    def after(tokens: list[int]) -> list[int]:
+        given, found = iter([*tokens, 0]), torch.empty(0)
+
+        def drafting(*arguments: Any) -> Tensor:
+            nonlocal found
+            found = logits(*arguments)
+            return functional.one_hot(torch.tensor([next(given)]), WORDS).expand_as(found).double()
+
+        made.logits = drafting  # type: ignore[method-assign]
+        depths = made.predict_depths(read(TOKENS), tiny.target(), *everywhere(read(TOKENS)))
+        for _ in range(1 + len(tokens)):
+            next(depths)
+        return found[-2].topk(3).indices.tolist()
+
+    paths = [path for path in guesses.branches if len(path) < 4]
+    assert len(paths) == 1 + 3 + 4 + 4
+    assert {len(set(path)) for path in paths} == {0, 1, 2}
+    for path in paths:
+        assert guesses.tokens_after(path) == after([*tokens_of(path, guesses)])
+
+
+def test_depths_beyond_the_last_head_are_guessed_with_it() -> None:
+    made, deeper = heads(), ChimeraHeads(ChimeraConfig(hidden_size=SIZE, num_heads=8)).double()
+    weights = made.state_dict()
+    last = {name: weight for name, weight in weights.items() if name.startswith("heads.3.")}
+    for head in range(4, 8):
+        weights |= {name.replace(".3.", f".{head}."): weight for name, weight in last.items()}
+    deeper.load_state_dict(weights)
+    context = Context(tiny.target().new_cache(), TOKENS[-1], [], [], 20, make_rule())
+    tiny.target().read(TOKENS[:-1], context.cache)
+    guesses, expected = (drafter(one).guess(context, 3) for one in (made, deeper))
+    assert len(guesses.tokens) == 8
+    assert guesses.tokens == expected.tokens[:8]
+
+
+def tokens_of(path: tuple[int, ...], guesses: Guesses) -> tuple[int, ...]:
+    """The tokens of a path of ranks."""
+    return tuple(guesses.tokens_after(path[:i])[rank] for i, rank in enumerate(path))
+
+
+def native_drafter(**sizes: Any) -> Chimera:
+    """The drafter of a target in bfloat16 with the native library."""
+    target = tiny.recast("llama", torch.bfloat16, head_dim=16)
+    target.fuse()
+    if not target.is_native:
+        pytest.skip(target.why_not_native)
+    made = heads(head_dim=16, **sizes).bfloat16().requires_grad_(False)
+    pack_layers(made)
+    return Chimera(target, made, TreeShape(()))
+
+
+@pytest.mark.parametrize("sizes", [{"rank": 32}, {"rank": 32, "trigram": False}, {"rank": 96}])
+def test_hops_of_the_native_library_are_the_hops(sizes: dict[str, Any]) -> None:
+    """In pieces: more states are read at once than the table of the native ones has room for."""
+    native, plain = native_drafter(**sizes), native_drafter(**sizes)
+    plain._hops = Hops(plain)
+    assert isinstance(native.hops, NativeHops)
+    text, cache = [(7 * i * i + i) % WORDS for i in range(60)], native.target.new_cache()
+    for start, end in ((0, 3), (3, 4), (4, 50), (50, 53)):
+        native.target.read(text[start:end], cache)
+        context = Context(cache, text[end], [], [], 9, make_rule())
+        found, expected = (one.guess(context, 3) for one in (native, plain))
+        assert len(found.tokens) == len(expected.tokens) == 8
+        chances, others = (
+            {tokens_of(path, g): g.branches[path][1] for path in g.branches}
+            for g in (found, expected)
+        )
+        same = chances.keys() & others.keys()  # rounding may decide which drafts are continued
+        assert len(same) > 0.7 * len(others)
+        for tokens in same:
+            torch.testing.assert_close(chances[tokens], others[tokens], atol=0.03, rtol=0.05)
+
+
+def test_where_the_library_does_not_compute_all_of_it_torch_does() -> None:
+    assert not isinstance(native_drafter(own_vocabulary=True).hops, NativeHops)
 
 
 @pytest.mark.parametrize("trigram", [True, False])
@@ -206,7 +282,7 @@ def test_who_joins_late_proposes_what_it_would_have_proposed(
         rows = kept.guess(context, 3).tokens
         if end % 37 == 0:
             assert drafter(made).guess(context, 3).tokens == rows
-    assert rows == made.top_tokens(read(tokens), target, 3)[0, -2].tolist()
+    assert rows[:4] == made.top_tokens(read(tokens), target, 3)[0, -2].tolist()
 
 
 def test_a_past_that_was_changed_meanwhile_is_forgotten() -> None:
@@ -227,6 +303,7 @@ def test_no_more_depths_than_the_tree_and_the_limit() -> None:
 
 def test_no_depth_is_predicted_for_nodes_that_cannot_pay_nor_if_itself_is_too_dear() -> None:
     made, cache = drafter(heads()), tiny.target().new_cache()
+    made._accuracy = [[1.0]]
     tiny.target().read(TOKENS, cache)
     context = Context(cache, 1, [], [], 9, make_rule())
     chances = made.guess(context, 1).probabilities

@@ -102,7 +102,7 @@ def test_queries_see_all_of_the_past(
             missing = states.catch_up(cache)
             start = len(states.tokens)
             with torch.inference_mode():
-                made = states.attend(missing, queries, start)
+                made = states.attend(missing, queries, start, is_joint=True)
             states.tokens += cache.tokens[start:]
             torch.testing.assert_close(made, norm(expected[0]))
             assert states.tokens == cache.tokens
@@ -123,7 +123,7 @@ def test_what_others_changed_is_read_again_and_the_last_token_always() -> None:
 
 @pytest.mark.parametrize("with_norm", [True, False])
 def test_a_layer_of_the_native_library_is_the_layer(with_norm: bool) -> None:
-    """Step by step: several states are read at once, then queries that see each other."""
+    """Step by step: several states at once, queries that see each other, and trees."""
     try:
         native_library()
     except NativeLibraryError as error:
@@ -136,16 +136,35 @@ def test_a_layer_of_the_native_library_is_the_layer(with_norm: bool) -> None:
     plain = LayerCache(exact, norm if with_norm else None)
     start = 0
     with torch.inference_mode():
-        for count, asked in ((300, 1), (1, 5), (3, 1), (2, 2)):
-            states, queries = rows(count, SIZE).bfloat16(), rows(asked, SIZE).bfloat16()
-            found = native.attend(states, queries, start)
-            expected = plain.attend(states.double(), queries.double(), start)
+        for count, joint, parents in (
+            (301, 1, None),
+            (6, 5, None),
+            (4, 1, None),
+            (5, 0, [-1, 0, 0, 1, 2]),
+            (4, 2, None),
+        ):
+            states = rows(count, SIZE).bfloat16()
+            found = native.attend(states, start, parents, joint)
+            expected = plain.attend(states.double(), start, parents, joint)
             assert found.dtype == torch.bfloat16
             torch.testing.assert_close(found.double(), expected, rtol=2e-2, atol=3e-2)
-            start += count
             for one, dtype in ((native, torch.bfloat16), (plain, torch.float64)):
                 one.read(states.to(dtype), start)
             start += count
+
+
+def test_a_row_of_a_tree_sees_its_own_path_alone() -> None:
+    """It is what it would be if no other path were there."""
+    one, states = layer(), rows(6, SIZE)
+    parents, past = [-1, 0, 0, 2, 1, 3], rows(4, SIZE)
+    with torch.inference_mode():
+        whole = LayerCache(one)
+        whole.read(past, 0)
+        together = whole.attend(states, 4, parents)
+        for path in ([0, 1, 4], [0, 2, 3, 5]):
+            alone = LayerCache(one)
+            alone.read(past, 0)
+            torch.testing.assert_close(alone.attend(states[path], 4), together[path])
 
 
 def test_a_layer_that_is_not_packed_is_none_of_the_native_library() -> None:

@@ -37,13 +37,16 @@ class Calibration:
             self._right[depth - 1] / self._expected[depth - 1] if depth <= len(self._right) else 1.0
         )
 
-    def calibrated(self, probabilities: Sequence[Sequence[float]]) -> list[list[float]]:
-        """Return the probabilities [depth][rank] of guesses, which suppose that the guesses before
-        them are right, as they turned out so far: 1 at most.
+    def calibrated(self, probabilities: Sequence[float], depth: int) -> list[float]:
+        """Return how likely guesses turned out so far to be right: 1 at most.
+
+        Args:
+            probabilities: [rank] how likely they are said to be, if the guesses before them are
+                right.
+            depth: of the guesses, 1 for the first token after the root.
         """
-        factors = [self.factor(depth) for depth in range(1, 1 + len(probabilities))]
-        rows = zip(probabilities, factors, strict=True)
-        return [[min(probability * factor, 1.0) for probability in row] for row, factor in rows]
+        factor = self.factor(depth)
+        return [min(probability * factor, 1.0) for probability in probabilities]
 
     def expect(self, tree: TokenTree, probabilities: Sequence[float]) -> None:
         """Remember a tree that will be scored.

@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from nfox.decoding.target import Vocabulary
+from nfox.decoding.tree_shapes import Path
 from nfox.models.native.top import top_tokens
 
 
 @dataclass(frozen=True)
 class Guesses:
-    """The tokens that may follow the root, for each depth by itself.
+    """The tokens that may follow the root, and those after them.
 
     Args:
         tokens: [depth][rank] token ids, those of one depth all different.
         probabilities: [depth][rank] how likely the heads take each to be, falling with the rank.
+        branches: the tokens and probabilities [rank] for what follows some paths of ranks, where
+            they are others than those of their depth.
     """
 
     tokens: list[list[int]]
     probabilities: list[list[float]]
+    branches: dict[Path, tuple[list[int], list[float]]] = field(default_factory=dict)
+
+    def add(self, found: Guesses, rows: Mapping[Path, int]) -> None:
+        """Add one depth more.
+
+        Args:
+            found: guesses for what follows some paths of equal length; the first row is also taken
+                for what follows any other path of this length.
+            rows: by path, the row of `found`.
+        """
+        self.tokens.append(found.tokens[0])
+        self.probabilities.append(found.probabilities[0])
+        for path, row in rows.items():
+            self.branches[path] = found.tokens[row], found.probabilities[row]
+
+    def tokens_after(self, path: Path) -> Sequence[int]:
+        """Return the tokens [rank] that may follow a path of ranks; none below the last depth."""
+        return self._after(path)[0]
+
+    def probabilities_after(self, path: Path) -> Sequence[float]:
+        """Return how likely each of these is to be right, if the path is."""
+        return self._after(path)[1]
+
+    def _after(self, path: Path) -> tuple[Sequence[int], Sequence[float]]:
+        depth = len(path)
+        if depth >= len(self.tokens):
+            return (), ()
+        return self.branches.get(path) or (self.tokens[depth], self.probabilities[depth])
+
+    def path_probabilities(self, paths: Iterable[Path]) -> list[float]:
+        """Return how likely all guesses of each path are right, of the empty path first.
+
+        Args:
+            paths: each after the one that it continues.
+        """
+        found: dict[Path, float] = {(): 1.0}
+        for *before, rank in paths:
+            path = tuple(before)
+            found[*path, rank] = found[path] * self.probabilities_after(path)[rank]
+        return list(found.values())
 
     @staticmethod
     def from_logits(logits: Tensor, width: int, vocabulary: Vocabulary) -> Guesses:

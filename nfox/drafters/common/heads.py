@@ -22,7 +22,7 @@ from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import TreeShape
+from nfox.decoding.tree_shapes import Path, TreeShape
 from nfox.drafters.common import published_trees
 from nfox.drafters.common.calibration import Calibration
 from nfox.drafters.common.guesses import Guesses
@@ -34,7 +34,8 @@ from nfox.models.packed_layers import pack_layers
 
 _CHOSEN_BY_COSTS = ("auto", "measured")  # trees; the others have a shape of their own
 _MAX_DRAFTED = tree_shapes.MAX_NODES - 1  # nodes of a tree, the root not counted
-_MAX_WIDTH = 10  # guesses for one position; published trees have no more
+MAX_WIDTH = 10
+"""The most guesses for one position; published trees have no more."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class HeadsDrafter(HeadsMethod):
         accuracy = accuracy[:depth]
         if options.tree not in _CHOSEN_BY_COSTS:
             vocabulary_size = self.target.vocabulary_size
-            shape = published_trees.find_shape(options.tree, min(_MAX_WIDTH, vocabulary_size))
+            shape = published_trees.find_shape(options.tree, min(MAX_WIDTH, vocabulary_size))
             shape = published_trees.cut_shape(options.tree, shape, depth, self.max_width)
             self.shape = TreeShape(shape.paths[:max_nodes])
             return
@@ -143,7 +144,7 @@ class HeadsDrafter(HeadsMethod):
         often after right ones. So heads draft wherever guesses as good as a draft model's would
         pay, and the guesses of each step say whether they do.
         """
-        depth, speed = self.heads.config.num_heads, 0.0
+        depth, speed = self.max_depth, 0.0
         if costs:
             if not self.shape and costs.best_gamma(min(depth, max_nodes), draft_seconds / depth):
                 self.shape = TreeShape.chain(min(depth, max_nodes))
@@ -165,13 +166,18 @@ class HeadsDrafter(HeadsMethod):
         return 1 + len(self.shape), self.shape.expected_reach(self._accuracy)
 
     @property
+    def max_depth(self) -> int:
+        """The most tokens after the root that are guessed where trees differ from step to step."""
+        return int(self.heads.config.num_heads)
+
+    @property
     def max_width(self) -> int:
         """The most guesses that are tried for one position: 1 where the target takes chains."""
-        return _MAX_WIDTH if self.target.proposals == "trees" else 1
+        return MAX_WIDTH if self.target.proposals == "trees" else 1
 
     def measure_draft_seconds(self) -> float:
         """Return how long it takes to propose one chain of all depths, after a few tokens read."""
-        depth = self.heads.config.num_heads
+        depth = self.max_depth
         context = Context(sample_cache(self.target), 0, [], [], depth, make_rule())
         shape, budget = self.shape, self.budget
         self.shape, self.budget = TreeShape.chain(depth), None
@@ -189,16 +195,19 @@ class HeadsDrafter(HeadsMethod):
             return TokenTree.chain(context.root)
         if not self.budget:
             guesses = self.guess(context, self.shape.width)
-            return self.shape.fill(context.root, guesses.tokens, context.max_depth)
+            return self.shape.fill(context.root, guesses.tokens_after, context.max_depth)
         self.calibration = self._calibration_for(context)
         guesses = self.guess(context, self.max_width)
-        probabilities = guesses.probabilities[: context.max_depth]
-        nodes = tree_shapes.iter_likeliest(
-            self.calibration.calibrated(probabilities), self.max_width
-        )
+
+        def chances_after(path: Path) -> Sequence[float]:
+            if len(path) == context.max_depth:
+                return ()
+            return self.calibration.calibrated(guesses.probabilities_after(path), len(path) + 1)
+
+        nodes = tree_shapes.iter_likeliest(chances_after, self.max_width)
         shape = TreeShape(tuple(self.budget.select(nodes)))
-        tree = shape.fill(context.root, guesses.tokens, context.max_depth)
-        self.calibration.expect(tree, [1.0, *shape.path_probabilities(probabilities)])
+        tree = shape.fill(context.root, guesses.tokens_after, context.max_depth)
+        self.calibration.expect(tree, guesses.path_probabilities(shape.paths))
         return tree
 
     def _calibration_for(self, context: Context) -> Calibration:

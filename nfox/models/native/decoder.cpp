@@ -239,12 +239,12 @@ void multiply(const Matrix& matrix, const Input* states, int num_rows, int threa
                  weights_of(matrix, block + MOST_BLOCKS), use);
 }
 
-// Writes this thread's share of a product as floats [num_rows, outputs].
-void write_product(const Matrix& matrix, const Input* rows, int num_rows, float* result,
+// Writes this thread's share of a product as floats [num_rows, outputs], `stride` from row to row.
+void write_product(const Matrix& matrix, const Input* rows, int num_rows, float* result, int stride,
                    int thread, int threads) {
     const int outputs = matrix.outputs;
     multiply(matrix, rows, num_rows, thread, threads, [&](int row, int output, Floats totals) {
-        float* place = result + (size_t)row * outputs + output;
+        float* place = result + (size_t)row * stride + output;
         if (output + LANES <= outputs) store(place, totals);
         else memcpy(place, &totals, sizeof(float) * (outputs - output));
     });
@@ -357,7 +357,8 @@ class Forward {
             w.barrier.wait(threads);
             if (s.logits)
                 write_product(d.unembedding, &w.normed[(size_t)s.first_scored * d.hidden_size],
-                              rows - s.first_scored, s.logits, thread, threads);
+                              rows - s.first_scored, s.logits, d.unembedding.outputs, thread,
+                              threads);
         }
     }
 
@@ -772,7 +773,7 @@ extern "C" void nfox_linear(const Matrix* matrix, const uint16_t* rows, int num_
     const int outputs = matrix->outputs;
     const Input* inputs = inputs_of(rows, (size_t)num_rows * matrix->inputs);
     // To wake another thread takes as long as a small product.
-#pragma omp parallel num_threads(num_threads) if ((int64_t)outputs * matrix->inputs >= 1 << 20)
+#pragma omp parallel num_threads(num_threads) if ((int64_t)outputs * matrix->inputs >= 1 << 18)
     multiply(*matrix, inputs, num_rows, omp_get_thread_num(), omp_get_num_threads(),
              [&](int row, int output, Floats totals) {
                  const size_t place = (size_t)row * outputs + output;
@@ -788,10 +789,18 @@ extern "C" void nfox_linear(const Matrix* matrix, const uint16_t* rows, int num_
              });
 }
 
-// Writes rows [num_rows, inputs] times a matrix as floats [num_rows, outputs].
+// Writes rows [num_rows, inputs] times a matrix as floats [num_rows, outputs], `stride` from row to row.
+inline void multiply_into(const Matrix* matrix, const uint16_t* rows, int num_rows, float* result,
+                          int stride, int num_threads) {
+    const Input* inputs = inputs_of(rows, (size_t)num_rows * matrix->inputs);
+#pragma omp parallel num_threads(num_threads) if ((int64_t)matrix->outputs * matrix->inputs >= 1 << 18)
+    write_product(*matrix, inputs, num_rows, result, stride, omp_get_thread_num(),
+                  omp_get_num_threads());
+}
+
 extern "C" void nfox_multiply(const Matrix* matrix, const uint16_t* rows, int num_rows, float* result,
                               int num_threads) {
-    const Input* inputs = inputs_of(rows, (size_t)num_rows * matrix->inputs);
-#pragma omp parallel num_threads(num_threads)
-    write_product(*matrix, inputs, num_rows, result, omp_get_thread_num(), omp_get_num_threads());
+    multiply_into(matrix, rows, num_rows, result, matrix->outputs, num_threads);
 }
+
+#include "program.h"

@@ -65,6 +65,16 @@ class Step(Structure):
     ]
 
 
+class Operation(Structure):
+    """One operation of a program; which numbers it takes is said in program.h."""
+
+    _fields_ = [
+        *((name, c_int32) for name in ("kind", "rows", "width", "activation", "count")),
+        *((name, c_int32) for name in ("given_stride", "added_stride", "result_stride")),
+        *((name, c_void_p) for name in ("weights", "given", "added", "result", "chances")),
+    ]
+
+
 class Rows(NamedTuple):
     """Where the keys and values of a cache lie.
 

@@ -63,7 +63,7 @@ inline void top_of_row(const float* logits, int size, Top top) {
 // is, both as [num_rows, count], the likeliest first.
 extern "C" void nfox_top(const float* logits, int num_rows, int size, int count, int32_t* tokens,
                          float* probabilities, int num_threads) {
-#pragma omp parallel for num_threads(num_threads) if ((int64_t)num_rows * size >= 1 << 17)
+#pragma omp parallel for num_threads(num_threads) if ((int64_t)num_rows * size >= 1 << 14)
     for (int row = 0; row < num_rows; row++)
         top_of_row(logits + (size_t)row * size, size,
                    {tokens + (size_t)row * count, probabilities + (size_t)row * count, count, 0});
