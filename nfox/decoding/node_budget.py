@@ -24,8 +24,9 @@ class NodeBudget:
         draft_seconds: what guessing one depth more takes, where depths are guessed one by one.
 
     Attributes:
-        min_chance: a guess that is less likely to be right than this never pays.
         depth_cost: what guessing one depth more takes, in tokens.
+        min_chance: a guess that is less likely to be right than this never pays, nor does guessing
+            what follows it.
     """
 
     def __init__(
@@ -50,8 +51,8 @@ class NodeBudget:
             )
             for count in range(max_nodes)
         ]
-        self.min_chance = min(self._thresholds, default=1.0)
         self.depth_cost = tokens_per_second * draft_seconds
+        self.min_chance = max(self.depth_cost, min(self._thresholds, default=1.0))
 
     def select(self, nodes: Iterable[tuple[Node, float]]) -> list[Node]:
         """Return the first nodes, as many as pay.

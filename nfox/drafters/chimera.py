@@ -8,8 +8,9 @@ the root, and each later one what the head before it drafted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from ctypes import c_float, c_int32
+from ctypes import c_int32
 from dataclasses import dataclass
+from functools import cached_property
 from heapq import nlargest
 from typing import Any
 
@@ -25,7 +26,7 @@ from nfox.decoding.target import CHUNK, Target, Vocabulary
 from nfox.decoding.tree_shapes import Path
 from nfox.drafters.common.attending_heads import AttendingHeadsDrafter
 from nfox.drafters.common.guesses import Guesses
-from nfox.drafters.common.heads import MAX_WIDTH
+from nfox.drafters.common.native_guesses import NativeGuesses, rows_of
 from nfox.heads.attention import DecoderLayer, Norm, draft_attention
 from nfox.heads.base import (
     IGNORE,
@@ -42,7 +43,6 @@ from nfox.heads.base import (
 from nfox.heads.native_layer import NativeLayer
 from nfox.heads.trigrams import TrigramEncoder, trigrams_around
 from nfox.models.native import structures
-from nfox.models.native.library import NativeLibraryError
 from nfox.models.native.program import Program
 from nfox.models.packed_layers import native_product
 
@@ -280,8 +280,7 @@ class Hops:
     most_states = CHUNK
 
     def __init__(self, drafter: Chimera) -> None:
-        self.heads, self.cache = drafter.heads, drafter.state_cache
-        self.vocabulary = drafter.vocabulary
+        self.drafter, self.heads, self.cache = drafter, drafter.heads, drafter.state_cache
 
     def begin(self, states: Tensor) -> None:
         """Begin a step.
@@ -313,71 +312,68 @@ class Hops:
             the state after the first of them, behind which are those of the others.
         """
         trigrams, first = torch.tensor([draft.trigram for draft in drafts]), len(self.table)
-        queries = self.heads.grams(trigrams, self.vocabulary)
+        queries = self.heads.grams(trigrams, self.drafter.vocabulary)
         predicted = self.cache.attend(self.table[list(known)], queries, start, parents)
         self.table = torch.cat([self.table, predicted])
         head, hidden = self.heads.head_after(len(drafts[0].path)), self.hidden.expand_as(predicted)
-        logits = self.heads.logits(head, hidden, predicted, self.vocabulary)
-        return Guesses.from_logits(logits, width, self.vocabulary), first
+        logits = self.heads.logits(head, hidden, predicted, self.drafter.vocabulary)
+        return Guesses.from_logits(logits, width, self.drafter.vocabulary), first
 
 
-class NativeHops(Hops):
-    """Hops of which each is one call of the native library; arguments are those of `Hops`.
+class NativeHops(NativeGuesses):
+    """Hops as those of `Hops`, of which each is one call of the native library; errors are those of
+    `NativeGuesses`.
 
-    Raises:
-        NativeLibraryError: if there is no native library.
-        TypeError: if it does not compute all that the heads consist of.
+    Args:
+        drafter: whose heads guess.
+
+    Attributes:
+        most_states: so many of the target's states find room in the table.
     """
 
     most_states = 16
 
     def __init__(self, drafter: Chimera) -> None:
-        super().__init__(drafter)
-        (layer,), parts, heads = self.cache.layers, self.vocabulary.native_parts, self.heads
-        if parts is None or not isinstance(layer, NativeLayer) or heads.has_own_vocabulary:
-            raise TypeError("not all of it is the native library's")
-        self._layer, self._step, size = layer, structures.Step(), heads.config.hidden_size
-        self._embedding, self._unembedding = parts
+        super().__init__(drafter, _MOST_DRAFTS)
+        self.heads, (layer,) = drafter.heads, drafter.state_cache.layers
+        if not isinstance(layer, NativeLayer):
+            raise TypeError("a layer that is not the native library's")
+        self._layer, self._step, size = layer, structures.Step(), self.heads.config.hidden_size
         # Behind the target's states are the queries, then what is predicted in every hop.
         self._drafted = self.most_states + _MOST_DRAFTS
         count = self._drafted + drafter.max_depth * _MOST_DRAFTS
-        self.table, self._left = _rows(count, size), _rows(count + _MOST_DRAFTS, size)
-        self._row_bytes = self.table[0].nbytes
-        self.hidden = _rows(1, size)
-        self._width = min(MAX_WIDTH, self._unembedding.outputs)
-        self._trigrams = (c_int32 * (_MOST_DRAFTS * heads.grams.token_count))()
-        self._found = (c_int32 * (_MOST_DRAFTS * self._width))()
-        self._chances = (c_float * len(self._found))()
+        self._table, self._left = rows_of(count, size), rows_of(count + _MOST_DRAFTS, size)
+        self._row_bytes, self._hidden = self._table[0].nbytes, rows_of(1, size)
+        self._trigrams = (c_int32 * (_MOST_DRAFTS * self.heads.grams.token_count))()
         self._programs = [self._program(depth) for depth in range(drafter.max_depth)]
 
     def _program(self, depth: int) -> Program:
         """Return what a hop computes after drafts of this length."""
-        program, heads, size = Program(), self.heads, self.hidden.shape[1]
-        queries = self.table[self.most_states : self._drafted]
-        heads.grams.add_to(program, self._embedding, self._trigrams, queries)
+        program, heads, size = Program(), self.heads, self._hidden.shape[1]
+        queries = self._table[self.most_states : self._drafted]
+        heads.grams.add_to(program, self.embedding, self._trigrams, queries)
         program.forward(self._layer.decoder, self._step)
         first, predicted = self._first_row(depth), self._left[-_MOST_DRAFTS:]
-        program.add(predicted, None, self.table[first : first + _MOST_DRAFTS])
-        entering, output = _rows(_MOST_DRAFTS, 2 * size), _rows(_MOST_DRAFTS, size)
-        program.add(self.hidden, None, entering[:, :size])
+        program.add(predicted, None, self._table[first : first + _MOST_DRAFTS])
+        entering, output = rows_of(_MOST_DRAFTS, 2 * size), rows_of(_MOST_DRAFTS, size)
+        program.add(self._hidden, None, entering[:, :size])
         program.add(predicted, None, entering[:, size:])
         inner, _, outer = heads.heads[heads.head_after(depth)]
-        body = _rows(_MOST_DRAFTS, inner.out_features)
+        body = rows_of(_MOST_DRAFTS, inner.out_features)
         program.linear(native_product(inner), entering, body, silu=True)
         program.linear(native_product(outer), body, output, residual=predicted)
-        program.top(self._unembedding, output, self._found, self._chances)
+        self.add_top(program, output)
         return program
 
     def _first_row(self, depth: int) -> int:
         """Return the row of the table with the state after the first draft of this length."""
         return self._drafted + depth * _MOST_DRAFTS
 
-    @override
     def begin(self, states: Tensor) -> None:
-        self.table[: len(states)] = states
-        self.hidden.copy_(states[-1:])
+        """Begin a step with the target's states [R, D] that the heads have not read."""
+        self._table[: len(states)] = states
+        self._hidden.copy_(states[-1:])
 
-    @override
     def hop(
         self,
         drafts: Sequence[Draft],
@@ -386,24 +382,17 @@ class NativeHops(Hops):
         start: int,
         width: int,
     ) -> tuple[Guesses, int]:
+        """Guess one token more; arguments and what is returned are those of `Hops.hop`."""
         count, depth, token_count = len(drafts), len(drafts[0].path), self.heads.grams.token_count
         tokens = [token for draft in drafts for token in draft.trigram[-token_count:]]
         self._trigrams[: len(tokens)] = tokens
         chosen = [*known, *range(self.most_states, self.most_states + count)]
-        self._layer.fill(self._step, self.table, chosen, start, parents)
+        self._layer.fill(self._step, self._table, chosen, start, parents)
         # So that what leaves the layer for the drafts is always in the same rows.
         num_before = len(self._left) - _MOST_DRAFTS - len(known)
         self._step.hidden = self._left.data_ptr() + num_before * self._row_bytes
         self._programs[depth].run(count)
-        places = [slice(row * self._width, row * self._width + width) for row in range(count)]
-        columns = (self.vocabulary.token_ids(self._found[place]) for place in places)
-        return Guesses([*columns], [self._chances[place] for place in places]), self._first_row(
-            depth
-        )
-
-
-def _rows(count: int, width: int) -> Tensor:
-    return torch.zeros(count, width, dtype=torch.bfloat16)
+        return self.guesses(count, width), self._first_row(depth)
 
 
 class Chimera(AttendingHeadsDrafter):
@@ -418,11 +407,11 @@ class Chimera(AttendingHeadsDrafter):
     needs = "trained heads: --heads, or <model>/nfox/chimera/"
     rank = 30
     heads_class = ChimeraHeads
+    native_class = NativeHops
     # No accuracies were published. These lie between Medusa's and those of a draft model.
     prior_accuracy = tuple(
         (top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.65, 0.5, 0.4, 0.3)
     )
-    _hops: Hops | None = None
 
     @property
     @override
@@ -434,20 +423,14 @@ class Chimera(AttendingHeadsDrafter):
     def max_depth(self) -> int:
         return 2 * super().max_depth
 
-    @property
-    def hops(self) -> Hops:
-        """What guesses: the native library, where it computes all of it."""
-        if self._hops is None or self._hops.vocabulary is not self.vocabulary:
-            try:
-                self._hops = NativeHops(self)
-            except (NativeLibraryError, TypeError):
-                self._hops = Hops(self)
-        return self._hops
+    @cached_property
+    def _hops(self) -> Hops:
+        return Hops(self)
 
     @override
     @torch.inference_mode()
     def guess(self, context: Context, width: int) -> Guesses:
-        cache, tokens, hops = self.state_cache, context.tokens, self.hops
+        cache, tokens, hops = self.state_cache, context.tokens, self.native or self._hops
         states = cache.catch_up(context.cache, hops.most_states)
         hops.begin(states)
         drafts = [Draft((), (*tokens[:1], *tokens[-2:], context.root)[-3:])]

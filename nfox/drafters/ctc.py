@@ -9,6 +9,7 @@ sequences trains it: connectionist temporal classification.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from ctypes import c_int32
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,9 @@ from nfox.decoding.tree_shapes import Accuracy
 from nfox.drafters.common.attending_heads import AttendingHeadsDrafter
 from nfox.drafters.common.calibration import Calibration
 from nfox.drafters.common.guesses import Guesses
-from nfox.drafters.common.heads import HeadsOptions
+from nfox.drafters.common.heads_options import HeadsOptions
 from nfox.drafters.common.method import option
+from nfox.drafters.common.native_guesses import NativeGuesses, rows_of
 from nfox.heads.attention import DecoderLayer, Norm, draft_attention
 from nfox.heads.base import (
     IGNORE,
@@ -45,13 +47,19 @@ from nfox.heads.ctc_alignment import (
     Prefix,
     collapse,
     ctc_loss,
-    likeliest_prefixes,
     longest_prefix,
+    prefixes_of,
     rank_tokens,
 )
+from nfox.heads.native_layer import NativeLayer
 from nfox.known_models import without_package
+from nfox.models.native import structures
+from nfox.models.native.program import Program
+from nfox.models.native.top import top_tokens
+from nfox.models.packed_layers import native_product
 
 _ALIGNMENTS = 20  # of one prefix, that count
+_COLUMNS = 9  # of a slot that are looked at, mostly with the blank
 
 
 class CTCConfig(HeadsConfig):
@@ -246,6 +254,69 @@ class CTCOptions(HeadsOptions):
     )
 
 
+class NativeSlots(NativeGuesses):
+    """The likeliest tokens of all slots, in one call of the native library; errors are those of
+    `NativeGuesses`.
+
+    Args:
+        drafter: whose slots speak.
+
+    Attributes:
+        most_states: so many of the target's states enter at once.
+    """
+
+    most_states = 16
+
+    def __init__(self, drafter: CTC) -> None:
+        heads, layers = drafter.heads, drafter.state_cache.layers
+        self._layers = [layer for layer in layers if isinstance(layer, NativeLayer)]
+        self._count, size = heads.slots.shape
+        super().__init__(drafter, self._count, native_product(heads.blank))
+        if len(self._layers) < len(layers):
+            raise TypeError("layers that are not the native library's")
+        self._program, self._root = Program(), (c_int32 * 1)()
+        self._hidden, embedded, known, start = (rows_of(1, n) for n in (size, size, 2 * size, size))
+        self._program.embed(self.embedding, self._root, embedded, rows=1)
+        for norm, given, part in (
+            (heads.state_norm, self._hidden, known[:, :size]),
+            (heads.root_norm, embedded, known[:, size:]),
+        ):
+            self._program.norm(norm.weight.detach().float(), norm.eps, given, part, rows=1)
+        self._program.linear(native_product(heads.start_from), known, start, rows=1)
+        # Behind the target's states are the slots, as they enter a layer.
+        self._table = rows_of(self.most_states + self._count, size)
+        self._left, self._row_bytes = torch.zeros_like(self._table), self._hidden.nbytes
+        entering, leaving = (rows[self.most_states :] for rows in (self._table, self._left))
+        self._program.add(start, heads.slots.detach(), entering)
+        self._steps = [structures.Step() for _ in self._layers]
+        for layer, step in zip(self._layers, self._steps, strict=True):
+            self._program.forward(layer.decoder, step)
+            self._program.add(leaving, None, entering)
+        self.add_top(self._program, leaving)
+
+    def likeliest(
+        self, states: Tensor, root: int, start: int, width: int
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Return the likeliest columns [S][width] of every slot, and their probabilities.
+
+        Args:
+            states: [R, D] the target's that the layers have not read.
+            root: the token after them.
+            start: the position of the first of them.
+            width: how many columns, the blank among them.
+        """
+        count = len(states)
+        self._table[:count], self._root[0] = states, root
+        self._hidden.copy_(states[-1:])
+        chosen = [*range(count), *range(self.most_states, len(self._table))]
+        for layer, step in zip(self._layers, self._steps, strict=True):
+            layer.fill(step, self._table, chosen, start, num_joint=self._count)
+            # So that what leaves the layer for the slots is always in the same rows.
+            step.hidden = self._left.data_ptr() + (self.most_states - count) * self._row_bytes
+        self._program.run(self._count)
+        return self.columns(self._count, width)
+
+
 class CTC(AttendingHeadsDrafter):
     """Propose the likeliest beginnings of what the slots say.
 
@@ -259,6 +330,7 @@ class CTC(AttendingHeadsDrafter):
     rank = 40
     options = CTCOptions
     heads_class = CTCHeads
+    native_class = NativeSlots
     # No accuracies were published; a guess that knows the root is right more often than Medusa's.
     prior_accuracy = tuple(
         (top, *(0.2 / 2**rank for rank in range(1, 10))) for top in (0.6, 0.4, 0.3, 0.2)
@@ -298,9 +370,8 @@ class CTC(AttendingHeadsDrafter):
         max_length = min(self.heads.config.num_heads, context.max_depth)
         # Several alignments say a prefix; each of them may add less than what makes a guess pay.
         least = self.budget.min_chance / _ALIGNMENTS if self.budget else 0.0
-        prefixes = likeliest_prefixes(
-            self._slots(context), max_length, min_probability=max(least, MIN_PROBABILITY)
-        )
+        likeliest, blank = self._likeliest(context)
+        prefixes = prefixes_of(*likeliest, blank, max_length, max(least, MIN_PROBABILITY))
         if self.target.proposals != "trees":
             path = longest_prefix(prefixes, len(prefixes))
             prefixes = {path[:end]: prefixes[path[:end]] for end in range(1, 1 + len(path))}
@@ -312,6 +383,22 @@ class CTC(AttendingHeadsDrafter):
         tree = TokenTree.from_paths(context.root, paths)
         self.calibration.expect(tree, [1.0, *(prefixes[path] for path in columns)])
         return tree
+
+    @torch.inference_mode()
+    def _likeliest(self, context: Context) -> tuple[tuple[list[list[int]], list[list[float]]], int]:
+        """Return the likeliest columns of every slot after the root, with their probabilities; and
+        the column of the blank.
+        """
+        native: NativeSlots | None = self.native
+        if native is None:
+            slots = self._slots(context)
+            return top_tokens(slots, min(_COLUMNS, slots.shape[1])), slots.shape[1] - 1
+        cache = self.state_cache
+        states = cache.catch_up(context.cache, native.most_states)
+        start = len(cache.tokens)
+        found = native.likeliest(states, context.root, start, _COLUMNS)
+        cache.tokens += context.tokens[start:]
+        return found, native.size - 1
 
     @torch.inference_mode()
     def _slots(self, context: Context) -> Tensor:

@@ -21,6 +21,7 @@ from nfox.decoding.target import Target, Vocabulary
 from nfox.drafters.common.guesses import Guesses
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.common.method import SavedWeights
+from nfox.drafters.common.native_guesses import NativeGuesses, rows_of
 from nfox.errors import ModelError
 from nfox.export import vllm
 from nfox.export.formats import ParallelHeads
@@ -37,8 +38,9 @@ from nfox.heads.base import (
     top_k_accuracies,
 )
 from nfox.models.loading import load_model
+from nfox.models.native.program import Program
 from nfox.models.options import ModelOptions
-from nfox.models.packed_layers import add_silu
+from nfox.models.packed_layers import add_silu, native_product
 
 
 class MedusaConfig(HeadsConfig):
@@ -138,6 +140,37 @@ class MedusaHeads(Heads):
         return self.logits(text.hidden, target).topk(width).indices
 
 
+class NativeMedusa(NativeGuesses):
+    """What all heads guess, in one call of the native library; arguments and errors are those of
+    `NativeGuesses`.
+    """
+
+    def __init__(self, drafter: Medusa) -> None:
+        heads, size = drafter.heads.heads, drafter.heads.config.hidden_size
+        super().__init__(drafter, len(heads))
+        self._program, self._count = Program(), len(heads)
+        self._hidden, outputs = rows_of(1, size), rows_of(len(heads), size)
+        for head, output in zip(heads, torch.split(outputs, 1), strict=True):
+            states = self._hidden
+            for number, block in enumerate(head, 1):
+                result = output if number == len(head) else rows_of(1, size)
+                product = native_product(block.linear)
+                self._program.linear(product, states, result, residual=states, silu=True, rows=1)
+                states = result
+        self.add_top(self._program, outputs)
+
+    def guess(self, hidden: Tensor, width: int) -> Guesses:
+        """Return the `width` likeliest tokens of every head.
+
+        Args:
+            hidden: [1, D] the target's last hidden state.
+            width: MAX_WIDTH at most.
+        """
+        self._hidden.copy_(hidden)
+        self._program.run(self._count)
+        return self.guesses(self._count, width)
+
+
 class Medusa(HeadsDrafter):
     """Propose the likeliest tokens of every head, as a tree."""
 
@@ -145,6 +178,7 @@ class Medusa(HeadsDrafter):
     needs = "trained heads: --heads, or <model>/nfox/medusa/"
     rank = 20
     heads_class = MedusaHeads
+    native_class = NativeMedusa
     exchange_type = ParallelHeads
     # Vicuna-7B's published training log; the ranks after the first share what top-5 adds.
     prior_accuracy = tuple(
@@ -160,6 +194,9 @@ class Medusa(HeadsDrafter):
     @override
     def guess(self, context: Context, width: int) -> Guesses:
         with torch.inference_mode():
+            native: NativeMedusa | None = self.native
+            if native:
+                return native.guess(context.hidden[-1:], width)
             logits = self.heads.logits(context.hidden[-1], self.vocabulary)
             return Guesses.from_logits(logits, width, self.vocabulary)
 

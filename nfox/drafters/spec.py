@@ -211,7 +211,7 @@ class Speculative(Method):
         unread = self._catch_up(context, text)
         if unread is None:
             return TokenTree.chain(context.root)
-        least_chance = max(budget.min_chance, budget.depth_cost) if budget else 0.0
+        least_chance = budget.min_chance if budget else 0.0
         drafter = self.draft.chain_drafter if context.rule.draws_likeliest else None
         if drafter:
             size = min(self.vocabulary_size, self.draft.vocabulary_size)

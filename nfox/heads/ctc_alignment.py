@@ -8,6 +8,7 @@ a text by merging repeats first and dropping blanks then, so that "a blank a" is
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from heapq import nlargest
 
 import torch
@@ -82,24 +83,48 @@ def likeliest_prefixes(
 ) -> dict[Prefix, float]:
     """Return the likeliest prefixes, each with the probability that the text starts with it.
 
-    A prefix beam search. Exact where the limits leave nothing out, else too low.
-
     Args:
         slots: [S, V + 1] logits or log-probabilities, those of the blank last.
         max_length: the most tokens of a prefix.
         beam_width: how many prefixes are continued after each slot.
         tokens_per_slot: how many tokens of each slot are looked at.
-        min_probability: what a slot must add to a prefix's probability to be looked at; saves most
-            of the time where slots are sure.
+        min_probability: as `prefixes_of` takes it.
 
     Returns:
         The likeliest first, and each prefix after the one that it continues.
     """
-    # The blank is mostly one of the likeliest.
-    likeliest = top_tokens(slots, min(tokens_per_slot + 1, slots.shape[1]))
-    search, blank = _PrefixSearch(max_length, min_probability), slots.shape[1] - 1
-    for tokens, token_probabilities in zip(*likeliest, strict=True):
-        slot = dict(zip(tokens, token_probabilities, strict=True))
+    count = slots.shape[1]
+    likeliest = top_tokens(slots, min(tokens_per_slot + 1, count))  # mostly with the blank
+    return prefixes_of(*likeliest, count - 1, max_length, min_probability, beam_width)
+
+
+def prefixes_of(
+    tokens: Sequence[Sequence[int]],
+    chances: Sequence[Sequence[float]],
+    blank: int,
+    max_length: int,
+    min_probability: float = MIN_PROBABILITY,
+    beam_width: int = 16,
+) -> dict[Prefix, float]:
+    """Return the likeliest prefixes of what slots say of which the likeliest tokens are known.
+
+    A prefix beam search. Exact where the limits leave nothing out, else too low.
+
+    Args:
+        tokens: [S][n] of each slot, the likeliest first; the blank may be among them.
+        chances: [S][n] their probabilities.
+        blank: its token.
+        max_length: the most tokens of a prefix.
+        min_probability: what a slot must add to a prefix's probability to be looked at; saves most
+            of the time where slots are sure.
+        beam_width: how many prefixes are continued after each slot.
+
+    Returns:
+        As `likeliest_prefixes`.
+    """
+    search = _PrefixSearch(max_length, min_probability)
+    for row, row_chances in zip(tokens, chances, strict=True):
+        slot = dict(zip(row, row_chances, strict=True))
         search.read_slot(slot, slot.pop(blank, 0.0))
         search.keep(beam_width)
     probabilities = search.probabilities

@@ -21,7 +21,7 @@ from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
 from nfox.decoding.tree_shapes import TreeShape
 from nfox.drafters import chimera
-from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads, Hops, NativeHops
+from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads, NativeHops
 from nfox.drafters.common.guesses import Guesses
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions
@@ -166,8 +166,8 @@ def native_drafter(**sizes: Any) -> Chimera:
 def test_hops_of_the_native_library_are_the_hops(sizes: dict[str, Any]) -> None:
     """In pieces: more states are read at once than the table of the native ones has room for."""
     native, plain = native_drafter(**sizes), native_drafter(**sizes)
-    plain._hops = Hops(plain)
-    assert isinstance(native.hops, NativeHops)
+    plain._native = plain.vocabulary, None
+    assert isinstance(native.native, NativeHops) and plain.native is None
     text, cache = [(7 * i * i + i) % WORDS for i in range(60)], native.target.new_cache()
     for start, end in ((0, 3), (3, 4), (4, 50), (50, 53)):
         native.target.read(text[start:end], cache)
@@ -185,7 +185,7 @@ def test_hops_of_the_native_library_are_the_hops(sizes: dict[str, Any]) -> None:
 
 
 def test_where_the_library_does_not_compute_all_of_it_torch_does() -> None:
-    assert not isinstance(native_drafter(own_vocabulary=True).hops, NativeHops)
+    assert native_drafter(own_vocabulary=True).native is None
 
 
 @pytest.mark.parametrize("trigram", [True, False])

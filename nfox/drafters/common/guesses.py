@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from nfox.decoding.target import Vocabulary
-from nfox.decoding.tree_shapes import Path
+from nfox.decoding.tree_shapes import Path, iter_likeliest
+from nfox.drafters.common.calibration import Calibration
 from nfox.models.native.top import top_tokens
+
+MAX_WIDTH = 10
+"""The most guesses for one position; published trees have no more."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,25 @@ class Guesses:
         if depth >= len(self.tokens):
             return (), ()
         return self.branches.get(path) or (self.tokens[depth], self.probabilities[depth])
+
+    def likeliest(
+        self, calibration: Calibration, max_depth: int, max_width: int
+    ) -> Iterator[tuple[Path, float]]:
+        """Yield paths with how probable they turned out so far to be right, the likeliest first, so
+        that each comes after the one that it continues.
+
+        Args:
+            calibration: how often such guesses were right.
+            max_depth: of a path.
+            max_width: the most guesses for one place.
+        """
+
+        def chances_after(path: Path) -> Sequence[float]:
+            if len(path) == max_depth:
+                return ()
+            return calibration.calibrated(self.probabilities_after(path), len(path) + 1)
+
+        return iter_likeliest(chances_after, max_width)
 
     def path_probabilities(self, paths: Iterable[Path]) -> list[float]:
         """Return how likely all guesses of each path are right, of the empty path first.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -22,36 +22,16 @@ from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import Path, TreeShape
+from nfox.decoding.tree_shapes import TreeShape
 from nfox.drafters.common import published_trees
 from nfox.drafters.common.calibration import Calibration
-from nfox.drafters.common.guesses import Guesses
+from nfox.drafters.common.guesses import MAX_WIDTH, Guesses
+from nfox.drafters.common.heads_options import CHOSEN_BY_COSTS, HeadsOptions
 from nfox.drafters.common.heads_weights import HeadsMethod
-from nfox.drafters.common.method import DrafterInputs, Options, option
-from nfox.errors import UsageError
+from nfox.drafters.common.method import DrafterInputs
 from nfox.known_models import without_package
+from nfox.models.native.library import NativeLibraryError
 from nfox.models.packed_layers import pack_layers
-
-_CHOSEN_BY_COSTS = ("auto", "measured")  # trees; the others have a shape of their own
-_MAX_DRAFTED = tree_shapes.MAX_NODES - 1  # nodes of a tree, the root not counted
-MAX_WIDTH = 10
-"""The most guesses for one position; published trees have no more."""
-
-
-@dataclass(frozen=True)
-class HeadsOptions(Options):
-    """What a person can set for any method with heads."""
-
-    tree: str = option(
-        "auto",
-        "auto (the guesses of each step that pay here), measured (one that pays by the heads' "
-        "accuracy), a published tree, or a JSON file",
-    )
-    nodes: int = option(_MAX_DRAFTED, "drafted tokens at most in one tree")
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.nodes <= _MAX_DRAFTED:
-            raise UsageError(f"nodes must be 0 to {_MAX_DRAFTED}, not {self.nodes}")
 
 
 class HeadsDrafter(HeadsMethod):
@@ -67,6 +47,8 @@ class HeadsDrafter(HeadsMethod):
 
     Attributes:
         prior_accuracy: the accuracy to choose the shape by where none was measured.
+        native_class: what guesses by the native library; a subclass of `NativeGuesses`, whose only
+            argument is the drafter.
         vocabulary: what the heads read their guesses with.
         drafting_disabled: whether an option of the person allows no nodes.
         calibration: how often guesses are right, as far as it decides the tree of this step.
@@ -74,6 +56,7 @@ class HeadsDrafter(HeadsMethod):
 
     options = HeadsOptions
     prior_accuracy: ClassVar[tree_shapes.Accuracy] = ()
+    native_class: ClassVar[Any]
 
     def __init__(
         self,
@@ -92,6 +75,7 @@ class HeadsDrafter(HeadsMethod):
         self.drafting_disabled = False
         self._learned = self.calibration = Calibration()
         self._options, self._accuracy = self.options(), self.prior_accuracy
+        self._native: tuple[Vocabulary, Any] | None = None
 
     @override
     @classmethod
@@ -124,7 +108,7 @@ class HeadsDrafter(HeadsMethod):
         self._options, self._accuracy = options, accuracy
         depth, max_nodes = self.heads.config.num_heads, options.nodes
         accuracy = accuracy[:depth]
-        if options.tree not in _CHOSEN_BY_COSTS:
+        if options.tree not in CHOSEN_BY_COSTS:
             vocabulary_size = self.target.vocabulary_size
             shape = published_trees.find_shape(options.tree, min(MAX_WIDTH, vocabulary_size))
             shape = published_trees.cut_shape(options.tree, shape, depth, self.max_width)
@@ -155,7 +139,7 @@ class HeadsDrafter(HeadsMethod):
 
     @override
     def plan(self, costs: Costs) -> None:
-        if self._options.tree in _CHOSEN_BY_COSTS:
+        if self._options.tree in CHOSEN_BY_COSTS:
             self.choose_tree(self._options, self._accuracy, costs)
 
     @property
@@ -164,6 +148,15 @@ class HeadsDrafter(HeadsMethod):
         if self._accuracy is self.prior_accuracy:
             return super().expected_tree
         return 1 + len(self.shape), self.shape.expected_reach(self._accuracy)
+
+    @property
+    def native(self) -> Any:
+        """What guesses by the native library; None where it does not compute all of it."""
+        if self._native is None or self._native[0] is not self.vocabulary:
+            self._native = self.vocabulary, None
+            with suppress(NativeLibraryError, TypeError):
+                self._native = self.vocabulary, self.native_class(self)
+        return self._native[1]
 
     @property
     def max_depth(self) -> int:
@@ -198,13 +191,7 @@ class HeadsDrafter(HeadsMethod):
             return self.shape.fill(context.root, guesses.tokens_after, context.max_depth)
         self.calibration = self._calibration_for(context)
         guesses = self.guess(context, self.max_width)
-
-        def chances_after(path: Path) -> Sequence[float]:
-            if len(path) == context.max_depth:
-                return ()
-            return self.calibration.calibrated(guesses.probabilities_after(path), len(path) + 1)
-
-        nodes = tree_shapes.iter_likeliest(chances_after, self.max_width)
+        nodes = guesses.likeliest(self.calibration, context.max_depth, self.max_width)
         shape = TreeShape(tuple(self.budget.select(nodes)))
         tree = shape.fill(context.root, guesses.tokens_after, context.max_depth)
         self.calibration.expect(tree, guesses.path_probabilities(shape.paths))

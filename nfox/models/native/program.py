@@ -36,16 +36,20 @@ class Program:
         self._compiled: object = None
         self._kept: list[object] = []  # whose memory the library reads and writes
 
-    def embed(self, embedding: Tensor, tokens: Array[c_int32], result: Tensor) -> None:
+    def embed(
+        self, embedding: Tensor, tokens: Array[c_int32], result: Tensor, rows: int = 0
+    ) -> None:
         """Write the embeddings of tokens side by side.
 
         Args:
             embedding: [V, D].
             tokens: of N * C numbers.
             result: [N, C * D].
+            rows: N where it is always the same.
         """
         self._add(
             _EMBED,
+            rows=rows,
             weights=self._address(embedding),
             given=self._structure(tokens),
             result=self._address(result),

@@ -1,0 +1,102 @@
+"""What heads guess in one call of the native library is what their layers guess."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from nfox.decoding.drafter import Context
+from nfox.decoding.rules import make_rule
+from nfox.decoding.tree_shapes import TreeShape
+from nfox.drafters import method_class
+from nfox.drafters.common.heads import HeadsDrafter
+from nfox.models.packed_layers import pack_layers
+
+SIZE, WORDS = 32, tiny.VOCABULARY
+TEXT = [(7 * i * i + i) % WORDS for i in range(60)]
+SIZES: list[tuple[str, dict[str, Any]]] = [
+    ("medusa", {}),
+    ("medusa", {"num_layers": 3}),
+    ("ctc", {"head_size": 16}),
+    ("ctc", {"head_size": 16, "num_layers": 2, "slots": 9}),
+]
+
+
+def made(method: str, **sizes: Any) -> HeadsDrafter:
+    """The drafter of a target in bfloat16 with the native library, with random heads."""
+    target = tiny.recast("llama", torch.bfloat16, head_dim=16)
+    target.fuse()
+    if not target.is_native:
+        pytest.skip(target.why_not_native)
+    kind: Any = method_class(method)
+    torch.manual_seed(2)
+    config = kind.heads_class.Config(hidden_size=SIZE, vocab_size=WORDS, **sizes)
+    heads = kind.heads_class(config)
+    with torch.no_grad():
+        for weight in heads.parameters():
+            weight.copy_(0.3 * torch.randn_like(weight))
+    heads = heads.bfloat16().requires_grad_(False)
+    pack_layers(heads)
+    drafter: HeadsDrafter = kind(target, heads, TreeShape(()))
+    return drafter
+
+
+@pytest.mark.parametrize(("method", "sizes"), SIZES)
+def test_they_are_those_of_the_layers(method: str, sizes: dict[str, Any]) -> None:
+    """In pieces: more states are read at once than a program has room for."""
+    native, plain = made(method, **sizes), made(method, **sizes)
+    plain._native = plain.vocabulary, None
+    assert native.native is not None and plain.native is None
+    cache = native.target.new_cache()
+    for start, end in ((0, 3), (3, 4), (4, 50), (50, 53)):
+        native.target.read(TEXT[start:end], cache)
+        context = Context(cache, TEXT[end], [], [], 9, make_rule())
+        (tokens, chances), (others, expected) = (likeliest(one, context) for one in (native, plain))
+        torch.testing.assert_close(
+            torch.tensor(chances), torch.tensor(expected), atol=0.02, rtol=0.05
+        )
+        agreeing = sum(
+            a == b
+            for row, other in zip(tokens, others, strict=True)
+            for a, b in zip(row, other, strict=True)
+        )
+        assert agreeing > 0.6 * len(tokens) * len(tokens[0])
+
+
+def likeliest(drafter: Any, context: Context) -> tuple[list[list[int]], list[list[float]]]:
+    """The three likeliest tokens, or columns, of every head or slot."""
+    if drafter.method_name() == "ctc":
+        (tokens, chances), blank = drafter._likeliest(context)
+        assert blank == WORDS
+        return [row[:3] for row in tokens], [row[:3] for row in chances]
+    guesses = drafter.guess(context, 3)
+    return guesses.tokens, guesses.probabilities
+
+
+@pytest.mark.parametrize(
+    ("method", "sizes"), [("medusa", {"own_vocabulary": True}), ("ctc", {"head_size": 8})]
+)
+def test_where_the_library_does_not_compute_all_of_it_the_layers_do(
+    method: str, sizes: dict[str, Any]
+) -> None:
+    drafter = made(method, **sizes)
+    assert drafter.native is None
+    cache = drafter.target.new_cache()
+    drafter.target.read(TEXT[:5], cache)
+    assert likeliest(drafter, Context(cache, 1, [], [], 9, make_rule()))
+
+
+@pytest.mark.parametrize("method", ["medusa", "chimera", "ctc"])
+def test_another_vocabulary_makes_other_guesses(method: str) -> None:
+    """Programs read with the vocabulary that the drafter has, not with the one that it had."""
+    sizes = {"medusa": {}, "chimera": {"head_dim": 16, "rank": 32}, "ctc": {"head_size": 16}}
+    drafter = made(method, **sizes[method])
+    first = drafter.native
+    assert first is not None and drafter.native is first
+    drafter.vocabulary = drafter.target.guessing_vocabulary()
+    assert drafter.native is first
+    drafter.vocabulary = made(method, **sizes[method]).target
+    assert drafter.native is not first
