@@ -246,8 +246,8 @@ class CTCOptions(HeadsOptions):
 
     tree: str = option(
         "auto",
-        "auto (the guesses of each step that pay here), or measured; of any other tree only the "
-        "number of nodes is taken, unless collapse=false",
+        "auto (the guesses of each step that pay here), largest or measured; of any other tree "
+        "only the number of nodes is taken, unless collapse=false",
     )
     collapse: bool = option(
         True, "merge what slots repeat and drop blanks; false takes slots as they are"

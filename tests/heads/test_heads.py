@@ -364,7 +364,18 @@ def test_heads_draft_where_guesses_pay_though_depths_counted_apart_do_not(method
     assert not drafter.shape and drafter.idle
 
 
-@pytest.mark.parametrize("tree", ["auto", "measured", "tree.json"])
+def test_the_largest_tree_has_all_nodes_that_are_allowed_whatever_they_cost(method: str) -> None:
+    steep = Costs({1: 1.0, 64: 640.0})
+    drafter = tiny.make(method)
+    drafter.measure_draft_seconds = lambda: 0.1
+    for nodes in (9, 40):
+        drafter.choose_tree(drafter.options(tree="largest", nodes=nodes), [[0.2]], steep)
+        drafter.plan(steep)
+        trees = [step.tree for step in tiny.run(tiny.target(), drafter, PROMPT)]
+        assert {len(tree) for tree in trees[:-4]} == {1 + nodes}
+
+
+@pytest.mark.parametrize("tree", ["auto", "largest", "measured", "tree.json"])
 def test_any_tree_gives_the_text_of_plain_decoding(
     method: str, tree: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from nfox.decoding.tree_shapes import TreeShape
 from nfox.drafters.common import published_trees
 from nfox.drafters.common.calibration import Calibration
 from nfox.drafters.common.guesses import MAX_WIDTH, Guesses
-from nfox.drafters.common.heads_options import CHOSEN_BY_COSTS, HeadsOptions
+from nfox.drafters.common.heads_options import CHOSEN_BY_COSTS, LARGEST, HeadsOptions
 from nfox.drafters.common.heads_weights import HeadsMethod
 from nfox.drafters.common.method import DrafterInputs
 from nfox.known_models import without_package
@@ -108,7 +108,9 @@ class HeadsDrafter(HeadsMethod):
         self._options, self._accuracy = options, accuracy
         depth, max_nodes = self.heads.config.num_heads, options.nodes
         accuracy = accuracy[:depth]
-        if options.tree not in CHOSEN_BY_COSTS:
+        if options.tree == LARGEST:
+            costs = None
+        elif options.tree not in CHOSEN_BY_COSTS:
             vocabulary_size = self.target.vocabulary_size
             shape = published_trees.find_shape(options.tree, min(MAX_WIDTH, vocabulary_size))
             shape = published_trees.cut_shape(options.tree, shape, depth, self.max_width)
@@ -118,7 +120,7 @@ class HeadsDrafter(HeadsMethod):
         self.shape = tree_shapes.fastest_shape(
             accuracy, costs, draft_seconds, max_nodes=max_nodes, max_width=self.max_width
         )
-        if options.tree == "auto":
+        if options.tree in ("auto", LARGEST):
             self._choose_budget(costs, draft_seconds, max_nodes)
 
     def _choose_budget(self, costs: Costs | None, draft_seconds: float, max_nodes: int) -> None:

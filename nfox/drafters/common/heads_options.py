@@ -9,7 +9,10 @@ from nfox.drafters.common.method import Options, option
 from nfox.errors import UsageError
 
 CHOSEN_BY_COSTS = ("auto", "measured")
-"""The trees whose shape follows from what nodes cost; the others have a shape of their own."""
+"""The trees whose shape follows from what nodes cost; the others have as many nodes as they may."""
+
+LARGEST = "largest"
+"""The tree of each step's likeliest guesses, whatever they cost."""
 
 _MAX_DRAFTED = MAX_NODES - 1  # nodes of a tree, the root not counted
 
@@ -20,8 +23,8 @@ class HeadsOptions(Options):
 
     tree: str = option(
         "auto",
-        "auto (the guesses of each step that pay here), measured (one that pays by the heads' "
-        "accuracy), a published tree, or a JSON file",
+        "auto (the guesses of each step that pay here), largest (as many as --nodes allows), "
+        "measured (one that pays by the heads' accuracy), a published tree, or a JSON file",
     )
     nodes: int = option(_MAX_DRAFTED, "drafted tokens at most in one tree")
 
