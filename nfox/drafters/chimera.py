@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from nfox.decoding.cache import common_prefix
 from nfox.decoding.drafter import Context
-from nfox.decoding.target import CHUNK, Target, Vocabulary
+from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree_shapes import Path
 from nfox.drafters.common.attending_heads import AttendingHeadsDrafter
 from nfox.drafters.common.guesses import Guesses
@@ -41,6 +41,7 @@ from nfox.heads.base import (
     top_k_accuracies,
 )
 from nfox.heads.native_layer import NativeLayer
+from nfox.heads.state_cache import MOST_STATES
 from nfox.heads.trigrams import TrigramEncoder, trigrams_around
 from nfox.models.native import structures
 from nfox.models.native.program import Program
@@ -84,7 +85,8 @@ class ChimeraConfig(HeadsConfig):
     @override
     def model_post_init(self, context: Any) -> None:
         """Choose what was left open."""
-        self.rank = self.rank or max(self.hidden_size // 6, 1)
+        # A multiple of 32, by which the native library multiplies in 8 bits.
+        self.rank = self.rank or 32 * -(-self.hidden_size // 192)
         self.num_attention_heads = self.num_attention_heads or max(self.hidden_size // 64, 1)
         self.intermediate_size = self.intermediate_size or self.hidden_size
 
@@ -272,12 +274,7 @@ class Hops:
 
     Args:
         drafter: whose heads guess.
-
-    Attributes:
-        most_states: so many of the target's states find room in the table.
     """
-
-    most_states = CHUNK
 
     def __init__(self, drafter: Chimera) -> None:
         self.drafter, self.heads, self.cache = drafter, drafter.heads, drafter.state_cache
@@ -326,12 +323,7 @@ class NativeHops(NativeGuesses):
 
     Args:
         drafter: whose heads guess.
-
-    Attributes:
-        most_states: so many of the target's states find room in the table.
     """
-
-    most_states = 16
 
     def __init__(self, drafter: Chimera) -> None:
         super().__init__(drafter, _MOST_DRAFTS)
@@ -340,7 +332,7 @@ class NativeHops(NativeGuesses):
             raise TypeError("a layer that is not the native library's")
         self._layer, self._step, size = layer, structures.Step(), self.heads.config.hidden_size
         # Behind the target's states are the queries, then what is predicted in every hop.
-        self._drafted = self.most_states + _MOST_DRAFTS
+        self._drafted = MOST_STATES + _MOST_DRAFTS
         count = self._drafted + drafter.max_depth * _MOST_DRAFTS
         self._table, self._left = rows_of(count, size), rows_of(count + _MOST_DRAFTS, size)
         self._row_bytes, self._hidden = self._table[0].nbytes, rows_of(1, size)
@@ -350,7 +342,7 @@ class NativeHops(NativeGuesses):
     def _program(self, depth: int) -> Program:
         """Return what a hop computes after drafts of this length."""
         program, heads, size = Program(), self.heads, self._hidden.shape[1]
-        queries = self._table[self.most_states : self._drafted]
+        queries = self._table[MOST_STATES : self._drafted]
         heads.grams.add_to(program, self.embedding, self._trigrams, queries)
         program.forward(self._layer.decoder, self._step)
         first, predicted = self._first_row(depth), self._left[-_MOST_DRAFTS:]
@@ -386,7 +378,7 @@ class NativeHops(NativeGuesses):
         count, depth, token_count = len(drafts), len(drafts[0].path), self.heads.grams.token_count
         tokens = [token for draft in drafts for token in draft.trigram[-token_count:]]
         self._trigrams[: len(tokens)] = tokens
-        chosen = [*known, *range(self.most_states, self.most_states + count)]
+        chosen = [*known, *range(MOST_STATES, MOST_STATES + count)]
         self._layer.fill(self._step, self._table, chosen, start, parents)
         # So that what leaves the layer for the drafts is always in the same rows.
         num_before = len(self._left) - _MOST_DRAFTS - len(known)
@@ -431,7 +423,7 @@ class Chimera(AttendingHeadsDrafter):
     @torch.inference_mode()
     def guess(self, context: Context, width: int) -> Guesses:
         cache, tokens, hops = self.state_cache, context.tokens, self.native or self._hops
-        states = cache.catch_up(context.cache, hops.most_states)
+        states = cache.catch_up(context.cache)
         hops.begin(states)
         drafts = [Draft((), (*tokens[:1], *tokens[-2:], context.root)[-3:])]
         known: Sequence[int] = range(len(states))
@@ -464,15 +456,15 @@ class Chimera(AttendingHeadsDrafter):
         depth = 1 + len(drafts[0].path)
         factor, least = self.calibration.factor(depth), 0.0
         chances = [
-            (draft.chance * chance * factor, number, rank)
+            (draft.chance * min(chance * factor, 1.0), number, rank)
             for number, draft in enumerate(drafts)
             for rank, chance in enumerate(found.probabilities[number])
         ]
         most = _MOST_DRAFTS if self.max_width > 1 else 1
         chosen = [chances[0], *nlargest(most - 1, chances[1:])]
         if self.budget:
-            # What is guessed after a draft is right as often as heads are there after a right one.
-            accuracy = self._accuracy[min(depth, len(self._accuracy)) - 1][0]
+            # What follows a right draft is guessed right at least as often as by this head alone.
+            accuracy = self._accuracy[min(depth, len(self._accuracy) - 1)][0]
             if max(chosen)[0] * accuracy < self.budget.depth_cost:
                 return []
             least = self.budget.min_chance

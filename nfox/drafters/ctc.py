@@ -52,6 +52,7 @@ from nfox.heads.ctc_alignment import (
     rank_tokens,
 )
 from nfox.heads.native_layer import NativeLayer
+from nfox.heads.state_cache import MOST_STATES
 from nfox.known_models import without_package
 from nfox.models.native import structures
 from nfox.models.native.program import Program
@@ -260,12 +261,7 @@ class NativeSlots(NativeGuesses):
 
     Args:
         drafter: whose slots speak.
-
-    Attributes:
-        most_states: so many of the target's states enter at once.
     """
-
-    most_states = 16
 
     def __init__(self, drafter: CTC) -> None:
         heads, layers = drafter.heads, drafter.state_cache.layers
@@ -284,9 +280,9 @@ class NativeSlots(NativeGuesses):
             self._program.norm(norm.weight.detach().float(), norm.eps, given, part, rows=1)
         self._program.linear(native_product(heads.start_from), known, start, rows=1)
         # Behind the target's states are the slots, as they enter a layer.
-        self._table = rows_of(self.most_states + self._count, size)
+        self._table = rows_of(MOST_STATES + self._count, size)
         self._left, self._row_bytes = torch.zeros_like(self._table), self._hidden.nbytes
-        entering, leaving = (rows[self.most_states :] for rows in (self._table, self._left))
+        entering, leaving = (rows[MOST_STATES:] for rows in (self._table, self._left))
         self._program.add(start, heads.slots.detach(), entering)
         self._steps = [structures.Step() for _ in self._layers]
         for layer, step in zip(self._layers, self._steps, strict=True):
@@ -308,11 +304,11 @@ class NativeSlots(NativeGuesses):
         count = len(states)
         self._table[:count], self._root[0] = states, root
         self._hidden.copy_(states[-1:])
-        chosen = [*range(count), *range(self.most_states, len(self._table))]
+        chosen = [*range(count), *range(MOST_STATES, len(self._table))]
         for layer, step in zip(self._layers, self._steps, strict=True):
             layer.fill(step, self._table, chosen, start, num_joint=self._count)
             # So that what leaves the layer for the slots is always in the same rows.
-            step.hidden = self._left.data_ptr() + (self.most_states - count) * self._row_bytes
+            step.hidden = self._left.data_ptr() + (MOST_STATES - count) * self._row_bytes
         self._program.run(self._count)
         return self.columns(self._count, width)
 
@@ -394,7 +390,7 @@ class CTC(AttendingHeadsDrafter):
             slots = self._slots(context)
             return top_tokens(slots, min(_COLUMNS, slots.shape[1])), slots.shape[1] - 1
         cache = self.state_cache
-        states = cache.catch_up(context.cache, native.most_states)
+        states = cache.catch_up(context.cache)
         start = len(cache.tokens)
         found = native.likeliest(states, context.root, start, _COLUMNS)
         cache.tokens += context.tokens[start:]

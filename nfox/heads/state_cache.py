@@ -16,6 +16,10 @@ from nfox.decoding.tree import ancestor_mask, node_depths
 from nfox.heads.attention import DecoderLayer, Norm
 from nfox.heads.native_layer import NativeLayer
 
+MOST_STATES = 16
+"""The most states that enter together with queries: as many as a step's tokens mostly make. Of the
+others only keys and values are computed."""
+
 
 class StateCache:
     """The keys and values of a target's hidden states in every layer of the heads, for one
@@ -47,21 +51,20 @@ class StateCache:
         del self.tokens[length:]
         self._matched = 0
 
-    def catch_up(self, cache: KVCache, most: int = CHUNK) -> Tensor:
+    def catch_up(self, cache: KVCache) -> Tensor:
         """Forget the tokens that the target has not read, and read the states of those that are
         missing, but for the last ones.
 
         Args:
             cache: what the target has read, one token at least.
-            most: R is not larger.
 
         Returns:
-            [R, D] the target's hidden states after those of `tokens`, R >= 1. The caller hands them
-            to its first `attend`, which spares a pass over the layers, and then adds their tokens
-            to `tokens`.
+            [R, D] the target's hidden states after those of `tokens`, of which there are 1 to
+            MOST_STATES. The caller hands them to its first `attend`, which spares a pass over the
+            layers, and then adds their tokens to `tokens`.
         """
         start, end = self._forget_changed(cache), len(cache.tokens)
-        while end - start > most:  # the drafter joins a conversation late
+        while end - start > MOST_STATES:  # the drafter joins a conversation late
             chunk = slice(start, min(start + CHUNK, end - 1))
             for layer in self.layers:
                 layer.read(cache.hidden[chunk], start)

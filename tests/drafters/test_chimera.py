@@ -316,6 +316,20 @@ def test_no_depth_is_predicted_for_nodes_that_cannot_pay_nor_if_itself_is_too_de
             assert len(made.guess(context, 1).tokens) == depth
 
 
+def test_a_depth_is_predicted_where_its_head_is_right_often_enough_after_right_drafts() -> None:
+    made, cache = drafter(heads()), tiny.target().new_cache()
+    tiny.target().read(TOKENS, cache)
+    context = Context(cache, 1, [], [], 9, make_rule())
+    chances = made.guess(context, 1).probabilities
+    first = chances[0][0]
+    for accuracy, expected in ([0.9, 0.6, 0.0], 2), ([0.0, 0.6, 0.0], 2), ([0.9, 0.4, 0.9], 1):
+        made._accuracy = [[rate] for rate in accuracy]
+        free = Costs({1: 1.0, 2: 1.0})
+        made.budget = NodeBudget(5, free, tokens_per_second=0.5 * first, draft_seconds=1.0)
+        made.budget.min_chance = 0.0
+        assert len(made.guess(context, 1).tokens) == expected
+
+
 def test_no_gradient_reaches_the_base_nor_an_earlier_depth() -> None:
     target, made = tiny.recast("llama", torch.float64), started(num_heads=3)
     made.prepare_training(target)

@@ -8,12 +8,14 @@ import pytest
 import tiny
 import torch
 
+from nfox.decoding.cache import KVCache
 from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
 from nfox.decoding.tree_shapes import TreeShape
 from nfox.drafters import method_class
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.models.packed_layers import pack_layers
+from nfox.models.quantised_vocabulary import QuantisedVocabulary
 
 SIZE, WORDS = 32, tiny.VOCABULARY
 TEXT = [(7 * i * i + i) % WORDS for i in range(60)]
@@ -25,7 +27,7 @@ SIZES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def made(method: str, **sizes: Any) -> HeadsDrafter:
+def made(method: str, **sizes: Any) -> Any:
     """The drafter of a target in bfloat16 with the native library, with random heads."""
     target = tiny.recast("llama", torch.bfloat16, head_dim=16)
     target.fuse()
@@ -40,14 +42,24 @@ def made(method: str, **sizes: Any) -> HeadsDrafter:
             weight.copy_(0.3 * torch.randn_like(weight))
     heads = heads.bfloat16().requires_grad_(False)
     pack_layers(heads)
-    drafter: HeadsDrafter = kind(target, heads, TreeShape(()))
-    return drafter
+    return kind(target, heads, TreeShape(()))
 
 
+@pytest.mark.parametrize("frequent", [None, (), (3, 8, 20), tuple(range(0, WORDS, 2))])
 @pytest.mark.parametrize(("method", "sizes"), SIZES)
-def test_they_are_those_of_the_layers(method: str, sizes: dict[str, Any]) -> None:
-    """In pieces: more states are read at once than a program has room for."""
+def test_they_are_those_of_the_layers(
+    method: str, sizes: dict[str, Any], frequent: tuple[int, ...] | None
+) -> None:
+    """In pieces: more states are read at once than a program has room for. With the target's own
+    vocabulary, and with all, few or half of it in 4 bits.
+    """
     native, plain = made(method, **sizes), made(method, **sizes)
+    for drafter in (native, plain):
+        if frequent is not None:
+            head = drafter.target.model.get_output_embeddings()
+            drafter.vocabulary = QuantisedVocabulary(
+                drafter.target, head, drafter.target._scaled, frequent
+            )
     plain._native = plain.vocabulary, None
     assert native.native is not None and plain.native is None
     cache = native.target.new_cache()
@@ -70,7 +82,7 @@ def likeliest(drafter: Any, context: Context) -> tuple[list[list[int]], list[lis
     """The three likeliest tokens, or columns, of every head or slot."""
     if drafter.method_name() == "ctc":
         (tokens, chances), blank = drafter._likeliest(context)
-        assert blank == WORDS
+        assert blank == drafter.native.size - 1 if drafter.native else blank > 0
         return [row[:3] for row in tokens], [row[:3] for row in chances]
     guesses = drafter.guess(context, 3)
     return guesses.tokens, guesses.probabilities
@@ -89,6 +101,12 @@ def test_where_the_library_does_not_compute_all_of_it_the_layers_do(
     assert likeliest(drafter, Context(cache, 1, [], [], 9, make_rule()))
 
 
+def largest(drafter: HeadsDrafter, cache: KVCache) -> Context:
+    """What a drafter whose trees are as large as they may be proposes after."""
+    drafter.choose_tree(drafter.options(tree="largest", nodes=9), [[0.5]], None)
+    return Context(cache, 1, [], [], 9, make_rule())
+
+
 @pytest.mark.parametrize("method", ["medusa", "chimera", "ctc"])
 def test_another_vocabulary_makes_other_guesses(method: str) -> None:
     """Programs read with the vocabulary that the drafter has, not with the one that it had."""
@@ -96,7 +114,9 @@ def test_another_vocabulary_makes_other_guesses(method: str) -> None:
     drafter = made(method, **sizes[method])
     first = drafter.native
     assert first is not None and drafter.native is first
-    drafter.vocabulary = drafter.target.guessing_vocabulary()
-    assert drafter.native is first
-    drafter.vocabulary = made(method, **sizes[method]).target
+    head = drafter.target.model.get_output_embeddings()
+    drafter.vocabulary = QuantisedVocabulary(drafter.target, head, drafter.target._scaled, (5,))
     assert drafter.native is not first
+    cache = drafter.target.new_cache()
+    drafter.target.read(TEXT[:5], cache)
+    assert {*drafter.propose(largest(drafter, cache)).tokens[1:]} == {5}

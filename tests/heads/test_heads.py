@@ -350,18 +350,29 @@ def test_a_tree_grows_by_what_its_guesses_promise(method: str) -> None:
 def test_heads_draft_where_guesses_pay_though_depths_counted_apart_do_not(method: str) -> None:
     """What pays is judged by the guesses of every step, and not given up beforehand."""
     drafter = tiny.make(method)
-    drafter.measure_draft_seconds = lambda: 0.4
     depth = drafter.heads.config.num_heads
+    drafter.measure_draft_seconds = lambda: 0.4 * drafter.max_depth / depth
     unsure = [[0.2]] * depth
     flat, steep = {1: 1.0, 32: 1.0}, {1: 1.0, 32: 32.0}
     drafter.choose_tree(drafter.options(), unsure, Costs(flat))
     assert drafter.shape.paths == tree_shapes.TreeShape.chain(drafter.max_depth).paths
     assert not drafter.idle
-    assert drafter.budget.depth_cost == pytest.approx(0.4 / drafter.max_depth)
+    assert drafter.budget.depth_cost == pytest.approx(0.4 / depth)
     drafter.choose_tree(drafter.options(tree="measured"), unsure, Costs(flat))
     assert not drafter.shape
     drafter.choose_tree(drafter.options(), unsure, Costs(steep))
     assert not drafter.shape and drafter.idle
+
+
+def test_a_fixed_tree_is_charged_for_the_depths_that_it_has(method: str) -> None:
+    """Trees that grow in every step may be deeper; what that takes is none of its business."""
+    drafter, costs = tiny.make(method), Costs({1: 1.0, 8: 1.25, 64: 2.2})
+    depth = drafter.heads.config.num_heads
+    accuracy = [[0.6, 0.1]] * depth
+    drafter.measure_draft_seconds = lambda: 0.1 * drafter.max_depth
+    drafter.choose_tree(drafter.options(tree="measured"), accuracy, costs)
+    expected = tree_shapes.fastest_shape(accuracy, costs, 0.1 * depth, max_width=drafter.max_width)
+    assert drafter.shape == expected
 
 
 def test_the_largest_tree_has_all_nodes_that_are_allowed_whatever_they_cost(method: str) -> None:

@@ -6,9 +6,9 @@ the tree is the same for all methods and is here; `nfox.drafters.common.heads_we
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -33,6 +33,8 @@ from nfox.known_models import without_package
 from nfox.models.native.library import NativeLibraryError
 from nfox.models.packed_layers import pack_layers
 
+log = logging.getLogger(__name__)
+
 
 class HeadsDrafter(HeadsMethod):
     """A drafter that fills a tree with the guesses of heads.
@@ -47,8 +49,7 @@ class HeadsDrafter(HeadsMethod):
 
     Attributes:
         prior_accuracy: the accuracy to choose the shape by where none was measured.
-        native_class: what guesses by the native library; a subclass of `NativeGuesses`, whose only
-            argument is the drafter.
+        native_class: what guesses by the native library, a `NativeGuesses` of the drafter.
         vocabulary: what the heads read their guesses with.
         drafting_disabled: whether an option of the person allows no nodes.
         calibration: how often guesses are right, as far as it decides the tree of this step.
@@ -111,33 +112,33 @@ class HeadsDrafter(HeadsMethod):
         if options.tree == LARGEST:
             costs = None
         elif options.tree not in CHOSEN_BY_COSTS:
-            vocabulary_size = self.target.vocabulary_size
-            shape = published_trees.find_shape(options.tree, min(MAX_WIDTH, vocabulary_size))
+            width = min(MAX_WIDTH, self.target.vocabulary_size)
+            shape = published_trees.find_shape(options.tree, width)
             shape = published_trees.cut_shape(options.tree, shape, depth, self.max_width)
             self.shape = TreeShape(shape.paths[:max_nodes])
             return
-        draft_seconds = self.measure_draft_seconds() if costs else 0.0
-        self.shape = tree_shapes.fastest_shape(
-            accuracy, costs, draft_seconds, max_nodes=max_nodes, max_width=self.max_width
-        )
+        depth_seconds = self.measure_draft_seconds() / self.max_depth if costs else 0.0
+        bounds = {"max_nodes": max_nodes, "max_width": self.max_width}
+        self.shape = tree_shapes.fastest_shape(accuracy, costs, depth_seconds * depth, **bounds)
         if options.tree in ("auto", LARGEST):
-            self._choose_budget(costs, draft_seconds, max_nodes)
+            self._choose_budget(costs, depth_seconds, max_nodes)
 
-    def _choose_budget(self, costs: Costs | None, draft_seconds: float, max_nodes: int) -> None:
+    def _choose_budget(self, costs: Costs | None, depth_seconds: float, max_nodes: int) -> None:
         """Set what nodes cost, for trees that differ from step to step.
 
         Accuracies of each depth by itself say too little of whole paths: guesses are right more
         often after right ones. So heads draft wherever guesses as good as a draft model's would
         pay, and the guesses of each step say whether they do.
         """
-        depth, speed = self.max_depth, 0.0
+        depth, speed = self.heads.config.num_heads, 0.0
         if costs:
-            if not self.shape and costs.best_gamma(min(depth, max_nodes), draft_seconds / depth):
-                self.shape = TreeShape.chain(min(depth, max_nodes))
-            step_seconds = costs.forward_seconds(len(self.shape) + 1) + draft_seconds
+            deepest = min(self.max_depth, max_nodes)
+            if not self.shape and costs.best_gamma(deepest, depth_seconds):
+                self.shape = TreeShape.chain(deepest)
+            step_seconds = costs.forward_seconds(len(self.shape) + 1) + depth_seconds * depth
             speed = self.shape.expected_tau(self._accuracy[:depth]) / step_seconds
             speed = max(speed, 1 / costs.forward_seconds(1))
-        self.budget = NodeBudget(max_nodes, costs, speed, draft_seconds / depth)
+        self.budget = NodeBudget(max_nodes, costs, speed, depth_seconds)
 
     @override
     def plan(self, costs: Costs) -> None:
@@ -156,8 +157,10 @@ class HeadsDrafter(HeadsMethod):
         """What guesses by the native library; None where it does not compute all of it."""
         if self._native is None or self._native[0] is not self.vocabulary:
             self._native = self.vocabulary, None
-            with suppress(NativeLibraryError, TypeError):
+            try:
                 self._native = self.vocabulary, self.native_class(self)
+            except (NativeLibraryError, TypeError) as error:
+                log.debug("%s guesses by torch: %s", self.method_name(), error)
         return self._native[1]
 
     @property
@@ -177,9 +180,8 @@ class HeadsDrafter(HeadsMethod):
         shape, budget = self.shape, self.budget
         self.shape, self.budget = TreeShape.chain(depth), None
         try:
-            self.propose(context)
             propose = partial(self.propose, context)
-            return min(time_call(propose, self.target.output_device) for _ in range(5))
+            return min(time_call(propose, self.target.output_device) for _ in range(6))
         finally:
             self.shape, self.budget = shape, budget
             self.rewind(0)  # it has read the few tokens, not the conversation's

@@ -72,8 +72,7 @@ class Program:
         Raises:
             TypeError: if D is no multiple of what the library computes with at once.
         """
-        if len(weight) % structures.MOST_LANES:
-            raise TypeError(f"a norm of {len(weight)} numbers")
+        _check_width(len(weight))
         norm = structures.Norm(weight=self._address(weight), eps=eps, width=len(weight))
         self._add(
             _NORM,
@@ -117,7 +116,11 @@ class Program:
     def add(self, given: Tensor, added: Tensor | None, result: Tensor, rows: int = 0) -> None:
         """Write given rows [N, D] plus those that are added; None for nothing. A tensor of one row
         stands for N of them.
+
+        Raises:
+            TypeError: if D is no multiple of what the library computes with at once.
         """
+        _check_width(result.shape[-1])
         self._add(
             _ADD,
             rows=rows,
@@ -192,6 +195,11 @@ class Program:
     def _structure(self, structure: Structure | Array[Any]) -> int:
         self._kept.append(structure)
         return addressof(structure)
+
+
+def _check_width(width: int) -> None:
+    if width % structures.MOST_LANES:
+        raise TypeError(f"rows of {width} numbers")
 
 
 def _stride(tensor: Tensor) -> int:
