@@ -33,4 +33,5 @@ def test_a_wrong_token_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         keep_rows(cache, range(len(path)))
 
     monkeypatch.setattr(TransformersCache, "_keep_rows", keep_first)
-    assert sessions.run_sessions([2, 37, 68, 70, 72], acts=6).wrong
+    # Few of them have a tree of which another node than the first is right.
+    assert any(sessions.run_sessions([seed], acts=6).wrong for seed in range(1, 100))
