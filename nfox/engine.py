@@ -345,7 +345,7 @@ class Engine:
             why=self.why,
             drafter=self.drafter.describe(),
             template=self.template.name,
-            dtype=str(self.model.target.dtype).removeprefix("torch."),
+            dtype=self.model.target.numbers,
             device=str(self.model.target.device),
             max_context=self.max_context,
             lossless=self.settings.lossless,

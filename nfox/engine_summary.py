@@ -16,7 +16,8 @@ class EngineSummary:
         why: why it is this method, in a few words.
         drafter: what the method drafts with, in a few words; "" if there is nothing to say.
         template: the name of the conversation template.
-        dtype: the type of the target's activations, such as "float32".
+        dtype: the dtype that the target computes in, such as "float32", and the formats of weights
+            that have another one.
         device: the device that the target reads tokens on.
         max_context: the most positions that a conversation may take.
         lossless: whether replies follow the target's own distribution.

@@ -107,7 +107,8 @@ def of_model(subject: Subject, section: str) -> Iterator[Finding]:
     tokens = min(subject.arguments.max_context or context, context)
     kind = ", ".join(config.get("architectures") or [str(config.get("model_type", "a model"))])
     dtype = str(number_dtype(place, loading)).removeprefix("torch.")
-    words = f"{kind}, {dtype}, a context of {context:,} tokens, in {place}"
+    packed = ", weights as the file has them" if loading.keeps_packed else ""
+    words = f"{kind}, {dtype}{packed}, a context of {context:,} tokens, in {place}"
     facts = {"place": place, "dtype": dtype, "context": context}
     yield Finding(section, "files", words, facts=facts)
     yield _of_memory(subject, section, _memory(subject, place), tokens)

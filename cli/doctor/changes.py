@@ -57,6 +57,8 @@ def of_changes(
 def _candidates(subject: Subject, engine: Engine) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield options that may make forwards on the CPU faster, as they are typed and by name."""
     options, target = subject.arguments, engine.model.target
+    if target.stored_in:
+        return  # in few bits already
     if target.is_native and options.quantisation is None:
         yield "--quantize int8", {"quantize": "int8"}
         yield "--quantize int4", {"quantize": "int4"}

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from nfox.models.devices import choose_device, cpu_computes_bfloat16
 from nfox.models.forwards import fuse
+from nfox.models.gguf_files import is_on_hub, local_gguf
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory, config_of_model
 from nfox.models.native.library import NativeLibraryError, must_compile, native_library
@@ -20,10 +21,11 @@ log = logging.getLogger(__name__)
 def decoding_options(
     name: str, options: ModelOptions, stage: Callable[[str], None] = lambda stage: None
 ) -> ModelOptions:
-    """Return options with the dtype that forwards are fast in, where they leave it open.
+    """Return options with the form of weights that is fast, where they leave it open.
 
     On a CPU without bfloat16 arithmetic the native library is still faster in bfloat16 than torch
-    is in float32, as it reads half as many bytes; torch itself is slow in bfloat16 there.
+    is in float32, as it reads half as many bytes; torch itself is slow in bfloat16 there. What a
+    GGUF file has packed is read faster still as it is, and is rounded to no other numbers.
 
     Args:
         name: a local folder, a hub id, or a GGUF file.
@@ -31,10 +33,13 @@ def decoding_options(
         stage: is called with a description of what takes seconds.
     """
     leaves_it_open = options.dtype == "auto" and options.weight_bits is None
-    if not leaves_it_open or not options.tries_native or cpu_computes_bfloat16():
+    if not leaves_it_open or not options.tries_native:
         return options
-    is_packed = "quantization_config" in config_of_model(name)
-    if is_packed or choose_device(options.device).type != "cpu":
+    keeps_packed = options.adapter is None and (is_on_hub(name) or local_gguf(name) is not None)
+    if cpu_computes_bfloat16() and not keeps_packed:
+        return options
+    is_quantised = "quantization_config" in config_of_model(name)
+    if is_quantised or choose_device(options.device).type != "cpu":
         return options
     if must_compile():
         stage("compiling for this processor, once")
@@ -42,14 +47,14 @@ def decoding_options(
         native_library()
     except NativeLibraryError:
         return options
-    return replace(options, dtype="bfloat16")
+    return replace(options, dtype="bfloat16", keeps_packed=keeps_packed)
 
 
 def load_to_decode(name: str, options: ModelOptions, progress: LoadProgress) -> LoadedModel:
     """Load a model and its tokenizer, and make its forwards fast (`nfox.models.forwards.fuse`).
 
-    A model in bfloat16 by `decoding_options`, which the native library then does not run, is loaded
-    again as the options say.
+    A model in the form that `decoding_options` chose, which the native library then does not run,
+    is loaded again as the options say.
 
     Args:
         name: a local folder, a hub id, or a GGUF file.
@@ -68,7 +73,7 @@ def load_to_decode(name: str, options: ModelOptions, progress: LoadProgress) -> 
     del loaded
     gc.collect()  # a target and its model refer to each other, and both may not fit into memory
     check_memory([(name, options)], 0)
-    progress.stage("loading it in float32, in which it is faster")
+    progress.stage("loading it in another dtype, in which it is faster")
     return _load(name, options, progress)
 
 

@@ -7,11 +7,12 @@ rotates neighbours where transformers rotates halves; the norms of a Gemma have 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nfox.errors import ModelError
@@ -71,7 +72,11 @@ def name_of(stored_name: str, architecture: str) -> str:
 
 
 def unpack(
-    header: GgufHeader, config: Any, dtype: torch.dtype, progress: Callable[[int, int], None]
+    header: GgufHeader,
+    config: Any,
+    dtype: torch.dtype,
+    progress: Callable[[int, int], None],
+    left_out: Container[str] = (),
 ) -> dict[str, Tensor]:
     """Return the weights of a model by transformers' names.
 
@@ -80,6 +85,7 @@ def unpack(
         config: of the model, as transformers has it.
         dtype: of what is returned. What is packed is unpacked to float32 before.
         progress: is called with the tensors that are done and their total.
+        left_out: the names in the file of tensors in whose places there are zeros without memory.
 
     Raises:
         ModelError: for a type of tensor that cannot be unpacked.
@@ -87,12 +93,21 @@ def unpack(
     weights = {}
     stored = {name: tensor for name, tensor in header.tensors.items() if name not in _COMPUTED}
     for done, (stored_name, tensor) in enumerate(stored.items(), 1):
+        if stored_name in left_out:
+            weights[name_of(stored_name, header.architecture)] = _placeholder(tensor.shape, dtype)
+            progress(done, len(stored))
+            continue
         # What is computed with vectors is computed before they are rounded.
         values = read_tensor(header, stored_name, dtype if len(tensor.shape) > 1 else torch.float32)
-        values = _as_transformers(values, stored_name, header.architecture, config)
+        values = as_transformers(values, stored_name, header.architecture, config)
         weights[name_of(stored_name, header.architecture)] = values.to(dtype).contiguous()
         progress(done, len(stored))
     return weights
+
+
+def _placeholder(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return zeros that all have one place in memory; transformers keeps them so."""
+    return torch.zeros((), dtype=dtype).expand(*shape)
 
 
 def read_tensor(header: GgufHeader, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -113,7 +128,7 @@ def read_tensor(header: GgufHeader, name: str, dtype: torch.dtype = torch.float3
     elements, size = GGML_QUANT_SIZES[kind]
     # In parts: a whole embedding would take gigabytes in float32 besides.
     count = _UNPACKED_AT_ONCE // elements * size
-    packed = np.memmap(header.path, np.uint8, "r", tensor.start, tensor.size)
+    packed = stored_bytes(header, name)
     values = torch.empty(tensor.count, dtype=dtype)
     for start in range(0, tensor.size, count):
         part = np.array(packed[start : start + count])[None]
@@ -129,8 +144,21 @@ def read_tensor(header: GgufHeader, name: str, dtype: torch.dtype = torch.float3
     return values.reshape(tensor.shape)
 
 
-def _as_transformers(values: Tensor, name: str, architecture: str, config: Any) -> Tensor:
-    """Return a tensor laid out as transformers has it."""
+def stored_bytes(header: GgufHeader, name: str) -> NDArray[np.uint8]:
+    """Return the bytes of a tensor of a file, which are read when they are used."""
+    tensor = header.tensors[name]
+    return np.memmap(header.path, np.uint8, "r", tensor.start, tensor.size)
+
+
+def as_transformers(values: Tensor, name: str, architecture: str, config: Any) -> Tensor:
+    """Return a tensor, or anything of its rows, laid out as transformers has it.
+
+    Args:
+        values: [rows, ...] as they are laid out in the file.
+        name: of the tensor in the file.
+        architecture: of the model, as GGUF calls it.
+        config: of the model, as transformers has it.
+    """
     if architecture == "llama" and (place := re.search(r"\.attn_([qk])\.", name)):
         heads = config.num_attention_heads if place[1] == "q" else config.num_key_value_heads
         if values.shape[0] % (2 * heads) == 0:  # else the sizes are not the config's: that is said

@@ -34,6 +34,7 @@ from nfox.models.checkpoint_keys import check_keys, used_keys
 from nfox.models.forwards import check_before, sparing_threads
 from nfox.models.gguf_files import find_gguf, read_model_header
 from nfox.models.gguf_model import gguf_config, gguf_dtype, gguf_tokenizer, stop_ids
+from nfox.models.gguf_packed import EMBEDDINGS, packed_formats, put_packed
 from nfox.models.gguf_weights import unpack
 from nfox.models.loading_hints import loading_error
 from nfox.models.logits_error import check_weights
@@ -82,7 +83,7 @@ def load_model(
         check_weights(name, model, tokenizer)
     if options.weight_bits and model.device.type == "cpu":
         quantise_layers(name, model, options.weight_bits)
-    target = TransformersTarget(model)
+    target = TransformersTarget(model, header.path if header and options.keeps_packed else None)
     check_tokenizer(name, tokenizer, target.vocabulary_size)
     return LoadedModel(name, target, tokenizer, options.adapter)
 
@@ -159,12 +160,14 @@ def _load_gguf(
     """Return a model of transformers with the weights of a GGUF file on their devices."""
     config = gguf_config(name, header)
     dtype = gguf_dtype(header, options)
-    weights = unpack(header, config, dtype, partial(progress, "weights"))
+    packed = packed_formats(header).keys() if options.keeps_packed else set[str]()
+    weights = unpack(header, config, dtype, partial(progress, "weights"), packed - {EMBEDDINGS})
     options = replace(options, dtype=str(dtype).removeprefix("torch."))
     # Where the weights are all there, the classes that find one for a name have nothing to find.
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     model = _load_weights(model_class, name, config, options, lambda *counts: None, weights)
     model.generation_config.eos_token_id = sorted(stop_ids(header)) or None
+    put_packed(model, header, packed)
     return model
 
 

@@ -17,6 +17,7 @@ from nfox.models.fused_products import PackedProduct
 from nfox.models.gguf_config import config_of
 from nfox.models.gguf_files import local_gguf, read_model_header
 from nfox.models.gguf_model import gguf_dtype
+from nfox.models.gguf_packed import EMBEDDINGS, packed_bytes, packed_formats
 from nfox.models.options import ModelOptions
 
 # Per weight, with scales and what stays in 16 bit.
@@ -57,9 +58,13 @@ def weight_bytes(name: str, options: ModelOptions) -> int:
 
 
 def _gguf_bytes(header: GgufHeader, options: ModelOptions) -> int:
-    """Return the bytes that the weights of a GGUF file take once they are unpacked."""
-    weights = sum(tensor.count for tensor in header.tensors.values())
+    """Return the bytes that the weights of a GGUF file take once they are loaded."""
     unpacked = gguf_dtype(header, options).itemsize
+    if options.keeps_packed:
+        packed = packed_formats(header).keys() - {EMBEDDINGS}
+        weights = sum(header.tensors[name].count for name in header.tensors.keys() - packed)
+        return packed_bytes(header) + weights * unpacked
+    weights = sum(tensor.count for tensor in header.tensors.values())
     if not options.quantisation:
         return weights * unpacked
     if options.weight_bits and choose_device(options.device).type == "cpu":  # layer by layer
@@ -85,10 +90,21 @@ def copy_bytes(name: str, options: ModelOptions) -> int:
         return 0
     if options.compile == "off" and not PackedProduct.is_available():
         return 0
+    if options.keeps_packed and (path := local_gguf(name)):
+        return _gguf_copies(read_model_header(path))
     rows = 0  # of the input embeddings, which are copied where they are the vocabulary matrix too
     if config.get("tie_word_embeddings") is False:
         rows = _size(config, "vocab_size") * _size(config, "hidden_size", "d_model", "n_embd")
     return max(weight_bytes(name, options) - rows * torch.bfloat16.itemsize, 0)
+
+
+def _gguf_copies(header: GgufHeader) -> int:
+    """Return the bytes of copies of the matrices of a GGUF file that are not kept packed."""
+    left_out = {*packed_formats(header)}
+    if "output.weight" in header.tensors:
+        left_out.add(EMBEDDINGS)
+    matrices = {name: one.count for name, one in header.tensors.items() if len(one.shape) > 1}
+    return sum(matrices[name] for name in matrices.keys() - left_out) * torch.bfloat16.itemsize
 
 
 def number_dtype(name: str, options: ModelOptions) -> torch.dtype:

@@ -51,7 +51,8 @@ class ModelOptions:
     Args:
         dtype: the dtype of weights and activations, one of `DTYPES`. "auto" is bfloat16 on a CPU
             that computes in it, float32 on another CPU, and the checkpoint's own dtype on a GPU. A
-            model to decode with is in bfloat16 on every CPU where the native library runs it.
+            model to decode with is in bfloat16 on every CPU where the native library runs it, and
+            one of a GGUF file has the weights that are stored there (`keeps_packed`).
         quantisation: "int8" or "int4" for speed: weights in groups of 32, on a CPU by the native
             library, on a GPU by torchao. "4bit" (nf4) or "8bit" (int8) for memory: by bitsandbytes.
             None leaves the weights as they are.
@@ -75,6 +76,8 @@ class ModelOptions:
         adapter: a LoRA for the model: its folder, its hub id, or the name of one that lies beside
             the model (`nfox.models.adapters`). It is merged into weights that are not quantised.
         threads: of the CPU; None measures whether one or all are faster, now and while it is used.
+        keeps_packed: leave weights of a GGUF file as they are stored, where the native library
+            multiplies with them: for decoding on a CPU in bfloat16, without an adapter.
 
     Raises:
         UsageError: for a dtype, an attention, a device map or a compilation that there is not, and
@@ -95,6 +98,7 @@ class ModelOptions:
     trust_remote_code: bool = False
     adapter: str | None = None
     threads: int | None = None
+    keeps_packed: bool = False
 
     def __post_init__(self) -> None:
         device_map = self.device_map or DEVICE_MAPS[0]

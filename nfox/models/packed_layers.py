@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ctypes import byref, c_void_p
 
 import torch
@@ -12,8 +13,8 @@ from typing_extensions import override
 from nfox.models.fused_products import PackedProduct, Product
 from nfox.models.native import structures
 from nfox.models.native.library import NativeLibraryError, native_library
-from nfox.models.native.packing import GROUP, WeightFormat
 from nfox.models.native.product import NativeProduct
+from nfox.models.native.quantising import GROUP, WeightFormat
 
 
 class PackedLinear(nn.Module):
@@ -36,6 +37,23 @@ class PackedLinear(nn.Module):
         self.weight = linear.weight.new_empty(0)
         self.in_features, self.out_features = linear.in_features, linear.out_features
 
+    @property
+    def format(self) -> WeightFormat:
+        """The format of the weights."""
+        return self.product.packed.format if isinstance(self.product, NativeProduct) else "bfloat16"
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the weights, with their scales."""
+        if not isinstance(self.product, NativeProduct):
+            return self.product.weight.nbytes
+        packed = self.product.packed
+        return sum(
+            part.nbytes
+            for part in (packed.weights, packed.scales, packed.least)
+            if part is not None
+        )
+
     @override
     def forward(self, states: Tensor) -> Tensor:
         """Return the product [..., outputs] of states [..., inputs]."""
@@ -45,6 +63,11 @@ class PackedLinear(nn.Module):
         else:
             rows = self.product(rows)
         return rows.view(*states.shape[:-1], -1)
+
+
+def packed_layers(model: nn.Module) -> Iterator[PackedLinear]:
+    """Yield the layers of a model that are packed."""
+    return (module for module in model.modules() if isinstance(module, PackedLinear))
 
 
 class PackedNorm(nn.Module):

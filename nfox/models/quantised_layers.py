@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from nfox.errors import ModelError
-from nfox.models.native.packing import GROUP, WeightFormat
 from nfox.models.native.product import NativeProduct
+from nfox.models.native.quantising import GROUP, WeightFormat
 from nfox.models.packed_layers import PackedLinear
 
 log = logging.getLogger(__name__)

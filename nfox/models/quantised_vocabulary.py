@@ -14,19 +14,30 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from nfox.decoding.target import Vocabulary
-from nfox.models.native.packing import GROUP
 from nfox.models.native.product import NativeProduct
+from nfox.models.native.quantising import GROUP
+from nfox.models.packed_layers import PackedLinear
 
 _LEAST_BYTES = 2**20  # of a matrix that does not stay in a core's nearest caches
 
 
-def is_worth_quantising(head: Any) -> bool:
-    """Return whether a copy in 4 bits of a model's LM head is read faster than the head itself: it
-    is a plain matrix in bfloat16, and no very small one.
+def matrix_to_quantise(model: Any) -> Tensor | None:
+    """Return the vocabulary matrix [V, D] of a model, where a copy of it in 4 bits is read faster
+    than its LM head: it is in bfloat16, and no very small one. None where it is not so.
+
+    Args:
+        model: of transformers. A packed LM head whose weights are those of the input embeddings as
+            well has its matrix there.
     """
-    if type(head) is not nn.Linear or head.weight.dtype != torch.bfloat16:
-        return False
-    return head.weight.nbytes >= _LEAST_BYTES and head.in_features % GROUP == 0
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    layer = head
+    if isinstance(head, PackedLinear) and head.product.bias is None:
+        layer = embeddings if model.config.tie_word_embeddings else head
+    if type(layer) not in (nn.Linear, nn.Embedding) or layer.weight.dtype != torch.bfloat16:
+        return None
+    weight: Tensor = layer.weight.detach()
+    is_worth_it = weight.nbytes >= _LEAST_BYTES and weight.shape[1] % GROUP == 0
+    return weight if is_worth_it else None
 
 
 class QuantisedVocabulary(Vocabulary):
@@ -37,7 +48,8 @@ class QuantisedVocabulary(Vocabulary):
 
     Args:
         vocabulary: of the target.
-        head: its LM head, one that `is_worth_quantising`.
+        weight: [V, D] of its LM head, see `matrix_to_quantise`.
+        bias: [V] of its LM head; None for none.
         scaled: returns logits as the model leaves them, for products with the LM head.
         frequent_tokens: the token ids that the logits are of; none for all.
 
@@ -48,13 +60,12 @@ class QuantisedVocabulary(Vocabulary):
     def __init__(
         self,
         vocabulary: Vocabulary,
-        head: nn.Linear,
+        weight: Tensor,
+        bias: Tensor | None,
         scaled: Callable[[Tensor], Tensor],
         frequent_tokens: Sequence[int] = (),
     ) -> None:
         self._vocabulary, self._scaled, self._tokens = vocabulary, scaled, frequent_tokens
-        weight: Tensor = head.weight.detach()
-        bias: Tensor | None = head.bias
         if frequent_tokens:
             weight = weight[list(frequent_tokens)]
             bias = None if bias is None else bias[list(frequent_tokens)]

@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError
 from nfox.models.native.product import NativeProduct
-from nfox.models.packed_layers import PackedLinear
-from nfox.models.quantised_vocabulary import QuantisedVocabulary, is_worth_quantising
+from nfox.models.packed_layers import packed_layers
+from nfox.models.quantised_vocabulary import QuantisedVocabulary, matrix_to_quantise
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache, past_of
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,11 @@ class TransformersTarget(Target):
 
     Args:
         model: the model of transformers, in evaluation mode, on its device or devices.
+        stored_in: the GGUF file whose weights it has as they are stored there; None for none.
 
     Attributes:
         model: the model of transformers.
+        stored_in: the GGUF file whose weights it has as they are stored there; None for none.
         config: the config of the model, or of its text decoder where it has several parts.
         forward_parameters: the names of the parameters of the model's forward.
         fused: runs forwards over trees in less time; None where the model does it.
@@ -56,8 +59,8 @@ class TransformersTarget(Target):
             or where `fuse` has not tried.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
+    def __init__(self, model: PreTrainedModel, stored_in: Path | None = None) -> None:
+        self.model, self.stored_in = model, stored_in
         self.config = model.config.get_text_config(decoder=True)
         self.forward_parameters = frozenset(inspect.signature(model.forward).parameters)
         self.fused: FusedDecoder | NativeDecoder | None = None
@@ -146,14 +149,22 @@ class TransformersTarget(Target):
     @cached_property
     def num_parameters(self) -> int:
         """How many weights the model has, however they are packed."""
-        head = self.model.get_output_embeddings()
+        head, is_tied = self.model.get_output_embeddings(), self.config.tie_word_embeddings
         packed = (
-            (module.in_features + (module.product.bias is not None)) * module.out_features
-            for module in self.model.modules()
-            if isinstance(module, PackedLinear)
-            and not (module is head and self.config.tie_word_embeddings)
+            (layer.in_features + (layer.product.bias is not None)) * layer.out_features
+            for layer in packed_layers(self.model)
+            if not (layer is head and is_tied)
         )
         return int(self.model.num_parameters()) + sum(packed)
+
+    @cached_property
+    def numbers(self) -> str:
+        """The dtype in which the model computes, and the formats of weights that have another one,
+        in words.
+        """
+        dtype = str(self.dtype).removeprefix("torch.")
+        formats = sorted({layer.format for layer in packed_layers(self.model)} - {dtype})
+        return f"{dtype}, weights in {' and '.join(formats)}" if formats else dtype
 
     @property
     @override
@@ -249,10 +260,11 @@ class TransformersTarget(Target):
 
     @override
     def guessing_vocabulary(self, frequent_tokens: Sequence[int] = ()) -> Vocabulary:
-        head = self.model.get_output_embeddings()
-        if self.is_native and is_worth_quantising(head):
-            return QuantisedVocabulary(self, head, self._scaled, frequent_tokens)
-        return self
+        matrix = matrix_to_quantise(self.model) if self.is_native else None
+        if matrix is None:
+            return self
+        bias = getattr(self.model.get_output_embeddings(), "bias", None)
+        return QuantisedVocabulary(self, matrix, bias, self._scaled, frequent_tokens)
 
     def _scaled(self, logits: Tensor) -> Tensor:
         """Return logits [..., n] as the model leaves them, float32 or wider."""

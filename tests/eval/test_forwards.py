@@ -17,6 +17,9 @@ from nfox.eval.bench import forwards
 from nfox.eval.bench.forwards import ForwardsResult, ForwardTime, bytes_per_second, weight_bytes
 from nfox.eval.bench.result import read
 from nfox.eval.report.forward_plots import forward_plots
+from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.options import WeightBits
+from nfox.models.quantised_layers import quantise_layers
 
 
 @pytest.fixture(autouse=True)
@@ -93,3 +96,25 @@ def test_the_bytes_of_a_forward_are_those_of_all_weights_but_rows_of_an_embeddin
     assert embedding is not model.get_output_embeddings().weight
     assert weight_bytes(target) == everything - embedding.numel() * embedding.itemsize
     assert 1e8 < bytes_per_second(torch.device("cpu"), rounds=1) < 1e13
+
+
+@pytest.mark.parametrize(("weight_format", "size"), [("int8", 34), ("int4", 20)])
+def test_quantised_weights_are_counted_as_they_are_packed(
+    weight_format: WeightBits, size: int
+) -> None:
+    """The vocabulary matrix has 8 bits in both."""
+    try:
+        native_library()
+    except NativeLibraryError as error:
+        pytest.skip(f"no native library: {error}")
+    target = tiny.recast("llama", torch.bfloat16)
+    head, embedding = (
+        target.model.get_output_embeddings(),
+        target.model.get_input_embeddings(),
+    )
+    norms = sum(weight.nbytes for weight in target.model.parameters() if weight.dim() == 1)
+    layers = sum(weight.numel() for weight in target.model.parameters() if weight.dim() > 1)
+    layers -= head.weight.numel() + embedding.weight.numel()
+    expected = norms + (layers * size + head.weight.numel() * 34) // 32
+    quantise_layers("a model", target.model, weight_format)
+    assert weight_bytes(target) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import gguf_file
@@ -14,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nfox import ModelOptions, Settings, drafters, load
 from nfox.demo import TARGET
 
-FLOAT32 = ModelOptions(dtype="float32", device="cpu", offline=True)
-QUESTIONS = ("What is 12 + 30?", "I want to find a restaurant in San Jose.")
+PACKED = ModelOptions(device="cpu", offline=True)
+FLOAT32 = replace(PACKED, dtype="float32")
+QUESTION = "I want to find a restaurant in San Jose."
 TRAINED = {name for name in drafters.method_names() if (TARGET / "nfox" / name).is_dir()}
 WORDS = {"tokenizer.ggml.pre": "smollm"}  # each digit by itself
 
@@ -42,15 +44,15 @@ def write_twins(place: Path, packed: Types) -> tuple[Path, Path]:
     return file, whole
 
 
-def answers(folder: Path, methods: list[str]) -> dict[str, list[str]]:
-    """Return the texts that a model answers the questions with, by each of some methods."""
+def answers(folder: Path, methods: list[str], loading: ModelOptions) -> dict[str, str]:
+    """Return the texts that a model answers the question with, by each of some methods."""
     texts, settings = {}, Settings(max_new_tokens=24)
-    with load(str(folder), loading=FLOAT32, settings=settings, method="none") as engine:
+    with load(str(folder), loading=loading, settings=settings, method="none") as engine:
         for method in methods:
             engine.use(method)
-            replies = [engine.answer(question) for question in QUESTIONS]
-            assert method not in TRAINED or max(reply.stats.tau for reply in replies) > 1.5
-            texts[method] = [reply.text for reply in replies]
+            reply = engine.answer(QUESTION)
+            assert method not in TRAINED or reply.stats.tau > 1.5
+            texts[method] = reply.text
     return texts
 
 
@@ -58,8 +60,11 @@ def answers(folder: Path, methods: list[str]) -> dict[str, list[str]]:
 def test_every_method_decodes_it_to_the_text_of_the_unpacked_weights(
     packed: Types, tmp_path: Path
 ) -> None:
+    """In float32; as it is stored, where that can be, to one text as well."""
     file, whole = write_twins(tmp_path, packed)
-    plain = answers(whole, ["none"])["none"]
-    assert all(plain)
+    plain = answers(whole, ["none"], FLOAT32)["none"]
     methods = drafters.method_names()
-    assert TRAINED and answers(file, methods) == dict.fromkeys(methods, plain)
+    assert plain and TRAINED
+    assert answers(file, methods, FLOAT32) == dict.fromkeys(methods, plain)
+    texts = answers(file, methods, PACKED)
+    assert texts == dict.fromkeys(methods, texts["none"]) and texts["none"]

@@ -25,8 +25,8 @@ from nfox.models.fused_products import PackedProduct
 from nfox.models.memory import copy_bytes
 from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError, native_library
-from nfox.models.native.packing import WeightFormat, quantise
 from nfox.models.native.product import NativeProduct
+from nfox.models.native.quantising import WeightFormat, quantise
 from nfox.models.options import ModelOptions, WeightBits
 from nfox.models.quantised_layers import quantise_layers
 from nfox.models.transformers_target import TransformersTarget

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 
 Types = gguf.GGMLQuantizationType
-K_QUANTS = {Types.Q2_K: 80, Types.Q3_K: 108, Types.Q4_K: 0, Types.Q5_K: 0, Types.Q6_K: 208}
+K_QUANTS = {
+    **{Types.Q2_K: 80, Types.Q3_K: 108, Types.Q4_K: 0, Types.Q5_K: 0, Types.Q6_K: 208},
+    Types.IQ4_NL: 0,
+}
 """Types that the package unpacks only, and where the scales of a block lie in it."""
 
 
@@ -23,6 +26,7 @@ def write(
     tokenizer: Any = None,
     type_: gguf.GGMLQuantizationType = Types.F32,
     metadata: dict[str, Any] | None = None,
+    others: dict[str, gguf.GGMLQuantizationType] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Write a model, and return its weights as they are once packed, by transformers' names.
 
@@ -32,6 +36,7 @@ def write(
         tokenizer: a byte-level one that splits as GPT-2's does; None writes no vocabulary.
         type_: of its matrices. A norm, and a matrix whose rows have no whole blocks, is F32.
         metadata: further strings, integers or numbers, which replace others.
+        others: the types of matrices by the last part of their names, where it is another one.
     """
     config = model.config
     name = {"mistral": "llama", "gemma3_text": "gemma3"}.get(config.model_type, config.model_type)
@@ -46,7 +51,8 @@ def write(
     packed = {}
     for key, weight in state.items():
         stored = names.get_name(key, try_suffixes=(".weight", ".bias"))
-        packed[key] = _put(writer, stored, key, weight.float(), config, name, type_)
+        kind = (others or {}).get(key.split(".")[-2], type_)
+        packed[key] = _put(writer, stored, key, weight.float(), config, name, kind)
     for key, values in _divisors(model).items():
         writer.add_tensor(key, values)
     writer.write_header_to_file()

@@ -20,6 +20,7 @@ from nfox.engine import Engine
 from nfox.eval.bench.figures import Record
 from nfox.eval.bench.machine import this_machine
 from nfox.eval.bench.result import File, Machine
+from nfox.models.packed_layers import packed_layers
 from nfox.models.transformers_target import TransformersTarget
 
 _MOST_READ = {"cpu": 1 << 30, "cuda": 1 << 33}
@@ -167,7 +168,8 @@ def weight_bytes(target: TransformersTarget) -> int:
     weights = [weight for weight in model.parameters() if weight is not rows]
     states = [getattr(weight, "quant_state", None) for weight in weights]  # of bitsandbytes
     tensors = [*weights, *(state.absmax for state in states if state is not None)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    unpacked: int = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return unpacked + sum(layer.nbytes for layer in packed_layers(model))
 
 
 def bytes_per_second(device: torch.device, rounds: int = 9) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 from nfox.errors import ModelError, NfoxError
 from nfox.eval.peers.packages import package
 from nfox.models.options import LoadedModel
-from nfox.models.packed_layers import PackedLinear
+from nfox.models.packed_layers import packed_layers
 from nfox.models.transformers_target import TransformersTarget
 
 _ARCHITECTURES = {
@@ -88,8 +88,8 @@ def _check(target: TransformersTarget) -> None:
     if model_class not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
         raise ModelError(f"a {model_class} cannot be written as GGUF here", f"what can: {known}")
-    packed = any(isinstance(module, PackedLinear) for module in target.model.modules())
-    if packed or getattr(target.config, "quantization_config", None) is not None:
+    is_packed = any(packed_layers(target.model))
+    if is_packed or getattr(target.config, "quantization_config", None) is not None:
         raise ModelError(
             "quantised weights cannot be written as GGUF: llama.cpp quantises otherwise",
             "compare with a target that is not quantised",

@@ -163,9 +163,13 @@ class Q41(Q80):
 
 
 def written(model: LoadedModel, file: Path) -> str:
-    """Return a GGUF of a model, written if no other peer has."""
+    """Return a GGUF of a model, written if no other peer has; the model's own file, under that
+    name, where it has the weights that are stored there.
+    """
     from nfox.eval.peers.gguf import write
 
+    if not file.exists() and model.target.stored_in:
+        file.symlink_to(model.target.stored_in.resolve())
     if not file.exists():
         part = file.with_suffix(".part")  # a file that is there is whole
         write(model, part)

@@ -57,7 +57,7 @@ def quantise(lib: Any, file: str, kind: str, threads: int) -> str:
 
     Args:
         lib: the package llama_cpp.
-        file: with weights of 16 or 32 bit.
+        file: with weights of any kind; those that are quantised are rounded once more.
         kind: as llama.cpp calls it, such as "Q8_0".
         threads: of the processor.
 
@@ -67,7 +67,7 @@ def quantise(lib: Any, file: str, kind: str, threads: int) -> str:
     quantised = str(Path(file).with_suffix(f".{kind}.gguf"))
     params = lib.llama_model_quantize_default_params()
     params.ftype = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{kind}")
-    params.nthread = threads
+    params.nthread, params.allow_requantize = threads, True
     if lib.llama_model_quantize(file.encode(), quantised.encode(), params):
         raise ModelError(f"llama.cpp does not quantise this model: {failure_reason(lib)}")
     return quantised

@@ -11,7 +11,8 @@ constexpr int GROUP = 16;       // pairs of inputs that have one scale
 enum Format { BFLOAT16, INT8, INT4 };
 
 // W [outputs, inputs], in blocks of LANES outputs, which lie pair of inputs after pair of inputs.
-// A quantised number is scale * integer + least, with one of both for 32 inputs of an output.
+// A quantised number is scale * integer + least, with one of both, in half precision, for 32 inputs of
+// an output.
 struct Matrix {
     const void* weights;     // [blocks][inputs / 2][LANES] pairs; of int4 [blocks][inputs / 8][LANES]
     const uint16_t* scales;  // [blocks][inputs / 32][LANES]; null where it is not quantised

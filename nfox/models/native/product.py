@@ -12,7 +12,8 @@ from typing_extensions import override
 from nfox.models.fused_products import Product
 from nfox.models.native import structures
 from nfox.models.native.library import native_library
-from nfox.models.native.packing import PackedWeights, WeightFormat
+from nfox.models.native.packing import PackedWeights
+from nfox.models.native.quantising import WeightFormat
 
 _FORMATS: dict[WeightFormat, int] = {"bfloat16": 0, "int8": 1, "int4": 2}
 """The number of a format in the library."""
@@ -45,7 +46,7 @@ class NativeProduct(Product):
         self._library = native_library()
         lanes = self._library.nfox_lanes()
         if isinstance(weight, Tensor):
-            weight = PackedWeights.of(weight, lanes, weight_format)
+            weight = PackedWeights.of(weight, weight_format)
         self.packed, self.outputs = weight, weight.outputs
         if bias is not None:
             missing = -len(bias) % lanes

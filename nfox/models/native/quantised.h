@@ -142,11 +142,11 @@ __attribute__((noinline)) void quantised_tile(const Matrix& matrix, int block, c
         for (int b = 0; b < BLOCKS; b++) {
             const size_t of_block = ((size_t)(block + b) * groups + group) * LANES;
             const size_t of_next = ((size_t)(block + BLOCKS + b) * groups + fetched) * LANES;
-            const Floats scale = widened(matrix.scales + of_block);
+            const Floats scale = from_half_precision(matrix.scales + of_block);
             __builtin_prefetch(matrix.scales + of_next);
             Floats least{};
             if (Weights::HAS_LEAST) {
-                least = widened(matrix.least + of_block);
+                least = from_half_precision(matrix.least + of_block);
                 __builtin_prefetch(matrix.least + of_next);
             }
 #pragma GCC unroll 8

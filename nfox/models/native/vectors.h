@@ -52,6 +52,19 @@ inline Floats widened(const uint16_t* numbers) {
 
 inline Floats widened(const float* numbers) { return load<Floats>(numbers); }
 
+// Finite numbers in half precision as floats, exactly.
+inline Floats from_half_precision(const uint16_t* numbers) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_cvtph_ps((__m256i)load<Halves>(numbers));
+#elif defined(__AVX__) && defined(__F16C__)
+    return (Floats)_mm256_cvtph_ps((__m128i)load<Halves>(numbers));
+#else
+    const Words bits = __builtin_convertvector(load<Halves>(numbers), Words);
+    const Floats size = (Floats)((bits & 0x7fff) << 13) * 0x1p112f;  // the exponents differ by 112
+    return (Floats)((Words)size | (bits & 0x8000) << 16);
+#endif
+}
+
 // The upper halves are floats rounded to the nearest bfloat16 numbers; NaN stays NaN.
 inline Words in_bfloat16(Floats numbers) {
     const Words bits = (Words)numbers;

@@ -1,0 +1,179 @@
+"""Weights of a GGUF file that the native library multiplies as they are stored.
+
+Such types have integers of at most 8 bits with a scale for 32 of them, as the library's own formats
+do: nothing is rounded, nothing is unpacked, and a forward reads what the file holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nfox.files.gguf_header import GgufHeader
+from nfox.models.gguf_weights import as_transformers, name_of, stored_bytes
+from nfox.models.native.packing import PackedWeights
+from nfox.models.native.product import NativeProduct
+from nfox.models.native.quantising import GROUP, Quantised, WeightFormat
+from nfox.models.packed_layers import PackedLinear
+
+EMBEDDINGS = "token_embd.weight"
+"""The name of the input embeddings, which are the LM head's weights too in a file without these."""
+
+_Bytes = NDArray[np.uint8]
+_Groups = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
+"""Integers [groups, 32], scales [groups] and least numbers [groups], or None where they are 0."""
+
+_TOGETHER = (("attn_q", "attn_k", "attn_v"), ("ffn_gate", "ffn_up"))
+"""Layers whose weights are joined in one product, and have one format for that."""
+
+
+_GROUP_BYTES: dict[WeightFormat, int] = {"int8": 34, "int4": 20}
+"""Of 32 weights in the native library's formats."""
+
+
+class _Type(NamedTuple):
+    """A type of tensors: how many bytes a block has, and what its groups are."""
+
+    size: int
+    format: WeightFormat
+    groups: Callable[[_Bytes], _Groups]
+
+
+def packed_formats(header: GgufHeader) -> dict[str, WeightFormat]:
+    """Return the formats in which the native library takes tensors of a file as they are, each with
+    the weights of one linear layer, by their names.
+    """
+    formats = {
+        name: _TYPES[tensor.type_id].format
+        for name, tensor in header.tensors.items()
+        if tensor.type_id in _TYPES and len(tensor.shape) == 2
+    }
+    if "output.weight" in header.tensors:
+        formats.pop(EMBEDDINGS, None)
+    return {name: form for name, form in formats.items() if _is_alike(name, formats, header)}
+
+
+def _is_alike(name: str, formats: dict[str, WeightFormat], header: GgufHeader) -> bool:
+    """Whether all tensors that one is joined with have its format."""
+    layer, _, kind = name.removesuffix(".weight").rpartition(".")
+    parts = next((parts for parts in _TOGETHER if kind in parts), (kind,))
+    names = [f"{layer}.{part}.weight" for part in parts] if layer else [name]
+    there = [other for other in names if other in header.tensors]
+    return all(formats.get(other) == formats[name] for other in there)
+
+
+def packed_bytes(header: GgufHeader) -> int:
+    """Return the bytes that what is kept packed of a file takes in memory."""
+    return sum(
+        header.tensors[name].count // GROUP * _GROUP_BYTES[form]
+        for name, form in packed_formats(header).items()
+    )
+
+
+def put_packed(model: Any, header: GgufHeader, names: Collection[str]) -> None:
+    """Put layers with a file's own weights in the places of a model's linear layers, which is used
+    for inference only from then on.
+
+    Args:
+        model: of transformers, on the CPU in bfloat16.
+        header: of its file.
+        names: of tensors, some of `packed_formats`.
+
+    Raises:
+        NativeLibraryError: if there is no native library.
+    """
+    paths = {layer: path for path, layer in model.named_modules()}
+    for name in names:
+        layer = model.get_submodule(name_of(name, header.architecture).removesuffix(".weight"))
+        layer = model.get_output_embeddings() if name == EMBEDDINGS else layer
+        packed = PackedWeights.of_quantised(read_packed(header, name, model.config))
+        model.set_submodule(paths[layer], PackedLinear(layer, NativeProduct(packed, layer.bias)))
+
+
+def read_packed(header: GgufHeader, name: str, config: Any) -> Quantised:
+    """Return the weights of a linear layer as a file has them, with rows in transformers' order.
+
+    Args:
+        header: of the file.
+        name: of the tensor in the file, one of `packed_formats`.
+        config: of the model, as transformers has it.
+    """
+    tensor = header.tensors[name]
+    kind, (outputs, inputs) = _TYPES[tensor.type_id], tensor.shape
+    blocks = np.array(stored_bytes(header, name)).reshape(-1, kind.size)
+    integers, scales, least = kind.groups(blocks)
+
+    def laid_out(values: NDArray[Any], width: int) -> Tensor:
+        rows = torch.from_numpy(values).reshape(outputs, width)
+        return as_transformers(rows, name, header.architecture, config)
+
+    groups = inputs // GROUP
+    return Quantised(
+        laid_out(integers, inputs),
+        laid_out(scales, groups).half(),
+        None if least is None else laid_out(least, groups).half(),
+    )
+
+
+def _halves(blocks: _Bytes, start: int) -> NDArray[np.float16]:
+    """Return the numbers in half precision at a place of every block."""
+    return blocks[:, start : start + 2].copy().view(np.float16)[:, 0]
+
+
+def _nibbles(packed: _Bytes) -> _Bytes:
+    """Return [groups, 32] the integers of 4 bits in bytes [groups, 16], the lower halves first."""
+    return np.concatenate([packed & 15, packed >> 4], 1)
+
+
+def _q4_0(blocks: _Bytes) -> _Groups:
+    scales = _halves(blocks, 0)
+    return _nibbles(blocks[:, 2:]), scales, scales * np.float16(-8)
+
+
+def _q4_1(blocks: _Bytes) -> _Groups:
+    return _nibbles(blocks[:, 4:]), _halves(blocks, 0), _halves(blocks, 2)
+
+
+def _q5_0(blocks: _Bytes) -> _Groups:
+    fifth = np.unpackbits(blocks[:, 2:6], axis=1, bitorder="little") << 4
+    return (_nibbles(blocks[:, 6:]) | fifth).astype(np.int8) - np.int8(16), _halves(blocks, 0), None
+
+
+def _q8_0(blocks: _Bytes) -> _Groups:
+    return blocks[:, 2:].view(np.int8), _halves(blocks, 0), None
+
+
+def _iq4_nl(blocks: _Bytes) -> _Groups:
+    from gguf.quants import IQ4_NL
+
+    return np.array(IQ4_NL.kvalues, np.int8)[_nibbles(blocks[:, 2:])], _halves(blocks, 0), None
+
+
+def _q4_k(blocks: _Bytes) -> _Groups:
+    """Of 256 numbers in 8 groups; products of a block's and a group's scale are rounded to half
+    precision, which changes a weight less than bfloat16 would.
+    """
+    packed = blocks[:, 16:].reshape(-1, 4, 32)
+    integers = np.stack([packed & 15, packed >> 4], 2).reshape(-1, GROUP)
+    low, middle, high = np.split(blocks[:, 4:16], 3, axis=1)
+    scales = np.concatenate([low & 63, high & 15 | low >> 6 << 4], 1)
+    least = np.concatenate([middle & 63, high >> 4 | middle >> 6 << 4], 1)
+    factors = (_halves(blocks, place)[:, None].astype(np.float32) for place in (0, 2))
+    products = [part * factor for part, factor in zip((scales, least), factors, strict=True)]
+    return integers, products[0].ravel(), -products[1].ravel()
+
+
+_TYPES = {
+    2: _Type(18, "int4", _q4_0),
+    3: _Type(20, "int4", _q4_1),
+    6: _Type(22, "int8", _q5_0),
+    8: _Type(34, "int8", _q8_0),
+    12: _Type(144, "int4", _q4_k),
+    20: _Type(18, "int8", _iq4_nl),
+}
+"""By the number that a type has in GGUF."""
