@@ -14,29 +14,23 @@ from math import inf
 import torch
 from torch import Tensor
 
+from nfox.decoding.target import as_array
 from nfox.errors import UsageError
 
 _RANGES = (
     "temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1, "
     "0.01 <= repetition_penalty <= 100"
 )
-_BLOCK, _LARGE_VOCABULARY = 128, 1 << 14  # tokens
 _MIN_TEMPERATURE = 1e-5  # below, only rounding tells two tokens apart, and float32 overflows
 
 
 def likeliest_tokens(logits: Tensor) -> list[int]:
     """Return the token with the largest of each row of logits [N, V], the first of equal ones.
 
-    On a CPU torch's argmax looks at number after number, while its amax does not: in a large
-    vocabulary it is found six times as fast in two steps, first among blocks, then within one.
+    On a CPU torch looks at number after number and wakes its threads for it: NumPy takes a tenth of
+    the time, and a thirtieth right after a forward of other threads.
     """
-    size = logits.shape[-1]
-    if logits.device.type == "cpu" and size >= _LARGE_VOCABULARY and size % _BLOCK == 0:
-        blocks = logits.reshape(len(logits), -1, _BLOCK)
-        first = blocks.amax(-1).argmax(-1)
-        tokens = first * _BLOCK + blocks[torch.arange(len(logits)), first].argmax(-1)
-    else:
-        tokens = logits.argmax(-1)
+    tokens = (as_array(logits) if logits.device.type == "cpu" else logits).argmax(-1)
     found: list[int] = tokens.tolist()
     return found
 

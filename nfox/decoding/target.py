@@ -30,9 +30,15 @@ def are_numbers(logits: Tensor) -> bool:
     """Return whether a token can be chosen from each row of logits [N, V]: none of them is NaN or
     infinite, but for those of tokens that a model rules out by -inf.
 
-    One pass, which takes a tenth of the time of the argmax over the same logits.
+    One pass over the logits.
     """
-    return all(map(isfinite, logits.amax(-1).tolist()))
+    most = as_array(logits).max(-1) if logits.device.type == "cpu" else logits.amax(-1)
+    return all(map(isfinite, most.tolist()))
+
+
+def as_array(logits: Tensor) -> Any:
+    """Return logits on a CPU, float32 or wider, as an array of NumPy in the same memory."""
+    return logits.detach().numpy()
 
 
 def check_tokens(ids: Iterable[int], vocabulary_size: int) -> None:

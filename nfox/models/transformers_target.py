@@ -268,6 +268,8 @@ class TransformersTarget(Target):
 
     def _scaled(self, logits: Tensor) -> Tensor:
         """Return logits [..., n] as the model leaves them, float32 or wider."""
+        if logits.dtype == torch.float32 and not any(self._logit_factors):
+            return logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         scale, divisor, cap = self._logit_factors
         logits = logits * scale if scale else logits  # a pass over [n, V] is not free
