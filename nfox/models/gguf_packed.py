@@ -1,12 +1,13 @@
-"""Weights of a GGUF file that the native library multiplies as they are stored.
+"""Quantised weights of a GGUF file as the native library multiplies them.
 
-Such types have integers of at most 8 bits with a scale for 32 of them, as the library's own formats
-do: nothing is rounded, nothing is unpacked, and a forward reads what the file holds.
+Several types have integers of at most 8 bits with a scale for 32 of them, as the library's own
+formats do: nothing is rounded, nothing is unpacked, and a forward reads what the file holds. Other
+types are rounded once more, to 8 bits, which adds some percent to the error that they have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nfox.files.gguf_header import GgufHeader
-from nfox.models.gguf_weights import as_transformers, name_of, stored_bytes
+from nfox.models.gguf_weights import as_transformers, name_of, stored_bytes, unpacked_parts
 from nfox.models.native.packing import PackedWeights
 from nfox.models.native.product import NativeProduct
-from nfox.models.native.quantising import GROUP, Quantised, WeightFormat
+from nfox.models.native.quantising import GROUP, Quantised, WeightFormat, quantise
 from nfox.models.packed_layers import PackedLinear
 
 EMBEDDINGS = "token_embd.weight"
@@ -28,43 +29,49 @@ _Bytes = NDArray[np.uint8]
 _Groups = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
 """Integers [groups, 32], scales [groups] and least numbers [groups], or None where they are 0."""
 
+_NOT_QUANTISED = frozenset({0, 1, 24, 25, 26, 27, 28, 30})
+"""The numbers in GGUF of types that are single numbers."""
 _TOGETHER = (("attn_q", "attn_k", "attn_v"), ("ffn_gate", "ffn_up"))
 """Layers whose weights are joined in one product, and have one format for that."""
-
-
 _GROUP_BYTES: dict[WeightFormat, int] = {"int8": 34, "int4": 20}
 """Of 32 weights in the native library's formats."""
 
 
 class _Type(NamedTuple):
-    """A type of tensors: how many bytes a block has, and what its groups are."""
+    """A type whose weights are kept as they are: the format that has them, the bytes of a block,
+    and what its groups are.
+    """
 
-    size: int
     format: WeightFormat
+    size: int
     groups: Callable[[_Bytes], _Groups]
 
 
 def packed_formats(header: GgufHeader) -> dict[str, WeightFormat]:
-    """Return the formats in which the native library takes tensors of a file as they are, each with
-    the weights of one linear layer, by their names.
+    """Return the formats in which the native library takes a file's quantised tensors, those of
+    linear layers, by their names.
     """
-    formats = {
-        name: _TYPES[tensor.type_id].format
+    formats: dict[str, WeightFormat] = {
+        name: _TYPES[tensor.type_id].format if tensor.type_id in _TYPES else "int8"
         for name, tensor in header.tensors.items()
-        if tensor.type_id in _TYPES and len(tensor.shape) == 2
+        if len(tensor.shape) == 2 and tensor.type_id not in _NOT_QUANTISED
     }
     if "output.weight" in header.tensors:
         formats.pop(EMBEDDINGS, None)
-    return {name: form for name, form in formats.items() if _is_alike(name, formats, header)}
+    chosen: dict[str, WeightFormat] = {}
+    for name, form in formats.items():
+        together = {formats.get(other) for other in _joined_with(name, header)}
+        if None not in together:
+            chosen[name] = form if len(together) == 1 else "int8"
+    return chosen
 
 
-def _is_alike(name: str, formats: dict[str, WeightFormat], header: GgufHeader) -> bool:
-    """Whether all tensors that one is joined with have its format."""
+def _joined_with(name: str, header: GgufHeader) -> list[str]:
+    """Return the names of all tensors with which one is joined, itself among them."""
     layer, _, kind = name.removesuffix(".weight").rpartition(".")
     parts = next((parts for parts in _TOGETHER if kind in parts), (kind,))
     names = [f"{layer}.{part}.weight" for part in parts] if layer else [name]
-    there = [other for other in names if other in header.tensors]
-    return all(formats.get(other) == formats[name] for other in there)
+    return [other for other in names if other in header.tensors]
 
 
 def packed_bytes(header: GgufHeader) -> int:
@@ -75,49 +82,57 @@ def packed_bytes(header: GgufHeader) -> int:
     )
 
 
-def put_packed(model: Any, header: GgufHeader, names: Collection[str]) -> None:
-    """Put layers with a file's own weights in the places of a model's linear layers, which is used
-    for inference only from then on.
+def put_packed(model: Any, header: GgufHeader, formats: Mapping[str, WeightFormat]) -> None:
+    """Put layers with a file's quantised weights in the places of a model's linear layers, which is
+    used for inference only from then on.
 
     Args:
         model: of transformers, on the CPU in bfloat16.
         header: of its file.
-        names: of tensors, some of `packed_formats`.
+        formats: of the layers' weights, by the names of the tensors, see `packed_formats`.
 
     Raises:
+        ModelError: for a type of tensor that cannot be unpacked.
         NativeLibraryError: if there is no native library.
     """
     paths = {layer: path for path, layer in model.named_modules()}
-    for name in names:
+    for name, form in formats.items():
         layer = model.get_submodule(name_of(name, header.architecture).removesuffix(".weight"))
         layer = model.get_output_embeddings() if name == EMBEDDINGS else layer
-        packed = PackedWeights.of_quantised(read_packed(header, name, model.config))
+        packed = PackedWeights.of_quantised(read_packed(header, name, form, model.config))
         model.set_submodule(paths[layer], PackedLinear(layer, NativeProduct(packed, layer.bias)))
 
 
-def read_packed(header: GgufHeader, name: str, config: Any) -> Quantised:
-    """Return the weights of a linear layer as a file has them, with rows in transformers' order.
+def read_packed(
+    header: GgufHeader, name: str, weight_format: WeightFormat, config: Any
+) -> Quantised:
+    """Return the weights of a linear layer, with rows in transformers' order: as a file has them,
+    or rounded, where its type is none that the format has.
 
     Args:
         header: of the file.
-        name: of the tensor in the file, one of `packed_formats`.
+        name: of the tensor in the file.
+        weight_format: of what is returned.
         config: of the model, as transformers has it.
+
+    Raises:
+        ModelError: for a type of tensor that cannot be unpacked.
     """
     tensor = header.tensors[name]
-    kind, (outputs, inputs) = _TYPES[tensor.type_id], tensor.shape
-    blocks = np.array(stored_bytes(header, name)).reshape(-1, kind.size)
-    integers, scales, least = kind.groups(blocks)
+    kind = _TYPES.get(tensor.type_id)
+    if kind and kind.format == weight_format:
+        groups = kind.groups(np.array(stored_bytes(header, name)).reshape(-1, kind.size))
+        integers, scales, least = (_rows(part, tensor.shape[0]) for part in groups)
+        assert integers is not None and scales is not None
+        stored = Quantised(integers, scales, least)
+    else:
+        parts = unpacked_parts(header, name)
+        stored = Quantised.joined([quantise(part, weight_format) for part in parts])
+    return stored.rearranged(lambda rows: as_transformers(rows, name, header.architecture, config))
 
-    def laid_out(values: NDArray[Any], width: int) -> Tensor:
-        rows = torch.from_numpy(values).reshape(outputs, width)
-        return as_transformers(rows, name, header.architecture, config)
 
-    groups = inputs // GROUP
-    return Quantised(
-        laid_out(integers, inputs),
-        laid_out(scales, groups).half(),
-        None if least is None else laid_out(least, groups).half(),
-    )
+def _rows(values: NDArray[Any] | None, outputs: int) -> Tensor | None:
+    return None if values is None else torch.from_numpy(values).reshape(outputs, -1)
 
 
 def _halves(blocks: _Bytes, start: int) -> NDArray[np.float16]:
@@ -163,17 +178,19 @@ def _q4_k(blocks: _Bytes) -> _Groups:
     low, middle, high = np.split(blocks[:, 4:16], 3, axis=1)
     scales = np.concatenate([low & 63, high & 15 | low >> 6 << 4], 1)
     least = np.concatenate([middle & 63, high >> 4 | middle >> 6 << 4], 1)
-    factors = (_halves(blocks, place)[:, None].astype(np.float32) for place in (0, 2))
-    products = [part * factor for part, factor in zip((scales, least), factors, strict=True)]
-    return integers, products[0].ravel(), -products[1].ravel()
+    of_block = (_halves(blocks, place)[:, None].astype(np.float32) for place in (0, 2))
+    products = [
+        (part * factor).ravel() for part, factor in zip((scales, least), of_block, strict=True)
+    ]
+    return integers, products[0].astype(np.float16), -products[1].astype(np.float16)
 
 
 _TYPES = {
-    2: _Type(18, "int4", _q4_0),
-    3: _Type(20, "int4", _q4_1),
-    6: _Type(22, "int8", _q5_0),
-    8: _Type(34, "int8", _q8_0),
-    12: _Type(144, "int4", _q4_k),
-    20: _Type(18, "int8", _iq4_nl),
+    2: _Type("int4", 18, _q4_0),
+    3: _Type("int4", 20, _q4_1),
+    6: _Type("int8", 22, _q5_0),
+    8: _Type("int8", 34, _q8_0),
+    12: _Type("int4", 144, _q4_k),
+    20: _Type("int8", 18, _iq4_nl),
 }
 """By the number that a type has in GGUF."""

@@ -7,7 +7,8 @@ rotates neighbours where transformers rotates halves; the norms of a Gemma have 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ _MODULES_OF = {
 _COMPUTED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors that the config says."""
 _UNPACKED_AT_ONCE = 1 << 18
-"""Numbers, of a part of a tensor that stays in the processor's caches; whole blocks of any type."""
+"""Numbers, of a part of a tensor that stays in the processor's caches."""
 _NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)")
 
 
@@ -121,27 +122,39 @@ def read_tensor(header: GgufHeader, name: str, dtype: torch.dtype = torch.float3
     Raises:
         ModelError: for a type of tensor that cannot be unpacked.
     """
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+    values, start = torch.empty(header.tensors[name].shape, dtype=dtype), 0
+    for part in unpacked_parts(header, name):
+        values[start : start + len(part)] = part
+        start += len(part)
+    return values
+
+
+def unpacked_parts(header: GgufHeader, name: str) -> Iterator[Tensor]:
+    """Yield the rows of a tensor of a file, float32, some at a time: a whole embedding would take
+    gigabytes.
+
+    Args:
+        header: of the file.
+        name: of the tensor in the file.
+
+    Raises:
+        ModelError: for a type of tensor that cannot be unpacked.
+    """
+    from gguf import GGMLQuantizationType, dequantize
 
     tensor = header.tensors[name]
-    kind = GGMLQuantizationType(tensor.type_id)
-    elements, size = GGML_QUANT_SIZES[kind]
-    # In parts: a whole embedding would take gigabytes in float32 besides.
-    count = _UNPACKED_AT_ONCE // elements * size
-    packed = stored_bytes(header, name)
-    values = torch.empty(tensor.count, dtype=dtype)
-    for start in range(0, tensor.size, count):
-        part = np.array(packed[start : start + count])[None]
+    kind, (count, *row) = GGMLQuantizationType(tensor.type_id), tensor.shape
+    rows = stored_bytes(header, name).reshape(count, -1)
+    at_once = max(_UNPACKED_AT_ONCE // prod(row), 1)
+    for start in range(0, count, at_once):
         try:
-            numbers = torch.from_numpy(dequantize(part, kind)).flatten()
+            numbers = dequantize(np.array(rows[start : start + at_once]), kind)
         except NotImplementedError as error:
             raise ModelError(
                 f"{header.path}: {name} is of type {kind.name}, which cannot be unpacked",
                 "take a file with another quantisation (Q8_0, Q4_K_M, ...)",
             ) from error
-        first = start // size * elements
-        values[first : first + len(numbers)] = numbers
-    return values.reshape(tensor.shape)
+        yield torch.from_numpy(numbers).reshape(-1, *row)
 
 
 def stored_bytes(header: GgufHeader, name: str) -> NDArray[np.uint8]:

@@ -160,8 +160,9 @@ def _load_gguf(
     """Return a model of transformers with the weights of a GGUF file on their devices."""
     config = gguf_config(name, header)
     dtype = gguf_dtype(header, options)
-    packed = packed_formats(header).keys() if options.keeps_packed else set[str]()
-    weights = unpack(header, config, dtype, partial(progress, "weights"), packed - {EMBEDDINGS})
+    packed = packed_formats(header) if options.keeps_packed else {}
+    left_out = packed.keys() - {EMBEDDINGS}
+    weights = unpack(header, config, dtype, partial(progress, "weights"), left_out)
     options = replace(options, dtype=str(dtype).removeprefix("torch."))
     # Where the weights are all there, the classes that find one for a name have nothing to find.
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]

@@ -51,22 +51,34 @@ def test_a_matrix_is_what_the_package_unpacks(kind: Types, tmp_path: Path) -> No
     header, model = read_model_header(path), load_model(str(path), FLOAT32).target.model
     layers = model.model.layers
     for name, layer in ((QUERIES, layers[0].self_attn.q_proj), (DOWN, layers[1].mlp.down_proj)):
-        found = read_packed(header, name, model.config)
+        found = read_packed(header, name, packed_formats(header)[name], model.config)
         assert torch.equal(found.dequantised().float(), layer.weight)
         assert found.format == packed_formats(header)[name]
 
 
+SIZES = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 16}
+
+
 def test_scales_in_two_parts_are_rounded_less_than_bfloat16_would(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2}
-    path = file_of(tmp_path, Types.Q4_K, **sizes)
+    path = file_of(tmp_path, Types.Q4_K, **SIZES)
     model = load_model(str(path), FLOAT32).target.model
-    for name, layer in ((QUERIES, model.model.layers[0].self_attn.q_proj),):
-        found = read_packed(read_model_header(path), name, model.config)
-        groups = layer.weight.double().unflatten(1, (-1, 32))
-        off = (found.dequantised() - layer.weight).abs().unflatten(1, (-1, 32)).amax(-1)
-        scales, least = found.scales.double() * 15, found.least.double()
-        assert (off <= (scales.abs() + least.abs()) * 2**-11).all()
-        assert groups.abs().amax() > 0
+    found = read_packed(read_model_header(path), QUERIES, "int4", model.config)
+    exact = model.model.layers[0].self_attn.q_proj.weight
+    off = (found.dequantised() - exact).abs().unflatten(1, (-1, 32)).amax(-1)
+    largest = found.scales.double().abs() * 15 + found.least.double().abs()
+    assert (off <= largest * 2**-11).all() and off.any()
+
+
+@pytest.mark.parametrize("kind", (Types.Q6_K, Types.Q5_K, Types.Q5_1), ids=lambda kind: kind.name)
+def test_other_types_are_rounded_to_8_bits(kind: Types, tmp_path: Path) -> None:
+    path = file_of(tmp_path, kind, **SIZES)
+    model = load_model(str(path), FLOAT32).target.model
+    header = read_model_header(path)
+    assert packed_formats(header)[QUERIES] == "int8"
+    found = read_packed(header, QUERIES, "int8", model.config)
+    exact = model.model.layers[0].self_attn.q_proj.weight.double()
+    off, groups = (one.unflatten(1, (-1, 32)) for one in (found.dequantised() - exact, exact))
+    assert (off.abs().amax(-1) <= 0.54 * groups.abs().amax(-1) / 127).all()
 
 
 @pytest.mark.parametrize("kind", (Types.Q4_1, Types.Q8_0), ids=lambda kind: kind.name)
@@ -93,15 +105,14 @@ def scored(target: TransformersTarget, tokens: list[int]) -> torch.Tensor:
     return target.score(TokenTree.chain(tokens[9], tokens[10:]), cache)[0].float()
 
 
-def test_layers_that_are_joined_stay_unpacked_where_one_of_them_has_another_format(
-    tmp_path: Path,
-) -> None:
-    """As in files whose values have more bits than their queries."""
-    others = {"v_proj": Types.Q5_1, "down_proj": Types.Q5_1}
+def test_layers_that_are_joined_have_one_format(tmp_path: Path) -> None:
+    """In files whose values have more bits than their queries, or are not quantised."""
+    others = {"v_proj": Types.Q8_0, "down_proj": Types.Q8_0, "up_proj": Types.F16}
     path = file_of(tmp_path, Types.Q4_0, others=others, initializer_range=0.1)
     packed = packed_formats(read_model_header(path))
-    kinds = {name.split(".")[-2] for name in packed}
-    assert kinds == {"attn_output", "ffn_gate", "ffn_up", "output"}
+    kinds = {name.split(".")[-2]: form for name, form in packed.items()}
+    joined = dict.fromkeys(("attn_q", "attn_k", "attn_v"), "int8")
+    assert kinds == joined | {"attn_output": "int4", "ffn_down": "int8", "output": "int4"}
     target, exact = loaded(path), load_model(str(path), FLOAT32).target
     assert target.is_native
     found, expected = (scored(one, list(range(40))) for one in (target, exact))
@@ -141,7 +152,7 @@ def test_a_model_that_the_library_does_not_run_is_loaded_unpacked(
 
 @pytest.mark.parametrize("name", ("llama", "llama, tied"))
 def test_the_memory_that_is_foretold_is_what_is_taken(name: str, tmp_path: Path) -> None:
-    others = {"down_proj": Types.Q5_1}
+    others = {"down_proj": Types.F16}
     path = file_of(tmp_path, Types.Q8_0, name, others=others)
     options = decoding_options(str(path), AUTO)
     target = loaded(path)

@@ -153,7 +153,7 @@ def _pack(data: np.ndarray, kind: Any) -> np.ndarray:
     blocks = np.random.default_rng(data.size).integers(
         0, 256, (data.size // elements, size), dtype=np.uint8
     )
-    scales = np.full((len(blocks), 2), 1 / 512, dtype=np.float16).view(np.uint8)
+    scales = np.full((len(blocks), 2), 0.0021, dtype=np.float16).view(np.uint8)
     end = min(K_QUANTS[kind] + 4, size)
     blocks[:, K_QUANTS[kind] : end] = scales[:, : end - K_QUANTS[kind]]
     return blocks.reshape(*data.shape[:-1], -1)

@@ -8,7 +8,8 @@ in GGUF's Q8_0, Q4_0 and Q4_1, whose weights are kept as they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -42,6 +43,21 @@ class Quantised:
         """The form in which the native library has them."""
         return "int8" if self.least is None else "int4"
 
+    @classmethod
+    def joined(cls, parts: Sequence[Quantised]) -> Quantised:
+        """Return the weights of several parts, one below the other."""
+        integers, scales, least = (
+            [getattr(part, field.name) for part in parts] for field in fields(cls)
+        )
+        return cls(
+            torch.cat(integers), torch.cat(scales), None if least[0] is None else torch.cat(least)
+        )
+
+    def rearranged(self, rearrange: Callable[[Tensor], Tensor]) -> Quantised:
+        """Return the weights with rows in the order that a function puts them in."""
+        least = None if self.least is None else rearrange(self.least)
+        return Quantised(rearrange(self.integers), rearrange(self.scales), least)
+
     def dequantised(self) -> Tensor:
         """Return the weights [outputs, inputs] that these stand for, float64 and exact."""
         integers = self.integers.double().reshape(len(self.integers), -1, GROUP)
@@ -59,12 +75,9 @@ def quantise(weight: Tensor, weight_format: WeightFormat) -> Quantised:
     rows = max(1, _CHUNK // weight.shape[1])
     quantise_chunk = _in_4_bits if weight_format == "int4" else _in_8_bits
     grouped = weight.reshape(len(weight), -1, GROUP)
-    chunks = [quantise_chunk(chunk.float()) for chunk in torch.split(grouped, rows)]
-    integers, scales, least = zip(*chunks, strict=True)
-    return Quantised(
-        torch.cat(integers).flatten(1),
-        torch.cat(scales),
-        torch.cat(least) if weight_format == "int4" else None,
+    chunks = (quantise_chunk(chunk.float()) for chunk in torch.split(grouped, rows))
+    return Quantised.joined(
+        [Quantised(integers.flatten(1), scales, least) for integers, scales, least in chunks]
     )
 
 
