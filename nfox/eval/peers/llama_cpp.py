@@ -36,7 +36,8 @@ class LlamaCpp(Peer):
         file: the GGUF of the model.
         machine: what it computes with.
         max_context: the most tokens.
-        dtype: of the weights, in words.
+        dtype: of the cache, and of weights that nfox wrote, in words.
+        stored: whether the GGUF is the model's own file, with weights of its own kind.
 
     Raises:
         ModelError: if it is not installed, does not load the model, or has no memory for it.
@@ -45,10 +46,12 @@ class LlamaCpp(Peer):
     name: ClassVar[str] = "llama.cpp"
     quantisation: ClassVar[str] = ""
 
-    def __init__(self, file: str, machine: Machine, max_context: int, dtype: str) -> None:
+    def __init__(
+        self, file: str, machine: Machine, max_context: int, dtype: str, stored: bool = False
+    ) -> None:
         self._lib = lib = package("llama_cpp", "llama-cpp-python")
         self._machine = machine
-        self._dtype = dtype
+        self._dtype, self._stored = dtype, stored
         if machine.gpu and not lib.llama_supports_gpu_offload():
             raise ModelError(
                 "llama-cpp-python was built for the CPU alone, and the target is on a GPU",
@@ -77,6 +80,7 @@ class LlamaCpp(Peer):
             "machine": machine,
             "max_context": engine.max_context,
             "dtype": str(target.dtype).removeprefix("torch."),
+            "stored": target.stored_in is not None,
         }
 
     @override
@@ -129,7 +133,8 @@ class LlamaCpp(Peer):
         machine = self._machine
         device = "on the GPU" if machine.gpu else f"threads {machine.threads}"
         flash = "as it chooses" if machine.flash else "off"
-        weights = f"weights {self.quantisation}, " if self.quantisation else "weights and "
+        own = "weights of the file, " if self._stored else "weights and "
+        weights = f"weights {self.quantisation}, " if self.quantisation else own
         return (
             f"llama-cpp-python {self._lib.__version__}, {weights}cache {self._dtype}, {device}, "
             f"flash attention {flash}"
