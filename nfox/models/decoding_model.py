@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from nfox.errors import ModelError
 from nfox.models.devices import choose_device, cpu_computes_bfloat16
 from nfox.models.forwards import fuse
 from nfox.models.gguf_files import is_on_hub, local_gguf
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory, config_of_model
 from nfox.models.native.library import NativeLibraryError, must_compile, native_library
-from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
+from nfox.models.options import LoadedModel, LoadProgress, ModelOptions, Quantisation
 
 log = logging.getLogger(__name__)
 
@@ -25,18 +26,19 @@ def decoding_options(
 
     On a CPU without bfloat16 arithmetic the native library is still faster in bfloat16 than torch
     is in float32, as it reads half as many bytes; torch itself is slow in bfloat16 there. What a
-    GGUF file has packed is read faster still as it is, and is rounded to no other numbers.
+    GGUF file has packed is read faster still as it is. What only drafts needs no exact weights,
+    since the target judges: it has 8 bits.
 
     Args:
         name: a local folder, a hub id, or a GGUF file.
         options: how the model is to be loaded.
         stage: is called with a description of what takes seconds.
     """
-    leaves_it_open = options.dtype == "auto" and options.weight_bits is None
+    leaves_it_open = options.dtype == "auto" and options.quantisation is None
     if not leaves_it_open or not options.tries_native:
         return options
     keeps_packed = options.adapter is None and (is_on_hub(name) or local_gguf(name) is not None)
-    if cpu_computes_bfloat16() and not keeps_packed:
+    if cpu_computes_bfloat16() and not (keeps_packed or options.drafts):
         return options
     is_quantised = "quantization_config" in config_of_model(name)
     if is_quantised or choose_device(options.device).type != "cpu":
@@ -47,14 +49,15 @@ def decoding_options(
         native_library()
     except NativeLibraryError:
         return options
-    return replace(options, dtype="bfloat16", keeps_packed=keeps_packed)
+    bits: Quantisation | None = "int8" if options.drafts and not keeps_packed else None
+    return replace(options, dtype="bfloat16", keeps_packed=keeps_packed, quantisation=bits)
 
 
 def load_to_decode(name: str, options: ModelOptions, progress: LoadProgress) -> LoadedModel:
     """Load a model and its tokenizer, and make its forwards fast (`nfox.models.forwards.fuse`).
 
-    A model in the form that `decoding_options` chose, which the native library then does not run,
-    is loaded again as the options say.
+    A model in the form that `decoding_options` chose, which it cannot have, or which the native
+    library then does not run, is loaded again as the options say.
 
     Args:
         name: a local folder, a hub id, or a GGUF file.
@@ -66,14 +69,19 @@ def load_to_decode(name: str, options: ModelOptions, progress: LoadProgress) -> 
         NfoxError: if the memory is too small for it.
     """
     fast = decoding_options(name, options, progress.stage)
-    loaded = _load(name, fast, progress)
-    if fast is options or loaded.target.is_native:
-        return loaded
-    log.debug("%s is loaded again: %s", name, loaded.target.why_not_native)
-    del loaded
+    if fast is options:
+        return _load(name, options, progress)
+    try:
+        loaded = _load(name, fast, progress)
+        if loaded.target.is_native:
+            return loaded
+        log.debug("%s is loaded again: %s", name, loaded.target.why_not_native)
+        del loaded
+    except ModelError as error:  # if it is not the form's fault, it comes again
+        log.debug("%s is loaded again: %s", name, error.message)
     gc.collect()  # a target and its model refer to each other, and both may not fit into memory
     check_memory([(name, options)], 0)
-    progress.stage("loading it in another dtype, in which it is faster")
+    progress.stage("loading it in another form, in which it is faster")
     return _load(name, options, progress)
 
 

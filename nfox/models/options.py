@@ -78,6 +78,8 @@ class ModelOptions:
         threads: of the CPU; None measures whether one or all are faster, now and while it is used.
         keeps_packed: leave weights of a GGUF file as they are stored, where the native library
             multiplies with them: for decoding on a CPU in bfloat16, without an adapter.
+        drafts: the model only guesses for another one, so that its weights may be rounded where
+            that is faster.
 
     Raises:
         UsageError: for a dtype, an attention, a device map or a compilation that there is not, and
@@ -99,6 +101,7 @@ class ModelOptions:
     adapter: str | None = None
     threads: int | None = None
     keeps_packed: bool = False
+    drafts: bool = False
 
     def __post_init__(self) -> None:
         device_map = self.device_map or DEVICE_MAPS[0]
@@ -158,6 +161,7 @@ class ModelOptions:
             reproducible=False,
             device_map=None,
             max_memory={},
+            drafts=True,
         )
 
     @property

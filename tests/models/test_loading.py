@@ -10,6 +10,7 @@ from pathlib import Path
 
 import folder
 import pytest
+import tiny
 import torch
 
 from nfox import ModelOptions, NfoxError, drafters, load
@@ -17,11 +18,12 @@ from nfox.demo import TARGET
 from nfox.errors import ModelError, UsageError
 from nfox.heads.checkpoint import base_of
 from nfox.models import decoding_model, devices
-from nfox.models.decoding_model import decoding_options
+from nfox.models.decoding_model import decoding_options, load_to_decode
 from nfox.models.devices import choose_dtype
 from nfox.models.loading import load_model
 from nfox.models.memory import cache_bytes, check_memory, weight_bytes
 from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.options import LoadProgress
 
 OFFLINE = ModelOptions(offline=True, dtype="float32")
 
@@ -268,3 +270,28 @@ def test_a_device_map_and_a_context_limit() -> None:
     assert error.value.code == 4
     assert isinstance(error.value, NfoxError)
     assert not isinstance(error.value, ModelError)
+
+
+def test_what_only_drafts_has_8_bits_where_the_native_library_runs_it() -> None:
+    try:
+        native_library()
+    except NativeLibraryError as error:
+        pytest.skip(f"no native library: {error}")
+    name, options = str(TARGET), ModelOptions(device="cpu", offline=True)
+    exact = load_to_decode(name, options, LoadProgress()).target
+    rounded = load_to_decode(name, options.for_draft(), LoadProgress()).target
+    assert (exact.numbers, rounded.numbers) == ("bfloat16", "bfloat16, weights in int8")
+    chosen = replace(options, dtype="bfloat16").for_draft()
+    assert load_to_decode(name, chosen, LoadProgress()).target.numbers == "bfloat16"
+
+
+def test_a_draft_model_of_which_nothing_can_be_rounded_is_loaded_as_it_is(tmp_path: Path) -> None:
+    """Its layers have numbers of inputs that no groups make up, or are of another kind."""
+    for name, model in (
+        ("odd", tiny.target("llama", hidden_size=24, intermediate_size=40).model),
+        ("other", tiny.target("gpt2").model),
+    ):
+        model.save_pretrained(tmp_path / name)
+        options = ModelOptions(device="cpu", offline=True).for_draft()
+        target = load_to_decode(str(tmp_path / name), options, LoadProgress()).target
+        assert "weights" not in target.numbers

@@ -15,6 +15,7 @@ from nfox.errors import ModelError
 if TYPE_CHECKING:
     from nfox.decoding.generate import Limits, Prompt
     from nfox.engine import Engine
+    from nfox.models.options import ModelOptions
     from nfox.reply import Settings
 
 OnTokens = Callable[[Sequence[int]], None]
@@ -97,3 +98,17 @@ class Peer(ABC):
 
     def close(self) -> None:  # noqa: B027 - most leave nothing behind
         """Free its memory."""
+
+
+def draft_of(engine: Engine) -> tuple[str, ModelOptions]:
+    """Return the draft model of method `spec`, its folder or hub id, and how it is loaded.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    from nfox.drafters.spec import Speculative
+
+    draft = Speculative.locate(engine.model.name, engine.sources)
+    if draft is None or engine.loader is None:
+        raise ModelError("no draft model was named", "pass --draft-model FOLDER or hub id")
+    return draft, engine.loader.draft_loading

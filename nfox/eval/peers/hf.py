@@ -17,10 +17,9 @@ from transformers.generation.streamers import BaseStreamer
 from typing_extensions import override
 
 from nfox.decoding.generate import Limits, Prompt
-from nfox.drafters.spec import Speculative
 from nfox.engine import Engine
 from nfox.errors import ModelError
-from nfox.eval.peers.base import OnTokens, Peer
+from nfox.eval.peers.base import OnTokens, Peer, draft_of
 from nfox.models.draft_pairs import check_pair
 from nfox.models.loading import load_model
 from nfox.models.memory import memory_in_use
@@ -140,11 +139,8 @@ class Assisted(Generate):
     @override
     @classmethod
     def recipe(cls, engine: Engine, folder: Path) -> dict[str, Any]:
-        recipe = super().recipe(engine, folder)
-        draft = Speculative.locate(engine.model.name, engine.sources)
-        if draft is None or engine.loader is None:
-            raise ModelError("no draft model was named", "pass --draft-model FOLDER or hub id")
-        return recipe | {"draft": draft, "draft_loading": engine.loader.draft_loading}
+        draft, loading = draft_of(engine)
+        return super().recipe(engine, folder) | {"draft": draft, "draft_loading": loading}
 
     @override
     def _more_arguments(self, loaded: LoadedModel) -> dict[str, Any]:

@@ -6,6 +6,7 @@ models make them, with their own settings.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,11 @@ import numpy as np
 from typing_extensions import override
 
 from nfox.errors import ModelError
+from nfox.eval.peers.base import draft_of
 from nfox.eval.peers.llama_cpp import LlamaCpp, written
 from nfox.eval.peers.llama_cpp_context import LlamaContext
 from nfox.eval.peers.packages import package
+from nfox.models.loading import load_model
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
@@ -74,15 +77,12 @@ class Draft(LlamaCpp):
     @override
     @classmethod
     def recipe(cls, engine: Engine, folder: Path) -> dict[str, Any]:
-        from nfox.drafters.spec import Speculative
-        from nfox.models.options import LoadedModel
-
-        drafter = engine.make(Speculative.method_name())
-        assert isinstance(drafter, Speculative)
-        draft = LoadedModel(drafter.name, drafter.draft)
+        draft, loading = draft_of(engine)
+        dtype = str(engine.model.target.dtype).removeprefix("torch.")
+        loaded = load_model(draft, replace(loading, dtype=dtype))
         return super().recipe(engine, folder) | {
-            "draft_file": written(draft, folder / "draft.gguf"),
-            "draft_context": drafter.draft.max_context,
+            "draft_file": written(loaded, folder / "draft.gguf"),
+            "draft_context": loaded.target.max_context,
         }
 
     @override
