@@ -16,9 +16,9 @@ MAX_WIDTH = 10
 """The most guesses for one position; published trees have no more."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Guesses:
-    """The tokens that may follow the root, and those after them.
+    """The tokens that may follow the root, and those after them; `add` makes them deeper.
 
     Args:
         tokens: [depth][rank] token ids, those of one depth all different.
