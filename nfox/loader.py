@@ -60,7 +60,7 @@ def load(
         heads: folder or hub id of trained heads.
         base_model: folder or hub id of the base, in place of the one that heads name.
         loading: how the target is loaded.
-        draft_loading: how a draft model is loaded; like the target, but not quantised, by default.
+        draft_loading: how a draft model is loaded; by default as `ModelOptions.for_draft` says.
         template: name of a conversation template; by default the tokenizer's own.
         system: the system message, in place of the template's.
         settings: for all replies, unless a reply has its own.

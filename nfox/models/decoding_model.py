@@ -7,14 +7,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from nfox.errors import ModelError
 from nfox.models.devices import choose_device, cpu_computes_bfloat16
 from nfox.models.forwards import fuse
-from nfox.models.gguf_files import is_on_hub, local_gguf
+from nfox.models.gguf_files import is_on_hub, local_gguf, read_model_header
+from nfox.models.gguf_packed import packed_formats
 from nfox.models.loading import load_model
 from nfox.models.memory import check_memory, config_of_model
 from nfox.models.native.library import NativeLibraryError, must_compile, native_library
-from nfox.models.options import LoadedModel, LoadProgress, ModelOptions, Quantisation
+from nfox.models.options import FormatError, LoadedModel, LoadProgress, ModelOptions, Quantisation
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def decoding_options(
     leaves_it_open = options.dtype == "auto" and options.quantisation is None
     if not leaves_it_open or not options.tries_native:
         return options
-    keeps_packed = options.adapter is None and (is_on_hub(name) or local_gguf(name) is not None)
+    keeps_packed = options.adapter is None and _may_be_packed(name)
     if cpu_computes_bfloat16() and not (keeps_packed or options.drafts):
         return options
     is_quantised = "quantization_config" in config_of_model(name)
@@ -53,11 +53,19 @@ def decoding_options(
     return replace(options, dtype="bfloat16", keeps_packed=keeps_packed, quantisation=bits)
 
 
+def _may_be_packed(name: str) -> bool:
+    """Return whether a model may be a GGUF file with quantised weights, as all of the hub are until
+    they are here.
+    """
+    path = local_gguf(name)
+    return bool(packed_formats(read_model_header(path))) if path else is_on_hub(name)
+
+
 def load_to_decode(name: str, options: ModelOptions, progress: LoadProgress) -> LoadedModel:
     """Load a model and its tokenizer, and make its forwards fast (`nfox.models.forwards.fuse`).
 
-    A model in the form that `decoding_options` chose, which it cannot have, or which the native
-    library then does not run, is loaded again as the options say.
+    A model that cannot have the form that `decoding_options` chose, or that the native library does
+    not run then, is loaded again in another one, at last as the options say.
 
     Args:
         name: a local folder, a hub id, or a GGUF file.
@@ -73,12 +81,14 @@ def load_to_decode(name: str, options: ModelOptions, progress: LoadProgress) -> 
         return _load(name, options, progress)
     try:
         loaded = _load(name, fast, progress)
-        if loaded.target.is_native:
-            return loaded
-        log.debug("%s is loaded again: %s", name, loaded.target.why_not_native)
-        del loaded
-    except ModelError as error:  # if it is not the form's fault, it comes again
+    except FormatError as error:  # a draft model that cannot have 8 bits
         log.debug("%s is loaded again: %s", name, error.message)
+        fast = replace(fast, quantisation=None)
+        loaded = _load(name, fast, progress)
+    if loaded.target.is_native:
+        return loaded
+    log.debug("%s is loaded again: %s", name, loaded.target.why_not_native)
+    del loaded
     gc.collect()  # a target and its model refer to each other, and both may not fit into memory
     check_memory([(name, options)], 0)
     progress.stage("loading it in another form, in which it is faster")

@@ -12,6 +12,7 @@ from nfox.errors import ModelError, UsageError
 from nfox.models.devices import choose_device
 from nfox.models.native.library import NativeLibraryError, must_compile, native_library
 from nfox.models.options import ModelOptions
+from nfox.models.packed_layers import packed_layers
 from nfox.models.transformers_target import TransformersTarget
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,8 @@ def sparing_threads(model: Any, options: ModelOptions) -> AbstractContextManager
         model: of transformers.
         options: how it was loaded; a number of threads that was asked for stays.
     """
-    is_small = model.get_memory_footprint() < _FEW_BYTES
+    packed = sum(layer.nbytes for layer in packed_layers(model))
+    is_small = model.get_memory_footprint() + packed < _FEW_BYTES
     return one_thread() if is_small and options.threads is None else nullcontext()
 
 

@@ -38,11 +38,8 @@ _GROUP_BYTES: dict[WeightFormat, int] = {"int8": 34, "int4": 20}
 
 
 class _Type(NamedTuple):
-    """A type whose weights are kept as they are: the format that has them, the bytes of a block,
-    and what its groups are.
-    """
+    """A type whose weights a format has as they are: the bytes of a block, and its groups."""
 
-    format: WeightFormat
     size: int
     groups: Callable[[_Bytes], _Groups]
 
@@ -52,7 +49,7 @@ def packed_formats(header: GgufHeader) -> dict[str, WeightFormat]:
     linear layers, by their names.
     """
     formats: dict[str, WeightFormat] = {
-        name: _TYPES[tensor.type_id].format if tensor.type_id in _TYPES else "int8"
+        name: "int4" if (tensor.type_id, "int4") in _TYPES else "int8"
         for name, tensor in header.tensors.items()
         if len(tensor.shape) == 2 and tensor.type_id not in _NOT_QUANTISED
     }
@@ -119,9 +116,9 @@ def read_packed(
         ModelError: for a type of tensor that cannot be unpacked.
     """
     tensor = header.tensors[name]
-    kind = _TYPES.get(tensor.type_id)
-    if kind and kind.format == weight_format:
-        groups = kind.groups(np.array(stored_bytes(header, name)).reshape(-1, kind.size))
+    if kind := _TYPES.get((tensor.type_id, weight_format)):
+        with np.errstate(invalid="ignore", over="ignore"):  # what is no number is said later
+            groups = kind.groups(np.array(stored_bytes(header, name)).reshape(-1, kind.size))
         integers, scales, least = (_rows(part, tensor.shape[0]) for part in groups)
         assert integers is not None and scales is not None
         stored = Quantised(integers, scales, least)
@@ -148,6 +145,10 @@ def _nibbles(packed: _Bytes) -> _Bytes:
 def _q4_0(blocks: _Bytes) -> _Groups:
     scales = _halves(blocks, 0)
     return _nibbles(blocks[:, 2:]), scales, scales * np.float16(-8)
+
+
+def _q4_0_in_8_bits(blocks: _Bytes) -> _Groups:
+    return _nibbles(blocks[:, 2:]).astype(np.int8) - np.int8(8), _halves(blocks, 0), None
 
 
 def _q4_1(blocks: _Bytes) -> _Groups:
@@ -185,12 +186,13 @@ def _q4_k(blocks: _Bytes) -> _Groups:
     return integers, products[0].astype(np.float16), -products[1].astype(np.float16)
 
 
-_TYPES = {
-    2: _Type("int4", 18, _q4_0),
-    3: _Type("int4", 20, _q4_1),
-    6: _Type("int8", 22, _q5_0),
-    8: _Type("int8", 34, _q8_0),
-    12: _Type("int4", 144, _q4_k),
-    20: _Type("int8", 18, _iq4_nl),
+_TYPES: dict[tuple[int, WeightFormat], _Type] = {
+    (2, "int4"): _Type(18, _q4_0),
+    (2, "int8"): _Type(18, _q4_0_in_8_bits),
+    (3, "int4"): _Type(20, _q4_1),
+    (6, "int8"): _Type(22, _q5_0),
+    (8, "int8"): _Type(34, _q8_0),
+    (12, "int4"): _Type(144, _q4_k),
+    (20, "int8"): _Type(18, _iq4_nl),
 }
-"""By the number that a type has in GGUF."""
+"""By the number that a type has in GGUF, and the format."""

@@ -143,18 +143,20 @@ def unpacked_parts(header: GgufHeader, name: str) -> Iterator[Tensor]:
     from gguf import GGMLQuantizationType, dequantize
 
     tensor = header.tensors[name]
-    kind, (count, *row) = GGMLQuantizationType(tensor.type_id), tensor.shape
+    kind, shape = GGMLQuantizationType(tensor.type_id), tensor.shape
+    count, *row = shape if len(shape) > 1 else (1, *shape)  # blocks lie within a row
     rows = stored_bytes(header, name).reshape(count, -1)
     at_once = max(_UNPACKED_AT_ONCE // prod(row), 1)
     for start in range(0, count, at_once):
         try:
-            numbers = dequantize(np.array(rows[start : start + at_once]), kind)
+            with np.errstate(invalid="ignore", over="ignore"):  # what is no number is said later
+                numbers = dequantize(np.array(rows[start : start + at_once]), kind)
         except NotImplementedError as error:
             raise ModelError(
                 f"{header.path}: {name} is of type {kind.name}, which cannot be unpacked",
                 "take a file with another quantisation (Q8_0, Q4_K_M, ...)",
             ) from error
-        yield torch.from_numpy(numbers).reshape(-1, *row)
+        yield torch.from_numpy(numbers).reshape(-1, *shape[1:])
 
 
 def stored_bytes(header: GgufHeader, name: str) -> NDArray[np.uint8]:

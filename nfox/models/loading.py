@@ -82,10 +82,16 @@ def load_model(
     with sparing_threads(model, options):
         check_weights(name, model, tokenizer)
     if options.weight_bits and model.device.type == "cpu":
-        quantise_layers(name, model, options.weight_bits)
-    target = TransformersTarget(model, header.path if header and options.keeps_packed else None)
+        quantise_layers(name, model, options.weight_bits, warns=not options.drafts)
+    target = TransformersTarget(model, _stored_in(header, options))
     check_tokenizer(name, tokenizer, target.vocabulary_size)
     return LoadedModel(name, target, tokenizer, options.adapter)
+
+
+def _stored_in(header: GgufHeader | None, options: ModelOptions) -> Path | None:
+    """Return the GGUF file of which weights are kept as they are stored; None for none."""
+    keeps_some = header and options.keeps_packed and packed_formats(header)
+    return header.path if header and keeps_some else None
 
 
 @contextmanager

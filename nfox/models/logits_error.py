@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from nfox.errors import ModelError
 from nfox.files.tensors import is_finite, name_some
+from nfox.models.packed_layers import PackedLinear
 
 
 def check_weights(name: str, model: PreTrainedModel, tokenizer: Any) -> None:
@@ -39,6 +40,9 @@ def check_weights(name: str, model: PreTrainedModel, tokenizer: Any) -> None:
         for key, weight in model.named_parameters()
         if not _is_usable(weight[:known] if weight is entry else weight)
     }
+    for path, layer in model.named_modules():
+        if isinstance(layer, PackedLinear) and (scales := layer.unusable_scales()) is not None:
+            broken[f"{path}.weight"] = scales
     if broken:
         raise ModelError(f"{name}: its weights are not numbers{_names(broken)}", _hint(broken))
 

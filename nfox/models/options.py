@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from nfox.errors import UsageError
+from nfox.errors import ModelError, UsageError
 from nfox.files.hub import HubOptions
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ COMPILATIONS = ("auto", "on", "off")
 Compilation = Literal["auto", "on", "off"]
 WeightBits = Literal["int8", "int4"]
 Quantisation = Literal["4bit", "8bit", "int8", "int4"]
+
+
+class FormatError(ModelError):
+    """The weights of a model cannot have the format that was asked for."""
 
 
 def choose_quantisation(
@@ -133,6 +137,8 @@ class ModelOptions:
                 "--reproducible is a promise of the native library, which --compile off leaves out",
                 "choose one of the two",
             )
+        if self.keeps_packed and self.dtype != "bfloat16":
+            raise UsageError(f"weights that stay packed compute in bfloat16, not in {self.dtype}")
         if self.weight_bits is None:
             return
         quantize = f"--quantize {self.weight_bits}"
@@ -150,8 +156,9 @@ class ModelOptions:
 
     def for_draft(self) -> ModelOptions:
         """Return the options of a draft model for a target that these options load: the same, but
-        without quantisation, device map and adapter, and with its own repository's main branch.
-        What it guesses changes no text, so nothing is promised of it.
+        without the target's quantisation, device map and adapter, and with its own repository's
+        main branch. What it guesses changes no text, so nothing is promised of it: it has 8 bits
+        where that is fast and no dtype is named.
         """
         return replace(
             self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ctypes import byref, c_void_p
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from nfox.models.fused_products import PackedProduct, Product
 from nfox.models.native import structures
 from nfox.models.native.library import NativeLibraryError, native_library
 from nfox.models.native.product import NativeProduct
-from nfox.models.native.quantising import GROUP, WeightFormat
+from nfox.models.native.quantising import GROUP, WeightFormat, has_room_for_scales
 
 
 class PackedLinear(nn.Module):
@@ -42,6 +43,17 @@ class PackedLinear(nn.Module):
         """The format of the weights."""
         return self.product.packed.format if isinstance(self.product, NativeProduct) else "bfloat16"
 
+    def unusable_scales(self) -> Tensor | None:
+        """Return the scales or the least numbers, where some of them are NaN or infinite, else
+        None.
+        """
+        if not isinstance(self.product, NativeProduct):
+            return None
+        parts = (self.product.packed.scales, self.product.packed.least)
+        return next(
+            (part for part in parts if part is not None and not part.isfinite().all()), None
+        )
+
     @property
     def nbytes(self) -> int:
         """The bytes of the weights, with their scales."""
@@ -63,6 +75,13 @@ class PackedLinear(nn.Module):
         else:
             rows = self.product(rows)
         return rows.view(*states.shape[:-1], -1)
+
+
+def is_tied(config: Any) -> bool:
+    """Return whether a model's LM head has the weights of its input embeddings. Not every config of
+    code that comes with a checkpoint says so.
+    """
+    return bool(getattr(config, "tie_word_embeddings", False))
 
 
 def packed_layers(model: nn.Module) -> Iterator[PackedLinear]:
@@ -153,7 +172,8 @@ def _packed(layer: nn.Linear | nn.RMSNorm) -> nn.Module:
     try:
         if isinstance(layer, nn.RMSNorm):
             return PackedNorm(layer)
-        weight_format: WeightFormat = "bfloat16" if layer.in_features % GROUP else "int8"
+        is_coarse = layer.in_features % GROUP or not has_room_for_scales(layer.weight)
+        weight_format: WeightFormat = "bfloat16" if is_coarse else "int8"
         return PackedLinear(layer, NativeProduct(layer.weight, layer.bias, weight_format))
     except (NativeLibraryError, TypeError):
         if isinstance(layer, nn.RMSNorm) or not PackedProduct.is_available():

@@ -13,7 +13,7 @@ import transformers
 
 from nfox.errors import ModelError, UsageError
 from nfox.models.devices import choose_device, choose_dtype
-from nfox.models.options import ModelOptions
+from nfox.models.options import FormatError, ModelOptions
 from nfox.models.torchao_arguments import torchao_arguments
 
 
@@ -71,7 +71,7 @@ def _check_can_be_quantised(location: str, config: Any, options: ModelOptions) -
     stored = getattr(config, "quantization_config", None)
     if stored is not None:
         kind = stored.get("quant_method", "quantised") if isinstance(stored, dict) else stored
-        raise ModelError(
+        raise FormatError(
             f"{location} is already quantised ({kind})",
             f"leave {_option(options)} out",
         )

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nfox.errors import ModelError
 from nfox.models.native.product import NativeProduct
-from nfox.models.native.quantising import GROUP, WeightFormat
+from nfox.models.native.quantising import GROUP, WeightFormat, has_room_for_scales
+from nfox.models.options import FormatError
 from nfox.models.packed_layers import PackedLinear
 
 log = logging.getLogger(__name__)
@@ -28,11 +28,14 @@ def _can_be_quantised(module: nn.Module) -> bool:
         type(module) is nn.Linear
         and module.in_features % GROUP == 0
         and module.weight.dtype == torch.bfloat16  # some models keep some layers in float32
+        and has_room_for_scales(module.weight)
     )
 
 
 @torch.inference_mode()
-def quantise_layers(name: str, model: Any, weight_format: WeightFormat) -> None:
+def quantise_layers(
+    name: str, model: Any, weight_format: WeightFormat, *, warns: bool = True
+) -> None:
     """Quantise the linear layers of a model, which is used for inference only from then on.
 
     The vocabulary matrix has 8 bits in any case: it decides between tokens. Layers whose inputs are
@@ -42,9 +45,10 @@ def quantise_layers(name: str, model: Any, weight_format: WeightFormat) -> None:
         name: the model, as the person wrote it.
         model: of transformers, on the CPU in bfloat16.
         weight_format: "int8" or "int4".
+        warns: say where little of it was quantised.
 
     Raises:
-        ModelError: if it has no layer that can be quantised.
+        FormatError: if it has no layer that can be quantised.
     """
     head, quantised, left = model.get_output_embeddings(), 0, 0
     embeddings = {model.get_input_embeddings()}
@@ -60,10 +64,10 @@ def quantise_layers(name: str, model: Any, weight_format: WeightFormat) -> None:
         if module is not head:  # whose weights may be those of the input embeddings
             del module.weight
     if not quantised:
-        raise ModelError(
+        raise FormatError(
             f"{name} has no layer that --quantize {weight_format} knows",
             f"it quantises linear layers of a multiple of {GROUP} inputs: leave it out",
         )
     share = quantised / (quantised + left)
-    if share < _LEAST_SHARE:
+    if warns and share < _LEAST_SHARE:
         log.warning("only %.0f %% of the weights of %s are quantised", 100 * share, name)

@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from nfox.decoding.target import Vocabulary
 from nfox.models.native.product import NativeProduct
-from nfox.models.native.quantising import GROUP
-from nfox.models.packed_layers import PackedLinear
+from nfox.models.native.quantising import GROUP, has_room_for_scales
+from nfox.models.packed_layers import PackedLinear, is_tied
 
 _LEAST_BYTES = 2**20  # of a matrix that does not stay in a core's nearest caches
 
@@ -32,12 +32,12 @@ def matrix_to_quantise(model: Any) -> Tensor | None:
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     layer = head
     if isinstance(head, PackedLinear) and head.product.bias is None:
-        layer = embeddings if model.config.tie_word_embeddings else head
+        layer = embeddings if is_tied(model.config) else head
     if type(layer) not in (nn.Linear, nn.Embedding) or layer.weight.dtype != torch.bfloat16:
         return None
     weight: Tensor = layer.weight.detach()
     is_worth_it = weight.nbytes >= _LEAST_BYTES and weight.shape[1] % GROUP == 0
-    return weight if is_worth_it else None
+    return weight if is_worth_it and has_room_for_scales(weight) else None
 
 
 class QuantisedVocabulary(Vocabulary):

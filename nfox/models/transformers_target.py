@@ -32,7 +32,7 @@ from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError
 from nfox.models.native.product import NativeProduct
-from nfox.models.packed_layers import packed_layers
+from nfox.models.packed_layers import is_tied, packed_layers
 from nfox.models.quantised_vocabulary import QuantisedVocabulary, matrix_to_quantise
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache, past_of
 
@@ -149,11 +149,12 @@ class TransformersTarget(Target):
     @cached_property
     def num_parameters(self) -> int:
         """How many weights the model has, however they are packed."""
-        head, is_tied = self.model.get_output_embeddings(), self.config.tie_word_embeddings
+        # The weights of a packed head may be those of the input embeddings.
+        tied = self.model.get_output_embeddings() if is_tied(self.config) else None
         packed = (
             (layer.in_features + (layer.product.bias is not None)) * layer.out_features
             for layer in packed_layers(self.model)
-            if not (layer is head and is_tied)
+            if layer is not tied
         )
         return int(self.model.num_parameters()) + sum(packed)
 

@@ -13,12 +13,14 @@ from gguf_file import Types
 from test_gguf_models import made
 
 from nfox.decoding.tree import TokenTree
+from nfox.errors import ModelError
 from nfox.models.decoding_model import decoding_options, load_to_decode
 from nfox.models.gguf_files import read_model_header
 from nfox.models.gguf_packed import packed_formats, read_packed
 from nfox.models.loading import load_model
 from nfox.models.memory import copy_bytes, weight_bytes
 from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.native.quantising import WeightFormat
 from nfox.models.options import LoadProgress, ModelOptions
 from nfox.models.transformers_target import TransformersTarget
 
@@ -29,7 +31,10 @@ except NativeLibraryError as error:
 
 AUTO = ModelOptions(device="cpu", offline=True)
 FLOAT32 = replace(AUTO, dtype="float32")
-EXACT = (Types.Q4_0, Types.Q4_1, Types.Q5_0, Types.Q8_0, Types.IQ4_NL)
+EXACT = (
+    *((kind, "int4") for kind in (Types.Q4_0, Types.Q4_1)),
+    *((kind, "int8") for kind in (Types.Q4_0, Types.Q5_0, Types.Q8_0, Types.IQ4_NL)),
+)
 QUERIES, DOWN = "blk.0.attn_q.weight", "blk.1.ffn_down.weight"
 
 
@@ -44,16 +49,18 @@ def loaded(path: Path, options: ModelOptions = AUTO) -> TransformersTarget:
     return load_to_decode(str(path), options, LoadProgress()).target
 
 
-@pytest.mark.parametrize("kind", EXACT, ids=lambda kind: kind.name)
-def test_a_matrix_is_what_the_package_unpacks(kind: Types, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "form"), EXACT, ids=str)
+def test_a_matrix_is_what_the_package_unpacks(
+    kind: Types, form: WeightFormat, tmp_path: Path
+) -> None:
     """Also where the rows of queries are in another order."""
     path = file_of(tmp_path, kind)
     header, model = read_model_header(path), load_model(str(path), FLOAT32).target.model
     layers = model.model.layers
     for name, layer in ((QUERIES, layers[0].self_attn.q_proj), (DOWN, layers[1].mlp.down_proj)):
-        found = read_packed(header, name, packed_formats(header)[name], model.config)
-        assert torch.equal(found.dequantised().float(), layer.weight)
-        assert found.format == packed_formats(header)[name]
+        found = read_packed(header, name, form, model.config)
+        assert torch.equal(found.dequantised().float(), layer.weight) and found.format == form
+        assert packed_formats(header)[name] in (form, "int4")
 
 
 SIZES = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 16}
@@ -173,3 +180,27 @@ def test_a_file_that_is_decoded_as_it_is_is_the_file_that_llama_cpp_reads(tmp_pa
     (tmp_path / "other").mkdir()
     file = Path(written(model, tmp_path / "other" / "model.gguf"))
     assert file.read_bytes() == path.read_bytes() and file.parent.name == "other"
+
+
+@pytest.mark.parametrize("kind", (Types.F32, Types.F16, Types.BF16), ids=lambda kind: kind.name)
+def test_a_file_of_single_numbers_is_a_model_like_any_other(kind: Types, tmp_path: Path) -> None:
+    path = file_of(tmp_path, kind)
+    target = loaded(path)
+    assert target.is_native and target.stored_in is None and target.numbers == "bfloat16"
+    assert not decoding_options(str(path), AUTO).keeps_packed
+    assert loaded(path, AUTO.for_draft()).numbers == "bfloat16, weights in int8"
+
+
+@pytest.mark.parametrize("number", (float("nan"), float("inf")))
+@pytest.mark.parametrize("kind", (Types.Q8_0, Types.Q4_K, Types.Q6_K), ids=str)
+def test_scales_that_are_no_numbers_are_refused_by_name(
+    kind: Types, number: float, tmp_path: Path
+) -> None:
+    path = file_of(tmp_path, kind, **SIZES)
+    place = read_model_header(path).tensors["output.weight"].start
+    scale = {Types.Q8_0: 0, Types.Q4_K: 0, Types.Q6_K: 208}[kind]
+    data = bytearray(path.read_bytes())
+    data[place + scale : place + scale + 2] = torch.tensor(number).half().numpy().tobytes()
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"its weights are not numbers: lm_head.weight"):
+        loaded(path)

@@ -287,11 +287,13 @@ def test_what_only_drafts_has_8_bits_where_the_native_library_runs_it() -> None:
 
 def test_a_draft_model_of_which_nothing_can_be_rounded_is_loaded_as_it_is(tmp_path: Path) -> None:
     """Its layers have numbers of inputs that no groups make up, or are of another kind."""
-    for name, model in (
-        ("odd", tiny.target("llama", hidden_size=24, intermediate_size=40).model),
-        ("other", tiny.target("gpt2").model),
+    sizes = {"hidden_size": 48, "intermediate_size": 80, "head_dim": 16}
+    sizes |= {"num_attention_heads": 3, "num_key_value_heads": 3}
+    for name, model, is_native in (
+        ("odd", tiny.target("llama", **sizes).model, True),
+        ("other", tiny.target("gpt2").model, False),
     ):
         model.save_pretrained(tmp_path / name)
         options = ModelOptions(device="cpu", offline=True).for_draft()
         target = load_to_decode(str(tmp_path / name), options, LoadProgress()).target
-        assert "weights" not in target.numbers
+        assert "weights" not in target.numbers and target.is_native == is_native

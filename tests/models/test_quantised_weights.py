@@ -13,8 +13,8 @@ from nfox.decoding.target import Vocabulary
 from nfox.models.native.library import NativeLibraryError, native_library
 from nfox.models.native.packing import PackedWeights
 from nfox.models.native.product import NativeProduct
-from nfox.models.native.quantising import GROUP, WeightFormat, quantise
-from nfox.models.packed_layers import PackedLinear
+from nfox.models.native.quantising import GROUP, WeightFormat, has_room_for_scales, quantise
+from nfox.models.packed_layers import PackedLinear, pack_layers
 from nfox.models.quantised_vocabulary import QuantisedVocabulary, matrix_to_quantise
 
 try:
@@ -176,14 +176,14 @@ class Model:
 
 
 def test_only_a_large_plain_matrix_is_worth_a_quantised_copy() -> None:
-    with torch.device("meta"):
-        head = nn.Linear(512, 2**15, bias=False)
-    assert matrix_to_quantise(Model(head.bfloat16())).shape == (2**15, 512)
+    head = nn.Linear(256, 2**11, bias=False)
+    assert matrix_to_quantise(Model(head.bfloat16())).shape == (2**11, 256)
     assert matrix_to_quantise(Model(head.half())) is None
-    with torch.device("meta"):
-        odd, small = nn.Linear(520, 2**15), nn.Linear(512, 2**9)
-    assert matrix_to_quantise(Model(odd.bfloat16())) is None
-    assert matrix_to_quantise(Model(small.bfloat16())) is None
+    for other in (nn.Linear(264, 2**11), nn.Linear(256, 2**9)):
+        assert matrix_to_quantise(Model(other.bfloat16())) is None
+    tiny_weights = nn.Linear(256, 2**11)
+    tiny_weights.weight.data *= 1e-3
+    assert matrix_to_quantise(Model(tiny_weights.bfloat16())) is None
 
 
 def test_a_packed_head_has_its_matrix_where_the_input_embeddings_are_it() -> None:
@@ -194,3 +194,25 @@ def test_a_packed_head_has_its_matrix_where_the_input_embeddings_are_it() -> Non
     assert matrix_to_quantise(Model(packed)) is None
     with_bias = NativeProduct(embeddings.weight, torch.ones(2**11), "int8")
     assert matrix_to_quantise(Model(PackedLinear(linear, with_bias), embeddings)) is None
+
+
+@pytest.mark.parametrize("weight_format", QUANTISED)
+@pytest.mark.parametrize("size", (1e-3, 1.0, 1e4))
+def test_weights_of_any_size_that_scales_have_room_for_keep_their_bits(
+    size: float, weight_format: WeightFormat
+) -> None:
+    weight = (weights() * size).bfloat16()
+    assert has_room_for_scales(weight)
+    found, one = (quantise(part, weight_format).dequantised() for part in (weight, weights()))
+    errors = [(a - b.double()).norm() / b.norm() for a, b in ((found, weight), (one, weights()))]
+    assert errors[0] < 1.2 * errors[1]
+
+
+def test_tiny_weights_stay_as_they_are() -> None:
+    layer = nn.Linear(64, 32, bias=False).bfloat16()
+    layer.weight.data *= 1e-4
+    model = nn.Sequential(layer, layer)
+    assert not has_room_for_scales(layer.weight)
+    pack_layers(model)
+    rows = torch.randn(3, 64).bfloat16()
+    assert torch.allclose(model[0](rows), nn.functional.linear(rows, layer.weight), rtol=0.02)

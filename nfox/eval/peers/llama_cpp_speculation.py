@@ -79,7 +79,7 @@ class Draft(LlamaCpp):
     def recipe(cls, engine: Engine, folder: Path) -> dict[str, Any]:
         draft, loading = draft_of(engine)
         dtype = str(engine.model.target.dtype).removeprefix("torch.")
-        loaded = load_model(draft, replace(loading, dtype=dtype))
+        loaded = load_model(draft, replace(loading, dtype=dtype, quantisation=None))
         return super().recipe(engine, folder) | {
             "draft_file": written(loaded, folder / "draft.gguf"),
             "draft_context": loaded.target.max_context,

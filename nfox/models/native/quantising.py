@@ -20,6 +20,7 @@ WeightFormat = Literal["bfloat16", "int8", "int4"]
 GROUP = 32
 """The inputs of an output that have one scale."""
 
+_LEAST_SCALE = 2**-18  # has 6 bits in half precision
 _CHUNK = 2**18  # weights that are quantised at once, few enough for the caches
 _REFINEMENTS = 2  # of the scales and least numbers of a chunk, by least squares
 
@@ -112,10 +113,17 @@ def _in_4_bits(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return integers.to(torch.uint8), scales, least
 
 
+def has_room_for_scales(weight: Tensor) -> bool:
+    """Return whether half precision has scales for the groups of a matrix [outputs, inputs]. Where
+    all weights are tiny they would have few bits, or be 0.
+    """
+    return bool(weight.detach().abs().amax() >= 127 * _LEAST_SCALE)
+
+
 def _in_half_precision(numbers: Tensor) -> Tensor:
-    """Return the nearest finite numbers in half precision."""
+    """Return the nearest numbers in half precision; finite ones stay so."""
     most = torch.finfo(torch.float16).max
-    return numbers.clamp(-most, most).half()
+    return numbers.clamp(-most, most).where(numbers.isfinite(), numbers).half()
 
 
 def _rounded(
