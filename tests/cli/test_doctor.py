@@ -347,13 +347,25 @@ def test_what_bitsandbytes_quantised_is_compared_with_what_is_quantised_for_spee
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     subject = subject_of(folder.llama(), load_in_8bit=True)
-    target = SimpleNamespace(is_native=False, dtype=torch.bfloat16, device=torch.device("cpu"))
+    target = SimpleNamespace(
+        stored_in=None, is_native=False, dtype=torch.bfloat16, device=torch.device("cpu")
+    )
     engine: Any = SimpleNamespace(model=SimpleNamespace(target=target), loader=1, threads=1)
     monkeypatch.setattr(changes, "usable_cores", lambda: 1)
     [found] = changes.of_changes(subject, engine, 99.0, LoadProgress())
     assert found.advice and found.name == "--quantize int8"
     words = shlex.split(found.advice.command)
     assert "--load-in-8bit" not in words and words[words.index("--quantize") + 1] == "int8"
+
+
+def test_what_a_file_has_in_few_bits_is_not_quantised_for_speed() -> None:
+    subject = subject_of(folder.llama())
+    advised = []
+    for stored_in in (None, Path("model.Q4_1.gguf")):
+        target = SimpleNamespace(stored_in=stored_in, is_native=True, dtype=torch.bfloat16)
+        engine: Any = SimpleNamespace(model=SimpleNamespace(target=target))
+        advised.append([option for option, _ in changes._candidates(subject, engine)])
+    assert advised == [["--quantize int8", "--quantize int4"], []]
 
 
 def test_a_gpu_is_described_and_has_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
