@@ -38,8 +38,9 @@ def quantise_layers(
 ) -> None:
     """Quantise the linear layers of a model, which is used for inference only from then on.
 
-    The vocabulary matrix has 8 bits in any case: it decides between tokens. Layers whose inputs are
-    no multiple of 32, and whatever is no linear layer, stay as they are.
+    The vocabulary matrix has 8 bits in any case: it decides between tokens. What stays as it is:
+    layers whose inputs are no multiple of 32 or whose weights are all tiny, and what is no linear
+    layer.
 
     Args:
         name: the model, as the person wrote it.
