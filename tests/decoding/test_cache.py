@@ -14,7 +14,8 @@ from transformers import DynamicCache
 
 from nfox.decoding.cache import KVCache, common_prefix
 from nfox.decoding.tree import TokenTree
-from nfox.models.transformers_target import CACHE_NAMES, TransformersTarget
+from nfox.models.transformers_forward import CACHE_NAMES
+from nfox.models.transformers_target import TransformersTarget
 
 LONG = [(11 * i + i // 7) % tiny.VOCABULARY for i in range(700)]
 TREE = TokenTree.from_paths(5, [[1, 2], [3, 4, 5], [2]])
@@ -40,17 +41,17 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def test_equal_to_transformers_bit_by_bit_over_growth() -> None:
     target = single()
+    forward = target._transformers
     cache, theirs, start = target.new_cache(), DynamicCache(), 0
-    name = next(name for name in CACHE_NAMES if name in target.forward_parameters)
+    name = next(name for name in CACHE_NAMES if name in forward.parameters)
     for size in (1, 3, 250, 1, 1, 1, 200, 56, 1):  # beyond one block, and beyond two
         ids = torch.tensor([LONG[start : start + size]])
         with torch.inference_mode():
             expected = target.model(ids, output_hidden_states=True, **{name: theirs})
         chain = TokenTree.chain(LONG[start], LONG[start + 1 : start + size])
-        with torch.inference_mode():  # the target's own mask for a chain is compared elsewhere
-            logits = target._forward(ids, cache)
+        # The mask for a tree is compared elsewhere.
+        logits, hidden = forward.score(chain, cache, masked=False)
         assert torch.equal(logits, expected.logits[0])
-        hidden = target._captured.pop()[0]
         assert torch.equal(hidden, expected.hidden_states[-1][0])
         cache.commit(chain, range(size), hidden)
         start += size

@@ -110,7 +110,7 @@ def test_no_tokens_are_read_in_no_forward() -> None:
 def test_a_model_that_takes_no_cache_is_refused_instead_of_forgetting() -> None:
     """Models ignore arguments that they do not know: a renamed one would be lost in silence."""
     target = TransformersTarget(tiny.target().model)
-    target.forward_parameters = frozenset({"input_ids", "kwargs"})
+    target._transformers.parameters = frozenset({"input_ids", "kwargs"})
     with pytest.raises(ModelError, match="takes no cache"):
         _ = target.proposals
 
@@ -123,7 +123,7 @@ def test_a_context_of_many_forwards_leaves_no_captured_states() -> None:
     target = tiny.target()
     filled(target)
     target.score(TokenTree.chain(1, [2]), target.new_cache())
-    assert target._captured == []
+    assert target._transformers._captured == []
 
 
 @pytest.mark.parametrize("family", list(tiny.FAMILIES))

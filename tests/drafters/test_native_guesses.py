@@ -58,7 +58,7 @@ def test_they_are_those_of_the_layers(
         if frequent is not None:
             head = drafter.target.model.get_output_embeddings()
             drafter.vocabulary = QuantisedVocabulary(
-                drafter.target, head.weight, head.bias, drafter.target._scaled, frequent
+                drafter.target, head.weight, head.bias, drafter.target.head.scaled, frequent
             )
     plain._native = plain.vocabulary, None
     assert native.native is not None and plain.native is None
@@ -116,7 +116,7 @@ def test_another_vocabulary_makes_other_guesses(method: str) -> None:
     assert first is not None and drafter.native is first
     head = drafter.target.model.get_output_embeddings()
     drafter.vocabulary = QuantisedVocabulary(
-        drafter.target, head.weight, head.bias, drafter.target._scaled, (5,)
+        drafter.target, head.weight, head.bias, drafter.target.head.scaled, (5,)
     )
     assert drafter.native is not first
     cache = drafter.target.new_cache()

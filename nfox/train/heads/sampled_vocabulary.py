@@ -64,5 +64,5 @@ class SampledVocabulary(Vocabulary):
         """Return the logits [..., n] of these tokens; those of drawn ones are raised by the
         logarithm of how many each stands for.
         """
-        logits = self.target.unembed_some(hidden, self.tokens)
+        logits = self.target.head.some_logits(hidden, self.tokens)
         return logits + self._correction.to(logits.dtype)
