@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -23,6 +24,11 @@ os.environ["XDG_CONFIG_HOME"] = f"{tempfile.gettempdir()}/no-config"
 
 import programs
 import pytest
+
+# A shell ignores Ctrl-C and Ctrl-\ for what it runs in the background, and so would whatever the
+# tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -138,7 +138,7 @@ def test_transformers_chat(server: Server, tmp_path: Path) -> None:
     terminal.close()
     assert terminal.exitstatus == 0
     counted = httpx.get(f"{server.url}/metrics").text
-    assert 'nfox_replies_total{finish="length",method="spec"}' in counted
+    assert 'nfox_replies_total{finish="length",method="auto"}' in counted
 
 
 def test_questions_of_a_dataset_are_answered_as_by_the_model_itself(
