@@ -23,6 +23,7 @@ from nfox.errors import UsageError
 
 _MAX_GAMMA = 16  # tokens that are drafted at most, where the person chose no number
 _LONGEST = 16  # equal tokens; more of them do not make a guess surer
+_NO_WORD = "no word came a second time"
 _RIGHT = ((0.22, 0.65), (0.5, 0.7), (0.6, 0.7), (0.67, 0.82), (0.9, 0.87), (0.95, 0.95))
 """By kind, from 1: how often the first token of a guess is right, and each further one after a
 right one, in 140 answers of SmolLM2-135M to its own questions."""
@@ -56,7 +57,6 @@ class Lookup(FreeMethod):
 
     summary = "copies what followed the same few words earlier in the text"
     rank = 1
-    nothing_found = "no word came a second time"
     options = LookupOptions
 
     def __init__(
@@ -75,6 +75,7 @@ class Lookup(FreeMethod):
         self._text: list[int] = []  # the tokens that an encoder has read, then the target's
         self._next: dict[tuple[int, ...], int] = {}  # by n-gram: the position after its latest end
         self._indexed = 0  # so many tokens of the text are in `_next`
+        self.nothing_found = _NO_WORD
 
     @override
     @classmethod
@@ -108,6 +109,7 @@ class Lookup(FreeMethod):
                 length = min(self.gamma, context.max_depth)
                 guess = self._continuation(position, context.root, length)
                 self._record.follow(len(context.tokens) + 1, guess, kind)
+                self.nothing_found = super().nothing_found
                 return guess, self._record.reach(kind, len(guess))
         return (), ()
 
@@ -151,6 +153,7 @@ class Lookup(FreeMethod):
         milliseconds, since other methods may have changed it meanwhile.
         """
         self._text, self._next, self._indexed = [], {}, 0
+        self.nothing_found = _NO_WORD
         self._record.forget_guess()
 
     @property

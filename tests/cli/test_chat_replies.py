@@ -196,6 +196,7 @@ def test_a_reply_in_which_nothing_was_found_to_guess_says_so_once(app: ChatApp) 
     def footer(steps: int) -> str:
         part = app.replies.last_part(app.conversation)
         part.exchange.reply.stats.drafted, part.exchange.reply.stats.steps = 0, steps
+        app.engine.drafter.rewind(0)  # what was found is forgotten
         app._print_footer(part)
         return said(app)
 

@@ -301,6 +301,17 @@ def test_lookup_drafts_as_many_tokens_as_pay_by_how_often_such_were_right() -> N
         assert len(every.propose(context(text[:60], text[0]))) == 5
 
 
+def test_lookup_tells_a_text_without_repetition_from_guesses_that_do_not_pay() -> None:
+    costs = Costs({1: 1.0, 2: 9.0})
+    drafter = Lookup(16, 3, costs, is_explicit=False)
+    assert len(drafter.propose(context([1, 2, 3], 4))) == 1
+    assert drafter.nothing_found == "no word came a second time"
+    assert len(drafter.propose(context([1, 2, 3, 4], 1))) == 1
+    assert drafter.nothing_found == "no guess was likely enough to pay"
+    drafter.rewind(0)
+    assert drafter.nothing_found == "no word came a second time"
+
+
 def test_what_methods_expect_of_themselves_is_measured_or_of_an_untrained_model() -> None:
     model = LoadedModel("the target", tiny.target())
     assert Lookup().expected_tree == (1, ())

@@ -121,8 +121,8 @@ class Method(Drafter):
             the model.
         drafts: False if it never proposes anything, which is plain decoding.
         chooses: whether it drafts with the others; such a method is the default.
-        nothing_found: why a whole reply may go without a guess where the method is not idle.
         options: the class of its options.
+        nothing_found: why a reply goes without a guess where the method is not idle.
         exchange_type: the form in which its weights are handed to other engines, a class of
             `nfox.export.formats`; None if no other engine can use them.
     """
@@ -135,7 +135,7 @@ class Method(Drafter):
     chooses: ClassVar[bool] = False
     options: ClassVar[type[Options]] = Options
     exchange_type: ClassVar[type | None] = None
-    nothing_found: ClassVar[str] = "no guess was likely enough to pay"
+    nothing_found: str = "no guess was likely enough to pay"
 
     @property
     def expected_tree(self) -> tuple[int, Sequence[float]]:
