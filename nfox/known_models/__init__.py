@@ -28,7 +28,7 @@ class KnownModel:
         name: the short one.
         repository: its hub id.
         hub_bytes: the size of its files there.
-        requirement: a Python package in which it comes as well, as pip has it.
+        requirement: a Python package in which it comes too, as pip has it: a file in few bits.
         file: the path of the model in the package's wheel.
         sha256: of this file.
         file_bytes: the size of this file.
