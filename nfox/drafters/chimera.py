@@ -48,6 +48,8 @@ from nfox.models.native.program import Program
 from nfox.models.packed_layers import native_product
 
 _MOST_DRAFTS = 4  # that are continued side by side
+_GAINED = 0.7  # of what a guess that is sure to be right gains: most gain less, as they are not
+_COST_BESIDE = 0.2  # of a hop, for each further draft
 
 
 class ChimeraConfig(HeadsConfig):
@@ -463,11 +465,13 @@ class Chimera(AttendingHeadsDrafter):
         most = _MOST_DRAFTS if self.max_width > 1 else 1
         chosen = [chances[0], *nlargest(most - 1, chances[1:])]
         if self.budget:
-            # What follows a right draft is guessed right at least as often as by this head alone.
-            accuracy = self._accuracy[min(depth, len(self._accuracy) - 1)][0]
-            if max(chosen)[0] * accuracy < self.budget.depth_cost:
+            # What follows a right draft is guessed right at least as often as by this head alone,
+            # and gains what it is more likely than a guess that just pays.
+            gained = _GAINED * self._accuracy[min(depth, len(self._accuracy) - 1)][0]
+            cost, least = self.budget.depth_cost, self.budget.min_chance
+            if gained * (max(chosen)[0] - least) < cost:
                 return []
-            least = self.budget.min_chance
+            least += _COST_BESIDE * cost / max(gained, 1e-9)
         longer: list[Draft] = []
         for chance, number, rank in chosen:
             if chance >= least:

@@ -21,7 +21,7 @@ from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
 from nfox.decoding.tree_shapes import TreeShape
 from nfox.drafters import chimera
-from nfox.drafters.chimera import Chimera, ChimeraConfig, ChimeraHeads, NativeHops
+from nfox.drafters.chimera import _GAINED, Chimera, ChimeraConfig, ChimeraHeads, NativeHops
 from nfox.drafters.common.guesses import Guesses
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions
@@ -308,11 +308,14 @@ def test_no_depth_is_predicted_for_nodes_that_cannot_pay_nor_if_itself_is_too_de
     context = Context(cache, 1, [], [], 9, make_rule())
     chances = made.guess(context, 1).probabilities
     for depth in range(1, 4):
-        sure = math.prod(row[0] for row in chances[:depth])
-        for costs, draft in (({1: 1.0, 2: 2.0}, 0.0), ({1: 1.0, 2: 1.0}, 1.0)):
-            made.budget = NodeBudget(
-                5, Costs(costs), tokens_per_second=1.001 * sure, draft_seconds=draft
-            )
+        before, sure = (math.prod(row[0] for row in chances[:end]) for end in (depth - 1, depth))
+        # A depth gains so much of what the guess before it is more likely than one that just pays.
+        dear = 0.99 * before * _GAINED / (1 + _GAINED)
+        for costs, draft, speed in (
+            ({1: 1.0, 2: 2.0}, 0.0, 1.001 * sure),
+            ({1: 1.0, 2: 1.0}, 1.0, dear),
+        ):
+            made.budget = NodeBudget(5, Costs(costs), tokens_per_second=speed, draft_seconds=draft)
             assert len(made.guess(context, 1).tokens) == depth
 
 
@@ -325,7 +328,8 @@ def test_a_depth_is_predicted_where_its_head_is_right_often_enough_after_right_d
     for accuracy, expected in ([0.9, 0.6, 0.0], 2), ([0.0, 0.6, 0.0], 2), ([0.9, 0.4, 0.9], 1):
         made._accuracy = [[rate] for rate in accuracy]
         free = Costs({1: 1.0, 2: 1.0})
-        made.budget = NodeBudget(5, free, tokens_per_second=0.5 * first, draft_seconds=1.0)
+        speed = 0.5 * _GAINED * first
+        made.budget = NodeBudget(5, free, tokens_per_second=speed, draft_seconds=1.0)
         made.budget.min_chance = 0.0
         assert len(made.guess(context, 1).tokens) == expected
 
