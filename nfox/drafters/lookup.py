@@ -121,12 +121,10 @@ class Lookup(FreeMethod):
             position: in the text.
             size: that many are known to, the root among them.
         """
-        if size < self.ngram:
-            return size
         text, end = self._text, len(self._text)
         while size < _LONGEST and size < position and text[position - 1 - size] == text[end - size]:
             size += 1
-        return size if size < 4 else 1 + size.bit_length()
+        return size if size < 4 else 1 + min(size, _LONGEST).bit_length()
 
     def _continuation(self, position: int, root: int, length: int) -> Sequence[int]:
         """Return `length` tokens from a position on, or fewer where the text ends, whose last token

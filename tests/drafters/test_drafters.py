@@ -301,6 +301,19 @@ def test_lookup_drafts_as_many_tokens_as_pay_by_how_often_such_were_right() -> N
         assert len(every.propose(context(text[:60], text[0]))) == 5
 
 
+@pytest.mark.parametrize("ngram", [1, 3, 7, 8, 16, 40])
+def test_lookup_is_the_surer_the_longer_what_stands_before_is_equal(ngram: int) -> None:
+    drafter, text = Lookup(16, ngram), [*range(60)]
+    first: list[float] = []
+    for size in range(1, 50):  # so many tokens are those that came before
+        drafter.rewind(0)
+        guess, reach = drafter.guess(context([*text, 99, *text[:size]][:-1], text[size - 1]))
+        assert guess[0] == size
+        first.append(reach[0])
+    assert first == sorted(first)
+    assert len(set(first)) == 6
+
+
 def test_lookup_tells_a_text_without_repetition_from_guesses_that_do_not_pay() -> None:
     costs = Costs({1: 1.0, 2: 9.0})
     drafter = Lookup(16, 3, costs, is_explicit=False)
