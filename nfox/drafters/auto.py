@@ -22,6 +22,7 @@ from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
+from nfox.drafters.common.attending_heads import AttendingHeadsDrafter
 from nfox.drafters.common.chooser import Chooser
 from nfox.drafters.common.free_method import FreeMethod
 from nfox.drafters.common.method import DrafterInputs, Method, Options, option
@@ -90,7 +91,8 @@ class Auto(Method):
         drafters = {name: other for name, other in others.items() if other is not self._free}
         self._drafters = {Way(name): other for name, other in drafters.items()}
         self._plain = Way(Autoregressive.method_name(), catch_up=0.0)
-        self.chooser = Chooser(self._plain, list(self._drafters))
+        takes_trees = target.proposals == "trees"
+        self.chooser = Chooser(self._plain, list(self._drafters), takes_trees=takes_trees)
         self._followed = dict.fromkeys(self.chooser.ways, 0)  # tokens that each has followed
         self._last: _Proposal | None = None
         self._paces = deque[float](maxlen=_PACE)  # seconds of plain steps
@@ -134,6 +136,11 @@ class Auto(Method):
     def plan(self, costs: Costs) -> None:
         for drafter in self.others.values():
             drafter.plan(costs)
+        for way, drafter in self._drafters.items():
+            if isinstance(
+                drafter, AttendingHeadsDrafter
+            ):  # its plan was timed in place of the past
+                self._followed[way] = 0
         self._paces.clear()
         self.chooser.use_costs(costs)
 
@@ -159,6 +166,9 @@ class Auto(Method):
     def _first(self, context: Context) -> TokenTree:
         """Return the first method's tree."""
         self.choice, first = next(iter(self.others.items()), (self._plain.name, None))
+        for way, drafter in self._drafters.items():
+            if drafter is first:
+                self._followed[way] = len(context.tokens)
         return first.propose(context) if first else TokenTree.chain(context.root)
 
     def _learn(self, context: Context) -> None:
@@ -189,7 +199,7 @@ class Auto(Method):
             return tree
         self.choice, tree = way.name, self._ask(way, context)
         self._last = _Proposal(way, tree, missed[way], is_whole=context.max_depth >= LEAST_ROOM)
-        if self._free and beside and tree.q is None and self.target.proposals == "trees":
+        if self._free and beside:
             self.choice += _BESIDE + self._free.method_name()
             tree = tree.joined(TokenTree.chain(root, guess[:beside]))
         return tree

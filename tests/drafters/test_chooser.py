@@ -59,6 +59,29 @@ def chooser_of(count: int, expected: Sequence[World] = ()) -> Chooser:
     return chooser
 
 
+def test_the_last_token_of_a_reply_says_nothing_of_what_is_fast() -> None:
+    chooser = chooser_of(1, [World(0.9, 4)])
+    fast, missed = chooser.ways[1], dict.fromkeys(chooser.ways, 0)
+    for _ in range(40):
+        fast.learn(4, 4, 5, 0.1, 0)
+    assert chooser.pick(missed, 20) is fast
+    chooser.pick(missed, 0)
+    assert chooser.fastest is fast
+
+
+def test_free_guesses_that_cannot_stand_beside_others_are_scored_alone() -> None:
+    """A target that takes chains scores one or the other."""
+    way = Way("drafter")
+    reach = [0.9] * 8
+    for takes_trees in (True, False):
+        chooser = Chooser(Way("plain", catch_up=0.0), [way], takes_trees=takes_trees)
+        chooser.use_costs(COSTS)
+        way.expect(3, 0.3, [0.5, 0.2])
+        chooser.pick(dict.fromkeys(chooser.ways, 0), 20)
+        alone, beside = chooser.best_lengths(way, reach)
+        assert takes_trees or (alone and not beside)
+
+
 def reply(
     chooser: Chooser,
     worlds: Sequence[World],

@@ -257,7 +257,8 @@ class Restless(Chooser):
 
     def best_lengths(self, way: Way, reach: Sequence[float]) -> tuple[int, int]:
         length = self.random.randint(0, len(reach))
-        return self.random.choice([(length, 0), (0, length if way is not self.plain else 0)])
+        is_joined = self.takes_trees and way is not self.plain
+        return self.random.choice([(length, 0), (0, length if is_joined else 0)])
 
 
 def restless(drafter: Auto, seed: int = 0) -> Auto:

@@ -35,13 +35,14 @@ class Chooser:
     Args:
         plain: the way that drafts nothing.
         others: in the order in which they are tried first.
+        takes_trees: whether free guesses can stand beside those of a way.
 
     Attributes:
         tokens: how many were emitted so far.
     """
 
-    def __init__(self, plain: Way, others: Sequence[Way]) -> None:
-        self.plain = plain
+    def __init__(self, plain: Way, others: Sequence[Way], *, takes_trees: bool = True) -> None:
+        self.plain, self.takes_trees = plain, takes_trees
         plain.due = FIRST_INTERVAL  # what it takes was measured just before
         self.ways = (plain, *others)
         self.tokens = 0
@@ -109,7 +110,8 @@ class Chooser:
             self._end_trial()
             return self.plain
         catching_up = {way: way.catch_up * count for way, count in missed.items()}
-        self._choose(catching_up, room)
+        if room:  # the last step drafts nothing, whatever is fast
+            self._choose(catching_up, room)
         if self._trial and not self._goes_on(self._trial):
             self._end_trial()
         if not self._trial and room >= LEAST_ROOM:
@@ -128,7 +130,8 @@ class Chooser:
             return 0, 0
         alone, gain = self._longest(reach, self.plain)
         gain += self._surplus(self.plain)
-        beside, more = self._longest(reach, way) if way is not self.plain else (0, 0.0)
+        is_joined = self.takes_trees and way is not self.plain
+        beside, more = self._longest(reach, way) if is_joined else (0, 0.0)
         is_trial = self._trial is not None and way is self._trial.way
         more += _GAIN_OVER_TRIAL if is_trial else self._surplus(way)
         return (alone, 0) if gain > more else (0, beside)
@@ -153,11 +156,9 @@ class Chooser:
         """Set the fastest way for the rest of the reply, as far as is known."""
         rest = min(room, self._reply_length)
         speeds: dict[Way, float] = {}
-        for way, extra in catching_up.items():
-            if not self._may_use(way):
-                continue
-            speed = rest / (extra + rest * self.seconds(way) / way.cautious_tokens) if rest else 0.0
-            speeds[way] = speed * (_HYSTERESIS if way is self._current else 1.0)
+        for way in filter(self._may_use, catching_up):
+            seconds = catching_up[way] + rest * self.seconds(way) / way.cautious_tokens
+            speeds[way] = rest / seconds * (_HYSTERESIS if way is self._current else 1.0)
         self._current = max(speeds, key=speeds.__getitem__)
 
     def _may_use(self, way: Way) -> bool:
