@@ -153,10 +153,10 @@ class Engine:
         why = ASKED_FOR
         if not method:
             method, why = drafters.choose_method(self.model, self.sources, options or ())
-        self.drafter = self.make(method, options)
+        drafter = self.make(method, options)
         if self._costs:  # now, so that it says of itself what it will do
-            self._costs.plan(self.drafter)
-        self.method, self.why = method, why
+            self._costs.plan(drafter)
+        self.drafter, self.method, self.why = drafter, method, why
         self._options = dict(options or {})
 
     def make(self, method: str, options: Mapping[str, str] | None = None) -> Method:

@@ -156,6 +156,20 @@ def test_a_drafter_that_was_built_in_a_busy_moment_plans_again() -> None:
     assert "does not pay" not in built.describe()
 
 
+def test_a_method_that_is_interrupted_while_it_plans_is_not_in_use() -> None:
+    one = fresh(method="none")
+    running = one._costs
+    assert running
+
+    def interrupted(drafter: object) -> None:
+        raise KeyboardInterrupt
+
+    before, running.plan = (one.drafter, one.method, one.why), interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        one.use("lookup")
+    assert (one.drafter, one.method, one.why) == before
+
+
 def test_a_second_stream_is_refused_until_the_first_has_ended() -> None:
     first, second = engine().stream("hello"), engine().stream("the fox")
     begun = next(first)

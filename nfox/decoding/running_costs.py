@@ -11,7 +11,7 @@ from itertools import accumulate
 from statistics import median
 from weakref import WeakKeyDictionary
 
-from nfox.decoding.costs import Costs, measure_costs
+from nfox.decoding.costs import WIDTHS, Costs, measure_costs
 from nfox.decoding.drafter import Drafter
 from nfox.decoding.generate import Step
 from nfox.decoding.target import Target
@@ -94,11 +94,11 @@ class RunningCosts:
         if self.threads and self.threads.choose_again(is_slow=is_slow):
             self.now = measure_costs(self.target, time_limit=_TIME_LIMIT)
             return self.now
-        seconds = dict(self.now.seconds)
-        if recent:
-            change = median(time / self.now.forward_seconds(n) for n, time in recent.items())
-            seconds = {n: time * change for n, time in seconds.items()}
-        is_cheap = 2 * sum(seconds.values()) < _TIME_LIMIT  # each width at least twice
+        changes = [time / self.now.forward_seconds(n) for n, time in recent.items()]
+        change = median(changes) if changes else 1.0
+        seconds = {n: time * change for n, time in self.now.seconds.items()}
+        measured_once = change * sum(map(self.now.forward_seconds, WIDTHS))
+        is_cheap = 2 * measured_once < _TIME_LIMIT  # each width at least twice
         if (is_idle or is_cheap) and self._replies.bit_count() == 1:
             measured = measure_costs(self.target, time_limit=_TIME_LIMIT)
             seconds = {n: min(time, measured.forward_seconds(n)) for n, time in seconds.items()}

@@ -52,12 +52,15 @@ class ThreadChoice:
         now = torch.get_num_threads()
         if self.most == 1 or self.target.device.type != "cpu":
             return False
-        other = self.most if now == 1 else 1
-        mine = self._seconds(now)
-        is_tried = now == 1 or self.most * mine < _LONG
-        chosen = other if is_tried and _GAIN * self._seconds(other) < mine else now
-        torch.set_num_threads(chosen)
-        _most_threads[chosen] = self.most
+        other, chosen = self.most if now == 1 else 1, now
+        try:
+            mine = self._seconds(now)
+            is_tried = now == 1 or self.most * mine < _LONG
+            if is_tried and _GAIN * self._seconds(other) < mine:
+                chosen = other
+        finally:  # also after an interrupt
+            _most_threads[chosen] = self.most
+            torch.set_num_threads(chosen)
         return chosen != now
 
     def choose_again(self, *, is_slow: bool) -> bool:

@@ -178,3 +178,18 @@ def test_a_new_plan_between_replies_changes_neither_the_text_nor_what_is_remembe
         if isinstance(planned, HeadsDrafter | Speculative):  # the others learn from the past
             assert [step.tree.tokens for step in steps] == [step.tree.tokens for step in again]
         prompt += [*tiny.text(steps), 3, 1, 4]
+
+
+def test_widths_of_many_trees_do_not_keep_costs_from_being_measured_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+    fast = Costs({n: 0.001 * seconds for n, seconds in TRUE.seconds.items()})
+    costs = running(fast, monkeypatch)
+    monkeypatch.setattr(
+        running_costs, "measure_costs", lambda target, time_limit: asked.append(target) or fast
+    )
+    for _ in range(8):
+        list(costs.observed(steps(*sorted([*range(2, 60)] * 4), costs=fast)))
+        costs.update()
+    assert len(asked) == 4  # after 1, 2, 4 and 8 replies

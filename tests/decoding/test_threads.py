@@ -79,6 +79,24 @@ def test_a_large_model_is_not_tried_with_one_thread(machine: Machine) -> None:
     assert machine.asked <= 4
 
 
+def test_an_interrupt_while_it_is_tried_leaves_the_number_and_the_choice(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice, seconds = ThreadChoice(tiny.target()), ThreadChoice._seconds
+
+    def interrupted(self: ThreadChoice, threads: int) -> float:
+        taken = seconds(self, threads)
+        if threads == 1:
+            raise KeyboardInterrupt
+        return taken
+
+    monkeypatch.setattr(ThreadChoice, "_seconds", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        choice.choose()
+    assert machine.number == 4
+    assert ThreadChoice(tiny.target()).most == 4
+
+
 @pytest.mark.parametrize("family", ["bloom", "t5", "mamba"])
 def test_other_targets_are_timed_too(family: str, machine: Machine) -> None:
     assert ThreadChoice(tiny.target(family)).choose()
