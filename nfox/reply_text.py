@@ -66,7 +66,7 @@ def timed(steps: Iterator[Step], prompt: Prompt, cache: KVCache, reply: Reply) -
         reply: whose statistics they are.
     """
     stats = reply.stats
-    stats.prompt_tokens = len(prompt.ids)
+    stats.prompt_tokens = prompt.length
     start = clock.now()
     for index, step in enumerate(steps):
         stats.cached_tokens = cache.reused

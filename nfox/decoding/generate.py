@@ -41,6 +41,11 @@ class Prompt:
     continued: bool = False
     thinking: bool = False
 
+    @property
+    def length(self) -> int:
+        """The tokens that are read: by the encoder, where there is one."""
+        return len(self.ids if self.encoder_ids is None else self.encoder_ids)
+
     def check(self, max_context: int, vocabulary_size: int) -> None:
         """Refuse a prompt that cannot be decoded on from.
 

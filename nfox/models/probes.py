@@ -99,10 +99,10 @@ def _scores_correctly(forward: TransformersForward, probe: _Probe) -> bool:
     """Return whether a tree that is scored in one forward gives the same logits at the end of a
     path as the tokens of this path, scored one by one.
     """
-    before, tree = probe.tokens(forward.vocabulary_size)
     cache = TransformersCache(forward.model.config)
-    cache.encoder_ids = tuple(before)
     try:
+        before, tree = probe.tokens(forward.vocabulary_size)
+        cache.encoder_ids = tuple(before)
         forward.read(before, cache)
         at_once, _ = forward.score(tree, cache, masked=not tree.is_chain)
         for node in tree.path_to(probe.last_node):
@@ -111,7 +111,7 @@ def _scores_correctly(forward: TransformersForward, probe: _Probe) -> bool:
         if not logits.isfinite().all():
             _check_numbers(forward)
     except _FAILURES as error:
-        log.debug("probe of %d nodes: %s", len(tree), error)
+        log.debug("probe of %d nodes: %s", len(probe.parents), error)
         return False
     finally:
         forward.forget()
@@ -142,8 +142,9 @@ def _check_numbers(forward: TransformersForward) -> None:
 
 
 def _some_tokens(count: int, vocabulary_size: int) -> list[int]:
-    """Return different tokens for a probe."""
-    return [(7 * i + 3) % vocabulary_size for i in range(count)]
+    """Return tokens for a probe, which differ as far as there are enough."""
+    step = 7 if vocabulary_size % 7 else 1
+    return [(step * i + 3) % vocabulary_size for i in range(count)]
 
 
 def _is_close(logits: Tensor, expected: Tensor, forward: TransformersForward) -> bool:

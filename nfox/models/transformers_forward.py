@@ -117,6 +117,18 @@ class TransformersForward:
         cache.extend(tokens, hidden[0].to(self.output_device))
 
     @torch.inference_mode()
+    def encode(self, cache: KVCache) -> BaseModelOutput:
+        """Return the encoder's states of the cache's encoder ids; the cache keeps them."""
+        transformers_cache, encoder_ids = as_transformers_cache(cache), cache.encoder_ids or ()
+        if transformers_cache.encoded is None or transformers_cache.encoded[0] != encoder_ids:
+            ids = torch.tensor([list(encoder_ids)], device=self.device)
+            transformers_cache.encoded = (
+                encoder_ids,
+                self.model.get_encoder()(ids).last_hidden_state,
+            )
+        return BaseModelOutput(last_hidden_state=transformers_cache.encoded[1])
+
+    @torch.inference_mode()
     def score(self, tree: TokenTree, cache: KVCache, *, masked: bool) -> tuple[Tensor, Tensor]:
         """Return the logits [N, V], float32 or wider, and the last hidden states [N, D] after every
         node of a tree. The cache is not longer afterwards.
@@ -141,7 +153,7 @@ class TransformersForward:
     def _logits(self, ids: Tensor, cache: KVCache, **inputs: Any) -> Tensor:
         """Return [N, V] logits of one whole forward over ids [1, N]."""
         if self.is_encoder_decoder:
-            inputs |= {"decoder_input_ids": ids, "encoder_outputs": self._encode(cache)}
+            inputs |= {"decoder_input_ids": ids, "encoder_outputs": self.encode(cache)}
         else:
             inputs["input_ids"] = ids
         logits: Tensor = self.model(use_cache=True, **inputs, **self._cache_input(cache)).logits[0]
@@ -162,17 +174,6 @@ class TransformersForward:
                 "nfox decodes models that remember what they have read",
             )
         return {name: past_of(cache)}
-
-    def _encode(self, cache: KVCache) -> BaseModelOutput:
-        """Return the encoder's states of the cache's encoder ids; the cache keeps them."""
-        transformers_cache, encoder_ids = as_transformers_cache(cache), cache.encoder_ids or ()
-        if transformers_cache.encoded is None or transformers_cache.encoded[0] != encoder_ids:
-            ids = torch.tensor([list(encoder_ids)], device=self.device)
-            transformers_cache.encoded = (
-                encoder_ids,
-                self.model.get_encoder()(ids).last_hidden_state,
-            )
-        return BaseModelOutput(last_hidden_state=transformers_cache.encoded[1])
 
     def _mask_inputs(self, mask: Mask) -> dict[str, Any]:
         """Return the attention mask [B, 1, N, K] and the position ids as the model takes them."""

@@ -249,6 +249,10 @@ class TransformersTarget(Target):
     def read(
         self, tokens: Sequence[int], cache: KVCache, cancelled: Callable[[], bool] | None = None
     ) -> bool:
+        if self.is_encoder_decoder:
+            if cancelled and cancelled():
+                return False
+            self._transformers.encode(cache)
         # A recurrent state takes a whole text from the start, or one token more: transformers
         # scans several tokens as if nothing had been before them.
         chunk = CHUNK if cache.can_roll_back else 1 if cache.tokens else max(len(tokens), 1)

@@ -6,6 +6,7 @@ import pytest
 import tiny
 from tiny import PROMPT
 
+from nfox.decoding.generate import Prompt
 from nfox.drafters.spec import Speculative
 
 OTHER = (8, 1, 30, 2)
@@ -39,6 +40,17 @@ def test_the_encoder_runs_once_per_source(method: str) -> None:
             assert len(calls) == expected
     finally:
         hook.remove()
+
+
+def test_the_encoder_runs_while_the_prompt_is_read_unless_that_is_cancelled() -> None:
+    target = tiny.target("t5")
+    cache = target.new_cache()
+    cache.reuse(START, PROMPT)
+    assert not target.read([], cache, lambda: True)
+    assert cache.encoded is None
+    assert target.read([], cache)
+    assert cache.encoded is not None and cache.encoded[0] == PROMPT
+    assert Prompt(START, PROMPT).length == len(PROMPT)
 
 
 def test_a_smaller_model_of_the_kind_drafts() -> None:

@@ -118,8 +118,7 @@ def _padded(task: Task, length: int, tasks: Sequence[Task], engine: Engine) -> T
     """
 
     def prompt_length(text: str) -> int:
-        prompt = engine.encode([Message("user", text)])
-        return len(prompt.encoder_ids or prompt.ids)
+        return engine.encode([Message("user", text)]).length
 
     first = task.turns[0]
     if prompt_length(first) > length:

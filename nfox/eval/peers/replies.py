@@ -28,7 +28,7 @@ def answer(peer: Peer | PeerProcess, engine: Engine, request: Request) -> Reply:
         PeerError: if it cannot answer.
     """
     prompt, settings = request.prompt, request.settings
-    max_tokens = min(settings.max_new_tokens, engine.max_context - len(prompt.ids) + 1)
+    max_tokens = min(settings.max_new_tokens, engine.max_context - prompt.length + 1)
     limits = Limits(max_tokens, engine.max_context, engine.stop_ids)
     blocks = peer.blocks(prompt, settings, limits)
     reply = Reply(peer.name)
