@@ -11,7 +11,7 @@ Node = TypeVar("Node")
 
 
 class NodeBudget:
-    """What the nodes of a tree cost, in tokens: those that plain steps emit in the same time.
+    """What the nodes of a tree cost, in tokens: those that decoding emits in the same time.
 
     A step that tries the nodes whose guesses are worth more than they cost, and no others, is what
     makes all steps together the fastest; so the tree of a step is the larger, the surer its
@@ -20,8 +20,9 @@ class NodeBudget:
     Args:
         max_nodes: the most nodes, the root not counted.
         costs: the seconds of a target forward over so many nodes; without them nodes are free.
-        tokens_per_second: the speed at which tokens are emitted.
-        draft_seconds: what guessing one depth more takes, where depths are guessed one by one.
+        tokens_per_second: the speed that decoding has, or is expected to have.
+        draft_seconds: what guessing one depth more takes; of guesses that are made for all depths
+            at once, a depth's share.
 
     Attributes:
         depth_cost: what guessing one depth more takes, in tokens.

@@ -1,7 +1,7 @@
 """The model that is decoded, as the loop sees it: it reads tokens and scores token trees.
 
-It knows nothing of drafters. `nfox.models.transformers_target` is the one that runs any model of
-transformers.
+It knows no method; `Vocabulary` is what heads read their guesses with.
+`nfox.models.transformers_target` is the one that runs any model of transformers.
 """
 
 from __future__ import annotations

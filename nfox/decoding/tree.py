@@ -45,8 +45,8 @@ class TokenTree:
     """Drafted continuations of one pending token, sharing their prefixes.
 
     Node 0 is the root: the pending token, decided by the target and not yet read. Parents come
-    before children. Children of one node are different tokens: with equal siblings a rule that
-    draws once per node would give the token a second chance, which biases sampling.
+    before children. Children of one node are different tokens: an equal one would be scored twice
+    for nothing, and a rule that draws anew for each would give the token a second chance.
 
     Args:
         tokens: the token of every node, the root first.

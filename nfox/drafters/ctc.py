@@ -344,8 +344,8 @@ class CTC(AttendingHeadsDrafter):
 
     @override
     def choose_tree(self, options: HeadsOptions, accuracy: Accuracy, costs: Costs | None) -> None:
-        super().choose_tree(options, accuracy, costs)
         self.collapse = not isinstance(options, CTCOptions) or options.collapse
+        super().choose_tree(options, accuracy, costs)  # which times drafting as it will be
 
     @override
     def guess(self, context: Context, width: int) -> Guesses:

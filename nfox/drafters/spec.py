@@ -7,6 +7,7 @@ accepted need not be read again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +24,7 @@ from nfox.decoding.rules import make_rule
 from nfox.decoding.sampling import Sampling
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.tree_shapes import MAX_NODES, TreeShape, by_depth
+from nfox.decoding.tree_shapes import MAX_NODES, Path, TreeShape, by_depth, iter_likeliest
 from nfox.decoding.verify import Draw, Rule
 from nfox.drafters.common.method import (
     DrafterInputs,
@@ -204,8 +205,8 @@ class Speculative(Method):
         gamma, budget = self.gamma, self.budget
         if self._by_steps and not context.rule.draws_likeliest:
             gamma, budget = self._by_steps
-        length = min(gamma, context.max_depth)
-        if len(context.tokens) + length >= self.draft.max_context or length < 1:
+        length = min(gamma, context.max_depth, self.draft.max_context - len(context.tokens))
+        if length < 1:
             return TokenTree.chain(context.root)
         text = self._readable([*context.tokens, context.root])
         unread = self._catch_up(context, text)
@@ -344,22 +345,18 @@ def _tree(root: int, draws: list[Draw], budget: NodeBudget | None) -> TokenTree:
     return TreeShape(tuple(chosen)).fill(root, by_depth(guesses), len(guesses))
 
 
-def _guess_paths(draws: list[Draw]) -> list[tuple[tuple[int, ...], float]]:
-    """Return the paths of ranks of all guesses and how probable each is to be right, the likeliest
+def _guess_paths(draws: list[Draw]) -> Iterator[tuple[Path, float]]:
+    """Yield the paths of ranks of all guesses and how probable each is to be right, the likeliest
     first, so that each path comes after the one that it continues.
 
     The first guesses of all draws make a chain; the other guesses of a draw are siblings there.
     """
-    paths: list[tuple[tuple[int, ...], float]] = []
-    chain: tuple[int, ...] = ()
-    chain_probability = 1.0
-    for draw in draws:
-        paths += [
-            ((*chain, rank), chain_probability * probability)
-            for rank, probability in enumerate(draw.probabilities)
-        ]
-        chain, chain_probability = (*chain, 0), chain_probability * draw.probabilities[0]
-    return sorted(paths, key=lambda path: -path[1])
+
+    def chances_after(path: Path) -> Sequence[float]:
+        is_drawn = len(path) < len(draws) and not any(path)
+        return draws[len(path)].probabilities if is_drawn else ()
+
+    return iter_likeliest(chances_after)
 
 
 METHOD = Speculative

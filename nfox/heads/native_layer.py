@@ -115,12 +115,14 @@ class NativeLayer:
         step.num_threads = torch.get_num_threads()
         step.tokens = addressof(numbers)
         step.parents = step.tokens + count * sizeof(c_int32)
-        step.keys = addressof(self._places)
+        # Asked anew each time: kept ones would be wrong after an interrupt behind either.
+        places = (c_void_p * 2)(*_halves_of(self._keys_values))
+        step.keys = addressof(places)
         step.values = step.keys + sizeof(c_void_p)
         step.capacity = self._keys_values.shape[2]
-        step.cosines[0], step.sines[0] = self._rotation_places
+        step.cosines[0], step.sines[0] = _halves_of(self._rotations)
         step.rotary_widths[0] = self._rotations.shape[2]
-        step.kept = numbers  # which it points to
+        step.kept = numbers, places  # which it points to
 
     def _make_room(self, length: int) -> None:
         """Have rotations, and room for keys and values, of so many positions or more."""
@@ -128,7 +130,10 @@ class NativeLayer:
             cosines, sines = self._layer.rotary(length).float()
             halves = [torch.cat([cosines, cosines], -1), torch.cat([-sines, sines], -1)]
             self._rotations = torch.stack(halves)
-            self._rotation_places = [part.data_ptr() for part in self._rotations]
         if self._keys_values.shape[2] < length:
             self._keys_values = with_capacity(self._keys_values, self._keys_values, length, 2)
-            self._places = (c_void_p * 2)(*(part.data_ptr() for part in self._keys_values))
+
+
+def _halves_of(parts: Tensor) -> tuple[int, int]:
+    """Return where both parts of a contiguous tensor [2, ...] lie in memory."""
+    return parts.data_ptr(), parts.data_ptr() + parts.nbytes // 2
