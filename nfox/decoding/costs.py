@@ -117,7 +117,6 @@ def draft_length(
     requested: int | None,
     max_length: int,
     costs: Costs | None,
-    draft_seconds: float = 0.0,
     other_nodes: int = 0,
 ) -> int:
     """Return how many tokens to draft in a chain.
@@ -126,12 +125,11 @@ def draft_length(
         requested: the number that the person asked for, which is taken as it is; None for none.
         max_length: the most tokens where none was asked for; fewer where that is faster.
         costs: of the target's forwards; None if they were not measured.
-        draft_seconds: what drafting one token takes.
         other_nodes: nodes of the tree beside the chain.
     """
     if requested is not None:
         return requested
-    return costs.best_gamma(max_length, draft_seconds, other_nodes) if costs else max_length
+    return costs.best_gamma(max_length, other_nodes=other_nodes) if costs else max_length
 
 
 def idle_reason(draft_length: int, *, is_explicit: bool) -> str:

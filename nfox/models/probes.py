@@ -13,7 +13,6 @@ from nfox.decoding.tree import TokenTree
 from nfox.files.tensors import is_finite
 from nfox.models.attention_windows import has_other_windows
 from nfox.models.fused_decoder import FusedDecoder
-from nfox.models.language_model_head import LanguageModelHead
 from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
 from nfox.models.transformers_cache import TransformersCache
@@ -68,17 +67,13 @@ def find_proposals(forward: TransformersForward) -> Proposals:
 
 
 def agrees(
-    fused: FusedDecoder | NativeDecoder,
-    forward: TransformersForward,
-    head: LanguageModelHead,
-    proposals: Proposals,
+    fused: FusedDecoder | NativeDecoder, forward: TransformersForward, proposals: Proposals
 ) -> bool:
     """Return whether the logits of a fused decoder are those of the model, for a few tokens.
 
     Args:
         fused: the decoder.
         forward: of the model.
-        head: what makes logits of the decoder's products.
         proposals: those that the model scores correctly.
     """
     before, tree = (_TREE if proposals == "trees" else _CHAIN).tokens(forward.vocabulary_size)
@@ -91,7 +86,7 @@ def agrees(
             products, _ = fused.score(tree, cache)
     except RuntimeError:  # sizes that do not fit together as expected
         return False
-    return _is_close(head.scaled(products), expected, forward)
+    return _is_close(forward.head.scaled(products), expected, forward)
 
 
 @torch.inference_mode()
@@ -137,7 +132,7 @@ def _check_numbers(forward: TransformersForward) -> None:
         return
     finally:
         forward.forget()
-    if not (are_numbers(logits) and is_finite(forward.output_embeddings.weight)):
+    if not (are_numbers(logits) and is_finite(forward.head.layer.weight)):
         raise logits_error(forward.model)
 
 

@@ -16,6 +16,7 @@ from nfox.decoding.cache import KVCache
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import Mask, tree_mask, within_window
 from nfox.errors import ModelError
+from nfox.models.language_model_head import LanguageModelHead
 from nfox.models.transformers_cache import as_transformers_cache, past_of
 
 CACHE_NAMES = ("cache", "past_key_values", "cache_params")
@@ -32,30 +33,22 @@ class TransformersForward:
         model: the model of transformers.
         config: the config of the model, or of its text decoder where it has several parts.
         parameters: the names of the parameters of the model's forward.
+        head: the LM head.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.config = model.config.get_text_config(decoder=True)
         self.parameters = frozenset(inspect.signature(model.forward).parameters)
+        self.head = LanguageModelHead(model)
         self._captured: list[Tensor] = []
         # The input of the output embeddings is the last hidden state of every architecture; taking
         # it there spares the collection of all layers' states. The hook stays: an interrupt could
         # leave one behind that came and went with every forward.
-        self.output_embeddings.register_forward_pre_hook(self._capture)
+        self.head.layer.register_forward_pre_hook(self._capture)
 
     def _capture(self, module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
         self._captured = [arguments[0].to(self.output_device)]  # tied weights lie in front
-
-    @property
-    def input_embeddings(self) -> Any:
-        """The layer that token ids go into."""
-        return self.model.get_input_embeddings()
-
-    @property
-    def output_embeddings(self) -> Any:
-        """The layer that logits come out of."""
-        return self.model.get_output_embeddings()
 
     @cached_property
     def _body(self) -> Any:
@@ -68,7 +61,7 @@ class TransformersForward:
     @cached_property
     def vocabulary_size(self) -> int:
         """The number of logits after every token."""
-        return int(self.output_embeddings.out_features)
+        return int(self.head.layer.out_features)
 
     @cached_property
     def is_encoder_decoder(self) -> bool:
@@ -78,12 +71,18 @@ class TransformersForward:
     @cached_property
     def device(self) -> torch.device:
         """The device where token ids go in."""
-        return _execution_device(self.input_embeddings)
+        return _execution_device(self.model.get_input_embeddings())
 
     @cached_property
     def output_device(self) -> torch.device:
         """The device where last hidden states and logits come out."""
-        return _execution_device(self.output_embeddings)
+        return _execution_device(self.head.layer)
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Return the logits [..., V], float32 or wider, of last hidden states [..., D]."""
+        logits = self.head.logits(hidden)
+        self.forget()
+        return logits
 
     def forget(self) -> None:
         """Let go of the hidden states of the last forward."""

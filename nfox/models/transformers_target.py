@@ -20,7 +20,6 @@ from nfox.decoding.tree import TokenTree
 from nfox.errors import ModelError
 from nfox.models.checkpoint_files import CONTEXT_NAMES
 from nfox.models.fused_decoder import FusedDecoder
-from nfox.models.language_model_head import LanguageModelHead
 from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError
@@ -55,7 +54,7 @@ class TransformersTarget(Target):
         self.model, self.stored_in = model, stored_in
         self._transformers = TransformersForward(model)
         self.config = self._transformers.config
-        self.head = LanguageModelHead(model)
+        self.head = self._transformers.head
         self.fused: FusedDecoder | NativeDecoder | None = None
         self.why_not_native, self._lacks_library = "", False
 
@@ -197,9 +196,7 @@ class TransformersTarget(Target):
             rows = hidden.reshape(-1, hidden.shape[-1]).to(self.dtype)
             products = self.fused.unembedding(rows).view(*hidden.shape[:-1], -1)
             return self.head.scaled(products)
-        logits = self.head.logits(hidden)
-        self._transformers.forget()
-        return logits
+        return self._transformers.unembed(hidden)
 
     @property
     @override
@@ -309,7 +306,7 @@ class TransformersTarget(Target):
             if kind is NativeDecoder and isinstance(error, TypeError):
                 self.why_not_native = str(error)
             return False
-        if agrees(fused, self._transformers, self.head, self.proposals):
+        if agrees(fused, self._transformers, self.proposals):
             self.fused = fused
         elif kind is NativeDecoder:
             self.why_not_native = "its logits of a few tokens are not the model's own"
