@@ -51,7 +51,6 @@ class HeadsDrafter(HeadsMethod):
         prior_accuracy: the accuracy to choose the shape by where none was measured.
         native_class: what guesses by the native library, a `NativeGuesses` of the drafter.
         vocabulary: what the heads read their guesses with.
-        drafting_disabled: whether an option of the person allows no nodes.
         calibration: how often guesses are right, as far as it decides the tree of this step.
     """
 
@@ -73,7 +72,6 @@ class HeadsDrafter(HeadsMethod):
         self.shape = shape
         self.name = name
         self.budget = budget
-        self.drafting_disabled = False
         self._learned = self.calibration = Calibration()
         self._options, self._accuracy = self.options(), self.prior_accuracy
         self._native: tuple[Vocabulary, Any] | None = None
@@ -89,7 +87,6 @@ class HeadsDrafter(HeadsMethod):
             frequent_tokens = info.frequent_tokens
             drafter.vocabulary = inputs.model.target.guessing_vocabulary(frequent_tokens)
         drafter.choose_tree(options, info.accuracy or cls.prior_accuracy, inputs.costs)
-        drafter.drafting_disabled = options.nodes == 0
         return drafter
 
     def choose_tree(
@@ -220,7 +217,7 @@ class HeadsDrafter(HeadsMethod):
     @property
     @override
     def idle(self) -> str:
-        return idle_reason(len(self.shape), is_explicit=self.drafting_disabled)
+        return idle_reason(len(self.shape), is_explicit=self._options.nodes == 0)
 
     @override
     def describe(self) -> str:
