@@ -242,7 +242,7 @@ def measure(arguments: argparse.Namespace, device: torch.device) -> Iterator[dic
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             trial = Trial(target, bandwidth, context, arguments.steps)
-            row = {"dtype": dtype, "context": context, "forward": target.forward}
+            row = {"dtype": dtype, "context": context, "forward": target.forward_description}
             row |= trial.plain_and_tree()
             if not number:  # once for each dtype: it takes the longest
                 row["simulated"] = trial.simulated(arguments.tokens)

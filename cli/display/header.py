@@ -150,7 +150,7 @@ def _forward_line(engine: Engine, dot: str) -> str:
     copies = f"{dot}{copied / 1e6:.0f} MB of weights are copied for it" if copied else ""
     threads = f"{dot}threads: {engine.threads}" if engine.threads else ""
     text = f"{dot}every method gives the same text" if engine.summary().reproducible else ""
-    return f"forward: {engine.model.target.forward}{copies}{threads}{text}"
+    return f"forward: {engine.model.target.forward_description}{copies}{threads}{text}"
 
 
 def print_legend(engine: Engine, screen: Screen) -> None:

@@ -94,11 +94,12 @@ def of_loading(engine: Engine, seconds: float) -> Iterator[Finding]:
     facts: dict[str, Any] = {"seconds": seconds, "memory_bytes": memory_in_use(target.device)}
     yield Finding(_SECTION, "loading", words, facts=facts)
     why = target.why_not_native if not target.is_native and target.device.type == "cpu" else ""
-    words = f"{target.forward}; {CHECKS[target.proposals]}"
+    forward = target.forward_description
+    words = f"{forward}; {CHECKS[target.proposals]}"
     if target.copied_bytes:
         words += f"; {decimal(target.copied_bytes)} of weights are copied for it"
     words += f"; not native: {why}" if why and why not in words else ""
-    facts = {"forward": target.forward, "native": target.is_native, "copies": target.copied_bytes}
+    facts = {"forward": forward, "native": target.is_native, "copies": target.copied_bytes}
     yield Finding(_SECTION, "forward", words, "warn" if why else "ok", facts=facts)
     if engine.costs is not None:
         words, pays = forward_costs(engine.costs), engine.costs.speculation_pays

@@ -176,7 +176,7 @@ class Auto(Method):
         last, times, path = self._last, context.times, context.path
         if last is None or times is None:
             return
-        forward = self.chooser.forward(len(context.target_tokens))
+        forward = self.chooser.forward_cost(len(context.target_tokens))
         self._paces.append(times.target / forward)
         pace = sorted(self._paces)[len(self._paces) // 2] or 1.0
         overhead = (times.total - times.target) / pace
@@ -267,7 +267,7 @@ class Auto(Method):
 
     def _explain(self, way: Way) -> str:
         """Return what is known of a way, in a line."""
-        time = f"{self.chooser.seconds(way):.2f} times as long as a plain one"
+        time = f"{self.chooser.step_cost(way):.2f} times as long as a plain one"
         is_next = way is self.chooser.fastest or way.due <= self.chooser.tokens
         again = "" if is_next else f"; again in {counted(way.due - self.chooser.tokens, 'token')}"
         if not way.steps:

@@ -94,7 +94,7 @@ class TransformersTarget(Target):
         return tuple(dict.fromkeys(names))
 
     @property
-    def forward(self) -> str:
+    def forward_description(self) -> str:
         """What runs a forward over a tree, in a few words."""
         name = self.fused.description if self.fused else "transformers"
         return f"{name} ({self.why_not_native})" if self._lacks_library else name
@@ -340,6 +340,6 @@ class TransformersTarget(Target):
             TypeError: if this model does not (`is_native`).
         """
         if not isinstance(self.fused, NativeDecoder):
-            raise TypeError(f"one conversation at a time by {self.forward}")
+            raise TypeError(f"one conversation at a time by {self.forward_description}")
         products, hidden = self.fused.score_batch(batch)
         return self.head.scaled(products), hidden

@@ -104,7 +104,7 @@ def reply(
         if length > 0:  # a reply's last step is seen by nobody
             width, overhead = 1 + world.gamma, seconds - COSTS.forward_seconds(1 + world.gamma)
             overhead *= slowed()
-            chooser.count(way, accepted + 1, chooser.forward(width) + overhead)
+            chooser.count(way, accepted + 1, chooser.forward_cost(width) + overhead)
             way.learn(accepted, world.gamma, width, overhead, missed[way])
     return total
 
@@ -319,7 +319,7 @@ def test_free_guesses_stand_alone_where_they_are_sure_and_beside_where_both_may_
     for _ in range(50):
         missed = dict.fromkeys(chooser.ways, 0)
         assert chooser.pick(missed, 100) in chooser.ways
-        chooser.count(way, 3, chooser.seconds(way))
+        chooser.count(way, 3, chooser.step_cost(way))
         way.learn(2, 4, 5, 0.5, 0)
     picked = chooser.pick(dict.fromkeys(chooser.ways, 0), 100)
     while picked is plain:  # which is tried now and then, for its time

@@ -35,7 +35,7 @@ def test_every_method_gives_the_same_text(quantisation: str | None) -> None:
         device="cpu",  # type: ignore[arg-type]
     )
     with load(loading=options, method="none") as engine:
-        described = engine.model.target.forward
+        described = engine.model.target.forward_description
         assert described == f"native {quantisation or ''}".strip()
         assert engine.summary().reproducible
         texts = []
@@ -80,7 +80,7 @@ def test_a_dtype_that_the_library_does_not_compute_in_is_one_line(
 
 def test_compile_off_runs_the_other_forward() -> None:
     with load(loading=ModelOptions(dtype="bfloat16", device="cpu", compile="off")) as engine:
-        assert engine.model.target.forward.startswith("fused")
+        assert engine.model.target.forward_description.startswith("fused")
         assert not engine.summary().reproducible
 
 

@@ -86,7 +86,7 @@ def test_it_says_what_the_model_says(name: str) -> None:
     target = fresh(name)
     expected = walked(target)
     target.fuse()
-    assert target.forward == "fused"
+    assert target.forward_description == "fused"
     for fused, own in zip(walked(target), expected, strict=True):
         assert fused.dtype == own.dtype
         # transformers computes norms in float32, whatever the model's dtype.
@@ -134,7 +134,7 @@ def test_the_model_itself_stays_what_it_was(name: str) -> None:
 def test_what_has_another_shape_scores_for_itself(name: str) -> None:
     target = fresh(name)
     target.fuse()
-    assert target.forward == "transformers"
+    assert target.forward_description == "transformers"
 
 
 def test_what_looks_alike_and_is_another_is_found_out() -> None:
@@ -143,7 +143,7 @@ def test_what_looks_alike_and_is_another_is_found_out() -> None:
     mlp.forward = lambda states: mlp.down_proj(mlp.up_proj(states))  # no gate
     expected = walked(target)
     target.fuse()
-    assert target.forward == "transformers"
+    assert target.forward_description == "transformers"
     assert torch.equal(walked(target)[0], expected[0])
 
 

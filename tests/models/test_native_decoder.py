@@ -87,7 +87,7 @@ def test_a_quantised_model_is_the_model_of_its_quantised_weights(
     expected, _ = walked(exact)
     own, _ = walked(target)  # transformers, with the same products
     target.fuse()
-    assert target.forward == f"native {bits}"
+    assert target.forward_description == f"native {bits}"
     logits, _ = walked(target)
     error, own_error = ((some - expected).std() for some in (logits, own))
     assert own_error < 0.1 * expected.std()
@@ -130,7 +130,7 @@ def test_copies_for_onednn_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> N
     model = target.model.float()
     target = TransformersTarget(model)
     target.fuse(native=False)
-    assert target.forward == "fused" and target.copied_bytes == 0
+    assert target.forward_description == "fused" and target.copied_bytes == 0
 
 
 def test_the_fewer_bits_the_further_from_the_model() -> None:
@@ -160,7 +160,7 @@ def test_layers_that_cannot_be_quantised_stay_and_those_that_can_are_freed() -> 
     )
     target = TransformersTarget(model)
     target.fuse()
-    assert target.forward == "native int4"
+    assert target.forward_description == "native int4"
 
 
 def test_a_model_that_the_library_computes_wrongly_is_said_to_be_one(
@@ -246,7 +246,7 @@ def test_it_is_as_close_to_the_exact_model_as_the_model_in_16_bit(name: str) -> 
     expected, _ = walked(exact)
     own, _ = walked(target)
     target.fuse()
-    assert target.forward == "native"
+    assert target.forward_description == "native"
     logits, states = walked(target)
     assert (logits.dtype, states.dtype) == (torch.float32, torch.bfloat16)
     error, own_error = ((some - expected).std() for some in (logits, own))
@@ -401,7 +401,7 @@ def test_numbers_that_are_none_are_not_hidden(number: float) -> None:
 def test_what_it_does_not_compute_is_left_to_the_other_forward(change: dict[str, object]) -> None:
     _, target = native("llama", **change)
     target.fuse()
-    assert target.forward != "native"
+    assert target.forward_description != "native"
 
 
 PROGRAM = """

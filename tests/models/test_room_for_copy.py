@@ -49,7 +49,7 @@ def test_the_next_forward_is_as_near_to_the_exact_model_and_says_why() -> None:
     target.fuse()
     assert not target.is_native
     assert target.why_not_native == NO_ROOM
-    assert target.forward == f"fused ({NO_ROOM})"
+    assert target.forward_description == f"fused ({NO_ROOM})"
     logits, _ = walked(target)
     error, own_error = ((some - expected).std() for some in (logits, own))
     assert error < 1.2 * own_error
@@ -78,7 +78,7 @@ def test_of_itself_it_decodes_in_the_dtype_that_is_fast_without_the_library(
         target = engine.model.target
         assert target.dtype == getattr(torch, dtype)
         assert not target.is_native
-        assert (NO_ROOM in target.forward) == (dtype == "bfloat16")
+        assert (NO_ROOM in target.forward_description) == (dtype == "bfloat16")
         assert text(engine) == expected != ""
 
 

@@ -33,7 +33,7 @@ def test_a_model_of_its_weights_is_checked_and_runs_by_transformers() -> None:
     check_weights("some", model, None)
     target = TransformersTarget(model)
     target.fuse()
-    assert target.forward == "transformers"
+    assert target.forward_description == "transformers"
     expected, logits = walked(exact)[0], walked(target)[0]
     assert (logits - expected).std() < 0.2 * expected.std()
     assert torch.isfinite(logits).all()

@@ -72,17 +72,17 @@ class Chooser:
             self._reply_length += (self._reply_tokens - self._reply_length) / 4
         self._reply_tokens, self._reply_lost, self._reply_tried = 0, 0.0, 0.0
 
-    def forward(self, width: float) -> float:
+    def forward_cost(self, width: float) -> float:
         """Return what a forward over so many nodes takes, in plain steps."""
         return self._ratios[min(round(width), len(self._ratios) - 1)]
 
-    def seconds(self, way: Way) -> float:
+    def step_cost(self, way: Way) -> float:
         """Return what a step takes, in plain steps."""
-        return self.forward(way.width) + way.overhead
+        return self.forward_cost(way.width) + way.overhead
 
     def speed(self, way: Way) -> float:
         """Return the tokens that a way is expected to emit while a plain forward runs."""
-        return way.tokens / self.seconds(way)
+        return way.tokens / self.step_cost(way)
 
     @property
     def is_locked(self) -> bool:
@@ -138,7 +138,7 @@ class Chooser:
 
     def _surplus(self, way: Way) -> float:
         """Return the tokens of a step beyond those that the fastest way emits in its time."""
-        return way.tokens - self.best_speed * self.seconds(way)
+        return way.tokens - self.best_speed * self.step_cost(way)
 
     def _longest(self, reach: Sequence[float], way: Way) -> tuple[int, float]:
         """Return how many guesses beside those of a way gain the most tokens, and how many."""
@@ -157,7 +157,7 @@ class Chooser:
         rest = min(room, self._reply_length)
         speeds: dict[Way, float] = {}
         for way in filter(self._may_use, catching_up):
-            seconds = catching_up[way] + rest * self.seconds(way) / way.cautious_tokens
+            seconds = catching_up[way] + rest * self.step_cost(way) / way.cautious_tokens
             speeds[way] = rest / seconds * (_HYSTERESIS if way is self._current else 1.0)
         self._current = max(speeds, key=speeds.__getitem__)
 
@@ -169,7 +169,7 @@ class Chooser:
     def _try_one(self, catching_up: Mapping[Way, float]) -> None:
         """Begin a trial of the first way that is due, if what it may cost is left for the reply."""
         due = [way for way in self.ways if way is not self._current and way.due <= self.tokens]
-        for way in sorted(due, key=lambda one: -one.optimistic_tokens / self.seconds(one)):
+        for way in sorted(due, key=lambda one: -one.optimistic_tokens / self.step_cost(one)):
             extra = catching_up[way]
             steps = ENOUGH_STEPS if way is self.plain else _TRIAL_STEPS
             least = steps if way is self.plain else 1  # fewer plain steps would not be believed
@@ -185,7 +185,7 @@ class Chooser:
 
     def _worst(self, way: Way) -> float:
         """Return what a step of a way costs against the fastest, if nothing drafted is accepted."""
-        return max(self.seconds(way) - 1 / self.best_speed, 0.0)
+        return max(self.step_cost(way) - 1 / self.best_speed, 0.0)
 
     @property
     def _allowance(self) -> float:
@@ -200,7 +200,7 @@ class Chooser:
             self._reply_tried += max(trial.lost, 0.0)
             self._tried += max(trial.lost, 0.0)
             way, interval = trial.way, min(2 * trial.way.interval, _LAST_INTERVAL)
-            worth_it = self.best_speed * self.seconds(way)
+            worth_it = self.best_speed * self.step_cost(way)
             if way.known_steps < FEW_STEPS and way.optimistic_tokens > worth_it:
                 interval = _SOON
             self._put_off(way, interval)
@@ -208,23 +208,23 @@ class Chooser:
     def _put_off(self, way: Way, interval: int) -> None:
         way.interval, way.due = interval, self.tokens + interval
 
-    def count(self, way: Way | None, tokens: int, seconds: float) -> None:
+    def count(self, way: Way | None, tokens: int, cost: float) -> None:
         """Count a step of any kind.
 
         Args:
             way: the one that was picked; None if something else was done.
             tokens: that it emitted.
-            seconds: that it took, in plain steps.
+            cost: what it took, in plain steps.
         """
         self.tokens += tokens
         self._reply_tokens += tokens
         # A plain step has lost nothing, however long other programs made it.
-        lost = 0.0 if way is self.plain else seconds * self.speed(self.plain) - tokens
+        lost = 0.0 if way is self.plain else cost * self.speed(self.plain) - tokens
         self._lost, self._reply_lost = max(self._lost + lost, -_SAVED), self._reply_lost + lost
         if way and way is not self.plain:
             way.lose(lost)
         if self._trial and way is self._trial.way:
             self._trial.left -= 1
-            self._trial.lost += seconds - tokens / self.best_speed
+            self._trial.lost += cost - tokens / self.best_speed
         elif way is self._current:
             self._put_off(way, FIRST_INTERVAL)

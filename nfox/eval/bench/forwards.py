@@ -113,7 +113,7 @@ def measure(
     return ForwardsResult(
         machine=this_machine(engine, command),
         target=target,
-        forward=model.forward,
+        forward=model.forward_description,
         weight_bytes=weight_bytes(model),
         bytes_per_second=bytes_per_second(model.device),
         times=time_forwards(model, contexts, widths, rounds, on_context),
