@@ -19,7 +19,7 @@ from nfox.decoding.cache import KVCache
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import tree_mask, within_window
 from nfox.models.decoder_weights import LayerWeights, has_room_for_copy
-from nfox.models.fused_positions import Rotations, Step
+from nfox.models.fused_positions import Rotations, LayerInputs
 from nfox.models.fused_products import Norm, PackedProduct, Product
 from nfox.models.fused_weights import WeightLayout
 from nfox.models.transformers_cache import past_of
@@ -71,14 +71,14 @@ class FusedDecoder:
             tree: N nodes.
             cache: what has been read before, of the target of this model.
         """
-        weights = self.weights
-        steps = {kind: self._step(kind, tree, len(cache.tokens)) for kind in set(weights.kinds)}
+        weights, past_length = self.weights, len(cache.tokens)
+        shared = {k: self._layer_inputs(k, tree, past_length) for k in set(weights.kinds)}
         ids = torch.tensor(tree.tokens, device=weights.device)
         states = weights.embed(ids).to(self.dtype)
         if weights.embedding_scale != 1.0:
             states = states * weights.embedding_scale
         for index, (layer, kind) in enumerate(zip(weights.layers, weights.kinds, strict=True)):
-            states = self._run_layer(layer, index, states, steps[kind], cache)
+            states = self._run_layer(layer, index, states, shared[kind], cache)
         return weights.norm(states.to(self.model_dtype))
 
     def score(self, tree: TokenTree, cache: KVCache) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ class FusedDecoder:
         hidden = self.hidden_states(tree, cache)
         return self.unembedding(hidden), hidden
 
-    def _step(self, kind: str, tree: TokenTree, past_length: int) -> Step:
+    def _layer_inputs(self, kind: str, tree: TokenTree, past_length: int) -> LayerInputs:
         """Return what the layers of a kind share in a forward over a tree after a past."""
         weights, count, mask = self.weights, len(tree), None
         window = weights.window if kind != "full_attention" else None
@@ -95,10 +95,10 @@ class FusedDecoder:
             mask = visible.additive if window is None else within_window(visible, window)
             # The query heads that share keys are rows of one product.
             mask = mask[0].repeat(weights.num_heads // weights.num_key_heads, 1).to(weights.device)
-        return Step(*self.rotations.at(kind, past_length, tree), mask)
+        return LayerInputs(*self.rotations.at(kind, past_length, tree), mask)
 
     def _run_layer(
-        self, layer: LayerWeights, index: int, states: Tensor, step: Step, cache: KVCache
+        self, layer: LayerWeights, index: int, states: Tensor, shared: LayerInputs, cache: KVCache
     ) -> Tensor:
         """Return the states [N, D] that leave a layer.
 
@@ -106,18 +106,18 @@ class FusedDecoder:
             layer: what it computes with.
             index: its number, by which its keys and values lie in the cache.
             states: [N, D] that enter it.
-            step: what it shares with other layers.
+            shared: what it shares with other layers.
             cache: where keys and values are added.
         """
         normed = layer.attention_norm(states) if layer.attention_norm else states
-        attended = self._attend(layer, index, normed, step, cache)
+        attended = self._attend(layer, index, normed, shared, cache)
         states = _added(states, attended, layer.out, layer.attended_norm, layer.residual_scale)
         normed = layer.mlp_norm(states) if layer.mlp_norm else states
         gated = layer.gate_up.gated(normed, layer.activation)
         return _added(states, gated, layer.down, layer.mlp_out_norm, layer.residual_scale)
 
     def _attend(
-        self, layer: LayerWeights, index: int, normed: Tensor, step: Step, cache: KVCache
+        self, layer: LayerWeights, index: int, normed: Tensor, shared: LayerInputs, cache: KVCache
     ) -> Tensor:
         """Return [N, heads * head_dim] the values that the states gather; see `_run_layer`."""
         head_dim, num_key_heads = self.weights.head_dim, self.weights.num_key_heads
@@ -132,7 +132,7 @@ class FusedDecoder:
             )
             queries_keys = torch.cat([_normed_heads(part, norm) for part, norm in parts], 1)
         if layer.rotates:
-            queries_keys = step.rotate(queries_keys)
+            queries_keys = shared.rotate(queries_keys)
         queries, keys = torch.split(queries_keys.to(self.model_dtype), counts, 1)
         values = values.to(self.model_dtype)
         # [N, heads, head_dim] -> [1, heads, N, head_dim]
@@ -141,7 +141,7 @@ class FusedDecoder:
         # The queries of heads that share keys, [1, key heads, group * N, head_dim].
         grouped = queries.reshape(len(normed), num_key_heads, -1, head_dim)
         rows = grouped.permute(1, 2, 0, 3).flatten(1, 2)
-        attended = _attention(rows[None], keys, values, step.mask, layer.scale, layer.cap)[0]
+        attended = _attention(rows[None], keys, values, shared.mask, layer.scale, layer.cap)[0]
         by_node = attended.view(num_key_heads, -1, len(normed), head_dim).permute(2, 0, 1, 3)
         states: Tensor = by_node.reshape(len(normed), -1).to(self.dtype)
         return states

@@ -10,7 +10,7 @@ from torch import Tensor
 from nfox.decoding.tree import TokenTree
 
 
-class Step(NamedTuple):
+class LayerInputs(NamedTuple):
     """What the layers of one kind share in one forward over N nodes.
 
     Args:
