@@ -19,7 +19,7 @@ from nfox.decoding.cache import KVCache
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_mask import tree_mask, within_window
 from nfox.models.decoder_weights import LayerWeights, has_room_for_copy
-from nfox.models.fused_positions import Rotations, LayerInputs
+from nfox.models.fused_positions import LayerInputs, Rotations
 from nfox.models.fused_products import Norm, PackedProduct, Product
 from nfox.models.fused_weights import WeightLayout
 from nfox.models.transformers_cache import past_of
