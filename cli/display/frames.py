@@ -14,7 +14,8 @@ _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # a terminal that knows it draws a 
 # Without a cursor. And a terminal may take an emoji for wider than rich does, or be made narrower:
 # a row that wraps would never be erased.
 _PLAYING, _AT_REST = "\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h"
-_ERASE = "\r\x1b[{rows}A\x1b[J"
+# Row by row: a multiplexer keeps what is erased from the top of the screen on among what has passed.
+_BACK, _EMPTY, _REST = "\r\x1b[{rows}A", "\x1b[2K", "\x1b[J"
 
 
 class Frames:
@@ -33,9 +34,9 @@ class Frames:
         with self._console.capture() as captured:
             self._console.print(frame)
         rows = captured.get().split("\n")[:-1][: max(self._console.height - 1, 1)]
-        drawn = "".join(f"{row}\n" for row in rows)
-        before = _ERASE.format(rows=self._rows) if self._rows else _PLAYING
-        self._console.file.write(f"{_BEGIN}{before}{drawn}{_END}")
+        drawn = "".join(f"{_EMPTY}{row}\n" for row in rows)
+        before = _BACK.format(rows=self._rows) if self._rows else _PLAYING
+        self._console.file.write(f"{_BEGIN}{before}{drawn}{_REST}{_END}")
         self._console.file.flush()
         self._rows = len(rows)
 
@@ -44,7 +45,8 @@ class Frames:
         next one is drawn where the cursor then stands.
         """
         rows, self._rows = self._rows, 0
-        return _ERASE.format(rows=rows) + _AT_REST if rows else ""
+        back = _BACK.format(rows=rows)
+        return back + f"{_EMPTY}\n" * rows + back + _AT_REST if rows else ""
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-BUSY = 1.5
+BUSY = 1.25
 """The load for each core from which on a machine is busy."""
 
 
