@@ -406,43 +406,52 @@ def test_what_it_does_not_compute_is_left_to_the_other_forward(change: dict[str,
 
 PROGRAM = """
 import sys
-from nfox.models.native.decoder import NativeDecoder
-from nfox.models.native.library import NativeLibraryError, must_compile, native_library
-first = must_compile()
+from pathlib import Path
+from nfox.models.native import library
+library._SOURCE = Path(sys.argv[1])  # what the compiler makes of the whole is tested above
+first = library.must_compile()
 try:
-    print(first, native_library().nfox_lanes() > 0, must_compile())
-except NativeLibraryError as error:
-    print(first, error, must_compile())
+    print(first, library.native_library().nfox_lanes(), library.must_compile())
+except library.NativeLibraryError as error:
+    print(first, error, library.must_compile())
 """
+SOURCE = 'extern "C" int nfox_lanes() { return 7; }'
 
 
 def compiled_in(folder: Path, **environment: str) -> str:
-    """Return what a process says that needs the library, with a cache folder of its own."""
+    """Return what a process says that needs the library, with a cache folder of its own.
+
+    Its source is short: compiling all of the library takes as long as all of the tests here.
+    """
+    source = folder.parent / "decoder.cpp"
+    source.write_text(SOURCE)
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder), **environment}
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", PROGRAM, str(source)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return run.stdout.strip()
 
 
-@pytest.mark.slow
 def test_a_library_that_was_cut_is_compiled_again(tmp_path: Path) -> None:
-    library = Path(native_library()._name)
-    (tmp_path / "nfox").mkdir()
-    (tmp_path / "nfox" / library.name).write_bytes(library.read_bytes()[:5000])
-    checksum = library.with_suffix(".sha256").read_text()
-    (tmp_path / "nfox" / library.with_suffix(".sha256").name).write_text(checksum)
-    assert compiled_in(tmp_path) == "False True False"
-    assert compiled_in(tmp_path) == "False True False"
+    cache = tmp_path / "cache"
+    assert compiled_in(cache) == "True 7 False"
+    [library] = (cache / "nfox").glob("*.so")
+    whole = library.read_bytes()
+    library.write_bytes(whole[:5000])
+    assert compiled_in(cache) == "False 7 False"
+    assert library.read_bytes() == whole
+    written = library.stat().st_mtime_ns
+    assert compiled_in(cache) == "False 7 False"
+    assert library.stat().st_mtime_ns == written
 
 
 def test_without_a_compiler_or_a_folder_it_says_so(tmp_path: Path) -> None:
-    assert compiled_in(tmp_path, PATH="", CXX="") == "False no C++ compiler False"
+    cache = tmp_path / "cache"
+    assert compiled_in(cache, PATH="", CXX="") == "False no C++ compiler False"
     failing = tmp_path / "g++"
     failing.write_text("#!/bin/sh\necho 'g++: fatal error: no' >&2; exit 1\n")
     failing.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    said = compiled_in(tmp_path, PATH=path, CXX="g++")
+    said = compiled_in(cache, PATH=path, CXX="g++")
     assert said == f"True {failing} failed: g++: fatal error: no False"
     (tmp_path / "file").touch()
     assert "cannot be used" in compiled_in(tmp_path / "file")
