@@ -153,12 +153,11 @@ def test_sample_and_match_is_lossless(kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        *((name, kind) for name in DRAFTERS for kind in ("plain", "all")),
-        *(
-            (name, kind)
-            for name in ("spec-3", "siblings")
-            for kind in ("cool", "hot", "top-k", "top-p")
-        ),
+        *((name, "all") for name in DRAFTERS),
+        # How it is sampled matters most where the guesses are drawn too.
+        *((name, "plain") for name in ("spec-3", "spec-stops", "spec-branches", "siblings")),
+        *(("spec-3", kind) for kind in ("cool", "hot", "top-k", "top-p")),
+        *(("siblings", kind) for kind in ("cool", "top-p")),
     ],
 )
 def test_rejection_is_lossless(name: str, kind: str) -> None:
@@ -183,10 +182,10 @@ def test_replies_are_drawn_anew() -> None:
     """The first token of many replies: what differs between them is the reply's number alone."""
     for accept in ("exact", "rejection"):
         sampling, counts = Sampling(1.0, seed=3), torch.zeros(SIZE)
-        for reply in range(1500):
+        for reply in range(1000):
             rule = make_rule(accept, sampling, reply=reply)
             counts[decode(Autoregressive(), rule, 1)[2]] += 1
-        expected = table(sampling)[0, 1] * 1500
+        expected = table(sampling)[0, 1] * 1000
         statistic = ((counts - expected) ** 2 / expected).sum()
         freedom = torch.tensor((SIZE - 1) / 2)
         assert float(torch.special.gammaincc(freedom, statistic / 2)) > 1e-4
@@ -196,7 +195,7 @@ def test_replies_are_drawn_anew() -> None:
 @pytest.mark.parametrize("kind", SAMPLINGS)
 def test_one_seed_gives_one_text_for_every_method(kind: str) -> None:
     rule = make_rule("exact", SAMPLINGS[kind], reply=5)
-    texts = [decode(make(), rule, 300) for name, make in DRAFTERS.items() if name != "siblings"]
+    texts = [decode(make(), rule, 200) for name, make in DRAFTERS.items() if name != "siblings"]
     assert all(text == texts[0] for text in texts)
 
 
@@ -270,7 +269,8 @@ def test_a_biased_rule_or_draft_is_detected(accept: str, rule: Any, drafter: Any
     sampling = Sampling(0.5)
     biased = make_rule(accept, sampling)
     biased.__class__ = rule
-    assert p_value(decode(drafter(), biased, 4000), table(sampling)) < 1e-8
+    # In a text as long as those in which no bias is to be found.
+    assert p_value(decode(drafter(), biased), table(sampling)) < 1e-8
 
 
 def test_lenience_accepts_more_and_is_detected() -> None:
