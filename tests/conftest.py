@@ -39,6 +39,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def commands_built_once() -> None:
+    """Build the commands of the program once, however many tests run it."""
+    from built_once import keep_commands  # here, for the same reason
+
+    keep_commands()
+
+
 @pytest.fixture(autouse=True)
 def unsharded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take back what a test asks for: libraries remember FSDP in the environment."""

@@ -1,12 +1,9 @@
-"""The program in this process, built once: building its thirty commands takes longer than most of
-them do.
-"""
+"""The program in this process."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
-from unittest.mock import patch
 
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -30,5 +27,4 @@ def run(*words: object, color: bool = False, **environment: str) -> Result:
     """
     env = {"COLUMNS": "80", **environment}
     args = [str(word) for word in words]
-    with patch("typer.testing._get_command", lambda app: root()):
-        return CliRunner().invoke(app, args, env=env, color=color, prog_name="nfox")
+    return CliRunner().invoke(app, args, env=env, color=color, prog_name="nfox")

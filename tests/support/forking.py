@@ -1,4 +1,5 @@
-"""The process that `programs` asks: it has imported everything, and forks for each request.
+"""The process that `programs` asks: it has imported and built everything, and forks for each
+request.
 
 Run as a program, with the number of a socket. It ends when the other side is closed.
 """
@@ -18,6 +19,9 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+import torch._dynamo.utils
+import typer.main
+from built_once import keep_commands
 from programs import LONGEST, ROOT, take_terminal
 
 _IMPORTED = (
@@ -114,6 +118,9 @@ if __name__ == "__main__":
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns while it is imported
     for module in _IMPORTED:
         import_module(module)
+    atexit.unregister(torch._dynamo.utils.dump_compile_times)  # which takes longer than most runs
+    keep_commands()
+    typer.main.get_command(import_module("nfox.cli.app").app)
     gc.freeze()  # what is collected is copied first, in each new process
     _serve(socket.socket(fileno=int(sys.argv[1])))
     from nfox.cli import main
