@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import root
 from documents import ROOT, commands
-from typer.main import get_command
 
-from nfox.cli.app import app
 from nfox.cli.chat.commands.registry import registry
 from nfox.cli.train.arguments import parse
 from nfox.errors import NfoxError
@@ -47,7 +46,7 @@ def test_every_command_in_the_documents_is_read(
     if not words:  # a chat
         return
     if words[:1] != ["train"] or len(words) < 3:
-        read(get_command(app), words)
+        read(root(), words)
         return
     for name in (word for word in words if word.endswith((".json", ".jsonl", ".yaml"))):
         Path(name).write_text('{"model_name_or_path": "m", "output_dir": "o"}')

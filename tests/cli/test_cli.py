@@ -18,7 +18,7 @@ import cli_model
 import click
 import programs
 import pytest
-from typer.main import get_command
+from command_line import root
 from typer.testing import CliRunner, Result
 
 import nfox
@@ -137,7 +137,7 @@ def test_every_command_shows_tracebacks_if_asked() -> None:
 
     without = {
         command.name
-        for command in commands(get_command(app))
+        for command in commands(root())
         if "debug" not in {parameter.name for parameter in command.params}
     }
     assert without == {"data", "eval", "train"}  # groups; train reads its own arguments

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import root
 from programs import COMMAND, ENVIRONMENT
-from typer.main import get_command
 
-from nfox.cli.app import app
 from nfox.cli.log.database import ConversationLog
 from nfox.cli.options.completion import WITHOUT_HEADS
 from nfox.cli.train.arguments import _KINDS
@@ -42,7 +41,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def completed(words: str, incomplete: str) -> list[str]:
     """Return what is completed behind the words of a command: an option, or an argument."""
-    command: Any = get_command(app)
+    command: Any = root()
     context = command.make_context("nfox", [], resilient_parsing=True)
     *before, last = words.split()
     for word in before:

@@ -9,7 +9,7 @@ from typing import Any
 import folder
 import pytest
 import serving
-from typer.main import get_command
+from command_line import root
 from typer.testing import CliRunner, Result
 
 from nfox.cli.app import app
@@ -160,7 +160,7 @@ _AS_PUBLISHED = [
 
 
 def reader(command: str) -> Reader:
-    context: Any = get_command(app).make_context("nfox", [], resilient_parsing=True)
+    context: Any = root().make_context("nfox", [], resilient_parsing=True)
     for name in command.split():
         found = context.command.get_command(context, name)
         context = found.make_context(name, [], parent=context, resilient_parsing=True)
