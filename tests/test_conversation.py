@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,6 +39,20 @@ def load_engine(**settings: object) -> Engine:
         loading=FLOAT64,
         settings=Settings(**fields),
     )
+
+
+@cache
+def engine_of_files() -> Engine:
+    """Return one engine for all conversations that are about their files alone."""
+    return load_engine()
+
+
+@cache
+def uncut() -> Conversation:
+    """Return a conversation whose reply was not cut."""
+    conversation = Conversation(load_engine())
+    say(conversation, "hello")
+    return conversation
 
 
 def writing_as_asked(engine: Engine) -> Engine:
@@ -207,16 +222,15 @@ def test_regenerate_and_undo() -> None:
 @pytest.mark.parametrize("name", READY)
 def test_a_reply_that_was_cut_goes_on_to_what_it_would_have_been(name: str) -> None:
     """Token by token, so also from inside a character, and without reading anything again."""
-    engine, uncut_engine = load_engine(max_new_tokens=1), load_engine()
+    engine = load_engine(max_new_tokens=1)
     engine.use(name)
-    conversation, uncut = Conversation(engine), Conversation(uncut_engine)
-    say(uncut, "hello")
+    conversation = Conversation(engine)
     say(conversation, "hello")
-    while len(conversation.messages[-1].ids) < len(uncut.last.reply.ids):
+    while len(conversation.messages[-1].ids) < len(uncut().last.reply.ids):
         before = len(engine.cache.tokens)
         list(conversation.go_on())
         assert conversation.last.reply.stats.cached_tokens == before
-    assert conversation.messages == uncut.messages
+    assert conversation.messages == uncut().messages
 
 
 def test_a_reply_goes_on_after_an_interrupt_and_is_one_message() -> None:
@@ -311,7 +325,7 @@ def test_a_stop_string_belongs_neither_to_text_nor_ids(stop: str) -> None:
 
 
 def test_save_and_load(tmp_path: Path) -> None:
-    conversation = Conversation(load_engine())
+    conversation = Conversation(engine_of_files())
     say(conversation, "hello 😀")
     conversation.save(tmp_path / "chat.json")
     again = Conversation(conversation.engine)
@@ -341,7 +355,7 @@ def test_load_reads_the_layouts_of_others(tmp_path: Path) -> None:
 
 def saved(tmp_path: Path, **changes: object) -> tuple[Conversation, dict[str, Any], Path]:
     """Return a conversation, the content of the file it was saved in, and the file."""
-    conversation = Conversation(load_engine())
+    conversation = Conversation(engine_of_files())
     say(conversation, "hello 😀")
     path = tmp_path / "chat.json"
     conversation.save(path)
@@ -434,7 +448,7 @@ def test_fastchats_roles_may_be_alike_and_its_examples_are_left_out(tmp_path: Pa
     ids=lambda text: text[:40],
 )
 def test_a_broken_file_changes_nothing(tmp_path: Path, text: str) -> None:
-    conversation = Conversation(load_engine())
+    conversation = Conversation(engine_of_files())
     conversation.messages = [Message("user", "kept"), Message("assistant", "too")]
     path = tmp_path / "broken.json"
     path.write_text(text)

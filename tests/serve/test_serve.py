@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import replace
-from functools import reduce
+from functools import cache, reduce
 from itertools import pairwise, product
 from typing import Any
 
@@ -66,6 +66,7 @@ def gone_on(engine: Engine, ids: list[int], settings: Settings) -> str:
     return engine.answer(Request(Prompt(tuple(ids), continued=True), settings)).text
 
 
+@cache
 def plain_text(sampling: Sampling | None = None, limit: int = 24, reply: int = 0) -> str:
     """Return the text of plain decoding's reply to `QUESTION`."""
     engine = load_tiny(method=drafters.plain_method())
