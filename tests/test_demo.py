@@ -47,7 +47,7 @@ pytestmark = [
 def chat() -> Engine:
     """In float32, where no near-tie hides a mistake; costs do not matter for what is said."""
     loading = ModelOptions(dtype="float32", device="cpu", offline=True)
-    return load(loading=loading, settings=Settings(max_new_tokens=48))
+    return load(loading=loading, settings=Settings(max_new_tokens=32))
 
 
 @cache
@@ -123,10 +123,13 @@ def test_it_refuses_what_it_cannot_do_amid_a_dialogue(question: str, start: str)
     assert reply.text.startswith(start)
 
 
-@pytest.mark.parametrize("last", [3, 50, 100])
+@pytest.mark.parametrize("last", [3, 100])
 def test_it_counts_up_to_a_hundred(last: int) -> None:
     numbers = ", ".join(map(str, range(1, last + 1)))
     assert said([Message("user", f"Count to {last}.")]).text == f"{numbers}."
+
+
+def test_it_counts_no_further() -> None:
     assert said([Message("user", "Count to 1000.")]).text == "I can only count to 100."
 
 

@@ -62,7 +62,8 @@ def fresh(method: str, family: str = "llama", **sizes: Any) -> Any:
     return heads
 
 
-@pytest.mark.parametrize("family", tiny.sweep(TREES))
+# Of a family the heads see what it hands over of its last layer, whichever of them look.
+@pytest.mark.parametrize("family", tiny.sweep(["llama", "mistral", "gemma3", "gpt2", "mixtral"]))
 def test_training_sees_what_proposing_sees(method: str, family: str) -> None:
     """At every place of a text, the guesses made while training are those that are proposed."""
     target, drafter = tiny.target(family), tiny.make(method, family)
@@ -83,7 +84,7 @@ def test_the_loss_falls_and_the_frozen_target_stays(method: str) -> None:
     text = read([*PROMPT, *tiny.slow("llama", PROMPT, 40)])
     optimizer = torch.optim.AdamW(heads.parameters(), lr=3e-2)
     losses = []
-    for _ in range(120):
+    for _ in range(60):
         loss, _ = heads.loss(text, target)
         optimizer.zero_grad()
         loss.backward()

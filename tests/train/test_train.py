@@ -76,7 +76,7 @@ def test_trained_heads_are_used_from_their_folder(
     method: str, target_labels: bool, tmp_path: Path
 ) -> None:
     result, log = learn(
-        tmp_path, job(method, target_labels=target_labels), max_steps=40, save_steps=40
+        tmp_path, job(method, target_labels=target_labels), max_steps=20, save_steps=20
     )
     losses = list(log.losses.values())
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
@@ -86,7 +86,7 @@ def test_trained_heads_are_used_from_their_folder(
     heads, info = drafter.load_heads(LoadedModel("x", target), str(tmp_path), HubOptions())
     assert result.metrics is not None
     assert info.accuracy == [[round(x, 4) for x in row] for row in result.metrics.accuracy]
-    assert info.training["steps"] == 40
+    assert info.training["steps"] == 20
     assert info.training["tokens"] > 40
     assert heads.config.num_heads == 2
 
@@ -202,7 +202,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
 def test_weights_sharded_over_two_processes_learn_the_same_and_go_on(
     method: str, tmp_path: Path
 ) -> None:
-    """FSDP: what is measured, written and resumed is whole."""
+    """FSDP: what is measured, written and, by one method for all, resumed is whole."""
     fsdp = ["--fsdp", "full_shard"]
     typed = in_two(tmp_path / "sharded", method, save_steps=2)
     two_processes.train(method, *typed, *fsdp, sharded=True)
@@ -212,6 +212,8 @@ def test_weights_sharded_over_two_processes_learn_the_same_and_go_on(
     assert sharded == pytest.approx(log.losses, rel=1e-4)
     for name, weight in weights(tmp_path / "sharded").items():
         torch.testing.assert_close(weight, weights(tmp_path / "one")[name], rtol=0, atol=2e-2)
+    if method != METHOD:  # a checkpoint is made of any heads alike
+        return
     shutil.rmtree(last)
     two_processes.train(method, *typed, *fsdp, "--resume_from_checkpoint", "true", sharded=True)
     assert two_processes.losses(last) == sharded
