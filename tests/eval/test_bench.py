@@ -203,20 +203,20 @@ def test_rounds_are_interleaved_and_conversations_are_equal(engine: Engine) -> N
     ("acceptance", "gamma"), [(0.6, 4), (0.7, 4), (0.8, 4), (0.9, 4), (0.8, 1)]
 )
 def test_a_simulated_drafter_gives_the_tau_of_the_formula(acceptance: float, gamma: int) -> None:
-    """Within 2 % over 20,000 tokens; no model is needed to know what will be accepted."""
-    text = [token % 50 for token in range(20_001)]
+    """Within 4 % over 5,000 tokens; no model is needed to know what will be accepted."""
+    text = [token % 50 for token in range(5_001)]
     drafter = SimulatedDrafter(acceptance, gamma, 64)
     drafter.know(text)
     rule, cache = ForcedRule(Greedy(), drafter), SimpleNamespace(tokens=list[int]())
     steps = 0
-    while (read := len(cache.tokens)) < 20_000:
-        tree = drafter.propose(Context(cache, text[read], [], [], 20_000 - read - 1, rule))  # type: ignore[arg-type]
+    while (read := len(cache.tokens)) < 5_000:
+        tree = drafter.propose(Context(cache, text[read], [], [], 5_000 - read - 1, rule))  # type: ignore[arg-type]
         verdict = verify(tree, torch.zeros(len(tree), 64), rule, cache.tokens)
         emitted = [*(tree.tokens[node] for node in verdict.path[1:]), verdict.next_token]
         assert emitted == text[read + 1 : read + 1 + len(emitted)]
         cache.tokens += [text[read], *emitted[:-1]]
         steps += 1
-    assert 20_000 / steps == pytest.approx(expected_tau(acceptance, gamma), rel=0.02)
+    assert 5_000 / steps == pytest.approx(expected_tau(acceptance, gamma), rel=0.04)
 
 
 def test_the_steps_of_a_short_reply_by_hand() -> None:
