@@ -10,7 +10,7 @@ import pytest
 from chat_terminal import chatting, fuzz
 
 pytestmark = pytest.mark.slow
-COUNT = 100
+COUNT = 60
 
 
 def test_no_command_ends_the_chat_or_costs_the_conversation(tmp_path: Path) -> None:

@@ -47,12 +47,12 @@ def test_every_state_is_that_of_the_slow_iteration(name: str, n: int) -> None:
     for prompt in PROMPTS:
         text = list(prompt)
         for block in blocks(
-            tiny.target(name), Prompt(tuple(prompt)), n, Limits(24), seed=len(prompt)
+            tiny.target(name), Prompt(tuple(prompt)), n, Limits(12), seed=len(prompt)
         ):
             assert set(block.states[0]) <= set(text)
             assert list(block.states) == slowly(name, text, block.states[0])
             text += block.tokens
-        assert text[len(prompt) :] == tiny.slow(name, prompt, 24)
+        assert text[len(prompt) :] == tiny.slow(name, prompt, 12)
 
 
 def test_an_encoder_decoder_model_too() -> None:

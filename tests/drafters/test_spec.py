@@ -163,7 +163,7 @@ def test_vocabularies_of_different_sizes(size: int, accept: str, temperature: fl
     texts = []
     for drafter in (Speculative(draft, tiny.VOCABULARY, 4), Autoregressive()):
         rule = make_rule(accept, sampling)
-        steps = tiny.run(TARGET, drafter, (*PROMPT, 63, 60), rule=rule, max_tokens=40)
+        steps = tiny.run(TARGET, drafter, (*PROMPT, 63, 60), rule=rule, max_tokens=24)
         assert all(token < tiny.VOCABULARY for step in steps for token in step.tree.tokens)
         texts.append(tiny.text(steps))
     if accept == "exact" or not temperature:

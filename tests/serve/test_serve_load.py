@@ -41,8 +41,8 @@ def test_many_clients_get_every_token_once(tmp_path: Path) -> None:
 
 def test_odd_requests_are_answered_without_an_error_of_the_server() -> None:
     served = serve(load_tiny(max_context=32), seconds=30)
-    outcome = fuzz.fuzz(guarded(served, max_body_bytes=100_000), count=200, seed=1)
+    outcome = fuzz.fuzz(guarded(served, max_body_bytes=100_000), count=100, seed=1)
     assert outcome.wrong == []
-    assert outcome.statuses[200] > 10
-    assert outcome.statuses[400] > 15
-    assert sum(outcome.statuses.values()) >= 200
+    assert outcome.statuses[200] > 5
+    assert outcome.statuses[400] > 8
+    assert sum(outcome.statuses.values()) >= 100
