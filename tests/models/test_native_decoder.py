@@ -281,16 +281,17 @@ def test_a_token_has_the_same_logits_to_the_last_bit_in_every_forward(
             target, TokenTree.chain(path[0], path[1:]), past=37, sizes=[]
         )
         others = [[9, 8, 7], [9, 3], [path[1], 11, 12], [*path[1:4], 13, 14, 15]]
-        for paths in ([path[1:], *others], [*others, path[1:]], [path[1:], [1], [2], [3]]):
+        beside = ([path[1:], *others], [*others, path[1:]], [path[1:], [1], [2], [3]])
+        before_it = ([1], list(range(1, 37)), [17, 20])  # what was read in one forward
+        for paths, sizes in zip(beside, before_it, strict=True):
             tree = TokenTree.from_paths(path[0], paths)
             edges = list(zip(tree.parents, tree.tokens, strict=True))
             nodes = [0]
             for token in path[1:]:
                 nodes.append(edges.index((nodes[-1], token)))
-            for sizes in ([1], list(range(1, 37)), [17, 20]):
-                logits, hidden = read_and_scored(target, tree, past=37, sizes=sizes)
-                assert torch.equal(logits[nodes], expected)
-                assert torch.equal(hidden[nodes], states)
+            logits, hidden = read_and_scored(target, tree, past=37, sizes=sizes)
+            assert torch.equal(logits[nodes], expected)
+            assert torch.equal(hidden[nodes], states)
     finally:
         torch.set_num_threads(before)
 
