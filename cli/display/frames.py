@@ -14,7 +14,7 @@ _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # a terminal that knows it draws a 
 # Without a cursor. And a terminal may take an emoji for wider than rich does, or be made narrower:
 # a row that wraps would never be erased.
 _PLAYING, _AT_REST = "\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h"
-# Row by row: a multiplexer keeps what is erased from the top of the screen on among what has passed.
+# Row by row: tmux keeps what is erased from the top of the screen on among what has passed.
 _BACK, _EMPTY, _REST = "\r\x1b[{rows}A", "\x1b[2K", "\x1b[J"
 
 

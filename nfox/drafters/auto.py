@@ -107,8 +107,8 @@ class Auto(Method):
         wanted = list(filter(None, options.methods.split(_BESIDE))) or list(inputs.others)
         for name in wanted:
             if name not in inputs.others:
-                known = f"these are: {', '.join(inputs.others)}"
-                raise UsageError(f"{name!r} is no method that is ready for this model", known)
+                known = f"these are: {', '.join(inputs.others)}; it decodes plainly in any case"
+                raise UsageError(f"{name!r} is no method that drafts for this model", known)
         built: dict[str, Method] = {}
         for name in filter(wanted.__contains__, inputs.others):
             try:

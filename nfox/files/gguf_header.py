@@ -92,8 +92,9 @@ def read_header(path: Path) -> GgufHeader:
     with refusing(path, error_type=ModelError, hint=_COPY_AGAIN), path.open("rb") as file:
         beginning = file.read(len(MAGIC))
         if beginning != MAGIC:
+            found = f"begins with {beginning.decode('latin-1')!a}" if beginning else "is empty"
             raise ModelError(
-                f"{path}: not a GGUF file: it begins with {beginning!r}, not with {MAGIC!r}",
+                f"{path}: not a GGUF file: it {found}, and {MAGIC.decode()!a} was expected",
                 _pointer_hint(beginning),
             )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -215,7 +215,7 @@ def test_text_that_repeats_itself_is_copied_beside_a_drafters_guesses_or_alone(
 def test_it_chooses_from_what_was_asked_for() -> None:
     found: Any = tiny.make("auto", methods="spec+lookup")
     assert list(found.others) == ["spec", "lookup"]
-    with pytest.raises(UsageError, match="'none' is no method that is ready") as error:
+    with pytest.raises(UsageError, match="'none' is no method that drafts") as error:
         tiny.make("auto", methods="lookup+none")
     assert "spec" in error.value.hint
 
