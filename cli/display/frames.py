@@ -36,9 +36,11 @@ class Frames:
         rows = captured.get().split("\n")[:-1][: max(self._console.height - 1, 1)]
         drawn = "".join(f"{_EMPTY}{row}\n" for row in rows)
         before = _BACK.format(rows=self._rows) if self._rows else _PLAYING
+        # Noted before: Ctrl-Z comes mostly while it is written, and then erases what there may be.
+        self._rows = max(self._rows, len(rows))
         self._console.file.write(f"{_BEGIN}{before}{drawn}{_REST}{_END}")
-        self._console.file.flush()
         self._rows = len(rows)
+        self._console.file.flush()
 
     def erase(self) -> str:
         """Return what erases the frame that is to be seen, and leaves the terminal as it was; the
@@ -46,7 +48,7 @@ class Frames:
         """
         rows, self._rows = self._rows, 0
         back = _BACK.format(rows=rows)
-        return back + f"{_EMPTY}\n" * rows + back + _AT_REST if rows else ""
+        return back + f"{_EMPTY}\n" * rows + _REST + back + _AT_REST if rows else ""
 
 
 @contextmanager
