@@ -136,11 +136,9 @@ class Auto(Method):
     def plan(self, costs: Costs) -> None:
         for drafter in self.others.values():
             drafter.plan(costs)
-        for way, drafter in self._drafters.items():
-            if isinstance(
-                drafter, AttendingHeadsDrafter
-            ):  # its plan was timed in place of the past
-                self._followed[way] = 0
+        # Their plans were timed in place of the past.
+        of_the_past = (w for w, d in self._drafters.items() if isinstance(d, AttendingHeadsDrafter))
+        self._followed |= dict.fromkeys(of_the_past, 0)
         self._paces.clear()
         self.chooser.use_costs(costs)
 
