@@ -93,7 +93,9 @@ def test_other_types_are_rounded_to_8_bits(kind: Types, tmp_path: Path) -> None:
 def test_a_model_computes_with_the_weights_of_its_file(
     name: str, kind: Types, tmp_path: Path
 ) -> None:
-    """It is no further from float32 than the same weights unpacked to bfloat16."""
+    """In 8 bits it is no further from float32 than the same weights unpacked to bfloat16; in 4 bits
+    up to three times as far, as most inputs are rounded to 8 bits.
+    """
     path = file_of(tmp_path, kind, name, initializer_range=0.1)
     target, rounded = loaded(path), loaded(path, replace(AUTO, dtype="bfloat16"))
     exact = load_model(str(path), FLOAT32).target
@@ -102,7 +104,8 @@ def test_a_model_computes_with_the_weights_of_its_file(
     assert target.num_parameters == exact.num_parameters
     tokens = list(range(3, 40))
     found, others, expected = (scored(one, tokens) for one in (target, rounded, exact))
-    assert (found - expected).abs().mean() < 1.2 * (others - expected).abs().mean()
+    most = 1.2 if kind == Types.Q8_0 else 3.0
+    assert (found - expected).abs().mean() < most * (others - expected).abs().mean()
 
 
 def scored(target: TransformersTarget, tokens: list[int]) -> torch.Tensor:

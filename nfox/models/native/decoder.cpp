@@ -204,8 +204,9 @@ inline const Input* inputs_of(const uint16_t* numbers, size_t count) {
 
 // The rows of a product as its weights take them; of quantised ones in memory of this thread.
 inline Rows rows_for(const Matrix& matrix, const Input* states, int num_rows) {
-    if (matrix.format != BFLOAT16) return as_integers(states, matrix.inputs, num_rows);
-    return {(const Factor*)states, nullptr, num_rows, nullptr, nullptr};
+    if (matrix.format == INT8) return as_integers<Bytes::Integer>(states, matrix.inputs, num_rows);
+    if (matrix.format == INT4) return as_integers<Nibbles::Integer>(states, matrix.inputs, num_rows);
+    return {(const Factor*)states, num_rows};
 }
 
 // Calls use(row, first output, totals) for blocks [block, block + count) of a product's outputs.

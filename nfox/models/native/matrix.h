@@ -6,7 +6,7 @@
 namespace {
 
 constexpr int MOST_BLOCKS = 4;  // of LANES outputs that are computed at once
-constexpr int GROUP = 16;       // pairs of inputs that have one scale
+constexpr int GROUP = 32;       // inputs that have one scale
 
 enum Format { BFLOAT16, INT8, INT4 };
 
@@ -21,13 +21,15 @@ struct Matrix {
     int32_t outputs, inputs, format;
 };
 
-// What a product multiplies weights with: factors, or pairs of integers.
+// What a product multiplies weights with: factors, or integers.
 struct Rows {
     const Factor* factors;  // [count][inputs / 2 * PARTS]
-    const uint32_t* pairs;  // of 16 bits each, in tiles of rows [inputs / 32][rows][GROUP]
     int count;
-    const float* scales;    // of integers: [inputs / 32][rows] of every tile
-    const float* sums;      // of integers: likewise, all of a group summed
+    const uint32_t* integers;    // words of 2 or 4 of them, in tiles of rows [inputs / 32][rows][32]
+    const uint32_t* remainders;  // likewise, in 256ths of the unit of the integers
+    const uint8_t* has_remainders;  // of every tile [inputs / 32]: whether some are not 0
+    const float* scales;            // of integers: [inputs / 32][rows] of every tile
+    const float* sums;              // of integers and remainders: likewise, all of a group summed
 };
 
 struct Range {

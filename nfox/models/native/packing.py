@@ -107,13 +107,12 @@ class PackedWeights:
 
 def _words(integers: Tensor, weight_format: WeightFormat) -> Tensor:
     """Return [outputs, words] the integers as the library reads them: in 8 bits pairs of inputs;
-    in 4 bits the even inputs of four pairs in the lower half of a word, the odd ones in the upper.
+    in 4 bits eight inputs, of which the first four are the lower halves of a word's bytes.
     """
     if weight_format == "int8":
         return integers.contiguous().view(torch.int16)
-    halves = integers.reshape(len(integers), -1, 4, 2).transpose(2, 3)  # [outputs, words, 2, 4]
-    nibbles = halves.reshape(len(integers), -1, 2)
-    return (nibbles[..., 0] | nibbles[..., 1] << 4).view(torch.int32)
+    halves = integers.reshape(len(integers), -1, 2, 4)  # [outputs, words, 2, 4]
+    return (halves[:, :, 0] | halves[:, :, 1] << 4).flatten(1).view(torch.int32)
 
 
 def _blocks(rows: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 // Products with weights of 8 or 4 bits.
 //
-// The inputs become integers of 16 bits, with a power of two as the scale of each group of 32: their
-// 8 bits of bfloat16 are kept but where others of the group are 2^7 times as large. So the sums of a
-// group are exact, and take an instruction for a pair of inputs on every processor.
+// The inputs become integers, with a scale for each group of 32. With weights of 8 bits, which are chosen
+// to lose nothing, they have 16: their 8 bits of bfloat16 are kept but where others of the group are 2^7
+// times as large. With weights of 4 bits they have 8, as in llama.cpp, but where one number is so large
+// that the others would have few left: what their integers leave of such a group is multiplied as well.
+// So the sums of a group are exact, and take an instruction for two or four inputs where there is one.
 #pragma once
 
 #include "matrix.h"
@@ -15,84 +17,163 @@ namespace {
 
 constexpr int MOST_QUANTISED_ROWS = 6;  // of one tile: with 2 blocks 12 sums, of integers and of floats
 
-struct Powers {
-    float scale, inverse;
-};
-
-// The power of two that a group is divided by, by the bits of its largest number in bfloat16: this
-// one becomes an integer from 2^14 to 2^15. What is smaller than 2^-100 is 0.
-inline Powers powers_of(int bits) {
-    if (bits >= 0x7f80) return {NAN, 0.0f};  // infinite, or no number
-    const uint32_t exponent = (uint32_t)bits >> 7;
-    if (exponent < 27) return {0.0f, 0.0f};
-    const uint32_t parts[] = {(exponent - 14) << 23, (254 + 14 - exponent) << 23};
-    Powers powers;
-    memcpy(&powers, parts, sizeof powers);
-    return powers;
-}
-
 inline int tiles_of(int num_rows) {
     return (num_rows + MOST_QUANTISED_ROWS - 1) / MOST_QUANTISED_ROWS;
 }
 
-// Writes a group as integers and returns their scale. That of a group with a number that is none is
-// none.
-inline float write_integers(const Input* group, int16_t* integers, float& sum_of_group) {
-    Ints sizes{}, total{};  // sizes: their bits, which are in the order of the numbers
-    for (int i = 0; i < 2 * GROUP; i += LANES) {
+// What there is of a group beside its integers.
+struct GroupOfInputs {
+    float scale;  // of the integers; none where a number of the group is none
+    float sum;    // of the integers and remainders
+    bool has_remainders;
+};
+
+// The bits of a group's largest number in bfloat16, without its sign: they are in the order of the numbers.
+inline int largest_of(const Input* group) {
+    Ints sizes{};
+    for (int i = 0; i < GROUP; i += LANES) {
         const Ints part = sizes_of(group + i);
         sizes = part > sizes ? part : sizes;
     }
-    const Powers powers = powers_of(largest(sizes));
-    for (int i = 0; i < 2 * GROUP; i += LANES) {
-        const Ints whole = rounded(widened(group + i) * powers.inverse);
+    return largest(sizes);
+}
+
+constexpr int INFINITE = 0x7f80, TINY = 27 << 7;  // bits of bfloat16; what is below 2^-100 is 0
+
+// Writes a group as integers of 16 bits, whose scale is a power of two: the largest is from 2^14 to 2^15.
+inline GroupOfInputs write_group(const Input* group, int16_t* integers, int16_t*) {
+    const int most = largest_of(group);
+    const bool is_usable = most >= TINY && most < INFINITE;
+    const float scale = from_bfloat16(is_usable ? ((most >> 7) - 14) << 7 : 0);
+    const float inverse = is_usable ? 1.0f / scale : 0.0f;
+    Ints total{};
+    for (int i = 0; i < GROUP; i += LANES) {
+        const Ints whole = rounded(widened(group + i) * inverse);
         total = total + whole;
         store(integers + i, __builtin_convertvector(whole, Shorts));
     }
-    sum_of_group = (float)sum(total);
-    return powers.scale;
+    return {most < INFINITE ? scale : NAN, (float)sum(total), false};
+}
+
+// Writes a group as integers of 8 bits, of which the largest is 127, and what they leave in 256ths: that is
+// nothing where no number is larger than 5 times the root mean square of all.
+inline GroupOfInputs write_group(const Input* group, int8_t* integers, int8_t* remainders) {
+    constexpr int LEAST = 127 * 127 * GROUP / 25;
+    const int bits = largest_of(group);
+    const float most = from_bfloat16(bits);
+    const float inverse = bits >= TINY && bits < INFINITE ? 127.0f / most : 0.0f;
+    Ints squares{}, total{};
+    for (int i = 0; i < GROUP; i += LANES) {
+        const Ints whole = rounded(widened(group + i) * inverse);
+        squares = squares + whole * whole;
+        total = total + whole;
+        store(integers + i, __builtin_convertvector(whole, SignedBytes));
+    }
+    const float scale = bits < INFINITE ? most / 127.0f : NAN;
+    if (sum(squares) >= LEAST) {
+        memset(remainders, 0, GROUP);
+        return {scale, (float)sum(total), false};
+    }
+    total = Ints{};
+    for (int i = 0; i < GROUP; i += LANES) {
+        const Ints parts = rounded(widened(group + i) * (inverse * 256.0f));
+        const Ints whole = (parts + 128) >> 8;
+        total = total + parts;
+        store(integers + i, __builtin_convertvector(whole, SignedBytes));
+        store(remainders + i, __builtin_convertvector(parts - (whole << 8), SignedBytes));
+    }
+    return {scale, sum(total) / 256.0f, true};
 }
 
 // Rows as integers, in memory of this thread, in the order in which tiles read them.
+template <class Integer>
 inline Rows as_integers(const Input* states, int inputs, int num_rows) {
-    static thread_local std::vector<int16_t> integers;
+    static thread_local std::vector<Integer> integers, remainders;
+    static thread_local std::vector<uint8_t> has_remainders;
     static thread_local std::vector<float> scales, sums;
-    const int groups = inputs / (2 * GROUP), tiles = tiles_of(num_rows);
+    const int groups = inputs / GROUP, tiles = tiles_of(num_rows);
     const size_t count = (size_t)groups * num_rows;
-    integers.resize(count * 2 * GROUP);
+    integers.resize(count * GROUP);
+    remainders.resize(count * GROUP);
+    has_remainders.assign((size_t)groups * tiles, false);
     scales.resize(count);
     sums.resize(count);
     size_t place = 0;
     for (int t = 0; t < tiles; t++) {
         const Range tile = share(num_rows, t, tiles);
         for (int group = 0; group < groups; group++)
-            for (int row = tile.begin; row < tile.end; row++, place++)
-                scales[place] =
-                    write_integers(states + (size_t)row * inputs + group * 2 * GROUP,
-                                   &integers[place * 2 * GROUP], sums[place]);
+            for (int row = tile.begin; row < tile.end; row++, place++) {
+                const GroupOfInputs written =
+                    write_group(states + (size_t)row * inputs + group * GROUP,
+                                &integers[place * GROUP], &remainders[place * GROUP]);
+                scales[place] = written.scale;
+                sums[place] = written.sum;
+                has_remainders[t * groups + group] |= written.has_remainders;
+            }
     }
-    return {nullptr, (const uint32_t*)integers.data(), num_rows, scales.data(), sums.data()};
+    return {nullptr,       num_rows,   (const uint32_t*)integers.data(), (const uint32_t*)remainders.data(),
+            has_remainders.data(), scales.data(), sums.data()};
 }
 
-// How the weights of a block lie in memory, of which STEP pairs are multiplied in one go.
-constexpr int STEP = 4, STEPS = GROUP / STEP;
-constexpr int UNROLLED = LANES < 16 ? 1 : STEPS;  // with few registers more are spilled
+// The weights of a block are multiplied in columns, a word of weights for every output with a word of
+// inputs: STEP columns in one go, which take so many bytes of memory in both formats.
+constexpr int STEP = 4, STEP_SIZE = 2 * STEP * LANES;
+constexpr int UNROLLED = LANES < 16 ? 1 : 4;  // steps; with few registers more are spilled
 
 struct Bytes {
-    static constexpr bool HAS_LEAST = false;
-    static constexpr int STEP_SIZE = 2 * STEP * LANES;
+    typedef int16_t Integer;  // of the inputs
+    static constexpr bool HAS_LEAST = false, HAS_REMAINDERS = false;
+    static constexpr int COLUMNS = GROUP / 2;  // of a group
 
-    static Words pair(const char* step, int i) {
+    static Words column(const char* step, int i) {
         return from_bytes((const uint16_t*)step + i * LANES);
+    }
+    static Ints add(Ints total, Words column, uint32_t inputs) {
+        return add_pairs(total, column, inputs);
     }
 };
 
 struct Nibbles {
-    static constexpr bool HAS_LEAST = true;
-    static constexpr int STEP_SIZE = STEP * LANES;
+    typedef int8_t Integer;
+    static constexpr bool HAS_LEAST = true, HAS_REMAINDERS = true;
+    static constexpr int COLUMNS = GROUP / 4;
 
-    static Words pair(const char* step, int i) { return from_nibbles(load<Words>(step), i); }
+    static Words column(const char* step, int i) {
+        return load<Words>(step + i / 2 * 4 * LANES) >> 4 * (i % 2) & 0x0f0f0f0f;
+    }
+    static Ints add(Ints total, Words column, uint32_t inputs) {
+        return add_bytes(total, column, inputs);
+    }
 };
+
+// Adds the products of a group's weights and inputs to parts[r][b], of row r and block b, and meanwhile
+// fetches as many weights from `next`, where that is not null.
+template <class Weights, int ROWS, int BLOCKS, int CHAINS>
+[[gnu::always_inline]] inline void add_group(const char* weights, size_t block_size,
+                                             const uint32_t* inputs, const char* next,
+                                             Ints (&parts)[ROWS][BLOCKS][CHAINS]) {
+    constexpr int COLUMNS = Weights::COLUMNS, COLUMNS_OF_LINE = 64 * STEP / STEP_SIZE;
+#pragma GCC unroll UNROLLED
+    for (int first = 0; first < COLUMNS; first += STEP, weights += STEP_SIZE, next += STEP_SIZE)
+#pragma GCC unroll 4
+        for (int i = 0; i < STEP; i++) {
+            Words columns[BLOCKS];
+#pragma GCC unroll 4
+            for (int b = 0; b < BLOCKS; b++)
+                columns[b] = Weights::column(weights + b * block_size, i);
+            if (i % COLUMNS_OF_LINE == 0)
+#pragma GCC unroll 4
+                for (int b = 0; b < BLOCKS; b++)
+                    __builtin_prefetch(next + b * block_size + i * STEP_SIZE / STEP);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+                for (int b = 0; b < BLOCKS; b++) {
+                    Ints& part = parts[r][b][i % CHAINS];
+                    part = Weights::add(part, columns[b], inputs[r * COLUMNS + first + i]);
+                }
+        }
+}
 
 // Sums of a tile: totals[r][b] = the products of row r with the outputs of block b. It is a function
 // of its own, so that it is compiled once and not for every use of a product.
@@ -104,45 +185,35 @@ __attribute__((noinline)) void quantised_tile(const Matrix& matrix, int block, c
                                               int first, int turn, int turns,
                                               Floats (&totals)[ROWS][BLOCKS]) {
     constexpr int CHAINS = ROWS * BLOCKS <= 8 ? 2 : 1;  // an instruction waits for the one before it
-    constexpr int PAIRS_OF_LINE = 64 * STEP / Weights::STEP_SIZE;  // of the cache
-    constexpr int GROUP_SIZE = STEPS * Weights::STEP_SIZE;
-    const int groups = matrix.inputs / (2 * GROUP);
+    constexpr int GROUP_SIZE = Weights::COLUMNS / STEP * STEP_SIZE;
+    const int groups = matrix.inputs / GROUP;
     const size_t block_size = (size_t)groups * GROUP_SIZE;
     const char* panel = (const char*)matrix.weights + block * block_size;
     Floats sums[ROWS][BLOCKS] = {};
     for (int group = 0; group < groups; group++) {
         const size_t place = (size_t)groups * first + group * ROWS;
         const int fetched = (turn * groups + group) / turns;
-        const uint32_t* given = rows.pairs + place * GROUP;
         const char* weights = panel + (size_t)group * GROUP_SIZE;
         const char* next = panel + BLOCKS * block_size + (size_t)fetched * GROUP_SIZE;
         Ints parts[ROWS][BLOCKS][CHAINS] = {};
-#pragma GCC unroll UNROLLED
-        for (int step = 0; step < STEPS; step++, given += STEP, weights += Weights::STEP_SIZE,
-                 next += Weights::STEP_SIZE)
-#pragma GCC unroll 4
-            for (int i = 0; i < STEP; i++) {
-                Words columns[BLOCKS];
+        add_group<Weights>(weights, block_size, rows.integers + place * Weights::COLUMNS, next, parts);
+        float unit = 1.0f;  // of parts
+        if (Weights::HAS_REMAINDERS && rows.has_remainders[turn * groups + group]) {
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
                 for (int b = 0; b < BLOCKS; b++)
-                    columns[b] = Weights::pair(weights + b * block_size, i);
-                if (i % PAIRS_OF_LINE == 0)
-#pragma GCC unroll 4
-                    for (int b = 0; b < BLOCKS; b++)
-                        __builtin_prefetch(next + b * block_size + i * Weights::STEP_SIZE / STEP);
-#pragma GCC unroll 8
-                for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-                    for (int b = 0; b < BLOCKS; b++) {
-                        Ints& part = parts[r][b][i % CHAINS];
-                        part = add_integers(part, columns[b], given[r * GROUP + i]);
-                    }
-            }
+#pragma GCC unroll 2
+                    for (int c = 0; c < CHAINS; c++) parts[r][b][c] = parts[r][b][c] << 8;
+            add_group<Weights>(weights, block_size, rows.remainders + place * Weights::COLUMNS, next,
+                               parts);
+            unit = 1 / 256.0f;
+        }
 #pragma GCC unroll 4
         for (int b = 0; b < BLOCKS; b++) {
             const size_t of_block = ((size_t)(block + b) * groups + group) * LANES;
             const size_t of_next = ((size_t)(block + BLOCKS + b) * groups + fetched) * LANES;
-            const Floats scale = from_half_precision(matrix.scales + of_block);
+            const Floats scale = from_half_precision(matrix.scales + of_block) * unit;
             __builtin_prefetch(matrix.scales + of_next);
             Floats least{};
             if (Weights::HAS_LEAST) {

@@ -19,6 +19,7 @@ typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 typedef int16_t Shorts __attribute__((vector_size(2 * LANES)));
+typedef int8_t SignedBytes __attribute__((vector_size(LANES)));
 
 template <class Vector, class Number>
 inline Vector load(const Number* numbers) {
@@ -51,6 +52,14 @@ inline Floats widened(const uint16_t* numbers) {
 }
 
 inline Floats widened(const float* numbers) { return load<Floats>(numbers); }
+
+// A bfloat16 number by its bits.
+inline float from_bfloat16(int bits) {
+    float number;
+    bits <<= 16;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
 
 // Finite numbers in half precision as floats, exactly.
 inline Floats from_half_precision(const uint16_t* numbers) {
@@ -162,21 +171,40 @@ inline Words from_bytes(const uint16_t* bytes) {
 #endif
 }
 
-// Pair number `index` of the four pairs of 4 bit numbers in every word: the first numbers of the
-// pairs are in the lower half, the second ones in the upper half.
-inline Words from_nibbles(Words words, int index) { return (words >> (4 * index)) & 0x000f000f; }
-
 // total + the products of two pairs of integers of 16 bits in every lane.
-inline Ints add_integers(Ints total, Words weights, uint32_t pair) {
+inline Ints add_pairs(Ints total, Words weights, uint32_t pair) {
 #if defined(__AVX512VNNI__)
     return (Ints)_mm512_dpwssd_epi32((__m512i)total, (__m512i)weights, _mm512_set1_epi32((int)pair));
 #elif defined(__AVX512BW__)
     return total + (Ints)_mm512_madd_epi16((__m512i)weights, _mm512_set1_epi32((int)pair));
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+    return (Ints)_mm256_dpwssd_avx_epi32((__m256i)total, (__m256i)weights,
+                                         _mm256_set1_epi32((int)pair));
 #elif defined(__AVX2__) && !defined(__AVX512F__)
     return total + (Ints)_mm256_madd_epi16((__m256i)weights, _mm256_set1_epi32((int)pair));
 #else
     const Ints low = (Ints)(weights << 16) >> 16, high = (Ints)weights >> 16;
     return total + low * (int16_t)pair + high * ((int32_t)pair >> 16);
+#endif
+}
+
+// total + the products of four numbers from 0 to 15 and of four signed bytes in every lane.
+inline Ints add_bytes(Ints total, Words weights, uint32_t bytes) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpbusd_epi32((__m512i)total, (__m512i)weights, _mm512_set1_epi32((int)bytes));
+#elif defined(__AVX512BW__)
+    const __m512i pairs = _mm512_maddubs_epi16((__m512i)weights, _mm512_set1_epi32((int)bytes));
+    return total + (Ints)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+    return (Ints)_mm256_dpbusd_avx_epi32((__m256i)total, (__m256i)weights,
+                                         _mm256_set1_epi32((int)bytes));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256i pairs = _mm256_maddubs_epi16((__m256i)weights, _mm256_set1_epi32((int)bytes));
+    return total + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#else
+    for (int byte = 0; byte < 32; byte += 8)
+        total = total + (Ints)((weights >> byte) & 15) * (int8_t)(bytes >> byte);
+    return total;
 #endif
 }
 
