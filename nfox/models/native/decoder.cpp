@@ -655,12 +655,8 @@ class Forward {
                     first += decltype(num_blocks)::value * LANES;
                 };
                 auto by_rows = [&](auto num_blocks) {
-                    switch (range.end - range.begin) {
-                        case 1: return run(std::integral_constant<int, 1>(), num_blocks);
-                        case 2: return run(std::integral_constant<int, 2>(), num_blocks);
-                        case 3: return run(std::integral_constant<int, 3>(), num_blocks);
-                        default: return run(std::integral_constant<int, 4>(), num_blocks);
-                    }
+                    with_constant<4>(range.end - range.begin,
+                                     [&](auto num_rows) { run(num_rows, num_blocks); });
                 };
                 constexpr int MANY = LANES < 16 ? 2 : 4;  // as many as find room in registers
                 if (d.head_dim - first >= MANY * LANES) by_rows(std::integral_constant<int, MANY>());

@@ -3,6 +3,8 @@
 
 #include "vectors.h"
 
+#include <type_traits>
+
 namespace {
 
 constexpr int MOST_BLOCKS = 4;  // of LANES outputs that are computed at once
@@ -31,6 +33,14 @@ struct Rows {
     const float* scales;            // of integers: [inputs / 32][rows] of every tile
     const float* sums;              // of integers and remainders: likewise, all of a group summed
 };
+
+// Calls use(std::integral_constant<int, number>()) for a number from 1 to MOST.
+template <int MOST, class Use>
+inline void with_constant(int number, const Use& use) {
+    if constexpr (MOST > 1)
+        if (number < MOST) return with_constant<MOST - 1>(number, use);
+    use(std::integral_constant<int, MOST>());
+}
 
 struct Range {
     int begin, end;

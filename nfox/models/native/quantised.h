@@ -15,7 +15,9 @@
 
 namespace {
 
-constexpr int MOST_QUANTISED_ROWS = 6;  // of one tile: with 2 blocks 12 sums, of integers and of floats
+// Of one tile. With 2 blocks and 32 registers the integers stay in them; the floats do not, but are read
+// once in a group.
+constexpr int MOST_QUANTISED_ROWS = LANES < 16 ? 6 : 8;
 
 inline int tiles_of(int num_rows) {
     return (num_rows + MOST_QUANTISED_ROWS - 1) / MOST_QUANTISED_ROWS;
@@ -184,7 +186,7 @@ template <int ROWS, int BLOCKS, class Weights>
 __attribute__((noinline)) void quantised_tile(const Matrix& matrix, int block, const Rows& rows,
                                               int first, int turn, int turns,
                                               Floats (&totals)[ROWS][BLOCKS]) {
-    constexpr int CHAINS = ROWS * BLOCKS <= 8 ? 2 : 1;  // an instruction waits for the one before it
+    constexpr int CHAINS = ROWS * BLOCKS < 8 ? 2 : 1;  // an instruction waits for the one before it
     constexpr int GROUP_SIZE = Weights::COLUMNS / STEP * STEP_SIZE;
     const int groups = matrix.inputs / GROUP;
     const size_t block_size = (size_t)groups * GROUP_SIZE;
@@ -245,14 +247,7 @@ inline void quantised_panel(const Matrix& matrix, int block, const Rows& rows, c
             for (int r = 0; r < ROWS; r++)
                 for (int b = 0; b < BLOCKS; b++) use(tile.begin + r, b, totals[r][b]);
         };
-        switch (tile.end - tile.begin) {
-            case 1: run(std::integral_constant<int, 1>()); break;
-            case 2: run(std::integral_constant<int, 2>()); break;
-            case 3: run(std::integral_constant<int, 3>()); break;
-            case 4: run(std::integral_constant<int, 4>()); break;
-            case 5: run(std::integral_constant<int, 5>()); break;
-            default: run(std::integral_constant<int, MOST_QUANTISED_ROWS>());
-        }
+        with_constant<MOST_QUANTISED_ROWS>(tile.end - tile.begin, run);
     }
 }
 
