@@ -96,6 +96,23 @@ def test_a_quantised_model_is_the_model_of_its_quantised_weights(
     assert torch.equal(unembedded, logits)
 
 
+@pytest.mark.parametrize("bits", QUANTISED)
+def test_layers_may_have_mlps_of_different_widths(bits: WeightBits) -> None:
+    model = native("llama")[1].model
+    mlp = model.model.layers[0].mlp
+    for name, size in (("gate_proj", (32, 64)), ("up_proj", (32, 64)), ("down_proj", (64, 32))):
+        layer = nn.Linear(size[1], size[0], bias=False).bfloat16()
+        layer.weight.data = getattr(mlp, name).weight.data[: size[0], : size[1]].clone()
+        setattr(mlp, name, layer)
+    quantise_layers("llama", model, bits)
+    target = TransformersTarget(model)
+    expected, _ = walked(target)
+    target.fuse()
+    assert target.forward_description == f"native {bits}"
+    logits, _ = walked(target)
+    assert (logits - expected).std() < 0.1 * expected.std()
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_copies_of_weights_have_the_size_that_is_estimated_before(
     tied: bool, tmp_path: Path

@@ -202,11 +202,21 @@ inline const Input* inputs_of(const uint16_t* numbers, size_t count) {
 #endif
 }
 
-// The rows of a product as its weights take them; of quantised ones in memory of this thread.
-inline Rows rows_for(const Matrix& matrix, const Input* states, int num_rows) {
-    if (matrix.format == INT8) return as_integers<Bytes::Integer>(states, matrix.inputs, num_rows);
-    if (matrix.format == INT4) return as_integers<Nibbles::Integer>(states, matrix.inputs, num_rows);
+// The rows of a product as its weights take them, which are integers already if those are quantised.
+inline Rows rows_for(const Matrix& matrix, const Input* states, int num_rows, const Integers& integers) {
+    if (matrix.format != BFLOAT16) return integers.rows(num_rows);
     return {(const Factor*)states, num_rows};
+}
+
+// The same; the integers are written, in memory of this thread.
+inline Rows rows_for(const Matrix& matrix, const Input* states, int num_rows) {
+    static thread_local Integers integers;
+    if (matrix.format != BFLOAT16) {
+        integers.resize(matrix.inputs, num_rows);
+        for (int row = 0; row < num_rows; row++)
+            integers.write(matrix, num_rows, row, states + (size_t)row * matrix.inputs);
+    }
+    return rows_for(matrix, states, num_rows, integers);
 }
 
 // Calls use(row, first output, totals) for blocks [block, block + count) of a product's outputs.
@@ -231,20 +241,18 @@ void products(const Matrix& matrix, int block, int count, const Rows& rows, cons
 
 // Calls use(row, first output, totals) for this thread's share of a product's outputs.
 template <class Use>
-void multiply(const Matrix& matrix, const Input* states, int num_rows, int thread, int threads,
-              const Use& use) {
+void multiply(const Matrix& matrix, const Rows& rows, int thread, int threads, const Use& use) {
     const Range range = share(blocks_of(matrix), thread, threads);
-    const Rows rows = rows_for(matrix, states, num_rows);
     for (int block = range.begin; block < range.end; block += MOST_BLOCKS)
         products(matrix, block, std::min(MOST_BLOCKS, range.end - block), rows,
                  weights_of(matrix, block + MOST_BLOCKS), use);
 }
 
 // Writes this thread's share of a product as floats [num_rows, outputs], `stride` from row to row.
-void write_product(const Matrix& matrix, const Input* rows, int num_rows, float* result, int stride,
-                   int thread, int threads) {
+void write_product(const Matrix& matrix, const Rows& rows, float* result, int stride, int thread,
+                   int threads) {
     const int outputs = matrix.outputs;
-    multiply(matrix, rows, num_rows, thread, threads, [&](int row, int output, Floats totals) {
+    multiply(matrix, rows, thread, threads, [&](int row, int output, Floats totals) {
         float* place = result + (size_t)row * stride + output;
         if (output + LANES <= outputs) store(place, totals);
         else memcpy(place, &totals, sizeof(float) * (outputs - output));
@@ -314,6 +322,7 @@ struct Sequence {
 struct Workspace {
     std::vector<float> states, qkv, update;
     std::vector<Input> normed, queries, attended, gated;
+    Integers normed_integers, gated_integers;  // for weights that are quantised
     Barrier barrier;
 };
 
@@ -339,6 +348,8 @@ class Forward {
         w.queries.resize((size_t)rows * query_size);
         w.attended.resize((size_t)rows * query_size);
         w.gated.resize((size_t)rows * widest);
+        w.normed_integers.resize(d.hidden_size, rows);
+        w.gated_integers.resize(widest, rows);
     }
 
     void run() {
@@ -349,17 +360,13 @@ class Forward {
             embed(thread, threads);
             for (int i = 0; i < d.num_layers; i++) run_layer(i, thread, threads);
             const Range range = share(rows, thread, threads);
-            for (int row = range.begin; row < range.end; row++) {
-                const size_t first = (size_t)row * d.hidden_size;
-                normed(d.norm, state(row), d.hidden_size, s.hidden + first);
-                for (int i = 0; i < d.hidden_size; i += LANES)
-                    put(&w.normed[first + i], widened(s.hidden + first + i));
-            }
+            for (int row = range.begin; row < range.end; row++) leave(s, row);
             w.barrier.wait(threads);
             if (s.logits)
-                write_product(d.unembedding, &w.normed[(size_t)s.first_scored * d.hidden_size],
-                              rows - s.first_scored, s.logits, d.unembedding.outputs, thread,
-                              threads);
+                write_product(d.unembedding,
+                              rows_for(d.unembedding, normed_row(s.first_scored),
+                                       rows - s.first_scored, w.normed_integers),
+                              s.logits, d.unembedding.outputs, thread, threads);
         }
     }
 
@@ -372,6 +379,7 @@ class Forward {
     const int group, query_size, all_heads;
 
     float* state(int row) { return &w.states[(size_t)row * d.hidden_size]; }
+    Input* normed_row(int row) { return &w.normed[(size_t)row * d.hidden_size]; }
 
     void embed(int thread, int threads) {
         const Range range = share(rows, thread, threads);
@@ -387,8 +395,8 @@ class Forward {
 
     void run_layer(int index, int thread, int threads) {
         const Layer& layer = d.layers[index];
-        enter(layer.attention, thread, threads);
-        multiply(layer.qkv, w.normed.data(), rows, thread, threads,
+        enter(layer.attention, layer.qkv, thread, threads);
+        multiply(layer.qkv, rows_for(layer.qkv, w.normed.data(), rows, w.normed_integers), thread, threads,
                  [&](int row, int output, Floats totals) {
                      store(&w.qkv[(size_t)row * layer.qkv.outputs + output], totals);
                  });
@@ -397,27 +405,41 @@ class Forward {
         w.barrier.wait(threads);
         attend(layer, index, thread, threads);
         w.barrier.wait(threads);
-        add_product(layer.out, w.attended.data(), layer.attended, layer.residual_scale, thread,
-                    threads);
-        enter(layer.mlp, thread, threads);
+        add_product(layer.out, rows_for(layer.out, w.attended.data(), rows), layer.attended,
+                    layer.residual_scale, thread, threads);
+        enter(layer.mlp, layer.gate, thread, threads);
         multiply_gated(layer, thread, threads);
         w.barrier.wait(threads);
-        add_product(layer.down, w.gated.data(), layer.mlp_out, layer.residual_scale, thread,
-                    threads);
+        add_product(layer.down, rows_for(layer.down, w.gated.data(), rows, w.gated_integers),
+                    layer.mlp_out, layer.residual_scale, thread, threads);
     }
 
-    // Norms the states, which enter an attention or an MLP.
-    void enter(const Norm& norm, int thread, int threads) {
+    // Norms the states, which enter an attention or an MLP by a product.
+    void enter(const Norm& norm, const Matrix& matrix, int thread, int threads) {
         const Range range = share(rows, thread, threads);
-        for (int row = range.begin; row < range.end; row++)
-            normed(norm, state(row), d.hidden_size, &w.normed[(size_t)row * d.hidden_size]);
+        for (int row = range.begin; row < range.end; row++) {
+            normed(norm, state(row), d.hidden_size, normed_row(row));
+            if (matrix.format != BFLOAT16)
+                w.normed_integers.write(matrix, rows, row, normed_row(row));
+        }
         w.barrier.wait(threads);
+    }
+
+    // Norms what leaves the last layer, and writes it as the hidden state and for the logits.
+    void leave(const Step& s, int row) {
+        uint16_t* hidden = s.hidden + (size_t)row * d.hidden_size;
+        normed(d.norm, state(row), d.hidden_size, hidden);
+        if (!s.logits || row < s.first_scored) return;
+        for (int i = 0; i < d.hidden_size; i += LANES) put(normed_row(row) + i, widened(hidden + i));
+        if (d.unembedding.format != BFLOAT16)
+            w.normed_integers.write(d.unembedding, rows - s.first_scored, row - s.first_scored,
+                                    normed_row(row));
     }
 
     // Adds a product, normed and scaled, to the states.
-    void add_product(const Matrix& matrix, const Input* inputs, const Norm& norm, float scale,
+    void add_product(const Matrix& matrix, const Rows& inputs, const Norm& norm, float scale,
                      int thread, int threads) {
-        multiply(matrix, inputs, rows, thread, threads, [&](int row, int output, Floats totals) {
+        multiply(matrix, inputs, thread, threads, [&](int row, int output, Floats totals) {
             if (norm.weight) {
                 store(&w.update[(size_t)row * d.hidden_size + output], totals);
             } else {
@@ -439,10 +461,13 @@ class Forward {
         w.barrier.wait(threads);
     }
 
-    // Writes act(gate) * up. A thread computes the same outputs of both.
+    // Writes act(gate) * up. A thread computes the same outputs of both, in whole groups for `down`.
     void multiply_gated(const Layer& layer, int thread, int threads) {
-        const Range range = share(blocks_of(layer.gate), thread, threads);
-        const Rows inputs = rows_for(layer.gate, w.normed.data(), rows);
+        const bool is_quantised = layer.down.format != BFLOAT16;
+        const int unit = is_quantised ? GROUP / LANES : 1;  // of blocks
+        const Range units = share(blocks_of(layer.gate) / unit, thread, threads);
+        const Range range{units.begin * unit, units.end * unit};
+        const Rows inputs = rows_for(layer.gate, w.normed.data(), rows, w.normed_integers);
         std::vector<float> gates((size_t)rows * MOST_BLOCKS * LANES);
         for (int block = range.begin; block < range.end; block += MOST_BLOCKS) {
             const int count = std::min(MOST_BLOCKS, range.end - block), first = block * LANES;
@@ -460,6 +485,10 @@ class Forward {
                          put(&w.gated[(size_t)row * layer.gate.outputs + output], totals);
                      });
         }
+        if (!is_quantised) return;
+        for (int row = 0; row < rows; row++)
+            w.gated_integers.write(layer.down, rows, row,
+                                   &w.gated[(size_t)row * layer.gate.outputs], units.begin, units.end);
     }
 
     // Norms and rotates queries and keys, and writes keys and values behind the past.
@@ -771,7 +800,7 @@ extern "C" void nfox_linear(const Matrix* matrix, const uint16_t* rows, int num_
     const Input* inputs = inputs_of(rows, (size_t)num_rows * matrix->inputs);
     // To wake another thread takes as long as a small product.
 #pragma omp parallel num_threads(num_threads) if ((int64_t)outputs * matrix->inputs >= 1 << 18)
-    multiply(*matrix, inputs, num_rows, omp_get_thread_num(), omp_get_num_threads(),
+    multiply(*matrix, rows_for(*matrix, inputs, num_rows), omp_get_thread_num(), omp_get_num_threads(),
              [&](int row, int output, Floats totals) {
                  const size_t place = (size_t)row * outputs + output;
                  const size_t size = sizeof(uint16_t) * std::min(LANES, outputs - output);
@@ -791,7 +820,7 @@ inline void multiply_into(const Matrix* matrix, const uint16_t* rows, int num_ro
                           int stride, int num_threads) {
     const Input* inputs = inputs_of(rows, (size_t)num_rows * matrix->inputs);
 #pragma omp parallel num_threads(num_threads) if ((int64_t)matrix->outputs * matrix->inputs >= 1 << 18)
-    write_product(*matrix, inputs, num_rows, result, stride, omp_get_thread_num(),
+    write_product(*matrix, rows_for(*matrix, inputs, num_rows), result, stride, omp_get_thread_num(),
                   omp_get_num_threads());
 }
 

@@ -29,8 +29,8 @@ struct Rows {
     int count;
     const uint32_t* integers;    // words of 2 or 4 of them, in tiles of rows [inputs / 32][rows][32]
     const uint32_t* remainders;  // likewise, in 256ths of the unit of the integers
-    const uint8_t* has_remainders;  // of every tile [inputs / 32]: whether some are not 0
-    const float* scales;            // of integers: [inputs / 32][rows] of every tile
+    const uint8_t* has_remainders;  // of tiles [inputs / 32][rows]: whether they are not all 0
+    const float* scales;            // of integers: likewise
     const float* sums;              // of integers and remainders: likewise, all of a group summed
 };
 

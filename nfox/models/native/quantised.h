@@ -43,7 +43,7 @@ inline int largest_of(const Input* group) {
 constexpr int INFINITE = 0x7f80, TINY = 27 << 7;  // bits of bfloat16; what is below 2^-100 is 0
 
 // Writes a group as integers of 16 bits, whose scale is a power of two: the largest is from 2^14 to 2^15.
-inline GroupOfInputs write_group(const Input* group, int16_t* integers, int16_t*) {
+inline GroupOfInputs write_group(const Input* group, int16_t* integers) {
     const int most = largest_of(group);
     const bool is_usable = most >= TINY && most < INFINITE;
     const float scale = from_bfloat16(is_usable ? ((most >> 7) - 14) << 7 : 0);
@@ -87,35 +87,52 @@ inline GroupOfInputs write_group(const Input* group, int8_t* integers, int8_t* r
     return {scale, sum(total) / 256.0f, true};
 }
 
-// Rows as integers, in memory of this thread, in the order in which tiles read them.
-template <class Integer>
-inline Rows as_integers(const Input* states, int inputs, int num_rows) {
-    static thread_local std::vector<Integer> integers, remainders;
-    static thread_local std::vector<uint8_t> has_remainders;
-    static thread_local std::vector<float> scales, sums;
-    const int groups = inputs / GROUP, tiles = tiles_of(num_rows);
-    const size_t count = (size_t)groups * num_rows;
-    integers.resize(count * GROUP);
-    remainders.resize(count * GROUP);
-    has_remainders.assign((size_t)groups * tiles, false);
-    scales.resize(count);
-    sums.resize(count);
-    size_t place = 0;
-    for (int t = 0; t < tiles; t++) {
-        const Range tile = share(num_rows, t, tiles);
-        for (int group = 0; group < groups; group++)
-            for (int row = tile.begin; row < tile.end; row++, place++) {
-                const GroupOfInputs written =
-                    write_group(states + (size_t)row * inputs + group * GROUP,
-                                &integers[place * GROUP], &remainders[place * GROUP]);
-                scales[place] = written.scale;
-                sums[place] = written.sum;
-                has_remainders[t * groups + group] |= written.has_remainders;
-            }
+// Rows as integers, in the order in which tiles read them. Threads may write groups side by side.
+class Integers {
+  public:
+    // Makes room for rows of so many inputs at most.
+    void resize(int inputs, int num_rows) {
+        const size_t count = (size_t)inputs / GROUP * num_rows;
+        integers.resize(count * GROUP * sizeof(int16_t));
+        remainders.resize(count * GROUP);
+        has_remainders.resize(count);
+        scales.resize(count);
+        sums.resize(count);
     }
-    return {nullptr,       num_rows,   (const uint32_t*)integers.data(), (const uint32_t*)remainders.data(),
-            has_remainders.data(), scales.data(), sums.data()};
-}
+
+    // Writes groups [first, end) of one of `num_rows` rows for a matrix.
+    void write(const Matrix& matrix, int num_rows, int row, const Input* states, int first, int end) {
+        const int groups = matrix.inputs / GROUP, format = matrix.format;
+        const int tiles = tiles_of(num_rows), t = ((row + 1) * tiles - 1) / num_rows;
+        const Range tile = share(num_rows, t, tiles);
+        for (int group = first; group < end; group++) {
+            const size_t place = (size_t)groups * tile.begin +
+                                 (size_t)group * (tile.end - tile.begin) + row - tile.begin;
+            int8_t* bytes = &integers[place * GROUP * (format == INT8 ? 2 : 1)];
+            const Input* numbers = states + group * GROUP;
+            const GroupOfInputs written =
+                format == INT8 ? write_group(numbers, (int16_t*)bytes)
+                               : write_group(numbers, bytes, &remainders[place * GROUP]);
+            scales[place] = written.scale;
+            sums[place] = written.sum;
+            has_remainders[place] = written.has_remainders;
+        }
+    }
+
+    void write(const Matrix& matrix, int num_rows, int row, const Input* states) {
+        write(matrix, num_rows, row, states, 0, matrix.inputs / GROUP);
+    }
+
+    Rows rows(int num_rows) const {
+        return {nullptr, num_rows, (const uint32_t*)integers.data(), (const uint32_t*)remainders.data(),
+                has_remainders.data(), scales.data(), sums.data()};
+    }
+
+  private:
+    std::vector<int8_t> integers, remainders;  // integers of 16 bits as two bytes
+    std::vector<uint8_t> has_remainders;
+    std::vector<float> scales, sums;
+};
 
 // The weights of a block are multiplied in columns, a word of weights for every output with a word of
 // inputs: STEP columns in one go, which take so many bytes of memory in both formats.
@@ -123,7 +140,6 @@ constexpr int STEP = 4, STEP_SIZE = 2 * STEP * LANES;
 constexpr int UNROLLED = LANES < 16 ? 1 : 4;  // steps; with few registers more are spilled
 
 struct Bytes {
-    typedef int16_t Integer;  // of the inputs
     static constexpr bool HAS_LEAST = false, HAS_REMAINDERS = false;
     static constexpr int COLUMNS = GROUP / 2;  // of a group
 
@@ -136,7 +152,6 @@ struct Bytes {
 };
 
 struct Nibbles {
-    typedef int8_t Integer;
     static constexpr bool HAS_LEAST = true, HAS_REMAINDERS = true;
     static constexpr int COLUMNS = GROUP / 4;
 
@@ -200,7 +215,9 @@ __attribute__((noinline)) void quantised_tile(const Matrix& matrix, int block, c
         Ints parts[ROWS][BLOCKS][CHAINS] = {};
         add_group<Weights>(weights, block_size, rows.integers + place * Weights::COLUMNS, next, parts);
         float unit = 1.0f;  // of parts
-        if (Weights::HAS_REMAINDERS && rows.has_remainders[turn * groups + group]) {
+        bool has_remainders = false;
+        for (int r = 0; r < ROWS; r++) has_remainders |= rows.has_remainders[place + r];
+        if (Weights::HAS_REMAINDERS && has_remainders) {
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
