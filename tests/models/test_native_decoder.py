@@ -427,7 +427,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from nfox.models.native import library
-library._SOURCE = Path(sys.argv[1])  # what the compiler makes of the whole is tested above
+library._FOLDER = Path(sys.argv[1])  # what the compiler makes of the whole is tested above
 first = library.must_compile()
 try:
     print(first, library.native_library().nfox_lanes(), library.must_compile())
@@ -442,10 +442,11 @@ def compiled_in(folder: Path, **environment: str) -> str:
 
     Its source is short: compiling all of the library takes as long as all of the tests here.
     """
-    source = folder.parent / "decoder.cpp"
-    source.write_text(SOURCE)
+    sources = folder.parent / "sources"
+    sources.mkdir(exist_ok=True)
+    (sources / "decoder.cpp").write_text(SOURCE)
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder), **environment}
-    command = [sys.executable, "-c", PROGRAM, str(source)]
+    command = [sys.executable, "-c", PROGRAM, str(sources)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return run.stdout.strip()
 

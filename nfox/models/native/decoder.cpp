@@ -231,8 +231,8 @@ void products(const Matrix& matrix, int block, int count, const Rows& rows, cons
         use(row, output, totals);
     };
     switch (matrix.format) {
-        case INT8: return quantised_panels<Bytes>(matrix, block, count, rows, add_bias);
-        case INT4: return quantised_panels<Nibbles>(matrix, block, count, rows, add_bias);
+        case INT8:
+        case INT4: return quantised_panels(matrix, block, count, rows, add_bias);
         default:
             panel(weights_of(matrix, block), (size_t)pairs * LANES, count, rows.factors, pairs,
                   rows.count, next, add_bias);
@@ -684,8 +684,12 @@ class Forward {
                     first += decltype(num_blocks)::value * LANES;
                 };
                 auto by_rows = [&](auto num_blocks) {
-                    with_constant<4>(range.end - range.begin,
-                                     [&](auto num_rows) { run(num_rows, num_blocks); });
+                    switch (range.end - range.begin) {
+                        case 1: return run(std::integral_constant<int, 1>(), num_blocks);
+                        case 2: return run(std::integral_constant<int, 2>(), num_blocks);
+                        case 3: return run(std::integral_constant<int, 3>(), num_blocks);
+                        default: return run(std::integral_constant<int, 4>(), num_blocks);
+                    }
                 };
                 constexpr int MANY = LANES < 16 ? 2 : 4;  // as many as find room in registers
                 if (d.head_dim - first >= MANY * LANES) by_rows(std::integral_constant<int, MANY>());

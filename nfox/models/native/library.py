@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from nfox.models.native.processor import flags_line
 
 log = logging.getLogger(__name__)
 
-_SOURCE = Path(__file__).parent / "decoder.cpp"
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
+_FOLDER = Path(__file__).parent  # of the sources
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC")
 _COMPILERS = ("c++", "g++", "clang++")
 _TIME_LIMIT = 120.0  # seconds of compilation
 
@@ -128,7 +129,7 @@ def _path(compiler: str) -> Path:
 
 def _fingerprint(compiler: str) -> str:
     """Return a short hash of all that the compiled library depends on."""
-    sources = [file.read_bytes() for file in sorted(_SOURCE.parent.glob("*.[hc]*"))]
+    sources = [file.read_bytes() for file in sorted(_FOLDER.glob("*.[hc]*"))]
     processor = platform.processor() + platform.machine() + flags_line()
     parts = [
         *sources,
@@ -140,17 +141,33 @@ def _fingerprint(compiler: str) -> str:
 
 
 def _compile(compiler: str, path: Path) -> None:
-    """Compile the library into a file that is complete or not there."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    """Compile the library into a file that is complete or not there, its sources side by side."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, ThreadPoolExecutor() as threads:
         part = Path(folder) / path.name
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(part)]
-        try:
-            subprocess.run(command, capture_output=True, check=True, timeout=_TIME_LIMIT)
-        except subprocess.CalledProcessError as error:
-            lines = error.stderr.decode(errors="replace").strip().splitlines()
-            why = lines[0] if lines else f"exit code {error.returncode}"
-            raise NativeLibraryError(f"{compiler} failed: {why}") from error
-        except subprocess.TimeoutExpired as error:
-            raise NativeLibraryError(f"{compiler} took over {_TIME_LIMIT:.0f} seconds") from error
+        sources = sorted(_FOLDER.glob("*.cpp"))
+        objects = [part.with_name(f"{source.stem}.o") for source in sources]
+
+        def compile_one(source: Path, compiled: Path) -> None:
+            _run(compiler, "-c", str(source), "-o", str(compiled))
+
+        list(threads.map(compile_one, sources, objects))
+        _run(compiler, "-shared", *map(str, objects), "-o", str(part))
         path.with_suffix(".sha256").write_text(_checksum(part), encoding="utf-8")
         part.replace(path)
+
+
+def _run(compiler: str, *arguments: str) -> None:
+    """Run the compiler.
+
+    Raises:
+        NativeLibraryError: if it fails or takes too long.
+    """
+    command = [compiler, *_FLAGS, *arguments]
+    try:
+        subprocess.run(command, capture_output=True, check=True, timeout=_TIME_LIMIT)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        why = lines[0] if lines else f"exit code {error.returncode}"
+        raise NativeLibraryError(f"{compiler} failed: {why}") from error
+    except subprocess.TimeoutExpired as error:
+        raise NativeLibraryError(f"{compiler} took over {_TIME_LIMIT:.0f} seconds") from error

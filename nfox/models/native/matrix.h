@@ -3,10 +3,6 @@
 
 #include "vectors.h"
 
-#include <type_traits>
-
-namespace {
-
 constexpr int MOST_BLOCKS = 4;  // of LANES outputs that are computed at once
 constexpr int GROUP = 32;       // inputs that have one scale
 
@@ -34,14 +30,6 @@ struct Rows {
     const float* sums;              // of integers and remainders: likewise, all of a group summed
 };
 
-// Calls use(std::integral_constant<int, number>()) for a number from 1 to MOST.
-template <int MOST, class Use>
-inline void with_constant(int number, const Use& use) {
-    if constexpr (MOST > 1)
-        if (number < MOST) return with_constant<MOST - 1>(number, use);
-    use(std::integral_constant<int, MOST>());
-}
-
 struct Range {
     int begin, end;
 };
@@ -49,5 +37,3 @@ struct Range {
 inline Range share(int count, int thread, int threads) {
     return {(int)((int64_t)count * thread / threads), (int)((int64_t)count * (thread + 1) / threads)};
 }
-
-}  // namespace
