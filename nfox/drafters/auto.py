@@ -127,7 +127,7 @@ class Auto(Method):
             times: list[float] = []
             while len(times) < _TIMED and sum(times) < _TIME_LIMIT:  # the first call is slower
                 times.append(time_call(propose, self.target.output_device))
-            expected, reach = drafter.expected_tree
+            expected, reach = drafter.forecast
             width = expected if reach else len(propose())
             way.expect(width, min(times) / plain_seconds, reach)
             drafter.rewind(0)  # it has read the few tokens, not the conversation's

@@ -120,9 +120,9 @@ class Jacobi(Method):
 
     @property
     @override
-    def expected_tree(self) -> tuple[int, Sequence[float]]:
+    def forecast(self) -> tuple[int, Sequence[float]]:
         if self.is_trained:
-            return super().expected_tree
+            return super().forecast
         other_nodes = self.branches * self._requested.ngram if self.takes_trees else 0
         return 1 + self.window + other_nodes, _USUAL_REACH[: self.window]
 

@@ -329,10 +329,10 @@ def test_lookup_tells_a_text_without_repetition_from_guesses_that_do_not_pay() -
 
 def test_what_methods_expect_of_themselves_is_measured_or_of_an_untrained_model() -> None:
     model = LoadedModel("the target", tiny.target())
-    assert Lookup().expected_tree == (1, ())
-    assert Jacobi(5, 2, 3).expected_tree == (1, ())  # an adapter may have trained the model
+    assert Lookup().forecast == (1, ())
+    assert Jacobi(5, 2, 3).forecast == (1, ())  # an adapter may have trained the model
     plain = Jacobi.build(DrafterInputs(model), Jacobi.options(window=2, pool=3, ngram=4))
-    nodes, reach = plain.expected_tree
+    nodes, reach = plain.forecast
     assert (nodes, len(reach)) == (1 + 2 + 3 * 4, 2)
     assert list(reach) == sorted(reach, reverse=True)
 
@@ -342,7 +342,7 @@ def test_heads_expect_what_was_measured() -> None:
     assert isinstance(drafter, HeadsDrafter)
     accuracy = [[0.6, 0.2, 0.1], [0.4, 0.2, 0.1]]
     drafter.choose_tree(drafter.options(), accuracy, Costs({1: 1.0, 8: 1.2, 16: 2.0}))
-    nodes, reach = drafter.expected_tree
+    nodes, reach = drafter.forecast
     assert nodes == 1 + len(drafter.shape) > 2
     assert 1 + sum(reach) == pytest.approx(drafter.shape.expected_tau(accuracy))
 

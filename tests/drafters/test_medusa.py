@@ -55,7 +55,7 @@ def test_both_published_layouts_are_read(tmp_path: Path, file: str, own: bool, l
     assert (heads.config.num_layers, heads.config.own_vocabulary) == (layers, own)
     parts = DrafterInputs(LoadedModel("the target", tiny.target()))
     drafter = drafters.build_drafter("medusa", {}, parts, WeightSources(heads=place))
-    assert drafter.expected_tree == (1, ()), "what others measured elsewhere says nothing here"
+    assert drafter.forecast == (1, ()), "what others measured elsewhere says nothing here"
     steps = tiny.run(tiny.target(), drafter, tiny.PROMPT)
     assert tiny.text(steps) == tiny.slow("llama", tiny.PROMPT, 24)
     assert max(len(step.tree) for step in steps) > 10

@@ -144,9 +144,9 @@ class HeadsDrafter(HeadsMethod):
 
     @property
     @override
-    def expected_tree(self) -> tuple[int, Sequence[float]]:
+    def forecast(self) -> tuple[int, Sequence[float]]:
         if self._accuracy is self.prior_accuracy:
-            return super().expected_tree
+            return super().forecast
         return 1 + len(self.shape), self.shape.expected_reach(self._accuracy)
 
     @property

@@ -138,9 +138,9 @@ class Method(Drafter):
     nothing_found: str = "no guess was likely enough to pay"
 
     @property
-    def expected_tree(self) -> tuple[int, Sequence[float]]:
-        """The nodes of a tree, and for each depth from 1 the share of the steps that is expected to
-        accept so deep, by what was measured before; (1, ()) where nothing was.
+    def forecast(self) -> tuple[int, Sequence[float]]:
+        """The nodes that its trees will have, and for each depth from 1 the share of the steps that
+        is expected to accept so deep, by what was measured before; (1, ()) where nothing was.
         """
         return 1, ()
 
