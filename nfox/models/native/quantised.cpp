@@ -36,7 +36,7 @@ struct Nibbles {
 };
 
 // Adds the products of a group's weights and inputs to parts[r][b], of row r and block b, and meanwhile
-// fetches as many weights from `next`, where that is not null.
+// fetches as many weights from `next`.
 template <class Weights, int ROWS, int BLOCKS, int CHAINS>
 [[gnu::always_inline]] inline void add_group(const char* weights, size_t block_size,
                                              const uint32_t* inputs, const char* next,

@@ -73,7 +73,7 @@ inline GroupOfInputs write_group(const Input* group, int8_t* integers, int8_t* r
         store(integers + i, __builtin_convertvector(whole, SignedBytes));
     }
     const float scale = bits < INFINITE ? most / 127.0f : NAN;
-    if (sum(squares) >= LEAST) {
+    if (inverse == 0.0f || sum(squares) >= LEAST) {  // all are 0, or none is so large
         memset(remainders, 0, GROUP);
         return {scale, (float)sum(total), false};
     }
