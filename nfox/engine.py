@@ -15,7 +15,7 @@ import torch
 
 from nfox import drafters
 from nfox.decoding.cache import KVCache
-from nfox.decoding.costs import Costs
+from nfox.decoding.costs import Costs, context_slowdown
 from nfox.decoding.generate import Limits, Prompt, generate
 from nfox.decoding.running_costs import RunningCosts
 from nfox.decoding.threads import ThreadChoice
@@ -134,6 +134,12 @@ class Engine:
     def costs_at_load(self) -> Costs | None:
         """What target forwards cost when the model was loaded; None if that was not measured."""
         return self._costs.at_load if self._costs else None
+
+    def context_slowdown(self) -> float:
+        """Return how many times as long a forward over one token takes after what the cache holds
+        as after a few tokens, measured now, between replies.
+        """
+        return context_slowdown(self.model.target, self.cache)
 
     @property
     def threads(self) -> ThreadChoice | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .steps import StepRecord
 
 _SLOWER = 1.5  # a forward than at load, where the machine is busy
+_LONGER = 1.2  # a forward than after a few tokens, where the context is worth a line
 _DRAFTING = 0.35  # of the time, where drafting is what takes it
 
 
@@ -40,7 +41,7 @@ def explain(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> list
         reply: the reply.
         records: its steps.
     """
-    stats, costs = reply.stats, engine.costs
+    stats, costs, context = reply.stats, engine.costs, engine.context_slowdown()
     lines = [f"time      {_shares(stats)}"]
     if depths := by_depth(stats):
         lines.append(f"by depth  {depths}")
@@ -49,6 +50,9 @@ def explain(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> list
         times = pace(stats, costs, records)
         lines.append(f"speed     {_speeds(stats, costs, times)}")
         lines += of_forwards(engine)
+        if context > _LONGER:
+            longer = f"{context:.1f} times as long after {len(engine.cache.tokens):,} tokens"
+            lines.append(f"context   a forward takes {longer} as after a few")
         if times * _SLOWER < 1:
             busy = f"a busy machine, those of this reply took {times:.2f} times as long"
             lines.append(f"          measured on {busy}")
@@ -56,7 +60,7 @@ def explain(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> list
         names = chain(["method"], repeat(""))
         told = zip(names, engine.drafter.explain(), strict=False)
         lines += [f"{name.ljust(NAME_CELLS)}{line}" for name, line in told]
-    cause, setting = _cause(engine, reply, records)
+    cause, setting = _cause(engine, reply, records, context)
     return [*lines, f"cause     {cause}", *([f"change    {setting}"] if setting else [])]
 
 
@@ -113,15 +117,21 @@ def _speeds(stats: Stats, costs: Costs, times: float) -> str:
     gamma, gain = best_chain(stats, costs, times)
     if not gamma:
         return f"{text}; with {right} no guess is worth its time"
+    if plain * gain <= stats.tokens_per_second:  # a tree may give more than any chain
+        return f"{text}, with {right}"
     return f"{text}, at best {plain * gain:.1f} by {gamma} ahead with {right}"
 
 
-def _cause(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> tuple[str, str]:
-    """Return the cause of a reply's speed, and the one setting to change; "" for none."""
+def _cause(
+    engine: Engine, reply: Reply, records: Sequence[StepRecord], context: float
+) -> tuple[str, str]:
+    """Return the cause of a reply's speed, and the one setting to change; "" for none. Forwards
+    take `context` times as long as after a few tokens.
+    """
     stats, costs = reply.stats, engine.costs
     slower = pace(stats, costs, records) if costs else 1.0
     gain = speedup(stats, costs, slower) if costs else 0.0
-    if held_up := _held_up(engine, slower, is_slow=gain < GAIN):
+    if held_up := _held_up(engine, slower, context, is_slow=gain < GAIN):
         return held_up
     if reply.method == plain_method():
         return "plain decoding: every token takes a forward", "/method auto guesses where it pays"
@@ -166,12 +176,16 @@ def _wide(engine: Engine, costs: Costs) -> tuple[str, str]:
     return cause, f"/method {plain_method()} spares what drafting costs"
 
 
-def _held_up(engine: Engine, slower: float, *, is_slow: bool) -> tuple[str, str] | None:
+def _held_up(
+    engine: Engine, slower: float, context: float, *, is_slow: bool
+) -> tuple[str, str] | None:
     """Return that other programs, or too few threads, hold forwards up; None if they do not.
 
     Args:
         engine: the engine that answers.
         slower: how many times as long as they should the reply's forwards took.
+        context: how many times as long forwards take as after a few tokens, as those at the start
+            did.
         is_slow: whether the reply gained nothing: then what else runs is looked at too.
     """
     costs, before, target = engine.costs, engine.costs_at_load, engine.model.target
@@ -181,6 +195,7 @@ def _held_up(engine: Engine, slower: float, *, is_slow: bool) -> tuple[str, str]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     since = costs.forward_seconds(1) / before.forward_seconds(1) if costs and before else 1.0
     is_busy = load > BUSY * cores
+    slower, since = slower / max(context, 1.0), since / max(context, 1.0)
     if max(slower, since) > _SLOWER or (is_slow and is_busy):
         signs = [f"load {load:.1f} on {counted(cores, 'core')}"] if is_busy else []
         if since > _SLOWER:

@@ -23,6 +23,7 @@ from nfox.decoding.tree import TokenTree
 WIDTHS = (1, 2, 4, 8, 16, 32)
 """The numbers of tokens whose forward is timed."""
 
+_ROUNDS = 5  # of measuring one thing and another in turn
 _ALPHA = 0.8  # the acceptance rate that draft lengths are chosen for, before any was seen
 
 
@@ -161,6 +162,26 @@ def sample_cache(target: Target) -> KVCache:
     cache.reuse([0], (0,) if target.is_encoder_decoder else None)
     target.read([i % target.vocabulary_size for i in range(8)], cache)
     return cache
+
+
+def context_slowdown(target: Target, cache: KVCache) -> float:
+    """Return how many times as long a forward over one token takes after what a cache holds as
+    after a few tokens: both are timed now, in turn, so that other programs slow both.
+
+    Args:
+        target: the model.
+        cache: what it has read, which stays as it is; 1 is returned for one that cannot be rolled
+            back.
+    """
+    if not cache.can_roll_back:
+        return 1.0
+    short, long = (
+        partial(target.score, TokenTree.chain(0), each) for each in (sample_cache(target), cache)
+    )
+    times = [
+        (time_call(short, target.device), time_call(long, target.device)) for _ in range(_ROUNDS)
+    ]
+    return min(after for _, after in times) / min(before for before, _ in times)
 
 
 def measure_costs(target: Target, *, time_limit: float = 1.0) -> Costs:

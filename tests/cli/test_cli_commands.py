@@ -404,6 +404,10 @@ def test_why_a_reply_was_as_fast_as_it_was(app: ChatApp, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     slower = "a slower machine: the forwards of this reply took "
     assert slower in " ".join(do(app, "/why").split())
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "context_slowdown", lambda: 1e12)
+        told = " ".join(do(app, "/why").split())
+        assert "times as long after" in told and slower not in told  # the context is the cause
     speed = app.replies.last_part(app.conversation).exchange.reply.stats.tokens_per_second
     steep = Costs({n: n / speed for n in (1, 2, 4, 8, 16, 32)})
     monkeypatch.setattr(costs, "now", steep)

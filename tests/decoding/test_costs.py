@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import tiny
 import torch
 
 from nfox.decoding import costs
-from nfox.decoding.costs import WIDTHS, Costs, idle_reason, measure_costs, time_call
+from nfox.decoding.costs import (
+    WIDTHS,
+    Costs,
+    context_slowdown,
+    idle_reason,
+    measure_costs,
+    time_call,
+)
 
 FLAT = Costs({1: 5.0, 4: 5.0, 32: 5.0})
 LINEAR = Costs({1: 1.0, 2: 2.0, 32: 32.0})
@@ -94,3 +103,19 @@ def test_timed_calls_once() -> None:
     calls: list[int] = []
     assert time_call(lambda: calls.append(1), torch.device("cpu")) >= 0
     assert calls == [1]
+
+
+@pytest.mark.parametrize("family", ["llama", "t5", "mamba"])
+def test_what_the_context_costs_is_timed_and_the_cache_stays(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tiny.target(family)
+    cache = target.new_cache()
+    cache.reuse([0], (0,) if target.is_encoder_decoder else None)
+    target.read([5, 6, 7], cache)
+    hidden = cache.hidden.clone()
+    seconds = itertools.cycle([2.0, 3.0])  # after a few tokens, after those of the cache
+    monkeypatch.setattr("nfox.decoding.costs.time_call", lambda call, device: next(seconds))
+    assert context_slowdown(target, cache) == (1.5 if cache.can_roll_back else 1.0)
+    assert cache.tokens == [5, 6, 7]
+    assert torch.equal(cache.hidden, hidden)
