@@ -98,7 +98,7 @@ class Barrier {
     }
 
   private:
-    // About 50 microseconds, more than parts of a product differ in; waking a thread takes as long.
+    // About 30 microseconds, more than parts of a product differ in; waking a thread takes as long.
     static constexpr int MOST_LOOKS = 100000;
     std::atomic<int> arrived{0}, turns{0};
 };

@@ -111,8 +111,9 @@ def _words(integers: Tensor, weight_format: WeightFormat) -> Tensor:
     """
     if weight_format == "int8":
         return integers.contiguous().view(torch.int16)
-    halves = integers.reshape(len(integers), -1, 2, 4)  # [outputs, words, 2, 4]
-    return (halves[:, :, 0] | halves[:, :, 1] << 4).flatten(1).view(torch.int32)
+    # Four at once: none of them is above 15, so that no bit is shifted into another one's byte.
+    fours = integers.contiguous().view(torch.int32).view(len(integers), -1, 2)
+    return fours[:, :, 0] | fours[:, :, 1] << 4
 
 
 def _blocks(rows: Tensor) -> Tensor:
