@@ -92,13 +92,12 @@ def remove(name: _Name) -> None:
 
 def _row(model: KnownModel) -> dict[str, Any]:
     """Return what is said of a model, as --json prints it."""
-    from nfox.drafters import method_class, method_names
-    from nfox.drafters.common.method import WeightSources
-    from nfox.models.adapters import available
+    from nfox.drafters import method_names
+    from nfox.files.hub import adapters_beside, beside
 
-    kept, sources = kept_at(model.name), WeightSources()
-    methods = [n for n in method_names() if method_class(n).locate(model.name, sources)]
-    adapters = [f"{name} (adapter)" for name in available(model.name)]
+    kept, places = kept_at(model.name), beside(model.name)
+    methods = [name for name in method_names() if any((p / name).is_dir() for p in places)]
+    adapters = [f"{name} (adapter)" for name in adapters_beside(model.name)]
     return asdict(model) | {"kept_at": str(kept) if kept else None, "weights": methods + adapters}
 
 

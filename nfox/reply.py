@@ -183,6 +183,8 @@ class Reply:
         method: the name of the method that drafted it.
         ids: its token ids, without the stop token.
         text: what they say.
+        is_cut_inside: whether a stop string cut the text inside of the token that followed `ids`,
+            so that the text says more than they do.
         finish: why it ended; "interrupt" until it does.
         stats: counts and times of its steps.
     """
@@ -190,6 +192,7 @@ class Reply:
     method: str
     ids: list[int] = field(default_factory=list)
     text: str = ""
+    is_cut_inside: bool = False
     finish: Finish = "interrupt"
     stats: Stats = field(default_factory=Stats)
 
@@ -203,5 +206,8 @@ class Reply:
         return self.stats.timings()
 
     def message(self) -> Message:
-        """Return it as a message; its ids go along, so that they are never tokenised again."""
-        return Message("assistant", self.text, tuple(self.ids) if self.ids else None)
+        """Return it as a message; ids that are all of its text go along, so that they are never
+        tokenised again.
+        """
+        is_spelled = self.ids and not self.is_cut_inside
+        return Message("assistant", self.text, tuple(self.ids) if is_spelled else None)

@@ -106,8 +106,8 @@ def _take(
 def cut_at_stop(
     tokenizer: Any, reply: Reply, text: TextStream, begun: tuple[int, ...] = ()
 ) -> None:
-    """Make a reply's ids and text agree: a stop string belongs to neither, and is why the reply
-    ended, also where its last token was the last that was asked for.
+    """Take a stop string from a reply's text, and what belongs to it from its ids: it is why the
+    reply ended, also where its last token was the last that was asked for.
 
     Args:
         tokenizer: of the model.
@@ -127,8 +127,7 @@ def cut_at_stop(
 
     while reply.ids and len(spelled_reply()) > len(text.text):
         reply.ids.pop()
-    if spelled_reply() != text.text:
-        reply.ids = []  # the cut is inside a token: the text will be tokenised again
+    reply.is_cut_inside = spelled_reply() != text.text
 
 
 def joined(messages: Sequence[Message], reply: Reply, tokenizer: Any) -> list[Message]:
@@ -142,7 +141,7 @@ def joined(messages: Sequence[Message], reply: Reply, tokenizer: Any) -> list[Me
     *before, begun = messages
     if begun.role != "assistant" or begun.ids is None:
         return [*messages, reply.message()]
-    if reply.text and not reply.ids:  # cut inside a token: known as text only
+    if reply.is_cut_inside:  # known as text only
         return [*before, Message("assistant", begun.content + reply.text)]
     ids = (*begun.ids, *reply.ids)
     # All ids are decoded anew: the cut may have been inside a character.

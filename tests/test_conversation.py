@@ -321,7 +321,24 @@ def test_a_stop_string_belongs_neither_to_text_nor_ids(stop: str) -> None:
     reply = conversation.last.reply
     assert reply.finish == "stop"
     assert stop not in reply.text
-    assert not reply.ids or decoded(conversation) == reply.text
+    assert reply.is_cut_inside == (reply.message().ids is None)
+    spelled = engine.model.tokenizer.decode(reply.ids, skip_special_tokens=True)
+    assert reply.text.startswith(spelled.rstrip("\ufffd").removeprefix(" "))
+    assert reply.is_cut_inside or decoded(conversation) == reply.text
+
+
+def test_a_stop_string_that_begins_inside_a_token_leaves_the_ids_before_it() -> None:
+    engine = load_engine(max_new_tokens=30)
+    whole, tokenizer = engine.answer("hello"), engine.model.tokenizer
+    texts = [tokenizer.decode([token]).strip() for token in whole.ids]
+    place = next(n for n, text in enumerate(texts) if n > 1 and len(text) > 1 and text.isascii())
+    stopped = engine.answer("hello", stop=whole.text[whole.text.index(texts[place]) + 1 :][:9])
+    assert stopped.finish == "stop"
+    assert stopped.is_cut_inside
+    assert stopped.ids
+    assert stopped.ids == whole.ids[: len(stopped.ids)]
+    assert whole.text.startswith(stopped.text)
+    assert len(stopped.text) > len(tokenizer.decode(stopped.ids).strip())
 
 
 def test_save_and_load(tmp_path: Path) -> None:

@@ -51,8 +51,10 @@ class KnownReply:
     @property
     def is_whole(self) -> bool:
         """Whether the parts that are known are all of the reply."""
-        ids = [token for part in self.parts for token in part.exchange.reply.ids]
-        return bool(self.parts) and tuple(ids) == self.message.ids
+        replies = [part.exchange.reply for part in self.parts]
+        if self.message.ids is None:  # a stop string cut it inside of a token
+            return bool(replies) and "".join(map(str, replies)) == self.message.content
+        return tuple(token for reply in replies for token in reply.ids) == self.message.ids
 
 
 class Replies:

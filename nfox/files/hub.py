@@ -29,6 +29,7 @@ class HubOptions:
 
 
 _WEIGHTS = "model.safetensors"
+_TIMEOUT = 10.0  # seconds in which the hub must answer
 _OTHER_FILES = (
     "generation_config.json",
     "tokenizer.json",
@@ -72,8 +73,12 @@ def check_hub_id(name: str) -> None:
     Raises:
         ModelError: if it is one of these.
     """
-    if name in KNOWN and local_folder(name) is None:
+    is_there = local_folder(name) is not None
+    if name in KNOWN and not is_there:
         raise ModelError(f"{name} is not on this machine yet", f"nfox get {name}")
+    meant = "" if "/" in name else did_you_mean(name.lower(), KNOWN)
+    if meant and not is_there and name not in kept_repositories():
+        raise ModelError(f"{name}: no such folder, and no model is known by this name", meant)
     if name.lower().endswith(".gguf") and ":" not in name and not is_local_file(name):
         hint = "check the path; a file of the hub is org/name:file.gguf"
         raise ModelError(f"{name}: no such file", hint)
@@ -163,6 +168,8 @@ def _download(
 
     check_hub_id(repository)
     quiet()  # neither its five retries nor its bars are for the person
+    if not hub.offline and repository not in kept_repositories():
+        _check_reachable(repository, name, hub)
     try:
         return Path(
             huggingface_hub.hf_hub_download(
@@ -177,12 +184,41 @@ def _download(
     except LocalEntryNotFoundError as error:
         if hub.offline:
             return None
-        raise ModelError(
-            f"{repository}: the hub cannot be reached, and {name} is not in the local cache",
-            hint_at_model(repository, "check the network, or pass a folder"),
-        ) from error
+        raise _unreachable(repository, name) from error
     except (HfHubHTTPError, HFValidationError, EntryNotFoundError):
         return None  # no such file, no such repository, or no right to read it
+
+
+def _check_reachable(repository: str, name: str, hub: HubOptions) -> None:
+    """Refuse at once where the hub cannot be reached: its library would ask it again and again, for
+    half a minute.
+
+    Raises:
+        ModelError: if there is no answer, whatever it would be.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        FileMetadataError,
+        HfHubHTTPError,
+        HFValidationError,
+    )
+
+    answers = EntryNotFoundError, FileMetadataError, HfHubHTTPError, HFValidationError
+    try:
+        url = hf_hub_url(repository, name, revision=hub.revision)
+        get_hf_file_metadata(url, timeout=_TIMEOUT)
+    except answers:
+        return  # which are understood by who asks for the file
+    except Exception as error:  # each version of the library has another client, with its errors
+        raise _unreachable(repository, name) from error
+
+
+def _unreachable(repository: str, name: str) -> ModelError:
+    return ModelError(
+        f"{repository}: the hub cannot be reached, and {name} is not in the local cache",
+        hint_at_model(repository, "check the network, or pass a folder"),
+    )
 
 
 def model_files(location: str, hub: HubOptions) -> dict[str, Path]:

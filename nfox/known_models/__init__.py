@@ -36,7 +36,7 @@ class KnownModel:
         parameters: how many it has, in words.
         licence: of its weights.
         summary: what can be asked of it.
-        questions: some that it answers well, to begin with.
+        questions: some that it answers well, in bfloat16 and as the file has it, to begin with.
     """
 
     name: str
@@ -69,9 +69,9 @@ KNOWN = {
             licence="Apache-2.0",
             summary="English: questions, short texts, rewriting, summaries, a little code",
             questions=(
-                "What is the capital of France?",
-                "Write a Python function that reverses a text.",
                 "What is photosynthesis?",
+                "Why is the sky blue?",
+                "Write a Python function that reverses a text.",
             ),
         ),
     )

@@ -24,7 +24,7 @@ from transformers import (
 
 from nfox.errors import ModelError, NfoxError
 from nfox.files.gguf_header import GgufHeader
-from nfox.files.hub import check_hub_id, local_folder
+from nfox.files.hub import check_hub_id, file_of, hint_at_model, local_folder
 from nfox.files.progress import ProgressCallback, quiet, reporting
 from nfox.files.reading import describe, refusing
 from nfox.models import adapters
@@ -66,7 +66,7 @@ def load_model(
     quiet()
     check_before(options)
     header = _gguf_header(name, options, progress)
-    location = str(header.path) if header else _checked_location(name)
+    location = str(header.path) if header else _checked_location(name, options)
     adapter = adapters.find(location, options)
     with _in_one_line(name, location, options):
         if header:
@@ -115,11 +115,12 @@ def _tokenizer_of(options: ModelOptions, adapter: str) -> Any:
     return load_tokenizer(adapter, replace(options, revision=None))
 
 
-def _checked_location(name: str) -> str:
+def _checked_location(name: str, options: ModelOptions) -> str:
     """Return the folder or hub id that transformers loads from.
 
     Raises:
-        ModelError: if the name is a path, but not that of a folder with a model that can be built.
+        ModelError: if the name is a path, but not that of a folder with a model that can be built,
+            or if the hub is needed and cannot be reached.
     """
     path = local_folder(name)
     if path is not None:
@@ -141,6 +142,9 @@ def _checked_location(name: str) -> str:
             "pass the folder it lies in",
         )
     check_hub_id(name)
+    if file_of(name, "config.json", options.hub) is None and options.hub.offline:
+        hint = hint_at_model(name, "leave --offline out, or pass a folder")
+        raise ModelError(f"{name}: it is not in the local cache", hint)
     return name
 
 

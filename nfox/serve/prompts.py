@@ -168,7 +168,7 @@ class PromptEncoder:
         *before, last = self._reply_tokens.recall(question.messages)
         if last.role != "assistant":
             self._reply_tokens.remember([*question.messages, reply.message()])
-        elif last.ids is not None and reply.ids:
+        elif last.ids is not None and reply.ids and not reply.is_cut_inside:
             ids = (*last.ids, *reply.ids)
             self._reply_tokens.remember(
                 [*before, Message(last.role, last.content + reply.text, ids)]

@@ -205,6 +205,7 @@ def test_the_base_is_the_one_that_the_draft_model_was_trained_for(tmp_path: Path
 
 
 def test_what_could_not_be_checked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", _nothing)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", _nothing)
     done = export("vllm", folder.llama(), tmp_path / "out", "--base-model", "some/base")
     assert done.exit_code == 0, done.stderr
@@ -220,6 +221,7 @@ def test_the_base_is_looked_for_under_the_name_that_was_given(
         asked.append(repo_id)
         return _nothing()
 
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", _nothing)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     done = export("vllm", folder.llama(), tmp_path / "out", "--base-model", "some/base")
     assert done.exit_code == 0, done.stderr

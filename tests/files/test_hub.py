@@ -9,6 +9,7 @@ import pytest
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions, file_of, local_folder, model_files
 from nfox.models.loading import load_model
+from nfox.models.options import ModelOptions
 
 NAMES = ("x" * 5000, "/" + "x" * 300, "~nosuchperson/x", "a\0b", "/dev/null/x", "~" * 300)
 
@@ -30,6 +31,36 @@ def test_a_folder_is_one_also_below_the_persons_own(
     assert local_folder("~/model") == tmp_path / "model"
     assert file_of("~/model", "config.json", HubOptions()) == tmp_path / "model" / "config.json"
     assert local_folder("~/model/config.json") is None
+
+
+@pytest.mark.parametrize("name", ["smolm2", "SmolLM2", "SmolLM2-135M"])
+def test_a_name_that_is_nearly_known_is_refused_before_the_hub_is_asked(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nfox.files.hub._download", None)
+    with pytest.raises(ModelError, match=f"{name}: no such folder") as unknown:
+        load_model(name)
+    assert unknown.value.hint == "did you mean smollm2?"
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def unreachable(url: str, timeout: float) -> None:
+        asked.append(url)
+        raise RuntimeError("an error of some client")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", None)
+    with pytest.raises(ModelError, match="some/model: the hub cannot be reached"):
+        load_model("some/model")
+    assert len(asked) == 1 and "some/model" in asked[0]
+
+
+def test_offline_says_so_where_a_model_is_not_there() -> None:
+    with pytest.raises(ModelError, match="some/model: it is not in the local cache") as absent:
+        load_model("some/model", ModelOptions(offline=True))
+    assert absent.value.hint == "leave --offline out, or pass a folder"
 
 
 @pytest.mark.parametrize(
