@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from nfox.files.hub import short_name
+from nfox.files.model_names import short_name
 from nfox.text.pieces import Piece, pieces_of_steps
 
 from .chat.events import SCHEMA

@@ -93,7 +93,7 @@ def remove(name: _Name) -> None:
 def _row(model: KnownModel) -> dict[str, Any]:
     """Return what is said of a model, as --json prints it."""
     from nfox.drafters import method_names
-    from nfox.files.hub import adapters_beside, beside
+    from nfox.files.model_names import adapters_beside, beside
 
     kept, places = kept_at(model.name), beside(model.name)
     methods = [name for name in method_names() if any((p / name).is_dir() for p in places)]

@@ -39,7 +39,7 @@ class MethodsArguments:
 def methods(arguments: MethodsArguments) -> None:
     """List the methods, with what each needs, and which weights were found for the model."""
     from nfox.drafters.common.method import WeightSources
-    from nfox.files.hub import check_hub_id
+    from nfox.files.model_names import check_hub_id
     from nfox.heads.named_model import find_named
 
     named = find_named(usual_model(_named(arguments)).model, heads=arguments.heads)

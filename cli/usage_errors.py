@@ -21,6 +21,7 @@ from nfox.errors import NfoxError, UsageError, did_you_mean
 from .errors import print_error
 from .origins import origin
 
+_ANSWER = "nfox -p TEXT answers a text"
 _CHAT = "nfox alone is the chat, nfox -p TEXT one answer"
 _ELSEWHERE = {
     "chat": _CHAT,
@@ -73,9 +74,9 @@ def refuse_command(name: str, commands: Iterable[str], path: str) -> NoReturn:
     known, is_root = list(commands), " " not in path.removeprefix("python -m ")
     hint = did_you_mean(name, known, f"commands: {', '.join(known)}")
     if is_root and " " in name.strip():
-        hint = "nfox -p TEXT answers a text"
+        hint = _ANSWER
     elif is_root:
-        hint = _ELSEWHERE.get(name, hint)
+        hint = _ELSEWHERE.get(name) or did_you_mean(name, known, f"{_ANSWER}; {hint}")
     raise UsageError(f"there is no command {name[:100]!r}", hint)
 
 

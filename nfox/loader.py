@@ -13,7 +13,7 @@ from nfox.drafters import drafting_methods, method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.files.hub import short_name
+from nfox.files.model_names import short_name
 from nfox.files.reading import refusing
 from nfox.heads.named_model import find_named
 from nfox.models.decoding_model import decoding_options, load_to_decode

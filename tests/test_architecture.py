@@ -121,8 +121,8 @@ def roots(name: str) -> set[str]:
     return found
 
 
-def test_the_papers_need_torch_and_nothing_else_that_is_installed() -> None:
-    allowed = {*sys.stdlib_module_names, "nfox", "torch", "typing_extensions"}
+def test_the_papers_need_torch_and_numpy_and_nothing_else_that_is_installed() -> None:
+    allowed = {*sys.stdlib_module_names, "nfox", "torch", "numpy", "typing_extensions"}
     papers = [name for name in MODULES if package_of(name) == "decoding"]
     foreign = {name: roots(name) - allowed for name in papers if roots(name) - allowed}
     assert not foreign

@@ -347,7 +347,7 @@ def test_the_public_names_are_those_of_the_documentation() -> None:
 def test_a_special_token_ends_a_reply_whose_stop_string_it_is(method: str) -> None:
     """It has no letters in the text, where its name could be found."""
     own = load(str(folder.llama(endless=True)), loading=FLOAT32, method=method)
-    changes = {"temperature": 2.0, "seed": 0, "max_new_tokens": 40}
+    changes = {"temperature": 2.0, "seed": 3, "max_new_tokens": 40}
     request = own.request("hello there", own.settings.changed(**changes), number=0)
     whole = own.answer(request)
     bos = own.model.tokenizer.bos_token_id

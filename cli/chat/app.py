@@ -194,7 +194,7 @@ class ChatApp:
             for line in details(self.engine, reply, self.screen.symbols) if verbose else ():
                 self.say(line, NAME_CELLS)
             self.gain.of_reply(self.engine, part, self.screen.symbols.tau)
-        for line in hints(self.conversation, reply, in_chat=self.in_chat):
+        for line in hints(self.conversation, reply) if self.in_chat else ():
             self.say(line)
 
     def _explain_marks(self, records: Sequence[StepRecord]) -> None:

@@ -47,27 +47,27 @@ def no_longer_read(count: int, context: int) -> str:
     return f"{turns} no longer read: context {context:,}"
 
 
-def hints(conversation: Conversation, reply: Reply, *, in_chat: bool) -> Iterator[str]:
-    """Yield what is said under a reply: once that it repeats itself, which more of it does not end,
-    and about the room for the rest of it, or for the next one, where there is not enough.
+def hints(conversation: Conversation, reply: Reply) -> Iterator[str]:
+    """Yield what is said under a reply of a chat: once that it repeats itself, which more of it
+    does not end, and about the room for the rest of it, or for the next one, where there is not
+    enough.
 
     Args:
         conversation: that the reply ends.
         reply: the last one.
-        in_chat: whether to say what can be typed next.
     """
-    if repeats := in_chat and repeats_first(conversation, reply):
+    if repeats := repeats_first(conversation, reply):
         yield hint(conversation.engine.settings, "/set repetition_penalty=")
-    if room := _room(conversation, reply, in_chat=in_chat and not repeats):
+    if room := _room(conversation, reply, repeats=repeats):
         yield room
 
 
-def _room(conversation: Conversation, reply: Reply, *, in_chat: bool) -> str:
+def _room(conversation: Conversation, reply: Reply, *, repeats: bool) -> str:
     used = (reply.stats.prompt_tokens + reply.stats.tokens) / conversation.engine.max_context
     can_drop = conversation.context_policy == "drop" and turns_in(conversation.asked) > 1
     if reply.finish == "context":
         return "/continue goes on without the oldest turns" if can_drop else ""
     if used < _NEARLY_FULL:
-        return _CUT if reply.finish == "length" and in_chat else ""
+        return _CUT if reply.finish == "length" and not repeats else ""
     room = "the oldest turns make room for the next" if can_drop else "/undo and /reset make room"
     return f"the context is {used:.0%} full; {room}"

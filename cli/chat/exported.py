@@ -13,7 +13,7 @@ from html import escape
 from markdown_it import MarkdownIt
 
 from nfox.controls import json_text, sanitize
-from nfox.files.hub import short_name
+from nfox.files.model_names import short_name
 from nfox.text.conversation_file import to_json
 from nfox.text.messages import Message
 from nfox.text.pieces import split_runs

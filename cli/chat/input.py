@@ -137,6 +137,7 @@ def _keys(multiline: bool) -> KeyBindings:
     """
     from prompt_toolkit.application import run_in_terminal
     from prompt_toolkit.document import Document
+    from prompt_toolkit.filters import is_searching
     from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.keys import Keys
@@ -167,7 +168,7 @@ def _keys(multiline: bool) -> KeyBindings:
     keys.add("enter")(newline if multiline else send)
     keys.add("escape", "enter")(send if multiline else newline)
     keys.add("c-j")(newline)
-    keys.add("c-g")(edit_elsewhere)
+    keys.add("c-g", filter=~is_searching)(edit_elsewhere)  # in a search it ends that
     keys.add("c-x", "c-e")(edit_elsewhere)
     return keys
 

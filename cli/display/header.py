@@ -12,7 +12,7 @@ from rich.text import Text
 
 from nfox.demo import TARGET
 from nfox.drafters import method_class
-from nfox.files.hub import short_name
+from nfox.files.model_names import short_name
 from nfox.known_models import DEFAULT, KNOWN, SHIPPED, kept_at, questions_to_try
 from nfox.models.adapters import available
 from nfox.version import __version__

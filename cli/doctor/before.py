@@ -9,7 +9,8 @@ from rich.filesize import decimal
 
 from nfox.drafters import method_class, ready_methods
 from nfox.errors import ModelError
-from nfox.files.hub import check_hub_id, file_of, hint_at_model, local_folder
+from nfox.files.hub import file_of
+from nfox.files.model_names import check_hub_id, hint_at_model, local_folder
 from nfox.heads.checkpoint import INFO_FILE
 from nfox.loader import LEAST_CONTEXT
 from nfox.models.checkpoint_files import check_files

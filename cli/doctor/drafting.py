@@ -13,7 +13,7 @@ from nfox.drafters.common.heads_weights import HeadsMethod
 from nfox.drafters.common.method import DrafterInputs
 from nfox.errors import NfoxError
 from nfox.export.formats import DraftModel
-from nfox.files.hub import beside, short_name
+from nfox.files.model_names import beside, short_name
 from nfox.heads.checkpoint import INFO_FILE, HeadsInfo
 from nfox.heads.compatibility import mismatch_warning
 from nfox.known_models import KNOWN, SHIPPED, kept_at

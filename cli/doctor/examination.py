@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nfox.decoding import clock
 from nfox.errors import NfoxError
-from nfox.files.hub import short_name
+from nfox.files.model_names import short_name
 
 from ..display.progress import loading_display
 from ..engine_arguments import EngineArguments

@@ -90,7 +90,10 @@ def log(context: typer.Context, arguments: ListArguments) -> None:
 
 def list_conversations(arguments: ListArguments) -> None:
     """List the conversations, the newest first."""
-    _print(_log().entries(arguments.limit or None), as_json=arguments.as_json)
+    entries = _log().entries(arguments.limit or None)
+    if not entries and not arguments.as_json:
+        tell("there is no conversation in the log yet")
+    _print(entries, as_json=arguments.as_json)
 
 
 def search(
@@ -192,7 +195,7 @@ def line_of(entry: Entry, width: int | None = None) -> str:
     """
     from rich.text import Text
 
-    from nfox.files.hub import short_name
+    from nfox.files.model_names import short_name
 
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.changed))
     before = f"{entry.id:>4}  {when}  {counted(entry.questions, 'turn'):>8}  "

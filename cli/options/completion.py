@@ -25,7 +25,7 @@ WITHOUT_HEADS = ("cllm", "draft")
 def model_names() -> list[str]:
     """Return the names of models: those that nfox knows, and those that the hub's cache has."""
     from nfox.demo import NAME
-    from nfox.files.hub import kept_repositories
+    from nfox.files.model_names import kept_repositories
     from nfox.known_models import KNOWN
 
     return [*KNOWN, NAME, *kept_repositories()]
@@ -38,14 +38,14 @@ def models(context: typer.Context, incomplete: str) -> list[str]:
 
 def heads(context: typer.Context, incomplete: str) -> list[str]:
     """Complete trained weights: their hub id or folder."""
-    from nfox.files.hub import kept_repositories
+    from nfox.files.model_names import kept_repositories
 
     return [*_beginning(kept_repositories(), incomplete), *_paths(incomplete, NO_FILES)]
 
 
 def _adapters(context: typer.Context, incomplete: str) -> list[str]:
     from nfox.demo import TARGET
-    from nfox.files.hub import adapters_beside
+    from nfox.files.model_names import adapters_beside
 
     names = adapters_beside(context.params.get("model") or str(TARGET))
     return [*_beginning(names, incomplete), *_paths(incomplete, NO_FILES)]

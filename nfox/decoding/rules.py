@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nfox.decoding.sampling import GumbelNoise, Sampling, likeliest_tokens, penalise_in_rows
+from nfox.decoding.sampling import (
+    GumbelNoise,
+    Sampling,
+    generator_of,
+    likeliest_tokens,
+    penalise_in_rows,
+)
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import Draw, Judgement, Rule
 from nfox.errors import UsageError
@@ -139,13 +145,13 @@ class Rejection(Rule):
         the most likely one, since none is drawn there.
         """
         logits = _penalised(self.sampling, tree, logits, past)
-        p = self.sampling.log_probabilities(logits).exp().cpu()
         target_tokens = likeliest_tokens(logits)
         accepted = [True] + [False] * (len(tree) - 1)
         node: int | None = 0
         while node is not None:
             children = [child for child in range(1, len(tree)) if tree.parents[child] == node]
-            parent, (node, residual) = node, self._try_children(tree, children, p[node])
+            p = self.sampling.log_probabilities(logits[node]).exp().cpu()
+            parent, (node, residual) = node, self._try_children(tree, children, p)
             if node is None:
                 drawn = torch.multinomial(residual, 1, generator=self.generator)
                 target_tokens[parent] = int(drawn)
@@ -261,8 +267,7 @@ def make_rule(
         return Greedy(sampling)
     noise = GumbelNoise(sampling.seed, reply)
     if accept == Rejection.name:
-        seed = (sampling.seed * 1_000_003 + reply + 1) % 2**63
-        return Rejection(sampling, torch.Generator().manual_seed(seed), lenience)
+        return Rejection(sampling, generator_of(sampling.seed, reply), lenience)
     if accept == Typical.name:
         return Typical(sampling, noise, epsilon, delta)
     return SampleAndMatch(sampling, noise)

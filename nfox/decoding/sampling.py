@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, log
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nfox.decoding.target import as_array
@@ -91,14 +93,10 @@ class Sampling:
             kth = logits.topk(self.top_k, dim=-1).values[..., -1:]
             logits = logits.masked_fill(logits < kth, -torch.inf)
         if self.top_p < 1:
-            ordered, order = logits.sort(dim=-1, descending=True)
-            mass_before = ordered.softmax(-1).cumsum(-1).roll(1, -1)
-            mass_before[..., 0] = 0  # the token that crosses top_p stays, the first one always
-            beyond = mass_before >= self.top_p
-            logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+            logits = _nucleus(logits, self.top_p)
         if self.min_p > 0:
-            threshold = logits.softmax(-1).amax(-1, keepdim=True) * self.min_p
-            logits = logits.masked_fill(logits.softmax(-1) < threshold, -torch.inf)
+            least = logits.amax(-1, keepdim=True) + log(self.min_p)
+            logits = logits.masked_fill(logits < least, -torch.inf)
         return logits.log_softmax(-1)
 
     def penalise(self, logits: Tensor, seen: Collection[int]) -> Tensor:
@@ -113,6 +111,23 @@ class Sampling:
         tokens = torch.tensor(list(set(seen)), device=logits.device)
         lessened = _lessened(logits[..., tokens], self.repetition_penalty)
         return logits.index_copy(-1, tokens, lessened)
+
+
+def _nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """Return [..., V] the logits of the smallest set of most likely tokens whose probability
+    reaches `top_p`, and -inf for all others.
+
+    Only tokens that may be in it are put in order: those below (1 - top_p) / V have together less
+    than what is cut off.
+    """
+    probabilities = logits.softmax(-1)
+    size = logits.shape[-1]
+    possible = int((probabilities >= (1 - top_p) / size).sum(-1).max())
+    likeliest, tokens = probabilities.topk(min(max(possible, 1), size))
+    beyond = likeliest.cumsum(-1).roll(1, -1) >= top_p
+    beyond[..., 0] = False  # the token that crosses top_p stays, the first one always
+    kept = logits.gather(-1, tokens).masked_fill(beyond, -torch.inf)
+    return torch.full_like(logits, -torch.inf).scatter(-1, tokens, kept)
 
 
 def penalise_in_rows(
@@ -135,6 +150,21 @@ def _lessened(logits: Tensor, penalty: float) -> Tensor:
     return torch.where(logits > 0, logits / penalty, logits * penalty)
 
 
+def generator_of(seed: int, reply: int) -> torch.Generator:
+    """Return what draws the random numbers of one reply, on the CPU.
+
+    Args:
+        seed: chosen by the user; torch itself takes no more than its lowest 32 bits.
+        reply: which reply of the conversation this is.
+    """
+    entropy = _key_of(seed, reply).view(np.uint32).tolist()  # as many words for every key
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+
+def _key_of(seed: int, reply: int) -> NDArray[np.uint64]:
+    return np.array([seed % 2**64, reply % 2**64], np.uint64)
+
+
 class GumbelNoise:
     """Gumbel noise of one reply, the same whoever asks for the same (seed, reply, position).
 
@@ -144,7 +174,7 @@ class GumbelNoise:
     """
 
     def __init__(self, seed: int, reply: int = 0) -> None:
-        self._key = (seed * 1_000_003 + reply) * 1_000_003
+        self._key = _key_of(seed, reply)
         self._rows: dict[tuple[int, int], Tensor] = {}
 
     def at(self, position: int, size: int) -> Tensor:
@@ -156,9 +186,11 @@ class GumbelNoise:
         """
         row = self._rows.get((position, size))
         if row is None:
-            generator = torch.Generator().manual_seed((self._key + position) % 2**63)
-            exponential = torch.empty(size).exponential_(generator=generator)
-            row = self._rows[position, size] = -exponential.log()
+            # A counter has 256 bits, of which a row needs the lowest few: those of others are far.
+            counter = np.array([0, 0, position, 0], np.uint64)
+            generator = np.random.Generator(np.random.Philox(key=self._key, counter=counter))
+            exponential = generator.standard_exponential(size, np.float32)
+            row = self._rows[position, size] = -torch.from_numpy(exponential).log()
         return row
 
     def forget_before(self, position: int) -> None:

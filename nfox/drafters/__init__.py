@@ -11,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from nfox.errors import ModelError, UsageError
+from nfox.errors import ModelError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from nfox.drafters.common.method import DrafterInputs, Method, Options, WeightSources
@@ -138,7 +138,11 @@ def choose_method(
         model: the target.
         sources: where the person said that weights are.
         options: the names of the options that the person set.
+
+    Raises:
+        UsageError: if there is an option that no method has.
     """
+    _check_known(options := list(options))
     if model.target.proposals == "nothing":
         reason = "this model's state cannot be rolled back, so nothing can be drafted"
         return plain_method(), reason
@@ -154,6 +158,20 @@ def choose_method(
         return best, _NOTHING_FOUND
     others = "".join(f"; {weights[name]}: --method {name}" for name in named if name != best)
     return best, f"its weights are in {weights[best]}{others}"
+
+
+def _check_known(options: Iterable[str]) -> None:
+    """Refuse options that no method has.
+
+    Raises:
+        UsageError: if there is one.
+    """
+    of_methods = {name: method_class(name).option_names() for name in method_names()}
+    known = sorted(set().union(*of_methods.values()))
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known, "`nfox methods` lists those that there are")
+            raise UsageError(f"no method has the option {option!r}", hint)
 
 
 _NOTHING_FOUND = "no draft model and no heads were found for this model"

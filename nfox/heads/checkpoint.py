@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from nfox.controls import json_text
 from nfox.errors import ModelError
 from nfox.files.atomic import read_tensors, write_tensors, write_text
-from nfox.files.hub import HubOptions, file_of, json_of, local_folder, read_json
+from nfox.files.hub import HubOptions, file_of, json_of, read_json
+from nfox.files.model_names import local_folder
 from nfox.files.reading import refusing
 from nfox.files.tensors import is_finite, name_some
 from nfox.models.training_folders import HEADS_INFO

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from nfox.decoding.target import Target
-from nfox.files.hub import is_local_file, local_folder
+from nfox.files.model_names import is_local_file, local_folder
 from nfox.heads.checkpoint import HeadsInfo
 
 FINGERPRINT_KEY = "base_fingerprint"

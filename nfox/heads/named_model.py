@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from nfox.demo import NAME, TARGET
 from nfox.errors import UsageError
-from nfox.files.hub import HubOptions, file_of, local_folder
+from nfox.files.hub import HubOptions, file_of
+from nfox.files.model_names import local_folder
 from nfox.heads.checkpoint import INFO_FILE, base_of, read_info
 from nfox.models.adapter_files import CONFIG_FILE
 from nfox.models.training_folders import MODEL_CONFIG, adapter_in, base_in

@@ -34,10 +34,7 @@ class NativeLayer:
         linears = (layer.qkv, layer.out, layer.gate_up, layer.down)
         qkv, out, gate_up, down = map(native_product, linears)
         hidden_size, head_dim = down.outputs, 2 * layer.pairs
-        if any(
-            size % structures.MOST_LANES for size in (hidden_size, down.matrix.inputs, head_dim)
-        ):
-            raise TypeError(f"sizes of {hidden_size}, {down.matrix.inputs} and {head_dim}")
+        structures.check_sizes(hidden_size, down.matrix.inputs, head_dim)
         self._layer, self._library = layer, native_library()
         self._norms: list[Tensor] = []  # whose memory the library reads
         self._products = {"qkv": qkv, "out": out, "down": down}  # likewise

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from nfox.errors import ModelError, NfoxError
-from nfox.files.hub import adapters_beside, local_folder
+from nfox.files.model_names import adapters_beside, local_folder
 from nfox.files.reading import describe
 from nfox.models import adapter_files
 from nfox.models.adapter_embeddings import embedding_paths, resize_embeddings, untie_adapted

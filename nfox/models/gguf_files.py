@@ -11,7 +11,8 @@ from typing import Any
 
 from nfox.errors import ModelError
 from nfox.files.gguf_header import GgufHeader, read_header
-from nfox.files.hub import HubOptions, file_of, is_local_file, local_folder
+from nfox.files.hub import HubOptions, file_of
+from nfox.files.model_names import is_local_file, local_folder
 from nfox.files.reading import refusing
 
 SUFFIX = ".gguf"

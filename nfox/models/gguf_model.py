@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig
 
 from nfox.files.gguf_header import GgufHeader
-from nfox.files.hub import is_local_file
+from nfox.files.model_names import is_local_file
 from nfox.models.checkpoint_files import check_sizes
 from nfox.models.devices import choose_device, choose_dtype
 from nfox.models.gguf_config import config_of

@@ -24,7 +24,8 @@ from transformers import (
 
 from nfox.errors import ModelError, NfoxError
 from nfox.files.gguf_header import GgufHeader
-from nfox.files.hub import check_hub_id, file_of, hint_at_model, local_folder
+from nfox.files.hub import file_of
+from nfox.files.model_names import check_hub_id, hint_at_model, local_folder
 from nfox.files.progress import ProgressCallback, quiet, reporting
 from nfox.files.reading import describe, refusing
 from nfox.models import adapters

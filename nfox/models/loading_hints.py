@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nfox.errors import ModelError
-from nfox.files.hub import is_local_file, local_folder
+from nfox.files.model_names import is_local_file, local_folder
 from nfox.files.reading import describe
 from nfox.models.checkpoint_files import complaint
 from nfox.models.options import ModelOptions

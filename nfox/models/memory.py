@@ -10,7 +10,8 @@ import torch
 
 from nfox.errors import NfoxError
 from nfox.files.gguf_header import GgufHeader
-from nfox.files.hub import HubOptions, check_hub_id, json_of, local_folder, read_json
+from nfox.files.hub import HubOptions, json_of, read_json
+from nfox.files.model_names import check_hub_id, local_folder
 from nfox.models.checkpoint_files import CONTEXT_NAMES, check_files
 from nfox.models.devices import choose_device, choose_dtype
 from nfox.models.fused_products import PackedProduct

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nfox.errors import ModelError
-from nfox.files.hub import is_local_file, local_folder
+from nfox.files.model_names import is_local_file, local_folder
 from nfox.files.reading import refusing
 from nfox.models.adapter_files import CONFIG_FILE
 from nfox.models.gguf_files import SUFFIX as GGUF_SUFFIX

@@ -32,6 +32,9 @@ from nfox.models.transformers_forward import TransformersForward
 
 log = logging.getLogger(__name__)
 
+_NATIVE_CHUNK = 128
+"""Tokens that the native library reads at once: as fast as more, and soon interrupted."""
+
 
 class TransformersTarget(Target):
     """A causal or an encoder-decoder language model of transformers.
@@ -253,6 +256,8 @@ class TransformersTarget(Target):
         # A recurrent state takes a whole text from the start, or one token more: transformers
         # scans several tokens as if nothing had been before them.
         chunk = CHUNK if cache.can_roll_back else 1 if cache.tokens else max(len(tokens), 1)
+        if self.is_native:
+            chunk = _NATIVE_CHUNK
         for start in range(0, len(tokens), chunk):
             if cancelled and cancelled():
                 return False

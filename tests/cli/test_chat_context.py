@@ -34,6 +34,7 @@ def app(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatApp]:
     engine.use_settings(Settings(max_new_tokens=31))
     conversation = Conversation(engine, system="Be brief.", context_policy="drop")
     app = chat_app.make(conversation, width=80)
+    app.in_chat = True
     yield app
     assert conversation.system == "Be brief."
 

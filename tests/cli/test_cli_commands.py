@@ -537,6 +537,9 @@ def test_a_race_leaves_the_conversation_as_it_was(app: ChatApp) -> None:
 def test_a_full_context_is_told_before_and_refused_then(engine: Engine, app: ChatApp) -> None:
     limit, engine.max_context = engine.max_context, 64
     try:
+        assert "% full" not in do(app, "twenty-four letters here")  # after which nothing is typed
+        do(app, "/undo")
+        app.in_chat = True
         assert "95% full" in do(app, "twenty-four letters here")
         before = contents(app)
         with pytest.raises(ContextError) as error:
@@ -714,6 +717,12 @@ def test_what_may_follow_a_command_can_be_asked(app: ChatApp) -> None:
     assert "may follow" not in do(app, "/help undo")
     names = do(app, "/template list").split()
     assert "vicuna_v1.1" in names and do(app, "/template").startswith("in use: ")
+
+
+def test_a_bare_exit_or_quit_leaves(app: ChatApp) -> None:
+    before = contents(app)
+    assert not commands.handle(app, " exit ") and not commands.handle(app, "quit")
+    assert contents(app) == before
 
 
 def test_a_reply_that_was_cut_says_how_it_goes_on(app: ChatApp) -> None:

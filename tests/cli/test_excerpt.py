@@ -37,4 +37,5 @@ def test_a_text_is_cut_to_its_cells() -> None:
         assert shown == whole or (shown.endswith(ellipsis) and cell_len(whole) > cells)
         assert whole.startswith(shown.removesuffix(ellipsis).rstrip("…. "))
     assert excerpt("x" * 10**7, 5) == "xxxx…"
-    assert excerpt(" " * 10**7 + "x", 5) == "…"
+    assert excerpt(" " * 10**7 + "x", 5) == "x"
+    assert excerpt("one\n\nthe text of a file", 30) == "one…"

@@ -303,7 +303,8 @@ def test_conversations_are_listed_searched_shown_exported_and_deleted(
     assert "there is no conversation 9" in nfox("delete", "1", "9", "--yes", code=2)
     assert len(log.entries()) == 3, "where one is wrong, none is deleted"
     nfox("delete", "--all", "--yes")
-    assert nfox("list") == ""
+    assert nfox("list") == "there is no conversation in the log yet\n"
+    assert json.loads(nfox("list", "--json")) is not None
 
 
 def test_a_restored_talk_keeps_its_title_and_number(engine: Engine, log: ConversationLog) -> None:

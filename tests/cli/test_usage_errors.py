@@ -20,6 +20,7 @@ from nfox.cli.layout import column_of, definitions
     ("words", "message", "hint"),
     [
         ("chat", "there is no command 'chat'", "nfox alone is the chat, nfox -p TEXT one answer"),
+        ("hello", "there is no command 'hello'", "nfox -p TEXT answers a text; commands: "),
         ("pull smollm2", "there is no command 'pull'", "nfox get NAME"),
         ("serv", "there is no command 'serv'", "did you mean serve?"),
         ("data chat", "there is no command 'chat'", "commands: distill, synthesise, trajectories"),

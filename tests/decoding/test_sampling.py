@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from nfox.decoding.rules import make_rule
-from nfox.decoding.sampling import GumbelNoise, Sampling, likeliest_tokens
+from nfox.decoding.sampling import GumbelNoise, Sampling, generator_of, likeliest_tokens
 from nfox.decoding.tree import TokenTree
 from nfox.errors import UsageError
 
@@ -130,3 +130,31 @@ def test_the_likeliest_tokens_are_the_first_largest(size: int) -> None:
         rows[4, size - 2] = torch.nan
         assert likeliest_tokens(rows) == [int(row.argmax()) for row in rows]
         assert likeliest_tokens(rows)[:4:3] == [size // 3, 2 if size > 4 else 1]
+
+
+def test_seeds_and_replies_of_any_size_have_noise_of_their_own() -> None:
+    keys = [(1, 0), (1, 1), (1 + 2**32, 0), (2**64 - 1, 0), (-2, 0), (1, 2**40)]
+    rows = [GumbelNoise(*key).at(10, 50) for key in keys]
+    rows += [GumbelNoise(1).at(11, 50)]
+    assert len({tuple(row.tolist()) for row in rows}) == len(rows)
+    assert torch.equal(GumbelNoise(1).at(10, 50), rows[0])
+    drawn = [torch.rand(9, generator=generator_of(*key)).tolist() for key in keys]
+    assert len({tuple(numbers) for numbers in drawn}) == len(keys)
+
+
+def test_noise_is_of_gumbels_distribution() -> None:
+    noise = torch.cat([GumbelNoise(5).at(position, 1000) for position in range(100)]).double()
+    places = torch.arange(1, len(noise) + 1) / len(noise)
+    distance = (torch.exp(-torch.exp(-noise.sort().values)) - places).abs().max()
+    assert distance < 1.95 / len(noise) ** 0.5  # Kolmogorov and Smirnov, at one in 1,000
+
+
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_all_tokens_in_order() -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(4, 3000, dtype=torch.float64)
+    for top_p in (0.01, 0.3, 0.9, 0.999, 1 - 1e-12):
+        kept = Sampling(1.0, top_p=top_p).log_probabilities(logits).isfinite()
+        for row, found in zip(logits.softmax(-1), kept, strict=True):
+            chances, tokens = row.sort(descending=True)
+            count = int((chances.cumsum(0) < top_p).sum()) + 1
+            assert sorted(tokens[:count].tolist()) == found.nonzero()[:, 0].tolist()

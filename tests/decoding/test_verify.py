@@ -217,18 +217,19 @@ def test_typical_goes_on_as_exact_does() -> None:
 
 
 @pytest.mark.parametrize("accept", RULES)
-def test_every_rule_takes_the_logarithm_of_p_once(
+def test_every_rule_takes_the_logarithm_of_p_once_where_it_needs_it(
     accept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, log_probabilities = [], Sampling.log_probabilities
 
     def counted(self: Sampling, logits: Tensor) -> Tensor:
-        calls.append(len(logits))
+        calls.append(logits.shape[:-1].numel())
         return log_probabilities(self, logits)
 
     monkeypatch.setattr(Sampling, "log_probabilities", counted)
-    make_rule(accept, Sampling(1.0)).judge(TREE, torch.randn(len(TREE), SIZE), [1])
-    assert calls == [len(TREE)]
+    judged = make_rule(accept, Sampling(1.0)).judge(TREE, torch.randn(len(TREE), SIZE), [1])
+    on_path = [1] * sum(judged.accepted)
+    assert calls == (on_path if accept == "rejection" else [len(TREE)])
 
 
 def test_whether_a_rule_is_lossless_cannot_be_set() -> None:

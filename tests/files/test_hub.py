@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nfox.errors import ModelError
-from nfox.files.hub import HubOptions, file_of, local_folder, model_files
+from nfox.files.hub import HubOptions, file_of, model_files
+from nfox.files.model_names import local_folder
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
 

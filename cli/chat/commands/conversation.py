@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nfox.counting import counted
 from nfox.errors import NfoxError, UsageError
-from nfox.files.hub import short_name
+from nfox.files.model_names import short_name
 from nfox.files.reading import read_json
 from nfox.text.conversation_file import FORMAT
 

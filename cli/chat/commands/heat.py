@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from nfox.errors import UsageError
-from nfox.files.hub import short_name
+from nfox.files.model_names import short_name
 
 from ...display.heat_map import HeatMap, bands_of, print_heat_map
 from ...heat import check_heat_file, write_heat

@@ -10,7 +10,7 @@ from typer._click.globals import get_current_context
 from nfox.decoding import clock
 from nfox.demo import NAME
 from nfox.errors import UsageError
-from nfox.files.hub import short_name
+from nfox.files.model_names import short_name
 from nfox.known_models import KNOWN, kept_at
 
 from ...display.header import model_name, print_header, thinking_hint

@@ -77,6 +77,10 @@ _MODULES = {
 """The modules that register commands, in the order of /help, and their groups there."""
 
 
+_LEAVING = ("exit", "quit")
+"""What leaves as well, since it does in a shell and in the chats of other programs."""
+
+
 def command(
     *names: str,
     usage: str = "",
@@ -121,6 +125,8 @@ def handle(app: ChatApp, text: str) -> bool:
         NfoxError: if the command or the reply failed.
     """
     text = text.strip()
+    if text in _LEAVING:
+        return False
     if text.startswith("//"):
         send(app, text[1:], typed=text)
     elif text.startswith(("/", "!!")):

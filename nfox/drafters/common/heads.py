@@ -153,11 +153,12 @@ class HeadsDrafter(HeadsMethod):
     def native(self) -> Any:
         """What guesses by the native library; None where it does not compute all of it."""
         if self._native is None or self._native[0] is not self.vocabulary:
-            self._native = self.vocabulary, None
+            native = None
             try:
-                self._native = self.vocabulary, self.native_class(self)
+                native = self.native_class(self)
             except (NativeLibraryError, TypeError) as error:
                 log.debug("%s guesses by torch: %s", self.method_name(), error)
+            self._native = self.vocabulary, native
         return self._native[1]
 
     @property

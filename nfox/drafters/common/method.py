@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Drafter
 from nfox.errors import ModelError
-from nfox.files.hub import HubOptions, beside
+from nfox.files.hub import HubOptions
+from nfox.files.model_names import beside
 from nfox.heads.checkpoint import HeadsInfo
 from nfox.models.options import LoadedModel
 

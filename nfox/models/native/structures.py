@@ -8,6 +8,20 @@ from typing import Any, NamedTuple
 MOST_LANES = 16
 """The most numbers that the library computes with at once: sizes are multiples of it."""
 
+MOST_HEAD_DIM = 1024
+"""The numbers of a head for which a thread of the library has room."""
+
+
+def check_sizes(hidden_size: int, intermediate_size: int, head_dim: int) -> None:
+    """Refuse sizes of layers that the library does not compute with.
+
+    Raises:
+        TypeError: if a size is no multiple of 16, or a head too wide.
+    """
+    sizes = (hidden_size, intermediate_size, head_dim)
+    if any(size % MOST_LANES for size in sizes) or head_dim > MOST_HEAD_DIM:
+        raise TypeError(f"sizes of {sizes}")
+
 
 class Matrix(Structure):
     """The weights of a product."""

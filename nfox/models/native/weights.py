@@ -15,8 +15,6 @@ from nfox.models.native.product import NativeProduct, as_native, halves
 _ACTIVATIONS = {nn.SiLU: 0, SiLUActivation: 0, GELUTanh: 1, GELUActivation: 2, nn.ReLU: 3}
 """The number of an activation in the library, by its class."""
 
-_MOST_HEAD_DIM = 1024
-
 
 class NativeWeights:
     """The weights of a decoder, of which there is a copy where they are not packed already.
@@ -105,8 +103,6 @@ def _check_sizes(weights: DecoderWeights, config: Any) -> None:
     Raises:
         TypeError: if a size is no multiple of 16, or a head too wide.
     """
-    sizes = (config.hidden_size, config.intermediate_size, weights.head_dim)
-    if any(size % structures.MOST_LANES for size in sizes) or weights.head_dim > _MOST_HEAD_DIM:
-        raise TypeError(f"sizes of {sizes}")
+    structures.check_sizes(config.hidden_size, config.intermediate_size, weights.head_dim)
     if type(weights.layers[0].activation) not in _ACTIVATIONS:
         raise TypeError(f"the activation {type(weights.layers[0].activation).__name__}")
