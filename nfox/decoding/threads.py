@@ -24,7 +24,7 @@ _LONG = 1.0  # seconds that forwards may take with one thread to be tried: large
 _GAIN = 1.1  # by which the other number of threads must be faster
 
 _most_threads: dict[int, int] = {}
-"""How many threads there were where fewer were chosen: torch knows one number of the process."""
+"""How many threads there were where fewer were chosen, of which torch knows no more."""
 
 
 class ThreadChoice:

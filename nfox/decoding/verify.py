@@ -53,7 +53,8 @@ class Draw(NamedTuple):
 
     Args:
         tokens: the guesses, all different, the best first.
-        probabilities: how likely each is to be accepted, as the draft model sees it; falling.
+        probabilities: of the guesses, as the draft model sees it; falling. How likely a guess is to
+            be accepted is judged by it.
         q: [V] the distribution that they were drawn from, where the rule needs it.
     """
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from nfox.decoding.cache import with_capacity
 from nfox.heads.attention import DecoderLayer, Norm
 from nfox.models.native import structures
-from nfox.models.native.library import native_library
+from nfox.models.native.library import native_library, thread_count
 from nfox.models.native.product import as_native, halves
 from nfox.models.packed_layers import PackedNorm, native_product
 
@@ -109,7 +109,7 @@ class NativeLayer:
         numbers = (c_int32 * (2 * count))(*chosen, *(parents or range(-1, count - 1)))
         self.decoder.embedding = table.data_ptr()
         step.num_nodes, step.past_length, step.num_joint = count, start, num_joint
-        step.num_threads = torch.get_num_threads()
+        step.num_threads = thread_count()
         step.tokens = addressof(numbers)
         step.parents = step.tokens + count * sizeof(c_int32)
         # Asked anew each time: kept ones would be wrong after an interrupt behind either.

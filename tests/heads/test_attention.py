@@ -170,3 +170,10 @@ def test_a_row_of_a_tree_sees_its_own_path_alone() -> None:
 def test_a_layer_that_is_not_packed_is_none_of_the_native_library() -> None:
     with pytest.raises(TypeError):
         NativeLayer(layer().bfloat16())
+
+
+def test_a_layer_with_heads_too_wide_for_the_library_is_none_of_it() -> None:
+    wide = DecoderLayer(64, 1, 2048, 64).bfloat16()
+    pack_layers(wide)
+    with pytest.raises(TypeError, match="sizes of .*2048"):
+        NativeLayer(wide)

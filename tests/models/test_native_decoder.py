@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import copy
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -473,3 +475,27 @@ def test_without_a_compiler_or_a_folder_it_says_so(tmp_path: Path) -> None:
     assert said == f"True {failing} failed: g++: fatal error: no False"
     (tmp_path / "file").touch()
     assert "cannot be used" in compiled_in(tmp_path / "file")
+
+
+_FORKS = """
+import os, torch
+from nfox.models.native.product import NativeProduct
+
+torch.set_num_threads(2)
+weight, rows = torch.randn(4096, 512).bfloat16(), torch.randn(2, 512).bfloat16()
+product = NativeProduct(weight, None)
+expected = product(rows)
+child = os.fork()
+if not child:
+    os._exit(0 if torch.equal(product(rows), expected) else 1)
+print(os.waitpid(child, 0)[1], torch.equal(product(rows), expected))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_process_that_was_forked_computes_the_same() -> None:
+    """By one thread: OpenMP would wait for ever for those that it had before."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKS], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["0", "True"]

@@ -17,7 +17,7 @@ from nfox.models.decoder_weights import has_room_for_copy
 from nfox.models.fused_positions import Rotations
 from nfox.models.fused_weights import WeightLayout
 from nfox.models.native import structures
-from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.native.library import NativeLibraryError, native_library, thread_count
 from nfox.models.native.weights import NativeWeights
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache
 
@@ -171,7 +171,7 @@ class NativeDecoder:
         rows = self._rows_of(as_transformers_cache(cache), room)
         tokens, parents = (c_int32 * count)(*tree.tokens), (c_int32 * count)(*tree.parents)
         step.num_nodes, step.past_length = count, past_length
-        step.num_threads = torch.get_num_threads()
+        step.num_threads = thread_count()
         step.tokens, step.parents = addressof(tokens), addressof(parents)
         step.keys, step.values = addressof(rows.keys), addressof(rows.values)
         step.capacity = rows.capacity

@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import platformdirs
+import torch
 from filelock import FileLock
 
 from nfox.models.native.processor import flags_line
@@ -49,12 +50,27 @@ def native_library() -> ctypes.CDLL:
     return found
 
 
+def thread_count() -> int:
+    """Return by how many threads the library computes: as many as torch has; one in a process that
+    was forked after the library was loaded, where OpenMP would wait for threads that did not come
+    along.
+    """
+    return 1 if _forked else torch.get_num_threads()
+
+
+_forked: list[int] = []
+"""The ids of this process and of those between it and the one that loaded the library."""
+
+
 @lru_cache(maxsize=1)
 def _library_or_error() -> ctypes.CDLL | NativeLibraryError:
     try:
-        return _made_library()
+        library = _made_library()
     except NativeLibraryError as error:
         return error
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: _forked.append(os.getpid()))
+    return library
 
 
 def _made_library() -> ctypes.CDLL:

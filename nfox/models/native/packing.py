@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nfox.models.native.library import native_library
+from nfox.models.native.library import native_library, thread_count
 from nfox.models.native.quantising import Quantised, WeightFormat, quantise
 
 
@@ -129,5 +129,5 @@ def _blocks(rows: Tensor) -> Tensor:
         return rows.reshape(count, lanes, width).transpose(1, 2).contiguous()
     blocks = rows.new_empty(count, width, lanes)
     addresses = c_void_p(rows.data_ptr()), c_void_p(blocks.data_ptr())
-    library.nfox_pack(addresses[0], count, width, addresses[1], torch.get_num_threads())
+    library.nfox_pack(addresses[0], count, width, addresses[1], thread_count())
     return blocks

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from nfox.models.fused_products import Product
 from nfox.models.native import structures
-from nfox.models.native.library import native_library
+from nfox.models.native.library import native_library, thread_count
 from nfox.models.native.packing import PackedWeights
 from nfox.models.native.quantising import WeightFormat
 
@@ -71,7 +71,7 @@ class NativeProduct(Product):
             c_void_p(rows.data_ptr()),
             len(rows),
             c_void_p(result.data_ptr()),
-            torch.get_num_threads(),
+            thread_count(),
         )
         return result
 
@@ -94,7 +94,7 @@ class NativeProduct(Product):
             0 if silu else -1,
             None if residual is None else c_void_p(residual.data_ptr()),
             c_void_p(result.data_ptr()),
-            torch.get_num_threads(),
+            thread_count(),
         )
         return result
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nfox.models.native import structures
-from nfox.models.native.library import native_library
+from nfox.models.native.library import native_library, thread_count
 from nfox.models.native.product import NativeProduct
 
 _EMBED, _NORM, _LINEAR, _ADD, _FORWARD, _UNEMBED, _TOP = range(7)
@@ -182,7 +182,7 @@ class Program:
         """Run the operations for so many rows."""
         if self._compiled is None:
             self._compiled = (structures.Operation * len(self._operations))(*self._operations)
-        count, threads = len(self._operations), torch.get_num_threads()
+        count, threads = len(self._operations), thread_count()
         self._library.nfox_run(self._compiled, count, rows, threads)
 
     def _add(self, kind: int, **fields: int | None) -> None:

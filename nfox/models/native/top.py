@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from nfox.models.native.library import NativeLibraryError, native_library
+from nfox.models.native.library import NativeLibraryError, native_library, thread_count
 
 
 @lru_cache(maxsize=1)
@@ -39,5 +39,5 @@ def top_tokens(logits: Tensor, width: int) -> tuple[list[list[int]], list[list[f
     tokens = torch.empty(count, width, dtype=torch.int32)
     probabilities = torch.empty(count, width)
     given, *found = (c_void_p(part.data_ptr()) for part in (logits, tokens, probabilities))
-    library.nfox_top(given, count, size, width, *found, torch.get_num_threads())
+    library.nfox_top(given, count, size, width, *found, thread_count())
     return tokens.tolist(), probabilities.tolist()
