@@ -26,7 +26,7 @@ from .type_ahead import drop_answers, type_again, typed_early
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import History
-    from prompt_toolkit.key_binding import KeyBindings
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 PROMPT, CONTINUED = "> ", "  "
 Reader = Callable[[str], str]
@@ -135,11 +135,9 @@ def _keys(multiline: bool) -> KeyBindings:
     makes a new line and Alt-Enter sends. Ctrl-G or Ctrl-X Ctrl-E opens the person's editor, whose
     text comes back to be sent.
     """
-    from prompt_toolkit.application import run_in_terminal
-    from prompt_toolkit.document import Document
     from prompt_toolkit.filters import is_searching
     from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+    from prompt_toolkit.key_binding import KeyBindings
     from prompt_toolkit.keys import Keys
 
     # Shift-Enter, as terminals with the kitty protocol send it; unknown, it would be typed.
@@ -152,25 +150,30 @@ def _keys(multiline: bool) -> KeyBindings:
     def newline(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    def edit_elsewhere(event: KeyPressEvent) -> None:
-        buffer = event.current_buffer
-
-        def run() -> None:
-            try:
-                text = edit(buffer.text)
-            except NfoxError as error:
-                report(error)
-            else:
-                buffer.document = Document(text, len(text))
-
-        run_in_terminal(run)
-
     keys.add("enter")(newline if multiline else send)
     keys.add("escape", "enter")(send if multiline else newline)
     keys.add("c-j")(newline)
-    keys.add("c-g", filter=~is_searching)(edit_elsewhere)  # in a search it ends that
-    keys.add("c-x", "c-e")(edit_elsewhere)
+    keys.add("c-g", filter=~is_searching)(_edit_elsewhere)  # in a search it ends that
+    keys.add("c-x", "c-e")(_edit_elsewhere)
     return keys
+
+
+def _edit_elsewhere(event: KeyPressEvent) -> None:
+    """Let the person's editor change what was typed."""
+    from prompt_toolkit.application import run_in_terminal
+    from prompt_toolkit.document import Document
+
+    buffer = event.current_buffer
+
+    def run() -> None:
+        try:
+            text = edit(buffer.text)
+        except NfoxError as error:
+            report(error)
+        else:
+            buffer.document = Document(text, len(text))
+
+    run_in_terminal(run)
 
 
 def _history(remember: bool, errors: list[str] | None = None) -> History:

@@ -33,11 +33,11 @@ from nfox.drafters.common.method import (
     SavedWeights,
     WeightSources,
     option,
-    weights_beside,
 )
 from nfox.errors import UsageError
 from nfox.export.formats import DraftModel
 from nfox.files.hub import HubOptions, json_of, model_files
+from nfox.files.model_names import weights_beside
 from nfox.heads import checkpoint
 from nfox.known_models import without_package
 from nfox.models.draft_pairs import check_pair

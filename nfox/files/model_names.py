@@ -79,6 +79,13 @@ def beside(model: str) -> list[Path]:
     return [place for place in (own, shipped_for(model, home)) if place is not None]
 
 
+def weights_beside(model: str, name: str) -> str | None:
+    """Return the folder `<model>/nfox/<name>`, that beside a file, or that which comes with nfox
+    for a known model; None if there is none.
+    """
+    return next((str(place / name) for place in beside(model) if (place / name).is_dir()), None)
+
+
 def adapters_beside(model: str) -> dict[str, Path]:
     """Return the folders of the adapters that lie beside a model, by their names."""
     places = [place / "adapters" for place in reversed(beside(model))]

@@ -175,5 +175,5 @@ def test_a_layer_that_is_not_packed_is_none_of_the_native_library() -> None:
 def test_a_layer_with_heads_too_wide_for_the_library_is_none_of_it() -> None:
     wide = DecoderLayer(64, 1, 2048, 64).bfloat16()
     pack_layers(wide)
-    with pytest.raises(TypeError, match="sizes of .*2048"):
+    with pytest.raises(TypeError, match=r"sizes of .*2048"):
         NativeLayer(wide)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nfox.drafters.common.method import Method, SavedWeights, WeightSources, weights_beside
+from nfox.drafters.common.method import Method, SavedWeights, WeightSources
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions
+from nfox.files.model_names import weights_beside
 from nfox.files.reading import refusing
 from nfox.heads import checkpoint
 from nfox.heads.base import Heads, HeadsConfig

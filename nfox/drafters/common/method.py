@@ -11,7 +11,6 @@ from nfox.decoding.costs import Costs
 from nfox.decoding.drafter import Drafter
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions
-from nfox.files.model_names import beside
 from nfox.heads.checkpoint import HeadsInfo
 from nfox.models.options import LoadedModel
 
@@ -222,10 +221,3 @@ class Method(Drafter):
         Raises:
             NfoxError: if something that it needs is missing or does not fit the target.
         """
-
-
-def weights_beside(model: str, name: str) -> str | None:
-    """Return the folder `<model>/nfox/<name>`, that beside a file, or that which comes with nfox
-    for a known model; None if there is none.
-    """
-    return next((str(place / name) for place in beside(model) if (place / name).is_dir()), None)
