@@ -71,6 +71,9 @@ def drawn(branches: Sequence[Branch], symbols: Symbols, width: int) -> Iterator[
         lead, rest = (corner, GAP) if number == len(branches) else (fork, line)
         inner = max(width - len(lead), _NARROWEST)
         for row in branch.rows(inner):
+            if row.cell_len > inner:  # half a number would be another one
+                row.truncate(inner - len(symbols.ellipsis))
+                row = row + Text(symbols.ellipsis, _DIM)
             yield Text(lead, _DIM) + row
             lead = rest
         for row in drawn(branch.below, symbols, inner):

@@ -9,12 +9,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rich.text import Text
 
+from nfox.cli.display import tree_rows
 from nfox.cli.display.console import CleanConsole
 from nfox.cli.display.step_table import print_table
 from nfox.cli.display.step_trees import print_trees, print_whole
 from nfox.cli.display.steps import StepRecord, StepRecorder
 from nfox.cli.display.theme import Screen, make_screen
+from nfox.cli.display.tree_rows import Branch
 from nfox.cli.options.chat import DisplayArguments
 from nfox.decoding.drafter import StepTimes
 from nfox.decoding.generate import Step
@@ -252,3 +255,13 @@ def test_a_token_that_steers_a_terminal_does_not() -> None:
     recorder.add(chain([1, 2], 1, 5))
     text = drawn(recorder.records, 80) + drawn(recorder.records, 80, whole=1)
     assert "\x1b" not in text and "\u202e" not in text and "✓ [31m↵·" in text
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+def test_a_row_without_room_says_that_it_was_cut(ascii: bool) -> None:
+    symbols = screen(ascii=ascii).symbols
+    branch = Branch("x ", " - ", [(Text("a long token 29%"), 1)])
+    narrow, wide = (str(*tree_rows.drawn([branch], symbols, width)) for width in (16, 40))
+    assert wide.endswith("29%")
+    assert len(narrow) == 16 and narrow.endswith(symbols.ellipsis)
+    assert wide.startswith(narrow.removesuffix(symbols.ellipsis))
