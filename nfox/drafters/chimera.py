@@ -424,8 +424,18 @@ class Chimera(AttendingHeadsDrafter):
     @override
     @torch.inference_mode()
     def guess(self, context: Context, width: int) -> Guesses:
-        cache, tokens, hops = self.state_cache, context.tokens, self.native or self._hops
-        states = cache.catch_up(context.cache)
+        with self.state_cache.catching_up(context.cache) as states:
+            return self._guess_after(states, context, width)
+
+    def _guess_after(self, states: Tensor, context: Context, width: int) -> Guesses:
+        """Return the guesses, hop after hop.
+
+        Args:
+            states: [R, D] the target's that the heads have not read.
+            context: of this step.
+            width: how many tokens may follow each draft.
+        """
+        tokens, hops = context.tokens, self.native or self._hops
         hops.begin(states)
         drafts = [Draft((), (*tokens[:1], *tokens[-2:], context.root)[-3:])]
         known: Sequence[int] = range(len(states))
@@ -448,7 +458,6 @@ class Chimera(AttendingHeadsDrafter):
             found, first = hops.hop(drafts, known, parents, start, width)
             guesses.add(found, {draft.path: row for row, draft in enumerate(drafts)})
             rows |= {draft.path: row for row, draft in enumerate(drafts, first)}
-        cache.tokens += tokens[len(cache.tokens) :]
         return guesses
 
     def _continued(self, drafts: Sequence[Draft], found: Guesses) -> list[Draft]:

@@ -390,22 +390,18 @@ class CTC(AttendingHeadsDrafter):
             slots = self._slots(context)
             return top_tokens(slots, min(_COLUMNS, slots.shape[1])), slots.shape[1] - 1
         cache = self.state_cache
-        states = cache.catch_up(context.cache)
-        start = len(cache.tokens)
-        found = native.likeliest(states, context.root, start, _COLUMNS)
-        cache.tokens += context.tokens[start:]
+        with cache.catching_up(context.cache) as states:
+            found = native.likeliest(states, context.root, len(cache.tokens), _COLUMNS)
         return found, native.size - 1
 
     @torch.inference_mode()
     def _slots(self, context: Context) -> Tensor:
         """Return [S, V + 1] the logits of all slots after the root."""
         heads, cache = self.heads, self.state_cache
-        states = cache.catch_up(context.cache)
         root = torch.tensor([context.root], device=self.target.device)
-        queries = heads.slot_inputs(states[-1:], root, self.vocabulary)[0]
-        start = len(cache.tokens)
-        slots = cache.attend(states, queries, start, is_joint=True)
-        cache.tokens += context.tokens[start:]
+        with cache.catching_up(context.cache) as states:
+            queries = heads.slot_inputs(states[-1:], root, self.vocabulary)[0]
+            slots = cache.attend(states, queries, len(cache.tokens), is_joint=True)
         logits: Tensor = heads.slot_logits(slots, self.vocabulary)
         return logits
 

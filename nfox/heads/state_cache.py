@@ -4,7 +4,8 @@ target's hidden states, so that no state is projected twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -46,22 +47,23 @@ class StateCache:
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens. Other methods may have changed these, so that
-        `catch_up` compares all of them with the target's.
+        `catching_up` compares all of them with the target's.
         """
         del self.tokens[length:]
         self._matched = 0
 
-    def catch_up(self, cache: KVCache) -> Tensor:
+    @contextmanager
+    def catching_up(self, cache: KVCache) -> Iterator[Tensor]:
         """Forget the tokens that the target has not read, and read the states of those that are
-        missing, but for the last ones.
+        missing, but for the last ones: these are to be attended to in this context, with the first
+        queries, which spares a pass over the layers.
 
         Args:
             cache: what the target has read, one token at least.
 
-        Returns:
+        Yields:
             [R, D] the target's hidden states after those of `tokens`, of which there are 1 to
-            MOST_STATES. The caller hands them to its first `attend`, which spares a pass over the
-            layers, and then adds their tokens to `tokens`.
+            MOST_STATES; their tokens are added to `tokens` where the context ends without an error.
         """
         start, end = self._forget_changed(cache), len(cache.tokens)
         while end - start > MOST_STATES:  # the drafter joins a conversation late
@@ -70,7 +72,8 @@ class StateCache:
                 layer.read(cache.hidden[chunk], start)
             self.tokens += cache.tokens[chunk]
             start = chunk.stop
-        return cache.hidden[start:]
+        yield cache.hidden[start:]
+        self.tokens += cache.tokens[start:]
 
     def _forget_changed(self, cache: KVCache) -> int:
         """Forget the tokens that the target has not read; return how many are left. The last token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 
 import pytest
 import tiny
@@ -99,11 +100,8 @@ def test_queries_see_all_of_the_past(
             found = draft_attention(query, torch.tensor([end - 1, end - 1]), past, draft)
             expected = one.after_attention(expected, found)
         for states in (kept, StateCache(layers, norm)):
-            missing = states.catch_up(cache)
-            start = len(states.tokens)
-            with torch.inference_mode():
-                made = states.attend(missing, queries, start, is_joint=True)
-            states.tokens += cache.tokens[start:]
+            with torch.inference_mode(), states.catching_up(cache) as missing:
+                made = states.attend(missing, queries, len(states.tokens), is_joint=True)
             torch.testing.assert_close(made, norm(expected[0]))
             assert states.tokens == cache.tokens
 
@@ -114,11 +112,14 @@ def test_what_others_changed_is_read_again_and_the_last_token_always() -> None:
         states.truncate(len(states.tokens))
         cache.truncate(0)
         tiny.target().read(tokens, cache)
-        with torch.inference_mode():
-            found = states.catch_up(cache)
+        before = list(states.tokens)
+        with suppress(KeyboardInterrupt), torch.inference_mode(), states.catching_up(cache):
+            raise KeyboardInterrupt
+        assert states.tokens == before[: len(states.tokens)]  # as if none had entered
+        with torch.inference_mode(), states.catching_up(cache) as found:
             assert len(found) == missing
             states.attend(found, found[-1:], len(states.tokens))
-        states.tokens += tokens[len(states.tokens) :]
+        assert states.tokens == tokens
 
 
 @pytest.mark.parametrize("with_norm", [True, False])
