@@ -142,11 +142,12 @@ def choose_method(
     Raises:
         UsageError: if there is an option that no method has.
     """
-    _check_known(options := list(options))
+    wanted = set(options)
+    _check_known(wanted)
     if model.target.proposals == "nothing":
         reason = "this model's state cannot be rolled back, so nothing can be drafted"
         return plain_method(), reason
-    wanted, automatic = set(options), choosing_method()
+    automatic = choosing_method()
     if wanted <= {*method_class(automatic).option_names()}:
         return automatic, _choice(automatic, model.name, sources)
     ready = [name for name in ready_methods(model.name, sources) if name != automatic]
@@ -166,8 +167,7 @@ def _check_known(options: Iterable[str]) -> None:
     Raises:
         UsageError: if there is one.
     """
-    of_methods = {name: method_class(name).option_names() for name in method_names()}
-    known = sorted(set().union(*of_methods.values()))
+    known = sorted({option for n in method_names() for option in method_class(n).option_names()})
     for option in options:
         if option not in known:
             hint = did_you_mean(option, known, "`nfox methods` lists those that there are")

@@ -39,24 +39,24 @@ def home_of(name: str) -> Path | None:
 
 
 def check_hub_id(name: str) -> None:
-    """Refuse a known model that was not fetched yet, and a folder or a GGUF file that is not there,
-    before they are taken for a hub id.
+    """Refuse a known model that was not fetched yet, a name that is nearly one, and a folder or a
+    GGUF file that is not there, before they are taken for a hub id.
 
     Raises:
         ModelError: if it is one of these.
     """
-    is_there = local_folder(name) is not None
+    is_there = local_folder(name) is not None or is_local_file(name)
     if name in KNOWN and not is_there:
         raise ModelError(f"{name} is not on this machine yet", f"nfox get {name}")
     meant = "" if "/" in name else did_you_mean(name.lower(), KNOWN)
     if meant and not is_there and name not in kept_repositories():
         raise ModelError(f"{name}: no such folder, and no model is known by this name", meant)
-    if name.lower().endswith(".gguf") and ":" not in name and not is_local_file(name):
+    if name.lower().endswith(".gguf") and ":" not in name and not is_there:
         hint = "check the path; a file of the hub is org/name:file.gguf"
         raise ModelError(f"{name}: no such file", hint)
     is_path = name.startswith((".", "~", os.sep)) or name.endswith(os.sep)
     is_path = is_path or name.count("/") > 1 or "\\" in name
-    if is_path and not is_local_file(name) and local_folder(name) is None:
+    if is_path and not is_there:
         raise ModelError(f"{name}: no such folder", "check the path")
 
 

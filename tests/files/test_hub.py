@@ -8,7 +8,7 @@ import pytest
 
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions, file_of, model_files
-from nfox.files.model_names import local_folder
+from nfox.files.model_names import check_hub_id, local_folder
 from nfox.models.loading import load_model
 from nfox.models.options import ModelOptions
 
@@ -42,6 +42,16 @@ def test_a_name_that_is_nearly_known_is_refused_before_the_hub_is_asked(
     with pytest.raises(ModelError, match=f"{name}: no such folder") as unknown:
         load_model(name)
     assert unknown.value.hint == "did you mean smollm2?"
+
+
+def test_a_file_may_have_a_name_that_is_nearly_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"smollm2\.gguf"):
+        check_hub_id("smollm2.gguf")
+    (tmp_path / "smollm2.gguf").write_bytes(b"GGUF")
+    check_hub_id("smollm2.gguf")
 
 
 def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
