@@ -128,7 +128,9 @@ class RacePicture:
             # Its room is kept before it is due.
             feet.append(foot if seconds >= run.seconds else Lines([Text()] * len(foot)))
         if height is not None:
-            room = height - max(map(len, heads)) - max(map(len, feet)) - _BLANK
+            room = height - max(map(len, heads)) - _BLANK
+            feet = [Lines(lines[: max(room - 1, 0)]) for lines in feet]
+            room -= max(map(len, feet))
             texts = [Lines(lines[-max(room, 1) :]) for lines in texts]
         for cells in (heads, texts, feet):
             grid.add_row(*(Text("\n").join(lines) for lines in cells))

@@ -24,6 +24,7 @@ from chat_terminal import Chat, chatting
 from job_control import STOPPED
 from rich.cells import cell_len, set_cell_size
 from rich.color import ColorSystem
+from rich.text import Text
 from typer.testing import CliRunner
 
 from nfox import load
@@ -126,6 +127,19 @@ def test_every_width_has_all_columns(
     assert words.count("lookup:ngram=2") == 2
     moving = drawn(screen, picture, seconds=min(run.moments[1].seconds for run in race.runs))
     assert width < 40 or len(moving.splitlines()) < 24
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_race_with_much_to_say_below_it_stays_on_the_screen(
+    width: int, engine: Engine, race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = make_screen(DisplayArguments(), terminals.Tty())
+    screen.console.width, screen.console.height = width, 24
+    monkeypatch.setattr(RacePicture, "_foot", lambda *_: Text("word " * 200))
+    for runs in (race.runs, (*race.runs, *race.runs)):
+        for seconds in (0.0, None):
+            shown = drawn(screen, RacePicture(Race(runs), engine.model.tokenizer), seconds=seconds)
+            assert len(shown.splitlines()) < 24 and "none" in shown
 
 
 def test_each_theme_has_its_colours(
