@@ -304,7 +304,7 @@ def test_conversations_are_listed_searched_shown_exported_and_deleted(
     assert len(log.entries()) == 3, "where one is wrong, none is deleted"
     nfox("delete", "--all", "--yes")
     assert nfox("list") == "there is no conversation in the log yet\n"
-    assert json.loads(nfox("list", "--json")) is not None
+    assert not any(json.loads(nfox("list", "--json")).values())
 
 
 def test_a_restored_talk_keeps_its_title_and_number(engine: Engine, log: ConversationLog) -> None:

@@ -1,9 +1,9 @@
 // A forward over a token tree of a decoder of Llama's kind, on a CPU, in one call.
 //
 // Weights are bfloat16, or quantised (quantised.h); states and sums are float32, and what enters a
-// product is rounded to bfloat16, as in the model itself. Every row of a product, and every query of the attention, is
-// computed in the same order whatever stands beside it: so a token's logits are the same to the
-// last bit in a plain step, in any tree, and in a prompt that is read in one go.
+// product is rounded to bfloat16, as in the model itself. Every row of a product, and every query of
+// the attention, is computed in the same order whatever stands beside it: so a token's logits are the
+// same to the last bit in a plain step, in any tree, and in a prompt that is read in one go.
 
 #include "quantised.h"
 #include "top.h"
