@@ -43,7 +43,6 @@ from nfox.heads.base import (
 from nfox.heads.native_layer import NativeLayer
 from nfox.heads.state_cache import MOST_STATES
 from nfox.heads.trigrams import TrigramEncoder, trigrams_around
-from nfox.models.native import structures
 from nfox.models.native.program import Program
 from nfox.models.packed_layers import native_product
 
@@ -332,7 +331,7 @@ class NativeHops(NativeGuesses):
         self.heads, (layer,) = drafter.heads, drafter.state_cache.layers
         if not isinstance(layer, NativeLayer):
             raise TypeError("a layer that is not the native library's")
-        self._layer, self._step, size = layer, structures.Step(), self.heads.config.hidden_size
+        self._layer, size = layer, self.heads.config.hidden_size
         # Behind the target's states are the queries, then what is predicted in every hop.
         self._drafted = MOST_STATES + _MOST_DRAFTS
         count = self._drafted + drafter.max_depth * _MOST_DRAFTS
@@ -346,7 +345,7 @@ class NativeHops(NativeGuesses):
         program, heads, size = Program(), self.heads, self._hidden.shape[1]
         queries = self._table[MOST_STATES : self._drafted]
         heads.grams.add_to(program, self.embedding, self._trigrams, queries)
-        program.forward(self._layer.decoder, self._step)
+        program.forward(self._layer.decoder, self._layer.batch)
         first, predicted = self._first_row(depth), self._left[-_MOST_DRAFTS:]
         program.add(predicted, None, self._table[first : first + _MOST_DRAFTS])
         entering, output = rows_of(_MOST_DRAFTS, 2 * size), rows_of(_MOST_DRAFTS, size)
@@ -381,10 +380,10 @@ class NativeHops(NativeGuesses):
         tokens = [token for draft in drafts for token in draft.trigram[-token_count:]]
         self._trigrams[: len(tokens)] = tokens
         chosen = [*known, *range(MOST_STATES, MOST_STATES + count)]
-        self._layer.fill(self._step, self._table, chosen, start, parents)
         # So that what leaves the layer for the drafts is always in the same rows.
         num_before = len(self._left) - _MOST_DRAFTS - len(known)
-        self._step.hidden = self._left.data_ptr() + num_before * self._row_bytes
+        left = self._left.data_ptr() + num_before * self._row_bytes
+        self._layer.fill(self._table, chosen, left, start, parents)
         self._programs[depth].run(count)
         return self.guesses(count, width), self._first_row(depth)
 

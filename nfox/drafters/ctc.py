@@ -54,7 +54,6 @@ from nfox.heads.ctc_alignment import (
 from nfox.heads.native_layer import NativeLayer
 from nfox.heads.state_cache import MOST_STATES
 from nfox.known_models import without_package
-from nfox.models.native import structures
 from nfox.models.native.program import Program
 from nfox.models.native.top import top_tokens
 from nfox.models.packed_layers import native_product
@@ -284,9 +283,8 @@ class NativeSlots(NativeGuesses):
         self._left, self._row_bytes = torch.zeros_like(self._table), self._hidden.nbytes
         entering, leaving = (rows[MOST_STATES:] for rows in (self._table, self._left))
         self._program.add(start, heads.slots.detach(), entering)
-        self._steps = [structures.Step() for _ in self._layers]
-        for layer, step in zip(self._layers, self._steps, strict=True):
-            self._program.forward(layer.decoder, step)
+        for layer in self._layers:
+            self._program.forward(layer.decoder, layer.batch)
             self._program.add(leaving, None, entering)
         self.add_top(self._program, leaving)
 
@@ -305,10 +303,10 @@ class NativeSlots(NativeGuesses):
         self._table[:count], self._root[0] = states, root
         self._hidden.copy_(states[-1:])
         chosen = [*range(count), *range(MOST_STATES, len(self._table))]
-        for layer, step in zip(self._layers, self._steps, strict=True):
-            layer.fill(step, self._table, chosen, start, num_joint=self._count)
-            # So that what leaves the layer for the slots is always in the same rows.
-            step.hidden = self._left.data_ptr() + (MOST_STATES - count) * self._row_bytes
+        # So that what leaves a layer for the slots is always in the same rows.
+        left = self._left.data_ptr() + (MOST_STATES - count) * self._row_bytes
+        for layer in self._layers:
+            layer.fill(self._table, chosen, left, start, num_joint=self._count)
         self._program.run(self._count)
         return self.columns(self._count, width)
 

@@ -25,6 +25,7 @@ class NativeLayer:
 
     Attributes:
         decoder: the layer as the library takes it; this object keeps its memory.
+        batch: what the next forward of `decoder` is about; likewise.
 
     Raises:
         TypeError: if they are not packed for the native library, or of other sizes.
@@ -58,6 +59,8 @@ class NativeLayer:
             embedding_scale=1.0,
             norm=self._norm_of(norm),
         )
+        self._sequence = structures.Sequence()
+        self.batch = structures.Batch(pointer(self._sequence), 1)
         # [2, heads, capacity, head_dim] keys and values.
         self._keys_values = layer.qkv.weight.new_empty(2, layer.num_heads, 0, head_dim)
         self._rotations = torch.empty(2, 0, head_dim)  # cosines and sines of all positions
@@ -82,44 +85,43 @@ class NativeLayer:
     ) -> Tensor:
         """Return what leaves the layer; arguments are those of `LayerCache.attend`."""
         rows, hidden = rows.contiguous(), torch.empty_like(rows)
-        step = structures.Step(hidden=hidden.data_ptr())
-        self.fill(step, rows, range(len(rows)), start, parents, num_joint)
-        self._library.nfox_forward(byref(self.decoder), byref(step), 1)
+        self.fill(rows, range(len(rows)), hidden.data_ptr(), start, parents, num_joint)
+        self._library.nfox_forward(byref(self.decoder), byref(self.batch), thread_count())
         return hidden
 
     def fill(
         self,
-        step: structures.Step,
         table: Tensor,
         chosen: Sequence[int],
+        hidden: int,
         start: int,
         parents: Sequence[int] | None = None,
         num_joint: int = 0,
     ) -> None:
-        """Write into a step of `decoder` what a forward is about.
+        """Write into `batch` what a forward is about.
 
         Args:
-            step: what is written to, but for where the result goes.
             table: [M, D] the rows that enter are some of these.
-            chosen: which ones.
+            chosen: which ones, R of them.
+            hidden: the address of the rows [R, D] that will be written.
             start, parents, num_joint: of these rows, as in `LayerCache.attend`.
         """
         count = len(chosen)
         self._make_room(start + count)
         numbers = (c_int32 * (2 * count))(*chosen, *(parents or range(-1, count - 1)))
-        self.decoder.embedding = table.data_ptr()
-        step.num_nodes, step.past_length, step.num_joint = count, start, num_joint
-        step.num_threads = thread_count()
-        step.tokens = addressof(numbers)
-        step.parents = step.tokens + count * sizeof(c_int32)
+        self.decoder.embedding, self.batch.hidden = table.data_ptr(), hidden
+        sequence = self._sequence
+        sequence.num_nodes, sequence.past_length, sequence.num_joint = count, start, num_joint
+        sequence.tokens = addressof(numbers)
+        sequence.parents = sequence.tokens + count * sizeof(c_int32)
         # Asked anew each time: kept ones would be wrong after an interrupt behind either.
         places = (c_void_p * 2)(*_halves_of(self._keys_values))
-        step.keys = addressof(places)
-        step.values = step.keys + sizeof(c_void_p)
-        step.capacity = self._keys_values.shape[2]
-        step.cosines[0], step.sines[0] = _halves_of(self._rotations)
-        step.rotary_widths[0] = self._rotations.shape[2]
-        step.kept = numbers, places  # which it points to
+        sequence.keys = addressof(places)
+        sequence.values = sequence.keys + sizeof(c_void_p)
+        sequence.capacity = self._keys_values.shape[2]
+        sequence.cosines[0], sequence.sines[0] = _halves_of(self._rotations)
+        sequence.rotary_widths[0] = self._rotations.shape[2]
+        sequence.kept = numbers, places  # which it points to
 
     def _make_room(self, length: int) -> None:
         """Have rotations, and room for keys and values, of so many positions or more."""

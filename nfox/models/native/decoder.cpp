@@ -5,72 +5,20 @@
 // the attention, is computed in the same order whatever stands beside it: so a token's logits are the
 // same to the last bit in a plain step, in any tree, and in a prompt that is read in one go.
 
-#include "quantised.h"
+#include "decoder.h"
+#include "product.h"
 #include "top.h"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cmath>
 #include <omp.h>
 #include <thread>
-#include <utility>
 #include <vector>
 
 namespace {
 
-// Rows of one tile of a product, of 2 blocks and of 4: the sums stay in registers, of which there are 32
-// with AVX-512 and 16 without it, beside a column of weights and the parts that it is multiplied in.
-constexpr int ROWS_OF_2 = LANES < 16 ? 6 : 12;
-constexpr int ROWS_OF_4 = LANES < 16 ? 2 : PARTS > 1 ? 5 : 6;
-constexpr int MOST_SUMS = 2 * ROWS_OF_2;
-constexpr int MANY_ROWS = LANES < 16 ? INT32_MAX : 18;  // up to which tiles have 2 blocks
 constexpr int LEAST_QUERIES = 6;  // that are shared out at once
-
-enum Activation { SILU, GELU_TANH, GELU, RELU };
-
-struct Norm {
-    const float* weight;  // [width]; null for no norm
-    float eps;
-    int32_t width;
-};
-
-struct Layer {
-    Norm attention, attended, mlp, mlp_out, query, key;
-    Matrix qkv, out, gate, up, down;
-    float residual_scale, scale, cap;  // cap 0: none
-    int32_t rotates, kind;
-};
-
-}  // namespace
-
-extern "C" struct Decoder {
-    const Layer* layers;
-    int32_t num_layers, hidden_size, num_heads, num_key_heads, head_dim, activation;
-    const uint16_t* embedding;  // [vocabulary, hidden_size]
-    float embedding_scale;
-    Norm norm;
-    Matrix unembedding;
-};
-
-extern "C" struct Step {
-    int32_t num_nodes, past_length, num_threads;
-    int32_t num_joint;       // so many last nodes of a chain attend to each other
-    int32_t first_scored;    // the row of the forward from which on logits are written
-    const int32_t* tokens;   // [num_nodes]
-    const int32_t* parents;  // [num_nodes]
-    uint16_t* const* keys;    // of every layer [num_key_heads, capacity, head_dim]
-    uint16_t* const* values;  // likewise
-    int64_t capacity;
-    const float* cosines[2];  // of every kind of layer [positions, rotary width]
-    const float* sines[2];    // likewise; the first half is negated
-    int32_t rotary_widths[2];
-    int32_t windows[2];  // 0: none
-    uint16_t* hidden;   // [nodes of all sequences, hidden_size], written
-    float* logits;      // [nodes from first_scored on, vocabulary], written; null: not needed
-};
-
-namespace {
 
 // Where the threads of a forward wait for each other. They look for a moment, and then sleep: on a
 // busy machine the thread that is waited for may need this very core, and would else get it only
@@ -102,171 +50,6 @@ class Barrier {
     static constexpr int MOST_LOOKS = 100000;
     std::atomic<int> arrived{0}, turns{0};
 };
-
-inline int blocks_of(const Matrix& matrix) { return (matrix.outputs + LANES - 1) / LANES; }
-
-// totals[r * BLOCKS + b] = the products of row r with the outputs of block b. Meanwhile FETCHES lines
-// of what will be needed next are fetched for every pair of inputs.
-template <int ROWS, int BLOCKS, int FETCHES>
-void tile(const uint32_t* weights, size_t block_size, const Factor* rows, size_t row_size, int pairs,
-          const uint32_t* next, Floats* totals) {
-    Floats sums[ROWS][BLOCKS] = {};
-    constexpr int TRIPLES = (ROWS + 2) / 3;  // a pointer for each row would be too many
-    const Factor* first[TRIPLES];
-    for (int i = 0; i < TRIPLES; i++) first[i] = rows + 3 * i * row_size;
-    for (int pair = 0; pair < pairs; pair++) {
-        Words column[BLOCKS];
-#pragma GCC unroll 4
-        for (int b = 0; b < BLOCKS; b++) {
-            column[b] = load<Words>(weights + b * block_size + (size_t)pair * LANES);
-            if (ROWS == 3) keep_in_register(column[b]);  // GCC 12 loads it again for every row
-        }
-#pragma GCC unroll 4
-        for (int i = 0; i < FETCHES; i++)
-            __builtin_prefetch(next + ((size_t)pair * FETCHES + i) * LANES, 0, 2);
-#pragma GCC unroll 2
-        for (int part = 0; part < PARTS; part++)
-#pragma GCC unroll 12
-            for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-                for (int b = 0; b < BLOCKS; b++)
-                    sums[r][b] = add_products(sums[r][b], part_of(column[b], part),
-                                              first[r / 3][r % 3 * row_size + part]);
-#pragma GCC unroll 4
-        for (int i = 0; i < TRIPLES; i++) first[i] += PARTS;
-    }
-    memcpy(totals, sums, sizeof sums);
-}
-
-using Tile = decltype(tile<1, 1, 0>);
-
-// Tiles by their rows, from 1.
-template <int BLOCKS, int FETCHES, size_t... ROWS>
-constexpr std::array<Tile*, sizeof...(ROWS)> by_rows(std::index_sequence<ROWS...>) {
-    return {tile<ROWS + 1, BLOCKS, FETCHES>...};
-}
-template <int BLOCKS, int FETCHES>
-constexpr auto TILES =
-    by_rows<BLOCKS, FETCHES>(std::make_index_sequence<(BLOCKS > 2 ? ROWS_OF_4 : ROWS_OF_2)>());
-
-// By blocks and by the lines to fetch.
-constexpr Tile* const* TILES_OF[MOST_BLOCKS + 1][MOST_BLOCKS + 1] = {
-    {},
-    {TILES<1, 0>.data()},
-    {TILES<2, 0>.data(), TILES<2, 1>.data(), TILES<2, 2>.data()},
-    {TILES<3, 0>.data()},
-    {TILES<4, 0>.data(), TILES<4, 1>.data(), nullptr, nullptr, TILES<4, 4>.data()}};
-
-// Calls use(row, block, totals) for every row and for `blocks` blocks of LANES outputs.
-//
-// The weights come from memory with the first tile and from the core's cache with the others. So
-// that memory does not rest meanwhile, each tile fetches its share of the `next` panel: 12 rows then
-// take hardly more time than one.
-template <class Use>
-void panel(const uint32_t* weights, size_t block_size, int blocks, const Factor* rows, int pairs,
-           int num_rows, const uint32_t* next, const Use& use) {
-    const size_t row_size = (size_t)pairs * PARTS;
-    // More rows than fit into a tile of 4 blocks are read with 2 blocks at once: with fewer tiles the
-    // weights are read less often. But many rows are too large for a core's first cache, and are
-    // read less often with 4 blocks.
-    const bool is_narrow = num_rows > ROWS_OF_4 && num_rows <= MANY_ROWS;
-    const int width = is_narrow ? 2 : MOST_BLOCKS, most = is_narrow ? ROWS_OF_2 : ROWS_OF_4;
-    const int tiles = (num_rows + most - 1) / most;
-    Floats totals[MOST_SUMS];
-    for (int first = 0; first < blocks; first += width) {
-        const int count = std::min(width, blocks - first);
-        for (int t = 0; t < tiles; t++) {
-            const Range range = share(num_rows, t, tiles), lines = share(width, t, tiles);
-            // Of one row the processor itself sees what comes next.
-            const bool is_fetched = next && num_rows > 1 && count == width;
-            const int fetches = is_fetched ? lines.end - lines.begin : 0;
-            TILES_OF[count][fetches][range.end - range.begin - 1](
-                weights + first * block_size, block_size, rows + range.begin * row_size, row_size,
-                pairs, next + (size_t)(first + lines.begin) * pairs * LANES, totals);
-            for (int row = range.begin; row < range.end; row++)
-                for (int b = 0; b < count; b++)
-                    use(row, first + b, totals[(row - range.begin) * count + b]);
-        }
-    }
-}
-
-const uint32_t* weights_of(const Matrix& matrix, int block) {
-    return (const uint32_t*)matrix.weights + (size_t)block * matrix.inputs / 2 * LANES;
-}
-
-// Numbers of bfloat16 as what enters a product; floats are in memory of this thread, until it asks for
-// others.
-inline const Input* inputs_of(const uint16_t* numbers, size_t count) {
-#if defined(__AVX512BF16__)
-    return numbers;
-#else
-    static thread_local std::vector<float> inputs;
-    const size_t whole = count / LANES * LANES;
-    inputs.resize(whole + LANES);
-    for (size_t i = 0; i < whole; i += LANES) store(&inputs[i], widened(numbers + i));
-    uint16_t rest[LANES] = {};
-    memcpy(rest, numbers + whole, (count - whole) * sizeof *numbers);
-    store(&inputs[whole], widened(rest));
-    return inputs.data();
-#endif
-}
-
-// The rows of a product as its weights take them, which are integers already if those are quantised.
-inline Rows rows_for(const Matrix& matrix, const Input* states, int num_rows, const Integers& integers) {
-    if (matrix.format != BFLOAT16) return integers.rows(num_rows);
-    return {(const Factor*)states, num_rows};
-}
-
-// The same; the integers are written, in memory of this thread.
-inline Rows rows_for(const Matrix& matrix, const Input* states, int num_rows) {
-    static thread_local Integers integers;
-    if (matrix.format != BFLOAT16) {
-        integers.resize(matrix.inputs, num_rows);
-        for (int row = 0; row < num_rows; row++)
-            integers.write(matrix, num_rows, row, states + (size_t)row * matrix.inputs);
-    }
-    return rows_for(matrix, states, num_rows, integers);
-}
-
-// Calls use(row, first output, totals) for blocks [block, block + count) of a product's outputs.
-// `next` is what will be multiplied next, in bfloat16.
-template <class Use>
-void products(const Matrix& matrix, int block, int count, const Rows& rows, const uint32_t* next,
-              const Use& use) {
-    const int pairs = matrix.inputs / 2;
-    auto add_bias = [&](int row, int b, Floats totals) {
-        const int output = (block + b) * LANES;
-        if (matrix.bias) totals = totals + load<Floats>(matrix.bias + output);
-        use(row, output, totals);
-    };
-    switch (matrix.format) {
-        case INT8:
-        case INT4: return quantised_panels(matrix, block, count, rows, add_bias);
-        default:
-            panel(weights_of(matrix, block), (size_t)pairs * LANES, count, rows.factors, pairs,
-                  rows.count, next, add_bias);
-    }
-}
-
-// Calls use(row, first output, totals) for this thread's share of a product's outputs.
-template <class Use>
-void multiply(const Matrix& matrix, const Rows& rows, int thread, int threads, const Use& use) {
-    const Range range = share(blocks_of(matrix), thread, threads);
-    for (int block = range.begin; block < range.end; block += MOST_BLOCKS)
-        products(matrix, block, std::min(MOST_BLOCKS, range.end - block), rows,
-                 weights_of(matrix, block + MOST_BLOCKS), use);
-}
-
-// Writes this thread's share of a product as floats [num_rows, outputs], `stride` from row to row.
-void write_product(const Matrix& matrix, const Rows& rows, float* result, int stride, int thread,
-                   int threads) {
-    const int outputs = matrix.outputs;
-    multiply(matrix, rows, thread, threads, [&](int row, int output, Floats totals) {
-        float* place = result + (size_t)row * stride + output;
-        if (output + LANES <= outputs) store(place, totals);
-        else memcpy(place, &totals, sizeof(float) * (outputs - output));
-    });
-}
 
 float inverse_size(const float* states, int width, float eps) {
     Floats squares{};
@@ -301,20 +84,20 @@ Floats activated(int activation, Floats x) {
     }
 }
 
-// A tree and what was read before it. Several of them can go through one forward.
-struct Sequence {
-    const Step& step;
-    int first;  // of its nodes among the rows of the forward
+// A sequence whose nodes are rows of a forward from `first` on.
+struct Tree {
+    const Sequence& sequence;
+    int first;
     bool is_chain;
     std::vector<std::vector<int>> paths;  // from the root to every node, where it is no chain
 
-    Sequence(const Step& step, int first) : step(step), first(first), is_chain(true) {
-        for (int node = 0; node < step.num_nodes; node++)
-            is_chain &= step.parents[node] == node - 1;
+    Tree(const Sequence& sequence, int first) : sequence(sequence), first(first), is_chain(true) {
+        const int32_t* parents = sequence.parents;
+        for (int node = 0; node < sequence.num_nodes; node++) is_chain &= parents[node] == node - 1;
         if (is_chain) return;
-        paths.assign(step.num_nodes, {});
-        for (int node = 0; node < step.num_nodes; node++) {
-            if (step.parents[node] >= 0) paths[node] = paths[step.parents[node]];
+        paths.assign(sequence.num_nodes, {});
+        for (int node = 0; node < sequence.num_nodes; node++) {
+            if (parents[node] >= 0) paths[node] = paths[parents[node]];
             paths[node].push_back(node);
         }
     }
@@ -323,7 +106,8 @@ struct Sequence {
 
     // The last row that a node of a chain attends to.
     int last_seen(int node) const {
-        return node < step.num_nodes - step.num_joint ? node : step.num_nodes - 1;
+        const int count = sequence.num_nodes;
+        return node < count - sequence.num_joint ? node : count - 1;
     }
 };
 
@@ -337,15 +121,15 @@ struct Workspace {
 
 class Forward {
   public:
-    Forward(const Decoder& decoder, const Step* steps, int num_sequences, Workspace& space)
-        : d(decoder), w(space), group(decoder.num_heads / decoder.num_key_heads),
+    Forward(const Decoder& decoder, const Batch& batch, Workspace& space)
+        : d(decoder), w(space), batch(batch), group(decoder.num_heads / decoder.num_key_heads),
           query_size(decoder.num_heads * decoder.head_dim),
           all_heads(decoder.num_heads + 2 * decoder.num_key_heads) {
         rows = 0;
-        for (int i = 0; i < num_sequences; i++) {
-            sequences.emplace_back(steps[i], rows);
-            rows += steps[i].num_nodes;
-            sequence_of.resize(rows, i);
+        for (int i = 0; i < batch.num_sequences; i++) {
+            trees.emplace_back(batch.sequences[i], rows);
+            rows += batch.sequences[i].num_nodes;
+            tree_of.resize(rows, i);
         }
         int widest = 0;
         for (int i = 0; i < d.num_layers; i++)
@@ -361,29 +145,30 @@ class Forward {
         w.gated_integers.resize(widest, rows);
     }
 
-    void run() {
-        const Step& s = sequences[0].step;  // which says where all of them are written
-#pragma omp parallel num_threads(s.num_threads)
+    void run(int num_threads) {
+#pragma omp parallel num_threads(num_threads)
         {
             const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
             embed(thread, threads);
             for (int i = 0; i < d.num_layers; i++) run_layer(i, thread, threads);
             const Range range = share(rows, thread, threads);
-            for (int row = range.begin; row < range.end; row++) leave(s, row);
+            for (int row = range.begin; row < range.end; row++) leave(row);
             w.barrier.wait(threads);
-            if (s.logits)
+            const int first = batch.first_scored;
+            if (batch.logits)
                 write_product(d.unembedding,
-                              rows_for(d.unembedding, normed_row(s.first_scored),
-                                       rows - s.first_scored, w.normed_integers),
-                              s.logits, d.unembedding.outputs, thread, threads);
+                              operands_for(d.unembedding, normed_row(first), rows - first,
+                                       w.normed_integers),
+                              batch.logits, d.unembedding.outputs, thread, threads);
         }
     }
 
   private:
     const Decoder& d;
     Workspace& w;
-    std::vector<Sequence> sequences;
-    std::vector<int> sequence_of;  // every row
+    const Batch& batch;
+    std::vector<Tree> trees;
+    std::vector<int> tree_of;  // every row
     int rows;
     const int group, query_size, all_heads;
 
@@ -393,8 +178,8 @@ class Forward {
     void embed(int thread, int threads) {
         const Range range = share(rows, thread, threads);
         for (int row = range.begin; row < range.end; row++) {
-            const Sequence& q = sequences[sequence_of[row]];
-            const size_t token = q.step.tokens[row - q.first];
+            const Tree& tree = trees[tree_of[row]];
+            const size_t token = tree.sequence.tokens[row - tree.first];
             const uint16_t* weights = d.embedding + token * d.hidden_size;
             for (int i = 0; i < d.hidden_size; i += LANES)
                 store(state(row) + i, widened(weights + i) * d.embedding_scale);
@@ -405,7 +190,8 @@ class Forward {
     void run_layer(int index, int thread, int threads) {
         const Layer& layer = d.layers[index];
         enter(layer.attention, layer.qkv, thread, threads);
-        multiply(layer.qkv, rows_for(layer.qkv, w.normed.data(), rows, w.normed_integers), thread, threads,
+        const Operands inputs = operands_for(layer.qkv, w.normed.data(), rows, w.normed_integers);
+        multiply(layer.qkv, inputs, thread, threads,
                  [&](int row, int output, Floats totals) {
                      store(&w.qkv[(size_t)row * layer.qkv.outputs + output], totals);
                  });
@@ -414,12 +200,12 @@ class Forward {
         w.barrier.wait(threads);
         attend(layer, index, thread, threads);
         w.barrier.wait(threads);
-        add_product(layer.out, rows_for(layer.out, w.attended.data(), rows), layer.attended,
+        add_product(layer.out, operands_for(layer.out, w.attended.data(), rows), layer.attended,
                     layer.residual_scale, thread, threads);
         enter(layer.mlp, layer.gate, thread, threads);
         multiply_gated(layer, thread, threads);
         w.barrier.wait(threads);
-        add_product(layer.down, rows_for(layer.down, w.gated.data(), rows, w.gated_integers),
+        add_product(layer.down, operands_for(layer.down, w.gated.data(), rows, w.gated_integers),
                     layer.mlp_out, layer.residual_scale, thread, threads);
     }
 
@@ -435,18 +221,18 @@ class Forward {
     }
 
     // Norms what leaves the last layer, and writes it as the hidden state and for the logits.
-    void leave(const Step& s, int row) {
-        uint16_t* hidden = s.hidden + (size_t)row * d.hidden_size;
+    void leave(int row) {
+        uint16_t* hidden = batch.hidden + (size_t)row * d.hidden_size;
         normed(d.norm, state(row), d.hidden_size, hidden);
-        if (!s.logits || row < s.first_scored) return;
+        const int first = batch.first_scored;
+        if (!batch.logits || row < first) return;
         for (int i = 0; i < d.hidden_size; i += LANES) put(normed_row(row) + i, widened(hidden + i));
         if (d.unembedding.format != BFLOAT16)
-            w.normed_integers.write(d.unembedding, rows - s.first_scored, row - s.first_scored,
-                                    normed_row(row));
+            w.normed_integers.write(d.unembedding, rows - first, row - first, normed_row(row));
     }
 
     // Adds a product, normed and scaled, to the states.
-    void add_product(const Matrix& matrix, const Rows& inputs, const Norm& norm, float scale,
+    void add_product(const Matrix& matrix, const Operands& inputs, const Norm& norm, float scale,
                      int thread, int threads) {
         multiply(matrix, inputs, thread, threads, [&](int row, int output, Floats totals) {
             if (norm.weight) {
@@ -476,7 +262,7 @@ class Forward {
         const int unit = is_quantised ? GROUP / LANES : 1;  // of blocks
         const Range units = share(blocks_of(layer.gate) / unit, thread, threads);
         const Range range{units.begin * unit, units.end * unit};
-        const Rows inputs = rows_for(layer.gate, w.normed.data(), rows, w.normed_integers);
+        const Operands inputs = operands_for(layer.gate, w.normed.data(), rows, w.normed_integers);
         std::vector<float> gates((size_t)rows * MOST_BLOCKS * LANES);
         for (int block = range.begin; block < range.end; block += MOST_BLOCKS) {
             const int count = std::min(MOST_BLOCKS, range.end - block), first = block * LANES;
@@ -508,9 +294,9 @@ class Forward {
             const float* token = &w.qkv[(size_t)row * all_heads * d.head_dim];
             const float* given = token + (size_t)head * d.head_dim;
             const int key_head = head - d.num_heads, value_head = key_head - d.num_key_heads;
-            const Sequence& q = sequences[sequence_of[row]];
-            const Step& s = q.step;
-            const size_t place = s.past_length + row - q.first;
+            const Tree& tree = trees[tree_of[row]];
+            const Sequence& s = tree.sequence;
+            const size_t place = s.past_length + row - tree.first;
             if (value_head >= 0) {
                 place_head(given, s.values[index] + (value_head * s.capacity + place) * d.head_dim);
                 continue;
@@ -520,7 +306,7 @@ class Forward {
             norm_head(is_query ? layer.query : layer.key,
                       is_query ? token : token + query_size,
                       is_query ? head : key_head, given, turned);
-            if (layer.rotates) rotate(s, layer.kind, s.past_length + q.depth(row - q.first), turned);
+            if (layer.rotates) rotate(s, layer.kind, s.past_length + tree.depth(row - tree.first), turned);
             if (is_query) {
                 const size_t to = ((size_t)(head / group) * rows + row) * group + head % group;
                 place_head(turned, &w.queries[to * d.head_dim]);
@@ -549,7 +335,7 @@ class Forward {
             store(result + i, load<Floats>(given + i) * factor * load<Floats>(weight + i));
     }
 
-    void rotate(const Step& s, int kind, int position, float* head) {
+    void rotate(const Sequence& s, int kind, int position, float* head) {
         const int width = s.rotary_widths[kind], half = width / 2;
         const float* cosines = s.cosines[kind] + (size_t)position * width;
         const float* sines = s.sines[kind] + (size_t)position * width;
@@ -562,8 +348,8 @@ class Forward {
 
     // The queries of a sequence are shared out in pieces of one key head: as many at once as their
     // scores find room for in a core's cache.
-    int pieces_of(const Sequence& q, int threads) const {
-        const int queries = q.step.num_nodes * group, length = q.step.past_length + q.step.num_nodes;
+    int pieces_of(const Tree& q, int threads) const {
+        const int queries = q.sequence.num_nodes * group, length = q.sequence.past_length + q.sequence.num_nodes;
         int most = std::max(LEAST_QUERIES, std::min(48, (1 << 17) / (length + 1)));
         most = std::min(most, std::max(1, rows * group * d.num_key_heads / threads));
         const int pieces = (queries + most - 1) / most;
@@ -575,24 +361,24 @@ class Forward {
 
     void attend(const Layer& layer, int index, int thread, int threads) {
         int units = 0;
-        for (const Sequence& q : sequences) units += pieces_of(q, threads) * d.num_key_heads;
+        for (const Tree& q : trees) units += pieces_of(q, threads) * d.num_key_heads;
         const Range mine = share(units, thread, threads);
         int before = 0;
-        for (const Sequence& q : sequences) {
+        for (const Tree& q : trees) {
             const int pieces = pieces_of(q, threads), count = pieces * d.num_key_heads;
             const Range range{std::max(mine.begin - before, 0), std::min(mine.end - before, count)};
             for (int unit = range.begin; unit < range.end; unit++)
                 attend_piece(layer, index, q, unit / pieces,
-                             share(q.step.num_nodes * group, unit % pieces, pieces));
+                             share(q.sequence.num_nodes * group, unit % pieces, pieces));
             before += count;
         }
     }
 
     // What queries [begin, end) of one key head gather; query q is head q % group of node q / group.
-    void attend_piece(const Layer& layer, int index, const Sequence& q, int key_head, Range piece) {
+    void attend_piece(const Layer& layer, int index, const Tree& q, int key_head, Range piece) {
         static thread_local std::vector<float> scores;
         static thread_local std::vector<uint32_t> columns;
-        const Step& s = q.step;
+        const Sequence& s = q.sequence;
         columns.resize((size_t)d.head_dim / 2 * LANES * MOST_BLOCKS);
         const int count = piece.end - piece.begin, window = s.windows[layer.kind];
         const int last_node = (piece.end - 1) / group, first_node = piece.begin / group;
@@ -655,8 +441,8 @@ class Forward {
     }
 
     // Puts the scores of a node's path where they would stand if the path were all there is.
-    void order_by_path(const Sequence& q, float* scores, int node) {
-        float* tree = scores + q.step.past_length;
+    void order_by_path(const Tree& q, float* scores, int node) {
+        float* tree = scores + q.sequence.past_length;
         const std::vector<int>& path = q.paths[node];
         for (size_t i = 0; i < path.size(); i++) tree[i] = tree[path[i]];  // path[i] >= i
     }
@@ -679,7 +465,7 @@ class Forward {
     }
 
     // Sums values by their weights, key after key.
-    [[gnu::noinline]] void gather(const Sequence& q, const uint16_t* values, int begin, Range piece,
+    [[gnu::noinline]] void gather(const Tree& q, const uint16_t* values, int begin, Range piece,
                                   int key_head, int row_size, const float* weights,
                                   const float* factors) {
         const int count = piece.end - piece.begin, tiles = (count + 3) / 4;
@@ -708,10 +494,10 @@ class Forward {
     }
 
     template <int ROWS, int BLOCKS>
-    void gather_tile(const Sequence& q, const uint16_t* values, int begin, Range piece,
+    void gather_tile(const Tree& q, const uint16_t* values, int begin, Range piece,
                      int key_head, int row_size,
                      const float* weights, const float* factors, int from, int first) {
-        const Step& s = q.step;
+        const Sequence& s = q.sequence;
         Floats totals[ROWS][BLOCKS] = {};
         const int last_node = (piece.begin + from + ROWS - 1) / group;
         const int end = s.past_length + (q.is_chain ? q.last_seen(last_node) + 1 : 0);
@@ -771,36 +557,37 @@ extern "C" void nfox_norm(const Norm* norm, const uint16_t* rows, int num_rows, 
     }
 }
 
-extern "C" void nfox_forward(const Decoder* decoder, const Step* steps, int num_sequences) {
+extern "C" void nfox_forward(const Decoder* decoder, const Batch* batch, int num_threads) {
     static thread_local Workspace workspace;
-    Forward(*decoder, steps, num_sequences, workspace).run();
+    Forward(*decoder, *batch, workspace).run(num_threads);
 }
 
 // Reads a chain, and then its own likeliest token again and again, in `most` forwards at most. Of every
 // forward the `count` likeliest of the first `vocabulary` tokens are written, and how likely each is,
-// both as [most, count]. It ends before a forward where the likeliest tokens so far are all right with
-// less than the least chance, and where logits are no numbers. Returns how many forwards there were.
-extern "C" int nfox_draft(const Decoder* decoder, const Step* chain, int most, int count, int vocabulary,
-                          float least_chance, int32_t* tokens, float* probabilities) {
+// both as [most, count], and the hidden states of all that is read. It ends before a forward where the
+// likeliest tokens so far are all right with less than the least chance, and where logits are no numbers.
+// Returns how many forwards there were.
+extern "C" int nfox_draft(const Decoder* decoder, const Sequence* chain, int most, int count, int vocabulary,
+                          float least_chance, int32_t* tokens, float* probabilities, uint16_t* hidden,
+                          int num_threads) {
     static thread_local Workspace workspace;
     static thread_local std::vector<float> logits;
     logits.resize(decoder->unembedding.outputs);
     const int32_t root = -1;
-    Step step = *chain;
-    step.logits = logits.data();
+    Sequence sequence = *chain;
     float chance = 1.0f;
     for (int i = 0; i < most; i++, tokens += count, probabilities += count) {
         if (chance < least_chance) return i;
-        step.first_scored = step.num_nodes - 1;
-        Forward(*decoder, &step, 1, workspace).run();
+        const Batch batch{&sequence, 1, sequence.num_nodes - 1, hidden, logits.data()};
+        Forward(*decoder, batch, workspace).run(num_threads);
         top_of_row(logits.data(), vocabulary, {tokens, probabilities, count, 0});
         if (!(probabilities[0] > 0)) return i;
         chance *= probabilities[0];
-        step.hidden += (size_t)step.num_nodes * decoder->hidden_size;
-        step.past_length += step.num_nodes;
-        step.num_nodes = 1;
-        step.tokens = tokens;
-        step.parents = &root;
+        hidden += (size_t)sequence.num_nodes * decoder->hidden_size;
+        sequence.past_length += sequence.num_nodes;
+        sequence.num_nodes = 1;
+        sequence.tokens = tokens;
+        sequence.parents = &root;
     }
     return most;
 }
@@ -813,7 +600,7 @@ extern "C" void nfox_linear(const Matrix* matrix, const uint16_t* rows, int num_
     const Input* inputs = inputs_of(rows, (size_t)num_rows * matrix->inputs);
     // To wake another thread takes as long as a small product.
 #pragma omp parallel num_threads(num_threads) if ((int64_t)outputs * matrix->inputs >= 1 << 18)
-    multiply(*matrix, rows_for(*matrix, inputs, num_rows), omp_get_thread_num(), omp_get_num_threads(),
+    multiply(*matrix, operands_for(*matrix, inputs, num_rows), omp_get_thread_num(), omp_get_num_threads(),
              [&](int row, int output, Floats totals) {
                  const size_t place = (size_t)row * outputs + output;
                  const size_t size = sizeof(uint16_t) * std::min(LANES, outputs - output);
@@ -833,7 +620,7 @@ inline void multiply_into(const Matrix* matrix, const uint16_t* rows, int num_ro
                           int stride, int num_threads) {
     const Input* inputs = inputs_of(rows, (size_t)num_rows * matrix->inputs);
 #pragma omp parallel num_threads(num_threads) if ((int64_t)matrix->outputs * matrix->inputs >= 1 << 18)
-    write_product(*matrix, rows_for(*matrix, inputs, num_rows), result, stride, omp_get_thread_num(),
+    write_product(*matrix, operands_for(*matrix, inputs, num_rows), result, stride, omp_get_thread_num(),
                   omp_get_num_threads());
 }
 

@@ -57,7 +57,7 @@ class NativeDecoder:
         self.copied_bytes = native.copied_bytes
         self.description = " ".join(["native", *sorted(native.formats - {"bfloat16"})])
         self.rotations = Rotations(weights.rotary, torch.zeros(1), torch.float32)
-        self._rows = WeakKeyDictionary[KVCache, structures.Rows]()
+        self._rows = WeakKeyDictionary[KVCache, structures.CacheAddresses]()
         self._like = torch.empty(
             1, weights.num_key_heads, 0, weights.head_dim, dtype=weights.model_dtype
         )
@@ -110,14 +110,15 @@ class NativeDecoder:
         """
         most = len(chain) + length - 1  # tokens that are read
         hidden = torch.empty(most, self._native.decoder.hidden_size, dtype=self.weights.model_dtype)
-        step = structures.Step(hidden=hidden.data_ptr())
+        sequence = structures.Sequence()
         tables = self._tables(len(cache.tokens) + most)
-        kept = self._fill(step, chain, cache, tables, most)
+        kept = self._fill(sequence, chain, cache, tables, most)
         tokens = torch.empty(length, width, dtype=torch.int32)
         probabilities = torch.empty(length, width)
-        found = (c_void_p(part.data_ptr()) for part in (tokens, probabilities))
+        found = (c_void_p(part.data_ptr()) for part in (tokens, probabilities, hidden))
         sizes = (length, width, vocabulary_size, c_float(least_chance))
-        count = self._library.nfox_draft(byref(self._native.decoder), byref(step), *sizes, *found)
+        decoder, threads = byref(self._native.decoder), thread_count()
+        count = self._library.nfox_draft(decoder, byref(sequence), *sizes, *found, threads)
         del kept  # not before
         draws = list(map(_possible, tokens[:count].tolist(), probabilities[:count].tolist()))
         if count:
@@ -134,14 +135,18 @@ class NativeDecoder:
         )
         length = max(len(cache.tokens) + max(tree.depths) + 1 for tree, cache in batch)
         tables = self._tables(length)
-        steps = (structures.Step * len(batch))()
+        sequences = (structures.Sequence * len(batch))()
         kept = [
-            self._fill(step, tree, cache, tables)
-            for step, (tree, cache) in zip(steps, batch, strict=True)
+            self._fill(sequence, tree, cache, tables)
+            for sequence, (tree, cache) in zip(sequences, batch, strict=True)
         ]
-        steps[0].hidden = hidden.data_ptr()
-        steps[0].logits = None if logits is None else logits.data_ptr()
-        self._library.nfox_forward(byref(self._native.decoder), steps, len(batch))
+        native = structures.Batch(
+            sequences=sequences,
+            num_sequences=len(batch),
+            hidden=hidden.data_ptr(),
+            logits=None if logits is None else logits.data_ptr(),
+        )
+        self._library.nfox_forward(byref(self._native.decoder), byref(native), thread_count())
         del kept  # not before
         return hidden
 
@@ -151,16 +156,16 @@ class NativeDecoder:
 
     def _fill(
         self,
-        step: structures.Step,
+        sequence: structures.Sequence,
         tree: TokenTree,
         cache: KVCache,
         tables: list[tuple[Tensor, Tensor]],
         num_rows: int | None = None,
     ) -> object:
-        """Write into a step what a forward over a tree is about; return what the step points to.
+        """Write into a sequence what a forward over a tree is about; return what it points to.
 
         Args:
-            step: what is written to.
+            sequence: what is written to.
             tree: N nodes.
             cache: what has been read before.
             tables: the rotations of all positions, of each kind of layers.
@@ -170,25 +175,24 @@ class NativeDecoder:
         room = past_length + (num_rows or count)
         rows = self._rows_of(as_transformers_cache(cache), room)
         tokens, parents = (c_int32 * count)(*tree.tokens), (c_int32 * count)(*tree.parents)
-        step.num_nodes, step.past_length = count, past_length
-        step.num_threads = thread_count()
-        step.tokens, step.parents = addressof(tokens), addressof(parents)
-        step.keys, step.values = addressof(rows.keys), addressof(rows.values)
-        step.capacity = rows.capacity
+        sequence.num_nodes, sequence.past_length = count, past_length
+        sequence.tokens, sequence.parents = addressof(tokens), addressof(parents)
+        sequence.keys, sequence.values = addressof(rows.keys), addressof(rows.values)
+        sequence.capacity = rows.capacity
         for number, (kind, (cosines, sines)) in enumerate(zip(self.kinds, tables, strict=True)):
-            step.cosines[number], step.sines[number] = cosines.data_ptr(), sines.data_ptr()
-            step.rotary_widths[number] = cosines.shape[1]
-            step.windows[number] = (self.weights.window or 0) * (kind != "full_attention")
+            sequence.cosines[number], sequence.sines[number] = cosines.data_ptr(), sines.data_ptr()
+            sequence.rotary_widths[number] = cosines.shape[1]
+            sequence.windows[number] = (self.weights.window or 0) * (kind != "full_attention")
         return tokens, parents, rows
 
-    def _rows_of(self, cache: TransformersCache, length: int) -> structures.Rows:
+    def _rows_of(self, cache: TransformersCache, length: int) -> structures.CacheAddresses:
         """Return where keys and values lie, with room for `length` rows in every layer."""
         rows = cache.reserve(len(self.weights.layers), self._like, length)
         known = self._rows.get(cache)
         if known is None or known.start != rows.data_ptr():
             pointers = c_void_p * len(rows)
             keys, values = (pointers(*(part.data_ptr() for part in rows[:, i])) for i in (0, 1))
-            known = self._rows[cache] = structures.Rows(
+            known = self._rows[cache] = structures.CacheAddresses(
                 keys, values, rows.shape[-2], rows.data_ptr()
             )
         return known

@@ -20,7 +20,7 @@ struct Matrix {
 };
 
 // What a product multiplies weights with: factors, or integers.
-struct Rows {
+struct Operands {
     const Factor* factors;  // [count][inputs / 2 * PARTS]
     int count;
     const uint32_t* integers;    // words of 2 or 4 of them, in tiles of rows [inputs / 32][rows][32]

@@ -42,7 +42,8 @@ inline void run_operation(const Operation& o, int rows, int num_threads) {
                     put(result + (size_t)row * o.result_stride + i, sum);
                 }
             return;
-        case FORWARD: return nfox_forward((const Decoder*)o.weights, (const Step*)o.given, 1);
+        case FORWARD:
+            return nfox_forward((const Decoder*)o.weights, (const Batch*)o.given, num_threads);
         case UNEMBED:
             return multiply_into((const Matrix*)o.weights, given, rows, (float*)o.result,
                                  o.result_stride, num_threads);

@@ -133,9 +133,9 @@ class Program:
             result_stride=_stride(result),
         )
 
-    def forward(self, decoder: structures.Decoder, step: structures.Step) -> None:
-        """Run a forward, about what its step says when the program is run."""
-        self._add(_FORWARD, weights=self._structure(decoder), given=self._structure(step))
+    def forward(self, decoder: structures.Decoder, batch: structures.Batch) -> None:
+        """Run a forward, about what its batch says when the program is run."""
+        self._add(_FORWARD, weights=self._structure(decoder), given=self._structure(batch))
 
     def top(
         self,

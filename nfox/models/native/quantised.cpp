@@ -65,7 +65,7 @@ template <class Weights, int ROWS, int BLOCKS, int CHAINS>
 }
 
 template <int ROWS, int BLOCKS, class Weights>
-void sum_tile(const Matrix& matrix, int block, const Rows& rows, int first, int turn, int turns,
+void sum_tile(const Matrix& matrix, int block, const Operands& rows, int first, int turn, int turns,
               Floats* totals) {
     constexpr int CHAINS = ROWS * BLOCKS < 8 ? 2 : 1;  // an instruction waits for the one before it
     constexpr int GROUP_SIZE = Weights::COLUMNS / STEP * STEP_SIZE;

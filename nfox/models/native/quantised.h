@@ -124,7 +124,7 @@ class Integers {
         write(matrix, num_rows, row, states, 0, matrix.inputs / GROUP);
     }
 
-    Rows rows(int num_rows) const {
+    Operands operands(int num_rows) const {
         return {nullptr, num_rows, (const uint32_t*)integers.data(), (const uint32_t*)remainders.data(),
                 has_remainders.data(), scales.data(), sums.data()};
     }
@@ -141,7 +141,7 @@ class Integers {
 //
 // Meanwhile this tile, number `turn` of `turns`, fetches its share of what follows the blocks: so memory
 // does not rest while the others find the weights in the core's cache.
-using SumTile = void(const Matrix& matrix, int block, const Rows& rows, int first, int turn, int turns,
+using SumTile = void(const Matrix& matrix, int block, const Operands& rows, int first, int turn, int turns,
                      Floats* totals);
 using Tiles = std::array<SumTile*, MOST_QUANTISED_ROWS>;  // by their rows, from 1
 
@@ -151,7 +151,7 @@ namespace {
 
 // Calls use(row, block, totals) for `count` blocks.
 template <class Use>
-void quantised_panels(const Matrix& matrix, int block, int count, const Rows& rows, const Use& use) {
+void quantised_panels(const Matrix& matrix, int block, int count, const Operands& rows, const Use& use) {
     const int tiles = tiles_of(rows.count);
     Floats totals[2 * MOST_QUANTISED_ROWS];
     for (int done = 0; done < count; done += 2) {

@@ -1,4 +1,4 @@
-"""The structures that the native library takes, as decoder.cpp has them."""
+"""The structures that the native library takes, as decoder.h, matrix.h and program.h have them."""
 
 from __future__ import annotations
 
@@ -63,18 +63,26 @@ class Decoder(Structure):
     ]
 
 
-class Step(Structure):
-    """What a forward is about: a tree, and what was read before. There are two kinds of layers at
-    most, each with its own rotations and window.
+class Sequence(Structure):
+    """A tree, and what was read before it. There are two kinds of layers at most, each with its own
+    rotations and window.
     """
 
     _fields_ = [
-        *((name, c_int32) for name in ("num_nodes", "past_length", "num_threads", "num_joint")),
-        ("first_scored", c_int32),
+        *((name, c_int32) for name in ("num_nodes", "past_length", "num_joint")),
         *((name, c_void_p) for name in ("tokens", "parents", "keys", "values")),
         ("capacity", c_int64),
         *((name, c_void_p * 2) for name in ("cosines", "sines")),
         *((name, c_int32 * 2) for name in ("rotary_widths", "windows")),
+    ]
+
+
+class Batch(Structure):
+    """The sequences that go through one forward, and where what it gives is written."""
+
+    _fields_ = [
+        ("sequences", POINTER(Sequence)),
+        *((name, c_int32) for name in ("num_sequences", "first_scored")),
         *((name, c_void_p) for name in ("hidden", "logits")),
     ]
 
@@ -89,14 +97,14 @@ class Operation(Structure):
     ]
 
 
-class Rows(NamedTuple):
+class CacheAddresses(NamedTuple):
     """Where the keys and values of a cache lie.
 
     Args:
         keys: the addresses of every layer's [1, H, capacity, D].
         values: likewise.
         capacity: rows that there is room for.
-        start: the address of the first of them.
+        start: the address of the first key of the first layer.
     """
 
     keys: Any
