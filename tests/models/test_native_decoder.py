@@ -273,12 +273,17 @@ def test_it_is_as_close_to_the_exact_model_as_the_model_in_16_bit(name: str) -> 
 
 
 def read_and_scored(
-    target: TransformersTarget, tree: TokenTree, *, past: int, sizes: list[int]
+    target: TransformersTarget,
+    tree: TokenTree,
+    *,
+    past: int,
+    sizes: list[int],
+    text: list[int] = TEXT,
 ) -> tuple[Tensor, Tensor]:
     """Return the logits and states of a tree after a past that is read in pieces."""
     cache = target.new_cache()
     for start, end in zip([0, *sizes], [*sizes, past], strict=True):
-        chain = TokenTree.chain(TEXT[start], TEXT[start + 1 : end])
+        chain = TokenTree.chain(text[start], text[start + 1 : end])
         cache.commit(chain, range(len(chain)), target.score(chain, cache)[1])
     return target.score(tree, cache)
 
@@ -311,6 +316,40 @@ def test_a_token_has_the_same_logits_to_the_last_bit_in_every_forward(
             logits, hidden = read_and_scored(target, tree, past=37, sizes=sizes)
             assert torch.equal(logits[nodes], expected)
             assert torch.equal(hidden[nodes], states)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("window", (None, 300))
+def test_keys_of_many_blocks_are_one_text_whichever_threads_share_them(window: int | None) -> None:
+    sizes = {"max_position_embeddings": 1024}
+    changes = sizes if window is None else {**sizes, "sliding_window": window}
+    exact, target = native("llama" if window is None else "mistral", **changes)
+    text = [*TEXT * 20][:520]
+    past, path = 509, text[509:517]  # the path goes on from one block to the next
+    chain = TokenTree.chain(path[0], path[1:])
+    expected, own = (
+        read_and_scored(t, chain, past=past, sizes=[], text=text)[0] for t in (exact, target)
+    )
+    target.fuse()
+    assert target.forward_description == "native"
+    before = torch.get_num_threads()
+    beside = [[9, 8, 7], [path[1], 11, 12], [*path[1:6], 13, 14, 15]]
+    try:
+        for threads in (1, 2, 3, 4, 8):
+            torch.set_num_threads(threads)
+            logits, _ = read_and_scored(target, chain, past=past, sizes=[130, 300], text=text)
+            if threads == 1:
+                first = logits
+                assert (first - expected).std() < 1.2 * (own - expected).std()
+            assert torch.equal(logits, first)
+            tree = TokenTree.from_paths(path[0], [*beside, path[1:]])
+            edges, nodes = list(zip(tree.parents, tree.tokens, strict=True)), [0]
+            for token in path[1:]:
+                nodes.append(edges.index((nodes[-1], token)))
+            pieces = [200, 257, *range(480, past)]  # the last ones token by token
+            logits, _ = read_and_scored(target, tree, past=past, sizes=pieces, text=text)
+            assert torch.equal(logits[nodes], first)
     finally:
         torch.set_num_threads(before)
 

@@ -5,8 +5,7 @@
 // the attention, is computed in the same order whatever stands beside it: so a token's logits are the
 // same to the last bit in a plain step, in any tree, and in a prompt that is read in one go.
 
-#include "decoder.h"
-#include "product.h"
+#include "attention.h"
 #include "top.h"
 
 #include <algorithm>
@@ -17,8 +16,6 @@
 #include <vector>
 
 namespace {
-
-constexpr int LEAST_QUERIES = 6;  // that are shared out at once
 
 // Where the threads of a forward wait for each other. They look for a moment, and then sleep: on a
 // busy machine the thread that is waited for may need this very core, and would else get it only
@@ -84,33 +81,6 @@ Floats activated(int activation, Floats x) {
     }
 }
 
-// A sequence whose nodes are rows of a forward from `first` on.
-struct Tree {
-    const Sequence& sequence;
-    int first;
-    bool is_chain;
-    std::vector<std::vector<int>> paths;  // from the root to every node, where it is no chain
-
-    Tree(const Sequence& sequence, int first) : sequence(sequence), first(first), is_chain(true) {
-        const int32_t* parents = sequence.parents;
-        for (int node = 0; node < sequence.num_nodes; node++) is_chain &= parents[node] == node - 1;
-        if (is_chain) return;
-        paths.assign(sequence.num_nodes, {});
-        for (int node = 0; node < sequence.num_nodes; node++) {
-            if (parents[node] >= 0) paths[node] = paths[parents[node]];
-            paths[node].push_back(node);
-        }
-    }
-
-    int depth(int node) const { return is_chain ? node : (int)paths[node].size() - 1; }
-
-    // The last row that a node of a chain attends to.
-    int last_seen(int node) const {
-        const int count = sequence.num_nodes;
-        return node < count - sequence.num_joint ? node : count - 1;
-    }
-};
-
 // What a forward needs besides weights. A thread that runs forwards keeps it.
 struct Workspace {
     std::vector<float> states, qkv, update;
@@ -146,11 +116,12 @@ class Forward {
     }
 
     void run(int num_threads) {
+        Attention attention(d, trees, rows, w.queries.data(), w.attended.data(), num_threads);
 #pragma omp parallel num_threads(num_threads)
         {
             const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
             embed(thread, threads);
-            for (int i = 0; i < d.num_layers; i++) run_layer(i, thread, threads);
+            for (int i = 0; i < d.num_layers; i++) run_layer(i, attention, thread, threads);
             const Range range = share(rows, thread, threads);
             for (int row = range.begin; row < range.end; row++) leave(row);
             w.barrier.wait(threads);
@@ -187,7 +158,7 @@ class Forward {
         w.barrier.wait(threads);
     }
 
-    void run_layer(int index, int thread, int threads) {
+    void run_layer(int index, Attention& attention, int thread, int threads) {
         const Layer& layer = d.layers[index];
         enter(layer.attention, layer.qkv, thread, threads);
         const Operands inputs = operands_for(layer.qkv, w.normed.data(), rows, w.normed_integers);
@@ -198,7 +169,7 @@ class Forward {
         w.barrier.wait(threads);
         place_heads(layer, index, thread, threads);
         w.barrier.wait(threads);
-        attend(layer, index, thread, threads);
+        attention.run(layer, index, thread, threads);
         w.barrier.wait(threads);
         add_product(layer.out, operands_for(layer.out, w.attended.data(), rows), layer.attended,
                     layer.residual_scale, thread, threads);
@@ -343,185 +314,6 @@ class Forward {
             const float first = head[i], second = head[i + half];
             head[i] = first * cosines[i] + second * sines[i];
             head[i + half] = second * cosines[i + half] + first * sines[i + half];
-        }
-    }
-
-    // The queries of a sequence are shared out in pieces of one key head: as many at once as their
-    // scores find room for in a core's cache.
-    int pieces_of(const Tree& q, int threads) const {
-        const int queries = q.sequence.num_nodes * group, length = q.sequence.past_length + q.sequence.num_nodes;
-        int most = std::max(LEAST_QUERIES, std::min(48, (1 << 17) / (length + 1)));
-        most = std::min(most, std::max(1, rows * group * d.num_key_heads / threads));
-        const int pieces = (queries + most - 1) / most;
-        // Rather some more pieces than a thread that waits for the last one.
-        for (int more = pieces; more < pieces + threads && queries >= more * LEAST_QUERIES; more++)
-            if (more * d.num_key_heads % threads == 0) return more;
-        return pieces;
-    }
-
-    void attend(const Layer& layer, int index, int thread, int threads) {
-        int units = 0;
-        for (const Tree& q : trees) units += pieces_of(q, threads) * d.num_key_heads;
-        const Range mine = share(units, thread, threads);
-        int before = 0;
-        for (const Tree& q : trees) {
-            const int pieces = pieces_of(q, threads), count = pieces * d.num_key_heads;
-            const Range range{std::max(mine.begin - before, 0), std::min(mine.end - before, count)};
-            for (int unit = range.begin; unit < range.end; unit++)
-                attend_piece(layer, index, q, unit / pieces,
-                             share(q.sequence.num_nodes * group, unit % pieces, pieces));
-            before += count;
-        }
-    }
-
-    // What queries [begin, end) of one key head gather; query q is head q % group of node q / group.
-    void attend_piece(const Layer& layer, int index, const Tree& q, int key_head, Range piece) {
-        static thread_local std::vector<float> scores;
-        static thread_local std::vector<uint32_t> columns;
-        const Sequence& s = q.sequence;
-        columns.resize((size_t)d.head_dim / 2 * LANES * MOST_BLOCKS);
-        const int count = piece.end - piece.begin, window = s.windows[layer.kind];
-        const int last_node = (piece.end - 1) / group, first_node = piece.begin / group;
-        const int end = s.past_length + (q.is_chain ? q.last_seen(last_node) + 1 : s.num_nodes);
-        const int row_size = (end + 2 * LANES) / LANES * LANES;
-        const int first_position = s.past_length + (q.is_chain ? first_node : 0);
-        const int begin = window ? std::max(0, first_position - window + 1) / LANES * LANES : 0;
-        scores.resize((size_t)count * row_size);
-        const size_t offset = (size_t)key_head * s.capacity * d.head_dim;
-        const uint16_t* keys = s.keys[index] + offset;
-        const uint16_t* values = s.values[index] + offset;
-        const Input* queries =
-            &w.queries[(((size_t)key_head * rows + q.first) * group + piece.begin) * d.head_dim];
-        score(layer, keys, queries, begin, end, count, row_size, scores.data(), columns.data());
-        std::vector<float> factors(count);
-        for (int i = 0; i < count; i++) {
-            const int node = (piece.begin + i) / group, position = s.past_length + q.depth(node);
-            const int first = window ? std::max(0, position - window + 1) : 0;
-            float* row = &scores[(size_t)i * row_size];
-            if (!q.is_chain) order_by_path(q, row, node);
-            const int last = q.is_chain ? s.past_length + q.last_seen(node) : position;
-            factors[i] = 1.0f / soften(row, first, last + 1, begin, row_size);
-        }
-        gather(q, values, begin, piece, key_head, row_size, scores.data(), factors.data());
-    }
-
-    // The scores of all keys in [begin, end), LANES keys side by side. This, soften and gather are
-    // functions of their own: in one GCC keeps too few numbers in registers, and takes half as long
-    // again.
-    [[gnu::noinline]] void score(const Layer& layer, const uint16_t* keys, const Input* queries,
-                                 int begin, int end, int count, int row_size, float* scores,
-                                 uint32_t* columns) {
-        const int pairs = d.head_dim / 2;
-        for (int key = begin; key < end; key += LANES * MOST_BLOCKS) {
-            const int blocks = std::min(MOST_BLOCKS, (end - key + LANES - 1) / LANES);
-            for (int b = 0; b < blocks; b++)
-                turn(keys, key + b * LANES, end, columns + (size_t)b * pairs * LANES);
-            panel(columns, (size_t)pairs * LANES, blocks, (const Factor*)queries, pairs, count, nullptr,
-                  [&](int row, int b, Floats totals) {
-                       totals = totals * layer.scale;
-                       if (layer.cap) totals = layer.cap * hyperbolic_tangent(totals / layer.cap);
-                       store(scores + (size_t)row * row_size + key + b * LANES, totals);
-                   });
-        }
-    }
-
-    // Writes LANES keys, whose pairs of numbers then stand side by side.
-    void turn(const uint16_t* keys, int first, int end, uint32_t* columns) {
-        const int pairs = d.head_dim / 2, count = std::min(LANES, end - first);
-        const uint32_t* rows_of = (const uint32_t*)keys + (size_t)first * pairs;
-        if (count == LANES && pairs % LANES == 0) {
-            for (int pair = 0; pair < pairs; pair += LANES)
-                transpose(rows_of + pair, pairs, columns + (size_t)pair * LANES);
-            return;
-        }
-        memset(columns, 0, sizeof(uint32_t) * pairs * LANES);
-        for (int key = 0; key < count; key++)
-            for (int pair = 0; pair < pairs; pair++)
-                columns[pair * LANES + key] = rows_of[(size_t)key * pairs + pair];
-    }
-
-    // Puts the scores of a node's path where they would stand if the path were all there is.
-    void order_by_path(const Tree& q, float* scores, int node) {
-        float* tree = scores + q.sequence.past_length;
-        const std::vector<int>& path = q.paths[node];
-        for (size_t i = 0; i < path.size(); i++) tree[i] = tree[path[i]];  // path[i] >= i
-    }
-
-    // Turns scores in [first, end) into weights and the others around them into 0; returns the sum
-    // of the weights.
-    [[gnu::noinline]] float soften(float* scores, int first, int end, int begin, int row_size) {
-        const float least = -INFINITY;
-        for (int i = begin; i < first; i++) scores[i] = least;
-        for (int i = end; i < row_size; i++) scores[i] = least;
-        Floats most = all(least), total{};
-        for (int i = begin; i < end; i += LANES) most = larger(most, load<Floats>(scores + i));
-        const float largest_score = largest(most);
-        for (int i = begin; i < row_size; i += LANES) {
-            const Floats weights = exponential(load<Floats>(scores + i) - largest_score);
-            store(scores + i, weights);
-            total = total + weights;
-        }
-        return sum(total);
-    }
-
-    // Sums values by their weights, key after key.
-    [[gnu::noinline]] void gather(const Tree& q, const uint16_t* values, int begin, Range piece,
-                                  int key_head, int row_size, const float* weights,
-                                  const float* factors) {
-        const int count = piece.end - piece.begin, tiles = (count + 3) / 4;
-        for (int t = 0; t < tiles; t++) {
-            const Range range = share(count, t, tiles);
-            for (int first = 0; first < d.head_dim;) {
-                auto run = [&](auto num_rows, auto num_blocks) {
-                    gather_tile<decltype(num_rows)::value, decltype(num_blocks)::value>(
-                        q, values, begin, piece, key_head, row_size, weights, factors, range.begin,
-                        first);
-                    first += decltype(num_blocks)::value * LANES;
-                };
-                auto by_rows = [&](auto num_blocks) {
-                    switch (range.end - range.begin) {
-                        case 1: return run(std::integral_constant<int, 1>(), num_blocks);
-                        case 2: return run(std::integral_constant<int, 2>(), num_blocks);
-                        case 3: return run(std::integral_constant<int, 3>(), num_blocks);
-                        default: return run(std::integral_constant<int, 4>(), num_blocks);
-                    }
-                };
-                constexpr int MANY = LANES < 16 ? 2 : 4;  // as many as find room in registers
-                if (d.head_dim - first >= MANY * LANES) by_rows(std::integral_constant<int, MANY>());
-                else by_rows(std::integral_constant<int, 1>());
-            }
-        }
-    }
-
-    template <int ROWS, int BLOCKS>
-    void gather_tile(const Tree& q, const uint16_t* values, int begin, Range piece,
-                     int key_head, int row_size,
-                     const float* weights, const float* factors, int from, int first) {
-        const Sequence& s = q.sequence;
-        Floats totals[ROWS][BLOCKS] = {};
-        const int last_node = (piece.begin + from + ROWS - 1) / group;
-        const int end = s.past_length + (q.is_chain ? q.last_seen(last_node) + 1 : 0);
-        weights += (size_t)from * row_size;
-        for (int key = begin; key < end; key++)
-            for (int b = 0; b < BLOCKS; b++) {
-                const Floats value = widened(values + (size_t)key * d.head_dim + first + b * LANES);
-                for (int r = 0; r < ROWS; r++)
-                    totals[r][b] = value * weights[(size_t)r * row_size + key] + totals[r][b];
-            }
-        for (int r = 0; r < ROWS; r++) {
-            const int query = piece.begin + from + r, node = query / group;
-            if (!q.is_chain)
-                for (int i = 0; i <= q.depth(node); i++)
-                    for (int b = 0; b < BLOCKS; b++) {
-                        const size_t key = s.past_length + q.paths[node][i];
-                        const Floats value = widened(values + key * d.head_dim + first + b * LANES);
-                        const float weight = weights[(size_t)r * row_size + s.past_length + i];
-                        totals[r][b] = value * weight + totals[r][b];
-                    }
-            const size_t head = (size_t)key_head * group + query % group;
-            Input* place = &w.attended[(size_t)(q.first + node) * query_size + head * d.head_dim + first];
-            for (int b = 0; b < BLOCKS; b++)
-                put(place + b * LANES, totals[r][b] * factors[from + r]);
         }
     }
 };

@@ -74,8 +74,8 @@ constexpr Tile* const* TILES_OF[MOST_BLOCKS + 1][MOST_BLOCKS + 1] = {
 // Calls use(row, block, totals) for every row and for `blocks` blocks of LANES outputs.
 //
 // The weights come from memory with the first tile and from the core's cache with the others. So
-// that memory does not rest meanwhile, each tile fetches its share of the `next` panel: 12 rows then
-// take hardly more time than one.
+// that memory does not rest meanwhile, each tile fetches its share of the `next` panel, if there is one:
+// 12 rows then take hardly more time than one.
 template <class Use>
 void panel(const uint32_t* weights, size_t block_size, int blocks, const Factor* rows, int pairs,
            int num_rows, const uint32_t* next, const Use& use) {
@@ -91,9 +91,7 @@ void panel(const uint32_t* weights, size_t block_size, int blocks, const Factor*
         const int count = std::min(width, blocks - first);
         for (int t = 0; t < tiles; t++) {
             const Range range = share(num_rows, t, tiles), lines = share(width, t, tiles);
-            // Of one row the processor itself sees what comes next.
-            const bool is_fetched = next && num_rows > 1 && count == width;
-            const int fetches = is_fetched ? lines.end - lines.begin : 0;
+            const int fetches = next && count == width ? lines.end - lines.begin : 0;
             TILES_OF[count][fetches][range.end - range.begin - 1](
                 weights + first * block_size, block_size, rows + range.begin * row_size, row_size,
                 pairs, next + (size_t)(first + lines.begin) * pairs * LANES, totals);
@@ -158,8 +156,9 @@ void products(const Matrix& matrix, int block, int count, const Operands& rows, 
         case INT8:
         case INT4: return quantised_panels(matrix, block, count, rows, add_bias);
         default:
+            // Of one row the processor itself sees what comes next.
             panel(weights_of(matrix, block), (size_t)pairs * LANES, count, rows.factors, pairs,
-                  rows.count, next, add_bias);
+                  rows.count, rows.count > 1 ? next : nullptr, add_bias);
     }
 }
 
