@@ -18,7 +18,7 @@ from nfox.decoding.sampling import (
     penalise_in_rows,
 )
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.verify import Draw, Judgement, Rule
+from nfox.decoding.verify import Draw, Judgement, Noise, Rule
 from nfox.errors import UsageError
 
 
@@ -100,6 +100,10 @@ class SampleAndMatch(Rule):
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
         log_p = self.sampling.log_probabilities(self.sampling.penalise(logits, past)[None])
         return _top_guesses(self._perturbed(log_p, [len(past)])[0], count)
+
+    @override
+    def noise_at(self, position: int, vocabulary_size: int) -> Noise | None:
+        return Noise(self.sampling.temperature, self.noise.at(position, vocabulary_size))
 
     def _sample(self, tree: TokenTree, log_p: Tensor, past: Sequence[int]) -> list[int]:
         """Return the target's token after every node, of [N, V] log-probabilities there."""
@@ -223,6 +227,10 @@ class Typical(SampleAndMatch):
     @override
     def lossless(self) -> bool:
         return False
+
+    @override
+    def noise_at(self, position: int, vocabulary_size: int) -> Noise | None:
+        return None  # what is likely is typical, whatever the noise would draw
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:

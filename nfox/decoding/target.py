@@ -77,6 +77,10 @@ class Vocabulary(ABC):
         """
         return list(columns)
 
+    def columns_of(self, row: Tensor) -> Tensor:
+        """Return those of [V] numbers of token ids that belong to columns of the logits."""
+        return row
+
     @property
     def native_parts(self) -> tuple[Tensor, Any] | None:
         """The embeddings [V, D] and the product for the logits (`NativeProduct`), where the native

@@ -63,6 +63,19 @@ class Draw(NamedTuple):
     q: Tensor | None = None
 
 
+class Noise(NamedTuple):
+    """What the target's token at one position is drawn by: it is the token for which
+    logits / temperature + row is largest.
+
+    Args:
+        temperature: above 0.
+        row: [V] float32, on the CPU.
+    """
+
+    temperature: float
+    row: Tensor
+
+
 class Rule(ABC):
     """How tokens are chosen in one reply, by the target and by a draft model.
 
@@ -106,6 +119,16 @@ class Rule(ABC):
             past: the tokens before the guess.
             count: the most guesses to return; a rule that needs q returns only one.
         """
+
+    def noise_at(self, position: int, vocabulary_size: int) -> Noise | None:
+        """Return what the target's token at a position will be drawn by, for drafters that guess
+        it by that; None where it is not known, or not what decides.
+
+        Args:
+            position: how many tokens of the conversation come before the token.
+            vocabulary_size: the target's.
+        """
+        return None
 
 
 def verify(tree: TokenTree, logits: Tensor, rule: Rule, past: Sequence[int]) -> Verdict:

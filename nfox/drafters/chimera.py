@@ -24,6 +24,7 @@ from nfox.decoding.cache import common_prefix
 from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target, Vocabulary
 from nfox.decoding.tree_shapes import Path
+from nfox.decoding.verify import Noise
 from nfox.drafters.common.attending_heads import AttendingHeadsDrafter
 from nfox.drafters.common.guesses import Guesses
 from nfox.drafters.common.native_guesses import NativeGuesses, rows_of
@@ -295,6 +296,7 @@ class Hops:
         parents: Sequence[int],
         start: int,
         width: int,
+        noise: Noise | None,
     ) -> tuple[Guesses, int]:
         """Guess one token more.
 
@@ -304,6 +306,7 @@ class Hops:
             parents: of these rows and of the drafts, as `StateCache.attend` takes them.
             start: the position of the first of these rows.
             width: how many tokens may follow each draft.
+            noise: what the target's token will be drawn by; None where that is not known.
 
         Returns:
             The guesses for what follows each draft, a row for each; and the row of the table with
@@ -315,7 +318,7 @@ class Hops:
         self.table = torch.cat([self.table, predicted])
         head, hidden = self.heads.head_after(len(drafts[0].path)), self.hidden.expand_as(predicted)
         logits = self.heads.logits(head, hidden, predicted, self.drafter.vocabulary)
-        return Guesses.from_logits(logits, width, self.drafter.vocabulary), first
+        return Guesses.from_logits(logits, width, self.drafter.vocabulary, noise), first
 
 
 class NativeHops(NativeGuesses):
@@ -374,6 +377,7 @@ class NativeHops(NativeGuesses):
         parents: Sequence[int],
         start: int,
         width: int,
+        noise: Noise | None,
     ) -> tuple[Guesses, int]:
         """Guess one token more; arguments and what is returned are those of `Hops.hop`."""
         count, depth, token_count = len(drafts), len(drafts[0].path), self.heads.grams.token_count
@@ -384,6 +388,7 @@ class NativeHops(NativeGuesses):
         num_before = len(self._left) - _MOST_DRAFTS - len(known)
         left = self._left.data_ptr() + num_before * self._row_bytes
         self._layer.fill(self._table, chosen, left, start, parents)
+        self.draw_by(noise)
         self._programs[depth].run(count)
         return self.guesses(count, width), self._first_row(depth)
 
@@ -454,7 +459,8 @@ class Chimera(AttendingHeadsDrafter):
                 seen, parents = _seen_by(paths, num_read)
                 known, start = [rows[path] for path in seen], len(tokens) + num_read
                 num_written = min(num_shared + 1, depth)
-            found, first = hops.hop(drafts, known, parents, start, width)
+            noise = context.rule.noise_at(len(tokens) + 1 + depth, self.target.vocabulary_size)
+            found, first = hops.hop(drafts, known, parents, start, width, noise)
             guesses.add(found, {draft.path: row for row, draft in enumerate(drafts)})
             rows |= {draft.path: row for row, draft in enumerate(drafts, first)}
         return guesses

@@ -66,9 +66,10 @@ class QuantisedVocabulary(Vocabulary):
         frequent_tokens: Sequence[int] = (),
     ) -> None:
         self._vocabulary, self._scaled, self._tokens = vocabulary, scaled, frequent_tokens
-        if frequent_tokens:
-            weight = weight[list(frequent_tokens)]
-            bias = None if bias is None else bias[list(frequent_tokens)]
+        self._ids = torch.tensor(frequent_tokens) if frequent_tokens else None
+        if self._ids is not None:
+            weight = weight[self._ids]
+            bias = None if bias is None else bias[self._ids]
         self.product = NativeProduct(weight, bias, "int4")
 
     @property
@@ -98,3 +99,7 @@ class QuantisedVocabulary(Vocabulary):
     def token_ids(self, columns: Sequence[int]) -> list[int]:
         tokens = self._tokens
         return [tokens[column] for column in columns] if tokens else list(columns)
+
+    @override
+    def columns_of(self, row: Tensor) -> Tensor:
+        return row if self._ids is None else row[self._ids]

@@ -49,6 +49,22 @@ def test_at_temperature_zero_every_rule_is_the_greedy_one(accept: str) -> None:
         assert rule.draw(logits_for(TREE, choices)[0], [4]).tokens == [choices[0]]
 
 
+def test_a_rule_tells_the_noise_that_it_draws_by() -> None:
+    torch.manual_seed(3)
+    logits, past = torch.randn(len(TREE), SIZE), [4, 4]
+    rule = make_rule("exact", Sampling(0.8))
+    for node, token in enumerate(rule.judge(TREE, logits, past).target_tokens):
+        noise = rule.noise_at(len(past) + 1 + TREE.depths[node], SIZE)
+        assert noise is not None
+        assert int((logits[node] / noise.temperature + noise.row).argmax()) == token
+    for accept, sampling in (
+        ("exact", Sampling()),
+        ("rejection", Sampling(0.8)),
+        ("typical", Sampling(0.8)),
+    ):
+        assert make_rule(accept, sampling).noise_at(3, SIZE) is None
+
+
 @pytest.mark.parametrize(
     "sampling", [Sampling(0, repetition_penalty=1.5), Sampling(0.8, repetition_penalty=1.5)]
 )

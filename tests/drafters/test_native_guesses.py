@@ -11,6 +11,7 @@ import torch
 from nfox.decoding.cache import KVCache
 from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
+from nfox.decoding.sampling import Sampling
 from nfox.decoding.tree_shapes import TreeShape
 from nfox.drafters import method_class
 from nfox.drafters.common.heads import HeadsDrafter
@@ -76,6 +77,34 @@ def test_they_are_those_of_the_layers(
             for a, b in zip(row, other, strict=True)
         )
         assert agreeing > 0.6 * len(tokens) * len(tokens[0])
+
+
+@pytest.mark.parametrize("frequent", [None, (), tuple(range(0, WORDS, 2))])
+def test_chimera_guesses_by_what_the_target_draws_by(frequent: tuple[int, ...] | None) -> None:
+    """With noise, the library and the layers guess the same, and other tokens than without."""
+    native, plain = (made("chimera", head_dim=16, rank=32) for _ in range(2))
+    for drafter in (native, plain):
+        if frequent is not None:
+            head = drafter.target.model.get_output_embeddings()
+            drafter.vocabulary = QuantisedVocabulary(
+                drafter.target, head.weight, head.bias, drafter.target.head.scaled, frequent
+            )
+    plain._native = plain.vocabulary, None
+    cache = native.target.new_cache()
+    agreeing = as_without = 0
+    for start in range(0, 40, 2):
+        native.target.read(TEXT[start : start + 2], cache)
+        rules = [*(make_rule(sampling=Sampling(1.5, seed=4)) for _ in range(2)), make_rule()]
+        guesses = [
+            drafter.guess(Context(cache, TEXT[start + 2], [], [], 9, rule), 3)
+            for drafter, rule in zip((native, plain, native), rules, strict=True)
+        ]
+        first = [found.tokens[0] for found in guesses]
+        agreeing += first[0] == first[1]
+        as_without += first[0] == first[2]
+        chances = [torch.tensor(found.probabilities[0]) for found in guesses[:2]]
+        torch.testing.assert_close(*chances, atol=0.02, rtol=0.05)
+    assert agreeing > 15 and as_without < 10
 
 
 def likeliest(drafter: Any, context: Context) -> tuple[list[list[int]], list[list[float]]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nfox.decoding.target import Vocabulary
 from nfox.decoding.tree_shapes import Path, iter_likeliest
+from nfox.decoding.verify import Noise
 from nfox.drafters.common.calibration import Calibration
 from nfox.models.native.top import top_tokens
 
@@ -90,7 +91,19 @@ class Guesses:
         return list(found.values())
 
     @staticmethod
-    def from_logits(logits: Tensor, width: int, vocabulary: Vocabulary) -> Guesses:
-        """Return the `width` likeliest tokens of each row of [depth, V] logits of a vocabulary."""
+    def from_logits(
+        logits: Tensor, width: int, vocabulary: Vocabulary, noise: Noise | None = None
+    ) -> Guesses:
+        """Return the `width` likeliest tokens of each row of [depth, V] logits of a vocabulary.
+
+        Args:
+            logits: of the heads.
+            width: how many tokens of each row.
+            vocabulary: what the columns stand for.
+            noise: what the target's tokens will be drawn by; None for the likeliest by the logits.
+        """
+        if noise:
+            row = vocabulary.columns_of(noise.row).to(logits)
+            logits = logits / noise.temperature + row
         columns, probabilities = top_tokens(logits, min(width, logits.shape[-1]))
         return Guesses([vocabulary.token_ids(row) for row in columns], probabilities)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nfox.decoding.verify import Noise
 from nfox.drafters.common.guesses import MAX_WIDTH, Guesses
+from nfox.models.native import structures
 from nfox.models.native.product import NativeProduct
 from nfox.models.native.program import Program
 
@@ -41,12 +43,27 @@ class NativeGuesses:
         self._products = (unembedding, *others)
         self.size = sum(product.outputs for product in self._products)
         self._width = min(MAX_WIDTH + len(others), self.size)
+        self._noise, self._noise_row = structures.Noise(), torch.empty(0)
         self._columns = (c_int32 * (num_rows * self._width))()
         self._chances = (c_float * len(self._columns))()
 
     def add_top(self, program: Program, states: Tensor) -> None:
         """Let a program read the likeliest columns off states [num_rows, D]."""
-        program.top(self._products, states, self._columns, self._chances)
+        program.top(self._products, states, self._columns, self._chances, self._noise)
+
+    def draw_by(self, noise: Noise | None) -> None:
+        """Let programs read off the columns that the target is likely to draw.
+
+        Args:
+            noise: what its tokens will be drawn by; None for the likeliest.
+        """
+        if noise is None:
+            self._noise.row = None
+            return
+        self._noise_row = self.vocabulary.columns_of(noise.row).contiguous()
+        if len(self._noise_row) != self.size:
+            raise ValueError(f"noise for {len(self._noise_row)} of {self.size} columns")
+        self._noise.factor, self._noise.row = 1 / noise.temperature, self._noise_row.data_ptr()
 
     def columns(self, count: int, width: int) -> tuple[list[list[int]], list[list[float]]]:
         """Return the likeliest columns [count][width] of the first rows, and how likely each is."""

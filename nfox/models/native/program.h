@@ -14,13 +14,26 @@ extern "C" struct Operation {
     int32_t given_stride, added_stride, result_stride;  // numbers from row to row
     const void* weights;  // of EMBED [tokens, width]; a norm, a matrix or a decoder
     const void* given;
-    const uint16_t* added;  // null for nothing
+    const void* added;  // null for nothing; of TOP a Noise
     void* result;
     void* chances;  // TOP: how likely each is
 };
 
+// What tokens are drawn by: the largest of factor * logits + row.
+struct Noise {
+    float factor;
+    const float* row;  // null for none
+};
+
+inline void add_noise(const Noise& noise, float* logits, int size) {
+    int i = 0;
+    for (; i + LANES <= size; i += LANES)
+        store(logits + i, load<Floats>(logits + i) * noise.factor + load<Floats>(noise.row + i));
+    for (; i < size; i++) logits[i] = logits[i] * noise.factor + noise.row[i];
+}
+
 inline void run_operation(const Operation& o, int rows, int num_threads) {
-    const uint16_t* given = (const uint16_t*)o.given;
+    const uint16_t *given = (const uint16_t*)o.given, *added = (const uint16_t*)o.added;
     uint16_t* result = (uint16_t*)o.result;
     switch (o.kind) {
         case EMBED:
@@ -32,13 +45,13 @@ inline void run_operation(const Operation& o, int rows, int num_threads) {
             return;
         case NORM: return nfox_norm((const Norm*)o.weights, given, rows, result);
         case LINEAR:
-            return nfox_linear((const Matrix*)o.weights, given, rows, o.activation, o.added, result,
+            return nfox_linear((const Matrix*)o.weights, given, rows, o.activation, added, result,
                                num_threads);
         case ADD:
             for (int row = 0; row < rows; row++)
                 for (int i = 0; i < o.width; i += LANES) {
                     Floats sum = widened(given + (size_t)row * o.given_stride + i);
-                    if (o.added) sum = sum + widened(o.added + (size_t)row * o.added_stride + i);
+                    if (added) sum = sum + widened(added + (size_t)row * o.added_stride + i);
                     put(result + (size_t)row * o.result_stride + i, sum);
                 }
             return;
@@ -48,6 +61,9 @@ inline void run_operation(const Operation& o, int rows, int num_threads) {
             return multiply_into((const Matrix*)o.weights, given, rows, (float*)o.result,
                                  o.result_stride, num_threads);
         case TOP:
+            if (const Noise* noise = (const Noise*)o.added; noise->row)
+                for (int row = 0; row < rows; row++)
+                    add_noise(*noise, (float*)o.given + (size_t)row * o.width, o.width);
             return nfox_top((const float*)o.given, rows, o.width, o.count, (int32_t*)o.result,
                             (float*)o.chances, num_threads);
     }

@@ -143,6 +143,7 @@ class Program:
         given: Tensor,
         tokens: Array[c_int32],
         chances: Array[c_float],
+        noise: structures.Noise,
         rows: int = 0,
     ) -> None:
         """Write the likeliest columns of logits, the likeliest first, and how likely each is.
@@ -152,11 +153,25 @@ class Program:
             given: [M, inputs], where M is N at most.
             tokens: of M * C numbers.
             chances: likewise.
+            noise: what is drawn by when the program is run, for all columns; without a row nothing.
             rows: N where it is always the same.
         """
         products = [products] if isinstance(products, NativeProduct) else products
-        count, width = len(given), sum(product.outputs for product in products)
-        logits, end = torch.empty(count, width), 0
+        logits = self._unembed(products, given, rows)
+        self._add(
+            _TOP,
+            rows=rows,
+            width=logits.shape[1],
+            count=len(tokens) // len(given),
+            given=self._address(logits),
+            added=self._structure(noise),
+            result=self._structure(tokens),
+            chances=self._structure(chances),
+        )
+
+    def _unembed(self, products: Sequence[NativeProduct], given: Tensor, rows: int) -> Tensor:
+        """Write the products side by side; return where."""
+        logits, end = torch.empty(len(given), sum(product.outputs for product in products)), 0
         for product in products:
             self._kept.append(product)
             self._add(
@@ -165,18 +180,10 @@ class Program:
                 weights=self._structure(product.matrix),
                 given=self._address(given),
                 result=self._address(logits[:, end:]),
-                result_stride=width,
+                result_stride=logits.shape[1],
             )
             end += product.outputs
-        self._add(
-            _TOP,
-            rows=rows,
-            width=width,
-            count=len(tokens) // count,
-            given=self._address(logits),
-            result=self._structure(tokens),
-            chances=self._structure(chances),
-        )
+        return logits
 
     def run(self, rows: int) -> None:
         """Run the operations for so many rows."""
