@@ -111,11 +111,11 @@ struct Gathered {
 // The attention of all trees of a forward.
 class Attention {
   public:
-    // Queries lie as [key head][row][head of its group], and so does what they attend to as [row][head].
+    // Queries lie as [key head][row][head of its group], what they attend to as [row][head].
     Attention(const Decoder& decoder, const std::vector<Tree>& trees, int rows, const Input* queries,
-              Input* attended, int threads)
+              Input* attended, Integers& integers, int threads)
         : d(decoder), trees(trees), rows(rows), group(decoder.num_heads / decoder.num_key_heads),
-          queries(queries), attended(attended) {
+          queries(queries), attended(attended), integers(integers) {
         int pieces = 0;
         size_t sums = 0;
         for (const Tree& tree : trees) {
@@ -154,6 +154,12 @@ class Attention {
         }
     }
 
+    // What a layer's `out` multiplies its weights with, once all threads have run.
+    Operands result(const Layer& layer) const {
+        if (!writes_integers(layer)) return operands_for(layer.out, attended, rows);
+        return operands_for(layer.out, attended, rows, integers);
+    }
+
   private:
     // How a tree's queries are shared out: in pieces of each key head, and the keys of each in runs.
     struct Plan {
@@ -166,6 +172,7 @@ class Attention {
     const int rows, group;
     const Input* queries;
     Input* attended;
+    Integers& integers;  // the same, where heads are whole groups
     std::vector<Plan> plans;
     std::vector<float> kept;
     std::vector<int> num_done;  // runs, of every piece
@@ -219,7 +226,7 @@ class Attention {
             if (block > first) gathered(i).add(part);
             else memcpy(gathered(i).numbers, part.numbers, stride() * sizeof(float));
         });
-        for (int i = 0; i < piece.count(); i++) leave(piece, i, gathered(i));
+        for (int i = 0; i < piece.count(); i++) leave(layer, piece, i, gathered(i));
     }
 
     // Attends to one run of the keys. Who is the last one puts together what was gathered of all.
@@ -236,18 +243,25 @@ class Attention {
         for (int i = 0; i < piece.count(); i++) {
             const Gathered all = kept_of(piece, plan, i, first);
             for (int block = first + 1; block <= last; block++) all.add(kept_of(piece, plan, i, block));
-            leave(piece, i, all);
+            leave(layer, piece, i, all);
         }
     }
 
+    bool writes_integers(const Layer& layer) const {
+        return layer.out.format != BFLOAT16 && d.head_dim % GROUP == 0;
+    }
+
     // Writes what a query attends to.
-    void leave(const Piece& piece, int i, const Gathered& gathered) {
+    void leave(const Layer& layer, const Piece& piece, int i, const Gathered& gathered) {
         const float factor = 1.0f / sum(load<Floats>(gathered.total()));
-        const size_t row = piece.tree.first + piece.node_of(i);
-        const size_t head = piece.key_head * group + (piece.queries.begin + i) % group;
-        Input* place = attended + (row * d.num_heads + head) * d.head_dim;
+        const int row = piece.tree.first + piece.node_of(i);
+        const int head = piece.key_head * group + (piece.queries.begin + i) % group;
+        Input* states = attended + (size_t)row * d.num_heads * d.head_dim;
         for (int n = 0; n < d.head_dim; n += LANES)
-            put(place + n, load<Floats>(gathered.numbers + n) * factor);
+            put(states + head * d.head_dim + n, load<Floats>(gathered.numbers + n) * factor);
+        const int groups = d.head_dim / GROUP;
+        if (writes_integers(layer))
+            integers.write(layer.out, rows, row, states, head * groups, (head + 1) * groups);
     }
 
     // Calls use(i, block, what query i has gathered of a block) for all blocks of some spans.

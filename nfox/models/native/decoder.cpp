@@ -85,7 +85,7 @@ Floats activated(int activation, Floats x) {
 struct Workspace {
     std::vector<float> states, qkv, update;
     std::vector<Input> normed, queries, attended, gated;
-    Integers normed_integers, gated_integers;  // for weights that are quantised
+    Integers normed_integers, attended_integers, gated_integers;  // for weights that are quantised
     Barrier barrier;
 };
 
@@ -112,11 +112,13 @@ class Forward {
         w.attended.resize((size_t)rows * query_size);
         w.gated.resize((size_t)rows * widest);
         w.normed_integers.resize(d.hidden_size, rows);
+        w.attended_integers.resize(query_size, rows);
         w.gated_integers.resize(widest, rows);
     }
 
     void run(int num_threads) {
-        Attention attention(d, trees, rows, w.queries.data(), w.attended.data(), num_threads);
+        Attention attention(d, trees, rows, w.queries.data(), w.attended.data(), w.attended_integers,
+                            num_threads);
 #pragma omp parallel num_threads(num_threads)
         {
             const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
@@ -171,7 +173,7 @@ class Forward {
         w.barrier.wait(threads);
         attention.run(layer, index, thread, threads);
         w.barrier.wait(threads);
-        add_product(layer.out, operands_for(layer.out, w.attended.data(), rows), layer.attended,
+        add_product(layer.out, attention.result(layer), layer.attended,
                     layer.residual_scale, thread, threads);
         enter(layer.mlp, layer.gate, thread, threads);
         multiply_gated(layer, thread, threads);
