@@ -133,11 +133,19 @@ class TransformersCache(KVCache):
     def fork(self, length: int) -> TransformersCache:
         twin = TransformersCache(self._config, can_roll_back=self.can_roll_back)
         length = min(length, len(self.tokens))
-        if length and self.can_roll_back and not isinstance(self.past, EncoderDecoderCache):
+        if not (length and self.can_roll_back) or isinstance(self.past, EncoderDecoderCache):
+            return twin
+        joint = self._reserved()
+        if joint is not None:
+            with torch.inference_mode():
+                rows = joint.narrow(-2, 0, length)
+                own = twin.reserve(len(joint), joint[0, 0, ..., :0, :], length)
+                own.narrow(-2, 0, length).copy_(rows)
+        else:
             for index, layer in enumerate(self.past.layers):
-                rows = (states[:, :, :length] for states in (layer.keys, layer.values))
-                twin.past.update(*rows, index)
-            twin.extend(self.tokens[:length], self.hidden[:length])
+                apart = (states[:, :, :length] for states in (layer.keys, layer.values))
+                twin.past.update(*apart, index)
+        twin.extend(self.tokens[:length], self.hidden[:length])
         return twin
 
     @property
