@@ -81,13 +81,6 @@ class Vocabulary(ABC):
         """Return those of [V] numbers of token ids that belong to columns of the logits."""
         return row
 
-    @property
-    def native_parts(self) -> tuple[Tensor, Any] | None:
-        """The embeddings [V, D] and the product for the logits (`NativeProduct`), where the native
-        library computes both as `embed` and `unembed` do; else None.
-        """
-        return None
-
 
 class Target(Vocabulary):
     """A causal or an encoder-decoder language model."""

@@ -16,6 +16,7 @@ from typing_extensions import override
 from nfox.decoding.target import Vocabulary
 from nfox.models.native.product import NativeProduct
 from nfox.models.native.quantising import GROUP, has_room_for_scales
+from nfox.models.native.vocabulary import native_parts
 from nfox.models.packed_layers import PackedLinear, is_tied
 
 _LEAST_BYTES = 2**20  # of a matrix that does not stay in a core's nearest caches
@@ -90,9 +91,9 @@ class QuantisedVocabulary(Vocabulary):
         return self._scaled(self.product(rows).view(*hidden.shape[:-1], -1))
 
     @property
-    @override
     def native_parts(self) -> tuple[Tensor, NativeProduct] | None:
-        parts = self._vocabulary.native_parts
+        """As `NativeVocabulary` has it."""
+        parts = native_parts(self._vocabulary)
         return (parts[0], self.product) if parts else None
 
     @override

@@ -202,8 +202,8 @@ class TransformersTarget(Target):
         return self._transformers.unembed(hidden)
 
     @property
-    @override
     def native_parts(self) -> tuple[Tensor, NativeProduct] | None:
+        """As `NativeVocabulary` has it."""
         embeddings, native = self.model.get_input_embeddings(), self.chain_drafter
         if native is None or type(embeddings) is not nn.Embedding:
             return None

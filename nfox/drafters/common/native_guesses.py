@@ -13,6 +13,7 @@ from nfox.drafters.common.guesses import MAX_WIDTH, Guesses
 from nfox.models.native import structures
 from nfox.models.native.product import NativeProduct
 from nfox.models.native.program import Program
+from nfox.models.native.vocabulary import native_parts
 
 if TYPE_CHECKING:
     from nfox.drafters.common.heads import HeadsDrafter
@@ -36,7 +37,7 @@ class NativeGuesses:
 
     def __init__(self, drafter: HeadsDrafter, num_rows: int, *others: NativeProduct) -> None:
         self.vocabulary = drafter.vocabulary
-        parts = self.vocabulary.native_parts
+        parts = native_parts(self.vocabulary)
         if parts is None or drafter.heads.has_own_vocabulary:
             raise TypeError("logits that are not the native library's")
         self.embedding, unembedding = parts

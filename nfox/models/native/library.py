@@ -55,22 +55,22 @@ def thread_count() -> int:
     was forked after the library was loaded, where OpenMP would wait for threads that did not come
     along.
     """
-    return 1 if _forked else torch.get_num_threads()
+    return torch.get_num_threads() if os.getpid() == _first_process() else 1
 
 
-_forked: list[int] = []
-"""The ids of this process and of those between it and the one that loaded the library."""
+@lru_cache(maxsize=1)
+def _first_process() -> int:
+    """Return the id of the process that called this first, also in those that it forked later."""
+    return os.getpid()
 
 
 @lru_cache(maxsize=1)
 def _library_or_error() -> ctypes.CDLL | NativeLibraryError:
+    _first_process()
     try:
-        library = _made_library()
+        return _made_library()
     except NativeLibraryError as error:
         return error
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: _forked.append(os.getpid()))
-    return library
 
 
 def _made_library() -> ctypes.CDLL:
