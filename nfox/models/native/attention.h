@@ -108,14 +108,21 @@ struct Gathered {
     }
 };
 
+// What an attention needs besides queries. A thread that runs forwards keeps it.
+struct AttentionSpace {
+    std::vector<float> kept;    // what was gathered of every block, until all runs of a piece are done
+    std::vector<int> num_done;  // runs, of every piece
+    Integers integers;          // of what is attended to, where heads are whole groups
+};
+
 // The attention of all trees of a forward.
 class Attention {
   public:
     // Queries lie as [key head][row][head of its group], what they attend to as [row][head].
     Attention(const Decoder& decoder, const std::vector<Tree>& trees, int rows, const Input* queries,
-              Input* attended, Integers& integers, int threads)
+              Input* attended, AttentionSpace& space, int threads)
         : d(decoder), trees(trees), rows(rows), group(decoder.num_heads / decoder.num_key_heads),
-          queries(queries), attended(attended), integers(integers) {
+          queries(queries), attended(attended), w(space) {
         int pieces = 0;
         size_t sums = 0;
         for (const Tree& tree : trees) {
@@ -127,8 +134,9 @@ class Attention {
             plan.first_sum = sums;
             sums += sums_of(tree);
         }
-        kept.resize(sums);
-        num_done.assign(pieces, 0);
+        w.kept.resize(sums);
+        w.num_done.assign(pieces, 0);
+        w.integers.resize(d.num_heads * d.head_dim, rows);
     }
 
     // Computes a thread's share of a layer.
@@ -148,7 +156,7 @@ class Attention {
                                   trees[t].sequence.windows[layer.kind],
                                   share(num_queries, number % plan.pieces, plan.pieces));
                 if (plan.runs == 1) attend(layer, index, piece);
-                else attend_run(layer, index, piece, plan, run, num_done[plan.first_piece + number]);
+                else attend_run(layer, index, piece, plan, run, w.num_done[plan.first_piece + number]);
             }
             before += count;
         }
@@ -157,14 +165,14 @@ class Attention {
     // What a layer's `out` multiplies its weights with, once all threads have run.
     Operands result(const Layer& layer) const {
         if (!writes_integers(layer)) return operands_for(layer.out, attended, rows);
-        return operands_for(layer.out, attended, rows, integers);
+        return operands_for(layer.out, attended, rows, w.integers);
     }
 
   private:
     // How a tree's queries are shared out: in pieces of each key head, and the keys of each in runs.
     struct Plan {
         int pieces, runs, first_piece;
-        size_t first_sum;  // of what is kept until all runs of a piece are done
+        size_t first_sum;  // of what is kept of the tree's blocks
     };
 
     const Decoder& d;
@@ -172,10 +180,8 @@ class Attention {
     const int rows, group;
     const Input* queries;
     Input* attended;
-    Integers& integers;  // the same, where heads are whole groups
+    AttentionSpace& w;
     std::vector<Plan> plans;
-    std::vector<float> kept;
-    std::vector<int> num_done;  // runs, of every piece
 
     size_t stride() const { return d.head_dim + 2 * LANES; }
 
@@ -213,7 +219,7 @@ class Attention {
     Gathered kept_of(const Piece& piece, const Plan& plan, int query, int block) {
         const int num_queries = piece.tree.sequence.num_nodes * group;
         const size_t row = (size_t)piece.key_head * num_queries + piece.queries.begin + query;
-        return {&kept[plan.first_sum + (row * blocks_of(piece.tree) + block) * stride()], d.head_dim};
+        return {&w.kept[plan.first_sum + (row * blocks_of(piece.tree) + block) * stride()], d.head_dim};
     }
 
     // Attends to all keys.
@@ -261,7 +267,7 @@ class Attention {
             put(states + head * d.head_dim + n, load<Floats>(gathered.numbers + n) * factor);
         const int groups = d.head_dim / GROUP;
         if (writes_integers(layer))
-            integers.write(layer.out, rows, row, states, head * groups, (head + 1) * groups);
+            w.integers.write(layer.out, rows, row, states, head * groups, (head + 1) * groups);
     }
 
     // Calls use(i, block, what query i has gathered of a block) for all blocks of some spans.

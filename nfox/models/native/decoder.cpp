@@ -85,7 +85,8 @@ Floats activated(int activation, Floats x) {
 struct Workspace {
     std::vector<float> states, qkv, update;
     std::vector<Input> normed, queries, attended, gated;
-    Integers normed_integers, attended_integers, gated_integers;  // for weights that are quantised
+    AttentionSpace attention;
+    Integers normed_integers, gated_integers;  // for weights that are quantised
     Barrier barrier;
 };
 
@@ -112,12 +113,11 @@ class Forward {
         w.attended.resize((size_t)rows * query_size);
         w.gated.resize((size_t)rows * widest);
         w.normed_integers.resize(d.hidden_size, rows);
-        w.attended_integers.resize(query_size, rows);
         w.gated_integers.resize(widest, rows);
     }
 
     void run(int num_threads) {
-        Attention attention(d, trees, rows, w.queries.data(), w.attended.data(), w.attended_integers,
+        Attention attention(d, trees, rows, w.queries.data(), w.attended.data(), w.attention,
                             num_threads);
 #pragma omp parallel num_threads(num_threads)
         {
@@ -361,9 +361,9 @@ extern "C" void nfox_forward(const Decoder* decoder, const Batch* batch, int num
 // both as [most, count], and the hidden states of all that is read. It ends before a forward where the
 // likeliest tokens so far are all right with less than the least chance, and where logits are no numbers.
 // Returns how many forwards there were.
-extern "C" int nfox_draft(const Decoder* decoder, const Sequence* chain, int most, int count, int vocabulary,
-                          float least_chance, int32_t* tokens, float* probabilities, uint16_t* hidden,
-                          int num_threads) {
+extern "C" int nfox_draft(const Decoder* decoder, const Sequence* chain, int most, int count,
+                          int vocabulary, float least_chance, int32_t* tokens, float* probabilities,
+                          uint16_t* hidden, int num_threads) {
     static thread_local Workspace workspace;
     static thread_local std::vector<float> logits;
     logits.resize(decoder->unembedding.outputs);
