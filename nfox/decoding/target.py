@@ -78,7 +78,12 @@ class Vocabulary(ABC):
         return list(columns)
 
     def columns_of(self, row: Tensor) -> Tensor:
-        """Return those of [V] numbers of token ids that belong to columns of the logits."""
+        """Return [n] the numbers of the tokens that the columns of the logits stand for, as
+        `token_ids` has them.
+
+        Args:
+            row: [V] numbers, one for each token id.
+        """
         return row
 
 

@@ -65,7 +65,7 @@ class Draw(NamedTuple):
 
 class Noise(NamedTuple):
     """What the target's token at one position is drawn by: it is the token for which
-    logits / temperature + row is largest.
+    logits / temperature + row is largest, of those that the sampling leaves.
 
     Args:
         temperature: above 0.

@@ -92,7 +92,7 @@ class QuantisedVocabulary(Vocabulary):
 
     @property
     def native_parts(self) -> tuple[Tensor, NativeProduct] | None:
-        """As `NativeVocabulary` has it."""
+        """The embeddings and the product for the logits, as `NativeVocabulary` has them."""
         parts = native_parts(self._vocabulary)
         return (parts[0], self.product) if parts else None
 

@@ -203,7 +203,7 @@ class TransformersTarget(Target):
 
     @property
     def native_parts(self) -> tuple[Tensor, NativeProduct] | None:
-        """As `NativeVocabulary` has it."""
+        """The embeddings and the product for the logits, as `NativeVocabulary` has them."""
         embeddings, native = self.model.get_input_embeddings(), self.chain_drafter
         if native is None or type(embeddings) is not nn.Embedding:
             return None

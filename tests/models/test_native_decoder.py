@@ -392,8 +392,11 @@ def test_a_cache_keeps_its_rows_when_it_grows_is_forked_or_keeps_a_branch() -> N
 
 
 @pytest.mark.parametrize("name", ("llama", "mistral", "gemma2"))
-def test_conversations_of_one_forward_are_as_if_each_were_alone(name: str) -> None:
-    _, target = native(name)
+@pytest.mark.parametrize(("lengths", "threads"), [((40, 3, 17, 1), 2), ((500, 300, 255, 1), 4)])
+def test_conversations_of_one_forward_are_as_if_each_were_alone(
+    name: str, lengths: tuple[int, ...], threads: int
+) -> None:
+    _, target = native(name, max_position_embeddings=1024)
     target.fuse()
     trees = [
         TokenTree.chain(5),
@@ -402,9 +405,14 @@ def test_conversations_of_one_forward_are_as_if_each_were_alone(name: str) -> No
         TokenTree.chain(5),
     ]
     caches = [target.new_cache() for _ in trees]
-    for cache, length in zip(caches, (40, 3, 17, 1), strict=True):
-        target.read(TEXT[:length], cache)
-    logits, hidden = target.score_batch(list(zip(trees, caches, strict=True)))
+    for cache, length in zip(caches, lengths, strict=True):
+        target.read((TEXT * 20)[:length], cache)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        logits, hidden = target.score_batch(list(zip(trees, caches, strict=True)))
+    finally:
+        torch.set_num_threads(before)
     alone = [target.score(tree, cache) for tree, cache in zip(trees, caches, strict=True)]
     assert torch.equal(logits, torch.cat([own for own, _ in alone]))
     assert torch.equal(hidden, torch.cat([own for _, own in alone]))

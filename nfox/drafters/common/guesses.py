@@ -97,7 +97,7 @@ class Guesses:
         """Return the `width` likeliest tokens of each row of [depth, V] logits of a vocabulary.
 
         Args:
-            logits: of the heads.
+            logits: what the heads give for each depth.
             width: how many tokens of each row.
             vocabulary: what the columns stand for.
             noise: what the target's tokens will be drawn by; None for the likeliest by the logits.

@@ -56,14 +56,15 @@ class NativeGuesses:
         """Let programs read off the columns that the target is likely to draw.
 
         Args:
-            noise: what its tokens will be drawn by; None for the likeliest.
+            noise: what its tokens will be drawn by; None for the likeliest columns.
         """
         if noise is None:
             self._noise.row = None
             return
-        self._noise_row = self.vocabulary.columns_of(noise.row).contiguous()
-        if len(self._noise_row) != self.size:
-            raise ValueError(f"noise for {len(self._noise_row)} of {self.size} columns")
+        row = self.vocabulary.columns_of(noise.row).contiguous()
+        if len(row) != self.size:
+            raise ValueError(f"noise for {len(row)} of {self.size} columns")
+        self._noise_row = row
         self._noise.factor, self._noise.row = 1 / noise.temperature, self._noise_row.data_ptr()
 
     def columns(self, count: int, width: int) -> tuple[list[list[int]], list[list[float]]]:

@@ -16,10 +16,10 @@
 namespace {
 
 constexpr int BLOCK = 256;        // keys, whose scores find room in a core's first cache
-constexpr int MOST_QUERIES = 48;  // of a piece, likewise
-constexpr int LEAST_QUERIES = 6;  // that are worth a piece: its keys are transposed again
-constexpr int MANY_PIECES = 8;    // for each thread, of which none waits long for the last
-constexpr size_t MOST_SUMS_KEPT = 1 << 22;  // floats, of all queries and blocks
+constexpr int MOST_QUERIES = 48;  // of a piece, whose scores find room there
+constexpr int LEAST_QUERIES = 6;  // of a piece, which transposes all of its keys for itself
+constexpr int MANY_PIECES = 8;    // for each thread, from which on no keys need be split
+constexpr size_t MOST_SUMS_KEPT = 1 << 22;  // floats that runs leave of all queries and blocks
 
 // A sequence whose nodes are rows of a forward from `first` on.
 struct Tree {
@@ -68,8 +68,8 @@ struct Piece {
     int count() const { return queries.end - queries.begin; }
     int node_of(int i) const { return (queries.begin + i) / group; }
 
-    // Keys whose scores are computed at once: those of a block, but of a tree all from the first block on
-    // that holds a node, since nodes stand beside each other that stand at one position.
+    // Scores are computed span by span. A span is a block; the last one of a tree is all from the first block
+    // on that holds a node, since the nodes of one position have rows of their own.
     int spans() const { return last_span() - begin / BLOCK + 1; }
     Range span(int i) const {
         const int block = begin / BLOCK + i;
@@ -96,10 +96,12 @@ struct Gathered {
     float* total() const { return numbers + width; }
     float* most() const { return numbers + width + LANES; }
 
-    // Adds what the query has gathered of the keys that follow.
-    void add(const Gathered& next) const {
+    // Adds what the query has gathered of the keys that follow. One function, whoever calls it: compiled
+    // twice, the sum of two products might be rounded in two ways.
+    [[gnu::noinline]] void add(const Gathered& next) const {
         const Floats before = load<Floats>(most()), after = load<Floats>(next.most());
-        if (after[0] == -INFINITY) return;  // it attends to none of them
+        const bool is_empty = sum(load<Floats>(next.total())) == 0;  // not where a score is no number
+        if (after[0] == -INFINITY && is_empty) return;  // it attends to none of them
         const Floats both = larger(before, after);
         const Floats kept = exponential(before - both), added = exponential(after - both);
         for (int i = 0; i < width + LANES; i += LANES)
@@ -122,7 +124,7 @@ class Attention {
     Attention(const Decoder& decoder, const std::vector<Tree>& trees, int rows, const Input* queries,
               Input* attended, AttentionSpace& space, int threads)
         : d(decoder), trees(trees), rows(rows), group(decoder.num_heads / decoder.num_key_heads),
-          queries(queries), attended(attended), w(space) {
+          queries(queries), attended(attended), space(space) {
         int pieces = 0;
         size_t sums = 0;
         for (const Tree& tree : trees) {
@@ -134,9 +136,9 @@ class Attention {
             plan.first_sum = sums;
             sums += sums_of(tree);
         }
-        w.kept.resize(sums);
-        w.num_done.assign(pieces, 0);
-        w.integers.resize(d.num_heads * d.head_dim, rows);
+        if (space.kept.size() < sums) space.kept.resize(sums);
+        space.num_done.assign(pieces, 0);
+        space.integers.resize(d.num_heads * d.head_dim, rows);
     }
 
     // Computes a thread's share of a layer.
@@ -156,7 +158,8 @@ class Attention {
                                   trees[t].sequence.windows[layer.kind],
                                   share(num_queries, number % plan.pieces, plan.pieces));
                 if (plan.runs == 1) attend(layer, index, piece);
-                else attend_run(layer, index, piece, plan, run, w.num_done[plan.first_piece + number]);
+                else
+                    attend_run(layer, index, piece, plan, run, space.num_done[plan.first_piece + number]);
             }
             before += count;
         }
@@ -165,7 +168,7 @@ class Attention {
     // What a layer's `out` multiplies its weights with, once all threads have run.
     Operands result(const Layer& layer) const {
         if (!writes_integers(layer)) return operands_for(layer.out, attended, rows);
-        return operands_for(layer.out, attended, rows, w.integers);
+        return operands_for(layer.out, attended, rows, space.integers);
     }
 
   private:
@@ -180,7 +183,7 @@ class Attention {
     const int rows, group;
     const Input* queries;
     Input* attended;
-    AttentionSpace& w;
+    AttentionSpace& space;
     std::vector<Plan> plans;
 
     size_t stride() const { return d.head_dim + 2 * LANES; }
@@ -204,7 +207,7 @@ class Attention {
             plan.runs = runs;
             return plan;
         }
-        // There are few keys: rather some more pieces than a thread that waits for the last one.
+        // There are few keys, or too many to keep what runs gather of them: rather some more pieces than a thread that waits for the last one.
         const int least = rows * group * d.num_key_heads / threads;  // queries for each thread
         plan.pieces = std::max(plan.pieces, num_queries / std::max(1, least));
         for (int more = plan.pieces; num_queries >= more * LEAST_QUERIES; more++)
@@ -219,7 +222,7 @@ class Attention {
     Gathered kept_of(const Piece& piece, const Plan& plan, int query, int block) {
         const int num_queries = piece.tree.sequence.num_nodes * group;
         const size_t row = (size_t)piece.key_head * num_queries + piece.queries.begin + query;
-        return {&w.kept[plan.first_sum + (row * blocks_of(piece.tree) + block) * stride()], d.head_dim};
+        return {&space.kept[plan.first_sum + (row * blocks_of(piece.tree) + block) * stride()], d.head_dim};
     }
 
     // Attends to all keys.
@@ -267,7 +270,7 @@ class Attention {
             put(states + head * d.head_dim + n, load<Floats>(gathered.numbers + n) * factor);
         const int groups = d.head_dim / GROUP;
         if (writes_integers(layer))
-            w.integers.write(layer.out, rows, row, states, head * groups, (head + 1) * groups);
+            space.integers.write(layer.out, rows, row, states, head * groups, (head + 1) * groups);
     }
 
     // Calls use(i, block, what query i has gathered of a block) for all blocks of some spans.

@@ -13,7 +13,7 @@ extern "C" struct Operation {
     int32_t count;       // EMBED: of tokens in a row; TOP: of the likeliest ones
     int32_t given_stride, added_stride, result_stride;  // numbers from row to row
     const void* weights;  // of EMBED [tokens, width]; a norm, a matrix or a decoder
-    const void* given;
+    const void* given;  // of TOP with noise overwritten
     const void* added;  // null for nothing; of TOP a Noise
     void* result;
     void* chances;  // TOP: how likely each is
