@@ -46,6 +46,25 @@ def made(method: str, **sizes: Any) -> Any:
     return kind(target, heads, TreeShape(()))
 
 
+def in_4_bits(drafter: Any, frequent: tuple[int, ...]) -> QuantisedVocabulary:
+    """The vocabulary of a drafter's target in 4 bits: its frequent tokens, or all of it."""
+    target = drafter.target
+    head = target.model.get_output_embeddings()
+    return QuantisedVocabulary(target, head.weight, head.bias, target.head.scaled, frequent)
+
+
+def native_and_plain(method: str, frequent: tuple[int, ...] | None, **sizes: Any) -> list[Any]:
+    """Two equal drafters, of which the second guesses by its layers; with the target's own
+    vocabulary or, where frequent tokens are given, in 4 bits.
+    """
+    both = _, plain = [made(method, **sizes) for _ in range(2)]
+    for drafter in both:
+        if frequent is not None:
+            drafter.vocabulary = in_4_bits(drafter, frequent)
+    plain._native = plain.vocabulary, None
+    return both
+
+
 @pytest.mark.parametrize("frequent", [None, (), (3, 8, 20), tuple(range(0, WORDS, 2))])
 @pytest.mark.parametrize(("method", "sizes"), SIZES)
 def test_they_are_those_of_the_layers(
@@ -54,14 +73,7 @@ def test_they_are_those_of_the_layers(
     """In pieces: more states are read at once than a program has room for. With the target's own
     vocabulary, and with all, few or half of it in 4 bits.
     """
-    native, plain = made(method, **sizes), made(method, **sizes)
-    for drafter in (native, plain):
-        if frequent is not None:
-            head = drafter.target.model.get_output_embeddings()
-            drafter.vocabulary = QuantisedVocabulary(
-                drafter.target, head.weight, head.bias, drafter.target.head.scaled, frequent
-            )
-    plain._native = plain.vocabulary, None
+    native, plain = native_and_plain(method, frequent, **sizes)
     assert native.native is not None and plain.native is None
     cache = native.target.new_cache()
     for start, end in ((0, 3), (3, 4), (4, 50), (50, 53)):
@@ -82,14 +94,7 @@ def test_they_are_those_of_the_layers(
 @pytest.mark.parametrize("frequent", [None, (), tuple(range(0, WORDS, 2))])
 def test_chimera_guesses_by_what_the_target_draws_by(frequent: tuple[int, ...] | None) -> None:
     """With noise, the library and the layers guess the same, and other tokens than without."""
-    native, plain = (made("chimera", head_dim=16, rank=32) for _ in range(2))
-    for drafter in (native, plain):
-        if frequent is not None:
-            head = drafter.target.model.get_output_embeddings()
-            drafter.vocabulary = QuantisedVocabulary(
-                drafter.target, head.weight, head.bias, drafter.target.head.scaled, frequent
-            )
-    plain._native = plain.vocabulary, None
+    native, plain = native_and_plain("chimera", frequent, head_dim=16, rank=32)
     cache = native.target.new_cache()
     agreeing = as_without = 0
     for start in range(0, 40, 2):
@@ -143,10 +148,7 @@ def test_another_vocabulary_makes_other_guesses(method: str) -> None:
     drafter = made(method, **sizes[method])
     first = drafter.native
     assert first is not None and drafter.native is first
-    head = drafter.target.model.get_output_embeddings()
-    drafter.vocabulary = QuantisedVocabulary(
-        drafter.target, head.weight, head.bias, drafter.target.head.scaled, (5,)
-    )
+    drafter.vocabulary = in_4_bits(drafter, (5,))
     assert drafter.native is not first
     cache = drafter.target.new_cache()
     drafter.target.read(TEXT[:5], cache)

@@ -272,6 +272,14 @@ def test_it_is_as_close_to_the_exact_model_as_the_model_in_16_bit(name: str) -> 
     assert error < 1.2 * own_error
 
 
+def nodes_of(path: list[int], tree: TokenTree) -> list[int]:
+    """Return the nodes of a tree with the tokens of a path from its root."""
+    edges, nodes = list(zip(tree.parents, tree.tokens, strict=True)), [0]
+    for token in path[1:]:
+        nodes.append(edges.index((nodes[-1], token)))
+    return nodes
+
+
 def read_and_scored(
     target: TransformersTarget,
     tree: TokenTree,
@@ -309,10 +317,7 @@ def test_a_token_has_the_same_logits_to_the_last_bit_in_every_forward(
         before_it = ([1], list(range(1, 37)), [17, 20])  # what was read in one forward
         for paths, sizes in zip(beside, before_it, strict=True):
             tree = TokenTree.from_paths(path[0], paths)
-            edges = list(zip(tree.parents, tree.tokens, strict=True))
-            nodes = [0]
-            for token in path[1:]:
-                nodes.append(edges.index((nodes[-1], token)))
+            nodes = nodes_of(path, tree)
             logits, hidden = read_and_scored(target, tree, past=37, sizes=sizes)
             assert torch.equal(logits[nodes], expected)
             assert torch.equal(hidden[nodes], states)
@@ -344,9 +349,7 @@ def test_keys_of_many_blocks_are_one_text_whichever_threads_share_them(window: i
                 assert (first - expected).std() < 1.2 * (own - expected).std()
             assert torch.equal(logits, first)
             tree = TokenTree.from_paths(path[0], [*beside, path[1:]])
-            edges, nodes = list(zip(tree.parents, tree.tokens, strict=True)), [0]
-            for token in path[1:]:
-                nodes.append(edges.index((nodes[-1], token)))
+            nodes = nodes_of(path, tree)
             pieces = [200, 257, *range(480, past)]  # the last ones token by token
             logits, _ = read_and_scored(target, tree, past=past, sizes=pieces, text=text)
             assert torch.equal(logits[nodes], first)
