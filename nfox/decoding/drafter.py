@@ -46,7 +46,8 @@ class Context:
         cache: the target's cache, with the tokens it has read; a drafter only looks at it.
         root: the pending token: chosen by the target, not yet read by it.
         path: the accepted nodes of the last tree, the root first; empty before the first step.
-        target_tokens: the target's own token after every node of that tree.
+        target_tokens: the target's own token after every node of that tree, which may be drawn when
+            it is asked for.
         max_depth: how many tokens deep the tree may be at most, below the root.
         rule: how tokens are chosen in this reply; a draft model draws its guesses by it.
         times: the seconds that the parts of the last step took; None before the first.

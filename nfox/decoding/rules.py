@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from nfox.decoding.noise import GumbelNoise, generator_of
 from nfox.decoding.sampling import (
-    GumbelNoise,
     Sampling,
-    generator_of,
     likeliest_tokens,
     penalise_in_rows,
 )
+from nfox.decoding.target import as_array, token_range
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.verify import Draw, Judgement, Noise, Rule
+from nfox.decoding.verify import Draw, Judgement, Noise, Rule, TargetTokens
 from nfox.errors import UsageError
 
 
@@ -35,9 +36,11 @@ def _top_guesses(scores: Tensor, count: int) -> Draw:
 
 
 def _matches(tree: TokenTree, target_tokens: Sequence[int]) -> list[bool]:
-    """Return for every node whether it is the target's own token after its parent."""
-    pairs = zip(tree.tokens, tree.parents, strict=True)
-    return [parent < 0 or target_tokens[parent] == token for token, parent in pairs]
+    """Return for every node whether it and all before it are the target's own tokens."""
+    accepted = [True]
+    for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
+        accepted.append(accepted[parent] and target_tokens[parent] == token)
+    return accepted
 
 
 def _penalised(sampling: Sampling, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Tensor:
@@ -92,29 +95,29 @@ class SampleAndMatch(Rule):
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
         logits = _penalised(self.sampling, tree, logits, past)
-        log_p = self.sampling.log_probabilities(logits)
-        target_tokens = self._sample(tree, log_p, past)
+        target_tokens = self._samples(tree, logits, past)
         return Judgement(_matches(tree, target_tokens), target_tokens)
 
     @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        log_p = self.sampling.log_probabilities(self.sampling.penalise(logits, past)[None])
-        return _top_guesses(self._perturbed(log_p, [len(past)])[0], count)
+        log_p = self.sampling.log_probabilities(self.sampling.penalise(logits, past))
+        noise = torch.from_numpy(self.noise.at(len(past), token_range(len(log_p))))
+        return _top_guesses(log_p + noise.to(log_p), count)
 
     @override
-    def noise_at(self, position: int, vocabulary_size: int) -> Noise | None:
-        return Noise(self.sampling.temperature, self.noise.at(position, vocabulary_size))
+    def noise_at(self, position: int) -> Noise | None:
+        return Noise(self.sampling.temperature, partial(self.noise.at, position))
 
-    def _sample(self, tree: TokenTree, log_p: Tensor, past: Sequence[int]) -> list[int]:
-        """Return the target's token after every node, of [N, V] log-probabilities there."""
-        positions = [len(past) + 1 + depth for depth in tree.depths]
-        self.noise.forget_before(positions[0])
-        return likeliest_tokens(self._perturbed(log_p, positions))
+    def _samples(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> TargetTokens:
+        """Return the target's token after every node, of [N, V] logits after penalties."""
+        first, depths, tokens = len(past) + 1, tree.depths, token_range(logits.shape[-1])
 
-    def _perturbed(self, log_p: Tensor, positions: Sequence[int]) -> Tensor:
-        """Return [N, V] log-probabilities plus noise: the token with the largest is a sample."""
-        noise = torch.stack([self.noise.at(position, log_p.shape[-1]) for position in positions])
-        return log_p + noise.to(log_p)
+        @cache
+        def sample(node: int) -> int:
+            noise = self.noise.at(first + depths[node], tokens)
+            return self.sampling.sample(as_array(logits[node].cpu()), noise)
+
+        return TargetTokens(sample, range(len(tree)))
 
 
 @dataclass
@@ -229,20 +232,21 @@ class Typical(SampleAndMatch):
         return False
 
     @override
-    def noise_at(self, position: int, vocabulary_size: int) -> Noise | None:
+    def noise_at(self, position: int) -> Noise | None:
         return None  # what is likely is typical, whatever the noise would draw
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
         """Return the typical nodes; their scores are log p, which orders equally long paths."""
-        log_p = self.sampling.log_probabilities(_penalised(self.sampling, tree, logits, past))
+        logits = _penalised(self.sampling, tree, logits, past)
+        log_p = self.sampling.log_probabilities(logits)
         entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
         threshold = (self.delta * (-entropy).exp()).clamp_max(self.epsilon).log()
         accepted, scores = [True], [0.0]
         for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
             scores.append(float(log_p[parent, token]))
             accepted.append(scores[-1] > float(threshold[parent]))
-        return Judgement(accepted, self._sample(tree, log_p, past), scores)
+        return Judgement(accepted, self._samples(tree, logits, past), scores)
 
 
 def make_rule(

@@ -1,8 +1,5 @@
-"""From logits to the distribution a token is drawn from, and the noise it is drawn with.
-
-Target and draft model process their logits here alike. The noise of one position depends on
-(seed, reply, position) alone, so every method and the draft model see the same: the Gumbel-max
-trick, argmax(log p + noise) ~ p, then gives one text for one seed, however it was drafted.
+"""From logits to the distribution a token is drawn from; target and draft model process theirs
+here alike.
 """
 
 from __future__ import annotations
@@ -10,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf, log
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,6 +97,43 @@ class Sampling:
             logits = logits.masked_fill(logits < least, -torch.inf)
         return logits.log_softmax(-1)
 
+    def sample(self, logits: NDArray[Any], noise: NDArray[np.float32]) -> int:
+        """Return the token that Gumbel noise draws from the distribution of `log_probabilities`:
+        the one with the largest logits / temperature + noise, of those that are not cut off.
+
+        Nothing is sorted. The largest of all is nearly always one that is left. If it is not, then
+        no token that is at most as likely is left either, and the largest of the others is tried.
+
+        Args:
+            logits: [V], after penalties; float32 or wider, without NaN.
+            noise: [V].
+        """
+        scores = logits / self.temperature + noise
+        token = int(scores.argmax())
+        while not self._keeps(token, logits):
+            scores = np.where(logits > logits[token], scores, -inf)
+            token = int(scores.argmax())
+        return token
+
+    def _keeps(self, token: int, logits: NDArray[Any]) -> bool:
+        """Return whether top-k, top-p and min-p of logits [V] leave a token."""
+        likelier = logits > logits[token]
+        count = np.count_nonzero(likelier)
+        if not count or (self.top_p == 1 and not self.top_k and not self.min_p):
+            return True
+        if 0 < self.top_k <= count:
+            return False
+        scaled = logits / self.temperature
+        largest = scaled.max()
+        if self.min_p and scaled[token] < largest + log(self.min_p):
+            return False
+        if self.top_p == 1:
+            return True
+        weights = np.exp(scaled - largest)
+        if 0 < self.top_k < len(logits):
+            weights[logits < np.partition(logits, -self.top_k)[-self.top_k]] = 0
+        return bool(weights[likelier].sum() < self.top_p * weights.sum())
+
     def penalise(self, logits: Tensor, seen: Collection[int]) -> Tensor:
         """Return [..., V] logits after the repetition penalty.
 
@@ -115,19 +150,20 @@ class Sampling:
 
 def _nucleus(logits: Tensor, top_p: float) -> Tensor:
     """Return [..., V] the logits of the smallest set of most likely tokens whose probability
-    reaches `top_p`, and -inf for all others.
-
-    Only tokens that may be in it are put in order: those below (1 - top_p) / V have together less
-    than what is cut off.
+    reaches `top_p`, with all that are as likely as its last one, and -inf for all others.
     """
-    probabilities = logits.softmax(-1)
-    size = logits.shape[-1]
-    possible = int((probabilities >= (1 - top_p) / size).sum(-1).max())
-    likeliest, tokens = probabilities.topk(min(max(possible, 1), size))
-    beyond = likeliest.cumsum(-1).roll(1, -1) >= top_p
+    size, count = logits.shape[-1], 64
+    sums = logits.logsumexp(-1, keepdim=True)
+    while True:
+        likeliest = logits.topk(min(count, size), dim=-1).values
+        reached = (likeliest - sums).exp().cumsum(-1)
+        if count >= size or bool((reached[..., -1] >= top_p).all()):
+            break
+        count *= 8
+    beyond = reached.roll(1, -1) >= top_p
     beyond[..., 0] = False  # the token that crosses top_p stays, the first one always
-    kept = logits.gather(-1, tokens).masked_fill(beyond, -torch.inf)
-    return torch.full_like(logits, -torch.inf).scatter(-1, tokens, kept)
+    least = likeliest.masked_fill(beyond, torch.inf).amin(-1, keepdim=True)
+    return logits.masked_fill(logits < least, -torch.inf)
 
 
 def penalise_in_rows(
@@ -148,51 +184,3 @@ def penalise_in_rows(
 def _lessened(logits: Tensor, penalty: float) -> Tensor:
     """Return the logits of tokens that were seen, in any shape, after the repetition penalty."""
     return torch.where(logits > 0, logits / penalty, logits * penalty)
-
-
-def generator_of(seed: int, reply: int) -> torch.Generator:
-    """Return what draws the random numbers of one reply, on the CPU.
-
-    Args:
-        seed: chosen by the user; torch itself takes no more than its lowest 32 bits.
-        reply: which reply of the conversation this is.
-    """
-    entropy = _key_of(seed, reply).view(np.uint32).tolist()  # as many words for every key
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-
-
-def _key_of(seed: int, reply: int) -> NDArray[np.uint64]:
-    return np.array([seed % 2**64, reply % 2**64], np.uint64)
-
-
-class GumbelNoise:
-    """Gumbel noise of one reply, the same whoever asks for the same (seed, reply, position).
-
-    Args:
-        seed: chosen by the user.
-        reply: which reply of the conversation this is, so that a regenerated one differs.
-    """
-
-    def __init__(self, seed: int, reply: int = 0) -> None:
-        self._key = _key_of(seed, reply)
-        self._rows: dict[tuple[int, int], Tensor] = {}
-
-    def at(self, position: int, size: int) -> Tensor:
-        """Return [size] float32 noise for the token at a position.
-
-        Args:
-            position: how many tokens of the conversation come before it.
-            size: of the vocabulary.
-        """
-        row = self._rows.get((position, size))
-        if row is None:
-            # A counter has 256 bits, of which a row needs the lowest few: those of others are far.
-            counter = np.array([0, 0, position, 0], np.uint64)
-            generator = np.random.Generator(np.random.Philox(key=self._key, counter=counter))
-            exponential = generator.standard_exponential(size, np.float32)
-            row = self._rows[position, size] = -torch.from_numpy(exponential).log()
-        return row
-
-    def forget_before(self, position: int) -> None:
-        """Give back the memory of noise before a position; who asks for it again gets the same."""
-        self._rows = {key: row for key, row in self._rows.items() if key[0] >= position}

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nfox.decoding.cache import KVCache
@@ -39,6 +42,14 @@ def are_numbers(logits: Tensor) -> bool:
 def as_array(logits: Tensor) -> Any:
     """Return logits on a CPU, float32 or wider, as an array of NumPy in the same memory."""
     return logits.detach().numpy()
+
+
+@lru_cache(maxsize=4)
+def token_range(count: int) -> NDArray[np.uint32]:
+    """Return the ids of the first tokens, as many as are asked for, not to be written to."""
+    ids = np.arange(count, dtype=np.uint32)
+    ids.flags.writeable = False
+    return ids
 
 
 def check_tokens(ids: Iterable[int], vocabulary_size: int) -> None:
@@ -77,14 +88,13 @@ class Vocabulary(ABC):
         """
         return list(columns)
 
-    def columns_of(self, row: Tensor) -> Tensor:
-        """Return [n] the numbers of the tokens that the columns of the logits stand for, as
-        `token_ids` has them.
+    def all_token_ids(self, count: int) -> NDArray[np.uint32]:
+        """Return [n] the token ids that all columns of the logits stand for.
 
         Args:
-            row: [V] numbers, one for each token id.
+            count: n, the columns.
         """
-        return row
+        return token_range(count)
 
 
 class Target(Vocabulary):

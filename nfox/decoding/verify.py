@@ -8,13 +8,45 @@ A rule also says how a draft model draws its guesses, because what it accepts de
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from nfox.decoding.tree import TokenTree
+
+
+class TargetTokens(Sequence[int]):
+    """The target's own tokens after some nodes of a tree, each drawn when it is first asked for:
+    most are behind nodes that were refused, and few drafters look at those.
+
+    Args:
+        draw: returns the token after a node; it is called again for one that is asked for again.
+        nodes: their numbers.
+    """
+
+    def __init__(self, draw: Callable[[int], int], nodes: Sequence[int]) -> None:
+        self._draw, self._nodes = draw, nodes
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> TargetTokens: ...
+
+    @override
+    def __getitem__(self, index: int | slice) -> int | TargetTokens:
+        if isinstance(index, slice):
+            return TargetTokens(self._draw, self._nodes[index])
+        return self._draw(self._nodes[index])
+
+    @override
+    def __len__(self) -> int:
+        return len(self._nodes)
 
 
 @dataclass(frozen=True)
@@ -22,14 +54,15 @@ class Judgement:
     """Which nodes of a tree a rule accepts, and the target's tokens.
 
     Args:
-        accepted: one bool per node; the root is always accepted.
+        accepted: one bool per node; the root is always accepted, and what is below a node that is
+            not accepted does not count.
         target_tokens: the target's own token after every node.
         scores: one number per node; of equally deep accepted paths the one with the largest sum
             wins. Without scores the first of them does.
     """
 
     accepted: list[bool]
-    target_tokens: list[int]
+    target_tokens: Sequence[int]
     scores: list[float] | None = None
 
 
@@ -45,7 +78,7 @@ class Verdict:
 
     path: list[int]
     next_token: int
-    target_tokens: list[int]
+    target_tokens: Sequence[int]
 
 
 class Draw(NamedTuple):
@@ -65,15 +98,15 @@ class Draw(NamedTuple):
 
 class Noise(NamedTuple):
     """What the target's token at one position is drawn by: it is the token for which
-    logits / temperature + row is largest, of those that the sampling leaves.
+    logit / temperature + noise is largest, of those that the sampling leaves.
 
     Args:
         temperature: above 0.
-        row: [V] float32, on the CPU.
+        of_tokens: returns the noise [n] of token ids [n].
     """
 
     temperature: float
-    row: Tensor
+    of_tokens: Callable[[NDArray[np.uint32]], NDArray[np.float32]]
 
 
 class Rule(ABC):
@@ -120,13 +153,12 @@ class Rule(ABC):
             count: the most guesses to return; a rule that needs q returns only one.
         """
 
-    def noise_at(self, position: int, vocabulary_size: int) -> Noise | None:
+    def noise_at(self, position: int) -> Noise | None:
         """Return what the target's token at a position will be drawn by, for drafters that guess
         it by that; None where it is not known, or not what decides.
 
         Args:
             position: how many tokens of the conversation come before the token.
-            vocabulary_size: the target's.
         """
         return None
 

@@ -459,7 +459,7 @@ class Chimera(AttendingHeadsDrafter):
                 seen, parents = _seen_by(paths, num_read)
                 known, start = [rows[path] for path in seen], len(tokens) + num_read
                 num_written = min(num_shared + 1, depth)
-            noise = context.rule.noise_at(len(tokens) + 1 + depth, self.target.vocabulary_size)
+            noise = context.rule.noise_at(len(tokens) + 1 + depth)
             found, first = hops.hop(drafts, known, parents, start, width, noise)
             guesses.add(found, {draft.path: row for row, draft in enumerate(drafts)})
             rows |= {draft.path: row for row, draft in enumerate(drafts, first)}

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -67,10 +69,11 @@ class QuantisedVocabulary(Vocabulary):
         frequent_tokens: Sequence[int] = (),
     ) -> None:
         self._vocabulary, self._scaled, self._tokens = vocabulary, scaled, frequent_tokens
-        self._ids = torch.tensor(frequent_tokens) if frequent_tokens else None
-        if self._ids is not None:
-            weight = weight[self._ids]
-            bias = None if bias is None else bias[self._ids]
+        self._ids = np.array(frequent_tokens, np.uint32) if frequent_tokens else None
+        if frequent_tokens:
+            rows = torch.tensor(frequent_tokens)
+            weight = weight[rows]
+            bias = None if bias is None else bias[rows]
         self.product = NativeProduct(weight, bias, "int4")
 
     @property
@@ -102,5 +105,5 @@ class QuantisedVocabulary(Vocabulary):
         return [tokens[column] for column in columns] if tokens else list(columns)
 
     @override
-    def columns_of(self, row: Tensor) -> Tensor:
-        return row if self._ids is None else row[self._ids]
+    def all_token_ids(self, count: int) -> NDArray[np.uint32]:
+        return super().all_token_ids(count) if self._ids is None else self._ids

@@ -102,7 +102,7 @@ def test_a_complete_reply_is_complete_when_it_is_chosen(app: ChatApp, engine: En
     reply = contents(app)[-1]
     engine.use_settings(HOT.changed(stop=(reply[3],)))
     do(app, "/regen")
-    do(app, "/retry 1")
+    do(app, "/retry 3")
     ends = [c.parts[-1].exchange.reply.finish for c in app.candidates.values()]
     complete = [number for number, finish in enumerate(ends) if finish == "stop"]
     assert complete

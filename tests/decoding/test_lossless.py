@@ -238,8 +238,7 @@ class DrawsPerNode(SampleAndMatch):
 
     def judge(self, tree: TokenTree, logits: Tensor, past: Any) -> Any:
         judgement = super().judge(tree, logits, past)
-        again = [len(past) + 10_000 + depth for depth in tree.depths]
-        second = self._perturbed(self.sampling.log_probabilities(logits), again).argmax(-1).tolist()
+        second = self._samples(tree, logits, [*past, *[0] * 10_000])
         for node in range(1, len(tree)):
             if second[tree.parents[node]] == tree.tokens[node]:
                 judgement.accepted[node] = True

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from torch import Tensor
 
+from nfox.decoding.noise import GumbelNoise, generator_of
 from nfox.decoding.rules import make_rule
-from nfox.decoding.sampling import GumbelNoise, Sampling, generator_of, likeliest_tokens
+from nfox.decoding.sampling import Sampling, likeliest_tokens
+from nfox.decoding.target import as_array, token_range
 from nfox.decoding.tree import TokenTree
 from nfox.errors import UsageError
 
@@ -49,8 +52,26 @@ def test_logits_are_processed_as_by_transformers() -> None:
 def test_no_temperature_is_too_low(temperature: float) -> None:
     logits = torch.tensor([[5.0, 200.0, -300.0, 200.0 - 1e-3]])
     rule = make_rule("exact", Sampling(temperature=temperature))
-    assert rule.judge(TokenTree.chain(0), logits, []).target_tokens == [1]
+    assert list(rule.judge(TokenTree.chain(0), logits, []).target_tokens) == [1]
     assert rule.draw(logits[0], [], 2).tokens[0] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_sampled_is_the_largest_with_noise_of_what_is_left(dtype: torch.dtype) -> None:
+    """Also where logits are equal, or cut off already."""
+    torch.manual_seed(1)
+    noise, ids = GumbelNoise(2), token_range(20)
+    for number, sampling in enumerate(OPTIONS):
+        rows = 3 * torch.randn(4, 20, dtype=dtype)
+        rows[1] = rows[1].round()
+        rows[2, 3:9] = -torch.inf
+        for place, row in enumerate(rows):
+            gumbel = noise.at(4 * number + place, ids)
+            perturbed = sampling.log_probabilities(row) + torch.from_numpy(gumbel)
+            token = sampling.sample(as_array(row), gumbel)
+            # Where two sums are rounded to one number, either is the largest.
+            assert perturbed[token] >= perturbed.max() - 1e-5
+            assert perturbed[token] > -torch.inf
 
 
 def test_rows_are_processed_one_by_one() -> None:
@@ -94,28 +115,50 @@ def test_numbers_out_of_range_are_refused_by_name(options: dict[str, float]) -> 
         Sampling(**options)  # type: ignore[arg-type]
 
 
-def test_noise_depends_on_seed_reply_and_position_alone() -> None:
+def noise_of(seed: int, reply: int, position: int, count: int) -> list[float]:
+    return GumbelNoise(seed, reply).at(position, token_range(count)).tolist()
+
+
+def test_noise_depends_on_seed_reply_position_and_token_alone() -> None:
     keys = list(itertools.product((0, 1), (0, 1, 2), (0, 1, 700)))
-    rows = {key: GumbelNoise(*key[:2]).at(key[2], 32) for key in keys}
+    rows = {key: noise_of(*key, 32) for key in keys}
     for (seed, reply, position), row in rows.items():
         noise = GumbelNoise(seed, reply)
-        for other in range(position + 2):
-            noise.at(other, 32)
-        assert torch.equal(noise.at(position, 32), row)
-        noise.forget_before(position + 1)
-        assert torch.equal(noise.at(position, 32), row)
+        noise.at(position + 1, token_range(9))
+        some = np.array([31, 4, 4, 0], np.uint32)
+        assert noise.at(position, some).tolist() == [row[token] for token in some]
     for a, b in itertools.combinations(rows.values(), 2):
-        assert not torch.equal(a, b)
+        assert not set(a) & set(b)
 
 
-def test_noise_is_gumbel_noise() -> None:
-    noise = GumbelNoise(0)
-    values = torch.cat([noise.at(position, 64) for position in range(400)])
-    assert values.isfinite().all()
-    # The distribution function of what it should be maps it to uniform numbers.
-    uniform = (-(-values).exp()).exp().sort().values
-    gap = (uniform - torch.linspace(0, 1, len(values))).abs().max()
-    assert gap < 1.95 / len(values) ** 0.5  # Kolmogorov and Smirnov, p = 0.001
+def test_noise_is_of_gumbels_distribution() -> None:
+    """For many tokens at few positions as for few tokens at many."""
+    for positions, count in ((2, 50_000), (400, 250), (25_000, 4)):
+        noise = GumbelNoise(5)
+        values = np.concatenate([noise.at(at, token_range(count)) for at in range(positions)])
+        assert np.isfinite(values).all()
+        places = np.arange(1, len(values) + 1) / len(values)
+        # The distribution function of what it should be maps it to uniform numbers.
+        distance = np.abs(np.exp(-np.exp(-np.sort(values.astype(np.float64)))) - places).max()
+        assert distance < 1.95 / len(values) ** 0.5  # Kolmogorov and Smirnov, at one in 1,000
+
+
+def test_noise_of_neighbours_has_nothing_in_common() -> None:
+    """Each two bits of the uniform numbers of tokens, positions, replies or seeds that are near."""
+    bits = np.stack(
+        [
+            GumbelNoise(seed, reply).at(position, token_range(1024))
+            for seed, reply, position in itertools.product(range(8), range(8), range(8))
+        ]
+    ).reshape(8, 8, 8, 1024)
+    uniform = np.exp(-np.exp(-bits.astype(np.float64)))
+    numbers = (uniform * 2**12).astype(np.int64)
+    signs = 1 - 2 * (numbers[..., None] >> np.arange(12) & 1)  # [seed, reply, position, token, bit]
+    for axis, distance in itertools.product(range(4), (1, 2, 4)):
+        here = np.moveaxis(signs, axis, 0)[:-distance].reshape(-1, 12)
+        there = np.moveaxis(signs, axis, 0)[distance:].reshape(-1, 12)
+        correlations = (here.T @ there) / len(here) ** 0.5  # standard normal, 1,728 in all
+        assert np.abs(correlations).max() < 5
 
 
 @pytest.mark.parametrize("size", [3, 4096, 32_000, 50_257])
@@ -134,19 +177,12 @@ def test_the_likeliest_tokens_are_the_first_largest(size: int) -> None:
 
 def test_seeds_and_replies_of_any_size_have_noise_of_their_own() -> None:
     keys = [(1, 0), (1, 1), (1 + 2**32, 0), (2**64 - 1, 0), (-2, 0), (1, 2**40)]
-    rows = [GumbelNoise(*key).at(10, 50) for key in keys]
-    rows += [GumbelNoise(1).at(11, 50)]
-    assert len({tuple(row.tolist()) for row in rows}) == len(rows)
-    assert torch.equal(GumbelNoise(1).at(10, 50), rows[0])
+    rows = [noise_of(*key, 10, 50) for key in keys]
+    rows += [noise_of(1, 0, 11, 50)]
+    assert len({tuple(row) for row in rows}) == len(rows)
+    assert noise_of(1, 0, 10, 50) == rows[0]
     drawn = [torch.rand(9, generator=generator_of(*key)).tolist() for key in keys]
     assert len({tuple(numbers) for numbers in drawn}) == len(keys)
-
-
-def test_noise_is_of_gumbels_distribution() -> None:
-    noise = torch.cat([GumbelNoise(5).at(position, 1000) for position in range(100)]).double()
-    places = torch.arange(1, len(noise) + 1) / len(noise)
-    distance = (torch.exp(-torch.exp(-noise.sort().values)) - places).abs().max()
-    assert distance < 1.95 / len(noise) ** 0.5  # Kolmogorov and Smirnov, at one in 1,000
 
 
 def test_the_nucleus_of_a_large_vocabulary_is_that_of_all_tokens_in_order() -> None:

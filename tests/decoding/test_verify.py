@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
-import weakref
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from nfox.decoding import rules
-from nfox.decoding.rules import RULES, Greedy, Rejection, SampleAndMatch, Typical, make_rule
+from nfox.decoding.rules import RULES, Greedy, Rejection, Typical, make_rule
 from nfox.decoding.sampling import Sampling
+from nfox.decoding.target import token_range
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.verify import verify
 from nfox.errors import UsageError
@@ -41,7 +42,7 @@ def test_at_temperature_zero_every_rule_is_the_greedy_one(accept: str) -> None:
         rule = make_rule(accept, Sampling())
         verdict = verify(TREE, logits_for(TREE, choices), rule, [4])
         assert isinstance(rule, Greedy)
-        assert (verdict.path, verdict.next_token, verdict.target_tokens) == (
+        assert (verdict.path, verdict.next_token, list(verdict.target_tokens)) == (
             path,
             next_token,
             choices,
@@ -54,15 +55,16 @@ def test_a_rule_tells_the_noise_that_it_draws_by() -> None:
     logits, past = torch.randn(len(TREE), SIZE), [4, 4]
     rule = make_rule("exact", Sampling(0.8))
     for node, token in enumerate(rule.judge(TREE, logits, past).target_tokens):
-        noise = rule.noise_at(len(past) + 1 + TREE.depths[node], SIZE)
+        noise = rule.noise_at(len(past) + 1 + TREE.depths[node])
         assert noise is not None
-        assert int((logits[node] / noise.temperature + noise.row).argmax()) == token
+        row = torch.from_numpy(noise.of_tokens(token_range(SIZE)))
+        assert int((logits[node] / noise.temperature + row).argmax()) == token
     for accept, sampling in (
         ("exact", Sampling()),
         ("rejection", Sampling(0.8)),
         ("typical", Sampling(0.8)),
     ):
-        assert make_rule(accept, sampling).noise_at(3, SIZE) is None
+        assert make_rule(accept, sampling).noise_at(3) is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_the_penalty_follows_each_path(sampling: Sampling) -> None:
         alone = make_rule("exact", sampling).judge(
             TokenTree.chain(path[-1]), logits[node : node + 1], before
         )
-        assert alone.target_tokens == [at_once[node]]
+        assert list(alone.target_tokens) == [at_once[node]]
         # A draft model with the same logits draws the same token there.
         assert make_rule("exact", sampling).draw(logits[node], [*before, path[-1]]).tokens == [
             at_once[node]
@@ -130,13 +132,28 @@ def test_sampling_chooses_alike_for_all_nodes_at_one_position() -> None:
 
 
 @pytest.mark.parametrize("accept", ["exact", "typical"])
-def test_noise_behind_the_root_is_forgotten_and_no_other(accept: str) -> None:
-    rule = make_rule(accept, Sampling(1.0))
-    assert isinstance(rule, SampleAndMatch)
-    rule.judge(TREE, torch.randn(len(TREE), SIZE), [1] * 4)
-    rows = {position: weakref.ref(rule.noise.at(position, SIZE)) for position in range(5, 9)}
-    rule.judge(TokenTree.chain(0), torch.randn(1, SIZE), [1] * 6)
-    assert [position for position, row in rows.items() if row() is not None] == [7, 8]
+def test_tokens_are_drawn_where_they_are_asked_for(
+    accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once each, after accepted nodes only, and the same after all others when one asks later."""
+    drawn, sample = [], Sampling.sample
+
+    def counted(self: Sampling, logits: Any, noise: Any) -> int:
+        drawn.append(logits)
+        return sample(self, logits, noise)
+
+    monkeypatch.setattr(Sampling, "sample", counted)
+    rule, logits, past = make_rule(accept, Sampling(1.0)), torch.randn(len(TREE), SIZE), [4]
+    judged = rule.judge(TREE, logits, past)
+    judging = [n for n, accepted in enumerate(judged.accepted) if accepted and n in TREE.parents]
+    assert len(drawn) == (0 if accept == "typical" else len(judging))
+    past.append(5)  # as the loop does, before the next step asks
+    part = judged.target_tokens[2:5]
+    assert (len(judged.target_tokens), len(part)) == (len(TREE), 3)
+    tokens = list(judged.target_tokens)
+    assert list(part) == tokens[2:5]
+    assert len(drawn) == len(TREE)
+    assert list(rule.judge(TREE, logits, [4]).target_tokens) == tokens
 
 
 def test_where_p_equals_q_everything_is_accepted() -> None:
@@ -226,10 +243,8 @@ def test_typical_goes_on_as_exact_does() -> None:
     torch.manual_seed(3)
     logits = torch.randn(len(TREE), SIZE)
     rules = [make_rule(accept, Sampling(1.0, seed=8), reply=2) for accept in ("typical", "exact")]
-    assert (
-        rules[0].judge(TREE, logits, [1]).target_tokens
-        == rules[1].judge(TREE, logits, [1]).target_tokens
-    )
+    typical, exact = (list(rule.judge(TREE, logits, [1]).target_tokens) for rule in rules)
+    assert typical == exact
 
 
 @pytest.mark.parametrize("accept", RULES)
@@ -245,7 +260,7 @@ def test_every_rule_takes_the_logarithm_of_p_once_where_it_needs_it(
     monkeypatch.setattr(Sampling, "log_probabilities", counted)
     judged = make_rule(accept, Sampling(1.0)).judge(TREE, torch.randn(len(TREE), SIZE), [1])
     on_path = [1] * sum(judged.accepted)
-    assert calls == (on_path if accept == "rejection" else [len(TREE)])
+    assert calls == {"rejection": on_path, "typical": [len(TREE)], "exact": []}[accept]
 
 
 def test_whether_a_rule_is_lossless_cannot_be_set() -> None:

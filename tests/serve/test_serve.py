@@ -285,7 +285,7 @@ def tokens_of(choice: dict[str, Any]) -> list[str]:
 def test_a_space_that_the_reply_leaves_out_does_not_stop_it(http: TestClient) -> None:
     """In the chat, in `generate` and here alike."""
     conversation, seen = Conversation(load_tiny()), 0
-    for seed in range(10):
+    for seed in (0, 1, 31, 35):  # the last two begin with a space
         sampling = Sampling(temperature=1.2, seed=seed)
         settings = Settings(sampling=sampling, max_new_tokens=24)
         request = conversation.engine.request(QUESTION, settings, number=0)
@@ -304,7 +304,7 @@ def test_a_space_that_the_reply_leaves_out_does_not_stop_it(http: TestClient) ->
         assert reply_text(served) == expected
         line = answer(conversation.engine, BatchPrompt("x", 0, (), (QUESTION[0]["content"],)))
         assert line["text"] == expected
-    assert seen
+    assert seen == 2
 
 
 def test_predict_gives_the_prompt_and_what_follows_as_one_string(http: TestClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from nfox.decoding.target import Vocabulary
@@ -103,7 +104,7 @@ class Guesses:
             noise: what the target's tokens will be drawn by; None for the likeliest by the logits.
         """
         if noise:
-            row = vocabulary.columns_of(noise.row).to(logits)
-            logits = logits / noise.temperature + row
+            row = noise.of_tokens(vocabulary.all_token_ids(logits.shape[-1]))
+            logits = logits / noise.temperature + torch.from_numpy(row).to(logits)
         columns, probabilities = top_tokens(logits, min(width, logits.shape[-1]))
         return Guesses([vocabulary.token_ids(row) for row in columns], probabilities)

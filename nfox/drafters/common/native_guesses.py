@@ -5,6 +5,7 @@ from __future__ import annotations
 from ctypes import c_float, c_int32
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +45,7 @@ class NativeGuesses:
         self._products = (unembedding, *others)
         self.size = sum(product.outputs for product in self._products)
         self._width = min(MAX_WIDTH + len(others), self.size)
-        self._noise, self._noise_row = structures.Noise(), torch.empty(0)
+        self._noise, self._noise_row = structures.Noise(), np.empty(0, np.float32)
         self._columns = (c_int32 * (num_rows * self._width))()
         self._chances = (c_float * len(self._columns))()
 
@@ -61,11 +62,11 @@ class NativeGuesses:
         if noise is None:
             self._noise.row = None
             return
-        row = self.vocabulary.columns_of(noise.row).contiguous()
+        row = noise.of_tokens(self.vocabulary.all_token_ids(self.size))
         if len(row) != self.size:
             raise ValueError(f"noise for {len(row)} of {self.size} columns")
-        self._noise_row = row
-        self._noise.factor, self._noise.row = 1 / noise.temperature, self._noise_row.data_ptr()
+        self._noise_row = row  # the library reads it later
+        self._noise.factor, self._noise.row = 1 / noise.temperature, row.ctypes.data
 
     def columns(self, count: int, width: int) -> tuple[list[list[int]], list[list[float]]]:
         """Return the likeliest columns [count][width] of the first rows, and how likely each is."""

@@ -1,0 +1,78 @@
+"""The random numbers of one reply.
+
+The noise of a token depends on (seed, reply, position, token) alone, so the target, however its
+tokens were drafted, and whoever drafts see the same: the Gumbel-max trick, argmax(log p + noise)
+~ p, then gives one text for one seed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def generator_of(seed: int, reply: int) -> torch.Generator:
+    """Return what draws the random numbers of one reply, on the CPU.
+
+    Args:
+        seed: chosen by the user; torch itself takes no more than its lowest 32 bits.
+        reply: which reply of the conversation this is.
+    """
+    return torch.Generator().manual_seed(_hash_of(seed, reply) % 2**32)
+
+
+def _hash_of(seed: int, reply: int) -> int:
+    """Return 64 bits that depend on both numbers, modulo 2**64."""
+    entropy = np.array([seed % 2**64, reply % 2**64], np.uint64).view(np.uint32)
+    return int(np.random.SeedSequence(entropy.tolist()).generate_state(1, np.uint64)[0])
+
+
+class GumbelNoise:
+    """Gumbel noise of one reply, the same whoever asks for the same (seed, reply, position, token).
+
+    Args:
+        seed: chosen by the user.
+        reply: which reply of the conversation this is, so that a regenerated one differs.
+    """
+
+    def __init__(self, seed: int, reply: int = 0) -> None:
+        self._key = _hash_of(seed, reply)
+
+    def at(self, position: int, tokens: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """Return the noise [n] of tokens [n] at a position: -log(-log(u)), where u is a hash of a
+        token's id, above 0 and below 1. So it is made for those tokens alone that are asked for,
+        and in vectors: NumPy's random numbers, which come one after the other, take twice as long.
+
+        Args:
+            position: how many tokens of the conversation come before it.
+            tokens: their ids.
+        """
+        key = _mixed(self._key ^ position)
+        numbers = tokens ^ np.uint32(key >> 32)
+        _mix(numbers)
+        numbers ^= np.uint32(key % 2**32)
+        _mix(numbers)
+        numbers >>= np.uint32(9)  # as many bits as a float from 1 to 2 has behind the point
+        numbers |= np.uint32(0x3F800000)
+        uniform: NDArray[np.float32] = numbers.view(np.float32)
+        uniform -= np.float32(1 - 2**-24)
+        for _ in range(2):
+            np.negative(np.log(uniform, out=uniform), out=uniform)
+        return uniform
+
+
+def _mixed(number: int) -> int:
+    """Return 64 bits, each of which depends on all 64 of a number: the finalizer of MurmurHash3."""
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        number = (number ^ number >> 33) * factor % 2**64
+    return number ^ number >> 33
+
+
+def _mix(numbers: NDArray[np.uint32]) -> None:
+    """Change numbers so that each bit of them depends on all 32: the same for as many."""
+    numbers ^= numbers >> np.uint32(16)
+    numbers *= np.uint32(0x85EBCA6B)
+    numbers ^= numbers >> np.uint32(13)
+    numbers *= np.uint32(0xC2B2AE35)
+    numbers ^= numbers >> np.uint32(16)
