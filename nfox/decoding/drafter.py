@@ -100,6 +100,12 @@ class Drafter(ABC):
             length: how many of the tokens read before are also the beginning of the next prompt.
         """
 
+    def unread_count(self, context: Context) -> int:
+        """Return how many of the tokens that the target has read the drafter would have to read
+        before it guesses; 0 for one that keeps nothing of the past.
+        """
+        return 0
+
     def plan(self, costs: Costs) -> None:  # noqa: B027 - some always draft the same
         """Choose how much is drafted in a step, as far as the person has not; called between
         replies.

@@ -22,7 +22,6 @@ from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
-from nfox.drafters.common.attending_heads import AttendingHeadsDrafter
 from nfox.drafters.common.chooser import Chooser
 from nfox.drafters.common.free_method import FreeMethod
 from nfox.drafters.common.method import DrafterInputs, Method, Options, option
@@ -53,7 +52,7 @@ class _Proposal:
     Args:
         way: whose tree was proposed, alone or with other guesses beside it; None for these alone.
         own: that tree.
-        missed: the tokens that its drafter had to catch up with.
+        missed: the tokens that its drafter had to read first.
         is_whole: whether it was not cut by what may still follow.
     """
 
@@ -93,7 +92,6 @@ class Auto(Method):
         self._plain = Way(Autoregressive.method_name(), catch_up=0.0)
         takes_trees = target.proposals == "trees"
         self.chooser = Chooser(self._plain, list(self._drafters), takes_trees=takes_trees)
-        self._followed = dict.fromkeys(self.chooser.ways, 0)  # tokens that each has followed
         self._last: _Proposal | None = None
         self._paces = deque[float](maxlen=_PACE)  # seconds of plain steps
         self._recent = deque[str](maxlen=_RECENT)
@@ -130,15 +128,11 @@ class Auto(Method):
             expected, reach = drafter.forecast
             width = expected if reach else len(propose())
             way.expect(width, min(times) / plain_seconds, reach)
-            drafter.rewind(0)  # it has read the few tokens, not the conversation's
 
     @override
     def plan(self, costs: Costs) -> None:
         for drafter in self.others.values():
             drafter.plan(costs)
-        # Their plans were timed in place of the past.
-        of_the_past = (w for w, d in self._drafters.items() if isinstance(d, AttendingHeadsDrafter))
-        self._followed |= dict.fromkeys(of_the_past, 0)
         self._paces.clear()
         self.chooser.use_costs(costs)
 
@@ -147,7 +141,6 @@ class Auto(Method):
         """Begin another reply; what was learned of the methods stays."""
         for drafter in self.others.values():
             drafter.rewind(length)
-        self._followed = {way: min(count, length) for way, count in self._followed.items()}
         self._last = None
         self.chooser.begin_reply()
 
@@ -164,9 +157,6 @@ class Auto(Method):
     def _first(self, context: Context) -> TokenTree:
         """Return the first method's tree."""
         self.choice, first = next(iter(self.others.items()), (self._plain.name, None))
-        for way, drafter in self._drafters.items():
-            if drafter is first:
-                self._followed[way] = len(context.tokens)
         return first.propose(context) if first else TokenTree.chain(context.root)
 
     def _learn(self, context: Context) -> None:
@@ -185,9 +175,9 @@ class Auto(Method):
 
     def _choose(self, context: Context) -> TokenTree:
         """Return the tree of the way that is picked, or of free guesses, or of both."""
-        length, root = len(context.tokens), context.root
-        self._followed[self._plain] = length
-        missed = {way: length - followed for way, followed in self._followed.items()}
+        root = context.root
+        unread = {way: drafter.unread_count(context) for way, drafter in self._drafters.items()}
+        missed = {self._plain: 0, **unread}
         way = self.chooser.pick(missed, context.max_depth)
         guess, reach = self._free.guess(context) if self._free else ((), ())
         alone, beside = self.chooser.best_lengths(way, reach)
@@ -215,9 +205,7 @@ class Auto(Method):
             size = len(last.own)
             path = [node for node in context.path if node < size]
             context = replace(context, path=path, target_tokens=context.target_tokens[:size])
-        tree = self._drafters[way].propose(context)
-        self._followed[way] = len(context.tokens)
-        return tree
+        return self._drafters[way].propose(context)
 
     @property
     @override

@@ -91,6 +91,7 @@ class Jacobi(Method):
         self._requested = JacobiOptions(window, branches, ngram)
         self._random = random.Random(0)
         self._pool = NgramPool(ngram, max(branches, 1))
+        self._length = 0  # of the text, when it last proposed
         self._trajectories: list[Ngram] = []  # of the root and of every guess in the window
         self._pooled = 0  # so many tokens of the text, the root among them, are in the pool
         self._advantage = 0.0  # by how many tokens n-grams guessed more than the window, lately
@@ -132,14 +133,17 @@ class Jacobi(Method):
         the n-grams beside it.
         """
         length = min(self.window, context.max_depth)
+        # So many of the last tree's positions are decided, by whoever's guesses: where those of
+        # another method stood beside this one's, the accepted path may be theirs.
+        decided, self._length = len(context.tokens) - self._length, len(context.tokens)
         # The window was the first nodes of the last tree; n-grams stood behind it.
         last_length = len(self._trajectories) if self.branches else None
-        window = list(context.target_tokens[len(context.path) : last_length])[:length]
+        window = list(context.target_tokens[decided:last_length])[:length]
         text = context.tokens or [context.root]
         window += [self._random.choice(text) for _ in range(length - len(window))]
         if not self.branches:
             return TokenTree.chain(context.root, window)
-        self._advance_trajectories(context)
+        self._advance_trajectories(context, decided)
         self._index_text(context)  # after the guesses: what is newer comes first
         found = self._pool.continuations(self._last_tokens(context))[: self.branches]
         ngrams = [ngram[: context.max_depth] for ngram in found if context.max_depth > 0]
@@ -152,16 +156,16 @@ class Jacobi(Method):
         self._trajectories = [tuple(self._last_tokens(context)), *trajectories]
         return TokenTree.from_paths(context.root, [window, *ngrams])
 
-    def _advance_trajectories(self, context: Context) -> None:
+    def _advance_trajectories(self, context: Context, decided: int) -> None:
         """Continue the trajectories by the new guesses, add them to the pool, and keep those of the
-        guesses past the accepted path.
+        guesses for positions that are not decided.
         """
         reach = MAX_KEY_LENGTH + self._pool.length
         pairs = zip(self._trajectories, context.target_tokens, strict=False)
         trajectories = [(*known, token)[-reach:] for known, token in pairs]
         for trajectory in trajectories:
             self._pool.add(trajectory)
-        self._trajectories = trajectories[len(context.path) :]
+        self._trajectories = trajectories[decided:]
 
     def _index_text(self, context: Context) -> None:
         """Add the n-grams of the text that are not in the pool yet, up to the root."""
@@ -196,7 +200,7 @@ class Jacobi(Method):
         """
         self._random.seed(0)
         self._pool.clear()
-        self._trajectories, self._pooled = [], 0
+        self._length, self._trajectories, self._pooled = 0, [], 0
         self._advantage, self._compared = 0.0, (0, (), ())
 
     @property

@@ -208,8 +208,7 @@ class Speculative(Method):
         length = min(gamma, context.max_depth, self.draft.max_context - len(context.tokens))
         if length < 1:
             return TokenTree.chain(context.root)
-        text = self._readable([*context.tokens, context.root])
-        unread = self._catch_up(context, text)
+        unread = self._catch_up(context)
         if unread is None:
             return TokenTree.chain(context.root)
         least_chance = budget.min_chance if budget else 0.0
@@ -225,13 +224,12 @@ class Speculative(Method):
                 least_chance=least_chance,
             )
         else:
-            draws = self._draw(context, text, unread, length, least_chance)
+            draws = self._draw(context, unread, length, least_chance)
         return _tree(context.root, draws, budget)
 
     def _draw(
         self,
         context: Context,
-        text: list[int],
         unread: TokenTree,
         length: int,
         least_chance: float,
@@ -240,12 +238,12 @@ class Speculative(Method):
 
         Args:
             context: of this step.
-            text: all tokens up to the root, to which the drafted ones are added.
-            unread: the last of them, which the draft model has not read.
+            unread: the last tokens up to the root, which the draft model has not read.
             length: the most tokens of the chain.
             least_chance: it ends where the chain so far is all right with less.
         """
         draws: list[Draw] = []
+        text = self._readable([*context.tokens, context.root])  # with the drafted tokens behind it
         chain_probability = 1.0  # that all tokens of the chain so far are right
         while len(draws) < length and chain_probability >= least_chance:
             logits, hidden = self.draft.score(unread, self.cache)
@@ -259,34 +257,37 @@ class Speculative(Method):
             unread = TokenTree.chain(draw.tokens[0])
         return draws
 
-    def _catch_up(self, context: Context, text: list[int]) -> TokenTree | None:
-        """Forget the guesses that were refused; return a chain of the tokens that the draft model
-        has not read, the root last; None if the reply was cancelled while many were read.
-
-        Args:
-            context: of this step.
-            text: all tokens up to the root, as the draft model reads them.
+    def _catch_up(self, context: Context) -> TokenTree | None:
+        """Return a chain of the tokens that the draft model has not read, the root last; None if
+        the reply was cancelled while many were read.
         """
+        if self.unread_count(context) > self.gamma:  # it joins a conversation late
+            missed = self._readable(context.tokens[len(self.cache.tokens) :])
+            if not self.draft.read(missed, self.cache, context.cancelled):
+                return None
+        unread = self._readable([*context.tokens[len(self.cache.tokens) :], context.root])
+        return TokenTree.chain(unread[0], unread[1:])
+
+    @override
+    def unread_count(self, context: Context) -> int:
+        """Forget the guesses that were refused; return how many tokens the draft model lacks."""
         if context.encoder_ids != self.cache.encoder_ids:
             self.cache.reuse([], context.encoder_ids)
             self._matched = 0
-        start = min(self._matched, len(self.cache.tokens))
-        self.cache.truncate(common_prefix(self.cache.tokens, text[:-1], start))
-        if len(text) - len(self.cache.tokens) > self.gamma + 1:  # it joins a conversation late
-            missed = text[len(self.cache.tokens) : -1]
-            if not self.draft.read(missed, self.cache, context.cancelled):
-                return None
+        read = len(self.cache.tokens)
+        start = min(self._matched, read)
+        text = self._readable(context.tokens[start:read])
+        self.cache.truncate(start + common_prefix(self.cache.tokens[start:], text))
         self._matched = len(context.tokens)
-        unread = text[len(self.cache.tokens) :]
-        return TokenTree.chain(unread[0], unread[1:])
+        return len(context.tokens) - len(self.cache.tokens)
 
-    def _readable(self, tokens: list[int]) -> list[int]:
+    def _readable(self, tokens: Sequence[int]) -> list[int]:
         """Return tokens as the draft model reads them: ids that it has no embedding for become its
         last one.
         """
         last = self.draft.vocabulary_size - 1
         if last >= self.vocabulary_size - 1:
-            return tokens
+            return [*tokens]
         return [min(token, last) for token in tokens]
 
     def _fit_logits(self, logits: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class StateCache:
             [R, D] the target's hidden states after those of `tokens`, of which there are 1 to
             MOST_STATES; their tokens are added to `tokens` where the context ends without an error.
         """
-        start, end = self._forget_changed(cache), len(cache.tokens)
+        start, end = self.forget_changed(cache), len(cache.tokens)
         while end - start > MOST_STATES:  # the drafter joins a conversation late
             chunk = slice(start, min(start + CHUNK, end - 1))
             for layer in self.layers:
@@ -75,9 +75,12 @@ class StateCache:
         yield cache.hidden[start:]
         self.tokens += cache.tokens[start:]
 
-    def _forget_changed(self, cache: KVCache) -> int:
+    def forget_changed(self, cache: KVCache) -> int:
         """Forget the tokens that the target has not read; return how many are left. The last token
         that it has read is never left, so that there is always a state to read.
+
+        Args:
+            cache: what the target has read, one token at least.
         """
         if cache.encoder_ids != self._encoder_ids:
             self.tokens = []

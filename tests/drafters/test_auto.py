@@ -94,6 +94,35 @@ def test_a_drafter_that_was_away_drafts_as_if_it_had_been_there(
     assert min(compared[name] for name in ("spec", "ctc", "chimera", "medusa")) > 2
 
 
+def test_what_a_drafter_must_read_first_is_known_when_conversations_alternate() -> None:
+    """As in a server, where each has a cache of its own and one drafter serves all."""
+    target, rule, seen = tiny.target(), make_rule(), list[dict[str, int]]()
+    drafter = restless(auto())
+    texts = {name: [*PROMPT, *(chance * 7 % 50 for chance in range(60))] for name in "ab"}
+    texts["b"][len(PROMPT) + 10 :] = range(40)
+    caches = {name: target.new_cache() for name in texts}
+
+    def pick(missed: dict[Way, int], room: int) -> Way:
+        seen.append({way.name: count for way, count in missed.items()})
+        return next(way for way in missed if way.name == method)
+
+    drafter.chooser.pick = pick  # type: ignore[method-assign, assignment]
+    drafter.chooser.best_lengths = lambda way, reach: (0, 0)  # type: ignore[method-assign]
+    for method in ("spec", "chimera", "ctc"):
+        for name in "abab":
+            cache, text = caches[name], texts[name]
+            cache.truncate(0)
+            target.read(text, cache)
+            drafter.rewind(len(text))  # all of it was in this cache
+            for _ in range(2):
+                drafter.propose(Context(cache, 5, [], [], 9, rule))
+        shared, last = len(PROMPT) + 10, len(texts["b"])
+        first, again, *_, other, other_again = seen[-8:]
+        assert first[method] >= len(texts["a"]) - shared and other[method] == last - shared
+        assert max(again[method], other_again[method]) <= 1
+        assert {seen[-1][name] for name in ("none", "medusa", "jacobi")} == {0}
+
+
 class Echo(Method):
     """Proposes what it was told; keeps what it saw of its last tree."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import subprocess
 import sys
@@ -351,12 +352,16 @@ def test_heads_expect_what_was_measured() -> None:
 
 
 def test_jacobi_proposes_its_own_last_guesses_then_fills_the_window() -> None:
-    drafter = Jacobi(5)
+    drafter, text = Jacobi(5), [1, 2, 9, 10, 11]
+    drafter.propose(context(text[:2], 9))
     # Of five nodes two were accepted after the root; 13 and 14 are the choices beyond 12, the root.
-    tree = drafter.propose(context([1, 2], 12, path=[0, 1, 2], target_tokens=[10, 11, 12, 13, 14]))
-    assert tree.tokens[:3] == (12, 13, 14)
-    assert len(tree) == 6
-    assert set(tree.tokens[3:]) <= {1, 2}
+    # The same where they were accepted beside this tree, which is what `path` is of.
+    for path in ([0, 1, 2], [0]):
+        again = copy.deepcopy(drafter)
+        tree = again.propose(context(text, 12, path=path, target_tokens=[10, 11, 12, 13, 14]))
+        assert tree.tokens[:3] == (12, 13, 14)
+        assert len(tree) == 6
+        assert set(tree.tokens[3:]) <= set(text)
     assert len(drafter.propose(context([1, 2], 12, max_depth=3))) == 4
     assert drafter.propose(context([], 12)).tokens == (12,) * 6
 

@@ -105,6 +105,7 @@ def test_where_only_chains_are_scored_the_better_of_the_two_is_tried() -> None:
     assert tree.tokens[1:] == (6, 7)
     # The window guessed 9 9 all the while, and that came.
     window_is_right._compared = (len(again), (9, 9), (6, 7))
+    window_is_right._length = len(again) + 1
     tree = window_is_right.propose(context([*again, 9, 9], 5, path=[0], target_tokens=[9, 9, 9]))
     assert tree.tokens[1:] == (9, 9)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from nfox.decoding.drafter import Context
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.heads.attention import DecoderLayer
 from nfox.heads.state_cache import StateCache
@@ -28,6 +29,11 @@ class AttendingHeadsDrafter(HeadsDrafter):
     @abstractmethod
     def attending_layers(self) -> Iterable[DecoderLayer]:
         """The layers of the heads that attend to the past, one after the other."""
+
+    @override
+    def unread_count(self, context: Context) -> int:
+        length = len(context.tokens)
+        return length - self.state_cache.forget_changed(context.cache) if length else 0
 
     @override
     def rewind(self, length: int) -> None:

@@ -103,7 +103,7 @@ class Chooser:
         """Return the way for the next step: one that is due to be tried, or the fastest.
 
         Args:
-            missed: for each way, the tokens that its drafter has not followed.
+            missed: for each way, the tokens that its drafter must read before it guesses.
             room: how many tokens may still follow at most.
         """
         if self.is_locked:

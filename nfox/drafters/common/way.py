@@ -15,7 +15,7 @@ _LOST = 4.0  # plain steps, after which a reply is another than most
 _DOUBT = 3  # steps that are supposed to have accepted nothing, where few were seen
 _TIMED = 15  # steps of which the middle time is taken
 _FEW, _MANY = 8, 32  # tokens to catch up with: so few take no time, so many say what each takes
-_CATCH_UP = 0.004  # plain steps for each token that a drafter has not followed, before any was seen
+_CATCH_UP = 0.004  # plain steps for each token that a drafter must read, before any was seen
 
 FEW_STEPS = 16
 """A way of which fewer steps were seen is hardly known."""
@@ -69,7 +69,7 @@ class Way:
         width: nodes of its trees, the root included; a mean.
         overhead: what its steps take beside the forward: the middle of the last ones, since
             whatever else the machine does only adds to some of them.
-        catch_up: what it takes for each token that it has not followed.
+        catch_up: what it takes for each token that its drafter must read before it guesses.
 
     Attributes:
         tokens: that a step is expected to emit.
@@ -149,7 +149,7 @@ class Way:
             drafted: the depth of that tree.
             width: its nodes.
             overhead: what the step took beside the forward.
-            missed: tokens that the drafter had to catch up with before it.
+            missed: tokens that the drafter had to read before it.
         """
         self.steps += 1
         self._usual.count(accepted, drafted, _LONG_MEMORY)
