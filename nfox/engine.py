@@ -9,7 +9,7 @@ import gc
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -22,8 +22,9 @@ from nfox.decoding.threads import ThreadChoice
 from nfox.drafters.common.method import DrafterInputs, DrafterSpec, Method
 from nfox.engine_summary import EngineSummary
 from nfox.errors import UsageError
+from nfox.model_loader import ModelLoader
 from nfox.models.loading import load_model
-from nfox.models.options import LoadedModel, ModelOptions
+from nfox.models.options import LoadedModel
 from nfox.models.prompt import encode_prompt, stop_ids_of, stop_tokens
 from nfox.reply import Reply, Request, Settings, Update
 from nfox.reply_stream import ReplyStream
@@ -39,24 +40,6 @@ _FREED = ("model", "drafter", "cache", "_inputs", "loader", "_costs")
 
 class _Closed(UsageError, AttributeError):
     """A closed engine has no model any more."""
-
-
-class ModelLoader(Protocol):
-    """Loads models as an engine's own were loaded."""
-
-    @property
-    def loading(self) -> ModelOptions:
-        """How the target is loaded."""
-
-    @property
-    def draft_loading(self) -> ModelOptions:
-        """How draft models are."""
-
-    def target(self, adapter: str | None) -> LoadedModel:
-        """Load the target, with an adapter or with none."""
-
-    def draft(self, location: str) -> LoadedModel:
-        """Load a draft model from a folder or hub id."""
 
 
 ASKED_FOR = "as asked for"

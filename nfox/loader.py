@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from nfox.decoding.costs import measure_costs
@@ -13,11 +13,9 @@ from nfox.drafters import drafting_methods, method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
-from nfox.files.model_names import short_name
 from nfox.files.reading import refusing
 from nfox.heads.named_model import find_named
-from nfox.models.decoding_model import decoding_options, load_to_decode
-from nfox.models.memory import check_memory
+from nfox.model_loader import ModelLoader
 from nfox.models.options import LoadedModel, LoadProgress, ModelOptions
 from nfox.models.prompt import UnknownTokenError, encode_prompt
 from nfox.models.training_folders import describe_folder, option_for
@@ -82,7 +80,7 @@ def load(
     weights = _weights(name, method, sources)
     context = min(max_context or LEAST_CONTEXT, LEAST_CONTEXT)
     draft_loading = draft_loading or loading.for_draft()
-    loader = _Loader(name, loading, draft_loading, weights, context, progress)
+    loader = ModelLoader(name, loading, draft_loading, weights, context, progress)
     loaded = loader.target(loading.adapter)
     rendered_by = _template(loaded, template, system)
     progress.stage("measuring how fast this machine is")
@@ -113,7 +111,7 @@ def load_another(engine: Engine, model: str | None, progress: LoadProgress | Non
         NfoxError: if the model is missing or does not fit.
     """
     loader = engine.loader
-    if not isinstance(loader, _Loader):
+    if loader is None:
         raise UsageError("this engine was not loaded by name, so no other can be loaded like it")
     limited = engine.max_context < engine.model.target.max_context
     return load(
@@ -150,54 +148,6 @@ def _weights(model: str, method: str | None, sources: WeightSources) -> tuple[st
     """Return the locations of the weights of a method, or of all methods, for a model."""
     names = drafting_methods(method, model, sources) if method else method_names()
     return tuple(filter(None, {method_class(name).locate(model, sources) for name in names}))
-
-
-@dataclass(frozen=True)
-class _Loader:
-    """Loads the target and draft models, and says so.
-
-    Args:
-        name: folder or hub id of the target.
-        loading: how it is loaded.
-        draft_loading: how draft models are.
-        weights: folders and hub ids of the methods' weights, for which memory is needed as well.
-        context: tokens of the cache for which memory is needed.
-        progress: told how loading goes.
-    """
-
-    name: str
-    loading: ModelOptions
-    draft_loading: ModelOptions
-    weights: tuple[str, ...]
-    context: int
-    progress: LoadProgress
-
-    def target(self, adapter: str | None) -> LoadedModel:
-        self.progress.stage(f"checking that {short_name(self.name)} fits into memory")
-        needed = [(self.name, self.loading), *((one, self.draft_loading) for one in self.weights)]
-        stage = self.progress.stage
-        models = [(name, decoding_options(name, how, stage)) for name, how in needed]
-        check_memory(models, self.context)
-        self.progress.stage(f"loading {short_name(self.name)}")
-        return self._load(self.name, replace(self.loading, adapter=adapter))
-
-    def draft(self, location: str) -> LoadedModel:
-        self.progress.stage(f"loading {short_name(location)}")
-        return self._load(location, self.draft_loading)
-
-    def _load(self, location: str, options: ModelOptions) -> LoadedModel:
-        return load_to_decode(location, options, self.progress)
-
-    def beside(self, loaded: LoadedModel) -> _Loader:
-        """Return a loader whose draft models go where a target that is split gives its logits: what
-        they draft is compared with these.
-        """
-        if not self.loading.device_map:
-            return self
-        if self.draft_loading.device or self.draft_loading.device_map:
-            return self
-        device = str(loaded.target.output_device)
-        return replace(self, draft_loading=replace(self.draft_loading, device=device))
 
 
 def _check_heads(heads: str, model: str, sources: WeightSources) -> None:

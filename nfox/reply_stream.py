@@ -50,12 +50,13 @@ class ReplyStream(Iterator[Piece]):
 
     @override
     def __next__(self) -> Piece:
-        while not self._pieces:
-            update = self._next_update()
-            if update is None:
-                raise StopIteration
-            self._pieces.extend(update.pieces)
-        return self._pieces.popleft()
+        with self._stepping:
+            while not self._pieces:
+                update = self._next_update()
+                if update is None:
+                    raise StopIteration
+                self._pieces.extend(update.pieces)
+            return self._pieces.popleft()
 
     def updates(self) -> Iterator[Update]:
         """Yield what every step adds to the reply, instead of its text alone."""

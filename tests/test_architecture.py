@@ -29,7 +29,7 @@ ROWS = [
     ["models"],
     ["heads", "export"],
     ["drafters"],
-    ["reply", "engine_summary"],
+    ["reply", "engine_summary", "model_loader"],
     ["reply_stream", "reply_text"],
     ["engine"],
     ["loader", "conversation", "plain_reply", "batch"],

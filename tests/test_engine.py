@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 import nfox
-from nfox import Engine, Message, ModelOptions, Settings, load
+from nfox import Engine, Message, ModelOptions, Settings, load, model_loader
 from nfox.decoding import running_costs
 from nfox.decoding.costs import WIDTHS, Costs
 from nfox.drafters.common.method import DrafterSpec
-from nfox.errors import ContextError, UsageError
+from nfox.errors import ContextError, NfoxError, UsageError
 
 FLOAT32 = ModelOptions(dtype="float32")
 ROOT = Path(__file__).parent.parent
@@ -243,6 +243,34 @@ def test_a_stream_is_closed_from_another_thread_after_its_forward() -> None:
     assert not reader.is_alive()
     assert list(stream) == []
     assert engine().answer("hello").finish != "interrupt"
+
+
+def test_what_waits_to_be_read_is_gone_for_a_reader_once_another_thread_has_closed() -> None:
+    stream = engine().stream("hello", max_new_tokens=40)
+    read: list[object] = []
+    reader = threading.Thread(target=lambda: read.extend(stream))
+    with stream._stepping:  # as `close` has it
+        stream._pieces.append(next(stream))
+        reader.start()
+        reader.join(0.1)
+        assert reader.is_alive()
+        stream.close()
+    reader.join(20)
+    assert read == [] and not reader.is_alive()
+
+
+def test_an_adapter_counts_when_it_is_asked_whether_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With one a file that is kept packed is unpacked."""
+
+    def check(models: Any, context: int) -> None:
+        assert models[0][1].adapter == "some-adapter"
+        raise NfoxError("no room")
+
+    monkeypatch.setattr(model_loader, "check_memory", check)
+    with pytest.raises(NfoxError, match="no room"):
+        engine().adapt("some-adapter")
 
 
 def test_the_end_of_a_reply_is_told_once_in_whatever_way_it_comes() -> None:

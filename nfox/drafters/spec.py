@@ -41,6 +41,7 @@ from nfox.files.model_names import weights_beside
 from nfox.heads import checkpoint
 from nfox.known_models import without_package
 from nfox.models.draft_pairs import check_pair
+from nfox.models.options import LoadedModel
 from nfox.models.transformers_target import TransformersTarget
 
 _GAMMA = 4  # tokens of a published chain
@@ -110,6 +111,7 @@ class Speculative(Method):
         self.name = name
         self.is_explicit = is_explicit
         self.target = target
+        self.loaded: LoadedModel | None = None  # others can have it while this one keeps it
         self.cache = draft.new_cache()
         self._matched = 0  # so many of the cache's tokens are known to be the target's
         # Where chains of the likeliest tokens take one call: gamma and budget for others, and how
@@ -159,6 +161,7 @@ class Speculative(Method):
             is_explicit=is_explicit,
             target=target,
         )
+        drafter.loaded = draft
         if inputs.costs:
             drafter.plan(inputs.costs)
         return drafter

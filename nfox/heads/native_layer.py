@@ -74,7 +74,7 @@ class NativeLayer:
 
     def read(self, states: Tensor, start: int) -> None:
         """Remember states [R, D] at positions from `start` on."""
-        self.attend(states, start)
+        self._run(states, None, start)
 
     def attend(
         self,
@@ -84,16 +84,28 @@ class NativeLayer:
         num_joint: int = 0,
     ) -> Tensor:
         """Return what leaves the layer; arguments are those of `LayerCache.attend`."""
-        rows, hidden = rows.contiguous(), torch.empty_like(rows)
-        self.fill(rows, range(len(rows)), hidden.data_ptr(), start, parents, num_joint)
-        self._library.nfox_forward(byref(self.decoder), byref(self.batch), thread_count())
+        hidden = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        self._run(rows, hidden.data_ptr(), start, parents, num_joint)
         return hidden
+
+    def _run(
+        self,
+        rows: Tensor,
+        hidden: int | None,
+        start: int,
+        parents: Sequence[int] | None = None,
+        num_joint: int = 0,
+    ) -> None:
+        """Run a forward; arguments are those of `fill`."""
+        rows = rows.contiguous()
+        self.fill(rows, range(len(rows)), hidden, start, parents, num_joint)
+        self._library.nfox_forward(byref(self.decoder), byref(self.batch), thread_count())
 
     def fill(
         self,
         table: Tensor,
         chosen: Sequence[int],
-        hidden: int,
+        hidden: int | None,
         start: int,
         parents: Sequence[int] | None = None,
         num_joint: int = 0,
@@ -103,7 +115,8 @@ class NativeLayer:
         Args:
             table: [M, D] the rows that enter are some of these.
             chosen: which ones, R of them.
-            hidden: the address of the rows [R, D] that will be written.
+            hidden: the address of the rows [R, D] that will be written; None where keys and values
+                are all that is wanted.
             start, parents, num_joint: of these rows, as in `LayerCache.attend`.
         """
         count = len(chosen)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,8 @@ class TransformersTarget(Target):
         self.head = self._transformers.head
         self.fused: FusedDecoder | NativeDecoder | None = None
         self.why_not_native, self._lacks_library = "", False
+        # Those that a drafter still has, by their tokens: others guess with the same.
+        self._guessing_vocabularies = WeakValueDictionary[tuple[int, ...], QuantisedVocabulary]()
 
     @property
     @override
@@ -214,8 +217,12 @@ class TransformersTarget(Target):
         matrix = matrix_to_quantise(self.model) if self.is_native else None
         if matrix is None:
             return self
-        bias = getattr(self.head.layer, "bias", None)
-        return QuantisedVocabulary(self, matrix, bias, self.head.scaled, frequent_tokens)
+        shared = self._guessing_vocabularies.get(tuple(frequent_tokens))
+        if shared is None:
+            bias = getattr(self.head.layer, "bias", None)
+            shared = QuantisedVocabulary(self, matrix, bias, self.head.scaled, frequent_tokens)
+            self._guessing_vocabularies[tuple(frequent_tokens)] = shared
+        return shared
 
     @cached_property
     @override

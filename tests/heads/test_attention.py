@@ -133,7 +133,10 @@ def test_a_layer_of_the_native_library_is_the_layer(with_norm: bool) -> None:
     exact, norm = DecoderLayer(SIZE, 3, 16, 48).double(), Norm(SIZE).double()
     rounded = copy.deepcopy(exact).bfloat16()
     pack_layers(rounded)
-    native = NativeLayer(rounded, copy.deepcopy(norm).bfloat16() if with_norm else None)
+    native, reader = (
+        NativeLayer(rounded, copy.deepcopy(norm).bfloat16() if with_norm else None)
+        for _ in range(2)
+    )
     plain = LayerCache(exact, norm if with_norm else None)
     start = 0
     with torch.inference_mode():
@@ -146,11 +149,15 @@ def test_a_layer_of_the_native_library_is_the_layer(with_norm: bool) -> None:
         ):
             states = rows(count, SIZE).bfloat16()
             found = native.attend(states, start, parents, joint)
+            assert torch.equal(reader.attend(states, start, parents, joint), found)
             expected = plain.attend(states.double(), start, parents, joint)
             assert found.dtype == torch.bfloat16
             torch.testing.assert_close(found.double(), expected, rtol=2e-2, atol=3e-2)
-            for one, dtype in ((native, torch.bfloat16), (plain, torch.float64)):
-                one.read(states.to(dtype), start)
+            # What is written over before it is read tells nothing of what reading leaves.
+            reader.attend(rows(count, SIZE).bfloat16(), start)
+            reader.read(states, start)
+            native.attend(states, start)
+            plain.read(states.double(), start)
             start += count
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 
 from nfox import ModelOptions, NfoxError, drafters, load
 from nfox.demo import TARGET
+from nfox.drafters.spec import Speculative
 from nfox.errors import ModelError, UsageError
 from nfox.heads.checkpoint import base_of
 from nfox.models import decoding_model, devices
@@ -81,6 +84,18 @@ def test_without_a_tokenizer(tmp_path: Path) -> None:
     assert "tokenizer" in refused(str(model)).message
     # a draft model needs none: it reads the target's ids
     load(str(folder.llama()), draft_model=str(model), loading=OFFLINE)
+
+
+def test_drafters_of_one_engine_share_the_weights_of_a_draft_model_while_one_has_them() -> None:
+    with load(str(folder.equipped()), loading=OFFLINE, method="none") as engine:
+        one, other = engine.make("spec"), engine.make("spec")
+        assert isinstance(one, Speculative) and isinstance(other, Speculative)
+        assert one.draft is other.draft
+        assert one.cache is not other.cache
+        weights = weakref.ref(one.draft.model)
+        del one, other
+        gc.collect()
+        assert weights() is None
 
 
 def test_a_draft_model_with_another_tokenizer_is_refused_by_name() -> None:

@@ -124,7 +124,7 @@ class Forward {
             const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
             embed(thread, threads);
             for (int i = 0; i < d.num_layers; i++) run_layer(i, attention, thread, threads);
-            const Range range = share(rows, thread, threads);
+            const Range range = share(batch.hidden ? rows : 0, thread, threads);
             for (int row = range.begin; row < range.end; row++) leave(row);
             w.barrier.wait(threads);
             const int first = batch.first_scored;
@@ -170,6 +170,7 @@ class Forward {
                  });
         w.barrier.wait(threads);
         place_heads(layer, index, thread, threads);
+        if (!batch.hidden && index == d.num_layers - 1) return;  // keys and values are all
         w.barrier.wait(threads);
         attention.run(layer, index, thread, threads);
         w.barrier.wait(threads);

@@ -47,6 +47,6 @@ struct Batch {
     const Sequence* sequences;
     int32_t num_sequences;
     int32_t first_scored;  // the row from which on logits are written
-    uint16_t* hidden;      // [rows, hidden_size], written
+    uint16_t* hidden;      // [rows, hidden_size], written; null: keys and values are all, no logits
     float* logits;         // [rows from first_scored on, vocabulary], written; null: not needed
 };
