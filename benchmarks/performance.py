@@ -42,7 +42,7 @@ def measure(name: str, model: str | None, more: Sequence[str]) -> None:
         model: folder or hub id; None for the embedded one.
         more: options of both commands.
     """
-    chosen = ["--model", within(model)] if model else []
+    chosen = ["--model", within(model) if model else "embedded"]
     run(name, "forwards", ["bench", "forwards", *chosen, *more])
     asked = ["--methods", "all", "--replay", "7", "--max-new-tokens", "64", "--prompts", "demo"]
     run(name, "step-time", ["bench", *asked, *chosen, *more])

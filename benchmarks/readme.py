@@ -56,7 +56,7 @@ def within(place: str) -> str:
 
 def run(prompts: str, limit: int, rounds: int) -> None:
     """Run the benchmark; keep its result and the plot of its speed-ups."""
-    asked = ["--methods", METHODS, "--replay", "7", "--peers", "all"]
+    asked = ["--model", "embedded", "--methods", METHODS, "--replay", "7", "--peers", "all"]
     asked += ["--prompts", prompts, "--turns", "1"]
     sized = ["--limit", str(limit), "--rounds", str(rounds), "--max-new-tokens", "128"]
     bench(KEPT, SCRATCH / "methods", "speedup.svg", *asked, *sized)
@@ -64,7 +64,14 @@ def run(prompts: str, limit: int, rounds: int) -> None:
 
 def run_contexts(prompts: str) -> None:
     """Run it over lengths of the context; keep the plot over them."""
-    asked = ["--methods", "none,spec,ctc,lookup,jacobi", "--peers", "hf,llama.cpp"]
+    asked = [
+        "--model",
+        "embedded",
+        "--methods",
+        "none,spec,ctc,lookup,jacobi",
+        "--peers",
+        "hf,llama.cpp",
+    ]
     asked += ["--prompts", prompts, "--turns", "1", "--limit", "2", "--rounds", "1"]
     asked += ["--sweep", "context=128,256,512,limit", "--max-new-tokens", "64"]
     scratch = SCRATCH / "contexts"

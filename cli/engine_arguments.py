@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import os
 import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nfox.counting import counted
 from nfox.drafters import check_method_name, plain_method
 from nfox.errors import ModelError, UsageError
-from nfox.models.options import ModelOptions
 
 from .display.progress import loading_display
 from .large_imports import import_engine
+from .loading_options import model_options, parse_pairs
 from .options.engine import GenerationArguments, MethodArguments, ModelArguments
-from .printing import say
+from .printing import say, tell
 
 if TYPE_CHECKING:
     from nfox.decoding.sampling import Sampling
@@ -68,6 +69,17 @@ class EngineArguments:
         if self.model.conv_template is not None:
             _check_template(self.model.conv_template)
 
+    @staticmethod
+    def check_names(methods: str | None) -> None:
+        """Check the methods of a list as far as that needs no torch: `none,spec:gamma=4`.
+
+        Raises:
+            UsageError: for the first name that no method has.
+        """
+        for name in (methods or "").split(","):
+            if name.strip() and name != "all":
+                check_method_name(name.strip().partition(":")[0])
+
     def load(self, *, quiet: bool = False) -> Engine:
         """Load the target, the drafter and the template that the options name.
 
@@ -77,6 +89,8 @@ class EngineArguments:
         Raises:
             NfoxError: if anything is missing or does not fit.
         """
+        if not quiet:
+            _warn_of_threads(self.model.threads or 1)
         with loading_display(sys.stderr.isatty() and not quiet) as progress:
             progress.stage("starting")
             import_engine()
@@ -136,6 +150,13 @@ class EngineArguments:
         return replace(default, **_options_set(self.generation, *SAMPLING_FIELDS))
 
 
+def _warn_of_threads(wanted: int) -> None:
+    """Say that there are fewer cores than threads, which then wait for each other in turns."""
+    cores = os.cpu_count() or 1
+    if wanted > cores:
+        tell(f"nfox: --threads {wanted} on {counted(cores, 'core')}: {cores} would be faster")
+
+
 def _check_template(name: str) -> None:
     """Check that there is a conversation template of that name; `list` prints all and exits."""
     from nfox.text.resolve import FALLBACKS, available
@@ -155,66 +176,16 @@ def _options_set(group: object, *fields: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
-    """Return how the target is loaded, and how a draft model is loaded.
-
-    Raises:
-        UsageError: if options contradict each other, or a limit of memory is malformed.
-    """
-    target = ModelOptions(
-        dtype=model.dtype,
-        quantisation=model.quantisation,
-        compile=model.compile,
-        reproducible=model.reproducible,
-        attn=model.attn,
-        device=model.device,
-        device_map=model.device_map,
-        max_memory=_memory_limits(model),
-        revision=model.revision,
-        offline=model.offline,
-        trust_remote_code=model.trust_remote_code,
-        adapter=model.adapter,
-        threads=model.threads,
-    )
-    return target, replace(target.for_draft(), quantisation=model.draft_quantisation)
-
-
-def _parse_pairs(texts: list[str], option: str) -> dict[str, str]:
-    """Parse NAME=VALUE texts of an option."""
-    malformed = next((text for text in texts if "=" not in text.strip("=")), None)
-    if malformed is not None:
-        raise UsageError(f"{option} {malformed!r} is not NAME=VALUE")
-    return dict((part.strip() for part in text.split("=", 1)) for text in texts)  # type: ignore[misc]
-
-
 def _method_options(method: MethodArguments) -> dict[str, str]:
     """Return the options of the method by name: those of -o, and --gamma and --tree."""
     shorthands = _options_set(method, "gamma", "tree")
-    options = _parse_pairs(method.options, "-o")
+    options = parse_pairs(method.options, "-o")
     for name, value in shorthands.items():
         if options.setdefault(name, str(value)) != str(value):
             raise UsageError(
                 f"--{name} {value} and -o {name}={options[name]}", "give one of the two"
             )
     return options
-
-
-def _memory_limits(model: ModelArguments) -> dict[str, str]:
-    """Return the most memory that the model may take on each device, by the device's name."""
-    if model.max_memory and not model.device_map:
-        raise UsageError("--max-memory limits a --device-map", "add --device-map auto")
-    limits = _parse_pairs(model.max_memory.split(",") if model.max_memory else [], "--max-memory")
-    for device, size in limits.items():
-        if not (_DEVICE.fullmatch(device) and _SIZE.fullmatch(size)):
-            raise UsageError(
-                f"--max-memory {device}={size}: expected a GPU's number, cpu or disk, and a size",
-                "--max-memory 0=9GiB,cpu=500MB",
-            )
-    return limits
-
-
-_DEVICE = re.compile(r"\d+|cpu|disk|mps")
-_SIZE = re.compile(r"\d+(\.\d+)?[KMG]i?B")
 
 
 def _check_rule_options(method: MethodArguments, rule: str, *fields: str) -> None:

@@ -59,11 +59,11 @@ def race(
     They answer one after the other, since they share the machine, and are then shown together.
     """
     model = usual_model(model)
-    engine_arguments = EngineArguments(model, MethodArguments(plain_method()), generation)
-    engine_arguments.check()
+    EngineArguments(model, generation=generation).check()
     prompt = cleaned(arguments.prompt)
     if not prompt.strip():
         raise UsageError("the prompt is empty", 'nfox race "text"')
+    EngineArguments.check_names(arguments.methods)
     from .display.pictures import check_file
 
     check_out(arguments.cast, "recording")
@@ -72,7 +72,7 @@ def race(
 
     names = arguments.methods
     entrants = racing.parse(names.split(",")) if names is not None else None
-    engine = engine_arguments.load()
+    engine = EngineArguments(model, MethodArguments(plain_method()), generation).load()
     entrants = entrants or racing.parse(racing.usual_methods(engine))
     drafting = unused.of_drafting(engine, [entrant.method for entrant in entrants])
     unused.report_typed(context, unused.of_loading(engine) | unused.of_sampling(engine) | drafting)

@@ -46,5 +46,37 @@ def one_line(text: str) -> str:
 def json_text(value: Any, indent: int | None = None) -> str:
     """Return a value as JSON in readable characters, but for those that would steer a terminal,
     break the line, or could not be written to a file: they are escaped.
+
+    Args:
+        value: of dicts, lists, texts and numbers.
+        indent: by so many spaces more what an object holds is indented, on lines of its own; a list
+            without objects stays on one line. None puts everything on one line.
     """
-    return json.dumps(value, ensure_ascii=False, indent=indent).translate(_ESCAPED)
+    text = json.dumps(value, ensure_ascii=False) if indent is None else _spread(value, indent, 0)
+    return text.translate(_ESCAPED)
+
+
+def _spread(value: Any, indent: int, depth: int) -> str:
+    """Return a value as JSON over several lines, at a depth."""
+    if not value or not _holds_object(value):
+        return json.dumps(value, ensure_ascii=False)
+    inner = [_spread(one, indent, depth + 1) for one in _inside(value)]
+    if is_object := isinstance(value, dict):
+        inner = [
+            f"{json.dumps(str(key), ensure_ascii=False)}: {one}"
+            for key, one in zip(value, inner, strict=True)
+        ]
+    begin, end = "{}" if is_object else "[]"
+    margin = "\n" + " " * (indent * depth)
+    lines = f",{margin}{' ' * indent}".join(inner)
+    return f"{begin}{margin}{' ' * indent}{lines}{margin}{end}"
+
+
+def _inside(value: Any) -> list[Any]:
+    return list(value.values() if isinstance(value, dict) else value)
+
+
+def _holds_object(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_holds_object, value))
+    return isinstance(value, dict)

@@ -51,3 +51,20 @@ def test_json_says_the_same_in_characters_that_do_nothing() -> None:
     assert json.loads(text) == value
     assert "你好 🦊" in text
     assert json.loads(json_text(value, indent=1)) == value
+
+
+def test_indented_json_has_a_line_for_what_an_object_holds_and_lists_of_numbers_on_one() -> None:
+    value = {"rows": [{"ids": [1, [2, "c"]], "none": {}}, {}], "empty": [], "text": "a\nb"}
+    assert json_text(value, indent=1).splitlines() == [
+        "{",
+        ' "rows": [',
+        "  {",
+        '   "ids": [1, [2, "c"]],',
+        '   "none": {}',
+        "  },",
+        "  {}",
+        " ],",
+        ' "empty": [],',
+        ' "text": "a\\nb"',
+        "}",
+    ]

@@ -9,6 +9,7 @@ from contextlib import closing
 import typer
 
 from ..engine_arguments import EngineArguments
+from ..known_models import usual_model
 from ..options.dataclass_options import refuse_stray_options
 from ..options.engine import GenerationArguments, ModelArguments
 from ..output_files import check_folder, check_out
@@ -31,7 +32,9 @@ def bench(
     if results.explain:
         print_definitions()
         return
+    model = usual_model(model)
     EngineArguments(model, generation=generation).check()
+    EngineArguments.check_names(arguments.methods)
     check_out(results.out)
     check_report(results.html, results.plots)
     check_folder(results.answers, "answers")

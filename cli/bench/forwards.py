@@ -12,6 +12,7 @@ from nfox.counting import counted
 from nfox.errors import UsageError
 
 from ..engine_arguments import EngineArguments
+from ..known_models import usual_model
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
 from ..output_files import check_out, write_out
@@ -50,7 +51,7 @@ def forwards(arguments: ForwardsArguments, model: ModelArguments) -> None:
     """
     widths = _counts("--widths", arguments.widths)
     contexts = _counts("--contexts", arguments.contexts)
-    engine_arguments = EngineArguments.without_drafter(model)
+    engine_arguments = EngineArguments.without_drafter(usual_model(model))
     engine_arguments.check()
     check_out(arguments.out)
     check_report(None, arguments.plots)

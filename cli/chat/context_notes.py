@@ -11,13 +11,12 @@ from nfox.errors import ContextError
 from nfox.text.turns import ContextPolicy, turns_in
 
 from ..options.chat import SessionArguments
-from .repetition import hint, repeats_first
+from .repetition import hint, repeats_itself
 
 if TYPE_CHECKING:
     from nfox.engine import Engine
     from nfox.reply import Reply
 
-_CUT = "/continue goes on with it, /set max_new_tokens=2000 allows longer ones"
 _NEARLY_FULL = 0.8  # of the context, from where on it is said
 
 
@@ -48,15 +47,14 @@ def no_longer_read(count: int, context: int) -> str:
 
 
 def hints(conversation: Conversation, reply: Reply) -> Iterator[str]:
-    """Yield what is said under a reply of a chat: once that it repeats itself, which more of it
-    does not end, and about the room for the rest of it, or for the next one, where there is not
-    enough.
+    """Yield what is said under a reply of a chat: that it repeats itself, which more of it does not
+    end, and about the room for the rest of it, or for the next one, where there is not enough.
 
     Args:
         conversation: that the reply ends.
         reply: the last one.
     """
-    if repeats := repeats_first(conversation, reply):
+    if repeats := repeats_itself(reply):
         yield hint(conversation.engine.settings, "/set repetition_penalty=")
     if room := _room(conversation, reply, repeats=repeats):
         yield room
@@ -68,6 +66,13 @@ def _room(conversation: Conversation, reply: Reply, *, repeats: bool) -> str:
     if reply.finish == "context":
         return "/continue goes on without the oldest turns" if can_drop else ""
     if used < _NEARLY_FULL:
-        return _CUT if reply.finish == "length" and not repeats else ""
+        return _longer(conversation.engine) if reply.finish == "length" and not repeats else ""
     room = "the oldest turns make room for the next" if can_drop else "/undo and /reset make room"
     return f"the context is {used:.0%} full; {room}"
+
+
+def _longer(engine: Engine) -> str:
+    """Return how a reply that was cut gets longer."""
+    limit, room = engine.settings.max_new_tokens, engine.max_context
+    allowed = f", /set max_new_tokens={min(4 * limit, room)} allows longer ones"
+    return f"/continue goes on with it{allowed if limit < room else ''}"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nfox.conversation import Conversation
     from nfox.reply import Reply, Settings
 
 _LEAST_TIMES = 4  # that a span stands there: three equal verses or rows are no circle
@@ -31,19 +30,6 @@ def repeated_span(ids: Sequence[int]) -> int:
 def repeats_itself(reply: Reply) -> bool:
     """Return whether a reply was cut by a limit of tokens while it repeated itself."""
     return reply.finish in ("length", "context") and repeated_span(reply.ids) > 0
-
-
-def repeats_first(conversation: Conversation, reply: Reply) -> bool:
-    """Return whether a reply repeats itself, and none did before it in its conversation.
-
-    Args:
-        conversation: that the reply ends.
-        reply: the last one, or what was added to it.
-    """
-    if not repeats_itself(reply):
-        return False
-    *before, last = [message.ids or () for message in conversation.turns]
-    return not any(map(repeated_span, [*before, last[: -len(reply.ids)]]))
 
 
 def hint(settings: Settings, option: str) -> str:

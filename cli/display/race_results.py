@@ -44,12 +44,12 @@ class RaceResults:
 
     def summary(self, run: Run, symbols: Symbols, width: int) -> list[str]:
         """Return what came of a run as lines, the first of them within some cells: its place, its
-        time, and its speed as a multiple of plain decoding's.
+        name, its time, and its speed as a multiple of plain decoding's.
         """
         speedup = self.race.speedup(run)
         compared = speedup is not None and run is not self.race.reference
         parts = (
-            f"#{self.race.place(run)}",
+            f"#{self.race.place(run)} {run.name}",
             duration(run.seconds),
             f"{speedup:.2f}x" if compared else "",
             f"{run.reply.stats.tokens} tok",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .steps import StepRecord
 
 _SLOWER = 1.5  # a forward than at load, where the machine is busy
+_ANOTHER = 1.2  # times as long as forwards take by now, where those of a reply are worth a line
 _LONGER = 1.2  # a forward than after a few tokens, where the context is worth a line
 _DRAFTING = 0.35  # of the time, where drafting is what takes it
 
@@ -53,9 +54,8 @@ def explain(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> list
         if context > _LONGER:
             longer = f"{context:.1f} times as long after {len(engine.cache.tokens):,} tokens"
             lines.append(f"context   a forward takes {longer} as after a few")
-        if times * _SLOWER < 1:
-            busy = f"a busy machine, those of this reply took {times:.2f} times as long"
-            lines.append(f"          measured on {busy}")
+        if not 1 / _ANOTHER < times < _ANOTHER:
+            lines.append(f"          those of this reply took {times:.2f} times as long")
     if engine.method == reply.method:  # and not another one by now
         names = chain(["method"], repeat(""))
         told = zip(names, engine.drafter.explain(), strict=False)
@@ -194,14 +194,16 @@ def _held_up(
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     since = costs.forward_seconds(1) / before.forward_seconds(1) if costs and before else 1.0
+    since *= slower  # of this reply, whatever forwards take by now
     is_busy = load > BUSY * cores
     slower, since = slower / max(context, 1.0), since / max(context, 1.0)
     if max(slower, since) > _SLOWER or (is_slow and is_busy):
         signs = [f"load {load:.1f} on {counted(cores, 'core')}"] if is_busy else []
-        if since > _SLOWER:
-            signs.append(f"forwards take {since:.1f} times as long as at the start")
-        elif slower > _SLOWER:
-            signs.append(f"the forwards of this reply took {slower:.1f} times as long as others do")
+        forwards = "the forwards of this reply took"
+        if slower > _SLOWER:
+            signs.append(f"{forwards} {slower:.1f} times as long as others do")
+        elif since > _SLOWER:
+            signs.append(f"{forwards} {since:.1f} times as long as at the start")
         cause = f"a {'busy' if is_busy else 'slower'} machine: {', '.join(signs)}"
         if not is_busy and hasattr(os, "getloadavg"):
             return cause, ""  # nothing else runs: no setting makes a slower processor faster

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..engine_arguments import model_options
+from ..loading_options import model_options
 from ..options.engine import ModelArguments
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from nfox.errors import UsageError
 
 from .. import unused
 from ..engine_arguments import EngineArguments
+from ..known_models import usual_model
 from ..options.dataclass_options import option
 from ..output_files import check_out
 from ..printing import say
@@ -48,6 +49,7 @@ def gsm8k(
 ) -> None:
     """Solve GSM8K's problems: exact match of the number after ####, or else of the last one."""
     check_out(arguments.out, "answers")
+    engine_arguments = replace(engine_arguments, model=usual_model(engine_arguments.model))
     engine_arguments.check()
     if not arguments.shots:
         unused.report_typed(context, {"examples": "--shots says how many of them are put before"})

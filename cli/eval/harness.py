@@ -17,6 +17,7 @@ from nfox.counting import counted
 from nfox.errors import UsageError
 
 from ..engine_arguments import EngineArguments
+from ..known_models import usual_model
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
 from ..output_files import check_out, write_out
@@ -67,6 +68,7 @@ def humaneval(
     """Write functions for HumanEval: samples.jsonl for evaluate_functional_correctness."""
     usage = "nfox eval humaneval --data HumanEval.jsonl --out samples.jsonl"
     data, out = _data_and_out(arguments, usage)
+    engine_arguments = replace(engine_arguments, model=usual_model(engine_arguments.model))
     engine_arguments.check()
     if not how.instruct:
         model = _without_template(engine_arguments.model)
@@ -124,6 +126,7 @@ def spider(
     tables = required(more.tables, "--tables", usage)
     if not tables.expanduser().exists():
         raise UsageError(f"--tables {tables}: no such file or folder", "check the path")
+    engine_arguments = replace(engine_arguments, model=usual_model(engine_arguments.model))
     engine_arguments.check()
     from nfox.batch import BatchPrompt
     from nfox.eval.answers.extract import sql_line

@@ -13,6 +13,7 @@ from nfox.errors import UsageError
 
 from .. import unused
 from ..engine_arguments import EngineArguments
+from ..known_models import usual_model
 from ..options.chat import DisplayArguments
 from ..options.dataclass_options import option
 from ..options.engine import MethodArguments, ModelArguments
@@ -64,7 +65,8 @@ def heads(
 
     check_out(data.out)
     check_file(data.picture)
-    engine = EngineArguments(model, MethodArguments(method.method or plain_method())).load()
+    method_arguments = MethodArguments(method.method or plain_method())
+    engine = EngineArguments(usual_model(model), method_arguments).load()
     from nfox.decoding import tree_shapes
     from nfox.train.data.conversations import read_conversations
     from nfox.train.data.rows import Rows
@@ -86,8 +88,7 @@ def heads(
     best = {"tree": fastest.paths, "tau": tau, "draft_seconds": seconds}
     sizes = {"data": data.data, "conversations": len(rows)}
     screen = make_screen(DisplayArguments())
-    drawing = picture(measured, len(rows), largest, fastest, screen.symbols)
-    draw(drawing, screen)
+    draw(drawing := picture(measured, len(rows), largest, fastest, screen.symbols), screen)
     accuracy, count = measured.accuracy, measured.label_count
     metrics = {"loss": measured.loss, "accuracy": accuracy, "places": count}
     result = {**names, **sizes, **metrics, **best}

@@ -13,6 +13,7 @@ from nfox.errors import ContextError, UsageError
 
 from .. import unused
 from ..engine_arguments import EngineArguments
+from ..known_models import usual_model
 from ..options.chat import DisplayArguments
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
@@ -67,7 +68,7 @@ def jacobi(context: typer.Context, model: ModelArguments, arguments: JacobiArgum
 
     check_out(arguments.out)
     check_file(arguments.picture)
-    engine_arguments = EngineArguments.without_drafter(model)
+    engine_arguments = EngineArguments.without_drafter(usual_model(model))
     engine_arguments.check()
     from nfox.train.cllm.statistics import summarise
     from nfox.train.data.tasks import read_tasks

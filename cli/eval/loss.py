@@ -11,6 +11,7 @@ import typer
 
 from .. import unused
 from ..engine_arguments import EngineArguments
+from ..known_models import usual_model
 from ..options.dataclass_options import option
 from ..options.engine import ModelArguments
 from ..printing import say
@@ -37,7 +38,7 @@ class LossArguments:
 def loss(context: typer.Context, model: ModelArguments, arguments: LossArguments) -> None:
     """Measure the loss of a model on held-out replies, a mean over their tokens."""
     data = required(arguments.data, "--data", "nfox eval loss --model NAME --data FILE.jsonl")
-    engine_arguments = EngineArguments.without_drafter(model)
+    engine_arguments = EngineArguments.without_drafter(usual_model(model))
     engine_arguments.check()
     from nfox.train.data.rows import Rows
     from nfox.train.data.tasks import read_tasks

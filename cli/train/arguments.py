@@ -18,7 +18,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import is_torch_tf32_available
 from typing_extensions import override
 
-from nfox.drafters import method_names, methods_with_heads
+from nfox.drafters import methods_with_heads
 from nfox.errors import UsageError, did_you_mean
 from nfox.models.devices import best_device, cpu_computes_bfloat16
 from nfox.secrets import Unwritten
@@ -30,7 +30,7 @@ from .config_file import settings_with_files
 from .data_arguments import DataArguments, common_fields
 from .draft import DraftKind
 from .heads import HeadsKind
-from .help import SHORT, Groups, rows
+from .help import SHORT, Groups, check_name, rows
 from .kinds import TrainingKind
 from .published_names import join, translate
 from .reporting import check_reports
@@ -52,11 +52,10 @@ def kind(method: str) -> TrainingKind:
     """
     with_heads = methods_with_heads()
     if method not in _KINDS and method not in with_heads:
-        is_method = method in method_names()
-        hint = f"what is trained: heads of {', '.join(with_heads)}; {', '.join(_KINDS)}"
+        check_name(method)
         raise UsageError(
-            f"{method} has no heads to train" if is_method else f"unknown method {method[:100]!r}",
-            hint if is_method else did_you_mean(method, [*with_heads, *_KINDS], hint),
+            f"{method} has no heads to train",
+            f"what is trained: heads of {', '.join(with_heads)}; {', '.join(_KINDS)}",
         )
     return _KINDS.get(method, HeadsKind)(method)
 

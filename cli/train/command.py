@@ -18,6 +18,7 @@ from ..facts import command_line
 from ..help import HELP_NAMES, asks_for_everything
 from ..options.completion import trained
 from ..printing import say, tell
+from .help import check_name
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -67,6 +68,7 @@ def run(method: str, words: Sequence[str]) -> None:
     if set(words) & set(HELP_NAMES):
         show_settings(method, everything=asks_for_everything(words))
         return
+    check_name(method)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from nfox.files.progress import quiet
 

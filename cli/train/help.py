@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nfox.drafters import method_names
+from nfox.errors import UsageError, did_you_mean
+
 from ..help import ALL, filled, panels
 from ..layout import unbroken
 
@@ -43,8 +46,24 @@ def listed(method: str) -> Groups | None:
     """Return the rows of the help of a method's training, as `docs/make_settings.py` has written
     them: nobody waits for torch and transformers to be imported. None if the method is not there.
     """
+    return _all_listed().get(method)
+
+
+def check_name(method: str) -> None:
+    """Refuse what is neither listed nor a method, before anything large is imported.
+
+    Raises:
+        UsageError: for such a name.
+    """
+    trained = _all_listed()
+    if method not in trained and method not in method_names():
+        hint = f"what is trained: {', '.join(trained)}"
+        raise UsageError(f"unknown method {method[:100]!r}", did_you_mean(method, trained, hint))
+
+
+def _all_listed() -> dict[str, Groups]:
     found: dict[str, Groups] = json.loads(FILE.read_text(encoding="utf-8"))
-    return found.get(method)
+    return found
 
 
 def rows(parser: argparse.ArgumentParser, groups: Mapping[str, Iterable[str]]) -> Groups:

@@ -135,8 +135,10 @@ def test_what_is_no_text_or_too_large_is_refused_and_the_message_stands_again(
         "/file nowhere.txt what": "No such file",
         "/file a\0b": "null",
     }.items():
+        app.next_input = ""
         with pytest.raises(NfoxError, match=wrong):
             do(app, line)
+        assert app.next_input == (line if line != "/file" else "")
 
 
 def test_what_does_not_fit_stands_in_the_line_as_it_was_typed(app: ChatApp) -> None:

@@ -124,7 +124,14 @@ def test_what_was_fetched_answers_where_no_model_is_named(place: Path) -> None:
     assert chosen(heads="h") is chosen(adapter="cllm") is chosen(draft_model="d") is None
 
 
-@pytest.mark.parametrize("words", ["generate fox", "race fox", "serve --port 0", "-p fox"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("generate fox", "race fox", "serve --port 0", "-p fox"),
+        *("bench --prompts a=DATA", "bench forwards", "eval loss --data DATA"),
+        *("eval heads --data DATA", "eval jacobi --data DATA", "eval gsm8k --data DATA"),
+    ],
+)
 def test_every_command_that_answers_takes_it(
     place: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
@@ -133,6 +140,9 @@ def test_every_command_that_answers_takes_it(
 
     keep(place)
     monkeypatch.setattr(EngineArguments, "load", load)
+    data = place.parent / "data.jsonl"
+    data.write_text(json.dumps({"id": 1, "question": "why?", "answer": "#### 1"}) + "\n")
+    words = words.replace("DATA", str(data))
     for command, model in ((words, "smollm2"), (f"{words} --model embedded", "embedded")):
         assert f"loading {model}" in run(*command.split()).stderr
 

@@ -124,7 +124,7 @@ def test_every_width_has_all_columns(
     assert max(map(cell_len, rows)) <= width
     words = "".join(rows).split()
     assert (words.count("quick"), words.count("then.")) == (8, 4)
-    assert words.count("lookup:ngram=2") == 2
+    assert words.count("lookup:ngram=2") == 4  # above each text and below it
     moving = drawn(screen, picture, seconds=min(run.moments[1].seconds for run in race.runs))
     assert width < 40 or len(moving.splitlines()) < 24
 

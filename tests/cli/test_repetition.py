@@ -1,4 +1,4 @@
-"""A reply that repeats itself until it is cut is known by its tokens alone, and said once."""
+"""A reply that repeats itself until it is cut is known by its tokens alone, and it is said."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from chat_app import do
 
 from nfox import Settings
 from nfox.cli.chat.app import ChatApp
+from nfox.cli.chat.context_notes import _longer
 from nfox.cli.chat.oneshot import answer_text
 from nfox.cli.chat.repetition import repeated_span
 from nfox.cli.options.chat import DisplayArguments
@@ -49,23 +50,30 @@ def test_what_is_no_circle_is_not_taken_for_one(text: str) -> None:
     assert not repeated_span([*text.encode()])
 
 
-def test_it_is_said_once_in_a_conversation(app: ChatApp) -> None:
+def test_it_is_said_of_every_such_reply(app: ChatApp) -> None:
     """The model says the same nineteen tokens again and again."""
     app.in_chat = True
     app.engine.use_settings(Settings(max_new_tokens=64))
     assert "repeats itself" not in do(app, "hello")  # not yet four times
     app.engine.use_settings(Settings(max_new_tokens=120))
-    told = do(app, "again")
-    assert told.count(_LINE) == 1
-    assert "/continue" not in told  # more of it is more of the same
-    for typed in ("and again", "/continue"):
+    for typed in ("again", "and again", "/continue"):
         told = do(app, typed)
-        assert "repeats itself" not in told and "/continue goes on with it" in told
-    do(app, "/reset")
-    assert do(app, "hello").count(_LINE) == 1
-    assert "repeats itself" not in do(app, "/continue")
+        assert told.count(_LINE) == 1
+        assert "/continue" not in told  # more of it is more of the same
     app.engine.use_settings(app.engine.settings.changed(repetition_penalty=1.1))
     assert "/set repetition_penalty=1.2" in do(app, "/regen")
+
+
+def test_a_longer_reply_is_offered_up_to_the_context(app: ChatApp) -> None:
+    app.in_chat = True
+    for limit, allowed in ((8, 32), (app.engine.max_context // 2, app.engine.max_context)):
+        app.engine.use_settings(Settings(max_new_tokens=limit))
+        app.conversation.reset()
+        if limit == 8:
+            assert f"/set max_new_tokens={allowed} allows longer ones" in do(app, "hello")
+        assert f"max_new_tokens={allowed} " in _longer(app.engine)
+    app.engine.use_settings(Settings(max_new_tokens=app.engine.max_context))
+    assert _longer(app.engine) == "/continue goes on with it"
 
 
 def test_an_answer_without_a_chat_says_it_by_the_option(

@@ -37,7 +37,7 @@ from nfox.cli.layout import column_of, definitions
         (
             "train foo",
             "unknown method 'foo'",
-            "what is trained: heads of chimera, ctc, medusa; cllm, draft",
+            "what is trained: chimera, ctc, medusa, cllm, draft",
         ),
         ("train cllmm", "unknown method 'cllmm'", "did you mean cllm?"),
         ("train lookup", "lookup has no heads to train", "what is trained: heads of chimera, ctc"),

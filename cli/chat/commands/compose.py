@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nfox.errors import UsageError
+from nfox.errors import NfoxError, UsageError
 
 from ...paths import typed_path
 from ..attachments import mention, split_path, with_files
@@ -27,10 +27,14 @@ def edit_message(app: ChatApp, argument: str) -> None:
 def ask_about_file(app: ChatApp, argument: str) -> None:
     """Ask about a text file; @PATH in a message does too."""
     name, question = split_path(argument)
-    path = typed_path(name, "/file notes.txt what does it say?")
-    if path.is_dir():
-        raise UsageError(f"{name} is a folder", "/file takes one text file")
-    message = with_files(app, question, {name: path})
+    try:
+        path = typed_path(name, "/file notes.txt what does it say?")
+        if path.is_dir():
+            raise UsageError(f"{name} is a folder", "/file takes one text file")
+        message = with_files(app, question, {name: path})
+    except NfoxError:
+        app.next_input = f"/file {argument}"
+        raise
     if question:
         app.send(message, typed=f"/file {argument}")
     else:

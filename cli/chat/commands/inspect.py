@@ -44,7 +44,7 @@ def stats(app: ChatApp, argument: str) -> None:
     for line in of_forwards(app.engine):
         app.say(line, NAME_CELLS)
     if app.engine.threads is not None:
-        app.say(f"threads   {app.engine.threads}")
+        app.say(f"threads   {app.engine.threads}", NAME_CELLS)
 
 
 @command("/why")
