@@ -242,10 +242,10 @@ class Typical(SampleAndMatch):
         log_p = self.sampling.log_probabilities(logits)
         entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
         threshold = (self.delta * (-entropy).exp()).clamp_max(self.epsilon).log()
-        accepted, scores = [True], [0.0]
-        for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
-            scores.append(float(log_p[parent, token]))
-            accepted.append(scores[-1] > float(threshold[parent]))
+        parents = list(tree.parents[1:])
+        of_nodes = log_p[parents, list(tree.tokens[1:])]
+        accepted = [True, *(of_nodes > threshold[parents]).tolist()]
+        scores = [0.0, *of_nodes.tolist()]
         return Judgement(accepted, self._samples(tree, logits, past), scores)
 
 

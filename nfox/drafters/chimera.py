@@ -46,6 +46,7 @@ from nfox.heads.state_cache import MOST_STATES
 from nfox.heads.trigrams import TrigramEncoder, trigrams_around
 from nfox.models.native.program import Program
 from nfox.models.packed_layers import native_product
+from nfox.models.unsupported import UnsupportedError
 
 _MOST_DRAFTS = 4  # that are continued side by side
 _GAINED = 0.7  # of what a guess that is sure to be right gains: most gain less, as they are not
@@ -333,7 +334,7 @@ class NativeHops(NativeGuesses):
         super().__init__(drafter, _MOST_DRAFTS)
         self.heads, (layer,) = drafter.heads, drafter.state_cache.layers
         if not isinstance(layer, NativeLayer):
-            raise TypeError("a layer that is not the native library's")
+            raise UnsupportedError("a layer that is not the native library's")
         self._layer, size = layer, self.heads.config.hidden_size
         # Behind the target's states are the queries, then what is predicted in every hop.
         self._drafted = MOST_STATES + _MOST_DRAFTS

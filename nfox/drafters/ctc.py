@@ -57,6 +57,7 @@ from nfox.known_models import without_package
 from nfox.models.native.program import Program
 from nfox.models.native.top import top_tokens
 from nfox.models.packed_layers import native_product
+from nfox.models.unsupported import UnsupportedError
 
 _ALIGNMENTS = 20  # of one prefix, that count
 _COLUMNS = 9  # of a slot that are looked at, mostly with the blank
@@ -268,7 +269,7 @@ class NativeSlots(NativeGuesses):
         self._count, size = heads.slots.shape
         super().__init__(drafter, self._count, native_product(heads.blank))
         if len(self._layers) < len(layers):
-            raise TypeError("layers that are not the native library's")
+            raise UnsupportedError("layers that are not the native library's")
         self._program, self._root = Program(), (c_int32 * 1)()
         self._hidden, embedded, known, start = (rows_of(1, n) for n in (size, size, 2 * size, size))
         self._program.embed(self.embedding, self._root, embedded, rows=1)

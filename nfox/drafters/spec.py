@@ -114,8 +114,9 @@ class Speculative(Method):
         self.loaded: LoadedModel | None = None  # others can have it while this one keeps it
         self.cache = draft.new_cache()
         self._matched = 0  # so many of the cache's tokens are known to be the target's
-        # Where chains of the likeliest tokens take one call: gamma and budget for others, and how
-        # many times as long drafting takes then.
+        # The native library drafts a chain of the likeliest tokens in one call. For guesses that
+        # are drawn, which take a forward for each token: gamma and budget, and how many times as
+        # long drafting takes.
         self._by_steps: tuple[int, NodeBudget] | None = None
         self._times_by_steps: float | None = None
 

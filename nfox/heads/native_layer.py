@@ -28,7 +28,7 @@ class NativeLayer:
         batch: what the next forward of `decoder` is about; likewise.
 
     Raises:
-        TypeError: if they are not packed for the native library, or of other sizes.
+        UnsupportedError: if they are not packed for the native library, or of other sizes.
     """
 
     def __init__(self, layer: DecoderLayer, norm: Norm | PackedNorm | None = None) -> None:

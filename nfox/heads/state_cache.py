@@ -16,6 +16,7 @@ from nfox.decoding.target import CHUNK
 from nfox.decoding.tree import ancestor_mask, node_depths
 from nfox.heads.attention import DecoderLayer, Norm
 from nfox.heads.native_layer import NativeLayer
+from nfox.models.unsupported import UnsupportedError
 
 MOST_STATES = 16
 """The most states that enter together with queries: as many as a step's tokens mostly make. Of the
@@ -189,5 +190,5 @@ class LayerCache:
 def _layer_cache(layer: DecoderLayer, norm: Norm | None = None) -> LayerCache | NativeLayer:
     try:
         return NativeLayer(layer, norm)
-    except TypeError:
+    except UnsupportedError:
         return LayerCache(layer, norm)

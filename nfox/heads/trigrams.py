@@ -68,7 +68,7 @@ class TrigramEncoder(nn.Module):
             result: [N, D] where the encodings go.
 
         Raises:
-            TypeError: if the layers are not packed for the native library.
+            UnsupportedError: if the layers are not packed for the native library.
         """
         count, width = len(result), self.token_count * embedding.shape[1]
         embedded, scaled, inner = (embedding.new_empty(count, width) for _ in range(3))

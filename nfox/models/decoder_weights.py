@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nfox.models.fused_products import Activation, Norm, Product
+from nfox.models.unsupported import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def scale_of_embeddings(embed: nn.Module) -> float:
     """Return what input embeddings are multiplied with, found by trying it.
 
     Raises:
-        TypeError: if they are not those of their weights.
+        UnsupportedError: if they are not those of their weights.
     """
     weight: Tensor = embed.weight  # type: ignore[assignment]
     with torch.inference_mode():
@@ -113,5 +114,5 @@ def scale_of_embeddings(embed: nn.Module) -> float:
         given = embed(torch.arange(len(row))).float()
         scale = float((given * row).sum() / row.square().sum())
         if not torch.allclose(given, row * scale, rtol=2e-2, atol=1e-3 * float(given.abs().max())):
-            raise TypeError("embeddings that are not those of their weights")
+            raise UnsupportedError("embeddings that are not those of their weights")
     return scale

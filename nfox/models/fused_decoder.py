@@ -43,7 +43,7 @@ class FusedDecoder:
 
     Raises:
         AttributeError: if the model has another shape.
-        TypeError: if its layers are not plain ones, or not on one device.
+        UnsupportedError: if its layers are not plain ones, or not on one device.
     """
 
     def __init__(self, model: Any, config: Any) -> None:

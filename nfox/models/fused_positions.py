@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nfox.decoding.tree import TokenTree
+from nfox.models.unsupported import UnsupportedError
 
 
 class LayerInputs(NamedTuple):
@@ -42,14 +43,14 @@ class Rotations:
         dtype: in which they are kept.
 
     Raises:
-        TypeError: if they depend on the length of the text.
+        UnsupportedError: if they depend on the length of the text.
     """
 
     def __init__(self, rotary: Any, like: Tensor, dtype: torch.dtype) -> None:
         types = rotary.rope_type
         self.by_kind = isinstance(types, dict)
         if {"dynamic", "longrope"} & set(types.values() if self.by_kind else [types]):
-            raise TypeError("rotary positions that depend on the length of the text")
+            raise UnsupportedError("rotary positions that depend on the length of the text")
         self.rotary, self.like, self.dtype = rotary, like, dtype
         self._tables: dict[str, tuple[Tensor, Tensor]] = {}
 

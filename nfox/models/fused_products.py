@@ -17,6 +17,8 @@ from torch.nn import functional
 from transformers.activations import GELUTanh, SiLUActivation
 from typing_extensions import override
 
+from nfox.models.unsupported import UnsupportedError
+
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -42,7 +44,7 @@ class Norm:
         """Return the norm that a module computes, which is found by trying it.
 
         Raises:
-            TypeError: if it computes another one.
+            UnsupportedError: if it computes another one.
             AttributeError: if it is no norm.
         """
         weight = module.weight.detach()
@@ -54,7 +56,7 @@ class Norm:
             for candidate in (cls(weight, eps), cls(_widest(weight) + 1, eps)):
                 if torch.allclose(candidate(probe), expected, rtol=2e-2, atol=1e-2):
                     return candidate
-        raise TypeError(f"{type(module).__name__} is another norm")
+        raise UnsupportedError(f"{type(module).__name__} is another norm")
 
 
 def _widest(weight: Tensor) -> Tensor:

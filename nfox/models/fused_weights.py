@@ -17,6 +17,7 @@ from nfox.models.native.packing import PackedWeights
 from nfox.models.native.product import NativeProduct
 from nfox.models.native.structures import MOST_LANES
 from nfox.models.packed_layers import PackedLinear
+from nfox.models.unsupported import UnsupportedError
 
 # The norms of a layer, in the order of `LayerWeights`, by a name that only layers of a kind have.
 _NORMS = {
@@ -61,16 +62,16 @@ class WeightLayout:
 
         Raises:
             AttributeError: if the model has another shape.
-            TypeError: if its layers are not plain ones, have another window than a sliding one, or
-                are not on one device.
+            UnsupportedError: if its layers are not plain ones, have another window than a sliding
+                one, or are not on one device.
         """
         decoder = model.model
         if {weight.device for weight in model.parameters()} != {model.device}:
-            raise TypeError("not on one device")
+            raise UnsupportedError("not on one device")
         if any(hasattr(module, "_hf_hook") for module in model.modules()):
-            raise TypeError("layers whose weights come when they are run")
+            raise UnsupportedError("layers whose weights come when they are run")
         if has_other_windows(config):
-            raise TypeError("layers with another window than a sliding one")
+            raise UnsupportedError("layers with another window than a sliding one")
         return DecoderWeights(
             layers=tuple(self.layer(layer) for layer in decoder.layers),
             norm=Norm.of(decoder.norm),
@@ -93,7 +94,7 @@ class WeightLayout:
         """Return the product of a layer that does nothing but multiply and add.
 
         Raises:
-            TypeError: if it is another kind of layer.
+            UnsupportedError: if it is another kind of layer.
         """
         if self.takes_native and isinstance(linear, PackedLinear):
             return linear.product
@@ -107,7 +108,7 @@ class WeightLayout:
 
         Raises:
             AttributeError: if the layer has another shape.
-            TypeError: if its parts compute something else.
+            UnsupportedError: if its parts compute something else.
         """
         attention, mlp = layer.self_attn, layer.mlp
         names = next(names for name, names in _NORMS.items() if hasattr(layer, name))
@@ -158,7 +159,7 @@ class WeightLayout:
         parts = [_weight_and_bias(linear) for linear in linears]
         biases = [bias for _, bias in parts if bias is not None]
         if len(biases) not in (0, len(parts)):
-            raise TypeError("a bias for some of the weights only")
+            raise UnsupportedError("a bias for some of the weights only")
         weight = torch.cat([weight for weight, _ in parts])
         if not self.pack and weight.dtype == self.dtype:
             rows = torch.split(weight, [len(part) for part, _ in parts])
@@ -172,7 +173,7 @@ def _joined(linears: list[PackedLinear]) -> Product:
     theirs then are.
 
     Raises:
-        TypeError: if they are packed otherwise, or their outputs fill no whole blocks.
+        UnsupportedError: if they are packed otherwise, or their outputs fill no whole blocks.
     """
     products = [linear.product for linear in linears]
     if len(products) == 1:
@@ -180,10 +181,10 @@ def _joined(linears: list[PackedLinear]) -> Product:
     native = [product for product in products if isinstance(product, NativeProduct)]
     counts = [linear.out_features for linear in linears]
     if len(native) < len(products) or any(count % MOST_LANES for count in counts):
-        raise TypeError(f"products of {counts} outputs cannot be joined")
+        raise UnsupportedError(f"products of {counts} outputs cannot be joined")
     biases = [product.bias for product in native if product.bias is not None]
     if len(biases) not in (0, len(native)):
-        raise TypeError("a bias for some of the weights only")
+        raise UnsupportedError("a bias for some of the weights only")
     packed = PackedWeights.joined([product.packed for product in native])
     for linear, product, part in zip(linears, native, packed.split(counts), strict=True):
         linear.product = NativeProduct(part, product.bias)
@@ -194,12 +195,12 @@ def _weight_and_bias(linear: Any) -> tuple[Tensor, Tensor | None]:
     """Return the weight and the bias of a layer that does nothing but multiply and add.
 
     Raises:
-        TypeError: if it is another kind of layer.
+        UnsupportedError: if it is another kind of layer.
     """
     if type(linear) is not nn.Linear:
-        raise TypeError(f"{type(linear).__name__} is no plain layer")
+        raise UnsupportedError(f"{type(linear).__name__} is no plain layer")
     if type(linear.weight) is not nn.Parameter:  # torchao's weights are tensors of other classes
-        raise TypeError(f"{type(linear.weight).__name__} is no plain weight")
+        raise UnsupportedError(f"{type(linear.weight).__name__} is no plain weight")
     return linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
 
 

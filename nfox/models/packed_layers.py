@@ -16,6 +16,7 @@ from nfox.models.native import structures
 from nfox.models.native.library import NativeLibraryError, native_library
 from nfox.models.native.product import NativeProduct
 from nfox.models.native.quantising import GROUP, WeightFormat, has_room_for_scales
+from nfox.models.unsupported import UnsupportedError
 
 
 class PackedLinear(nn.Module):
@@ -101,7 +102,7 @@ class PackedNorm(nn.Module):
 
     Raises:
         NativeLibraryError: if there is no native library.
-        TypeError: if the norm has another width than the library takes.
+        UnsupportedError: if the norm has another width than the library takes.
     """
 
     def __init__(self, norm: nn.RMSNorm) -> None:
@@ -109,7 +110,7 @@ class PackedNorm(nn.Module):
         self.weight, self.eps = norm.weight.detach().float(), norm.eps or 0.0
         width = len(self.weight)
         if width % structures.MOST_LANES:
-            raise TypeError(f"a norm of {width} numbers")
+            raise UnsupportedError(f"a norm of {width} numbers")
         self._library = native_library()
         self.norm = structures.Norm(weight=self.weight.data_ptr(), eps=self.eps, width=width)
 
@@ -128,11 +129,11 @@ def native_product(linear: nn.Module) -> NativeProduct:
     """Return what the native library computes of a linear layer.
 
     Raises:
-        TypeError: if it is not packed for it.
+        UnsupportedError: if it is not packed for it.
     """
     product = linear.product if isinstance(linear, PackedLinear) else None
     if not isinstance(product, NativeProduct):
-        raise TypeError("a linear layer that is not the native library's")
+        raise UnsupportedError("a linear layer that is not the native library's")
     return product
 
 
@@ -175,7 +176,7 @@ def _packed(layer: nn.Linear | nn.RMSNorm) -> nn.Module:
         is_coarse = layer.in_features % GROUP or not has_room_for_scales(layer.weight)
         weight_format: WeightFormat = "bfloat16" if is_coarse else "int8"
         return PackedLinear(layer, NativeProduct(layer.weight, layer.bias, weight_format))
-    except (NativeLibraryError, TypeError):
+    except (NativeLibraryError, UnsupportedError):
         if isinstance(layer, nn.RMSNorm) or not PackedProduct.is_available():
             return layer
         return PackedLinear(layer, PackedProduct(layer.weight, layer.bias))

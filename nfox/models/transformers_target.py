@@ -30,6 +30,7 @@ from nfox.models.probes import agrees, find_proposals
 from nfox.models.quantised_vocabulary import QuantisedVocabulary, matrix_to_quantise
 from nfox.models.transformers_cache import TransformersCache
 from nfox.models.transformers_forward import TransformersForward
+from nfox.models.unsupported import UnsupportedError
 
 log = logging.getLogger(__name__)
 
@@ -313,9 +314,9 @@ class TransformersTarget(Target):
         except NativeLibraryError as error:
             self.why_not_native, self._lacks_library = str(error), True
             return False
-        except (AttributeError, TypeError, StopIteration) as error:  # some other shape
+        except (AttributeError, UnsupportedError, StopIteration) as error:  # some other shape
             log.debug("no %s: %s", kind.__name__, error)
-            if kind is NativeDecoder and isinstance(error, TypeError):
+            if kind is NativeDecoder and isinstance(error, UnsupportedError):
                 self.why_not_native = str(error)
             return False
         if agrees(fused, self._transformers, self.proposals):

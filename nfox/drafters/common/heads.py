@@ -32,6 +32,7 @@ from nfox.drafters.common.method import DrafterInputs
 from nfox.known_models import without_package
 from nfox.models.native.library import NativeLibraryError
 from nfox.models.packed_layers import pack_layers
+from nfox.models.unsupported import UnsupportedError
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class HeadsDrafter(HeadsMethod):
             native = None
             try:
                 native = self.native_class(self)
-            except (NativeLibraryError, TypeError) as error:
+            except (NativeLibraryError, UnsupportedError) as error:
                 log.debug("%s guesses by torch: %s", self.method_name(), error)
             self._native = self.vocabulary, native
         return self._native[1]

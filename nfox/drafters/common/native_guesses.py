@@ -15,6 +15,7 @@ from nfox.models.native import structures
 from nfox.models.native.product import NativeProduct
 from nfox.models.native.program import Program
 from nfox.models.native.vocabulary import native_parts
+from nfox.models.unsupported import UnsupportedError
 
 if TYPE_CHECKING:
     from nfox.drafters.common.heads import HeadsDrafter
@@ -33,14 +34,14 @@ class NativeGuesses:
         size: the columns of the logits.
 
     Raises:
-        TypeError: if the native library does not compute the logits of these heads.
+        UnsupportedError: if the native library does not compute the logits of these heads.
     """
 
     def __init__(self, drafter: HeadsDrafter, num_rows: int, *others: NativeProduct) -> None:
         self.vocabulary = drafter.vocabulary
         parts = native_parts(self.vocabulary)
         if parts is None or drafter.heads.has_own_vocabulary:
-            raise TypeError("logits that are not the native library's")
+            raise UnsupportedError("logits that are not the native library's")
         self.embedding, unembedding = parts
         self._products = (unembedding, *others)
         self.size = sum(product.outputs for product in self._products)

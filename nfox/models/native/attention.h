@@ -68,8 +68,8 @@ struct Piece {
     int count() const { return queries.end - queries.begin; }
     int node_of(int i) const { return (queries.begin + i) / group; }
 
-    // Scores are computed span by span. A span is a block; the last one of a tree is all from the first block
-    // on that holds a node, since the nodes of one position have rows of their own.
+    // Scores are computed span by span. A span is one block of keys. The last span of a tree goes from the
+    // block of its root to its last node: siblings share a position but have a row each.
     int spans() const { return last_span() - begin / BLOCK + 1; }
     Range span(int i) const {
         const int block = begin / BLOCK + i;

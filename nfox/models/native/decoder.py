@@ -20,6 +20,7 @@ from nfox.models.native import structures
 from nfox.models.native.library import NativeLibraryError, native_library, thread_count
 from nfox.models.native.weights import NativeWeights
 from nfox.models.transformers_cache import TransformersCache, as_transformers_cache
+from nfox.models.unsupported import UnsupportedError
 
 
 class NativeDecoder:
@@ -42,12 +43,12 @@ class NativeDecoder:
     Raises:
         AttributeError: if the model has another shape.
         NativeLibraryError: if there is no native library, or no memory for the copy.
-        TypeError: if its layers are not plain ones, if it is no CPU's, or in another dtype.
+        UnsupportedError: if its layers are not plain ones, if it is no CPU's, or in another dtype.
     """
 
     def __init__(self, model: Any, config: Any) -> None:
         if model.device.type != "cpu" or model.dtype != torch.bfloat16:
-            raise TypeError("the native library computes in bfloat16 on a CPU")
+            raise UnsupportedError("the native library computes in bfloat16 on a CPU")
         if not has_room_for_copy(model):
             raise NativeLibraryError("no memory for a second copy of the weights")
         self._library = native_library()
@@ -119,7 +120,7 @@ class NativeDecoder:
         sizes = (length, width, vocabulary_size, c_float(least_chance))
         decoder, threads = byref(self._native.decoder), thread_count()
         count = self._library.nfox_draft(decoder, byref(sequence), *sizes, *found, threads)
-        del kept  # not before
+        del kept  # until here the library reads it through raw pointers
         draws = list(map(_possible, tokens[:count].tolist(), probabilities[:count].tolist()))
         if count:
             read = [*chain.tokens, *(draw.tokens[0] for draw in draws[:-1])]
@@ -147,7 +148,7 @@ class NativeDecoder:
             logits=None if logits is None else logits.data_ptr(),
         )
         self._library.nfox_forward(byref(self._native.decoder), byref(native), thread_count())
-        del kept  # not before
+        del kept  # until here the library reads it through raw pointers
         return hidden
 
     def _tables(self, length: int) -> list[tuple[Tensor, Tensor]]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from nfox.models.native.library import native_library, thread_count
 from nfox.models.native.quantising import Quantised, WeightFormat, quantise
+from nfox.models.unsupported import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class PackedWeights:
 
         Raises:
             NativeLibraryError: if there is no native library.
-            TypeError: if there are no pairs of inputs.
+            UnsupportedError: if there are no pairs of inputs.
         """
         weight = weight.detach()
         if weight.shape[1] % 2:
-            raise TypeError(f"an odd number of inputs: {weight.shape[1]}")
+            raise UnsupportedError(f"an odd number of inputs: {weight.shape[1]}")
         if weight_format != "bfloat16":
             return cls.of_quantised(quantise(weight, weight_format))
         blocks, (outputs, inputs) = _blocks(weight.contiguous().view(torch.int32)), weight.shape

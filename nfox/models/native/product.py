@@ -30,7 +30,7 @@ class NativeProduct(Product):
 
     Raises:
         NativeLibraryError: if there is no native library.
-        TypeError: if the number of inputs is odd.
+        UnsupportedError: if the number of inputs is odd.
 
     Attributes:
         packed: the weights.

@@ -12,6 +12,7 @@ from torch import Tensor
 from nfox.models.native import structures
 from nfox.models.native.library import native_library, thread_count
 from nfox.models.native.product import NativeProduct
+from nfox.models.unsupported import UnsupportedError
 
 _EMBED, _NORM, _LINEAR, _ADD, _FORWARD, _UNEMBED, _TOP = range(7)
 """The numbers of operations in the library."""
@@ -70,7 +71,7 @@ class Program:
             rows: N where it is always the same.
 
         Raises:
-            TypeError: if D is no multiple of what the library computes with at once.
+            UnsupportedError: if D is no multiple of what the library computes with at once.
         """
         _check_width(len(weight))
         norm = structures.Norm(weight=self._address(weight), eps=eps, width=len(weight))
@@ -118,7 +119,7 @@ class Program:
         stands for N of them.
 
         Raises:
-            TypeError: if D is no multiple of what the library computes with at once.
+            UnsupportedError: if D is no multiple of what the library computes with at once.
         """
         _check_width(result.shape[-1])
         self._add(
@@ -206,7 +207,7 @@ class Program:
 
 def _check_width(width: int) -> None:
     if width % structures.MOST_LANES:
-        raise TypeError(f"rows of {width} numbers")
+        raise UnsupportedError(f"rows of {width} numbers")
 
 
 def _stride(tensor: Tensor) -> int:

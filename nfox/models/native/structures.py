@@ -5,6 +5,8 @@ from __future__ import annotations
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from typing import Any, NamedTuple
 
+from nfox.models.unsupported import UnsupportedError
+
 MOST_LANES = 16
 """The most numbers that the library computes with at once: sizes are multiples of it."""
 
@@ -16,11 +18,11 @@ def check_sizes(hidden_size: int, intermediate_size: int, head_dim: int) -> None
     """Refuse sizes of layers that the library does not compute with.
 
     Raises:
-        TypeError: if a size is no multiple of 16, or a head too wide.
+        UnsupportedError: if a size is no multiple of 16, or a head too wide.
     """
     sizes = (hidden_size, intermediate_size, head_dim)
     if any(size % MOST_LANES for size in sizes) or head_dim > MOST_HEAD_DIM:
-        raise TypeError(f"sizes of {sizes}")
+        raise UnsupportedError(f"sizes of {sizes}")
 
 
 class Matrix(Structure):

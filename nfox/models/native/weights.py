@@ -11,6 +11,7 @@ from nfox.models.decoder_weights import DecoderWeights, scale_of_embeddings
 from nfox.models.fused_products import Norm, Product
 from nfox.models.native import structures
 from nfox.models.native.product import NativeProduct, as_native, halves
+from nfox.models.unsupported import UnsupportedError
 
 _ACTIVATIONS = {nn.SiLU: 0, SiLUActivation: 0, GELUTanh: 1, GELUActivation: 2, nn.ReLU: 3}
 """The number of an activation in the library, by its class."""
@@ -32,7 +33,8 @@ class NativeWeights:
 
     Raises:
         NativeLibraryError: if there is no native library.
-        TypeError: for sizes, an activation or embeddings that the library does not compute with.
+        UnsupportedError: for sizes, an activation or embeddings that the library does not compute
+            with.
     """
 
     def __init__(self, weights: DecoderWeights, config: Any) -> None:
@@ -101,8 +103,8 @@ def _check_sizes(weights: DecoderWeights, config: Any) -> None:
     """Refuse sizes that the library does not compute with.
 
     Raises:
-        TypeError: if a size is no multiple of 16, or a head too wide.
+        UnsupportedError: if a size is no multiple of 16, or a head too wide.
     """
     structures.check_sizes(config.hidden_size, config.intermediate_size, weights.head_dim)
     if type(weights.layers[0].activation) not in _ACTIVATIONS:
-        raise TypeError(f"the activation {type(weights.layers[0].activation).__name__}")
+        raise UnsupportedError(f"the activation {type(weights.layers[0].activation).__name__}")
