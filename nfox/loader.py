@@ -13,6 +13,7 @@ from nfox.drafters import drafting_methods, method_class, method_names
 from nfox.drafters.common.method import DrafterSpec, WeightSources
 from nfox.engine import Engine
 from nfox.errors import ModelError, NfoxError, UsageError
+from nfox.files.hub import asking_once
 from nfox.files.reading import refusing
 from nfox.heads.named_model import find_named
 from nfox.model_loader import ModelLoader
@@ -31,6 +32,7 @@ LEAST_CONTEXT = 4096
 """The tokens of the cache that must find room before anything is loaded."""
 
 
+@asking_once()
 def load(
     model: str | None = None,
     *,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,8 @@ class HubOptions:
     offline: bool = False
 
 
+_Asked = tuple[str, str, HubOptions]
+_kept_answers: ContextVar[dict[_Asked, Path | None] | None] = ContextVar("answers", default=None)
 _WEIGHTS = "model.safetensors"
 _TIMEOUT = 10.0  # seconds in which the hub must answer
 _OTHER_FILES = (
@@ -63,7 +68,28 @@ def file_of(
         return folder / name if (folder / name).is_file() else None
     if is_local_file(location):  # which has no files
         return None
-    return _download(location, name, hub, bars)
+    answers, asked = _answers(), (location, name, hub)
+    if asked not in answers:
+        answers[asked] = _download(location, name, hub, bars)
+    return answers[asked]
+
+
+@contextmanager
+def asking_once() -> Iterator[None]:
+    """Ask the hub once for each file while this lasts, however often the file is looked for: every
+    method looks for its weights in what a person names, and each question is one over the network.
+    """
+    token = _kept_answers.set({})
+    try:
+        yield
+    finally:
+        _kept_answers.reset(token)
+
+
+def _answers() -> dict[_Asked, Path | None]:
+    """Return where answers of the hub are kept: for no longer than a call, but in `asking_once`."""
+    kept = _kept_answers.get()
+    return {} if kept is None else kept
 
 
 def _download(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import folder
 import pytest
 
+from nfox import load
 from nfox.errors import ModelError
 from nfox.files.hub import HubOptions, file_of, model_files
 from nfox.files.model_names import check_hub_id, local_folder
@@ -83,3 +86,17 @@ def test_an_index_names_files_beside_it(tmp_path: Path, index: str) -> None:
     with pytest.raises(ModelError, match=r"model.safetensors.index.json: .*") as caught:
         model_files(str(tmp_path), HubOptions())
     assert "weight_map" in caught.value.message + caught.value.hint
+
+
+def test_loading_asks_the_hub_for_each_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every method looks for its own weights in heads that a person names."""
+    asked = Counter[str]()
+
+    def download(repository: str, name: str, *_: object) -> None:
+        asked[name] += 1
+
+    monkeypatch.setattr("nfox.files.hub._download", download)
+    for _ in range(2):  # what is there may be another file by then
+        with pytest.raises(ModelError, match="some/heads holds no heads"):
+            load(str(folder.llama()), heads="some/heads")
+    assert "config.json" in asked and {*asked.values()} == {2}
