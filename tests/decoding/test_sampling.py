@@ -153,7 +153,8 @@ def test_noise_of_neighbours_has_nothing_in_common() -> None:
     ).reshape(8, 8, 8, 1024)
     uniform = np.exp(-np.exp(-bits.astype(np.float64)))
     numbers = (uniform * 2**12).astype(np.int64)
-    signs = 1 - 2 * (numbers[..., None] >> np.arange(12) & 1)  # [seed, reply, position, token, bit]
+    bits = numbers[..., None] >> np.arange(12) & 1  # [seed, reply, position, token, bit]
+    signs = (1 - 2 * bits).astype(np.float32)
     for axis, distance in itertools.product(range(4), (1, 2, 4)):
         here = np.moveaxis(signs, axis, 0)[:-distance].reshape(-1, 12)
         there = np.moveaxis(signs, axis, 0)[distance:].reshape(-1, 12)

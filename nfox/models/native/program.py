@@ -114,7 +114,7 @@ class Program:
             result=self._address(result),
         )
 
-    def add(self, given: Tensor, added: Tensor | None, result: Tensor, rows: int = 0) -> None:
+    def add(self, given: Tensor, added: Tensor | None, result: Tensor) -> None:
         """Write given rows [N, D] plus those that are added; None for nothing. A tensor of one row
         stands for N of them.
 
@@ -124,7 +124,6 @@ class Program:
         _check_width(result.shape[-1])
         self._add(
             _ADD,
-            rows=rows,
             width=result.shape[-1],
             given=self._address(given),
             given_stride=_stride(given),
@@ -140,12 +139,11 @@ class Program:
 
     def top(
         self,
-        products: NativeProduct | Sequence[NativeProduct],
+        products: Sequence[NativeProduct],
         given: Tensor,
         tokens: Array[c_int32],
         chances: Array[c_float],
         noise: structures.Noise,
-        rows: int = 0,
     ) -> None:
         """Write the likeliest columns of logits, the likeliest first, and how likely each is.
 
@@ -155,13 +153,10 @@ class Program:
             tokens: of M * C numbers.
             chances: likewise.
             noise: what is drawn by when the program is run, for all columns; without a row nothing.
-            rows: N where it is always the same.
         """
-        products = [products] if isinstance(products, NativeProduct) else products
-        logits = self._unembed(products, given, rows)
+        logits = self._unembed(products, given)
         self._add(
             _TOP,
-            rows=rows,
             width=logits.shape[1],
             count=len(tokens) // len(given),
             given=self._address(logits),
@@ -170,14 +165,13 @@ class Program:
             chances=self._structure(chances),
         )
 
-    def _unembed(self, products: Sequence[NativeProduct], given: Tensor, rows: int) -> Tensor:
+    def _unembed(self, products: Sequence[NativeProduct], given: Tensor) -> Tensor:
         """Write the products side by side; return where."""
         logits, end = torch.empty(len(given), sum(product.outputs for product in products)), 0
         for product in products:
             self._kept.append(product)
             self._add(
                 _UNEMBED,
-                rows=rows,
                 weights=self._structure(product.matrix),
                 given=self._address(given),
                 result=self._address(logits[:, end:]),
