@@ -103,6 +103,8 @@ def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
         raise UsageError("several processes cannot share stdout", "give --out FILE")
     if from_stdin and files.prompts != "-" and sys.stdin.isatty():
         raise UsageError("there are no prompts", _SOURCES)
+    if files.prompts not in (None, "-") and not Path(files.prompts).is_file():
+        raise UsageError(f"--prompts {files.prompts}: no such file")
     from nfox.batch import BatchPrompt, parse_prompts, parse_texts
     from nfox.characters import cleaned, decode_escaped
     from nfox.files.reading import read_bytes
@@ -112,8 +114,6 @@ def _prompts(files: FileArguments, share: WorkShare) -> list[BatchPrompt]:
         return parse_prompts(standard_input.lines(), standard_input.NAME)
     if files.prompts:
         path = Path(files.prompts)
-        if not path.is_file():
-            raise UsageError(f"--prompts {path}: no such file")
         parse = parse_texts if path.suffix == TEXT_ENDING else parse_prompts
         return parse(decode_escaped(read_bytes(path), path).split("\n"), str(path))
     lines = [] if files.texts else [line.strip() for line in standard_input.lines()]
