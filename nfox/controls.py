@@ -49,8 +49,8 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
     Args:
         value: of dicts, lists, texts and numbers.
-        indent: by so many spaces more what an object holds is indented, on lines of its own; a list
-            without objects stays on one line. None puts everything on one line.
+        indent: how many more spaces the contents of an object are indented by, each on a line of
+            its own; a list without objects stays on one line. None puts everything on one line.
     """
     text = json.dumps(value, ensure_ascii=False) if indent is None else _spread(value, indent, 0)
     return text.translate(_ESCAPED)

@@ -50,12 +50,14 @@ def explain(engine: Engine, reply: Reply, records: Sequence[StepRecord]) -> list
     if costs is not None:
         times = pace(stats, costs, records)
         lines.append(f"speed     {_speeds(stats, costs, times)}")
-        lines += of_forwards(engine)
+        forwards, *at_start = of_forwards(engine)
+        lines.append(forwards)
+        if not 1 / _ANOTHER < times / max(context, 1.0) < _ANOTHER:
+            lines.append(f"          those of this reply took {times:.2f} times as long as these")
+        lines += at_start
         if context > _LONGER:
             longer = f"{context:.1f} times as long after {len(engine.cache.tokens):,} tokens"
             lines.append(f"context   a forward takes {longer} as after a few")
-        if not 1 / _ANOTHER < times < _ANOTHER:
-            lines.append(f"          those of this reply took {times:.2f} times as long")
     if engine.method == reply.method:  # and not another one by now
         names = chain(["method"], repeat(""))
         told = zip(names, engine.drafter.explain(), strict=False)

@@ -65,8 +65,9 @@ def heads(
 
     check_out(data.out)
     check_file(data.picture)
-    method_arguments = MethodArguments(method.method or plain_method())
-    engine = EngineArguments(usual_model(model), method_arguments).load()
+    EngineArguments(model, method).check()
+    plain = MethodArguments(method.method or plain_method())
+    engine = EngineArguments(usual_model(model), plain).load()
     from nfox.decoding import tree_shapes
     from nfox.train.data.conversations import read_conversations
     from nfox.train.data.rows import Rows
@@ -89,9 +90,8 @@ def heads(
     sizes = {"data": data.data, "conversations": len(rows)}
     screen = make_screen(DisplayArguments())
     draw(drawing := picture(measured, len(rows), largest, fastest, screen.symbols), screen)
-    accuracy, count = measured.accuracy, measured.label_count
-    metrics = {"loss": measured.loss, "accuracy": accuracy, "places": count}
-    result = {**names, **sizes, **metrics, **best}
+    means = {"loss": measured.loss, "accuracy": measured.accuracy, "places": measured.label_count}
+    result = {**names, **sizes, **means, **best}
     save_result(result, data.out, drawing, data.picture, title=f"{engine.method} heads")
 
 

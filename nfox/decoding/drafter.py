@@ -103,6 +103,8 @@ class Drafter(ABC):
     def unread_count(self, context: Context) -> int:
         """Return how many of the tokens that the target has read the drafter would have to read
         before it guesses; 0 for one that keeps nothing of the past.
+
+        It may forget what the target has not read. It is asked in every step, so it must be cheap.
         """
         return 0
 

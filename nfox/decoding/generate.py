@@ -152,6 +152,7 @@ def generate(
         seen = verdict.path, verdict.target_tokens
         context = Context(cache, root, *seen, max_depth, rule, times, cancelled)
         tree = drafter.propose(context)
+        verdict.release()
         draft_time = timer.split()
         logits, hidden = target.score(tree, cache)
         if not are_numbers(logits):

@@ -53,13 +53,18 @@ class GumbelNoise:
         _mix(numbers)
         numbers ^= np.uint32(key % 2**32)
         _mix(numbers)
+        # The nearer u is to 1, the larger is the noise: there all 32 bits count.
+        near_one = np.flatnonzero(numbers >= np.uint32(2**32 - 2**24))
+        to_one = (~numbers[near_one] + np.float32(0.5)) * np.float32(2**-32)
         numbers >>= np.uint32(9)  # as many bits as a float from 1 to 2 has behind the point
         numbers |= np.uint32(0x3F800000)
-        uniform: NDArray[np.float32] = numbers.view(np.float32)
-        uniform -= np.float32(1 - 2**-24)
-        for _ in range(2):
-            np.negative(np.log(uniform, out=uniform), out=uniform)
-        return uniform
+        values: NDArray[np.float32] = numbers.view(np.float32)
+        values -= np.float32(1 - 2**-24)
+        np.log(values, out=values)
+        values[near_one] = np.log1p(-to_one)
+        np.negative(values, out=values)
+        np.log(values, out=values)
+        return np.negative(values, out=values)
 
 
 def _mixed(number: int) -> int:
@@ -70,7 +75,7 @@ def _mixed(number: int) -> int:
 
 
 def _mix(numbers: NDArray[np.uint32]) -> None:
-    """Change numbers so that each bit of them depends on all 32: the same for as many."""
+    """Change numbers so that each bit of one depends on all of its 32: MurmurHash3's finalizer."""
     numbers ^= numbers >> np.uint32(16)
     numbers *= np.uint32(0x85EBCA6B)
     numbers ^= numbers >> np.uint32(13)

@@ -82,10 +82,10 @@ class Greedy(Rule):
 
 @dataclass
 class SampleAndMatch(Rule):
-    """Sample the target's token after every node; a drafted token that equals it is accepted.
+    """Sample the target's token after a node; a drafted token that equals it is accepted.
 
-    One draw per node, with the same noise at one position, so it is lossless on every tree, and
-    one seed gives one text for every method.
+    One draw after each accepted node, and after others where it is asked for, with the same noise
+    at one position: so it is lossless on every tree, and one seed gives one text for every method.
     """
 
     sampling: Sampling

@@ -42,7 +42,8 @@ class Sampling:
     Args:
         temperature: 0 takes the most likely token, and so does anything below 0.00001.
         top_k: keep only the k most likely tokens (0: all).
-        top_p: keep the smallest set of most likely tokens whose probability reaches this.
+        top_p: keep the smallest set of most likely tokens whose probability reaches this, with all
+            that are as likely as its last one.
         min_p: keep tokens at least this many times as likely as the most likely one.
         repetition_penalty: divide the logits of tokens seen before (1: no penalty); Keskar et al.
             2019, the definition of transformers. Applied along each path of a tree.

@@ -20,6 +20,10 @@ from typing_extensions import override
 from nfox.decoding.tree import TokenTree
 
 
+def _released(node: int) -> int:
+    raise RuntimeError(f"the token after node {node} is asked for after the step that followed it")
+
+
 class TargetTokens(Sequence[int]):
     """The target's own tokens after some nodes of a tree, each drawn when it is first asked for:
     most are behind nodes that were refused, and few drafters look at those.
@@ -48,6 +52,10 @@ class TargetTokens(Sequence[int]):
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def release(self) -> None:
+        """Give back the logits that tokens are drawn from: none can be drawn from then on."""
+        self._draw = _released
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -73,12 +81,18 @@ class Verdict:
     Args:
         path: the accepted nodes, the root first.
         next_token: the target's own token after the last of them.
-        target_tokens: the target's own token after every node of the tree.
+        target_tokens: the target's own token after every node of the tree, until the next tree is
+            drafted.
     """
 
     path: list[int]
     next_token: int
     target_tokens: Sequence[int]
+
+    def release(self) -> None:
+        """Give back the logits that more of the target's tokens would be drawn from."""
+        if isinstance(self.target_tokens, TargetTokens):
+            self.target_tokens.release()
 
 
 class Draw(NamedTuple):

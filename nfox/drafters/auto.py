@@ -186,7 +186,8 @@ class Auto(Method):
             self._last = _Proposal(None, tree, 0, is_whole=False)
             return tree
         self.choice, tree = way.name, self._ask(way, context)
-        self._last = _Proposal(way, tree, missed[way], is_whole=context.max_depth >= LEAST_ROOM)
+        read = missed[way] if len(tree) > 1 else 0  # one that cannot guess may not read either
+        self._last = _Proposal(way, tree, read, is_whole=context.max_depth >= LEAST_ROOM)
         if self._free and beside:
             self.choice += _BESIDE + self._free.method_name()
             tree = tree.joined(TokenTree.chain(root, guess[:beside]))

@@ -70,8 +70,15 @@ def file_of(
         return None
     answers, asked = _answers(), (location, name, hub)
     if asked not in answers:
-        answers[asked] = _download(location, name, hub, bars)
+        try:
+            answers[asked] = _download(location, name, hub, bars)
+        except _NoAnswerError:
+            return None  # which may be another one when it is asked again
     return answers[asked]
+
+
+class _NoAnswerError(Exception):
+    """The hub did not say whether there is such a file: it is busy, or refused this reader."""
 
 
 @contextmanager
@@ -102,6 +109,7 @@ def _download(
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
+        RepositoryNotFoundError,
     )
 
     from nfox.files.progress import quiet
@@ -125,8 +133,10 @@ def _download(
         if hub.offline:
             return None
         raise _unreachable(repository, name) from error
-    except (HfHubHTTPError, HFValidationError, EntryNotFoundError):
-        return None  # no such file, no such repository, or no right to read it
+    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+        return None  # also where this reader has no right to know of it
+    except HfHubHTTPError as error:
+        raise _NoAnswerError from error
 
 
 def _check_reachable(repository: str, name: str, hub: HubOptions) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class UnsupportedError(TypeError):
+class UnsupportedError(Exception):
     """Layers, sizes or a device are of another kind than this way of computing takes: another one
     is taken in its place. The message says what it is.
     """

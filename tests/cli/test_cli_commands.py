@@ -382,7 +382,7 @@ def test_why_a_reply_was_as_fast_as_it_was(app: ChatApp, monkeypatch: pytest.Mon
     told = do(app, "/why")
     gain = re.search(r"\((\d+\.\d+)x\)", told)
     assert gain and float(gain[1]) == round(stats.tau, 2)  # no more can be, whatever was measured
-    assert "those of this reply took 0.00 times as long" in told
+    assert "those of this reply took 0.00 times as long as these" in told
     for part in (
         "prefill",
         "drafting",

@@ -143,6 +143,17 @@ def test_noise_is_of_gumbels_distribution() -> None:
         assert distance < 1.95 / len(values) ** 0.5  # Kolmogorov and Smirnov, at one in 1,000
 
 
+def test_large_noise_is_as_rare_as_it_should_be_and_nearly_always_another_number() -> None:
+    """So that unlikely tokens are drawn, and seldom two that tie: by 32 bits, not a float's 23."""
+    noise, ids = GumbelNoise(6), token_range(2**20)
+    large = np.concatenate([row[row > 11] for row in (noise.at(at, ids) for at in range(48))])
+    for level in (11, 13, 15, 16):
+        expected = 48 * 2**20 * np.exp(-float(level))
+        assert abs((large > level).sum() - expected) < 4 * expected**0.5 + 1
+    assert len({*large.tolist()}) > 0.98 * len(large)
+    assert large.max() > 16.7  # more than a float below 1 could give
+
+
 def test_noise_of_neighbours_has_nothing_in_common() -> None:
     """Each two bits of the uniform numbers of tokens, positions, replies or seeds that are near."""
     bits = np.stack(

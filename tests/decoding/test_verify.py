@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import pairwise
@@ -154,6 +155,18 @@ def test_tokens_are_drawn_where_they_are_asked_for(
     assert list(part) == tokens[2:5]
     assert len(drawn) == len(TREE)
     assert list(rule.judge(TREE, logits, [4]).target_tokens) == tokens
+
+
+def test_a_verdict_keeps_no_logits_once_it_is_released() -> None:
+    logits = torch.randn(len(TREE), SIZE)
+    kept = weakref.ref(logits)
+    verdict = verify(TREE, logits, make_rule("exact", Sampling(1.0)), [4])
+    del logits
+    verdict.release()
+    assert kept() is None and len(verdict.target_tokens) == len(TREE)
+    with pytest.raises(RuntimeError, match="node 3 is asked for after"):
+        verdict.target_tokens[3]
+    verify(TREE, logits_for(TREE, [0] * len(TREE)), make_rule("exact"), [4]).release()
 
 
 def test_where_p_equals_q_everything_is_accepted() -> None:

@@ -17,6 +17,7 @@ from nfox.heads.native_layer import NativeLayer
 from nfox.heads.state_cache import LayerCache, StateCache
 from nfox.models.native.library import NativeLibraryError, native_library
 from nfox.models.packed_layers import pack_layers
+from nfox.models.unsupported import UnsupportedError
 
 SIZE = 32
 
@@ -176,12 +177,12 @@ def test_a_row_of_a_tree_sees_its_own_path_alone() -> None:
 
 
 def test_a_layer_that_is_not_packed_is_none_of_the_native_library() -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(UnsupportedError):
         NativeLayer(layer().bfloat16())
 
 
 def test_a_layer_with_heads_too_wide_for_the_library_is_none_of_it() -> None:
     wide = DecoderLayer(64, 1, 2048, 64).bfloat16()
     pack_layers(wide)
-    with pytest.raises(TypeError, match=r"sizes of .*2048"):
+    with pytest.raises(UnsupportedError, match=r"sizes of .*2048"):
         NativeLayer(wide)

@@ -18,6 +18,7 @@ from nfox.models.fused_products import (
     Product,
 )
 from nfox.models.transformers_target import TransformersTarget
+from nfox.models.unsupported import UnsupportedError
 
 TEXT = [(5 * i + 2) % tiny.VOCABULARY for i in range(60)]
 LLAMA = tiny.FAMILIES["llama"].options
@@ -196,7 +197,7 @@ def test_logits_of_states_are_those_of_scores() -> None:
 
 
 def test_a_norm_that_is_another_is_refused() -> None:
-    with pytest.raises(TypeError, match="LayerNorm"):
+    with pytest.raises(UnsupportedError, match="LayerNorm"):
         Norm.of(nn.LayerNorm(8))
 
 

@@ -32,6 +32,7 @@ from nfox.models.native.quantising import WeightFormat, quantise
 from nfox.models.options import ModelOptions, WeightBits
 from nfox.models.quantised_layers import quantise_layers
 from nfox.models.transformers_target import TransformersTarget
+from nfox.models.unsupported import UnsupportedError
 
 try:
     native_library()
@@ -452,7 +453,7 @@ def test_inputs_may_be_any_even_number(inputs: int) -> None:
         rows = torch.randn(count, inputs, dtype=torch.bfloat16)
         exact = (rows.double() @ weight.double().T).float()
         torch.testing.assert_close(product(rows).float(), exact, rtol=2e-2, atol=2e-2)
-    with pytest.raises(TypeError):
+    with pytest.raises(UnsupportedError):
         NativeProduct(weight[:, 1:], None)
 
 

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from nfox.decoding.drafter import Context
 from nfox.decoding.tree import TokenTree
-from nfox.decoding.verify import Draw, Judgement, Rule
+from nfox.decoding.verify import Draw, Judgement, Rule, TargetTokens
 from nfox.drafters.common.method import DrafterInputs, Method, Options, option
 from nfox.errors import UsageError
 from nfox.reply import Settings
@@ -144,15 +144,21 @@ class ForcedRule(Rule):
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:
-        target_tokens = list(self.rule.judge(tree, logits, past).target_tokens)
+        judged = self.rule.judge(tree, logits, past).target_tokens
+        known_tokens: dict[int, int] = {}
         following = self.drafter.following([*past, tree.tokens[0]])
         accepted = [True] + [False] * (len(tree) - 1)
         for node, known in enumerate(following[: len(tree)]):  # of a chain
-            target_tokens[node] = known
+            _ = judged[node]  # drawn, as after every accepted node
+            known_tokens[node] = known
             if node + 1 == len(tree) or tree.tokens[node + 1] != known:
                 break
             accepted[node + 1] = True
-        return Judgement(accepted, target_tokens)
+
+        def token_after(node: int) -> int:
+            return known_tokens[node] if node in known_tokens else judged[node]
+
+        return Judgement(accepted, TargetTokens(token_after, range(len(tree))))
 
     @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
