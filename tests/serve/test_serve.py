@@ -815,7 +815,7 @@ def test_who_waits_too_long_is_told_and_who_comes_late_finds_the_queue_full() ->
         for _ in range(3):
             asking = asyncio.to_thread(http.post, CHAT, json=asked)
             tasks.append(asyncio.create_task(asking))
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.25)
         return [response.status_code for response in await asyncio.gather(*tasks)]
 
     assert asyncio.run(together()) == [200, 503, 429]
