@@ -199,6 +199,8 @@ def test_fastchat_spreads_requests_and_goes_on_when_a_worker_is_killed(fastchat:
     with pytest.raises((httpx.HTTPError, openai.APIError)):
         for _ in iterator:
             pass
+    # FastChat's own server says 500 where it is handed the killed one; its clients ask again.
+    fastchat.client = fastchat.client.with_options(max_retries=3)
     for _ in range(4):  # at once, before the controller knows
         assert fastchat.ask().replace("\ufffd", "") == expected
     assert sorted(queue >= 0 for queue in fastchat.queues()) == [False, True]
