@@ -36,7 +36,11 @@ def model_options(model: ModelArguments) -> tuple[ModelOptions, ModelOptions]:
 
 
 def parse_pairs(texts: list[str], option: str) -> dict[str, str]:
-    """Parse NAME=VALUE texts of an option."""
+    """Return the values of an option's NAME=VALUE texts by their names.
+
+    Raises:
+        UsageError: for a text that is no such pair.
+    """
     malformed = next((text for text in texts if "=" not in text.strip("=")), None)
     if malformed is not None:
         raise UsageError(f"{option} {malformed!r} is not NAME=VALUE")

@@ -66,11 +66,11 @@ def test_it_is_said_of_every_such_reply(app: ChatApp) -> None:
 
 def test_a_longer_reply_is_offered_up_to_the_context(app: ChatApp) -> None:
     app.in_chat = True
-    for limit, allowed in ((8, 32), (app.engine.max_context // 2, app.engine.max_context)):
+    app.engine.use_settings(Settings(max_new_tokens=8))
+    assert "/set max_new_tokens=32 allows longer ones" in do(app, "hello")
+    room = app.engine.max_context
+    for limit, allowed in ((8, 32), (room // 2, room)):
         app.engine.use_settings(Settings(max_new_tokens=limit))
-        app.conversation.reset()
-        if limit == 8:
-            assert f"/set max_new_tokens={allowed} allows longer ones" in do(app, "hello")
         assert f"max_new_tokens={allowed} " in _longer(app.engine)
     app.engine.use_settings(Settings(max_new_tokens=app.engine.max_context))
     assert _longer(app.engine) == "/continue goes on with it"
