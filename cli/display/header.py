@@ -163,13 +163,14 @@ def print_legend(engine: Engine, screen: Screen) -> None:
         "corrected": "a wrong guess, corrected",
         "bonus": "the model's own",
     }
-    line = Text()
+    marks = []
     for source, meaning in words.items() if screen.marked else ():
         opening, closing = screen.brackets.get(source, ("", ""))
-        line.append("   " if line else "")
-        line.append(opening + meaning + closing, screen.styles[source])
-    if line:
-        screen.console.print(line)
+        marks.append(Text(opening + meaning + closing, screen.styles[source]))
+    if marks:
+        line = Text("   ").join(marks)
+        is_narrow = line.cell_len > screen.console.width
+        screen.console.print(Text("\n").join(marks) if is_narrow else line)
         screen.console.print(Text("/stats explain says what the numbers of a reply mean", _DIM))
 
 

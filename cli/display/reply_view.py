@@ -1,7 +1,5 @@
-"""A reply on the screen: tokens marked by their source, thinking dim or hidden.
-
-No line break is added: the terminal wraps, so what is copied is what was said, and a widened window
-shows it in fewer rows.
+"""A reply on the screen: tokens marked by their source, thinking dim or hidden, rows that end
+between words.
 """
 
 from __future__ import annotations
@@ -19,7 +17,9 @@ from nfox.text.pieces import Piece, ThinkSplitter
 
 from .markdown.stream import MarkdownStream
 from .terminal_writer import TerminalWriter
+from .text_kinds import Line
 from .theme import Screen
+from .word_wrap import VERBATIM
 
 if TYPE_CHECKING:
     from nfox.decoding.tree import Source
@@ -46,10 +46,11 @@ class ReplyView:
     def __init__(self, screen: Screen, *, fold: bool = False, thinking: bool = False) -> None:
         self.screen = screen
         self.fold = fold
-        self._writer = TerminalWriter(screen.console, live=screen.live)
+        self._writer = TerminalWriter(screen.console, live=screen.live, wraps=screen.wraps_words)
         self._think_splitter = ThinkSplitter(thinking)
         self._markdown = MarkdownStream(screen) if screen.is_markdown else None
         self._text = Text()  # that has not been drawn
+        self._line = Line()  # of what is drawn as it is written
         self._source: Source = "bonus"  # of the last piece
         self._started = False  # whether a visible character was written
         self._folded = 0  # characters of thinking that were left out
@@ -126,8 +127,14 @@ class ReplyView:
         self._end_markdown()
         style = self.screen.styles[piece.source]
         style = style + _DIM if inside_think else style
+        start = len(self._text)
         self._switch(piece.source)
-        self._text.append(content, style)
+        for part in content.splitlines(keepends=True):
+            self._line.add(part)
+            self._text.append(part, style)
+            if self._line.is_code:
+                self._text.stylize(VERBATIM, start)
+            start = len(self._text)
 
     def _switch(self, source: Source) -> None:
         """Write the closing bracket of the last source and the opening one of the next."""

@@ -1,9 +1,8 @@
 """Text that is only ever appended, with a few rows behind its end that come and go.
 
 Nothing that was written is drawn again, so nothing can be lost or doubled in the scrollback however
-long a paragraph is, and what is copied from the terminal has no breaks that the text has not. What
-may yet change, and a status row, are drawn and erased with the cursor returning to the end of the
-text.
+long a paragraph is. What may yet change, the last word, which may go into the next row, and a
+status row are drawn and erased with the cursor returning to the end of the text.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import os
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
+
+from .word_wrap import Place, column_behind, lead_of, unfinished, wrapped
 
 _JOINER = "\u200d"
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # a terminal that knows it draws a frame at once
@@ -34,13 +35,18 @@ class TerminalWriter:
     Args:
         console: the console to write on.
         live: whether to draw what is to go again.
+        wraps: whether rows end between words; elsewhere the terminal breaks them, and what is
+            copied from it has no breaks that the text has not.
     """
 
-    def __init__(self, console: Console, *, live: bool) -> None:
+    def __init__(self, console: Console, *, live: bool, wraps: bool = False) -> None:
         self._console = console
         self._live = live
+        self._wraps = wraps
         self._line = Text()  # what was written since the last newline
-        self._held = Text()  # text that waits, so that the cursor never stands behind a full row
+        self._lead = ""  # what the line begins with, which may have more rows
+        # Text that waits: the last word, and so that the cursor never stands behind a full row.
+        self._held = Text()
         self._has_rows = False  # whether rows below the text are on the screen
         self._has_tail = False  # whether something behind it is, in its own row
         self._is_hidden = False  # whether the cursor is
@@ -54,13 +60,10 @@ class TerminalWriter:
             status: the status row; None leaves no row there.
             tail: what follows the text as long as nothing else is written.
         """
-        text = self._held + text
-        line = (self._line.plain + text.plain).rpartition("\n")[2]
-        is_full = self._live and self._column(line) == self._console.width
-        cut = len(text) - (_last_cluster(text.plain) if is_full else 0)
-        text, self._held = text[:cut], text[cut:]
+        text, said = self._next(self._held + text)
         begun, frame, before, opening = self._line, self._render(text), "", ""
         self._line = text[text.plain.rindex("\n") + 1 :] if "\n" in text else begun + text
+        self._lead = lead_of(self._lead + said)
         if self._live:
             before, opening = self._erase(), _BEGIN
             if status is not None and not self._is_hidden:
@@ -89,6 +92,28 @@ class TerminalWriter:
         """Begin the line anew at the next text: what the shell wrote stands between."""
         self._was_left = True
 
+    def _next(self, text: Text) -> tuple[Text, str]:
+        """Return what of a text is to be written now, with its breaks and without, and hold the
+        rest.
+        """
+        width, place = self._console.width, self._place()
+        cut = len(text) - (unfinished(text, place, width) if self._wraps else 0)
+        shown = self._wrapped(text[:cut])
+        line = (self._line.plain + shown.plain).rpartition("\n")[2]
+        if self._live and column_behind(line, width) == width:
+            last = _last_cluster(shown.plain)
+            shown, cut = shown[: len(shown) - last], cut - last
+        self._held = text[cut:]
+        return shown, text.plain[:cut]
+
+    def _place(self) -> Place:
+        """Return where the text goes on."""
+        return Place(self._line.plain, self._lead)
+
+    def _wrapped(self, text: Text) -> Text:
+        """Return the text that follows with breaks between words, where that is wished."""
+        return wrapped(text, self._place(), self._console.width) if self._wraps else text
+
     def _show(self) -> str:
         """Return what shows the cursor again, where it is hidden."""
         shown, self._is_hidden = _SHOW if self._is_hidden else "", False
@@ -103,7 +128,8 @@ class TerminalWriter:
         """Return the rows of what follows the text, of which the first goes on behind it. What does
         not fit on half the screen is cut at its beginning.
         """
-        width, starts, column = self._console.width, [0], self._column(self._line.plain)
+        width, starts, tail = self._console.width, [0], self._wrapped(tail)
+        column = column_behind(self._line.plain, width)
         for index, character in enumerate(tail.plain):
             cells = cell_len(character)
             if character == "\n":
@@ -136,18 +162,6 @@ class TerminalWriter:
         make_room = _DOWN * room + f"\x1b[{room}A" if room else ""
         drawn = _NEXT_ROW.join(self._render(row) for row in rows)
         return make_room + _SAVE + _CUT + drawn + _WRAP + _RESTORE
-
-    def _column(self, line: str) -> int:
-        """Return the column in which the cursor stands behind a line; behind the last column, where
-        terminals disagree, it is the width.
-        """
-        width, column = self._console.width, 0
-        if line.isascii():
-            return (len(line) - 1) % width + 1 if line else 0
-        for character in line:
-            cells = cell_len(character)
-            column = cells if column + cells > width else column + cells
-        return column
 
     def _render(self, text: Text) -> str:
         """Return a text with the escape sequences of its styles."""

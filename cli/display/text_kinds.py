@@ -21,7 +21,7 @@ def kinds_of(texts: Sequence[str]) -> Iterator[str]:
         texts: the texts of the tokens, with their spaces and newlines.
     """
     seen: set[tuple[str, ...]] = set()
-    line = _Line()
+    line = Line()
     for index, text in enumerate(texts):
         line.add(text)
         window = tuple(texts[max(index - _AGAIN + 1, 0) : index + 1])
@@ -37,7 +37,7 @@ def kinds_of(texts: Sequence[str]) -> Iterator[str]:
             seen.add(window)
 
 
-class _Line:
+class Line:
     """The line that a text has come to, which ends when another begins; no character is read twice.
 
     Attributes:

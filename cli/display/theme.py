@@ -73,6 +73,7 @@ class Screen:
         brackets: what opens and closes tokens of a source, if anything does.
         live: whether a status row may be drawn below a growing reply.
         is_markdown: whether replies are rendered as Markdown.
+        wraps_words: whether the rows of replies end between words.
         syntax: the styles of code, by the names of pygments' tokens.
         code_styles: the style of tokens by their source, over these.
     """
@@ -83,6 +84,7 @@ class Screen:
     brackets: dict[Source, tuple[str, str]]
     live: bool
     is_markdown: bool = False
+    wraps_words: bool = False
     syntax: Mapping[str, Style] = field(default_factory=dict)
     code_styles: dict[Source, Style] = field(default_factory=dict)
 
@@ -129,6 +131,7 @@ def make_screen(display: DisplayArguments, file: IO[str] | None = None) -> Scree
         _brackets(mode, symbols),
         live,
         is_markdown=has_colors if display.render == "auto" else display.render == "markdown",
+        wraps_words=display.word_wrap and rich,
         syntax=palette.syntax() if has_colors else {},
         code_styles=_code_styles(mode, palette, console) or styles,
     )

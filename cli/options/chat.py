@@ -40,6 +40,9 @@ class DisplayArguments:
     render: Annotated[
         Render, _rare_display("Replies as Markdown, or as they are written.", "--render")
     ] = "auto"
+    word_wrap: Annotated[
+        Switch, _rare_display("Rows of replies end between words.", "--word-wrap/--no-word-wrap")
+    ] = True
     provenance: Annotated[
         Provenance, _rare_display("How drafted tokens are marked.", "--provenance")
     ] = "auto"

@@ -292,16 +292,17 @@ def test_one_word_wider_than_the_screen_survives() -> None:
 
 
 @pytest.mark.parametrize("columns", [7, 20, 61])
-def test_the_terminal_wraps_so_that_what_is_copied_is_what_was_said(
+def test_without_word_wrap_what_is_copied_is_what_was_said(
     columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     said = "prose of words " * 20 + "\n```\n" + "code " * 60 + "\n```\n" + "最後" * 60
     parts = re.findall(".{1,3}", said, re.DOTALL)
     pieces = [Piece(part, "bonus", number) for number, part in enumerate(parts)]
-    assert written(pieces, render="text") == f"{said}\n"
+    options = {"render": "text", "word_wrap": False}
+    assert written(pieces, **options) == f"{said}\n"
     file = Tty()
-    view = ReplyView(screen_for(file, render="text"))
+    view = ReplyView(screen_for(file, **options))
     for piece in pieces:
         view.add([piece], lambda: Text("row"))
     view.close()

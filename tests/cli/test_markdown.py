@@ -324,7 +324,7 @@ def test_what_may_change_is_drawn_and_goes() -> None:
     stream = pyte.Stream(rows)
     stream.feed(file.getvalue().replace("\n", "\r\n"))
     assert [row.rstrip() for row in rows.display[:2]] == ["sure **not ye", "row"]
-    assert rows.cursor.x == len("sure ") and rows.cursor.hidden
+    assert rows.cursor.x == len("sure") and rows.cursor.hidden
     file.truncate(file.seek(0))
     view._next_frame = 0
     view.add([Piece("t** end", "bonus", 1)])

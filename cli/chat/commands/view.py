@@ -30,7 +30,9 @@ def view(app: ChatApp, argument: str) -> None:
     if way == "tokens":
         _show_tokens(app, last)
         return
-    drawn = ReplyView(replace(app.screen, is_markdown=way == "markdown"))
+    is_raw = way == "raw"
+    wraps_words = app.screen.wraps_words and not is_raw
+    drawn = ReplyView(replace(app.screen, is_markdown=not is_raw, wraps_words=wraps_words))
     drawn.add(last.pieces or [Piece(last.message.content, "bonus", 0)])
     drawn.close()
 

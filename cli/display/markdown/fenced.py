@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from ..theme import Screen
+from ..word_wrap import VERBATIM
 from .code import CodeColors
 from .lines import closes
 from .runs import DIM, Block, Marked, Run, joined, paint
@@ -93,4 +94,6 @@ class FencedCode:
                 part = run.sources[at + 1 : at + 1 + len(text)]
                 runs += [Run("\n"), *self._quote, run._replace(text=text, sources=part)]
                 at += 1 + len(text)
-        return paint(runs, self._screen)
+        code = paint(runs, self._screen)
+        code.stylize(VERBATIM)
+        return code

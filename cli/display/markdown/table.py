@@ -10,6 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from ..theme import Screen
+from ..word_wrap import VERBATIM
 from .inline import InlineText
 from .runs import DIM, PLAIN, Marked, paint
 
@@ -47,7 +48,9 @@ def table_text(rows: Sequence[Marked], screen: Screen, width: int) -> Text:
         widths[widths.index(max(widths))] -= 1
     first, *lines = (_laid_out(row, widths, sides, screen) for row in texts)
     rule = Text(screen.symbols.rule * (sum(widths) + _GAP * (columns - 1)), DIM)
-    return Text("\n").join([*first, rule, *(part for line in lines for part in line)])
+    table = Text("\n").join([*first, rule, *(part for line in lines for part in line)])
+    table.stylize(VERBATIM)
+    return table
 
 
 def _painted(cell: Marked, screen: Screen, style: Style = PLAIN) -> Text:
