@@ -7,7 +7,6 @@ guesses are the less sure the further ahead they are.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,15 +17,14 @@ from typing_extensions import override
 
 from nfox.decoding.drafter import Context
 from nfox.decoding.target import Target, Vocabulary
+from nfox.drafters.common import medusa_layout
 from nfox.drafters.common.guesses import Guesses
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.common.method import SavedWeights
 from nfox.drafters.common.native_guesses import NativeGuesses, rows_of
 from nfox.errors import ModelError
-from nfox.export import vllm
 from nfox.export.formats import ParallelHeads
-from nfox.files.atomic import read_tensors, write_tensors, write_text
-from nfox.files.hub import HubOptions, file_of, json_of
+from nfox.files.hub import HubOptions
 from nfox.heads import checkpoint
 from nfox.heads.base import (
     IGNORE,
@@ -207,24 +205,13 @@ class Medusa(HeadsDrafter):
         repository; None if there are none.
         """
         info = super().inspect(location, hub)
-        config = {} if info else json_of(location, "config.json", hub)
-        known = "medusa_num_heads" in config or vllm.is_heads_config(config)
-        if not known or _published_file(location, hub) is None:
-            return info
-        sizes = _sizes(cls.read_weights(location, hub), location)
-        base = str(config.get("base_model_name_or_path") or location)
-        return checkpoint.HeadsInfo(method=cls.method_name(), base=base, config=sizes)
+        return info or medusa_layout.inspect(location, hub, cls.method_name())
 
     @override
     @classmethod
     def read_weights(cls, location: str, hub: HubOptions) -> dict[str, Tensor]:
-        path = _published_file(location, hub)
-        if path is None:
-            return super().read_weights(location, hub)
-        weights = read_tensors(path)
-        if path.name == vllm.WEIGHTS_FILE:
-            weights = vllm.published_names(weights)
-        return {f"heads.{name.removeprefix('medusa_head.')}": w for name, w in weights.items()}
+        path = medusa_layout.weights_file(location, hub)
+        return super().read_weights(location, hub) if path is None else medusa_layout.read(path)
 
     @override
     @classmethod
@@ -257,77 +244,10 @@ class Medusa(HeadsDrafter):
     @override
     @classmethod
     def export(cls, weights: SavedWeights, folder: Path) -> list[str]:
-        """Write `config.json` and `medusa_lm_head.safetensors`, each head with a vocabulary matrix,
-        which is the base's LM head where it has none of its own.
+        """Write the heads in the published layout, each with a vocabulary matrix, which is the
+        base's LM head where it has none of its own.
         """
-        heads = cls.to_exchange(weights)
-        tensors: dict[str, Tensor] = {}
-        for k, blocks in enumerate(heads.blocks):
-            for layer, (weight, bias) in enumerate(blocks):
-                name = f"{k}.{layer}.linear"
-                tensors |= {f"{name}.weight": weight, f"{name}.bias": bias}
-            matrix = heads.matrices[k % len(heads.matrices)]
-            tensors[f"{k}.{len(blocks)}.weight"] = matrix.clone()
-        vocabulary_size, hidden_size = heads.matrices[0].shape
-        config = {
-            "base_model_name_or_path": heads.base,
-            "medusa_num_heads": len(heads.blocks),
-            "medusa_num_layers": len(heads.blocks[0]),
-            "hidden_size": hidden_size,
-            "vocab_size": vocabulary_size,
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / _PUBLISHED_FILES[0], tensors)
-        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        return ["config.json", _PUBLISHED_FILES[0]]
-
-
-_PUBLISHED_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
-
-
-def _published_file(location: str, hub: HubOptions) -> Path | None:
-    """Return the weights in the published layout; None if a folder or repository has none."""
-    of_vllm = vllm.is_heads_config(json_of(location, "config.json", hub))
-    names = [vllm.WEIGHTS_FILE] if of_vllm else _PUBLISHED_FILES
-    paths = (file_of(location, name, hub) for name in names)
-    return next((path for path in paths if path is not None), None)
-
-
-def _sizes(weights: dict[str, Tensor], location: str) -> dict[str, int | bool]:
-    """Return the config of published heads as their weights have it: published configs disagree
-    with these (2 heads said, 5 stored).
-
-    Args:
-        weights: by name, `heads.<head>.<layer>...`.
-        location: where they were read, for the error.
-
-    Raises:
-        ModelError: if these are not the weights of Medusa heads.
-    """
-    indices = {tuple(name.split(".")[1:3]) for name in weights}  # of head and layer
-    blocks = [w for name, w in weights.items() if name.endswith(".linear.weight") and w.dim() == 2]
-    matrices = [
-        w
-        for name, w in weights.items()
-        if name.count(".") == 3 and name.endswith(".weight") and w.dim() == 2
-    ]
-    if not blocks or any(
-        not (len(i) == 2 and _is_index(i[0]) and _is_index(i[1])) for i in indices
-    ):
-        raise ModelError(f"{location}: the weights are not those of Medusa heads")
-    num_heads = 1 + max(int(head) for head, _ in indices)
-    return {
-        "hidden_size": blocks[0].shape[0],
-        "num_heads": num_heads,
-        "num_layers": len(blocks) // num_heads,
-        "own_vocabulary": bool(matrices),
-        "vocab_size": matrices[0].shape[0] if matrices else 0,
-    }
-
-
-def _is_index(text: str) -> bool:
-    """Return whether a part of a weight's name is the number of a head or of a layer."""
-    return text.isdecimal() and text.isascii() and len(text) < 10
+        return medusa_layout.write(cls.to_exchange(weights), folder)
 
 
 METHOD = Medusa
