@@ -122,6 +122,18 @@ class Noise(NamedTuple):
     temperature: float
     of_tokens: Callable[[NDArray[np.uint32]], NDArray[np.float32]]
 
+    def in_logits(self, tokens: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """Return what noise adds to the logits [n] of tokens: temperature * noise.
+
+        The token is the same as by logit / temperature + noise. But the logits of heads that guess
+        keep their scale, so that at temperatures near 0 they are as sure as they are at 0, and not
+        surer.
+
+        Args:
+            tokens: their ids [n].
+        """
+        return self.of_tokens(tokens) * np.float32(self.temperature)
+
 
 class Rule(ABC):
     """How tokens are chosen in one reply, by the target and by a draft model.

@@ -99,7 +99,7 @@ def test_chimera_guesses_by_what_the_target_draws_by(frequent: tuple[int, ...] |
     agreeing = as_without = 0
     for start in range(0, 40, 2):
         native.target.read(TEXT[start : start + 2], cache)
-        rules = [*(make_rule(sampling=Sampling(1.5, seed=4)) for _ in range(2)), make_rule()]
+        rules = [*(make_rule(sampling=Sampling(0.9, seed=4)) for _ in range(2)), make_rule()]
         guesses = [
             drafter.guess(Context(cache, TEXT[start + 2], [], [], 9, rule), 3)
             for drafter, rule in zip((native, plain, native), rules, strict=True)
@@ -108,7 +108,7 @@ def test_chimera_guesses_by_what_the_target_draws_by(frequent: tuple[int, ...] |
         agreeing += first[0] == first[1]
         as_without += first[0] == first[2]
         chances = [torch.tensor(found.probabilities[0]) for found in guesses[:2]]
-        torch.testing.assert_close(*chances, atol=0.02, rtol=0.05)
+        torch.testing.assert_close(*chances, atol=0.06, rtol=0.05)
     assert agreeing > 15 and as_without < 10
 
 

@@ -104,7 +104,7 @@ class Guesses:
             noise: what the target's tokens will be drawn by; None for the likeliest by the logits.
         """
         if noise:
-            row = noise.of_tokens(vocabulary.all_token_ids(logits.shape[-1]))
-            logits = logits / noise.temperature + torch.from_numpy(row).to(logits)
+            row = noise.in_logits(vocabulary.all_token_ids(logits.shape[-1]))
+            logits = logits.float() + torch.from_numpy(row).to(logits.device)
         columns, probabilities = top_tokens(logits, min(width, logits.shape[-1]))
         return Guesses([vocabulary.token_ids(row) for row in columns], probabilities)

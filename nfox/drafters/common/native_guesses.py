@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctypes import c_float, c_int32
+from ctypes import c_float, c_int32, c_void_p
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from nfox.decoding.verify import Noise
 from nfox.drafters.common.guesses import MAX_WIDTH, Guesses
-from nfox.models.native import structures
 from nfox.models.native.product import NativeProduct
 from nfox.models.native.program import Program
 from nfox.models.native.vocabulary import native_parts
@@ -46,7 +45,7 @@ class NativeGuesses:
         self._products = (unembedding, *others)
         self.size = sum(product.outputs for product in self._products)
         self._width = min(MAX_WIDTH + len(others), self.size)
-        self._noise, self._noise_row = structures.Noise(), np.empty(0, np.float32)
+        self._noise, self._noise_row = c_void_p(), np.empty(0, np.float32)
         self._columns = (c_int32 * (num_rows * self._width))()
         self._chances = (c_float * len(self._columns))()
 
@@ -61,13 +60,13 @@ class NativeGuesses:
             noise: what its tokens will be drawn by; None for the likeliest columns.
         """
         if noise is None:
-            self._noise.row = None
+            self._noise.value = None
             return
-        row = noise.of_tokens(self.vocabulary.all_token_ids(self.size))
+        row = noise.in_logits(self.vocabulary.all_token_ids(self.size))
         if len(row) != self.size:
             raise ValueError(f"noise for {len(row)} of {self.size} columns")
         self._noise_row = row  # the library reads it later
-        self._noise.factor, self._noise.row = 1 / noise.temperature, row.ctypes.data
+        self._noise.value = row.ctypes.data
 
     def columns(self, count: int, width: int) -> tuple[list[list[int]], list[list[float]]]:
         """Return the likeliest columns [count][width] of the first rows, and how likely each is."""

@@ -14,22 +14,16 @@ extern "C" struct Operation {
     int32_t given_stride, added_stride, result_stride;  // numbers from row to row
     const void* weights;  // of EMBED [tokens, width]; a norm, a matrix or a decoder
     const void* given;  // of TOP with noise overwritten
-    const void* added;  // null for nothing; of TOP a Noise
+    const void* added;  // null for nothing; of TOP where the row of noise is said, null for none
     void* result;
     void* chances;  // TOP: how likely each is
 };
 
-// What tokens are drawn by: the largest of factor * logits + row.
-struct Noise {
-    float factor;
-    const float* row;  // null for none
-};
-
-inline void add_noise(const Noise& noise, float* logits, int size) {
+inline void add_noise(const float* noise, float* logits, int size) {
     int i = 0;
     for (; i + LANES <= size; i += LANES)
-        store(logits + i, load<Floats>(logits + i) * noise.factor + load<Floats>(noise.row + i));
-    for (; i < size; i++) logits[i] = logits[i] * noise.factor + noise.row[i];
+        store(logits + i, load<Floats>(logits + i) + load<Floats>(noise + i));
+    for (; i < size; i++) logits[i] += noise[i];
 }
 
 inline void run_operation(const Operation& o, int rows, int num_threads) {
@@ -61,9 +55,9 @@ inline void run_operation(const Operation& o, int rows, int num_threads) {
             return multiply_into((const Matrix*)o.weights, given, rows, (float*)o.result,
                                  o.result_stride, num_threads);
         case TOP:
-            if (const Noise* noise = (const Noise*)o.added; noise->row)
+            if (const float* noise = *(const float* const*)o.added)
                 for (int row = 0; row < rows; row++)
-                    add_noise(*noise, (float*)o.given + (size_t)row * o.width, o.width);
+                    add_noise(noise, (float*)o.given + (size_t)row * o.width, o.width);
             return nfox_top((const float*)o.given, rows, o.width, o.count, (int32_t*)o.result,
                             (float*)o.chances, num_threads);
     }

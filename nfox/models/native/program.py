@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import Array, Structure, addressof, c_float, c_int32
+from ctypes import Array, Structure, addressof, c_float, c_int32, c_void_p
 from typing import Any
 
 import torch
@@ -143,7 +143,7 @@ class Program:
         given: Tensor,
         tokens: Array[c_int32],
         chances: Array[c_float],
-        noise: structures.Noise,
+        noise: c_void_p,
     ) -> None:
         """Write the likeliest columns of logits, the likeliest first, and how likely each is.
 
@@ -152,7 +152,8 @@ class Program:
             given: [M, inputs], where M is N at most.
             tokens: of M * C numbers.
             chances: likewise.
-            noise: what is drawn by when the program is run, for all columns; without a row nothing.
+            noise: the address of what is added to the logits of every row when the program is run,
+                a number for each column; null for nothing.
         """
         logits = self._unembed(products, given)
         self._add(
@@ -194,7 +195,7 @@ class Program:
         self._kept.append(tensor)
         return tensor.data_ptr()
 
-    def _structure(self, structure: Structure | Array[Any]) -> int:
+    def _structure(self, structure: Structure | Array[Any] | c_void_p) -> int:
         self._kept.append(structure)
         return addressof(structure)
 

@@ -89,12 +89,6 @@ class Batch(Structure):
     ]
 
 
-class Noise(Structure):
-    """What tokens are drawn by: logits are multiplied by the factor, and the row is added."""
-
-    _fields_ = [("factor", c_float), ("row", c_void_p)]
-
-
 class Operation(Structure):
     """One operation of a program; which numbers it takes is said in program.h."""
 
