@@ -100,12 +100,20 @@ class SampleAndMatch(Rule):
 
     @override
     def draw(self, logits: Tensor, past: Sequence[int], count: int = 1) -> Draw:
-        log_p = self.sampling.log_probabilities(self.sampling.penalise(logits, past))
-        noise = torch.from_numpy(self.noise.at(len(past), token_range(len(log_p))))
-        return _top_guesses(log_p + noise.to(log_p), count)
+        noise = self._noise_at(len(past)).in_logits(token_range(len(logits)))
+        logits = self.sampling.penalise(logits, past)
+        return _top_guesses(logits + torch.from_numpy(noise).to(logits.device), count)
+
+    @property
+    @override
+    def draws_likeliest(self) -> bool:
+        return self.sampling.repetition_penalty == 1
 
     @override
     def noise_at(self, position: int) -> Noise | None:
+        return self._noise_at(position)
+
+    def _noise_at(self, position: int) -> Noise:
         return Noise(self.sampling.temperature, partial(self.noise.at, position))
 
     def _samples(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> TargetTokens:
@@ -234,6 +242,11 @@ class Typical(SampleAndMatch):
     @override
     def noise_at(self, position: int) -> Noise | None:
         return None  # what is likely is typical, whatever the noise would draw
+
+    @property
+    @override
+    def draws_likeliest(self) -> bool:
+        return False  # a text of likely tokens alone would be that of temperature 0
 
     @override
     def judge(self, tree: TokenTree, logits: Tensor, past: Sequence[int]) -> Judgement:

@@ -155,7 +155,9 @@ class Rule(ABC):
 
     @property
     def draws_likeliest(self) -> bool:
-        """Whether `draw` returns the tokens of the largest logits, whatever was said before."""
+        """Whether `draw` returns the tokens of the largest logits, with the noise that `noise_at`
+        knows added to them, whatever was said before.
+        """
         return False
 
     @abstractmethod

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -22,7 +23,7 @@ from nfox.decoding.drafter import Context
 from nfox.decoding.node_budget import NodeBudget
 from nfox.decoding.rules import make_rule
 from nfox.decoding.sampling import Sampling
-from nfox.decoding.target import Target
+from nfox.decoding.target import Target, token_range
 from nfox.decoding.tree import TokenTree
 from nfox.decoding.tree_shapes import MAX_NODES, Path, TreeShape, by_depth, iter_likeliest
 from nfox.decoding.verify import Draw, Rule
@@ -114,9 +115,9 @@ class Speculative(Method):
         self.loaded: LoadedModel | None = None  # others can have it while this one keeps it
         self.cache = draft.new_cache()
         self._matched = 0  # so many of the cache's tokens are known to be the target's
-        # The native library drafts a chain of the likeliest tokens in one call. For guesses that
-        # are drawn, which take a forward for each token: gamma and budget, and how many times as
-        # long drafting takes.
+        # The native library drafts a chain of the likeliest tokens in one call. For rules that draw
+        # otherwise, which takes a call for each token: gamma and budget, and how many times as long
+        # drafting takes.
         self._by_steps: tuple[int, NodeBudget] | None = None
         self._times_by_steps: float | None = None
 
@@ -175,8 +176,8 @@ class Speculative(Method):
         self.gamma, self.budget = _planned(costs, seconds)
         if self.draft.chain_drafter:
             if self._times_by_steps is None:
-                sampled = make_rule(sampling=Sampling(temperature=1.0))
-                by_steps = self._measure_draft_seconds(self.target, sampled)
+                penalised = make_rule(sampling=Sampling(repetition_penalty=1.1))
+                by_steps = self._measure_draft_seconds(self.target, penalised)
                 self._times_by_steps = max(by_steps / seconds, 1.0)
             self._by_steps = _planned(costs, seconds * self._times_by_steps)
 
@@ -219,6 +220,9 @@ class Speculative(Method):
         drafter = self.draft.chain_drafter if context.rule.draws_likeliest else None
         if drafter:
             size = min(self.vocabulary_size, self.draft.vocabulary_size)
+            first = len(context.tokens) + 1
+            noises = [context.rule.noise_at(first + depth) for depth in range(length)]
+            rows = [noise.in_logits(token_range(size)) for noise in noises if noise]
             draws = drafter.draft(
                 unread,
                 self.cache,
@@ -226,6 +230,7 @@ class Speculative(Method):
                 width=min(self.branches, size),
                 vocabulary_size=size,
                 least_chance=least_chance,
+                noise=np.stack(rows) if rows else None,
             )
         else:
             draws = self._draw(context, unread, length, least_chance)

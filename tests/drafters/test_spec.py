@@ -353,8 +353,9 @@ def test_second_guesses_stand_beside_the_first_and_are_followed() -> None:
 
 @pytest.mark.parametrize("size", [tiny.VOCABULARY - 20, tiny.VOCABULARY, tiny.VOCABULARY + 20])
 @pytest.mark.parametrize("floor", [0.0, 0.05])
+@pytest.mark.parametrize("temperature", [0.0, 0.6])
 def test_a_chain_in_one_call_makes_the_trees_of_many(
-    size: int, floor: float, monkeypatch: pytest.MonkeyPatch
+    size: int, floor: float, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After refused guesses, amid a conversation that another method went on with, and with ids
     that only one of both models knows.
@@ -370,9 +371,12 @@ def test_a_chain_in_one_call_makes_the_trees_of_many(
             monkeypatch.setattr(TransformersTarget, "chain_drafter", None)
         drafter = Speculative(draft, tiny.VOCABULARY, 4, 3, NodeBudget(9, draft_seconds=floor))
         cache = TARGET.new_cache()
-        steps = tiny.run(TARGET, drafter, (*PROMPT, 63, 60), cache=cache, max_tokens=30)
+        rules = (make_rule(sampling=Sampling(temperature, seed=3)) for _ in range(2))
+        steps = tiny.run(
+            TARGET, drafter, (*PROMPT, 63, 60), cache=cache, max_tokens=30, rule=next(rules)
+        )
         longer = (*PROMPT, *tiny.text(tiny.run(TARGET, Lookup(), PROMPT, max_tokens=9)))
-        steps += tiny.run(TARGET, drafter, longer, cache=cache, max_tokens=20)
+        steps += tiny.run(TARGET, drafter, longer, cache=cache, max_tokens=20, rule=next(rules))
         told.append([(step.tree.tokens, step.tree.parents, step.tokens) for step in steps])
     assert told[0] == told[1]
     assert any(len(tokens) > 4 for tokens, *_ in told[0])
@@ -388,7 +392,14 @@ def test_replies_that_cannot_draft_in_one_call_have_a_price_of_their_own() -> No
     assert drafter._by_steps is not None and drafter._by_steps[0] == drafter.gamma > 0
     assert drafter._times_by_steps is not None and drafter._times_by_steps >= 1
     drafter._by_steps = 0, NodeBudget(9)
-    for sampling in (Sampling(1.0, seed=1), Sampling(repetition_penalty=1.2)):
-        steps = tiny.run(TARGET, drafter, PROMPT, rule=make_rule(sampling=sampling))
+    for accept, sampling in (
+        ("exact", Sampling(repetition_penalty=1.2)),
+        ("exact", Sampling(1.0, repetition_penalty=1.2)),
+        ("rejection", Sampling(1.0)),
+        ("typical", Sampling(1.0)),
+    ):
+        steps = tiny.run(TARGET, drafter, PROMPT, rule=make_rule(accept, sampling))
         assert {len(step.tree) for step in steps} == {1}
-    assert max(len(step.tree) for step in tiny.run(TARGET, drafter, PROMPT)) > 1
+    for sampling in (Sampling(), Sampling(1.0, seed=1)):
+        steps = tiny.run(TARGET, drafter, PROMPT, rule=make_rule(sampling=sampling))
+        assert max(len(step.tree) for step in steps) > 1

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -219,13 +220,18 @@ def test_a_chain_that_is_drafted_in_one_call_is_the_one_of_many(name: str) -> No
     for cache in caches:
         target.read(TEXT[:7], cache)
     chains = TokenTree.chain(TEXT[7], TEXT[8:10]), TokenTree.chain(TEXT[10])
-    for chain, length in zip(chains, (4, 300), strict=True):  # more rows than there was room for
-        draws = decoder.draft(chain, caches[0], length=length, width=3, vocabulary_size=size)
+    some = np.random.default_rng(0).gumbel(size=(300, size)).astype(np.float32)
+    for chain, length, noise in zip(chains, (4, 300), (None, some), strict=True):
+        # At last more rows than there was room for.
+        draws = decoder.draft(
+            chain, caches[0], length=length, width=3, vocabulary_size=size, noise=noise
+        )
         assert len(draws) == length
-        for draw in draws:
+        for draw, row in zip(draws, some, strict=False):
             logits, states = target.score(chain, caches[1])
             caches[1].commit(chain, range(len(chain)), states)
-            expected = logits[-1, :size].softmax(-1).topk(3)
+            logits = logits[-1, :size] + (0 if noise is None else torch.from_numpy(row))
+            expected = logits.softmax(-1).topk(3)
             assert draw.tokens == expected.indices.tolist()
             assert torch.allclose(torch.tensor(draw.probabilities), expected.values, rtol=1e-4)
             chain = TokenTree.chain(draw.tokens[0])

@@ -338,6 +338,7 @@ class Table:
     proposals = "trees"
     is_encoder_decoder = False
     max_context = 1 << 20
+    chain_drafter = None
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits

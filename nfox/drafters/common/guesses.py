@@ -105,6 +105,6 @@ class Guesses:
         """
         if noise:
             row = noise.in_logits(vocabulary.all_token_ids(logits.shape[-1]))
-            logits = logits.float() + torch.from_numpy(row).to(logits.device)
+            logits = logits + torch.from_numpy(row).to(logits.device)
         columns, probabilities = top_tokens(logits, min(width, logits.shape[-1]))
         return Guesses([vocabulary.token_ids(row) for row in columns], probabilities)

@@ -359,12 +359,13 @@ extern "C" void nfox_forward(const Decoder* decoder, const Batch* batch, int num
 
 // Reads a chain, and then its own likeliest token again and again, in `most` forwards at most. Of every
 // forward the `count` likeliest of the first `vocabulary` tokens are written, and how likely each is,
-// both as [most, count], and the hidden states of all that is read. It ends before a forward where the
-// likeliest tokens so far are all right with less than the least chance, and where logits are no numbers.
-// Returns how many forwards there were.
+// both as [most, count], and the hidden states of all that is read. Likeliest are the tokens of the largest
+// logits, with noise [most, vocabulary] where there is some. It ends before a forward where the likeliest
+// tokens so far are all right with less than the least chance, and where logits are no numbers. Returns how
+// many forwards there were.
 extern "C" int nfox_draft(const Decoder* decoder, const Sequence* chain, int most, int count,
-                          int vocabulary, float least_chance, int32_t* tokens, float* probabilities,
-                          uint16_t* hidden, int num_threads) {
+                          int vocabulary, float least_chance, const float* noise, int32_t* tokens,
+                          float* probabilities, uint16_t* hidden, int num_threads) {
     static thread_local Workspace workspace;
     static thread_local std::vector<float> logits;
     logits.resize(decoder->unembedding.outputs);
@@ -375,6 +376,7 @@ extern "C" int nfox_draft(const Decoder* decoder, const Sequence* chain, int mos
         if (chance < least_chance) return i;
         const Batch batch{&sequence, 1, sequence.num_nodes - 1, hidden, logits.data()};
         Forward(*decoder, batch, workspace).run(num_threads);
+        if (noise) add_noise(noise + (size_t)i * vocabulary, logits.data(), vocabulary);
         top_of_row(logits.data(), vocabulary, {tokens, probabilities, count, 0});
         if (!(probabilities[0] > 0)) return i;
         chance *= probabilities[0];

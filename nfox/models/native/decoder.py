@@ -7,7 +7,9 @@ from ctypes import addressof, byref, c_float, c_int32, c_void_p
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nfox.decoding.cache import KVCache
@@ -97,6 +99,7 @@ class NativeDecoder:
         width: int,
         vocabulary_size: int,
         least_chance: float = 0.0,
+        noise: NDArray[np.float32] | None = None,
     ) -> list[Draw]:
         """Read a chain and then the likeliest token again and again, in one call, and commit what
         was read; return the likeliest tokens after each forward.
@@ -108,6 +111,7 @@ class NativeDecoder:
             width: how many tokens of each forward; `vocabulary_size` at most.
             vocabulary_size: so many first tokens are looked at.
             least_chance: it ends where the likeliest tokens so far are all right with less.
+            noise: [length, vocabulary_size], what is added to the logits of each forward.
         """
         most = len(chain) + length - 1  # tokens that are read
         hidden = torch.empty(most, self._native.decoder.hidden_size, dtype=self.weights.model_dtype)
@@ -118,8 +122,9 @@ class NativeDecoder:
         probabilities = torch.empty(length, width)
         found = (c_void_p(part.data_ptr()) for part in (tokens, probabilities, hidden))
         sizes = (length, width, vocabulary_size, c_float(least_chance))
+        added = None if noise is None else c_void_p(noise.ctypes.data)
         decoder, threads = byref(self._native.decoder), thread_count()
-        count = self._library.nfox_draft(decoder, byref(sequence), *sizes, *found, threads)
+        count = self._library.nfox_draft(decoder, byref(sequence), *sizes, added, *found, threads)
         del kept  # until here the library reads it through raw pointers
         draws = list(map(_possible, tokens[:count].tolist(), probabilities[:count].tolist()))
         if count:

@@ -19,13 +19,6 @@ extern "C" struct Operation {
     void* chances;  // TOP: how likely each is
 };
 
-inline void add_noise(const float* noise, float* logits, int size) {
-    int i = 0;
-    for (; i + LANES <= size; i += LANES)
-        store(logits + i, load<Floats>(logits + i) + load<Floats>(noise + i));
-    for (; i < size; i++) logits[i] += noise[i];
-}
-
 inline void run_operation(const Operation& o, int rows, int num_threads) {
     const uint16_t *given = (const uint16_t*)o.given, *added = (const uint16_t*)o.added;
     uint16_t* result = (uint16_t*)o.result;

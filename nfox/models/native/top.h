@@ -59,6 +59,13 @@ inline void top_of_row(const float* logits, int size, Top top) {
         top.numbers[rank] = std::exp(top.numbers[rank] - most) / total;
 }
 
+inline void add_noise(const float* noise, float* logits, int size) {
+    int i = 0;
+    for (; i + LANES <= size; i += LANES)
+        store(logits + i, load<Floats>(logits + i) + load<Floats>(noise + i));
+    for (; i < size; i++) logits[i] += noise[i];
+}
+
 // Writes the `count` likeliest tokens of every row of logits [num_rows, size] and how likely each
 // is, both as [num_rows, count], the likeliest first.
 extern "C" void nfox_top(const float* logits, int num_rows, int size, int count, int32_t* tokens,
