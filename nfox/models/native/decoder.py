@@ -115,8 +115,7 @@ class NativeDecoder:
         """
         most = len(chain) + length - 1  # tokens that are read
         hidden = torch.empty(most, self._native.decoder.hidden_size, dtype=self.weights.model_dtype)
-        sequence = structures.Sequence()
-        tables = self._tables(len(cache.tokens) + most)
+        sequence, tables = structures.Sequence(), self._tables(len(cache.tokens) + most)
         kept = self._fill(sequence, chain, cache, tables, most)
         tokens = torch.empty(length, width, dtype=torch.int32)
         probabilities = torch.empty(length, width)
