@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -97,6 +98,8 @@ class Engine:
         self._costs = RunningCosts(costs, model.target, threads) if costs else None
         self.system = system
         self.stop_ids = stop_ids_of(model, template)
+        # One for all replies: each thread has a team of its own for the work of a forward.
+        self._thread = ThreadPoolExecutor(max_workers=1)
         self.cache: KVCache = model.target.new_cache()
         self.method, self.why = "", ""
         self.drafter: Method
@@ -187,12 +190,13 @@ class Engine:
             name = None if template.name == "tokenizer" else template.name
             template = resolve(model.tokenizer, name, model_name=model.name, system=self.system)
         inputs = replace(self._inputs, model=model, costs=self.costs)
+        stop_ids = stop_ids_of(model, template)
         self.drafter = self._build(self.method, self._options, inputs)
         self.model, self._inputs = model, inputs
         if self._costs:
             self._costs.use_target(model.target)
         self.cache = model.target.new_cache()
-        self.use_template(template)
+        self.template, self.stop_ids = template, stop_ids
 
     def use_template(self, template: Template) -> None:
         """Change the template, and with it what ends a reply."""
@@ -270,8 +274,8 @@ class Engine:
         def over() -> bool:
             return stop.is_set() or bool(cancelled and cancelled())
 
-        updates = self._updates(request, reply, drafter, cache, over)
-        return ReplyStream(request, reply, self._exclusively(updates, drafter), stop, on_end)
+        updates = self._exclusively(self._updates(request, reply, drafter, cache, over), drafter)
+        return ReplyStream(request, reply, updates, stop, self._thread, on_end)
 
     def answer(self, messages: Messages | Request, **changes: Any) -> Reply:
         """Answer a conversation; return the whole reply.
@@ -347,6 +351,7 @@ class Engine:
         """
         for name in _FREED:
             self.__dict__.pop(name, None)
+        self._thread.shutdown(wait=False)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -374,9 +379,7 @@ class Engine:
         cancelled: Callable[[], bool],
     ) -> Iterator[Update]:
         """Return what every step will add to a reply, with the engine as it is now."""
-        settings = request.settings
-        own_stops = self.stop_ids if request.stop_ids is None else request.stop_ids
-        stop_ids = own_stops | stop_tokens(self.model.tokenizer, settings.stop)
+        settings, stop_ids = request.settings, self.stop_ids_of(request)
         steps = generate(
             self.model.target,
             drafter,
@@ -392,9 +395,14 @@ class Engine:
             steps = self._costs.observed(steps)
         return to_updates(steps, self.model.tokenizer, request, reply, stop_ids)
 
+    def stop_ids_of(self, request: Request) -> frozenset[int]:
+        """Return the ids of the tokens that end a reply to a request."""
+        own = self.stop_ids if request.stop_ids is None else request.stop_ids
+        return own | stop_tokens(self.model.tokenizer, request.settings.stop)
+
     def _exclusively(self, updates: Iterator[Update], drafter: Method) -> Generator[Update]:
-        """Yield the updates of a reply, while this engine gives no other one; before, let what
-        drafts plan anew where the costs are others.
+        """Yield the updates of a reply, while this engine gives no other one; behind the last, let
+        what drafts plan anew where the costs are others, so that nobody waits for that.
         """
         if not self._answering.acquire(blocking=False):
             raise UsageError(
@@ -402,8 +410,8 @@ class Engine:
                 "read that stream to its end or close it; answer_all gives several, in turn",
             )
         try:
+            yield from updates
             if self._costs:
                 self._costs.plan(drafter)
-            yield from updates
         finally:
             self._answering.release()

@@ -120,8 +120,7 @@ def locate_parting(
     """
     index = common_prefix(ids, plain_ids)
     scores = plain_scores(engine, request, plain_ids[:index])
-    stops = engine.stop_ids if request.stop_ids is None else request.stop_ids
-    end = max(stops, key=lambda stop: scores.get(stop, -inf), default=0)
+    end = max(engine.stop_ids_of(request), key=lambda stop: scores.get(stop, -inf), default=0)
     token, plain_token = ([*said[index : index + 1], end][0] for said in (ids, plain_ids))
     gap = scores.get(plain_token, -inf) - scores.get(token, -_FAR)
     return Parting(index, token, plain_token, gap, 0.0)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 from typing_extensions import override
@@ -24,6 +25,7 @@ class ReplyStream(Iterator[Piece]):
         reply: grows as the stream is iterated.
         updates: what every step adds to the reply.
         cancelled: ends the reply when it is set.
+        thread: in which steps run where the stream is read by `async for`.
         on_end: called once, with the reply, when it has ended, in whatever way.
 
     Attributes:
@@ -37,12 +39,14 @@ class ReplyStream(Iterator[Piece]):
         reply: Reply,
         updates: Generator[Update],
         cancelled: threading.Event,
+        thread: ThreadPoolExecutor,
         on_end: Callable[[Reply], None] | None = None,
     ) -> None:
         self.request = request
         self.reply = reply
         self._updates = updates
         self._cancelled = cancelled
+        self._thread = thread
         self._on_end = on_end
         self._pieces: deque[Piece] = deque()
         # Whoever closes the stream from another thread waits for the forward that is running.
@@ -126,10 +130,10 @@ class ReplyStream(Iterator[Piece]):
         return self
 
     async def __anext__(self) -> Piece:
-        """Return the next piece; forwards run in a thread, so that the event loop goes on. A task
-        that is cancelled ends the reply after the forward that is running.
+        """Return the next piece; steps run in a thread, so that the event loop goes on. A task that
+        is cancelled ends the reply after the forward that is running.
         """
-        step = asyncio.ensure_future(asyncio.to_thread(next, self, None))
+        step = asyncio.get_running_loop().run_in_executor(self._thread, next, self, None)
         try:
             piece = await asyncio.shield(step)
         except asyncio.CancelledError:

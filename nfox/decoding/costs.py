@@ -171,9 +171,9 @@ def context_slowdown(target: Target, cache: KVCache) -> float:
     Args:
         target: the model.
         cache: what it has read, which stays as it is; 1 is returned for one that cannot be rolled
-            back.
+            back, and for one that is full.
     """
-    if not cache.can_roll_back:
+    if not cache.can_roll_back or len(cache.tokens) >= target.max_context:
         return 1.0
     short, long = (
         partial(target.score, TokenTree.chain(0), each) for each in (sample_cache(target), cache)
@@ -193,7 +193,8 @@ def measure_costs(target: Target, *, time_limit: float = 1.0) -> Costs:
             widths.
     """
     cache = sample_cache(target)
-    widths = WIDTHS if target.proposals != "nothing" else (1,)
+    room = target.max_context - len(cache.tokens) if target.proposals != "nothing" else 1
+    widths = [width for width in WIDTHS if width <= max(room, 1)]
     begin, seconds = clock.now(), {}
     for width in widths:
         tree = TokenTree.chain(0, [i % target.vocabulary_size for i in range(1, width)])

@@ -7,9 +7,15 @@ tokens were drafted, and whoever drafts see the same: the Gumbel-max trick, argm
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from nfox.decoding.target import token_range
+
+_KEPT_ROWS = 32  # of noise, more than a step has positions
 
 
 def generator_of(seed: int, reply: int) -> torch.Generator:
@@ -38,6 +44,8 @@ class GumbelNoise:
 
     def __init__(self, seed: int, reply: int = 0) -> None:
         self._key = _hash_of(seed, reply)
+        # Of the whole vocabulary: a position is asked for by what drafts, and then by the target.
+        self._rows = lru_cache(maxsize=_KEPT_ROWS)(self._row)
 
     def at(self, position: int, tokens: NDArray[np.uint32]) -> NDArray[np.float32]:
         """Return the noise [n] of tokens [n] at a position: -log(-log(u)), where u is a hash of a
@@ -46,8 +54,18 @@ class GumbelNoise:
 
         Args:
             position: how many tokens of the conversation come before it.
-            tokens: their ids.
+            tokens: their ids. Noise of `token_range` is kept for a while, and not to be written to.
         """
+        if tokens is token_range(len(tokens)):
+            return self._rows(position, len(tokens))
+        return self._made(position, tokens)
+
+    def _row(self, position: int, size: int) -> NDArray[np.float32]:
+        row = self._made(position, token_range(size))
+        row.flags.writeable = False
+        return row
+
+    def _made(self, position: int, tokens: NDArray[np.uint32]) -> NDArray[np.float32]:
         key = _mixed(self._key ^ position)
         numbers = tokens ^ np.uint32(key >> 32)
         _mix(numbers)

@@ -5,7 +5,7 @@ Depths, attention mask and positions are derived from `parents`, so they cannot 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -85,32 +85,22 @@ class TokenTree:
     @classmethod
     def from_paths(cls, root: int, paths: Sequence[Sequence[int]]) -> TokenTree:
         """Make the tree of all `paths` of tokens below the root, with common prefixes merged."""
-        tokens, parents = [root], [-1]
-        children: dict[tuple[int, int], int] = {}  # by parent node and token
-        for path in paths:
-            node = 0
-            for token in path:
-                if (node, token) not in children:
-                    children[node, token] = len(tokens)
-                    tokens.append(token)
-                    parents.append(node)
-                node = children[node, token]
-        return cls(tuple(tokens), tuple(parents))
+        return cls.chain(root).with_paths(paths)
 
-    def joined(self, other: TokenTree) -> TokenTree:
-        """Return the nodes of this tree, then those of another one below the same root that it
-        lacks. Neither may have been drawn from a q.
+    def with_paths(self, paths: Iterable[Sequence[int]]) -> TokenTree:
+        """Return the nodes of this tree, then those of `paths` of tokens below its root that it
+        lacks. It may not have been drawn from a q.
         """
         tokens, parents = list(self.tokens), list(self.parents)
         nodes = {pair: node for node, pair in enumerate(zip(parents, tokens, strict=True))}
-        place = [0]  # of each node of the other one
-        for token, parent in zip(other.tokens[1:], other.parents[1:], strict=True):
-            pair = (place[parent], token)
-            if pair not in nodes:
-                nodes[pair] = len(tokens)
-                tokens.append(token)
-                parents.append(pair[0])
-            place.append(nodes[pair])
+        for path in paths:
+            node = 0
+            for token in path:
+                if (node, token) not in nodes:
+                    nodes[node, token] = len(tokens)
+                    tokens.append(token)
+                    parents.append(node)
+                node = nodes[node, token]
         return TokenTree(tuple(tokens), tuple(parents))
 
     @property

@@ -190,7 +190,7 @@ class Auto(Method):
         self._last = _Proposal(way, tree, read, is_whole=context.max_depth >= LEAST_ROOM)
         if self._free and beside:
             self.choice += _BESIDE + self._free.method_name()
-            tree = tree.joined(TokenTree.chain(root, guess[:beside]))
+            tree = tree.with_paths([guess[:beside]])
         return tree
 
     def _ask(self, way: Way, context: Context) -> TokenTree:

@@ -353,7 +353,8 @@ class CTC(AttendingHeadsDrafter):
         if self.collapse:
             columns, probabilities = rank_tokens(slots, depth, width)
         else:
-            top = slots[:depth].softmax(-1)[:, :-1].topk(width)
+            tokens = slots[:depth].softmax(-1)[:, :-1]
+            top = tokens.topk(min(width, tokens.shape[1]))
             columns, probabilities = top.indices.tolist(), top.values.tolist()
         return Guesses([self.vocabulary.token_ids(row) for row in columns], probabilities)
 

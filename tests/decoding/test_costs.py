@@ -119,3 +119,12 @@ def test_what_the_context_costs_is_timed_and_the_cache_stays(
     assert context_slowdown(target, cache) == (1.5 if cache.can_roll_back else 1.0)
     assert cache.tokens == [5, 6, 7]
     assert torch.equal(cache.hidden, hidden)
+
+
+def test_no_forward_is_timed_that_the_context_has_no_room_for() -> None:
+    """A model with learned positions, and a full cache."""
+    target = tiny.target("gpt2", max_position_embeddings=20)
+    assert max(measure_costs(target, time_limit=0.2).seconds) == 8  # behind 8 tokens
+    cache = target.new_cache()
+    target.read([*range(20)], cache)
+    assert context_slowdown(target, cache) == 1.0

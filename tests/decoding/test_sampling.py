@@ -67,11 +67,20 @@ def test_what_is_sampled_is_the_largest_with_noise_of_what_is_left(dtype: torch.
         rows[2, 3:9] = -torch.inf
         for place, row in enumerate(rows):
             gumbel = noise.at(4 * number + place, ids)
-            perturbed = sampling.log_probabilities(row) + torch.from_numpy(gumbel)
+            perturbed = sampling.log_probabilities(row) + torch.from_numpy(gumbel.copy())
             token = sampling.sample(as_array(row), gumbel)
             # Where two sums are rounded to one number, either is the largest.
             assert perturbed[token] >= perturbed.max() - 1e-5
             assert perturbed[token] > -torch.inf
+
+
+def test_noise_of_the_whole_vocabulary_is_that_of_some_tokens_and_made_once() -> None:
+    noise, ids = GumbelNoise(2), token_range(50)
+    row = noise.at(7, ids)
+    assert np.array_equal(row[10:20], noise.at(7, np.arange(10, 20, dtype=np.uint32)))
+    assert noise.at(7, ids) is row
+    with pytest.raises(ValueError, match="read-only"):
+        row += 1  # others have it too
 
 
 def test_rows_are_processed_one_by_one() -> None:

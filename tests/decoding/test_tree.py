@@ -70,21 +70,19 @@ def test_common_prefixes_are_merged() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_joined_trees_have_the_paths_of_both_and_the_nodes_of_the_first_come_first(
-    seed: int,
-) -> None:
+def test_a_tree_with_more_paths_has_all_of_them_behind_its_own_nodes(seed: int) -> None:
     draw = random.Random(seed)
     paths = [[draw.randrange(3) for _ in range(draw.randint(0, 4))] for _ in range(6)]
-    first, second = (TokenTree.from_paths(7, some) for some in (paths[:3], paths[3:]))
-    joined, whole = first.joined(second), TokenTree.from_paths(7, paths)
-    assert joined.tokens[: len(first)] == first.tokens
-    assert joined.parents[: len(first)] == first.parents
+    first, whole = TokenTree.from_paths(7, paths[:3]), TokenTree.from_paths(7, paths)
+    longer = first.with_paths(paths[3:])
+    assert longer.tokens[: len(first)] == first.tokens
+    assert longer.parents[: len(first)] == first.parents
 
     def spelled(tree: TokenTree) -> set[tuple[int, ...]]:
         return {tuple(tree.tokens[n] for n in tree.path_to(node)) for node in range(len(tree))}
 
-    assert spelled(joined) == spelled(whole)
-    assert len(joined) == len(whole)
+    assert spelled(longer) == spelled(whole)
+    assert len(longer) == len(whole)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_rule_tells_the_noise_that_it_draws_by() -> None:
     for node, token in enumerate(rule.judge(TREE, logits, past).target_tokens):
         noise = rule.noise_at(len(past) + 1 + TREE.depths[node])
         assert noise is not None
-        row = torch.from_numpy(noise.of_tokens(token_range(SIZE)))
+        row = torch.from_numpy(noise.of_tokens(token_range(SIZE)).copy())
         assert int((logits[node] / noise.temperature + row).argmax()) == token
     for accept, sampling in (
         ("exact", Sampling()),

@@ -123,6 +123,21 @@ def likeliest(drafter: Any, context: Context) -> tuple[list[list[int]], list[lis
 
 
 @pytest.mark.parametrize(
+    ("method", "options"), [("medusa", {}), ("chimera", {}), ("ctc", {"collapse": False})]
+)
+def test_a_named_tree_has_no_more_guesses_in_a_place_than_there_are_frequent_tokens(
+    method: str, options: dict[str, Any]
+) -> None:
+    frequent = (3, 8, 20)
+    for drafter in native_and_plain(method, frequent):
+        drafter.choose_tree(drafter.options(tree="mc_sim_7b_63", **options), [[0.5]], None)
+        cache = drafter.target.new_cache()
+        drafter.target.read(TEXT[:5], cache)
+        tree = drafter.propose(Context(cache, TEXT[5], [], [], 9, make_rule()))
+        assert set(tree.tokens[1:]) == set(frequent)
+
+
+@pytest.mark.parametrize(
     ("method", "sizes"), [("medusa", {"own_vocabulary": True}), ("ctc", {"head_size": 8})]
 )
 def test_where_the_library_does_not_compute_all_of_it_the_layers_do(

@@ -184,6 +184,18 @@ def test_layers_that_cannot_be_quantised_stay_and_those_that_can_are_freed() -> 
     assert target.forward_description == "native int4"
 
 
+@pytest.mark.parametrize("size", [80, 90])
+def test_every_layers_mlp_has_a_size_that_the_library_computes_with(size: int) -> None:
+    _, target = native("llama")
+    other = tiny.recast("llama", torch.bfloat16, **SIZES | {"intermediate_size": size})
+    target.model.model.layers[1].mlp = other.model.model.layers[1].mlp
+    expected, _ = walked(target)
+    target.fuse()
+    logits, _ = walked(target)
+    assert target.is_native == (size % 16 == 0)
+    assert (logits - expected).std() < 0.05 * expected.std()
+
+
 def test_a_model_that_the_library_computes_wrongly_is_said_to_be_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

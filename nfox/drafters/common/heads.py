@@ -110,7 +110,7 @@ class HeadsDrafter(HeadsMethod):
         if options.tree == LARGEST:
             costs = None
         elif options.tree not in CHOSEN_BY_COSTS:
-            width = min(MAX_WIDTH, self.target.vocabulary_size)
+            width = self.max_width if self.target.proposals == "trees" else MAX_WIDTH
             shape = published_trees.find_shape(options.tree, width)
             shape = published_trees.cut_shape(options.tree, shape, depth, self.max_width)
             self.shape = TreeShape(shape.paths[:max_nodes])
@@ -170,7 +170,8 @@ class HeadsDrafter(HeadsMethod):
     @property
     def max_width(self) -> int:
         """The most guesses that are tried for one position: 1 where the target takes chains."""
-        return MAX_WIDTH if self.target.proposals == "trees" else 1
+        tokens = self.vocabulary.all_token_ids(self.target.vocabulary_size)
+        return min(MAX_WIDTH, len(tokens)) if self.target.proposals == "trees" else 1
 
     def measure_draft_seconds(self) -> float:
         """Return how long it takes to propose one chain of all depths, after a few tokens read."""

@@ -55,7 +55,7 @@ class NativeDecoder:
             raise NativeLibraryError("no memory for a second copy of the weights")
         self._library = native_library()
         weights = WeightLayout(model.dtype, takes_native=True).decoder(model, config)
-        native = self._native = NativeWeights(weights, config)
+        native = self._native = NativeWeights(weights)
         self.weights, self.kinds, self.unembedding = weights, native.kinds, native.unembedding
         self.copied_bytes = native.copied_bytes
         self.description = " ".join(["native", *sorted(native.formats - {"bfloat16"})])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 from transformers.activations import GELUActivation, GELUTanh, SiLUActivation
 
@@ -22,7 +20,6 @@ class NativeWeights:
 
     Args:
         weights: the weights.
-        config: the config of the decoder.
 
     Attributes:
         decoder: the structure that the library reads; this object keeps its memory.
@@ -37,8 +34,11 @@ class NativeWeights:
             with.
     """
 
-    def __init__(self, weights: DecoderWeights, config: Any) -> None:
-        _check_sizes(weights, config)
+    def __init__(self, weights: DecoderWeights) -> None:
+        activations = {type(layer.activation) for layer in weights.layers}
+        if len(activations) > 1 or not activations <= set(_ACTIVATIONS):
+            names = ", ".join(sorted(activation.__name__ for activation in activations))
+            raise UnsupportedError(f"the activation {names}")
         self._weights = weights
         self.kinds = tuple(dict.fromkeys(weights.kinds))
         self.copied_bytes = 0
@@ -66,6 +66,8 @@ class NativeWeights:
     def _layer(self, index: int) -> structures.Layer:
         layer = self._weights.layers[index]
         gate, up = halves(layer.gate_up)
+        down = self._native(layer.down).matrix
+        structures.check_sizes(down.outputs, down.inputs, self._weights.head_dim)
         return structures.Layer(
             attention=self._norm(layer.attention_norm),
             attended=self._norm(layer.attended_norm),
@@ -77,7 +79,7 @@ class NativeWeights:
             out=self._native(layer.out).matrix,
             gate=self._native(gate).matrix,
             up=self._native(up).matrix,
-            down=self._native(layer.down).matrix,
+            down=down,
             residual_scale=layer.residual_scale,
             scale=layer.scale,
             cap=layer.cap or 0.0,
@@ -97,14 +99,3 @@ class NativeWeights:
         weight = norm.weight.float().contiguous()
         self._norm_weights.append(weight)
         return structures.Norm(weight=weight.data_ptr(), eps=norm.eps, width=len(weight))
-
-
-def _check_sizes(weights: DecoderWeights, config: Any) -> None:
-    """Refuse sizes that the library does not compute with.
-
-    Raises:
-        UnsupportedError: if a size is no multiple of 16, or a head too wide.
-    """
-    structures.check_sizes(config.hidden_size, config.intermediate_size, weights.head_dim)
-    if type(weights.layers[0].activation) not in _ACTIVATIONS:
-        raise UnsupportedError(f"the activation {type(weights.layers[0].activation).__name__}")
