@@ -34,6 +34,23 @@ class LayerInputs(NamedTuple):
         return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], -1)
 
 
+def rotation_limits(config: Any) -> list[int]:
+    """Return the lengths of text beyond which a model's positions are rotated otherwise, those that
+    it has read too: keys that are kept would not fit to what follows. LongRoPE (Ding et al. 2024,
+    arXiv 2402.13753) has factors for texts up to the length of the training and for longer ones.
+
+    Args:
+        config: of the decoder.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    by_kind = rope.values() if "rope_type" not in rope else [rope]
+    return [
+        int(parameters["original_max_position_embeddings"])
+        for parameters in by_kind
+        if isinstance(parameters, dict) and parameters.get("rope_type") == "longrope"
+    ]
+
+
 class Rotations:
     """The rotary position embeddings of a model (Su et al. 2021), looked up by position.
 
@@ -49,8 +66,9 @@ class Rotations:
     def __init__(self, rotary: Any, like: Tensor, dtype: torch.dtype) -> None:
         types = rotary.rope_type
         self.by_kind = isinstance(types, dict)
-        if {"dynamic", "longrope"} & set(types.values() if self.by_kind else [types]):
+        if "dynamic" in (types.values() if self.by_kind else [types]):
             raise UnsupportedError("rotary positions that depend on the length of the text")
+        self._longest = min([*rotation_limits(rotary.config), 1 << 30])
         self.rotary, self.like, self.dtype = rotary, like, dtype
         self._tables: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -68,7 +86,8 @@ class Rotations:
         """Return the cosines and sines [P, R] of the positions from 0 on, P >= count."""
         key = kind if self.by_kind else ""
         if key not in self._tables or len(self._tables[key][0]) < count:
-            positions = torch.arange(2 * count, device=self.like.device)[None]
+            size = max(count, min(2 * count, self._longest))
+            positions = torch.arange(size, device=self.like.device)[None]
             cosines, sines = self.rotary(self.like, positions, *filter(None, [key]))
             sines = sines[0].to(self.dtype, copy=True)
             sines[:, : sines.shape[-1] // 2] *= -1

@@ -21,6 +21,7 @@ from nfox.decoding.tree import TokenTree
 from nfox.errors import ModelError
 from nfox.models.checkpoint_files import CONTEXT_NAMES
 from nfox.models.fused_decoder import FusedDecoder
+from nfox.models.fused_positions import rotation_limits
 from nfox.models.logits_error import logits_error
 from nfox.models.native.decoder import NativeDecoder
 from nfox.models.native.library import NativeLibraryError
@@ -163,7 +164,8 @@ class TransformersTarget(Target):
         relative = self.is_encoder_decoder and not getattr(
             self.config, "max_position_embeddings", None
         )
-        return next((int(n) for n in lengths if n and n > 0 and not relative), 1 << 20)
+        longest = next((int(n) for n in lengths if n and n > 0 and not relative), 1 << 20)
+        return min([longest, *rotation_limits(self.config)])
 
     @property
     @override

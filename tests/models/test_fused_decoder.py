@@ -148,12 +148,30 @@ def test_what_looks_alike_and_is_another_is_found_out() -> None:
     assert torch.equal(walked(target)[0], expected[0])
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
-def test_positions_that_depend_on_the_length_are_left_to_the_model(kind: str) -> None:
+def test_positions_that_depend_on_the_length_are_left_to_the_model() -> None:
     target = fresh("llama")
-    target.model.model.rotary_emb.rope_type = kind
+    target.model.model.rotary_emb.rope_type = "dynamic"
     target.fuse()
     assert target.fused is None
+
+
+def test_a_context_ends_where_all_positions_would_be_rotated_otherwise() -> None:
+    length = {"original_max_position_embeddings": 64}
+    factors = {"short_factor": [1.1] * 4, "long_factor": [4.0] * 4}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, **factors, **length}
+    family = tiny.FAMILIES["phi3"]
+    target = tiny.target_of(family, rope_parameters=rope, sliding_window=None, **length)
+    assert target.max_context == 64 < target.config.max_position_embeddings
+    expected, _ = walked(target)
+    target.fuse()
+    assert target.fused is not None
+    torch.testing.assert_close(walked(target)[0], expected, rtol=0, atol=1e-4)
+    whole, pieces = target.new_cache(), target.new_cache()
+    target.read(TEXT, whole)
+    for start in range(0, len(TEXT), 9):
+        target.read(TEXT[start : start + 9], pieces)
+    logits = [target.score(TokenTree.chain(3), cache)[0] for cache in (whole, pieces)]
+    torch.testing.assert_close(*logits)
 
 
 def test_a_layer_that_is_not_plain_is_left_to_the_model() -> None:
