@@ -34,6 +34,21 @@ def check_out(file: Path | None, what: str = "result") -> None:
         raise UsageError(f"{file}: no permission to write the {what}", "choose another place")
 
 
+def check_new(file: Path, what: str) -> None:
+    """Check that a file can be written, and that it takes the place of no other.
+
+    Args:
+        file: the path to write to; it may be a pipe or a device.
+        what: what the file will hold, for errors.
+
+    Raises:
+        UsageError: as for `check_out`, and if the file exists.
+    """
+    check_out(file, what)
+    if os.path.lexists(file) and (file.is_file() or not file.exists()):
+        raise UsageError(f"{file} exists", "choose another name, or remove it first")
+
+
 def check_folder(folder: Path | None, what: str) -> None:
     """Check that files can be written to a folder, before there are any.
 

@@ -36,6 +36,7 @@ from .saved_files import Keeper, rescue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from nfox.conversation import Conversation
     from nfox.engine import Engine
@@ -65,6 +66,7 @@ class ChatApp:
         in_chat: whether to say under a reply what can be typed next.
         explain_marks: whether to say once, under a reply, what its marks mean.
         next_input: the text that the next input line starts with.
+        files: those that /load and /save have read this conversation from, or written it to.
     """
 
     def __init__(
@@ -76,16 +78,15 @@ class ChatApp:
     ) -> None:
         self.conversation = conversation
         self.notes = notes or screen.console
-        self.screen = screen
-        self.display = display
+        self.screen, self.display = screen, display
         self.log: LogWriter | None = None
         self._keeper = Keeper("the conversation is", self.say)
         self.fold = display.fold_thinking
         self.replies = Replies()
         self.candidates: dict[int, KnownReply] = {}
-        settings = replace(self.engine.settings, keep_logits=True)  # for /steps
-        self.engine.use_settings(settings)
+        self.engine.use_settings(replace(self.engine.settings, keep_logits=True))  # for /steps
         self.next_input = ""
+        self.files: set[Path] = set()
         self.in_chat = self.explain_marks = False
         self.gain = GainNotes(self.say)
 
@@ -99,8 +100,7 @@ class ChatApp:
 
         Args:
             text: the line.
-            indent: the cells of the name that it begins with, by which it is indented where it
-                goes on in another row.
+            indent: the cells of the name that it begins with, behind which it goes on.
         """
         self.notes.print(hanging(Text(one_line(text), _DIM), indent, self.notes.width))
 

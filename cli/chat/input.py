@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from typing_extensions import override
 
 from nfox.characters import whole_characters
 from nfox.errors import NfoxError
 from nfox.files.reading import describe
 
+from ..display.excerpt import excerpt
 from ..errors import report
 from ..standard_input import escape_invalid_bytes
 from ..state_folder import state_folder
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 PROMPT, CONTINUED = "> ", "  "
+_MOST_ROWS = 4  # of a message that comes back, which must leave in sight why it does
 Reader = Callable[[str], str]
 """Reads one message, given the text that stands in the line at first. EOFError ends the chat."""
 Tell = Callable[[str], None]
@@ -62,21 +66,26 @@ def make_reader(
         plain: use input() in any case.
         multiline: whether Enter makes a new line.
         remember: save what was typed in a file, to be called up again.
-        say: is told where what was typed cannot be saved.
+        say: is told where what was typed cannot be saved, or does not come back by itself.
         typed: keys that were read before there was a reader.
     """
     if not reads_keys(plain=plain):
         return _read_lines if multiline else _read_line
     keeper = Keeper("what is typed is", say)
     errors: list[str] = []  # of saving what was typed last
+    last = ""
     session = _session(complete, multiline, _history(remember, errors))
     drop_answers(session)
     type_again(session, without_answers(typed + typed_early()))
 
     def read(start: str) -> str:
+        nonlocal last
         errors.clear()
+        if start.split() == last.split() and _rows(start) > _MOST_ROWS:
+            start = ""
+            say("your message is not lost: the Up arrow brings it back")
         with pressing(session.app):
-            text = whole_characters(session.prompt(default=start, handle_sigint=False))
+            text = last = whole_characters(session.prompt(default=start, handle_sigint=False))
         if errors:
             keeper.note(errors[-1])  # now that the line is no longer drawn
         return text
@@ -84,10 +93,17 @@ def make_reader(
     return read
 
 
+def _rows(text: str) -> int:
+    """Return how many rows a text fills behind the prompt."""
+    columns = shutil.get_terminal_size().columns
+    return sum(1 + cell_len(PROMPT + line) // columns for line in text.split("\n"))
+
+
 def _read_line(start: str) -> str:
     """Read a line; an empty one stands for the text that it would have started with."""
     escape_invalid_bytes()
-    return whole_characters(input(f"{PROMPT}[{start}] " if start else PROMPT)) or start
+    shown = excerpt(start, shutil.get_terminal_size().columns, "...")
+    return whole_characters(input(f"{PROMPT}[{shown}] " if start else PROMPT)) or start
 
 
 def _read_lines(start: str) -> str:

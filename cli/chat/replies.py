@@ -122,7 +122,7 @@ class Replies:
             raise UsageError("there is no reply yet")
         known = self._known.get(len(turns) - 1)
         if known is not None and known.message is turns[-1]:
-            return known
+            return replace(known, pieces=self.pieces(turns)[-1])
         return KnownReply(turns[-1], self.pieces(turns)[-1])
 
     def last_part(self, conversation: Conversation) -> Part:

@@ -4,6 +4,7 @@ between words.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -41,11 +42,20 @@ class ReplyView:
         screen: the screen to draw on.
         fold: leave out what is inside <think>.
         thinking: whether the reply begins inside <think>.
+        last: draw its last lines alone, so many, once it is closed; None for all as they come.
     """
 
-    def __init__(self, screen: Screen, *, fold: bool = False, thinking: bool = False) -> None:
+    def __init__(
+        self,
+        screen: Screen,
+        *,
+        fold: bool = False,
+        thinking: bool = False,
+        last: int | None = None,
+    ) -> None:
         self.screen = screen
         self.fold = fold
+        self._last = last
         self._writer = TerminalWriter(screen.console, live=screen.live, wraps=screen.wraps_words)
         self._think_splitter = ThinkSplitter(thinking)
         self._markdown = MarkdownStream(screen) if screen.is_markdown else None
@@ -55,7 +65,7 @@ class ReplyView:
         self._started = False  # whether a visible character was written
         self._folded = 0  # characters of thinking that were left out
         self._last_frame = 0.0  # the seconds that it took
-        self._next_frame = 0.0  # the time before which nothing is drawn
+        self._next_frame = 0.0 if last is None else math.inf  # before which nothing is drawn
 
     def add(self, pieces: Iterable[Piece], status: Callable[[], Text] | None = None) -> None:
         """Append pieces of the reply, and draw them if it is time to.
@@ -86,6 +96,8 @@ class ReplyView:
         if self._folded:
             note = f"({counted(self._folded, 'character')} of thinking hidden; /view raw shows it)"
             self._text.append(f"\n{note}" if self._started else note, _DIM)
+        if self._last is not None:
+            self._leave_out(self._last)
         self._draw(None, Text())
         self._writer.close()
 
@@ -96,6 +108,13 @@ class ReplyView:
     def go_on(self) -> None:
         """Go on where the reply was left: its last line is drawn anew with what follows."""
         self._writer.go_on()
+
+    def _leave_out(self, last: int) -> None:
+        """Leave out all lines but the last ones, and say how many."""
+        lines = self._text.split("\n")
+        if (count := len(lines) - last) > 0:
+            note = Text(f"{self.screen.symbols.ellipsis} {counted(count, 'line')} before", _DIM)
+            self._text = Text("\n").join([note, *lines[count:]])
 
     def _draw(self, status: Text | None, tail: Text) -> None:
         text, self._text = self._text, Text()

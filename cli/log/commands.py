@@ -18,7 +18,7 @@ from nfox.errors import UsageError
 
 from ..options.completion import conversations
 from ..options.dataclass_options import option, refuse_stray_options
-from ..output_files import check_out, write_out
+from ..output_files import check_new, write_out
 from ..printing import say, say_document, say_json, say_whole, tell
 from .exporting import exported
 
@@ -120,7 +120,8 @@ def export(arguments: ExportArguments, numbers: _IDS = None) -> None:
     """Write conversations to a file, or to stdout."""
     log = _log()
     chosen: Sequence[int | None] = _chosen(log, numbers, all=arguments.all) or [None]
-    check_out(arguments.out, "conversation")
+    if arguments.out is not None:
+        check_new(arguments.out, "conversation")
     entries = [log.read(number) for number in chosen]
     format = arguments.format or _ending(arguments.out)
     text = exported(entries, format)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfox.counting import counted
-from nfox.errors import NfoxError, UsageError
+from nfox.errors import UsageError
 from nfox.files.model_names import short_name
-from nfox.files.reading import read_json
-from nfox.text.conversation_file import FORMAT
 
 from ...display.excerpt import excerpt
 from ...layout import column_of, definitions
+from ...output_files import check_new
 from ...paths import typed_path
 from .registry import Leave, command, find_command, registry
+from .review import show_message
 
 if TYPE_CHECKING:
     from ..app import ChatApp
 
 
+_TAIL = 12  # lines of a last reply that are shown again
+_DEFAULT = "default"  # the system message that the chat began with
 _KEYS = {
     "Enter": "Send.",
     "Alt-Enter, ^J": "Make a new line.",
@@ -64,6 +64,7 @@ def leave(app: ChatApp, argument: str) -> None:
 def reset(app: ChatApp, argument: str) -> None:
     """Forget the conversation; the system message stays."""
     app.conversation.reset()
+    app.files.clear()
     if app.log is not None:
         app.log.begin()
     app.say("a new conversation")
@@ -95,9 +96,10 @@ def go_on(app: ChatApp, argument: str) -> None:
 def save(app: ChatApp, argument: str) -> None:
     """Write the conversation to a JSON file."""
     path = typed_path(argument, "/save talk.json")
-    if os.path.exists(path) and not _is_conversation(path):  # noqa: PTH110, which raises
-        raise UsageError(f"{path} exists and is no conversation", "choose another name")
+    if path.absolute() not in app.files:
+        check_new(path, "conversation")
     app.conversation.save(path)
+    app.files.add(path.absolute())
     app.say(f"saved {_turns(app)} in {path}")
 
 
@@ -107,33 +109,24 @@ def load(app: ChatApp, argument: str) -> None:
     if not argument:
         registry()["/resume"].run(app, "")
         return
-    model = app.conversation.load(typed_path(argument, "/load talk.json"))
+    path = typed_path(argument, "/load talk.json")
+    model = app.conversation.load(path)
+    app.files = {path.absolute()}
     if app.log is not None:
         app.log.begin()
     restored(app, model)
-    for message in app.conversation.turns[-2:]:
-        app.say(f"{message.role}: {begin_of(app, message.content)}")
 
 
-@command("/system", usage="[TEXT]")
+@command("/system", usage=f"[TEXT|{_DEFAULT}]", completions=lambda app: (_DEFAULT,))
 def system(app: ChatApp, argument: str) -> None:
-    """Show or set the system message."""
+    """Show or set the system message; default: the first."""
     if argument:
-        app.conversation.system = argument
+        app.conversation.system = None if argument == _DEFAULT else argument
     message = app.conversation.system
     if message is None:
         message = app.engine.template.system
     for line in (f"system: {message or 'as the template has it'}").splitlines():
         app.say(line)
-
-
-def _is_conversation(path: Path) -> bool:
-    """Whether a file holds a saved conversation, which may be written over."""
-    try:
-        data = read_json(path)
-    except NfoxError:
-        return False
-    return isinstance(data, dict) and data.get("format") == FORMAT
 
 
 def _turns(app: ChatApp) -> str:
@@ -142,16 +135,23 @@ def _turns(app: ChatApp) -> str:
 
 
 def restored(app: ChatApp, model: str | None) -> None:
-    """Say what was loaded, and if it was with another model.
+    """Say what was loaded, and if it was with another model; show its last question, and the end
+    of the reply to it.
 
     Args:
         app: the chat, with the conversation that was loaded.
         model: the name of the model that it was with; None where that is not known.
     """
+    turns = app.conversation.turns
     app.say(f"loaded {_turns(app)}")
     if model is not None and model != app.engine.model.name:
         names = (short_name(model), short_name(app.engine.model.name))
         app.say("it was with {}; {} answers from now on".format(*names))
+    for message, known in [*zip(turns, app.replies.pieces(turns), strict=True)][-2:]:
+        if message.role == "assistant":
+            show_message(app, message, known, _TAIL)
+        else:
+            app.say(f"{message.role}: {begin_of(app, message.content)}")
 
 
 def begin_of(app: ChatApp, text: str) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from nfox.counting import counted
 from nfox.errors import UsageError
 from nfox.text.pieces import pieces_of_runs
 
-from ...display.reply_view import clean
 from ...log.commands import line_of
 from ...log.database import ConversationLog
 from ...log.entry import id_of
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from ..app import ChatApp
 
 _LISTED = 15
-_TAIL = 12  # lines of the last reply that are shown again
 
 
 def _log(app: ChatApp) -> ConversationLog:
@@ -44,7 +41,6 @@ def resume(app: ChatApp, argument: str) -> None:
         app.log.go_on_with(entry)
     app.say(f"going on with {entry.id}: {begin_of(app, entry.title)}")
     restored(app, model)
-    _show_end(app)
 
 
 @command("/log", usage="[WORDS]")
@@ -99,17 +95,3 @@ def _before(app: ChatApp) -> int | None:
 
 def _is_this(app: ChatApp, number: int) -> bool:
     return app.log is not None and number == app.log.number
-
-
-def _show_end(app: ChatApp) -> None:
-    """Print the last question, and the end of the reply to it."""
-    for message in app.conversation.turns[-2:]:
-        lines = clean(message.content).strip().splitlines()
-        if message.role == "user" or len(lines) < 2:
-            app.say(f"{message.role}: {begin_of(app, message.content)}")
-            continue
-        hidden = len(lines) - _TAIL
-        cut = f" {app.screen.symbols.ellipsis} {counted(hidden, 'line')} before"
-        app.say(f"{message.role}:{cut if hidden > 0 else ''}")
-        for line in lines[-_TAIL:]:
-            app.say(line)

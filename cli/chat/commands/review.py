@@ -23,6 +23,7 @@ from .settings import format_value, values_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from nfox.text.messages import Message
     from nfox.text.turns import ContextPolicy
 
     from ..app import ChatApp
@@ -64,13 +65,27 @@ def _show_turn(app: ChatApp, argument: str, count: int) -> None:
         list(zip(app.conversation.turns, pieces, strict=True)), lambda pair: pair[0]
     )
     for message, known in shown[int(argument) - 1]:
-        is_reply = message.role == "assistant"
-        app.say(f"{message.role}:")
-        # A question is shown as it was typed.
-        screen = app.screen if is_reply else replace(app.screen, is_markdown=False)
-        view = ReplyView(screen, fold=app.fold and is_reply)
-        view.add(known or [Piece(message.content or " ", "bonus", 0)])
-        view.close()
+        show_message(app, message, known)
+
+
+def show_message(
+    app: ChatApp, message: Message, known: list[Piece], last: int | None = None
+) -> None:
+    """Show a message as it was said, a reply as it was drawn.
+
+    Args:
+        app: the chat.
+        message: the message.
+        known: its pieces; none where they are not known.
+        last: how many of its last lines are shown; None for all.
+    """
+    is_reply = message.role == "assistant"
+    app.say(f"{message.role}:")
+    # A question is shown as it was typed.
+    screen = app.screen if is_reply else replace(app.screen, is_markdown=False)
+    view = ReplyView(screen, fold=app.fold and is_reply, last=last)
+    view.add(known or [Piece(message.content or " ", "bonus", 0)])
+    view.close()
 
 
 @command("/tokens")

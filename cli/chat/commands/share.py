@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
@@ -13,7 +12,7 @@ from nfox.errors import UsageError
 from nfox.files.reading import refusing
 from nfox.text.pieces import source_runs
 
-from ...output_files import check_out, write_out
+from ...output_files import check_new, write_out
 from ...paths import typed_path
 from ..clipboard import TERMINAL, copy, takes_sequences
 from ..exported import FORMATS, ExportedConversation, export
@@ -57,9 +56,7 @@ def export_conversation(app: ChatApp, argument: str) -> None:
     turns = app.conversation.turns
     if not turns:
         raise UsageError("there is nothing to export yet")
-    if os.path.lexists(path):
-        raise UsageError(f"{path} exists", "choose another name, or remove it first")
-    check_out(path, "conversation")
+    check_new(path, "conversation")
     sources = [source_runs(pieces) for pieces in app.replies.pieces(turns)]
     if len(turns) < len(app.conversation.messages):
         sources.insert(0, [])  # of the system message
