@@ -1,8 +1,8 @@
 """The fastest of the other methods, or plain decoding, chosen anew in every step.
 
 What each gives is seen in its own steps: how deep its guesses are accepted, and what drafting and
-wide forwards take (`nfox.drafters.common.chooser`). Guesses that take no time to make, those of the
-text itself, are made in every step and judged by what follows even if they are not tried; where
+wide forwards take (`nfox.drafters.common.selector`). Guesses that take no time to make, those of
+the text itself, are made in every step and judged by what follows even if they are not tried; where
 they promise enough they are scored alone, or in one tree with a drafter's.
 """
 
@@ -22,10 +22,10 @@ from nfox.decoding.drafter import Context
 from nfox.decoding.rules import make_rule
 from nfox.decoding.target import Target
 from nfox.decoding.tree import TokenTree
-from nfox.drafters.common.chooser import Chooser
+from nfox.drafters.common.arm import LEAST_ROOM, Arm
 from nfox.drafters.common.free_method import FreeMethod
 from nfox.drafters.common.method import DrafterInputs, Method, Options, option
-from nfox.drafters.common.way import LEAST_ROOM, Way
+from nfox.drafters.common.selector import DrafterSelector
 from nfox.drafters.none import Autoregressive
 from nfox.errors import NfoxError, UsageError
 
@@ -50,13 +50,13 @@ class _Proposal:
     """What was proposed last.
 
     Args:
-        way: whose tree was proposed, alone or with other guesses beside it; None for these alone.
+        arm: whose tree was proposed, alone or with other guesses beside it; None for these alone.
         own: that tree.
         missed: the tokens that its drafter had to read first.
         is_whole: whether it was not cut by what may still follow.
     """
 
-    way: Way | None
+    arm: Arm | None
     own: TokenTree
     missed: int
     is_whole: bool
@@ -88,15 +88,15 @@ class Auto(Method):
         free = (other for other in others.values() if isinstance(other, FreeMethod))
         self._free = next(free, None)
         drafters = {name: other for name, other in others.items() if other is not self._free}
-        self._drafters = {Way(name): other for name, other in drafters.items()}
-        self._plain = Way(Autoregressive.method_name(), catch_up=0.0)
+        self._drafters = {Arm(name): other for name, other in drafters.items()}
+        self._plain = Arm(Autoregressive.method_name(), catch_up=0.0)
         takes_trees = target.proposals == "trees"
-        self.chooser = Chooser(self._plain, list(self._drafters), takes_trees=takes_trees)
+        self.selector = DrafterSelector(self._plain, list(self._drafters), takes_trees=takes_trees)
         self._last: _Proposal | None = None
         self._paces = deque[float](maxlen=_PACE)  # seconds of plain steps
         self._recent = deque[str](maxlen=_RECENT)
         if costs:
-            self.chooser.use_costs(costs)
+            self.selector.use_costs(costs)
             self._time_drafters(costs.forward_seconds(1))
 
     @override
@@ -120,21 +120,21 @@ class Auto(Method):
     def _time_drafters(self, plain_seconds: float) -> None:
         """Learn what drafting takes at least, before any of it is tried."""
         context = Context(sample_cache(self.target), 0, [], [], LEAST_ROOM, make_rule())
-        for way, drafter in self._drafters.items():
+        for arm, drafter in self._drafters.items():
             propose = partial(drafter.propose, context)
             times: list[float] = []
             while len(times) < _TIMED and sum(times) < _TIME_LIMIT:  # the first call is slower
                 times.append(time_call(propose, self.target.output_device))
             expected, reach = drafter.forecast
             width = expected if reach else len(propose())
-            way.expect(width, min(times) / plain_seconds, reach)
+            arm.expect(width, min(times) / plain_seconds, reach)
 
     @override
     def plan(self, costs: Costs) -> None:
         for drafter in self.others.values():
             drafter.plan(costs)
         self._paces.clear()
-        self.chooser.use_costs(costs)
+        self.selector.use_costs(costs)
 
     @override
     def rewind(self, length: int) -> None:
@@ -142,7 +142,7 @@ class Auto(Method):
         for drafter in self.others.values():
             drafter.rewind(length)
         self._last = None
-        self.chooser.begin_reply()
+        self.selector.begin_reply()
 
     @override
     def propose(self, context: Context) -> TokenTree:
@@ -164,49 +164,49 @@ class Auto(Method):
         last, times, path = self._last, context.times, context.path
         if last is None or times is None:
             return
-        forward = self.chooser.forward_cost(len(context.target_tokens))
+        forward = self.selector.forward_cost(len(context.target_tokens))
         self._paces.append(times.target / forward)
         pace = sorted(self._paces)[len(self._paces) // 2] or 1.0
         overhead = (times.total - times.target) / pace
-        self.chooser.count(last.way, len(path), forward + overhead)
-        if last.way and last.is_whole:
+        self.selector.count(last.arm, len(path), forward + overhead)
+        if last.arm and last.is_whole:
             own, accepted = last.own, sum(node < len(last.own) for node in path) - 1
-            last.way.learn(accepted, max(own.depths), len(own), overhead, last.missed)
+            last.arm.learn(accepted, max(own.depths), len(own), overhead, last.missed)
 
     def _choose(self, context: Context) -> TokenTree:
-        """Return the tree of the way that is picked, or of free guesses, or of both."""
+        """Return the tree of the arm that is picked, or of free guesses, or of both."""
         root = context.root
-        unread = {way: drafter.unread_count(context) for way, drafter in self._drafters.items()}
+        unread = {arm: drafter.unread_count(context) for arm, drafter in self._drafters.items()}
         missed = {self._plain: 0, **unread}
-        way = self.chooser.pick(missed, context.max_depth)
+        arm = self.selector.pick(missed, context.max_depth)
         guess, reach = self._free.guess(context) if self._free else ((), ())
-        alone, beside = self.chooser.best_lengths(way, reach)
+        alone, beside = self.selector.best_lengths(arm, reach)
         if self._free and alone:
             self.choice, tree = self._free.method_name(), TokenTree.chain(root, guess[:alone])
             self._last = _Proposal(None, tree, 0, is_whole=False)
             return tree
-        self.choice, tree = way.name, self._ask(way, context)
-        read = missed[way] if len(tree) > 1 else 0  # one that cannot guess may not read either
-        self._last = _Proposal(way, tree, read, is_whole=context.max_depth >= LEAST_ROOM)
+        self.choice, tree = arm.name, self._ask(arm, context)
+        read = missed[arm] if len(tree) > 1 else 0  # one that cannot guess may not read either
+        self._last = _Proposal(arm, tree, read, is_whole=context.max_depth >= LEAST_ROOM)
         if self._free and beside:
             self.choice += _BESIDE + self._free.method_name()
             tree = tree.with_paths([guess[:beside]])
         return tree
 
-    def _ask(self, way: Way, context: Context) -> TokenTree:
-        """Return a way's tree. Its drafter sees what became of its own last tree, if that was in
+    def _ask(self, arm: Arm, context: Context) -> TokenTree:
+        """Return an arm's tree. Its drafter sees what became of its own last tree, if that was in
         the last step, and of no other.
         """
-        if way is self._plain:
+        if arm is self._plain:
             return TokenTree.chain(context.root)
         last = self._last
-        if last is None or last.way is not way:
+        if last is None or last.arm is not arm:
             context = replace(context, path=(), target_tokens=())
         elif len(last.own) < len(context.target_tokens):
             size = len(last.own)
             path = [node for node in context.path if node < size]
             context = replace(context, path=path, target_tokens=context.target_tokens[:size])
-        return self._drafters[way].propose(context)
+        return self._drafters[arm].propose(context)
 
     @property
     @override
@@ -225,7 +225,7 @@ class Auto(Method):
 
     @override
     def in_words(self) -> str:
-        names = [way.name for way in self._drafters] + ["repeated text"] * (self._free is not None)
+        names = [arm.name for arm in self._drafters] + ["repeated text"] * (self._free is not None)
         if not names:
             return "plain decoding"
         if len(names) == 1:
@@ -237,14 +237,14 @@ class Auto(Method):
 
     @override
     def explain(self) -> list[str]:
-        chooser = self.chooser
+        selector = self.selector
         lines = [self.describe()]
-        if chooser.is_locked:
+        if selector.is_locked:
             lost = "what was tried has lost too much: plain decoding until more tokens have come"
             lines.append(lost)
-        others = [way for way in chooser.ways if way is not self._plain]
+        others = [arm for arm in selector.arms if arm is not self._plain]
         seen_first = sorted(
-            others, key=lambda way: chooser.speed(way) * bool(way.steps), reverse=True
+            others, key=lambda arm: selector.speed(arm) * bool(arm.steps), reverse=True
         )
         lines += map(self._explain, seen_first)
         if self._free:
@@ -252,17 +252,17 @@ class Auto(Method):
             lines.append(f"{self._free.method_name()}: {free}")
         return lines
 
-    def _explain(self, way: Way) -> str:
-        """Return what is known of a way, in a line."""
-        time = f"{self.chooser.step_cost(way):.2f} times as long as a plain one"
-        is_next = way is self.chooser.fastest or way.due <= self.chooser.tokens
-        again = "" if is_next else f"; again in {counted(way.due - self.chooser.tokens, 'token')}"
-        if not way.steps:
-            return f"{way.name}: not tried yet; a step takes {time}"
-        speedup = self.chooser.speed(way) / self.chooser.speed(self._plain)
+    def _explain(self, arm: Arm) -> str:
+        """Return what is known of an arm, in a line."""
+        time = f"{self.selector.step_cost(arm):.2f} times as long as a plain one"
+        is_next = arm is self.selector.fastest or arm.due <= self.selector.tokens
+        again = "" if is_next else f"; again in {counted(arm.due - self.selector.tokens, 'token')}"
+        if not arm.steps:
+            return f"{arm.name}: not tried yet; a step takes {time}"
+        speedup = self.selector.speed(arm) / self.selector.speed(self._plain)
         return (
-            f"{way.name}: {speedup:.2f}x; {way.tokens:.2f} tokens a step, which takes {time} "
-            f"({counted(way.steps, 'step')} seen){again}"
+            f"{arm.name}: {speedup:.2f}x; {arm.tokens:.2f} tokens a step, which takes {time} "
+            f"({counted(arm.steps, 'step')} seen){again}"
         )
 
 

@@ -18,9 +18,9 @@ from nfox.decoding.sampling import Sampling
 from nfox.decoding.stats import Stats
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.auto import Auto
+from nfox.drafters.common.arm import Arm
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.common.method import Method
-from nfox.drafters.common.way import Way
 from nfox.drafters.lookup import Lookup
 from nfox.drafters.spec import Speculative
 from nfox.errors import UsageError
@@ -47,7 +47,7 @@ def test_changing_the_method_in_every_step_changes_no_token(family: str) -> None
         assert tiny.text(steps) == tiny.slow(family, tuple(prompt), 30, source)
         choices |= {step.choice for step in steps}
         prompt += [*tiny.text(steps), 3, 1, 4]
-    names = {way.name for way in drafter.chooser.ways}
+    names = {arm.name for arm in drafter.selector.arms}
     assert choices >= names | {"lookup"}
     joined = {f"{name}+lookup" for name in names - {"none"}}
     assert (len(choices & joined) > 2) == (target.proposals == "trees")
@@ -77,13 +77,13 @@ def test_a_drafter_that_was_away_drafts_as_if_it_had_been_there(
     fresh = {name: tiny.make(name) for name in tiny.methods("llama")}
     compared, ask = dict.fromkeys(fresh, 0), Auto._ask
 
-    def compare(self: Auto, way: Way, context: Context) -> TokenTree:
-        tree, other = ask(self, way, context), fresh[way.name]
+    def compare(self: Auto, arm: Arm, context: Context) -> TokenTree:
+        tree, other = ask(self, arm, context), fresh[arm.name]
         if isinstance(other, HeadsDrafter | Speculative):
             other.rewind(0)
             again = other.propose(context)
             assert (tree.tokens, tree.parents) == (again.tokens, again.parents)
-            compared[way.name] += len(tree) > 1
+            compared[arm.name] += len(tree) > 1
         return tree
 
     monkeypatch.setattr(Auto, "_ask", compare)
@@ -102,12 +102,12 @@ def test_what_a_drafter_must_read_first_is_known_when_conversations_alternate() 
     texts["b"][len(PROMPT) + 10 :] = range(40)
     caches = {name: target.new_cache() for name in texts}
 
-    def pick(missed: dict[Way, int], room: int) -> Way:
-        seen.append({way.name: count for way, count in missed.items()})
-        return next(way for way in missed if way.name == method)
+    def pick(missed: dict[Arm, int], room: int) -> Arm:
+        seen.append({arm.name: count for arm, count in missed.items()})
+        return next(arm for arm in missed if arm.name == method)
 
-    drafter.chooser.pick = pick  # type: ignore[method-assign, assignment]
-    drafter.chooser.best_lengths = lambda way, reach: (0, 0)  # type: ignore[method-assign]
+    drafter.selector.pick = pick  # type: ignore[method-assign, assignment]
+    drafter.selector.best_lengths = lambda arm, reach: (0, 0)  # type: ignore[method-assign]
     for method in ("spec", "chimera", "ctc"):
         for name in "abab":
             cache, text = caches[name], texts[name]
@@ -142,10 +142,10 @@ class Echo(Method):
 def test_a_drafter_sees_what_became_of_its_own_tree_alone() -> None:
     echo, cache = Echo([[7, 8], [9]]), tiny.context([5, 1, 5], 1).cache
     drafter = restless(Auto(tiny.target(), {"echo": echo, "lookup": Lookup(4)}))
-    way = next(way for way in drafter.chooser.ways if way.name == "echo")
+    arm = next(arm for arm in drafter.selector.arms if arm.name == "echo")
     beside = iter([(0, 3), (0, 0), (2, 0), (0, 0), (0, 0)])
-    drafter.chooser.pick = lambda missed, room: way  # type: ignore[method-assign]
-    drafter.chooser.best_lengths = lambda way, reach: next(beside)  # type: ignore[method-assign]
+    drafter.selector.pick = lambda missed, room: arm  # type: ignore[method-assign]
+    drafter.selector.best_lengths = lambda arm, reach: next(beside)  # type: ignore[method-assign]
 
     def step(path: list[int], target_tokens: list[int]) -> TokenTree:
         return drafter.propose(Context(cache, 1, path, target_tokens, 20, make_rule()))
@@ -184,7 +184,7 @@ def test_every_choice_is_in_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     drafter, stats = auto(), Stats()
     for step in tiny.run(tiny.target(), drafter, PROMPT, max_tokens=80):
         stats.add(step)
-        assert step.choice in {way.name for way in drafter.chooser.ways} | {"lookup"} or (
+        assert step.choice in {arm.name for arm in drafter.selector.arms} | {"lookup"} or (
             step.choice.endswith("+lookup")
         )
     assert sum(stats.choices.values()) == stats.steps
@@ -216,7 +216,7 @@ def test_where_nothing_pays_decoding_is_plain_and_it_is_said(
             return TokenTree.chain(context.root, [63])
 
     drafter = Auto(tiny.target(), {"echo": Wrong([])})
-    drafter.chooser.use_costs(FLAT)
+    drafter.selector.use_costs(FLAT)
     draw = random.Random(0)
     for _ in range(3):
         prompt = [draw.randrange(60) for _ in range(20)]
@@ -231,7 +231,7 @@ def test_text_that_repeats_itself_is_copied_beside_a_drafters_guesses_or_alone(
     """A model that says the same eight words for ever, and a drafter that knows half of them."""
     timed(monkeypatch, 0.05)
     drafter = auto()
-    drafter.chooser.use_costs(FLAT)
+    drafter.selector.use_costs(FLAT)
     prompt = [*PROMPT, *tiny.slow("llama", PROMPT, 60), *PROMPT]
     choices: list[str] = []
     for _ in range(3):

@@ -31,10 +31,10 @@ from nfox.decoding.generate import Limits, Prompt, Step, generate
 from nfox.decoding.rules import make_rule
 from nfox.decoding.tree import TokenTree
 from nfox.drafters.auto import Auto
-from nfox.drafters.common.chooser import Chooser
+from nfox.drafters.common.arm import Arm
 from nfox.drafters.common.heads import HeadsDrafter
 from nfox.drafters.common.method import DrafterInputs
-from nfox.drafters.common.way import Way
+from nfox.drafters.common.selector import DrafterSelector
 from nfox.heads.checkpoint import HeadsInfo, write
 from nfox.models.options import LoadedModel
 from nfox.models.transformers_cache import TransformersCache
@@ -252,24 +252,24 @@ def methods(family: str) -> list[str]:
     return names
 
 
-class Restless(Chooser):
+class Restless(DrafterSelector):
     """Changes its mind in every step, whatever is known."""
 
     random: random.Random
 
-    def pick(self, missed: Mapping[Way, int], room: int) -> Way:
-        return self.random.choice(self.ways)
+    def pick(self, missed: Mapping[Arm, int], room: int) -> Arm:
+        return self.random.choice(self.arms)
 
-    def best_lengths(self, way: Way, reach: Sequence[float]) -> tuple[int, int]:
+    def best_lengths(self, arm: Arm, reach: Sequence[float]) -> tuple[int, int]:
         length = self.random.randint(0, len(reach))
-        is_joined = self.takes_trees and way is not self.plain
+        is_joined = self.takes_trees and arm is not self.plain
         return self.random.choice([(length, 0), (0, length if is_joined else 0)])
 
 
 def restless(drafter: Auto, seed: int = 0) -> Auto:
     """Let a drafter that chooses change its mind in every step."""
-    drafter.chooser.__class__ = Restless
-    drafter.chooser.random = random.Random(seed)  # type: ignore[attr-defined]
+    drafter.selector.__class__ = Restless
+    drafter.selector.random = random.Random(seed)  # type: ignore[attr-defined]
     return drafter
 
 

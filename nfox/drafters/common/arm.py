@@ -1,4 +1,4 @@
-"""One way to draft: how far its guesses are accepted, what its steps take, and a trial of it."""
+"""An arm of drafter selection: how far its guesses are accepted, what its steps take; its trial."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _FEW, _MANY = 8, 32  # tokens to catch up with: so few take no time, so many say
 _CATCH_UP = 0.004  # plain steps for each token that a drafter must read, before any was seen
 
 FEW_STEPS = 16
-"""A way of which fewer steps were seen is hardly known."""
+"""An arm of which fewer steps were seen is hardly known."""
 
 FIRST_INTERVAL = 128
-"""A way that is not the fastest is tried again after so many tokens, then after twice as many."""
+"""An arm that is not the fastest is tried again after so many tokens, then after twice as many."""
 
 _KNOWN_INTERVAL = 512
-"""The same, where it is known beforehand what a way gives."""
+"""The same, where it is known beforehand what an arm gives."""
 
 LEAST_ROOM = 8
-"""Where fewer tokens than this may follow, trees are cut, and say little of their ways."""
+"""Where fewer tokens than this may follow, trees are cut, and say little of their arms."""
 
 
 @dataclass
@@ -57,12 +57,12 @@ class _Reach:
 
 
 @dataclass(eq=False)
-class Way:
-    """One way to draft, and what is known of its steps. Times are in plain steps: the seconds of a
-    forward over one token.
+class Arm:
+    """One drafter among which one is selected, or drafting nothing, and what is known of its steps.
+    Times are in plain steps: the seconds of a forward over one token.
 
-    A reply begins with what the way gave in most replies, and what it gives in this one counts more
-    and more; where the way has lost much in this one, this one alone counts.
+    A reply begins with what the arm gave in most replies, and what it gives in this one counts more
+    and more; where the arm has lost much in this one, this one alone counts.
 
     Args:
         name: of the method.
@@ -106,13 +106,13 @@ class Way:
 
     @property
     def cautious_tokens(self) -> float:
-        """The tokens of a step; of a hardly known way, had a few steps more accepted nothing."""
+        """The tokens of a step; of a hardly known arm, had a few steps more accepted nothing."""
         doubt = _DOUBT if self.known_steps < FEW_STEPS else 0
         return (self.tokens * self.known_steps + doubt) / (self.known_steps + doubt)
 
     @property
     def optimistic_tokens(self) -> float:
-        """The tokens of a step, had one step more accepted all that it drafted; of a way of which
+        """The tokens of a step, had one step more accepted all that it drafted; of an arm of which
         nothing is known, infinitely many.
         """
         steps = self.known_steps
@@ -145,7 +145,7 @@ class Way:
         """Learn from a step.
 
         Args:
-            accepted: tokens of the way's own tree.
+            accepted: tokens of the arm's own tree.
             drafted: the depth of that tree.
             width: its nodes.
             overhead: what the step took beside the forward.
@@ -171,16 +171,16 @@ class Way:
 
 @dataclass
 class Trial:
-    """A way that is being tried.
+    """An arm that is being tried.
 
     Args:
-        way: which one.
+        arm: which one.
         left: the steps that are left of it.
         may_lose: it ends where it has cost so many plain steps.
         lost: what it has cost so far.
     """
 
-    way: Way
+    arm: Arm
     left: int
     may_lose: float
     lost: float = 0.0

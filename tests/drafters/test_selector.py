@@ -1,4 +1,4 @@
-"""The chooser in simulated worlds: what it costs where nothing pays, and whether it finds the best.
+"""The selector in simulated worlds: what it costs where nothing pays, whether it finds the best.
 
 Acceptance is drawn from a seed and times are numbers, so nothing here depends on a clock.
 """
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import pytest
 
 from nfox.decoding.costs import Costs
-from nfox.drafters.common.chooser import Chooser
+from nfox.drafters.common.arm import Arm
 from nfox.drafters.common.guess_record import GuessRecord
-from nfox.drafters.common.way import Way
+from nfox.drafters.common.selector import DrafterSelector
 
 COSTS = Costs({1: 1.0, 2: 1.05, 4: 1.1, 8: 1.25, 16: 1.5, 32: 2.2})
 PROMPT = 200
@@ -22,7 +22,7 @@ PROMPT = 200
 
 @dataclass
 class World:
-    """What a way gives: chains of gamma tokens, each right with a chance, given the one before.
+    """What an arm gives: chains of gamma tokens, each right with a chance, given the one before.
 
     Args:
         alpha: that chance.
@@ -50,67 +50,67 @@ class World:
 PLAIN = World(0.0, 0, 0.0, 0.0)
 
 
-def chooser_of(count: int, expected: Sequence[World] = ()) -> Chooser:
-    ways = [Way(str(number)) for number in range(count)]
-    chooser = Chooser(Way("plain", catch_up=0.0), ways)
-    chooser.use_costs(COSTS)
-    for way, world in zip(ways, expected, strict=False):
-        way.expect(1 + world.gamma, world.overhead)
-    return chooser
+def selector_of(count: int, expected: Sequence[World] = ()) -> DrafterSelector:
+    arms = [Arm(str(number)) for number in range(count)]
+    selector = DrafterSelector(Arm("plain", catch_up=0.0), arms)
+    selector.use_costs(COSTS)
+    for arm, world in zip(arms, expected, strict=False):
+        arm.expect(1 + world.gamma, world.overhead)
+    return selector
 
 
 def test_the_last_token_of_a_reply_says_nothing_of_what_is_fast() -> None:
-    chooser = chooser_of(1, [World(0.9, 4)])
-    fast, missed = chooser.ways[1], dict.fromkeys(chooser.ways, 0)
+    selector = selector_of(1, [World(0.9, 4)])
+    fast, missed = selector.arms[1], dict.fromkeys(selector.arms, 0)
     for _ in range(40):
         fast.learn(4, 4, 5, 0.1, 0)
-    assert chooser.pick(missed, 20) is fast
-    chooser.pick(missed, 0)
-    assert chooser.fastest is fast
+    assert selector.pick(missed, 20) is fast
+    selector.pick(missed, 0)
+    assert selector.fastest is fast
 
 
 def test_free_guesses_that_cannot_stand_beside_others_are_scored_alone() -> None:
     """A target that takes chains scores one or the other."""
-    way = Way("drafter")
+    arm = Arm("drafter")
     reach = [0.9] * 8
     for takes_trees in (True, False):
-        chooser = Chooser(Way("plain", catch_up=0.0), [way], takes_trees=takes_trees)
-        chooser.use_costs(COSTS)
-        way.expect(3, 0.3, [0.5, 0.2])
-        chooser.pick(dict.fromkeys(chooser.ways, 0), 20)
-        alone, beside = chooser.best_lengths(way, reach)
+        selector = DrafterSelector(Arm("plain", catch_up=0.0), [arm], takes_trees=takes_trees)
+        selector.use_costs(COSTS)
+        arm.expect(3, 0.3, [0.5, 0.2])
+        selector.pick(dict.fromkeys(selector.arms, 0), 20)
+        alone, beside = selector.best_lengths(arm, reach)
         assert takes_trees or (alone and not beside)
 
 
 def reply(
-    chooser: Chooser,
+    selector: DrafterSelector,
     worlds: Sequence[World],
     length: int,
     noise: random.Random,
     slowed: Callable[[], float] = lambda: 1.0,
 ) -> float:
     """Return what a reply takes, in plain steps; the drafters have not followed the prompt."""
-    chooser.begin_reply()
-    by_way = dict(zip(chooser.ways, (PLAIN, *worlds), strict=True))
-    followed, text, total = dict.fromkeys(chooser.ways, 0), PROMPT, 0.0
+    selector.begin_reply()
+    by_arm = dict(zip(selector.arms, (PLAIN, *worlds), strict=True))
+    followed, text, total = dict.fromkeys(selector.arms, 0), PROMPT, 0.0
     while length > 0:
-        followed[chooser.plain] = text
-        missed = {way: text - count for way, count in followed.items()}
-        way = chooser.pick(missed, length - 1)
-        world, followed[way] = by_way[way], text
-        accepted, seconds = world.accepted(noise, length - 1), world.seconds(length, missed[way])
+        followed[selector.plain] = text
+        missed = {arm: text - count for arm, count in followed.items()}
+        arm = selector.pick(missed, length - 1)
+        world, followed[arm] = by_arm[arm], text
+        accepted, seconds = world.accepted(noise, length - 1), world.seconds(length, missed[arm])
         total += seconds
         text, length = text + accepted + 1, length - accepted - 1
         if length > 0:  # a reply's last step is seen by nobody
             width, overhead = 1 + world.gamma, seconds - COSTS.forward_seconds(1 + world.gamma)
             overhead *= slowed()
-            chooser.count(way, accepted + 1, chooser.forward_cost(width) + overhead)
-            way.learn(accepted, world.gamma, width, overhead, missed[way])
+            selector.count(arm, accepted + 1, selector.forward_cost(width) + overhead)
+            arm.learn(accepted, world.gamma, width, overhead, missed[arm])
     return total
 
 
 def alone(world: World, lengths: Sequence[int], seed: int = 0) -> float:
-    """Return what replies take with one way throughout."""
+    """Return what replies take with one arm throughout."""
     noise, total = random.Random(seed), 0.0
     for length in lengths:
         left, missed = length, PROMPT
@@ -123,8 +123,8 @@ def alone(world: World, lengths: Sequence[int], seed: int = 0) -> float:
 def replies(
     worlds: Sequence[World], lengths: Sequence[int], seed: int = 0, **more: object
 ) -> list[float]:
-    noise, chooser = random.Random(seed), chooser_of(len(worlds), worlds)
-    return [reply(chooser, worlds, length, noise, **more) for length in lengths]  # type: ignore[arg-type]
+    noise, selector = random.Random(seed), selector_of(len(worlds), worlds)
+    return [reply(selector, worlds, length, noise, **more) for length in lengths]  # type: ignore[arg-type]
 
 
 def drawn_worlds(seed: int) -> list[World]:
@@ -144,13 +144,13 @@ def drawn_worlds(seed: int) -> list[World]:
 
 def test_plain_steps_that_other_programs_hold_up_lose_nothing() -> None:
     good = World(0.9, 4)
-    chooser, noise = chooser_of(1, [good]), random.Random(0)
+    selector, noise = selector_of(1, [good]), random.Random(0)
     for _ in range(200):
-        chooser.count(chooser.plain, 1, 5.0)
-    assert not chooser.is_locked
+        selector.count(selector.plain, 1, 5.0)
+    assert not selector.is_locked
     for _ in range(4):
-        reply(chooser, [good], 128, noise)
-    assert chooser.fastest is chooser.ways[1]
+        reply(selector, [good], 128, noise)
+    assert selector.fastest is selector.arms[1]
 
 
 MANY = [128] * 100
@@ -211,9 +211,9 @@ def test_a_short_reply_takes_two_plain_steps_longer_at_most() -> None:
 
 def test_it_follows_when_the_text_changes() -> None:
     noise, good, bad = random.Random(1), World(0.8, 4, 0.2), World(0.1, 4, 0.2)
-    chooser = chooser_of(2, [good, good])
+    selector = selector_of(2, [good, good])
     for worlds in ([good, bad], [bad, good], [bad, bad], [good, bad]):
-        times = [reply(chooser, worlds, 128, noise) for _ in range(60)]
+        times = [reply(selector, worlds, 128, noise) for _ in range(60)]
         best = min(alone(world, [128] * 20) for world in (PLAIN, *worlds)) / 20
         assert sum(times[-20:]) / 20 < best / 0.94
         assert sum(times[:3]) < 3 * 128 * 1.1, "it is not kept for long where it is bad"
@@ -234,12 +234,12 @@ EASY, HARD = World(0.8, 4), World(0.0, 8, 0.3)
 FORESEEN = [0.8, 0.64, 0.51, 0.41]  # what a good world gives
 
 
-def foreseeing(count: int) -> Chooser:
-    """Return a chooser of ways that are all expected to be good."""
-    chooser = chooser_of(count)
-    for way in chooser.ways[1:]:
-        way.expect(5, 0.1, FORESEEN)
-    return chooser
+def foreseeing(count: int) -> DrafterSelector:
+    """Return a selector of arms that are all expected to be good."""
+    selector = selector_of(count)
+    for arm in selector.arms[1:]:
+        arm.expect(5, 0.1, FORESEEN)
+    return selector
 
 
 def test_what_is_foreseen_is_used_at_once() -> None:
@@ -249,18 +249,18 @@ def test_what_is_foreseen_is_used_at_once() -> None:
 
 
 def test_what_was_foreseen_wrongly_costs_few_steps_and_is_soon_known_better() -> None:
-    noise, chooser = random.Random(0), foreseeing(1)
-    times = [reply(chooser, [HARD], 128, noise) for _ in range(40)]
+    noise, selector = random.Random(0), foreseeing(1)
+    times = [reply(selector, [HARD], 128, noise) for _ in range(40)]
     assert times[0] < 128 + 8
     assert sum(times[-20:]) / 20 < 128 * 1.02
 
 
 def test_one_bad_reply_does_not_spoil_the_next() -> None:
     """The text of some replies is hard to guess, that of most is not."""
-    noise, chooser = random.Random(0), foreseeing(1)
+    noise, selector = random.Random(0), foreseeing(1)
     for _ in range(4):
-        good = [reply(chooser, [EASY], 128, noise) for _ in range(3)]
-        bad = reply(chooser, [HARD], 128, noise)
+        good = [reply(selector, [EASY], 128, noise) for _ in range(3)]
+        bad = reply(selector, [HARD], 128, noise)
         assert sum(good) / 3 < 1.1 * alone(EASY, [128] * 9) / 9
         assert bad < 128 * 1.15
 
@@ -280,11 +280,11 @@ def test_a_way_that_only_pays_while_it_is_tried_is_left() -> None:
 
 def test_other_costs_of_forwards_bring_on_a_way_that_could_not_draft() -> None:
     """Busy at load: nothing paid, and nothing was drafted."""
-    noise, chooser = random.Random(3), chooser_of(1)
+    noise, selector = random.Random(3), selector_of(1)
     for _ in range(4):
-        reply(chooser, [World(0.0, 0, 0.0)], 128, noise)
-    chooser.use_costs(COSTS)
-    times = [reply(chooser, [World(0.8, 4, 0.1)], 128, noise) for _ in range(4)]
+        reply(selector, [World(0.0, 0, 0.0)], 128, noise)
+    selector.use_costs(COSTS)
+    times = [reply(selector, [World(0.8, 4, 0.1)], 128, noise) for _ in range(4)]
     assert sum(times) < 4 * 128 / 1.5
 
 
@@ -314,19 +314,19 @@ def test_free_guesses_are_judged_by_what_follows(kind: int) -> None:
 
 
 def test_free_guesses_stand_alone_where_they_are_sure_and_beside_where_both_may_be_right() -> None:
-    chooser = chooser_of(1, [World(0.6, 4, 0.5)])
-    plain, way = chooser.ways
+    selector = selector_of(1, [World(0.6, 4, 0.5)])
+    plain, arm = selector.arms
     for _ in range(50):
-        missed = dict.fromkeys(chooser.ways, 0)
-        assert chooser.pick(missed, 100) in chooser.ways
-        chooser.count(way, 3, chooser.step_cost(way))
-        way.learn(2, 4, 5, 0.5, 0)
-    picked = chooser.pick(dict.fromkeys(chooser.ways, 0), 100)
+        missed = dict.fromkeys(selector.arms, 0)
+        assert selector.pick(missed, 100) in selector.arms
+        selector.count(arm, 3, selector.step_cost(arm))
+        arm.learn(2, 4, 5, 0.5, 0)
+    picked = selector.pick(dict.fromkeys(selector.arms, 0), 100)
     while picked is plain:  # which is tried now and then, for its time
-        chooser.count(plain, 1, 1.0)
-        picked = chooser.pick(dict.fromkeys(chooser.ways, 0), 100)
-    assert chooser.best_lengths(way, [0.99] * 8) == (8, 0)
-    alone_length, beside = chooser.best_lengths(way, [0.3, 0.3, 0.3, 0.3])
+        selector.count(plain, 1, 1.0)
+        picked = selector.pick(dict.fromkeys(selector.arms, 0), 100)
+    assert selector.best_lengths(arm, [0.99] * 8) == (8, 0)
+    alone_length, beside = selector.best_lengths(arm, [0.3, 0.3, 0.3, 0.3])
     assert (alone_length, beside) == (0, 4)
-    assert chooser.best_lengths(way, [0.01] * 8) == (0, 0)
-    assert chooser.best_lengths(way, []) == (0, 0)
+    assert selector.best_lengths(arm, [0.01] * 8) == (0, 0)
+    assert selector.best_lengths(arm, []) == (0, 0)
