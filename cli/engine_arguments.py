@@ -80,18 +80,18 @@ class EngineArguments:
             if name.strip() and name != "all":
                 check_method_name(name.strip().partition(":")[0])
 
-    def load(self, *, quiet: bool = False) -> Engine:
+    def load(self, *, quiet: bool = False, bars: bool = True) -> Engine:
         """Load the target, the drafter and the template that the options name.
 
         Args:
-            quiet: do not show on stderr how loading goes, not even at a terminal.
+            quiet: say nothing on stderr.
+            bars: show there how loading goes, if it is a terminal.
 
         Raises:
             NfoxError: if anything is missing or does not fit.
         """
-        if not quiet:
-            _warn_of_threads(self.model.threads or 1)
-        with loading_display(sys.stderr.isatty() and not quiet) as progress:
+        _warn_of_threads(0 if quiet else self.model.threads or 1)
+        with loading_display(sys.stderr.isatty() and bars and not quiet) as progress:
             progress.stage("starting")
             import_engine()
             import torch

@@ -66,7 +66,10 @@ def output_failed(error: OSError) -> int:
     """Say that stdout takes no more; return the exit code for it."""
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
-    print_error(f"stdout: {error.strerror}", "what should stand there is lost: lead it elsewhere")
+    print_error(
+        f"stdout: {error.strerror}",
+        "what was not written is lost: send the output to another place",
+    )
     return NfoxError.code
 
 

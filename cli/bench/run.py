@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nfox.counting import counted
 from nfox.drafters import method_names, plain_method, ready_methods
 from nfox.errors import ModelError, UsageError
 
@@ -52,7 +53,7 @@ def prepare(
     categories = _listed(arguments.categories or "")
     listed = read(arguments.prompts, *sizes, arguments.schemas, categories)
     if listed.skipped:
-        tell(f"nfox: {listed.skipped} records are no JSON or ask nothing: left out")
+        tell(f"nfox: left out {counted(listed.skipped, 'record')}: no JSON, or nothing is asked")
     method = MethodArguments(plain_method(), accept=arguments.accept)
     engine = EngineArguments(model, method, generation).load()
     entrants = _entrants(arguments, sweeps, ready_methods(engine.model.name, engine.sources))
@@ -60,7 +61,7 @@ def prepare(
     for sweep in sweeps:
         tasks, left_out = sweep.tasks(tasks, engine)
         if left_out:
-            tell(f"nfox: {left_out} prompts are longer than that, left out")
+            tell(f"nfox: left out {counted(left_out, 'prompt')}: longer than that")
     if not tasks:
         raise UsageError("all prompts are longer than the contexts that are swept over")
     bench = Bench(engine, entrants, tasks)
@@ -206,7 +207,7 @@ def run_rounds(
 
     trials = complete_rounds(journal.read(), list(bench.runners)) if journal else []
     if trials:
-        tell(f"nfox: going on after {len(trials)} conversations")
+        tell(f"nfox: going on after {counted(len(trials), 'conversation')}")
     finished = {trial.key for trial in trials}
     with suspendable(), journal.writing() if journal else nullcontext() as add:
         try:
@@ -216,7 +217,8 @@ def run_rounds(
                     add(trial)
         except KeyboardInterrupt:
             then = "the same command goes on" if journal else "with --json it could be gone on with"
-            tell("", f"nfox: interrupted after {len(trials)} conversations; {then}")
+            count = counted(len(trials), "conversation")
+            tell("", f"nfox: interrupted after {count}; {then}")
             return complete_rounds(trials, list(bench.runners)), False
     return [trial for trial in trials if trial.entrant in bench.runners], True
 

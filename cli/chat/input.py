@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
 from typing_extensions import override
 
 from nfox.characters import whole_characters
 from nfox.errors import NfoxError
 from nfox.files.reading import describe
 
-from ..display.excerpt import excerpt
 from ..errors import report
 from ..standard_input import escape_invalid_bytes
 from ..state_folder import state_folder
 from .background import without_answers
 from .editor import edit
 from .interrupt import pressing
+from .put_back import in_brackets, in_sight
 from .saved_files import Keeper, history_file
 from .type_ahead import drop_answers, type_again, typed_early
 
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 PROMPT, CONTINUED = "> ", "  "
-_MOST_ROWS = 4  # of a message that comes back, which must leave in sight why it does
 Reader = Callable[[str], str]
 """Reads one message, given the text that stands in the line at first. EOFError ends the chat."""
 Tell = Callable[[str], None]
@@ -81,9 +78,7 @@ def make_reader(
     def read(start: str) -> str:
         nonlocal last
         errors.clear()
-        if start.split() == last.split() and _rows(start) > _MOST_ROWS:
-            start = ""
-            say("your message is not lost: the Up arrow brings it back")
+        start = in_sight(start, last, say)
         with pressing(session.app):
             text = last = whole_characters(session.prompt(default=start, handle_sigint=False))
         if errors:
@@ -93,17 +88,10 @@ def make_reader(
     return read
 
 
-def _rows(text: str) -> int:
-    """Return how many rows a text fills behind the prompt."""
-    columns = shutil.get_terminal_size().columns
-    return sum(1 + cell_len(PROMPT + line) // columns for line in text.split("\n"))
-
-
 def _read_line(start: str) -> str:
     """Read a line; an empty one stands for the text that it would have started with."""
     escape_invalid_bytes()
-    shown = excerpt(start, shutil.get_terminal_size().columns, "...")
-    return whole_characters(input(f"{PROMPT}[{shown}] " if start else PROMPT)) or start
+    return whole_characters(input(f"{PROMPT}{in_brackets(start)}")) or start
 
 
 def _read_lines(start: str) -> str:

@@ -60,7 +60,7 @@ def _load_and_answer(
     engine_arguments = replace(engine_arguments, model=usual_model(engine_arguments.model))
     with asking_background(prompt is None and _goes_by_background(display)) as terminal:
         begin = clock.now()
-        engine = engine_arguments.load(quiet=display.quiet)
+        engine = engine_arguments.load(quiet=display.quiet, bars=display.style == "rich")
         loading_seconds = clock.now() - begin
     programmatic = display.style == "programmatic"
     if not display.quiet:

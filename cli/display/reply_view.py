@@ -18,7 +18,7 @@ from nfox.text.pieces import Piece, ThinkSplitter
 
 from .markdown.stream import MarkdownStream
 from .terminal_writer import TerminalWriter
-from .text_kinds import Line
+from .text_kinds import IndentedCode, Line
 from .theme import Screen
 from .word_wrap import VERBATIM
 
@@ -60,7 +60,7 @@ class ReplyView:
         self._think_splitter = ThinkSplitter(thinking)
         self._markdown = MarkdownStream(screen) if screen.is_markdown else None
         self._text = Text()  # that has not been drawn
-        self._line = Line()  # of what is drawn as it is written
+        self._line, self._indented = Line(), IndentedCode()  # of what is drawn as it is written
         self._source: Source = "bonus"  # of the last piece
         self._started = False  # whether a visible character was written
         self._folded = 0  # characters of thinking that were left out
@@ -151,7 +151,7 @@ class ReplyView:
         for part in content.splitlines(keepends=True):
             self._line.add(part)
             self._text.append(part, style)
-            if self._line.is_code:
+            if self._indented.add(part) or self._line.is_code:
                 self._text.stylize(VERBATIM, start)
             start = len(self._text)
 

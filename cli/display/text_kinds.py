@@ -8,6 +8,11 @@ from collections.abc import Iterator, Sequence
 KINDS = ("prose", "code", "numbers", "lists", "repeated")
 _FENCE = "```"
 _ITEM = re.compile(r"\s*(?:[-*+\u2022]|\d+[.)])\s")
+_INDENT = re.compile(r" *(?=[^ ])")
+_MARK = re.compile(r" *(?:[-*+\u2022]|\d{1,9}[.)])(?: +|$)")
+_NO_CODE = re.compile(r" *(?:[>|]|```|~~~)")
+_UNDECIDED = re.compile(r" *(?:\d{1,9}|`{1,2}|~{1,2})$")  # a line that may yet be one of these
+_CODE_INDENT = 4
 _AGAIN = 3  # tokens in a row that were said in this order before
 
 
@@ -74,3 +79,39 @@ class Line:
         self._has_fence = self._has_fence or bool(others)
         self._in_fence ^= len(others) % 2 == 1
         self._ticks = rest[len(rest.rstrip("`")) :]
+
+
+class IndentedCode:
+    """Tells code by indentation alone from the text of items: lines behind an empty one that are
+    indented by four spaces, or by four more than the item before them.
+    """
+
+    def __init__(self) -> None:
+        self._line = ""  # as far as it has come
+        self._item = 0  # column of the text of the last item, if that is not over
+        self._may_begin = False  # whether the line before was empty, or code
+
+    def add(self, text: str) -> bool:
+        """Add what follows of a line, with its newline at last; return whether the line is code."""
+        self._line += text
+        line = self._line.rstrip("\n")
+        is_code = self.holds(line) and (line < self._line or not _UNDECIDED.match(line))
+        if line < self._line:
+            self.end(line)
+            self._line = ""
+        return is_code
+
+    def holds(self, line: str) -> bool:
+        """Whether a line that follows is code."""
+        indent = _INDENT.match(line)
+        is_indented = indent is not None and len(indent[0]) >= self._item + _CODE_INDENT
+        return self._may_begin and is_indented and not (_MARK.match(line) or _NO_CODE.match(line))
+
+    def end(self, line: str) -> None:
+        """Take a line that has ended."""
+        self._may_begin = not line.strip() or self.holds(line)
+        if self._may_begin:
+            return
+        mark = _MARK.match(line)
+        if mark or not line.startswith(" "):
+            self._item = mark.end() if mark else 0

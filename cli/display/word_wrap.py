@@ -1,7 +1,8 @@
 """Where the rows of a text end that is still growing: between words, and in code nowhere.
 
 A break that was made stays: what follows decides about the last word alone. The rows of an item or
-of a quote begin below its text.
+of a quote begin below its text. A word that fits in no row is broken there too, at the edge; in a
+paragraph the terminal breaks it, so that a link can be copied.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ _WORD = re.compile(r" *[^ ]+| +")
 _LEAD = re.compile(  # bars of quotes, then the mark of an item, of which a task has a box behind it
     r"(?P<quotes>(?: *[▌>] )*)(?P<mark> *(?:(?:[•*+-]|\d{1,3}[.)]) +(?:(?:[☐☑]|\[[ x]\]) +)?)?)"
 )
+_HYPHEN = re.compile(  # behind which a word may be broken
+    r"(?:(?<=[^\W\d][^\W\d]-)|(?<=[^\W\d]-[^\W\d]-))(?=[^\W\d]-?[^\W\d])"
+)
+_ROOM = 3  # of a row that is left free: a third, and a word that fits in no row begins there
 _LONGEST_LEAD = 40  # characters
 _OURS = Style(dim=True)
 _CLOSING = {"Pe", "Pf", "Po", "Lm", "Sk"}  # categories of characters that begin no row
@@ -42,12 +47,12 @@ class Place(NamedTuple):
 
 
 class _Break(NamedTuple):
-    """Spaces that are left out.
+    """A place at which a text stands instead of spaces, if there are any.
 
     Args:
-        start: where they begin.
+        start: where these begin.
         end: where they end.
-        text: what stands in their place.
+        text: what stands there.
     """
 
     start: int
@@ -71,10 +76,11 @@ def wrapped(text: Text, place: Place, width: int) -> Text:
     """
     parts, at, start = [], 0, 0
     for line in text.plain.split("\n"):
-        for found in [] if _is_verbatim(text, start) else _breaks(line, place, width):
+        end = start + len(line)
+        for found in [] if _is_verbatim(text, start, end) else _breaks(line, place, width):
             parts += [text[at : start + found.start], Text(found.text, _OURS)]
             at = start + found.end
-        start += len(line) + 1
+        start = end + 1
         place = Place("", "")
     return Text().join([*parts, text[at:]]) if parts else text
 
@@ -89,7 +95,7 @@ def unfinished(text: Text, place: Place, width: int) -> int:
         width: the cells of a row.
     """
     line = text.plain.rpartition("\n")[2]
-    if not line or _is_verbatim(text, len(text) - len(line)):
+    if not line or _is_verbatim(text, len(text) - len(line), len(text)):
         return 0
     place = Place("", "") if len(line) < len(text) else place
     *others, (start, word, end) = _words(line)
@@ -111,25 +117,47 @@ def column_behind(line: str, width: int) -> int:
     return column
 
 
-def _is_verbatim(text: Text, at: int) -> bool:
-    return any(span.style is VERBATIM and span.start <= at < span.end for span in text.spans)
+def _is_verbatim(text: Text, start: int, end: int) -> bool:
+    """Whether any of a line is: what came first may have been too little to tell."""
+    return any(s.style is VERBATIM and s.start < end and start < s.end for s in text.spans)
 
 
 def _breaks(line: str, place: Place, width: int) -> Iterator[_Break]:
     """Yield the breaks of a line, or of its end."""
     hanging = _hanging(place.lead + line, width)
+    edge = f"\n{hanging}"
     column = column_behind(place.row, width)
     for start, word, end in _words(line):
-        cells = _cells(line[start:end])
-        if column + cells <= width:
-            column += cells
-        elif word == end:  # spaces behind a full row would begin the next
+        if column + _cells(line[start:end]) <= width:
+            column += _cells(line[start:end])
+            continue
+        if word == end:  # spaces behind a full row would begin the next
             yield _Break(start, end, "")
-        elif column > len(hanging) and (word or _may_part(place.row[-1:], line[0])):
-            yield _Break(start, word, f"\n{hanging}")
-            column = column_behind(hanging + line[word:end], width)
-        else:
+            continue
+        can_move = column > len(hanging) and (word > 0 or _may_part(place.row[-1:], line[0]))
+        is_long = _cells(line[word:end]) > width - len(hanging)
+        room = width - column - (word - start)
+        if can_move and not is_long and (begun := _hyphenated(line[word:end], room)):
+            start = word = word + begun
+        if can_move and not (is_long and hanging and room * _ROOM >= width):
+            yield _Break(start, word, edge)
+            start, column = word, len(hanging)
+        if not hanging:
             column = column_behind(" " * column + line[start:end], width)
+            continue
+        for at in range(start, end):
+            if column + cell_len(line[at]) > width:
+                yield _Break(at, at, edge)
+                column = len(hanging)
+            column += cell_len(line[at])
+
+
+def _hyphenated(word: str, room: int) -> int:
+    """Return how many characters of a word, up to a hyphen, fit into what is left of a row; those
+    of a path or a link stay together.
+    """
+    ends = [] if "/" in word else [found.start() for found in _HYPHEN.finditer(word)]
+    return max((end for end in ends if _cells(word[:end]) <= room), default=0)
 
 
 def _words(line: str) -> Iterator[tuple[int, int, int]]:

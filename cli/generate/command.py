@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nfox.counting import counted
 from nfox.errors import ContextError, NfoxError, UsageError
 
 from .. import standard_input, unused
 from ..engine_arguments import EngineArguments
 from ..known_models import usual_model
 from ..options.dataclass_options import option
+from ..output_files import check_out
 from ..printing import say_json
 from ..processes import own_share, split_over_gpus
 from .answering import answer_all
@@ -61,6 +63,7 @@ def generate(
     Several processes share a file of prompts under `accelerate launch -m nfox.cli generate ...`.
     """
     engine_arguments.check()
+    check_out(files.out, "answers")
     engine_arguments = replace(engine_arguments, model=usual_model(engine_arguments.model))
     share = own_share(engine_arguments.model, files.gpus_per_process)
     prompts = _prompts(files, share)
@@ -84,7 +87,7 @@ def generate(
         refused = answer_all(load(), prompts, say_json)
     if refused:
         kind = ContextError if set(refused) == {ContextError.code} else NfoxError
-        count = f"{len(refused)} of {len(prompts)} prompts"
+        count = f"{len(refused)} of {counted(len(prompts), 'prompt')}"
         raise kind(f"{count} were not answered to the end; see `error` there")
 
 

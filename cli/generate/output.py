@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfox.batch import AnswerCounter, sort_answers
+from nfox.counting import counted
 from nfox.decoding import clock
 from nfox.errors import NfoxError
 from nfox.files import provenance
@@ -72,7 +73,7 @@ def add_answers(
         return answers.refused
     processes = f", by {share.size} processes" if share.size > 1 else ""
     tell(
-        f"nfox: {len(prompts)} prompts, {before} of them answered before, "
+        f"nfox: {counted(len(prompts), 'prompt')}, {before} of them answered before, "
         f"{len(answers.refused)} refused{processes}; {out}"
     )
     return answers.refused
@@ -148,8 +149,8 @@ def _wait_for_others(answers: AnswerCounter, on_done: Callable[[int], None]) -> 
             last_answer = clock.now()
         elif clock.now() - last_answer > _PATIENCE:
             raise NfoxError(
-                f"{len(answers.missing)} prompts of other processes have no answer yet, and for "
-                f"{_PATIENCE // 60} minutes none has come",
+                f"{counted(len(answers.missing), 'prompt')} of other processes without an answer, "
+                f"and for {_PATIENCE // 60} minutes none has come",
                 "see what became of them; the same command goes on",
             )
 

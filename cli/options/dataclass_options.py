@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from nfox.counting import counted
 from nfox.errors import UsageError
 
 from ..config.option import ConfigOption, config_option
@@ -24,6 +25,8 @@ from ..errors import error_boundary
 from ..help import RARE
 from ..origins import naming_origins
 from .completion import COMPLETED
+
+_THREADS_PER_CORE = 4  # at most: they wait for each other in turns
 
 
 def option(panel: str, help: str, *names: str, **extra: Any) -> Any:
@@ -68,6 +71,19 @@ def split_variable(
         return shlex.split(os.environ[name])
     except ValueError as error:
         raise typer.BadParameter(f"{error}; put quotes around what has spaces") from None
+
+
+def few_threads(threads: int | None) -> int | None:
+    """Return a number of threads; Typer calls this function as the option's callback.
+
+    Raises:
+        BadParameter: if the machine has far fewer cores.
+    """
+    cores = os.cpu_count() or 1
+    if threads is not None and threads > (most := _THREADS_PER_CORE * cores):
+        there = f"there {'is' if cores == 1 else 'are'} {counted(cores, 'core')}"
+        raise typer.BadParameter(f"expected at most {most}, not {threads}: {there}")
+    return threads
 
 
 def typed_otherwise(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:

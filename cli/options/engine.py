@@ -13,7 +13,7 @@ from nfox.drafters import method_names
 from nfox.errors import UsageError
 from nfox.models.options import Compilation, Quantisation, WeightBits, choose_quantisation
 
-from .dataclass_options import option, rare, split_variable, typed_otherwise
+from .dataclass_options import few_threads, option, rare, split_variable, typed_otherwise
 
 _PANELS = ("Model", "Method", "Generation")
 _model, _method, _generation = (partial(option, panel) for panel in _PANELS)
@@ -26,6 +26,7 @@ Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Think = Literal["auto", "on", "off"]
 Accept = Literal["exact", "rejection", "typical"]
 CllmType = Literal["spider", "python", "gsm8k", "sharegpt"]
+
 
 CLLM_TEMPLATES: dict[CllmType, str] = {
     "spider": "cllm-spider",
@@ -79,7 +80,12 @@ class ModelArguments:
     )
     threads: Annotated[
         int | None,
-        _rare_model("Of the CPU. [default: the faster of 1 and all]", "--threads", min=1),
+        _rare_model(
+            "Of the CPU. [default: the faster of 1 and all]",
+            "--threads",
+            min=1,
+            callback=few_threads,
+        ),
     ] = None
     device_map: Annotated[
         DeviceMap | None, _rare_model("Split the model over all devices.", "--device-map")
@@ -191,7 +197,10 @@ class GenerationArguments:
         Literal["greedy", "model"],
         _rare_generation("model: as its generation_config says.", "--sampling"),
     ] = "greedy"
-    seed: Annotated[int | None, _rare_generation("Of the random numbers.", "--seed", min=0)] = None
+    seed: Annotated[
+        int | None,
+        _rare_generation("The same seed gives the same text. [default: 0]", "--seed", min=0),
+    ] = None
     stop: Annotated[
         list[str],
         _rare_generation(

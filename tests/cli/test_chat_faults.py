@@ -47,14 +47,14 @@ def test_a_command_that_fails_in_any_way_is_one_line(chat: Chat, tmp_path: Path)
     (work / "deep.json").write_text("[" * 100_000)
     (work / f"{OSC}.json").write_text(json.dumps([{"role": "user", "content": OSC}]))
     for typed, answer in (
-        ("/save locked/x.json", "Not a directory"),
+        ("/save locked/x.json", "there is no folder locked"),
         (f"/save {'x' * 300}", "File name too long"),
         ("/save nul\0", "null byte"),
         ("/save ~nosuchuser/x", "there is no such home"),
         ("/load ~nosuchuser/x", "there is no such home"),
         ("/load nul\0", "null byte"),
         ("/load deep.json", "nested too deep"),
-        ("/save deep.json", "exists and is no conversation"),
+        ("/save deep.json", "deep.json exists"),
         ("/load locked/x.json", "Not a directory"),
         (f"/load {OSC}", "]52;c;QUJD: No such file"),
         (f"/template {OSC}", "]52;c;QUJD"),

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import chat_app
 import folder
 import pytest
-from chat_app import contents, do
+from chat_app import contents, do, said
 from typer.testing import CliRunner
 
-from nfox import Settings, load
+from nfox import Message, Settings, load
 from nfox.cli.app import app as program
 from nfox.cli.chat.app import ChatApp
 from nfox.cli.chat.commands import registry
+from nfox.cli.chat.commands.conversation import restored
 from nfox.cli.chat.interrupt import SecondInterrupt
 from nfox.cli.chat.repl import _chat
 from nfox.cli.chat.start import _check_resumed
@@ -217,6 +219,21 @@ def test_a_number_is_none_or_named_once(
     assert [entry.id for entry in log_of(app).entries()] == [2]
     with pytest.raises(UsageError, match="expected a number"):
         _check_resumed("9" * 5000)
+
+
+def test_a_resumed_reply_is_drawn_as_it_was(app: ChatApp) -> None:
+    app.screen = replace(app.screen, is_markdown=True)
+    text = "```\n" + "code\n" * 10 + "```\n- **a**\n- b *c*"
+    app.conversation.messages = [Message("user", "one"), Message("assistant", text)]
+    restored(app, None)
+    assert said(app).splitlines() == [
+        *("loaded 2 messages", "user: one", "assistant:", "… 2 lines before"),
+        *("code",) * 9,
+        *("───", "• a", "• b c"),
+    ]
+    app.conversation.messages = [Message("user", "one"), Message("assistant", "**yes**")]
+    restored(app, None)
+    assert said(app).splitlines()[-2:] == ["assistant:", "yes"]
 
 
 def test_a_conversation_is_not_resumed_by_itself(app: ChatApp) -> None:

@@ -19,6 +19,7 @@ from nfox.cli.display.token_view import token_view
 from nfox.cli.log.database import ConversationLog
 from nfox.cli.log.writer import LogWriter
 from nfox.cli.options.chat import DisplayArguments
+from nfox.controls import sanitize
 from nfox.decoding.costs import Costs
 from nfox.engine import Engine
 from nfox.errors import UsageError
@@ -91,6 +92,15 @@ def test_a_reply_that_never_began_leaves_the_last_one(app: ChatApp) -> None:
         stream.cancel()
         assert not app.show_reply(stream)
         assert app.replies.last_part(app.conversation) is before
+
+
+def test_a_reply_that_went_on_inside_a_character_is_shown_as_it_is(app: ChatApp) -> None:
+    for length in (24, 3):
+        do(app, f"/set max_new_tokens={length}")
+        do(app, "hello" if length == 24 else "/continue")
+    text = contents(app)[-1]
+    assert "\ufffd" in do(app, "/view tokens") and "\ufffd" not in text
+    assert do(app, "/view raw") == f"{sanitize(text)}\n"
 
 
 def test_a_reply_that_went_on_is_shown_token_by_token(app: ChatApp, tmp_path: Path) -> None:

@@ -135,6 +135,23 @@ def test_nothing_is_overwritten_by_an_export(app: ChatApp) -> None:
     assert Path("notes.md").read_text() == "mine"
 
 
+def test_a_conversation_is_saved_again_where_it_was_and_over_no_other(app: ChatApp) -> None:
+    do(app, "hello")
+    assert do(app, "/save talk.json") == do(app, "/save talk.json")
+    Path("list.json").write_text(json.dumps([{"role": "user", "content": "mine"}]))
+    before = Path("talk.json").read_bytes()
+    for other in ("/reset", "/load list.json"):
+        do(app, other)
+        with pytest.raises(UsageError, match=r"^talk\.json exists$") as error:
+            do(app, "/save talk.json")
+        assert error.value.hint == "choose another name, or remove it first"
+    assert Path("talk.json").read_bytes() == before
+    assert "saved 1 message in list.json" in do(app, "/save list.json")
+    do(app, "/load talk.json")
+    do(app, "more")
+    assert "saved 4 messages" in do(app, f"/save {Path('talk.json').absolute()}")
+
+
 def test_paths_are_completed(app: ChatApp) -> None:
     Path("my talks").mkdir()
     for name in ("my talks/one two.md", "my talks/one.json", ".hidden.md", "other.txt"):

@@ -36,6 +36,7 @@ from nfox.cli.options.engine import (
 from nfox.controls import sanitize
 from nfox.decoding.rules import RULES
 from nfox.drafters import method_class, method_names
+from nfox.errors import NfoxError
 from nfox.text.resolve import available
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +83,19 @@ CUT = "nfox: cut at 31 tokens; -M N (--max-new-tokens) allows more\n"
 
 def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+def test_plain_lines_have_no_spinner(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def load(arguments: EngineArguments, **options: object) -> None:
+        asked.append(options["bars"])
+        raise NfoxError("that is enough")
+
+    monkeypatch.setattr(EngineArguments, "load", load)
+    for style in ("rich", "simple", "programmatic"):
+        invoke("--style", style, *(() if style == "programmatic" else ("-p", "hi")))
+    assert asked == [True, False, False]
 
 
 def test_help_is_light_and_complete() -> None:

@@ -286,6 +286,12 @@ def test_system_message(app: ChatApp) -> None:
     do(app, "/reset")
     assert contents(app) == ["be kind"]
     assert "be kind" in do(app, "/system")
+    assert list(commands.complete(app, "/system ")) == ["default"]
+    template = app.engine.template
+    app.engine.use_template(replace(template, system="be brief"))  # as --system does
+    assert do(app, "/system default") == do(app, "/system") == "system: be brief\n"
+    assert app.conversation.system is None
+    app.engine.use_template(template)
 
 
 @pytest.mark.parametrize("space", [" ", "   ", "\n", "\n\n", "\t", "\r\n", "\u3000"])
@@ -708,8 +714,7 @@ def test_settings_are_typed_in_more_ways_than_one(app: ChatApp) -> None:
     with pytest.raises(UsageError) as misspelt:
         do(app, "/set temperatur=1")
     assert misspelt.value.hint == "did you mean temperature?"
-    with pytest.raises(UsageError, match="top_k to what"):
-        do(app, "/set top_k")
+    assert do(app, "/set top-k") == "top_k=3\n"
 
 
 def test_what_may_follow_a_command_can_be_asked(app: ChatApp) -> None:

@@ -39,6 +39,12 @@ def test_prompts_from_arguments_and_from_stdin_are_the_same() -> None:
     assert all(row["finish_reason"] in ("stop", "length") for row in lines(given.stdout))
 
 
+def test_a_file_in_no_folder_is_refused(tmp_path: Path) -> None:
+    refused = run("generate", "hello", "--out", str(tmp_path / "none" / "answers.jsonl"))
+    assert refused.exit_code == 2 and "there is no folder" in refused.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_reply_reads_alike_in_every_output(tmp_path: Path) -> None:
     """No output begins with the space that the first token brings along."""
     model = ("--model", str(cli_model.save(tmp_path)), "--max-new-tokens", "8")

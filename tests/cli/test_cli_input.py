@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import folder
 import pytest
@@ -15,6 +16,9 @@ from typer.testing import CliRunner, Result
 from nfox.cli.app import app
 from nfox.cli.chat import input as chat_input
 from nfox.cli.chat.type_ahead import drop_answers
+
+if TYPE_CHECKING:
+    from prompt_toolkit.input import PipeInput
 
 
 def ask(*arguments: str, stdin: bytes = b"") -> Result:
@@ -90,41 +94,72 @@ class SignalAt:
         return self
 
 
-def test_an_interrupt_at_any_moment_of_a_prompt_leaves_one_that_works(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[PipeInput]:
+    """Return the keys of a terminal that shows nothing."""
     from prompt_toolkit.application import create_app_session
     from prompt_toolkit.input import create_pipe_input
     from prompt_toolkit.output import DummyOutput
 
     monkeypatch.setattr(chat_input, "reads_keys", lambda *, plain: True)
     monkeypatch.setattr(chat_input, "typed_early", lambda: b"")
-    with (
-        create_pipe_input() as keyboard,
-        create_app_session(input=keyboard, output=DummyOutput()),
-    ):
-        read = chat_input.make_reader(
-            lambda typed: (), plain=False, multiline=False, remember=False
-        )
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        yield keys
 
-        def said(number: int) -> int:
-            """Return how many lines a prompt takes, where SIGINT comes at one of them."""
-            trace = SignalAt(number)
-            keyboard.send_text("first\r")
-            sys.settrace(trace)
-            try:
-                assert read("") == "first"
-            except KeyboardInterrupt:
-                pass
-            finally:
-                sys.settrace(None)
-            keyboard.send_text("second\r")
-            texts = [read("")]
-            if texts == ["first"]:
-                texts.append(read(""))
-            assert texts[-1].endswith("second")
-            return -trace.left
 
-        lines = said(0)
-        for number in range(1, lines, lines // 25):
-            said(number)
+def test_a_long_message_that_was_refused_leaves_the_reason_in_sight(
+    keyboard: PipeInput,
+) -> None:
+    told: list[str] = []
+    read = chat_input.make_reader(
+        lambda typed: (), plain=False, multiline=False, remember=False, say=told.append
+    )
+    for long, written in ((False, "one two"), (True, "word " * 200)):
+        keyboard.send_text(f"{written}\r\r")
+        assert read("") == written
+        assert read(written.strip()) == ("" if long else written)
+        assert told == ["the Up arrow brings your message back"] * long
+    keyboard.send_text("\x1b[A\r")
+    assert read("") == written
+    keyboard.send_text("\r")
+    assert read("of an editor\n" * 9) == "of an editor\n" * 9, "it was asked for"
+
+
+def test_a_plain_line_shows_the_beginning_of_what_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompts: list[str] = []
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("builtins.input", lambda prompt: prompts.append(prompt) or "")
+    read = chat_input.make_reader(lambda typed: (), plain=True, multiline=False, remember=False)
+    for start in ("short", "word " * 200):
+        assert read(start) == start
+    assert prompts[0] == "> [short] " and len(prompts[1]) <= 45 and prompts[1].endswith("...] ")
+
+
+def test_an_interrupt_at_any_moment_of_a_prompt_leaves_one_that_works(
+    keyboard: PipeInput,
+) -> None:
+    read = chat_input.make_reader(lambda typed: (), plain=False, multiline=False, remember=False)
+
+    def said(number: int) -> int:
+        """Return how many lines a prompt takes, where SIGINT comes at one of them."""
+        trace = SignalAt(number)
+        keyboard.send_text("first\r")
+        sys.settrace(trace)
+        try:
+            assert read("") == "first"
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        keyboard.send_text("second\r")
+        texts = [read("")]
+        if texts == ["first"]:
+            texts.append(read(""))
+        assert texts[-1].endswith("second")
+        return -trace.left
+
+    lines = said(0)
+    for number in range(1, lines, lines // 25):
+        said(number)

@@ -139,7 +139,7 @@ def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(output, "_PATIENCE", 0)
     alone = process(0, arguments(prompts, out), monkeypatch)
     assert alone.exit_code == 1
-    assert "1 prompts of other processes have no answer" in alone.stderr
+    assert "1 prompt of other processes without an answer" in alone.stderr
     assert "Traceback" not in alone.stderr
     assert process(1, arguments(prompts, out), monkeypatch).exit_code == 0
     assert "already" in process(0, arguments(prompts, out), monkeypatch).stderr

@@ -299,6 +299,7 @@ def test_conversations_are_listed_searched_shown_exported_and_deleted(
     assert nfox("export", "2", "-f", "md").startswith("# 你好吗朋友\n")
     assert "no format goes by .docx" in nfox("export", "1", "-o", str(tmp_path / "a.docx"), code=2)
     assert not (tmp_path / "a.docx").exists()
+    assert "one.html exists" in nfox("export", "1", "-o", str(tmp_path / "one.html"), code=2)
     assert "holds one conversation" in nfox("export", "--all", "-f", "html", code=2)
     assert "there is no conversation 9" in nfox("delete", "1", "9", "--yes", code=2)
     assert len(log.entries()) == 3, "where one is wrong, none is deleted"

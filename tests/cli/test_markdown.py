@@ -42,6 +42,7 @@ FRAGMENTS = (
         "[x] ",
     ),
     *("[l](http://u)", "![a](b)", "<http://e>", "snake_case", "/* ", "*/"),
+    *("well-known ", "https://a.example/long/link-to-it ", "\n\n    in dented code", "\n    more"),
     *("é", "e\u0301", "👩\u200d👩\u200d👧", "你好", "🦊", "한국어"),
 )
 
@@ -193,6 +194,21 @@ def test_blocks() -> None:
         "#tag 1.5 - no list\n"
     )
     assert plain("- a\n> b\n\n---\n", ascii=True) == f"* a\n> b\n\n{'-' * 24}\n"
+
+
+def test_a_rule_that_closes_code_stands_below_the_one_that_opens_it() -> None:
+    assert plain("- a\n  ```sh\n  ls\n  ```\n") == "• a\n  ─── sh\n  ls\n  ───\n"
+    assert plain("1. ```\n   ls\n   ```\n") == "1. ───\n   ls\n   ───\n"
+    assert plain("> - ```\n>   ls\n>   ```\n") == "▌ • ───\n▌   ls\n▌   ───\n"
+
+
+def test_code_by_indentation_alone_is_shown_as_it_is_written() -> None:
+    code = "so:\n\n    # *a*\n      b = **c\n\n    __d__\n"
+    assert plain(code + "*e*\n") == code + "e\n"
+    for other in ("1. a\n\n    *b*\n", "a\n    *b*\n", "a\n\n   *b*\n", "a\n\n    - *b*\n"):
+        assert "*" not in plain(other)
+    item = "1. a\n\n       *b*\n"
+    assert plain(item) == item
 
 
 def test_tables_are_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,9 @@ from command_line import run
 
 from nfox.cli.errors import in_one_line, print_error
 from nfox.cli.layout import column_of, definitions
+from nfox.counting import counted
+
+CORES = os.cpu_count() or 1
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,12 @@ from nfox.cli.layout import column_of, definitions
         ("-t hot", "--temperature hot: expected a number", ""),
         ("-t -1", "--temperature -1: expected at least 0", ""),
         ("--threads 1.5", "--threads 1.5: expected a whole number", ""),
+        (
+            "--threads 9999",
+            f"--threads: expected at most {4 * CORES}, not 9999: "
+            f"there {'is' if CORES == 1 else 'are'} {counted(CORES, 'core')}",
+            "",
+        ),
         ("--theme drk", "--theme drk: expected one of auto, dark, light", "did you mean dark?"),
         ("--theme", "--theme needs a value", ""),
         ("methods --json=3", "--json takes no value", ""),

@@ -22,22 +22,24 @@ Rows = Callable[..., list[str]]
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
-    """Return the rows that a text leaves on a terminal, whose tokens are of one to five characters
-    and drawn one by one.
+    """Return the rows that a text leaves on a terminal, whose tokens are of one to five characters,
+    or of other sizes, and drawn one by one.
     """
     for name in ("NO_COLOR", "FORCE_COLOR", "COLORFGBG", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLORTERM", "truecolor")
 
-    def shown(text: str, columns: int, **options: object) -> list[str]:
+    def shown(
+        text: str, columns: int, sizes: tuple[int, int] = (1, 5), **options: object
+    ) -> list[str]:
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setenv("LINES", "12")
         chance, file, at = random.Random(columns), Tty(), 0
         display = replace(DisplayArguments(), **options)  # type: ignore[arg-type]
         view = ReplyView(make_screen(display, file))
         while at < len(text):
-            size = chance.randint(1, 5)
+            size = chance.randint(*sizes)
             view._next_frame = 0
             view.add([Piece(text[at : at + size], "bonus", at)], lambda: Text("status"))
             at += size
@@ -56,7 +58,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
 def test_rows_hold_as_many_words_as_fit(rows: Rows, columns: int, render: str) -> None:
     chance = random.Random(columns)
     words = ["".join(chance.choices("abcdé", k=chance.randint(1, 10))) for _ in range(150)]
-    expected = textwrap.wrap(" ".join(words), columns, break_on_hyphens=False)
+    expected = textwrap.wrap(" ".join(words), columns)
     assert rows(" ".join(words), columns, render=render) == expected
     assert rows("  ".join(words) + "   ", columns, render=render) == [
         row.rstrip() for row in _greedy(words, columns)
@@ -76,6 +78,49 @@ def test_a_word_that_fits_in_no_row_begins_one_and_is_broken_at_the_edge(rows: R
     assert rows("see https://a.example/bcdefghi there", 12) == [
         *("see", "https://a.ex", "ample/bcdefg", "hi there")
     ]
+
+
+@pytest.mark.parametrize("render", ["text", "markdown"])
+def test_words_are_broken_behind_their_hyphens(rows: Rows, render: str) -> None:
+    chance = random.Random(0)
+    words = ["-".join(chance.choices(["a", "bc", "def", "7", "é"], k=3)) for _ in range(150)]
+    assert rows(" ".join(words), 14, render=render) == textwrap.wrap(" ".join(words), 14)
+    assert rows("- a well-known fox", 12, render=render)[1:] == ["  known fox"]
+    assert rows("the path a/well-known", 15, render=render) == ["the path", "a/well-known"]
+
+
+@pytest.mark.parametrize("render", ["text", "markdown"])
+def test_a_link_in_an_item_or_a_quote_goes_on_below_its_text(rows: Rows, render: str) -> None:
+    bullet, bar = ("•", "▌") if render == "markdown" else ("-", ">")
+    link = "https://a.b/cdefghi"
+    assert rows(f"- See {link} there", 14, render=render) == [
+        *(f"{bullet} See https://", "  a.b/cdefghi", "  there")
+    ], "it begins where there is room"
+    assert rows(f"- See also {link}", 14, render=render) == [
+        *(f"{bullet} See also", "  https://a.b/", "  cdefghi")
+    ]
+    assert rows(f"> {link}", 12, render=render) == [f"{bar} https://a.", f"{bar} b/cdefghi"]
+
+
+@pytest.mark.parametrize("render", ["text", "markdown"])
+def test_code_by_indentation_alone_is_broken_by_the_terminal(rows: Rows, render: str) -> None:
+    found = rows("say:\n\n    a = one + two\n    b = 33 + four\nand so on", 12, render=render)
+    assert found == ["say:", "", "    a = one", "+ two", "    b = 33 +", " four", "and so on"]
+    assert rows("1. say\n\n    one two three", 12, render=render)[2:] == [
+        "    one two",
+        "    three",
+    ]
+
+
+@pytest.mark.parametrize("render", ["text", "markdown"])
+@pytest.mark.parametrize("seed", range(15))
+def test_breaks_do_not_depend_on_how_the_text_came(rows: Rows, seed: int, render: str) -> None:
+    chance = random.Random(seed)
+    parts = ["one ", "well-known ", "https://a.example/to-a-place ", "abcdefghijkl", "你好", "🦊 "]
+    parts += ["\n- ", "\n  1. ", "\n> ", "\n\n", "    two"]
+    text = "x" + "".join(chance.choices(parts, k=25))
+    whole, cut = (rows(text, 16, render=render, sizes=sizes) for sizes in ((500, 500), (1, 3)))
+    assert cut == whole
 
 
 @pytest.mark.parametrize("render", ["text", "markdown"])

@@ -37,6 +37,7 @@ def resume(app: ChatApp, argument: str) -> None:
     said = [row for row in entry.rows if row.role != "system"]
     pieces = (pieces_of_runs(row.content, row.sources) for row in said)
     app.replies.restore(app.conversation.turns, pieces)
+    app.files.clear()
     if app.log is not None:
         app.log.go_on_with(entry)
     app.say(f"going on with {entry.id}: {begin_of(app, entry.title)}")

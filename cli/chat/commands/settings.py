@@ -47,15 +47,19 @@ def values_of(settings: Settings) -> dict[str, Any]:
 
 @command(
     "/set",
-    usage="[NAME=VALUE]",
+    usage="[NAME[=VALUE]]",
     completions=lambda app: (f"{name}=" for name in values_of(app.engine.settings)),
 )
 def change(app: ChatApp, argument: str) -> None:
     """Show or change settings: temperature, stop, ..."""
+    values = values_of(app.engine.settings)
+    if (name := argument.replace("-", "_")) in values:
+        app.say("  ".join(_as_typed(name, values[name])))
+        return
     if argument:
         app.engine.use_settings(changed(app.engine.settings, argument))
-    values = values_of(app.engine.settings).items()
-    app.say("  ".join(typed for name, value in values for typed in _as_typed(name, value)))
+        values = values_of(app.engine.settings)
+    app.say("  ".join(typed for name, value in values.items() for typed in _as_typed(name, value)))
     if argument:
         app.say(f"with these: {exactness(app.engine)}")
 

@@ -25,16 +25,21 @@ class FencedCode:
         language: as it is named behind that fence.
         screen: the screen that the code is shown on.
         is_quoted: whether it stands in a quote.
+        indent: the cells before its opening rule, behind the bar of that quote.
 
     Attributes:
         is_over: whether it has ended.
     """
 
-    def __init__(self, mark: str, language: str, screen: Screen, *, is_quoted: bool) -> None:
+    def __init__(
+        self, mark: str, language: str, screen: Screen, *, is_quoted: bool, indent: int
+    ) -> None:
         self.is_over = False
         self._mark = mark
         self._screen = screen
         self._colors = CodeColors(language, screen.syntax)
+        self._rule = Run(screen.symbols.rule * 3, DIM)
+        self._indent = Run(" " * indent)
         self._quote = [Run(screen.symbols.quote, DIM)] if is_quoted else []
 
     def take(self, lines: Sequence[Marked], ended: int, *, is_end: bool) -> Block | None:
@@ -63,9 +68,7 @@ class FencedCode:
         self.is_over = True
         if self._inner(lines[0]) is None:
             return None
-        return Block(
-            paint([*self._quote, Run(self._screen.symbols.rule * 3, DIM)], self._screen), 1
-        )
+        return Block(paint([*self._quote, self._indent, self._rule], self._screen), 1)
 
     def _inner(self, line: Marked) -> Marked | None:
         """Return a line without the marks of the quote that it should stand in; None if it does

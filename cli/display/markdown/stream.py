@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from ..text_kinds import IndentedCode
 from ..theme import Screen
+from ..word_wrap import VERBATIM
 from .fenced import FencedCode
 from .inline import InlineText, parser
 from .lines import Line, fence_of, is_row, is_rule, is_undecided, take_apart
@@ -41,6 +43,7 @@ class MarkdownStream:
         self._sources: list[Source] = []
         self._said = 0  # characters of that block that were certain before
         self._code: FencedCode | None = None
+        self._indented = IndentedCode()
 
     def push(self, text: str, source: Source) -> None:
         """Append text whose tokens are of one source."""
@@ -65,6 +68,8 @@ class MarkdownStream:
                     rest.append("\n").append_text(self._plain(line))
                 return certain.append_text(block.text[said : self._said]), rest
             certain.append_text(block.text[said:] if said else block.text)
+            for line in lines[: block.lines]:
+                self._indented.end(line.text)
             length = sum(len(line.text) + 1 for line in lines[: block.lines])
             if length <= len(self._text):
                 certain.append("\n")
@@ -101,16 +106,29 @@ class MarkdownStream:
             return Block(self._plain(first), 1, is_over=False)
         if not first.text.strip():
             return Block(Text(), 1)
+        if self._indented.holds(first.text):
+            return self._verbatim(first, is_over=is_end or ended > 0)
         if is_rule(first.text):
             return Block(Text(symbols.rule * _RULE, DIM), 1)
         if fence := fence_of(line):
-            mark, language = fence
-            self._code = FencedCode(mark, language, self._screen, is_quoted=line.quotes > 0)
-            label = Run(f"{symbols.rule * 3} {language}".rstrip(), DIM)
+            self._code = FencedCode(
+                *fence,
+                self._screen,
+                is_quoted=line.quotes > 0,
+                indent=sum(len(run.text) for run in line.marks if run.style is not DIM),
+            )
+            label = Run(f"{symbols.rule * 3} {fence[1]}".rstrip(), DIM)
             return Block(paint([*line.marks, label], self._screen), 1)
         if is_row(first.text) and (block := self._table(lines, ended, is_end)):
             return block
         return self._paragraph(line, lines, ended, is_end)
+
+    def _verbatim(self, line: Marked, *, is_over: bool) -> Block:
+        """Return a line of code that is none by a fence."""
+        code = [Run(line.text, PLAIN, line.sources, 0)]
+        text = paint(code, self._screen)
+        text.stylize(VERBATIM)
+        return Block(text, 1, is_over, len(paint(code, self._screen, closed=False)))
 
     def _table(self, lines: Sequence[Marked], ended: int, is_end: bool) -> Block | None:
         """Return a table, or None for lines that are none."""
