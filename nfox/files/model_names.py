@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nfox.demo import TARGET
+from nfox.demo import NAME, TARGET
 from nfox.errors import ModelError, did_you_mean
 from nfox.known_models import KNOWN, kept_at, shipped_for
 
@@ -48,7 +48,7 @@ def check_hub_id(name: str) -> None:
     is_there = local_folder(name) is not None or is_local_file(name)
     if name in KNOWN and not is_there:
         raise ModelError(f"{name} is not on this machine yet", f"nfox get {name}")
-    meant = "" if "/" in name else did_you_mean(name.lower(), KNOWN)
+    meant = "" if "/" in name else did_you_mean(name.lower(), [NAME, *KNOWN])
     if meant and not is_there and name not in kept_repositories():
         raise ModelError(f"{name}: no such folder, and no model is known by this name", meant)
     if name.lower().endswith(".gguf") and ":" not in name and not is_there:
@@ -67,7 +67,7 @@ def hint_at_model(name: str, otherwise: str) -> str:
         name: as it was given.
         otherwise: the hint where it is near to none that is known or in the cache.
     """
-    return did_you_mean(name, [*KNOWN, *kept_repositories()], otherwise)
+    return did_you_mean(name, [NAME, *KNOWN, *kept_repositories()], otherwise)
 
 
 def beside(model: str) -> list[Path]:

@@ -37,14 +37,20 @@ def test_a_folder_is_one_also_below_the_persons_own(
     assert local_folder("~/model/config.json") is None
 
 
-@pytest.mark.parametrize("name", ["smolm2", "SmolLM2", "SmolLM2-135M"])
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        *((name, "smollm2") for name in ("smolm2", "SmolLM2", "SmolLM2-135M")),
+        ("embeded", "embedded"),
+    ],
+)
 def test_a_name_that_is_nearly_known_is_refused_before_the_hub_is_asked(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nfox.files.hub._download", None)
     with pytest.raises(ModelError, match=f"{name}: no such folder") as unknown:
         load_model(name)
-    assert unknown.value.hint == "did you mean smollm2?"
+    assert unknown.value.hint == f"did you mean {known}?"
 
 
 def test_a_file_may_have_a_name_that_is_nearly_known(
