@@ -401,8 +401,8 @@ class Engine:
         return own | stop_tokens(self.model.tokenizer, request.settings.stop)
 
     def _exclusively(self, updates: Iterator[Update], drafter: Method) -> Generator[Update]:
-        """Yield the updates of a reply, while this engine gives no other one; behind the last, let
-        what drafts plan anew where the costs are others, so that nobody waits for that.
+        """Yield the updates of a reply, while this engine gives no other one; before, let what
+        drafts plan anew where the costs are others.
         """
         if not self._answering.acquire(blocking=False):
             raise UsageError(
@@ -410,8 +410,8 @@ class Engine:
                 "read that stream to its end or close it; answer_all gives several, in turn",
             )
         try:
-            yield from updates
             if self._costs:
                 self._costs.plan(drafter)
+            yield from updates
         finally:
             self._answering.release()

@@ -133,6 +133,7 @@ def test_costs_that_were_wrong_at_load_are_right_after_a_reply(
     drafting = DrafterSpec("lookup")
     other = Engine(one.model, one.template, drafting=drafting, settings=one.settings, costs=busy)
     assert "does not pay" in other.drafter.describe()
+    assert other.answer("hello").ids == one.answer("hello").ids
     assert other.costs == other.costs_at_load == busy
     assert other.answer("hello").ids == one.answer("hello").ids
     assert other.costs and other.costs.forward_seconds(1) < 1
