@@ -90,17 +90,15 @@ class EngineArguments:
         Raises:
             NfoxError: if anything is missing or does not fit.
         """
-        _warn_of_threads(0 if quiet else self.model.threads or 1)
+        if not quiet:
+            _warn_of_threads(self.model.threads or 1)
         with loading_display(sys.stderr.isatty() and bars and not quiet) as progress:
             progress.stage("starting")
             import_engine()
-            import torch
-
             from nfox import load
 
             model, method = self.model, self.method
-            if model.threads is not None:  # for loading too
-                torch.set_num_threads(model.threads)
+            _use_threads(model.threads)  # for loading too
             loading, draft_loading = model_options(model)
             engine = load(
                 model.model,
@@ -155,6 +153,14 @@ def _warn_of_threads(wanted: int) -> None:
     cores = os.cpu_count() or 1
     if wanted > cores:
         tell(f"nfox: --threads {wanted} on {counted(cores, 'core')}: {cores} would be faster")
+
+
+def _use_threads(count: int | None) -> None:
+    """Let torch use so many threads; None leaves it as it is."""
+    import torch
+
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 def _check_template(name: str) -> None:

@@ -27,7 +27,6 @@ Think = Literal["auto", "on", "off"]
 Accept = Literal["exact", "rejection", "typical"]
 CllmType = Literal["spider", "python", "gsm8k", "sharegpt"]
 
-
 CLLM_TEMPLATES: dict[CllmType, str] = {
     "spider": "cllm-spider",
     "python": "cllm-python",

@@ -7,7 +7,7 @@ tokens were drafted, and whoever drafts see the same: the Gumbel-max trick, argm
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -45,7 +45,8 @@ class GumbelNoise:
     def __init__(self, seed: int, reply: int = 0) -> None:
         self._key = _hash_of(seed, reply)
         # Of the whole vocabulary: a position is asked for by what drafts, and then by the target.
-        self._rows = lru_cache(maxsize=_KEPT_ROWS)(self._row)
+        # They go with the reply at once: what makes them does not refer to this object.
+        self._rows = lru_cache(maxsize=_KEPT_ROWS)(partial(_row, self._key))
 
     def at(self, position: int, tokens: NDArray[np.uint32]) -> NDArray[np.float32]:
         """Return the noise [n] of tokens [n] at a position: -log(-log(u)), where u is a hash of a
@@ -58,31 +59,35 @@ class GumbelNoise:
         """
         if tokens is token_range(len(tokens)):
             return self._rows(position, len(tokens))
-        return self._made(position, tokens)
+        return _noise(self._key, position, tokens)
 
-    def _row(self, position: int, size: int) -> NDArray[np.float32]:
-        row = self._made(position, token_range(size))
-        row.flags.writeable = False
-        return row
 
-    def _made(self, position: int, tokens: NDArray[np.uint32]) -> NDArray[np.float32]:
-        key = _mixed(self._key ^ position)
-        numbers = tokens ^ np.uint32(key >> 32)
-        _mix(numbers)
-        numbers ^= np.uint32(key % 2**32)
-        _mix(numbers)
-        # The nearer u is to 1, the larger is the noise: there all 32 bits count.
-        near_one = np.flatnonzero(numbers >= np.uint32(2**32 - 2**24))
-        to_one = (~numbers[near_one] + np.float32(0.5)) * np.float32(2**-32)
-        numbers >>= np.uint32(9)  # as many bits as a float from 1 to 2 has behind the point
-        numbers |= np.uint32(0x3F800000)
-        values: NDArray[np.float32] = numbers.view(np.float32)
-        values -= np.float32(1 - 2**-24)
-        np.log(values, out=values)
-        values[near_one] = np.log1p(-to_one)
-        np.negative(values, out=values)
-        np.log(values, out=values)
-        return np.negative(values, out=values)
+def _row(key: int, position: int, size: int) -> NDArray[np.float32]:
+    """Return the noise [size] of the first tokens, not to be written to."""
+    row = _noise(key, position, token_range(size))
+    row.flags.writeable = False
+    return row
+
+
+def _noise(key: int, position: int, tokens: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """Return the noise [n] of tokens [n] at a position, by the key of a reply."""
+    key = _mixed(key ^ position)
+    numbers = tokens ^ np.uint32(key >> 32)
+    _mix(numbers)
+    numbers ^= np.uint32(key % 2**32)
+    _mix(numbers)
+    # The nearer u is to 1, the larger is the noise: there all 32 bits count.
+    near_one = np.flatnonzero(numbers >= np.uint32(2**32 - 2**24))
+    to_one = (~numbers[near_one] + np.float32(0.5)) * np.float32(2**-32)
+    numbers >>= np.uint32(9)  # as many bits as a float from 1 to 2 has behind the point
+    numbers |= np.uint32(0x3F800000)
+    values: NDArray[np.float32] = numbers.view(np.float32)
+    values -= np.float32(1 - 2**-24)
+    np.log(values, out=values)
+    values[near_one] = np.log1p(-to_one)
+    np.negative(values, out=values)
+    np.log(values, out=values)
+    return np.negative(values, out=values)
 
 
 def _mixed(number: int) -> int:

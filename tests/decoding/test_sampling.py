@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -81,6 +83,18 @@ def test_noise_of_the_whole_vocabulary_is_that_of_some_tokens_and_made_once() ->
     assert noise.at(7, ids) is row
     with pytest.raises(ValueError, match="read-only"):
         row += 1  # others have it too
+
+
+def test_the_noise_of_a_reply_goes_with_it_at_once() -> None:
+    noise = GumbelNoise(2)
+    noise.at(7, token_range(50))
+    left = weakref.ref(noise)
+    gc.disable()
+    try:
+        del noise
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_rows_are_processed_one_by_one() -> None:
